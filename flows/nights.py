@@ -1,0 +1,135 @@
+"""What a night did so far, in a file: read by the live view, `status` and `--json`."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, Field
+
+from flows.workspace import STATE, Workspace
+from tasks.orchestration.stages import StageOutcome, error_class
+from tasks.stage.errors import Failure
+from tasks.stage.outputs import write_atomically
+
+Verdict = Literal["promoted", "refused", "unchanged", "failed"]
+StageStateNow = Literal["executed", "restored", "skipped", "failed", "not_run", "running"]
+
+
+class StageEntry(BaseModel):
+    """One stage of a night; `running` only while the night lasts."""
+
+    name: str
+    state: StageStateNow = "not_run"
+    seconds: float = 0.0
+
+
+class ErrorEntry(BaseModel):
+    """Why a night failed."""
+
+    kind: str = Field(alias="class")
+    message: str
+    remedy: str
+
+
+class Night(BaseModel):
+    """One night, whole or so far; `verdict` is null while it runs."""
+
+    night: str
+    verdict: Verdict | None = None
+    stages: list[StageEntry] = []
+    reasons: list[str] = []
+    versions: dict[str, int | None] = {"adapter": None, "student": None}
+    aliases: dict[str, dict[str, int]] = {"adapter": {}, "student": {}}
+    error: ErrorEntry | None = None
+    workspace: str
+    step: str = "starting"
+    pid: int
+    mlflow_run: str | None = None
+
+
+_REPORTED = {"night", "verdict", "stages", "reasons", "versions", "aliases", "error"}
+
+
+class NightLog:
+    """Writes a night's file whenever something changed."""
+
+    def __init__(self, workspace: Workspace, night: str) -> None:
+        self._path = night_file(workspace.checkout, night)
+        self.now = Night(night=night, workspace=str(workspace.path), pid=os.getpid())
+        self.write()
+
+    def write(self) -> None:
+        """Write the night as it is now."""
+        write_atomically(self._path, self.now.model_dump_json(by_alias=True, indent=1) + "\n")
+
+    def begin(self, step: str) -> None:
+        """Say what the night does now."""
+        self.now.step = step
+        self.write()
+
+    def plan(self, names: Sequence[str]) -> None:
+        """Name the stages to come."""
+        self.now.stages = [StageEntry(name=name) for name in names]
+        self.write()
+
+    def start(self, name: str) -> None:
+        """Say that a stage runs now."""
+        self._entry(name).state = "running"
+        self.begin(name)
+
+    def finish(self, outcome: StageOutcome) -> None:
+        """Say how a stage went."""
+        entry = self._entry(outcome.name)
+        entry.state, entry.seconds = outcome.state, round(outcome.seconds, 1)
+        self.write()
+
+    def fail(self, error: BaseException) -> None:
+        """Say why the night failed; a stage that ran then failed too."""
+        for entry in self.now.stages:
+            if entry.state == "running":
+                entry.state = "failed"
+        self.now.verdict = "failed"
+        self.now.error = error_entry(error)
+        self.write()
+
+    def _entry(self, name: str) -> StageEntry:
+        return next(entry for entry in self.now.stages if entry.name == name)
+
+
+def error_entry(error: BaseException) -> ErrorEntry:
+    """An error as it is reported."""
+    if isinstance(error, KeyboardInterrupt):
+        failure = Failure("Interrupted", "the night was interrupted", "run it again: it goes on")
+    else:
+        failure = replace(Failure.of(error), error=error_class(error))
+    content = {"class": failure.error, "message": failure.message, "remedy": failure.remedy}
+    return ErrorEntry.model_validate(content)
+
+
+def new_night_name(now: datetime) -> str:
+    """A name that sorts by time."""
+    return now.astimezone(UTC).strftime("%Y-%m-%dT%H%M%SZ")
+
+
+def night_file(checkout: Path, night: str) -> Path:
+    """Where a night's file lies."""
+    return checkout / STATE / "nights" / f"{night}.json"
+
+
+def read_night(path: Path) -> Night:
+    """The night in a file."""
+    return Night.model_validate_json(path.read_text(encoding="utf-8"))
+
+
+def last_nights(checkout: Path, count: int) -> list[Night]:
+    """The last nights, newest first."""
+    paths = sorted((checkout / STATE / "nights").glob("[!.]*.json"), reverse=True)
+    return [read_night(path) for path in paths[:count]]
+
+
+def report(night: Night) -> str:
+    """The one JSON object that `nightloom run --json` prints."""
+    return night.model_dump_json(include=_REPORTED, by_alias=True, indent=1)

@@ -1,0 +1,103 @@
+"""One night in this process, with its log in a file and stdout kept clean."""
+
+import logging
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+from flows.environment import set_environment
+from flows.lock import check_free
+from flows.nights import (
+    Night,
+    error_entry,
+    new_night_name,
+    night_file,
+    read_night,
+)
+from flows.services import log_file
+from flows.summary import make_console
+from flows.view import NightView
+from flows.workspace import choose_workspace, find_checkout
+
+
+def run_night(root: Path, preset: str | None, overrides: Sequence[str], *, as_json: bool) -> Night:
+    """The night, over, whatever its verdict.
+
+    Raises:
+        NightloomError: it could not begin.
+    """
+    checkout = find_checkout(root)
+    workspace = choose_workspace(checkout, preset, overrides)
+    check_free(workspace.lock)
+    set_environment(checkout)
+    name = new_night_name(datetime.now(UTC))
+    console = make_console(to_stderr=as_json)
+    with _stdout_to_stderr(as_json), NightView(workspace, name, console):
+        error = _run_flow(checkout, preset, overrides, name)
+    path = night_file(checkout, name)
+    if path.exists():
+        night = read_night(path)
+        if night.verdict is not None:
+            return night
+    if error is None:
+        raise RuntimeError(f"the night {name} left no verdict in {path}")
+    failed = Night(night=name, workspace=str(workspace.path), pid=os.getpid(), verdict="failed")
+    failed.error = error_entry(error)
+    return failed
+
+
+def _run_flow(
+    checkout: Path, preset: str | None, overrides: Sequence[str], name: str
+) -> BaseException | None:
+    """What ended the flow early, None where nothing did."""
+    # Prefect's own lines go to the night's log; people have the view.
+    os.environ["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] = "CRITICAL"
+    try:
+        from flows.nightly import nightly
+
+        with _log_to(log_file(checkout, name)):
+            nightly(
+                root=str(checkout),
+                preset=preset,
+                overrides=list(overrides),
+                night=name,
+                return_state=True,
+            )
+    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001  the report tells it
+        return error
+    return None
+
+
+@contextmanager
+def _log_to(path: Path) -> Iterator[None]:
+    """Write what Prefect logs to a file as well."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logger = logging.getLogger("prefect")
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        handler.close()
+
+
+@contextmanager
+def _stdout_to_stderr(active: bool) -> Iterator[None]:
+    """Send to stderr whatever writes to stdout, libraries and children included."""
+    if not active:
+        yield
+        return
+    sys.stdout.flush()
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        os.dup2(kept, 1)
+        os.close(kept)

@@ -1,0 +1,234 @@
+"""The servers that `nightloom up` starts, and the file by which the other commands find them."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import psutil
+from pydantic import BaseModel
+
+from flows.workspace import STATE
+from tasks.orchestration.process import child_environment
+from tasks.stage.errors import ConfigError
+from tasks.stage.outputs import write_atomically
+
+HOST = "127.0.0.1"
+POOL = "nightloom"
+_START_SECONDS = 180.0
+_STOP_SECONDS = 20.0
+
+
+class Services(BaseModel):
+    """Servers that are up: the process that keeps them, and their addresses."""
+
+    pid: int
+    started: float
+    prefect: str
+    mlflow: str
+
+    @property
+    def prefect_api(self) -> str:
+        """Prefect's API."""
+        return f"{self.prefect}/api"
+
+
+def services_file(checkout: Path) -> Path:
+    """Where `up` says what it started."""
+    return checkout / STATE / "services.json"
+
+
+def read_services(checkout: Path) -> Services | None:
+    """The servers, None unless the process that keeps them is alive."""
+    path = services_file(checkout)
+    if not path.exists():
+        return None
+    services = Services.model_validate_json(path.read_text(encoding="utf-8"))
+    try:
+        # A pid may have been given to another process since.
+        alive = abs(psutil.Process(services.pid).create_time() - services.started) < 1
+    except psutil.NoSuchProcess:
+        alive = False
+    return services if alive else None
+
+
+def stop_services(checkout: Path) -> bool:
+    """Whether there were servers, which are stopped now."""
+    services = read_services(checkout)
+    if services is None:
+        return False
+    process = psutil.Process(services.pid)
+    process.send_signal(signal.SIGINT)
+    process.wait(_STOP_SECONDS * 2)
+    return True
+
+
+@contextmanager
+def running_services(
+    checkout: Path, prefect_port: int, mlflow_port: int, deployment: list[str]
+) -> Iterator[Services]:
+    """Both servers and a worker with the schedule deployed, stopped when the block ends.
+
+    Raises:
+        ConfigError: they are up already, a port is taken, or one did not come up.
+    """
+    _check_startable(checkout, prefect_port, mlflow_port)
+    services = Services(
+        pid=os.getpid(),
+        started=psutil.Process().create_time(),
+        prefect=f"http://{HOST}:{prefect_port}",
+        mlflow=f"http://{HOST}:{mlflow_port}",
+    )
+    environment = _environment(checkout, services)
+    children: list[subprocess.Popen[bytes]] = []
+
+    def start(name: str, *command: str) -> None:
+        children.append(_start(checkout, name, command, environment))
+
+    try:
+        start("prefect", "prefect", "server", "start", "--host", HOST, "--port", str(prefect_port))
+        start("mlflow", "mlflow", *_mlflow_arguments(checkout, mlflow_port))
+        _wait(f"{services.prefect_api}/health", "prefect", checkout, children)
+        _wait(f"{services.mlflow}/health", "mlflow", checkout, children)
+        _deploy(checkout, environment, deployment)
+        start("worker", "prefect", "worker", "start", "--pool", POOL, "--type", "process")
+        write_atomically(services_file(checkout), services.model_dump_json(indent=1) + "\n")
+        yield services
+    finally:
+        services_file(checkout).unlink(missing_ok=True)
+        _stop(children)
+
+
+def _environment(checkout: Path, services: Services) -> Mapping[str, str]:
+    """What servers and worker run with."""
+    return child_environment() | {
+        "PREFECT_HOME": os.environ.get("PREFECT_HOME", str(checkout / STATE / "prefect")),
+        "PREFECT_API_URL": services.prefect_api,
+        "PREFECT_SERVER_API_HOST": HOST,
+        # Pages of other sites that a browser shows must not be able to start flows.
+        "PREFECT_SERVER_API_CSRF_PROTECTION_ENABLED": "true",
+        "PREFECT_SERVER_API_CORS_ALLOWED_ORIGINS": services.prefect,
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        "NIGHTLOOM_ROOT": str(checkout),
+    }
+
+
+def _mlflow_arguments(checkout: Path, port: int) -> list[str]:
+    state = checkout / STATE
+    return [
+        *("server", "--host", HOST, "--port", str(port), "--workers", "1"),
+        *("--backend-store-uri", f"sqlite:///{state / 'mlflow.db'}"),
+        *("--artifacts-destination", (state / "artifacts").as_uri()),
+    ]
+
+
+def _start(
+    checkout: Path, name: str, command: tuple[str, ...], environment: Mapping[str, str]
+) -> "subprocess.Popen[bytes]":
+    """A child whose output goes to `.nightloom/logs/NAME.log`."""
+    log = log_file(checkout, name)
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("ab") as stream:
+        return subprocess.Popen(
+            [sys.executable, "-m", *command],
+            cwd=checkout,
+            env=dict(environment),
+            stdin=subprocess.DEVNULL,
+            stdout=stream,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+
+def log_file(checkout: Path, name: str) -> Path:
+    """Where a server's or a night's log lies."""
+    return checkout / STATE / "logs" / f"{name}.log"
+
+
+def _deploy(checkout: Path, environment: Mapping[str, str], deployment: list[str]) -> None:
+    """Make the work pool where it is missing, and deploy `prefect.yaml`'s nightly deployment."""
+    prefect = [sys.executable, "-m", "prefect", "--no-prompt"]
+    pool = [*prefect, "work-pool", "create", POOL, "--type", "process", "--overwrite"]
+    deploy = [*prefect, "deploy", "--name", "nightly", *deployment]
+    for command in (pool, deploy):
+        done = subprocess.run(
+            command,
+            cwd=checkout,
+            env=dict(environment),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode != 0:
+            raise ConfigError(
+                f"`{' '.join(command[2:])}` failed:\n{done.stdout[-1500:]}{done.stderr[-1500:]}",
+                "mend prefect.yaml, or the options given to `nightloom up`",
+            )
+
+
+def _check_startable(checkout: Path, *ports: int) -> None:
+    services = read_services(checkout)
+    if services is not None:
+        raise ConfigError(
+            f"the servers are up already, kept by process {services.pid}",
+            f"open {services.prefect} and {services.mlflow}, or stop them with `nightloom down`",
+        )
+    for port in ports:
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((HOST, port))
+            except OSError:
+                raise ConfigError(
+                    f"port {port} is taken by another program",
+                    "choose others with --prefect-port and --mlflow-port",
+                ) from None
+
+
+def _wait(url: str, name: str, checkout: Path, children: list["subprocess.Popen[bytes]"]) -> None:
+    """Wait until a server answers."""
+    deadline = time.monotonic() + _START_SECONDS
+    while time.monotonic() < deadline:
+        if any(child.poll() is not None for child in children):
+            break
+        if answers(url):
+            return
+        time.sleep(0.5)
+    raise ConfigError(
+        f"{name} did not answer at {url}", f"read {log_file(checkout, name)}, its log"
+    )
+
+
+def answers(url: str) -> bool:
+    """Whether something answers there with success."""
+    try:
+        with urllib.request.urlopen(url, timeout=5) as response:
+            return bool(response.status == 200)
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+def _stop(children: list["subprocess.Popen[bytes]"]) -> None:
+    """End every child with all that it started, the last one first."""
+    for child in reversed(children):
+        _signal(child, signal.SIGTERM)
+    deadline = time.monotonic() + _STOP_SECONDS
+    for child in reversed(children):
+        with suppress(subprocess.TimeoutExpired):
+            child.wait(max(0.1, deadline - time.monotonic()))
+        _signal(child, signal.SIGKILL)
+        child.wait()
+
+
+def _signal(child: "subprocess.Popen[bytes]", number: int) -> None:
+    try:
+        os.killpg(child.pid, number)
+    except ProcessLookupError:
+        return

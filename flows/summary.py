@@ -1,0 +1,71 @@
+"""What people see when a night is over: the table, the verdict and where to look."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from flows.nights import ErrorEntry, Night
+from flows.services import Services
+from tasks.stage.metrics import METRICS_FILE, read_metrics
+
+_METRICS = ("token_f1", "exact_match")
+_COLOURS = {"promoted": "green", "refused": "yellow", "unchanged": "cyan", "failed": "red"}
+
+
+def print_summary(
+    console: Console, night: Night, evaluation: Path, services: Services | None
+) -> None:
+    """Print the end of a night."""
+    if night.verdict != "failed" and (evaluation / METRICS_FILE).exists():
+        console.print(score_table(read_metrics(evaluation)))
+    colour = _COLOURS[night.verdict or "failed"]
+    console.print(f"night {night.night}: [bold {colour}]{night.verdict}[/]", highlight=False)
+    for reason in night.reasons:
+        console.print(f"  - {reason}", highlight=False, markup=False)
+    if night.error is not None:
+        print_error(console, night.error)
+    for model, number in night.versions.items():
+        if number is not None:
+            named = [
+                name for name, value in night.aliases.get(model, {}).items() if value == number
+            ]
+            console.print(f"  {model}: version {number} ({', '.join(named) or 'no alias'})")
+    console.print(_where(services), highlight=False, markup=False, soft_wrap=True)
+
+
+def score_table(metrics: dict[str, Any]) -> Table:
+    """Systems by modes, token F1 and exact match in each cell."""
+    systems: dict[str, dict[str, dict[str, float | None]]] = metrics["systems"]
+    modes = list(dict.fromkeys(mode for found in systems.values() for mode in found))
+    table = Table(title="token F1 / exact match on the test split")
+    table.add_column("system")
+    for mode in modes:
+        table.add_column(mode, justify="right")
+    for system, found in systems.items():
+        table.add_row(system, *(_cell(found.get(mode, {})) for mode in modes))
+    return table
+
+
+def print_error(console: Console, error: ErrorEntry) -> None:
+    """Print why a night failed and what to do."""
+    console.print(f"{error.kind}: {error.message}", style="red", highlight=False, markup=False)
+    console.print(f"  what to do: {error.remedy}", highlight=False, markup=False)
+
+
+def _cell(values: dict[str, float | None]) -> str:
+    numbers = [values.get(name) for name in _METRICS]
+    return " / ".join("-" if number is None else f"{number:.3f}" for number in numbers)
+
+
+def _where(services: Services | None) -> str:
+    if services is not None:
+        return f"Prefect: {services.prefect}   MLflow: {services.mlflow}"
+    return "to look at runs and models: nightloom up   (Prefect's and MLflow's pages)"
+
+
+def make_console(*, to_stderr: bool) -> Console:
+    """The console for people: stdout, or stderr where stdout is for a program."""
+    return Console(file=sys.stderr if to_stderr else sys.stdout)

@@ -1,0 +1,1 @@
+"""The parts of a night: one package a stage, and what they share."""

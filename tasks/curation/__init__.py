@@ -1,0 +1,1 @@
+"""Curation: accepted rows in; no duplicates, stable splits and a lineage out."""

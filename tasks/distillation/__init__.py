@@ -1,0 +1,1 @@
+"""Tokens and a teacher in, a student with fewer layers out."""

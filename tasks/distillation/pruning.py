@@ -1,0 +1,88 @@
+"""A student made of the teacher's own layers, the least influential left out."""
+
+import copy
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cosine_similarity
+from transformers import PreTrainedModel
+
+from tasks.lm.packing import Pack, packed_logits
+from tasks.stage.errors import ConfigError
+
+
+def block_influence(model: PreTrainedModel, packs: Sequence[Pack]) -> list[float]:
+    """How much each decoder layer turns its input, 0 (not at all) to 2, averaged over tokens.
+
+    One minus the cosine between a layer's input and output (Men et al. 2024, arXiv:2403.03853,
+    section 3, there called block influence).
+    """
+    layers = decoder_layers(model)
+    sums = [0.0] * len(layers)
+
+    def measure(number: int, inputs: tuple[Tensor, ...], output: Tensor | tuple[Tensor]) -> None:
+        after = output[0] if isinstance(output, tuple) else output
+        sums[number] += (1 - cosine_similarity(inputs[0], after, dim=-1)).sum().item()
+
+    hooks = [
+        layer.register_forward_hook(
+            lambda _, inputs, output, number=number: measure(number, inputs, output)
+        )
+        for number, layer in enumerate(layers)
+    ]
+    try:
+        with torch.no_grad():
+            for pack in packs:
+                packed_logits(model, pack.to(model.device))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    tokens = sum(sum(pack.lengths) for pack in packs)
+    return [total / tokens for total in sums]
+
+
+def choose_layers(influence: Sequence[float], count: int) -> list[int]:
+    """The numbers, rising, of the `count` layers with the most influence.
+
+    Raises:
+        ConfigError: there are fewer layers than asked for, or as many.
+    """
+    if count >= len(influence):
+        raise ConfigError(
+            f"student_layers is {count} and the teacher has {len(influence)} layers; a student "
+            "needs fewer than its teacher",
+            f"set distillation.student_layers to at most {len(influence) - 1}",
+        )
+    ranked = sorted(range(len(influence)), key=lambda number: (-influence[number], number))
+    return sorted(ranked[:count])
+
+
+def prune(teacher: PreTrainedModel, kept: Sequence[int]) -> PreTrainedModel:
+    """A copy of the teacher with these decoder layers alone, renumbered from 0."""
+    student = copy.deepcopy(teacher)
+    layers = decoder_layers(student)
+    body = student.get_decoder()
+    body.layers = nn.ModuleList([layers[number] for number in kept])
+    for number, layer in enumerate(body.layers):
+        layer.self_attn.layer_idx = number
+    student.config.num_hidden_layers = len(kept)
+    kinds = getattr(student.config, "layer_types", None)
+    if kinds is not None:
+        student.config.layer_types = [kinds[number] for number in kept]
+    return student
+
+
+def decoder_layers(model: PreTrainedModel) -> nn.ModuleList:
+    """A causal model's decoder layers.
+
+    Raises:
+        ConfigError: the architecture keeps them elsewhere than in `get_decoder().layers`.
+    """
+    layers = getattr(model.get_decoder(), "layers", None)
+    if not isinstance(layers, nn.ModuleList):
+        raise ConfigError(
+            f"{type(model).__name__} has no decoder with a list of layers, so none can be left out",
+            "use a Llama-, Qwen- or Gemma-shaped base",
+        )
+    return layers

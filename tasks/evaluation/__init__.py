@@ -1,0 +1,1 @@
+"""Evaluation: systems x modes on the held-out split, with the evidence that promotion reads."""

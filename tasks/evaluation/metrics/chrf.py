@@ -1,0 +1,25 @@
+"""The mean `chrf` of answers against their references, for `evaluate.load`."""
+
+from collections.abc import Sequence
+
+import datasets
+import evaluate
+
+from tasks.evaluation.scores import mean_score
+
+
+class Chrf(evaluate.Metric):  # type: ignore[misc]  # evaluate has no types
+    """Computes `{"chrf": mean}`, in [0, 1]."""
+
+    def _info(self) -> evaluate.MetricInfo:
+        text = datasets.Value("string")
+        return evaluate.MetricInfo(
+            description=__doc__,
+            citation="",
+            features=datasets.Features({"predictions": text, "references": text}),
+        )
+
+    def _compute(
+        self, *, predictions: Sequence[str], references: Sequence[str]
+    ) -> dict[str, float]:
+        return {"chrf": mean_score("chrf", predictions, references)}

@@ -1,0 +1,25 @@
+"""The mean `token_f1` of answers against their references, for `evaluate.load`."""
+
+from collections.abc import Sequence
+
+import datasets
+import evaluate
+
+from tasks.evaluation.scores import mean_score
+
+
+class TokenF1(evaluate.Metric):  # type: ignore[misc]  # evaluate has no types
+    """Computes `{"token_f1": mean}`, in [0, 1]."""
+
+    def _info(self) -> evaluate.MetricInfo:
+        text = datasets.Value("string")
+        return evaluate.MetricInfo(
+            description=__doc__,
+            citation="",
+            features=datasets.Features({"predictions": text, "references": text}),
+        )
+
+    def _compute(
+        self, *, predictions: Sequence[str], references: Sequence[str]
+    ) -> dict[str, float]:
+        return {"token_f1": mean_score("token_f1", predictions, references)}

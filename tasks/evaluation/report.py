@@ -1,0 +1,92 @@
+"""The evaluation in words and in a plot."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tasks.evaluation.table import machine_line, retrieval_line, score_table
+from tasks.records.predictions import MODES
+from tasks.statistics.intervals import Interval
+
+_QUESTIONS = {
+    "adapter-base": "What did fine-tuning buy?",
+    "student-base": "What does the student buy over the base?",
+    "student-adapter": "What did distillation cost?",
+}
+
+
+def write_report(folder: Path, metrics: Mapping[str, Any]) -> None:
+    """Write `report.md`: what fine-tuning, retrieval and distillation bought or cost."""
+    parts = ["# Evaluation", score_table(metrics), retrieval_line(metrics), machine_line(metrics)]
+    for name, found in metrics["comparisons"].items():
+        parts.append(f"**{_QUESTIONS[name]}** {_comparison(name, found)}")
+    parts.append(f"**What did retrieval buy?** {_retrieval_gain(metrics)}")
+    parts += ["## By slice", _slice_table(metrics)]
+    (folder / "report.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+
+
+def _comparison(name: str, found: Mapping[str, Any]) -> str:
+    left, right = name.split("-")
+    low, high = found["low"], found["high"]
+    sure = "more than" if low > 0 else "less than" if high < 0 else "not distinguishable from"
+    return (
+        f"The {left} scores {sure} the {right}: {found['difference']:+.3f} {found['metric']} in "
+        f"mode {found['mode']} ({found['confidence']:.0%} interval {low:+.3f} to {high:+.3f}, "
+        "paired by record)."
+    )
+
+
+def _retrieval_gain(metrics: Mapping[str, Any]) -> str:
+    metric = metrics["primary"]["metric"]
+    gains = [
+        f"{system} {modes['retrieved'][metric] - modes['closed_book'][metric]:+.3f}"
+        for system, modes in metrics["systems"].items()
+        if "retrieved" in modes
+    ]
+    if not gains:
+        return "Nothing: the data set has no documents, so every answer is closed book."
+    return f"Change of {metric} from closed book to retrieved: {', '.join(gains)}."
+
+
+def _slice_table(metrics: Mapping[str, Any]) -> str:
+    metric, mode = metrics["primary"]["metric"], metrics["primary"]["mode"]
+    found = metrics["slices"]
+    names = sorted({name for rows in found.values() for name in rows})
+    lines = [
+        f"| {metric}, {mode} | records | " + " | ".join(found) + " |",
+        "|---|---:|" + "---:|" * len(found),
+    ]
+    for name in names:
+        counts = next(rows[name]["records"] for rows in found.values() if name in rows)
+        cells = [f"{rows[name][metric]:.3f}" for rows in found.values()]
+        lines.append(f"| {name or '(none)'} | {counts} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def plot_scores(
+    path: Path, found: Mapping[str, Mapping[str, Interval]], *, metric: str, confidence: float
+) -> None:
+    """Write a bar chart of each system's score by mode, with its interval, as PNG."""
+    # The object interface needs no display and leaves pyplot's global state alone.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    modes = [mode for mode in MODES if any(mode in row for row in found.values())]
+    width = 0.8 / len(found)
+    for place, (system, row) in enumerate(found.items()):
+        middles = [at + (place - (len(found) - 1) / 2) * width for at in range(len(modes))]
+        values = [row[mode].value for mode in modes]
+        below = [row[mode].value - row[mode].low for mode in modes]
+        above = [row[mode].high - row[mode].value for mode in modes]
+        axes.bar(middles, values, width * 0.92, label=system)
+        axes.errorbar(middles, values, yerr=[below, above], fmt="none", ecolor="black", capsize=3)
+    axes.set_xticks(range(len(modes)), [mode.replace("_", " ") for mode in modes])
+    axes.set_ylim(0, 1)
+    axes.set_ylabel(f"{metric} ({confidence:.0%} intervals)")
+    axes.legend(frameon=False, ncols=len(found), loc="upper left")
+    axes.spines[["top", "right"]].set_visible(False)
+    # Without the software's version the same numbers give the same bytes.
+    figure.savefig(path, dpi=120, metadata={"Software": None})

@@ -1,0 +1,74 @@
+"""Scores of one answer against its reference, in [0, 1], correct for any script.
+
+Every aggregate is the mean of these: the metric modules in `metrics/` call them and nothing else.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from functools import cache
+
+from sacrebleu.metrics.chrf import CHRF
+
+from tasks.records.text import bare, normalise, score_tokens
+
+
+def exact_match(output: str, reference: str) -> float:
+    """1 when both are equal after normalisation and without punctuation at their ends, else 0."""
+    return float(bare(output) == bare(reference))
+
+
+def token_f1(output: str, reference: str) -> float:
+    """The harmonic mean of the precision and recall of the output's tokens, as multisets."""
+    found, expected = score_tokens(output), score_tokens(reference)
+    return _f1((Counter(found) & Counter(expected)).total(), len(found), len(expected))
+
+
+def rouge_l(output: str, reference: str) -> float:
+    """The F-measure (beta 1) of the longest common subsequence of tokens.
+
+    Lin, ROUGE: A Package for Automatic Evaluation of Summaries (2004), section 3. Tokens are ours:
+    the reference package drops every letter that is not ASCII.
+    """
+    found, expected = score_tokens(output), score_tokens(reference)
+    return _f1(_common_subsequence(found, expected), len(found), len(expected))
+
+
+def chrf(output: str, reference: str) -> float:
+    """Sacrebleu's chrF2 of one sentence, divided by 100, over normalised text."""
+    expected = normalise(reference)
+    return float(_chrf_scorer().sentence_score(normalise(output), [expected]).score) / 100
+
+
+SCORES: dict[str, Callable[[str, str], float]] = {
+    "exact_match": exact_match,
+    "token_f1": token_f1,
+    "rouge_l": rouge_l,
+    "chrf": chrf,
+}
+
+
+def mean_score(name: str, outputs: Sequence[str], references: Sequence[str]) -> float:
+    """The mean of one score over pairs of output and reference."""
+    pairs = list(zip(outputs, references, strict=True))
+    return sum(SCORES[name](output, reference) for output, reference in pairs) / len(pairs)
+
+
+def _f1(common: int, found: int, expected: int) -> float:
+    return 2 * common / (found + expected) if common else float(found == expected == 0)
+
+
+def _common_subsequence(left: Sequence[str], right: Sequence[str]) -> int:
+    """The length of the longest common subsequence, in O(len(left) x len(right))."""
+    row = [0] * (len(right) + 1)
+    for token in left:
+        diagonal = 0
+        for at, other in enumerate(right, start=1):
+            above = row[at]
+            row[at] = diagonal + 1 if token == other else max(above, row[at - 1])
+            diagonal = above
+    return row[-1]
+
+
+@cache
+def _chrf_scorer() -> CHRF:
+    return CHRF()

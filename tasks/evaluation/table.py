@@ -1,0 +1,75 @@
+"""The table of systems x modes in Markdown: `python -m tasks.evaluation.table --report FOLDER`."""
+
+import argparse
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tasks.records.predictions import MODES
+from tasks.stage.errors import DataError, NightloomError
+from tasks.stage.metrics import METRICS_FILE, read_metrics
+
+_TITLES = {"closed_book": "closed book", "retrieved": "retrieved", "oracle": "oracle"}
+_RETRIEVAL = ("recall_at_1", "recall_at_5", "recall_at_10", "mrr")
+
+
+def score_table(metrics: Mapping[str, Any]) -> str:
+    """Token F1, with exact match in brackets, of each system in each mode."""
+    systems = metrics["systems"]
+    modes = [mode for mode in MODES if any(mode in found for found in systems.values())]
+    lines = [
+        "| token F1 (exact match) | " + " | ".join(_TITLES[mode] for mode in modes) + " |",
+        "|---|" + "---:|" * len(modes),
+    ]
+    for system, found in systems.items():
+        cells = [
+            f"{found[mode]['token_f1']:.3f} ({found[mode]['exact_match']:.3f})" for mode in modes
+        ]
+        lines.append(f"| {system} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def retrieval_line(metrics: Mapping[str, Any]) -> str:
+    """What retrieval reached, or why it was not measured."""
+    found = metrics["retrieval"]
+    if found["mrr"] is None:
+        return f"Retrieval was not measured: {found['mrr_reason']}."
+    numbers = ", ".join(f"{name.replace('_', ' ')} {found[name]:.3f}" for name in _RETRIEVAL)
+    return f"Retrieval over {found['records']} questions: {numbers}."
+
+
+def machine_line(metrics: Mapping[str, Any]) -> str:
+    """Which records were scored, and on what."""
+    machine = metrics["machine"]
+    return (
+        f"{metrics['records']} held-out records; {machine['processor']}, {machine['cores']} cores, "
+        f"{machine['device']}, Python {machine['python']}."
+    )
+
+
+def full_table(metrics: Mapping[str, Any]) -> str:
+    """The table with the lines that explain it."""
+    return "\n\n".join([score_table(metrics), retrieval_line(metrics), machine_line(metrics)])
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The exit code: 0 with the table on stdout, 1 where there is no report."""
+    parser = argparse.ArgumentParser(prog="python -m tasks.evaluation.table", description=__doc__)
+    parser.add_argument("--report", type=Path, required=True, help="evaluation's report folder")
+    options = parser.parse_args(arguments)
+    try:
+        if not (options.report / METRICS_FILE).exists():
+            raise DataError(
+                f"{options.report} holds no {METRICS_FILE}; expected evaluation's report",
+                "run `nightloom run` first",
+            )
+        print(full_table(read_metrics(options.report)))
+    except NightloomError as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

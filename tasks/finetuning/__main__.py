@@ -1,0 +1,71 @@
+"""A LoRA adapter trained on the tokens, on an NF4 base (QLoRA) or a float one."""
+
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from tasks.finetuning.adapter import add_adapter, load_for_training, save_adapter
+from tasks.finetuning.params import Params
+from tasks.lm.batches import read_batches
+from tasks.lm.curves import plot_losses
+from tasks.lm.losses import summed_cross_entropy
+from tasks.lm.models import prepare_device
+from tasks.lm.packing import use_packed_attention
+from tasks.lm.training import TrainingResult, train, training_identity
+from tasks.stage.command import output, run_stage
+from tasks.stage.metrics import write_metrics
+from tasks.stage.outputs import output_folders, verified
+
+
+@dataclass(frozen=True)
+class Paths:
+    """What the stage reads and writes."""
+
+    tokens: Path
+    base: Path
+    model_store: Path
+    scratch: Path
+    adapter: Path = output()
+    finetuning_report: Path = output()
+
+
+def run(params: Params, paths: Paths) -> None:
+    """Train the adapter and write it with its report."""
+    verified(paths.tokens)
+    settings = params.finetuning
+    device = prepare_device(params.compute)
+    batches, held_out = read_batches(
+        paths.tokens, settings, max_tokens=params.compute.micro_batch_tokens
+    )
+    base = load_for_training(settings, paths.base, paths.model_store, device)
+    model = add_adapter(base, settings)
+    use_packed_attention(base.model)
+    result = train(
+        model,
+        batches,
+        held_out,
+        summed_cross_entropy,
+        settings,
+        scratch=paths.scratch,
+        identity=training_identity(settings, base.digest, paths.tokens),
+    )
+    with output_folders(paths.adapter, paths.finetuning_report) as (adapter, report):
+        save_adapter(model, paths.base, adapter)
+        write_metrics(report, asdict(result))
+        plot_losses(paths.scratch, report / "loss.png", "Fine-tuning")
+        (report / "report.md").write_text(_report(params, result), encoding="utf-8")
+
+
+def _report(params: Params, result: TrainingResult) -> str:
+    settings = params.finetuning
+    return (
+        f"# Fine-tuning\n\n{settings.method}, rank {settings.rank}: {result.steps} steps over "
+        f"{result.examples} examples ({result.tokens} tokens, {result.supervised_tokens} "
+        f"learned).\n\nValidation loss {result.initial_validation_loss:.3f} before, "
+        f"{result.best_validation_loss:.3f} at its best (nats per learned token).\n\n"
+        "![losses](loss.png)\n"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(run_stage("finetuning", Params, Paths, run))

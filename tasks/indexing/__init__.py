@@ -1,0 +1,1 @@
+"""Indexing: documents cut into passages, with a BM25 index and dense vectors."""

@@ -1,0 +1,27 @@
+"""Params of the indexing stage."""
+
+from pydantic import Field
+
+from tasks.stage.params import ComputeParams, PromptingParams, StageParams
+
+
+class IndexingParams(StageParams):
+    """`params/indexing.yaml`."""
+
+    candidates: int = Field(
+        ge=1, le=1000, description="passages taken from each ranking before they are fused"
+    )
+    rank_constant: int = Field(
+        ge=1, le=1000, description="k of reciprocal rank fusion; larger flattens the ranks"
+    )
+    lexical_weight: float = Field(
+        gt=0, le=100, description="weight of BM25's ranks; the dense ranks have weight 1"
+    )
+
+
+class Params(StageParams):
+    """The files that indexing is given."""
+
+    indexing: IndexingParams
+    prompting: PromptingParams
+    compute: ComputeParams

@@ -1,0 +1,1 @@
+"""Language models: prompts, loading and saving, packing, training, generation, embedding."""

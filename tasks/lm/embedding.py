@@ -1,0 +1,109 @@
+"""Sentence embeddings from an encoder model."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from transformers import AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils.logging import disable_progress_bar
+
+from tasks.lm.conversion import ModelManifest
+from tasks.stage.errors import ConfigError
+
+_BATCH_TOKENS = 2048
+_POOLING_FILE = "1_Pooling/config.json"
+_LENGTH_FILE = "sentence_bert_config.json"
+
+
+@dataclass(frozen=True)
+class Embedder:
+    """An encoder whose token vectors, averaged and scaled to length one, stand for a text."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    digest: str
+    max_tokens: int
+
+    @classmethod
+    def load(cls, manifest: Path, store: Path, *, device: torch.device) -> "Embedder":
+        """The embedder that a manifest describes, in float32.
+
+        Raises:
+            ConfigError: it pools its token vectors in another way than by their mean.
+        """
+        disable_progress_bar()
+        description = ModelManifest.read(manifest)
+        folder = description.folder(store)
+        _check_pooling(folder)
+        model = AutoModel.from_pretrained(
+            folder, local_files_only=True, use_safetensors=True, dtype=torch.float32
+        )
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        limit = min(_max_tokens(folder), model.config.max_position_embeddings)
+        return cls(model.eval().to(device), tokenizer, description.digest, limit)
+
+    @property
+    def dimension(self) -> int:
+        """The length of a vector."""
+        width: int = self.model.config.hidden_size
+        return width
+
+    @torch.inference_mode()
+    def encode(
+        self, texts: Sequence[str], progress: Callable[[int, int], None] | None = None
+    ) -> NDArray[np.float32]:
+        """The unit vectors of texts, (texts, dimension); a text is cut at `max_tokens`.
+
+        `progress` is told how many texts are done and how many there are.
+        """
+        vectors = np.empty((len(texts), self.dimension), dtype=np.float32)
+        if not texts:
+            return vectors
+        tokens = self.tokenizer(list(texts), truncation=True, max_length=self.max_tokens).input_ids
+        done = 0
+        for rows in _batches([len(ids) for ids in tokens]):
+            vectors[rows] = self._encode_batch([tokens[row] for row in rows])
+            done += len(rows)
+            if progress is not None:
+                progress(done, len(texts))
+        return vectors
+
+    def _encode_batch(self, tokens: list[list[int]]) -> NDArray[np.float32]:
+        padded = self.tokenizer.pad({"input_ids": tokens}, return_tensors="pt")
+        padded = padded.to(self.model.device)
+        hidden = self.model(**padded).last_hidden_state
+        mask = padded["attention_mask"][..., None].to(hidden.dtype)
+        mean = (hidden * mask).sum(1) / mask.sum(1)
+        unit: NDArray[np.float32] = torch.nn.functional.normalize(mean, dim=-1).cpu().numpy()
+        return unit
+
+
+def _batches(lengths: Sequence[int]) -> list[list[int]]:
+    """Rows of like length together, each batch at most `_BATCH_TOKENS` with its padding."""
+    batches: list[list[int]] = []
+    for row in sorted(range(len(lengths)), key=lambda row: lengths[row]):
+        if batches and (len(batches[-1]) + 1) * lengths[row] <= _BATCH_TOKENS:
+            batches[-1].append(row)
+        else:
+            batches.append([row])
+    return batches
+
+
+def _check_pooling(folder: Path) -> None:
+    path = folder / _POOLING_FILE
+    if path.exists() and not json.loads(path.read_text()).get("pooling_mode_mean_tokens"):
+        raise ConfigError(
+            f"the embedder in {folder} does not average its token vectors; only mean pooling is "
+            "supported, and other pooling would give wrong vectors",
+            "name an embedder with mean pooling in params/models.yaml",
+        )
+
+
+def _max_tokens(folder: Path) -> int:
+    path = folder / _LENGTH_FILE
+    default = 512
+    return int(json.loads(path.read_text())["max_seq_length"]) if path.exists() else default

@@ -1,0 +1,11 @@
+"""Losses over a pack's supervised positions, as sums in nats."""
+
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from tasks.lm.packing import Pack, packed_logits
+
+
+def summed_cross_entropy(model: nn.Module, pack: Pack) -> Tensor:
+    """The summed negative log-likelihood of a pack's targets, in nats; a scalar."""
+    return cross_entropy(packed_logits(model, pack).float(), pack.targets, reduction="sum")

@@ -1,0 +1,180 @@
+"""Language models in memory: the base in its numeric form, with an adapter, or a student."""
+
+import logging
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.utils.logging import disable_progress_bar
+
+from tasks.lm.conversion import ModelManifest
+from tasks.stage.errors import ConfigError, DeviceError
+from tasks.stage.outputs import file_sha256, verified
+from tasks.stage.params import ComputeParams
+
+LOGGER = logging.getLogger(__name__)
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
+STUDENT_WEIGHTS = "model.safetensors"
+BASE_DIGEST_FILE = "base.json"
+
+
+@dataclass(frozen=True)
+class LanguageModel:
+    """A causal model ready to answer, its tokenizer, and a digest of what made it."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    digest: str
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights lie."""
+        return self.model.device
+
+
+def prepare_device(compute: ComputeParams) -> torch.device:
+    """The device to work on; sets torch's thread count for this process.
+
+    Raises:
+        DeviceError: CUDA was asked for and is not there.
+    """
+    torch.set_num_threads(compute.threads or os.cpu_count() or 1)
+    disable_progress_bar()
+    if compute.device == "cuda" and not torch.cuda.is_available():
+        raise DeviceError(
+            "params/compute.yaml asks for device cuda, and torch sees none",
+            "install a CUDA build of torch and its driver, or set device: auto",
+        )
+    name = "cuda" if compute.device != "cpu" and torch.cuda.is_available() else "cpu"
+    return torch.device(name)
+
+
+def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """The tokenizer of a model folder.
+
+    Raises:
+        ConfigError: it has no chat template or no end-of-turn token.
+    """
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    if tokenizer.chat_template is None or tokenizer.eos_token_id is None:
+        raise ConfigError(
+            f"the tokenizer in {folder} has no chat template or no end-of-sequence token, so a "
+            "question cannot be told from its answer",
+            "use an instruction-tuned base, or add chat_template.jinja to the model folder",
+        )
+    return tokenizer
+
+
+def load_base(
+    manifest: Path, store: Path, *, numeric_form: str, device: torch.device
+) -> LanguageModel:
+    """The base model in float32, its decoder's linear weights in the given numeric form."""
+    description = ModelManifest.read(manifest)
+    folder = description.folder(store)
+    model = _load(folder, device)
+    if numeric_form == "nf4_dequantized":
+        round_to_nf4(model)
+    return LanguageModel(model, load_tokenizer(folder), description.digest)
+
+
+def load_adapted(
+    manifest: Path, store: Path, adapter: Path, *, numeric_form: str, device: torch.device
+) -> LanguageModel:
+    """The base in its numeric form with an adapter merged into it.
+
+    Raises:
+        ConfigError: the adapter was made for another base.
+        DataError: a file of the adapter is missing or changed.
+    """
+    from peft import PeftModel
+
+    base = load_base(manifest, store, numeric_form=numeric_form, device=device)
+    check_adapter(adapter, base.digest)
+    # The progress of peft's loader is of no use in a log.
+    model = PeftModel.from_pretrained(base.model, str(adapter)).merge_and_unload()
+    return LanguageModel(model.eval(), base.tokenizer, file_sha256(adapter / ADAPTER_WEIGHTS))
+
+
+def check_adapter(adapter: Path, base_digest: str) -> None:
+    """Check that an adapter folder is whole and was trained on the base with this digest.
+
+    Raises:
+        ConfigError: it was made for another base.
+        DataError: a file is missing or changed.
+    """
+    made_for = ModelManifest.read(verified(adapter) / BASE_DIGEST_FILE).digest
+    if made_for != base_digest:
+        raise ConfigError(
+            f"{adapter} was trained on the base {made_for[:12]}; the base in use is "
+            f"{base_digest[:12]}, on which its weights mean nothing",
+            "run the night again, or restore the base in params/models.yaml",
+        )
+
+
+def load_student(folder: Path, *, device: torch.device) -> LanguageModel:
+    """A student: a plain Hugging Face folder, computed in float32."""
+    verified(folder)
+    model = _load(folder, device)
+    return LanguageModel(model, load_tokenizer(folder), file_sha256(folder / STUDENT_WEIGHTS))
+
+
+def load_quantized(
+    manifest: Path, store: Path, *, compute_dtype: torch.dtype, device: torch.device
+) -> LanguageModel:
+    """The base with its linear weights in NF4 with double quantisation, as QLoRA trains on.
+
+    Source: Dettmers et al. 2023, arXiv:2305.14314, section 3.
+    """
+    description = ModelManifest.read(manifest)
+    folder = description.folder(store)
+    settings = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=compute_dtype,
+    )
+    model = _load(folder, device, quantization_config=settings, dtype=compute_dtype)
+    return LanguageModel(model, load_tokenizer(folder), description.digest)
+
+
+def decoder_linears(model: nn.Module) -> list[tuple[str, nn.Linear]]:
+    """The linear layers below the vocabulary head: what is quantised and what LoRA adapts."""
+    return [
+        (name, module)
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and not name.endswith("lm_head")
+    ]
+
+
+def round_to_nf4(model: nn.Module) -> None:
+    """Round a model's decoder weights, in place, to what NF4 with double quantisation can hold."""
+    from bitsandbytes.functional import dequantize_4bit, quantize_4bit
+
+    with torch.no_grad():
+        for _, linear in decoder_linears(model):
+            weight, state = quantize_4bit(
+                linear.weight.data, blocksize=64, compress_statistics=True, quant_type="nf4"
+            )
+            linear.weight.copy_(dequantize_4bit(weight, state))
+
+
+def _load(folder: Path, device: torch.device, **settings: object) -> PreTrainedModel:
+    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+        folder,
+        local_files_only=True,
+        use_safetensors=True,
+        trust_remote_code=False,
+        device_map={"": device},
+        **{"dtype": torch.float32} | settings,
+    )
+    model.eval()
+    return model

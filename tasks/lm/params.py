@@ -1,0 +1,23 @@
+"""Params that every training shares."""
+
+from pydantic import Field
+
+from tasks.stage.params import StageParams
+
+
+class TrainingParams(StageParams):
+    """What any training needs to know; the values live in the stage's own YAML."""
+
+    learning_rate: float = Field(gt=0, le=1)
+    warmup_share: float = Field(
+        ge=0, lt=1, description="share of the steps in which the rate rises"
+    )
+    weight_decay: float = Field(ge=0, le=1)
+    max_gradient_norm: float = Field(gt=0)
+    epochs: int = Field(ge=1)
+    batch_examples: int = Field(ge=1, description="examples an optimizer step")
+    token_budget: int = Field(ge=256, description="tokens of one epoch, prompts included")
+    validation_examples: int = Field(ge=1)
+    evaluations: int = Field(ge=1, description="how often the validation loss is taken")
+    patience: int = Field(ge=1, description="evaluations without a gain before training stops")
+    seed: int = Field(ge=0)

@@ -1,0 +1,90 @@
+"""The one training loop: transformers' Trainer over packed batches, with the loss handed in."""
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import nn
+from transformers.trainer_callback import PrinterCallback
+
+from tasks.lm.batches import Batch
+from tasks.lm.checkpoints import checkpoint_folder, initial_loss, latest_checkpoint
+from tasks.lm.params import TrainingParams
+from tasks.lm.trainer import (
+    CurveCallback,
+    PackedTrainer,
+    SummedLoss,
+    training_arguments,
+)
+from tasks.records.hashing import text_sha256
+from tasks.stage.errors import DataError
+from tasks.stage.metrics import Curves
+from tasks.stage.outputs import MANIFEST
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """What a training came to; losses are means per supervised token, in nats."""
+
+    steps: int
+    examples: int
+    tokens: int
+    supervised_tokens: int
+    initial_validation_loss: float
+    best_validation_loss: float
+
+
+def train(
+    model: nn.Module,
+    batches: Sequence[Batch],
+    validation: Sequence[Batch],
+    loss: SummedLoss,
+    params: TrainingParams,
+    *,
+    scratch: Path,
+    identity: str,
+) -> TrainingResult:
+    """Train a model in place; it ends with the weights of its best validation loss.
+
+    `loss` gives the sum over a pack's supervised tokens; each step takes the mean over its batch.
+    Curves go to `scratch/curves.jsonl` and checkpoints to `scratch/checkpoints/`, from where a
+    training with the same `identity` goes on.
+
+    Raises:
+        DataError: nothing to train or to validate on, or a loss that is not finite.
+    """
+    if not batches or not validation:
+        raise DataError(
+            f"{len(batches)} training and {len(validation)} validation batches; expected at least "
+            "one of each",
+            "take more data in, or raise token_budget and the shares in params/curation.yaml",
+        )
+    folder = checkpoint_folder(scratch, identity)
+    checkpoint = latest_checkpoint(folder)
+    step = int(checkpoint.name.rpartition("-")[2]) if checkpoint else None
+    total_steps = len(batches) * params.epochs
+    curves = Curves(scratch, resume_step=step)
+    trainer = PackedTrainer(
+        model, training_arguments(params, folder, total_steps), batches, validation, loss, params
+    )
+    trainer.remove_callback(PrinterCallback)
+    trainer.add_callback(CurveCallback(curves, batches, total_steps))
+    initial = initial_loss(folder, lambda: trainer.evaluate()["eval_loss"])
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    best = trainer.state.best_metric
+    shutil.rmtree(folder.parent, ignore_errors=True)
+    return TrainingResult(
+        trainer.state.global_step,
+        sum(len(pack.lengths) for batch in batches for pack in batch.packs),
+        sum(batch.tokens for batch in batches),
+        sum(batch.supervised for batch in batches),
+        initial,
+        initial if best is None else best,
+    )
+
+
+def training_identity(params: TrainingParams, base_digest: str, tokens: Path) -> str:
+    """What a checkpoint must have been made with for a training to go on from it, as a hash."""
+    manifest = (tokens / MANIFEST).read_text(encoding="utf-8")
+    return text_sha256(params.model_dump_json(), base_digest, manifest)

@@ -1,0 +1,82 @@
+"""Base models: resolved once into the store, and a small manifest that the stages depend on."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Literal
+
+from prefect import get_run_logger, task
+from prefect.cache_policies import NO_CACHE
+
+from tasks.orchestration.process import child_environment, run_child
+from tasks.orchestration.stages import stage_error
+from tasks.stage.errors import Failure
+from tasks.stage.params import ModelSource
+
+_LOCAL = ("/", ".", "~")
+
+
+@task(
+    task_run_name="resolve-{kind}",
+    cache_policy=NO_CACHE,
+    persist_result=False,
+)
+def resolve(
+    model: ModelSource,
+    kind: Literal["causal_lm", "embedder"],
+    root: Path,
+    manifest: Path,
+    store: Path,
+) -> None:
+    """Nothing; the manifest then names weights that lie in the store.
+
+    Raises:
+        ConfigError: the source can't be had, or is not safe to load.
+    """
+    logger = get_run_logger()
+    if is_resolved(model, manifest, store):
+        logger.info("%s is in the store", model.source)
+        return
+    command = [sys.executable, "-m", "tasks.lm.conversion", "--source", model.source]
+    command += [] if model.revision is None else ["--revision", model.revision]
+    command += ["--kind", kind, "--manifest", str(manifest), "--store", str(store)]
+    lines: list[str] = []
+
+    def on_line(line: str) -> None:
+        lines.append(line)
+        logger.info("%s", line)
+
+    environment = child_environment(online=model.source.startswith("hub:"))
+    if run_child(command, root, on_line, environment) != 0:
+        raise stage_error(f"base model {model.source}", _failure(lines))
+
+
+def is_resolved(model: ModelSource, manifest: Path, store: Path) -> bool:
+    """Whether a manifest stands for a source and the store holds all of its files."""
+    if not manifest.exists():
+        return False
+    found = json.loads(manifest.read_text(encoding="utf-8"))
+    if (found["source"], found["revision"]) != (model.source, model.revision):
+        return False
+    if model.source.startswith(_LOCAL) and _changed_since(Path(model.source), manifest):
+        return False
+    folder = store / found["digest"]
+    return all((folder / name).is_file() for name in found["files"])
+
+
+def _changed_since(source: Path, manifest: Path) -> bool:
+    """Whether a local model folder is gone or holds a file younger than its manifest."""
+    files = list(source.expanduser().rglob("*"))
+    made = manifest.stat().st_mtime
+    return not files or any(path.stat().st_mtime >= made for path in files)
+
+
+def _failure(lines: list[str]) -> Failure:
+    """The error that the child printed last."""
+    text = "\n".join(lines)
+    start = max((text.rfind(name) for name in ("ConfigError: ", "DataError: ")), default=-1)
+    if start < 0:
+        return Failure("ProcessError", "\n".join(lines[-12:]), "read these lines")
+    name, _, rest = text[start:].partition(": ")
+    message, _, remedy = rest.partition("\n  what to do: ")
+    return Failure(name, message, remedy)

@@ -1,0 +1,51 @@
+"""The data's versions: what was taken in is tracked, and pushed where there is a remote."""
+
+import sys
+from pathlib import Path
+
+from prefect import get_run_logger, task
+from prefect.cache_policies import NO_CACHE
+
+from tasks.orchestration.process import run_child
+from tasks.stage.errors import ConfigError
+
+
+@task(cache_policy=NO_CACHE, persist_result=False)
+def track(root: Path, raw: str, *, changed: bool) -> None:
+    """Nothing; DVC then tracks the raw folder. Costs nothing where no row came in.
+
+    Raises:
+        ConfigError: DVC refused.
+    """
+    if changed or not (root / f"{raw}.dvc").exists():
+        _dvc(root, "add", raw)
+
+
+@task(cache_policy=NO_CACHE, persist_result=False)
+def push(root: Path, *, remote: bool) -> None:
+    """Nothing; the data then lie in the remote too, or the log says that there is none.
+
+    Raises:
+        ConfigError: DVC could not push.
+    """
+    if remote:
+        _dvc(root, "push")
+    else:
+        get_run_logger().info("no DVC remote is configured: the data stay on this machine alone")
+
+
+def _dvc(root: Path, *arguments: str) -> None:
+    logger = get_run_logger()
+    lines: list[str] = []
+
+    def on_line(line: str) -> None:
+        lines.append(line)
+        logger.info("%s", line)
+
+    command = [sys.executable, "-m", "dvc", "--wait-for-lock", *arguments]
+    if run_child(command, root, on_line) != 0:
+        said = "\n".join(lines[-8:])
+        raise ConfigError(
+            f"`dvc {' '.join(arguments)}` failed in {root}:\n{said}",
+            "mend what DVC names, then run again",
+        )

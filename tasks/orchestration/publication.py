@@ -1,0 +1,78 @@
+"""A stage's curves, published while it runs."""
+
+import json
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+
+from tasks.orchestration.tracking import Point
+from tasks.stage.metrics import CURVES_FILE
+
+
+class CurvePublisher:
+    """A thread that hands new points of `scratch/curves.jsonl` to `publish`, until the block ends.
+
+    Points older than the block (kept by a stage that resumes) were published when they were made.
+    """
+
+    def __init__(
+        self,
+        scratch: Path,
+        publish: Callable[[list[Point]], None],
+        warn: Callable[[str], None],
+        *,
+        interval_seconds: float = 2.0,
+    ) -> None:
+        self._path = scratch / CURVES_FILE
+        self._publish = publish
+        self._warn = warn
+        self._interval = interval_seconds
+        self._offset = 0
+        self._since_ms = time.time_ns() // 1_000_000
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._follow, name="curves", daemon=True)
+
+    def __enter__(self) -> "CurvePublisher":
+        """Start to publish."""
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Publish what is left; what can't be published is an error unless there is one already."""
+        self._stop.set()
+        self._thread.join()
+        if kind is None:
+            self._publish(self._new_points())
+
+    def _follow(self) -> None:
+        while not self._stop.wait(self._interval):
+            before = self._offset
+            try:
+                self._publish(self._new_points())
+            except Exception as failure:  # noqa: BLE001  the last call, in __exit__, raises it
+                self._offset = before
+                self._warn(f"curves not published, trying again: {failure}")
+
+    def _new_points(self) -> list[Point]:
+        if not self._path.exists():
+            return []
+        if self._path.stat().st_size < self._offset:
+            self._offset = 0  # the stage started its curves afresh
+        with self._path.open("rb") as stream:
+            stream.seek(self._offset)
+            block = stream.read()
+        whole = block[: block.rfind(b"\n") + 1]
+        self._offset += len(whole)
+        rows = [json.loads(line) for line in whole.splitlines()]
+        return [
+            Point(row["name"], row["value"], row["step"], row["timestamp_ms"])
+            for row in rows
+            if row["timestamp_ms"] >= self._since_ms
+        ]

@@ -1,0 +1,214 @@
+"""The release of a bundle: registered, judged, and the aliases moved."""
+
+import json
+import shutil
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from prefect import get_run_logger, task
+from prefect.cache_policies import NO_CACHE
+
+from tasks.orchestration.process import run_child
+from tasks.orchestration.registry import (
+    MODELS,
+    STAGE_TAG,
+    Alias,
+    Model,
+    Registry,
+    Version,
+    promotion_key,
+)
+from tasks.orchestration.stages import StageError
+from tasks.orchestration.stores import RunRef
+from tasks.promotion.decision import Decision, decide
+from tasks.promotion.params import Params, PromotionParams
+from tasks.stage.errors import ConfigError
+from tasks.stage.outputs import file_sha256
+from tasks.stage.params import load_params
+
+VERDICT_TAG = "verdict"
+JUDGED_TAG = "judged_by"
+
+
+@dataclass(frozen=True)
+class Registered:
+    """The version of a bundle, and whether it was made just now."""
+
+    version: Version
+    new: bool
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What was decided about one version; unchanged where it had been judged before."""
+
+    version: Version
+    verdict: Literal["promoted", "refused", "unchanged"]
+    reasons: tuple[str, ...]
+
+
+@task(task_run_name="register-{model}", cache_policy=NO_CACHE, persist_result=False)
+def register(
+    model: Model, root: Path, bundle: Path, store: Path, run: RunRef, registry: Registry
+) -> Registered:
+    """The bundle's version: the one that exists, else a new one, named by `candidate`.
+
+    Raises:
+        StageError: the bundle does not answer.
+    """
+    logger = get_run_logger()
+    key = promotion_key(bundle)
+    version = registry.find(model, key)
+    if version is not None:
+        logger.info("%s: this very bundle is version %d", model, version.number)
+        return Registered(version, new=False)
+    temporary = root / ".nightloom" / "tmp"
+    temporary.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix=f"{model}-", dir=temporary))
+    try:
+        target = folder / model
+        _save(model, root, bundle, target, store)
+        version = registry.register(model, key, target, run)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    registry.point(model, "candidate", version.number)
+    logger.info("%s: registered as version %d", model, version.number)
+    return Registered(version, new=True)
+
+
+def _save(model: Model, root: Path, bundle: Path, target: Path, store: Path) -> None:
+    """Write the bundle as an MLflow model, in a child that loads it and asks it once."""
+    logger = get_run_logger()
+    lines: list[str] = []
+
+    def on_line(line: str) -> None:
+        lines.append(line)
+        logger.info("%s", line)
+
+    command = [sys.executable, "-m", "tasks.orchestration.registry", "--bundle", str(bundle)]
+    command += ["--model", model, "--target", str(target), "--store", str(store)]
+    if run_child(command, root, on_line) != 0:
+        last = "\n".join(lines[-12:])
+        raise StageError(
+            f"the {model}'s bundle could not be written as a model that answers:\n{last}",
+            "mend what these lines name; `python -m tasks.serving --help` asks a bundle directly",
+            "RegistrationError",
+        )
+
+
+@task(
+    task_run_name="decide-{registered.version.model}", cache_policy=NO_CACHE, persist_result=False
+)
+def judge(
+    registered: Registered, root: Path, evaluation_report: Path, registry: Registry
+) -> Judgement:
+    """The verdict on a version, which its tags then carry; a judged one keeps its own."""
+    logger = get_run_logger()
+    version = registered.version
+    params_file = root / "params" / "promotion.yaml"
+    judged_by = file_sha256(params_file)
+    if version.tags.get(JUDGED_TAG) == judged_by:
+        text = f"nothing new: {version.model} version {version.number} is this very bundle and was "
+        return Judgement(version, "unchanged", (f"{text}{version.tags[VERDICT_TAG]} before",))
+    params: PromotionParams = load_params(Params, [params_file]).promotion
+    reigning = reigning_name(registry, version.model)
+    decision = decide(params, evaluation_report, model=version.model, reigning=reigning)
+    promoted = decision.verdict == "promote"
+    reasons = _reasons(decision)
+    for reason in reasons:
+        logger.info("%s", reason)
+    if promoted and params.staging == "automatic":
+        move_to_staging(registry, version)
+    if promoted and params.production == "automatic":
+        promote(registry, version.model, version.number)
+    verdict: Literal["promoted", "refused"] = "promoted" if promoted else "refused"
+    # Last: a night that dies before this line judges the version again.
+    registry.tag(
+        version,
+        {VERDICT_TAG: verdict, "reasons": json.dumps(reasons)[:4000], JUDGED_TAG: judged_by},
+    )
+    return Judgement(version, verdict, reasons)
+
+
+def _reasons(decision: Decision) -> tuple[str, ...]:
+    """What decided: every rule that refused, else every rule that passed."""
+    refused = [reason for reason in decision.reasons if not reason.passed]
+    return tuple(f"{decision.model}: {reason.text}" for reason in refused or decision.reasons)
+
+
+def reigning_name(registry: Registry, model: Model) -> str | None:
+    """`ALIAS:NUMBER` of the version that reigns; None where that is the base."""
+    aliases = registry.aliases(model)
+    for alias in ("production", "staging"):
+        if alias in aliases:
+            return f"{alias}:{aliases[alias]}"
+    return None
+
+
+def move_to_staging(registry: Registry, version: Version) -> None:
+    """Let `staging` name a version; the one that it named before is archived."""
+    aliases = registry.aliases(version.model)
+    registry.point(version.model, "staging", version.number)
+    registry.tag(version, {STAGE_TAG: "staging"})
+    before = aliases.get("staging")
+    if before not in (None, version.number, aliases.get("production")):
+        registry.tag(registry.version(version.model, aliases["staging"]), {STAGE_TAG: "archived"})
+
+
+def promote(registry: Registry, model: Model, number: int | None) -> Version:
+    """The version that `production` then names: the given one, else that of `staging`.
+
+    Raises:
+        ConfigError: there is no such version.
+    """
+    aliases = registry.aliases(model)
+    if number is None and "staging" not in aliases:
+        raise ConfigError(
+            f"no version of the {model} is in staging; found aliases {_shown(aliases)}",
+            "run `nightloom run` until a night is promoted, or name one with `--version N`",
+        )
+    version = registry.version(model, number if number is not None else aliases["staging"])
+    _enthrone(registry, version, aliases)
+    return version
+
+
+def roll_back(registry: Registry, model: Model) -> Version:
+    """The version that `production` named before, which it then names again.
+
+    Raises:
+        ConfigError: nothing was in production before.
+    """
+    aliases = registry.aliases(model)
+    if "previous" not in aliases:
+        raise ConfigError(
+            f"no version of the {model} was in production before; found aliases {_shown(aliases)}",
+            "roll back only after a second `nightloom promote`",
+        )
+    version = registry.version(model, aliases["previous"])
+    _enthrone(registry, version, aliases)
+    return version
+
+
+def _enthrone(registry: Registry, version: Version, aliases: dict[str, int]) -> None:
+    before = aliases.get("production")
+    if before == version.number:
+        return
+    if before is not None:
+        previous: Alias = "previous"
+        registry.point(version.model, previous, before)
+    registry.point(version.model, "production", version.number)
+    registry.tag(version, {STAGE_TAG: "production"})
+    if before is not None:
+        registry.tag(registry.version(version.model, before), {STAGE_TAG: "archived"})
+
+
+def _shown(aliases: dict[str, int]) -> str:
+    return ", ".join(f"{name} -> {number}" for name, number in aliases.items()) or "none"
+
+
+def all_aliases(registry: Registry) -> dict[str, dict[str, int]]:
+    """Model -> alias -> version number."""
+    return {model: registry.aliases(model) for model in MODELS}

@@ -1,0 +1,127 @@
+"""One stage of the graph, reproduced by DVC in a child process."""
+
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from prefect import get_run_logger, task
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State
+from prefect.states import Completed
+
+from tasks.orchestration.process import run_child
+from tasks.orchestration.publication import CurvePublisher
+from tasks.orchestration.stages import Stage, StageOutcome, StageState, stage_error
+from tasks.orchestration.stores import RunRef
+from tasks.orchestration.tracking import Tracker
+from tasks.stage.errors import DeviceError, Failure
+
+_RESTORED = "is cached - skipping run"
+_CURRENT = "didn't change, skipping"
+_LAST_LINES = 12
+
+
+def _is_device_error(task_: Any, run: Any, state: State[Any]) -> bool:
+    """Whether a failed stage is worth another try."""
+    try:
+        state.result()
+    except DeviceError:
+        return True
+    except BaseException:  # noqa: BLE001  whatever else it was is raised by the task itself
+        return False
+    return False
+
+
+@task(
+    task_run_name="{stage.name}",
+    cache_policy=NO_CACHE,
+    persist_result=False,
+    retries=1,
+    retry_delay_seconds=5,
+    retry_condition_fn=_is_device_error,
+)
+def reproduce(
+    stage: Stage, root: Path, scratch: Path, night: RunRef, tracker: Tracker
+) -> State[StageOutcome]:
+    """How the stage went: Completed, and named Skipped where nothing was to be done.
+
+    Raises:
+        NightloomError: the stage failed; its last good outs are back in place.
+    """
+    logger = get_run_logger()
+    if stage.current:
+        tracker.link_stage(night, stage)
+        logger.info("%s is current", stage.name)
+        return Completed(name="Skipped", data=StageOutcome(stage.name, "skipped", 0.0))
+    run = tracker.begin_stage(night, stage)
+    begun = time.monotonic()
+    try:
+        state = _repro(stage, root, scratch, run, tracker)
+    except BaseException:
+        _bring_back(stage, root)
+        tracker.log_files(run, _small_files(scratch), "scratch")
+        tracker.end(run, finished=False)
+        raise
+    _log_results(stage, root, run, tracker)
+    outcome = StageOutcome(stage.name, state, time.monotonic() - begun)
+    logger.info("%s %s in %.1f s", stage.name, state, outcome.seconds)
+    return Completed(name=state.capitalize(), data=outcome)
+
+
+def _repro(stage: Stage, root: Path, scratch: Path, run: RunRef, tracker: Tracker) -> StageState:
+    """Whether DVC executed the stage or restored its outs."""
+    logger = get_run_logger()
+    (scratch / "failure.json").unlink(missing_ok=True)
+    lines: list[str] = []
+
+    def on_line(line: str) -> None:
+        lines.append(line)
+        logger.info("%s", line)
+
+    command = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item", stage.name]
+    with CurvePublisher(scratch, lambda points: tracker.log_points(run, points), logger.warning):
+        code = run_child(command, root, on_line)
+    if code != 0:
+        raise stage_error(stage.name, _reason(scratch, code, lines))
+    if any(_RESTORED in line for line in lines):
+        return "restored"
+    return "skipped" if any(_CURRENT in line for line in lines) else "executed"
+
+
+def _reason(scratch: Path, code: int, lines: list[str]) -> Failure:
+    """Why a stage failed: what it left, else what it printed last."""
+    left = Failure.read(scratch)
+    if left is not None:
+        return left
+    last = "\n".join(lines[-_LAST_LINES:])
+    return Failure(
+        "ProcessError",
+        f"ended with exit code {code} and left no reason; it printed last:\n{last}",
+        "read these lines; a process that was killed may have run out of memory",
+    )
+
+
+def _bring_back(stage: Stage, root: Path) -> None:
+    """Let DVC put the stage's last good outs back, which it removed when the stage started."""
+    logger = get_run_logger()
+    command = [sys.executable, "-m", "dvc", "--wait-for-lock", "checkout", "--force", stage.name]
+    lines: list[str] = []
+    if run_child(command, root, lines.append) != 0:
+        logger.warning("no earlier outs of %s came back: %s", stage.name, " | ".join(lines[-3:]))
+
+
+def _small_files(scratch: Path) -> list[Path]:
+    """What a failed stage left for people to read: files, not checkpoints and memos."""
+    return sorted(path for path in scratch.glob("*") if path.is_file())
+
+
+def _log_results(stage: Stage, root: Path, run: RunRef, tracker: Tracker) -> None:
+    """Log what a stage was made from and what it reports, and close its run."""
+    tracker.log_params(run, root, stage.params)
+    data = [item for item in stage.dependencies if item.path.startswith("data/")]
+    tracker.log_inputs(run, data)
+    for report in stage.reports:
+        tracker.log_metrics(run, root / report)
+        tracker.log_files(run, [root / report])
+    tracker.end(run, finished=True)

@@ -1,0 +1,164 @@
+"""MLflow runs: one parent a night, one child a stage, by explicit run ids only."""
+
+import json
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
+
+from tasks.orchestration.stages import Dependency, Stage
+from tasks.orchestration.stores import EXPERIMENT, RunRef, Stores
+from tasks.stage.metrics import METRICS_FILE, flatten, read_metrics
+from tasks.stage.params import read_yaml
+
+KEY_TAG = "nightloom.key"
+_PARENT_TAG = "mlflow.parentRunId"
+_BATCH = 100
+_PARAM_CHARACTERS = 6000
+
+
+@dataclass(frozen=True)
+class Point:
+    """One line of a stage's `curves.jsonl`."""
+
+    name: str
+    value: float
+    step: int
+    timestamp_ms: int
+
+
+class Tracker:
+    """Writes the runs of nights into one MLflow store."""
+
+    def __init__(self, stores: Stores) -> None:
+        """Open the store and its experiment, made where it is missing."""
+        self._client = MlflowClient(stores.tracking_uri)
+        self._experiment = _experiment(self._client, stores.artifacts)
+
+    def begin_night(self, night: str, tags: Mapping[str, str]) -> RunRef:
+        """The parent run of a night."""
+        return self._begin(night, {"nightloom.night": night} | dict(tags))
+
+    def begin_stage(self, parent: RunRef, stage: Stage) -> RunRef:
+        """The child run of a stage: the one that its key already has, else a new one."""
+        found = self._find(stage.key)
+        if found is not None:
+            self._client.update_run(found.info.run_id, status="RUNNING")
+            run = RunRef(self._experiment, found.info.run_id)
+        else:
+            tags = {_PARENT_TAG: parent.run_id, KEY_TAG: stage.key, "nightloom.stage": stage.name}
+            run = self._begin(stage.name, tags)
+        self._link(parent, stage.name, run.run_id)
+        return run
+
+    def link_stage(self, parent: RunRef, stage: Stage) -> None:
+        """Link a night to the run that made what a skipped stage would have made."""
+        found = self._find(stage.key)
+        self._link(parent, stage.name, found.info.run_id if found else "made outside of a night")
+
+    def log_params(self, run: RunRef, root: Path, files: Iterable[str]) -> None:
+        """Log the values of params files; names are FILE.KEY."""
+        values: dict[str, Any] = {}
+        for file in files:
+            values |= _flat(read_yaml(root / file), f"{Path(file).stem}.")
+        params = [Param(name, text[:_PARAM_CHARACTERS]) for name, text in values.items()]
+        for start in range(0, len(params), _BATCH):
+            self._client.log_batch(run.run_id, params=params[start : start + _BATCH])
+
+    def log_inputs(self, run: RunRef, dependencies: Iterable[Dependency]) -> None:
+        """Log data that a run read as dataset inputs, by path and DVC digest."""
+        inputs = [
+            DatasetInput(
+                Dataset(
+                    name=dependency.path,
+                    digest=dependency.digest[:32],
+                    source_type="local",
+                    source=json.dumps({"uri": dependency.path}),
+                ),
+                [InputTag("mlflow.data.context", "input")],
+            )
+            for dependency in dependencies
+        ]
+        if inputs:
+            self._client.log_inputs(run.run_id, datasets=inputs)
+
+    def log_points(self, run: RunRef, points: Iterable[Point]) -> None:
+        """Log points of curves; logging one twice changes nothing that is shown."""
+        metrics = [Metric(p.name, p.value, p.timestamp_ms, p.step) for p in points]
+        for start in range(0, len(metrics), _BATCH):
+            self._client.log_batch(run.run_id, metrics=metrics[start : start + _BATCH])
+
+    def log_metrics(self, run: RunRef, report: Path) -> None:
+        """Log the numbers of a report's `metrics.json`, names joined by slashes."""
+        if not (report / METRICS_FILE).exists():
+            return
+        now = time.time_ns() // 1_000_000
+        numbers = {
+            name.replace(".", "/"): float(value)
+            for name, value in flatten(read_metrics(report)).items()
+            if isinstance(value, int | float) and not isinstance(value, bool)
+        }
+        self.log_points(run, [Point(name, value, 0, now) for name, value in numbers.items()])
+
+    def log_files(self, run: RunRef, paths: Iterable[Path], folder: str | None = None) -> None:
+        """Log files and whole folders, those that exist, as artifacts."""
+        for path in paths:
+            if path.is_dir():
+                name = path.name if folder is None else f"{folder}/{path.name}"
+                self._client.log_artifacts(run.run_id, str(path), name)
+            elif path.exists():
+                self._client.log_artifact(run.run_id, str(path), folder)
+
+    def tag(self, run: RunRef, tags: Mapping[str, str]) -> None:
+        """Set tags of a run."""
+        for name, value in tags.items():
+            self._client.set_tag(run.run_id, name, value)
+
+    def end(self, run: RunRef, *, finished: bool) -> None:
+        """Close a run as finished or failed."""
+        self._client.set_terminated(run.run_id, "FINISHED" if finished else "FAILED")
+
+    def _begin(self, name: str, tags: Mapping[str, str]) -> RunRef:
+        run = self._client.create_run(self._experiment, run_name=name, tags=dict(tags))
+        return RunRef(self._experiment, run.info.run_id)
+
+    def _find(self, key: str) -> Run | None:
+        found = self._client.search_runs(
+            [self._experiment], filter_string=f"tags.`{KEY_TAG}` = '{key}'", max_results=1
+        )
+        return found[0] if found else None
+
+    def _link(self, parent: RunRef, stage: str, run_id: str) -> None:
+        tag = RunTag(f"nightloom.run.{stage}", run_id)
+        self._client.log_batch(parent.run_id, tags=[tag])
+
+
+def _experiment(client: MlflowClient, artifacts: Path | None) -> str:
+    """The id of our experiment, made where it is missing."""
+    found = client.get_experiment_by_name(EXPERIMENT)
+    if found is None:
+        location = None if artifacts is None else artifacts.resolve().as_uri()
+        try:
+            return str(client.create_experiment(EXPERIMENT, artifact_location=location))
+        except MlflowException:
+            found = client.get_experiment_by_name(EXPERIMENT)  # made by another night meanwhile
+            if found is None:
+                raise
+    return str(found.experiment_id)
+
+
+def _flat(values: Mapping[str, Any], prefix: str) -> dict[str, str]:
+    """Nested values as one level of texts, keys joined by dots."""
+    flat: dict[str, str] = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping) and value:
+            flat |= _flat(value, f"{prefix}{name}.")
+        else:
+            text = value if isinstance(value, str) else json.dumps(value, default=str)
+            flat[f"{prefix}{name}"] = text
+    return flat

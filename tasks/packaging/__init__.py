@@ -1,0 +1,1 @@
+"""Packaging: the release bundle, answered from once as it will be served, and its model card."""

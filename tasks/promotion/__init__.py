@@ -1,0 +1,1 @@
+"""Promotion: evidence in files in, a verdict and its reasons out."""

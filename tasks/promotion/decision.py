@@ -1,0 +1,193 @@
+"""The decision: pure, from metrics.json and predictions.parquet alone."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from tasks.promotion.params import PromotionParams
+from tasks.records.predictions import (
+    MODES,
+    PREDICTIONS_FILE,
+    SCORE_NAMES,
+    SYSTEMS,
+    Prediction,
+    read_predictions,
+)
+from tasks.stage.errors import DataError
+from tasks.stage.metrics import METRICS_FILE, read_metrics
+from tasks.statistics.intervals import paired_bootstrap
+
+Model = Literal["adapter", "student"]
+_SYSTEM_METRICS = (*SCORE_NAMES, "abstention_precision", "abstention_recall")
+_RETRIEVAL_METRICS = ("recall_at_1", "recall_at_5", "recall_at_10", "mrr")
+
+
+@dataclass(frozen=True)
+class Reason:
+    """What one rule found: the value it looked at and the bound it held it to, where it has any."""
+
+    rule: str
+    passed: bool
+    text: str
+    value: float | None
+    bound: float | None
+
+
+@dataclass(frozen=True)
+class Decision:
+    """The verdict on one model: promote when every rule passed, else refuse."""
+
+    model: Model
+    verdict: Literal["promote", "refuse"]
+    reasons: tuple[Reason, ...]
+
+
+def decide(
+    params: PromotionParams, evaluation_report: Path, *, model: Model, reigning: str | None
+) -> Decision:
+    """Whether a model is worth promoting, with what every rule found.
+
+    `reigning` names the version that serves now, or is None; the base is what the model must beat.
+
+    Raises:
+        DataError: the evidence is not there.
+    """
+    for name in (METRICS_FILE, PREDICTIONS_FILE):
+        if not (evaluation_report / name).exists():
+            raise DataError(
+                f"{evaluation_report} holds no {name}; nothing is decided without evidence",
+                "run `nightloom run`, or `dvc checkout` to bring the last evaluation back",
+            )
+    metrics = read_metrics(evaluation_report)
+    predictions = read_predictions(evaluation_report / PREDICTIONS_FILE)
+    documents = _has_documents(metrics)
+    mode = params.primary_mode if documents else "closed_book"
+    scores = {system: _scores(predictions, system, mode, params) for system in SYSTEMS}
+    reasons = [
+        _retrieval_rules(documents),
+        _complete(metrics, documents, params),
+        _same_records(scores),
+        _beats_base(scores, model, mode, params, reigning),
+    ]
+    if model == "student":
+        reasons.append(_retention(scores, mode, params))
+    verdict: Literal["promote", "refuse"]
+    verdict = "promote" if all(reason.passed for reason in reasons) else "refuse"
+    return Decision(model, verdict, tuple(reasons))
+
+
+def _has_documents(metrics: Mapping[str, Any]) -> bool:
+    """Whether the evaluation had passages to show: any system has a mode that holds some."""
+    systems = metrics.get("systems", {})
+    measured = metrics.get("retrieval", {}).get("mrr") is not None
+    return measured or any(set(modes) - {"closed_book"} for modes in systems.values())
+
+
+def _retrieval_rules(documents: bool) -> Reason:
+    text = (
+        "modes with passages were scored, and their rules are on"
+        if documents
+        else "the data set has no documents: closed_book decides, and retrieval rules are off"
+    )
+    return Reason("retrieval", True, text, None, None)
+
+
+def _complete(metrics: Mapping[str, Any], documents: bool, params: PromotionParams) -> Reason:
+    """Every metric of every system and mode is there and finite, or null where that is allowed."""
+    places: dict[str, tuple[Mapping[str, Any], tuple[str, ...]]] = {
+        f"systems.{system}.{mode}": (
+            metrics.get("systems", {}).get(system, {}).get(mode, {}),
+            _SYSTEM_METRICS,
+        )
+        for system in SYSTEMS
+        for mode in (MODES if documents else ("closed_book",))
+    }
+    if documents:
+        places["retrieval"] = (metrics.get("retrieval", {}), _RETRIEVAL_METRICS)
+    bad = [
+        f"{place}.{name}"
+        for place, (found, names) in places.items()
+        for name in names
+        if not _sound(found, name, params)
+    ]
+    total = sum(len(names) for _, names in places.values())
+    text = f"all {total} metrics are there and finite"
+    if bad:
+        more = f" and {len(bad) - 3} more" if len(bad) > 3 else ""
+        text = f"missing, null without leave, or not finite: {', '.join(bad[:3])}{more}"
+    return Reason("evidence", not bad, text, float(len(bad)), 0.0)
+
+
+def _sound(found: Mapping[str, Any], name: str, params: PromotionParams) -> bool:
+    value = found.get(name)
+    if value is None:
+        return name in found and name in params.may_be_null and bool(found.get(f"{name}_reason"))
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_number and math.isfinite(value)
+
+
+def _scores(
+    predictions: list[Prediction], system: str, mode: str, params: PromotionParams
+) -> dict[str, float]:
+    """The primary metric by record id, of one system in one mode."""
+    return {
+        row.record: row.score(params.primary_metric)
+        for row in predictions
+        if row.system == system and row.mode == mode
+    }
+
+
+def _same_records(scores: Mapping[str, Mapping[str, float]]) -> Reason:
+    sizes = {system: len(found) for system, found in scores.items()}
+    same = all(found.keys() == scores["base"].keys() for found in scores.values())
+    finite = all(math.isfinite(score) for found in scores.values() for score in found.values())
+    passed = same and finite and sizes["base"] > 0
+    text = f"every system was scored on the same {sizes['base']} records"
+    if not passed:
+        counts = ", ".join(f"{system} {size}" for system, size in sizes.items())
+        text = f"systems were not scored on the same records with finite scores: {counts}"
+    return Reason("same_records", passed, text, float(sizes["base"]), 1.0)
+
+
+def _beats_base(
+    scores: Mapping[str, Mapping[str, float]],
+    model: Model,
+    mode: str,
+    params: PromotionParams,
+    reigning: str | None,
+) -> Reason:
+    shared = sorted(scores[model].keys() & scores["base"].keys())
+    left, right = ([scores[name][record] for record in shared] for name in (model, "base"))
+    if not shared or not all(map(math.isfinite, [*left, *right])):
+        text = f"{model} and base share no records with finite scores in mode {mode}"
+        return Reason("beats_base", False, text, None, params.min_gain)
+    gain = paired_bootstrap(
+        left,
+        right,
+        confidence=params.confidence,
+        resamples=params.resamples,
+        seed=params.seed,
+    )
+    passed = gain.low > params.min_gain
+    text = (
+        f"{model} gains {gain.value:+.3f} {params.primary_metric} over the base in mode {mode}; "
+        f"the {params.confidence:.0%} interval {gain.low:+.3f} to {gain.high:+.3f} "
+        f"{'lies' if passed else 'does not lie'} above {params.min_gain:+.3f} "
+        f"(reigning: {reigning or 'none'})"
+    )
+    return Reason("beats_base", passed, text, gain.low, params.min_gain)
+
+
+def _retention(
+    scores: Mapping[str, Mapping[str, float]], mode: str, params: PromotionParams
+) -> Reason:
+    """The student keeps enough of the adapter's mean score."""
+    adapter, student = (sum(scores[name].values()) for name in ("adapter", "student"))
+    if not (adapter > 0 and math.isfinite(adapter) and math.isfinite(student)):
+        text = f"the adapter scores nothing in mode {mode}, so there is nothing to retain"
+        return Reason("retention", False, text, None, params.min_retention)
+    share = student / adapter
+    text = f"student keeps {share:.0%} of the adapter's {params.primary_metric} in mode {mode}"
+    return Reason("retention", share >= params.min_retention, text, share, params.min_retention)

@@ -1,0 +1,1 @@
+"""Records and documents: their formats, readers and writers. Nothing here imports torch."""

@@ -1,0 +1,36 @@
+"""Text as scores and indices see it: one normalisation and one tokenizer for every script."""
+
+import unicodedata
+
+import regex
+
+# Scripts written with few or no spaces, as the inside of a character class.
+UNSPACED = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Hangul}\u30fc\uff70"
+
+_EDGES = regex.compile(r"^[\W_]+|[\W_]+$")
+_TOKENS = regex.compile(rf"[{UNSPACED}]\p{{M}}*|[^\W{UNSPACED}]+")
+
+
+def normalise(text: str) -> str:
+    """The text in NFKC, casefolded, every run of white space one space, none at the ends."""
+    folded = unicodedata.normalize("NFKC", text).casefold()
+    # Casefolding can undo NFKC (a Greek iota subscript, for one), so it is applied again.
+    return " ".join(unicodedata.normalize("NFKC", folded).split())
+
+
+def bare(text: str) -> str:
+    """The normalised text without punctuation and spaces at its ends, for exact comparison.
+
+    A text of punctuation alone (an operator, say) stays as it is: it means something then.
+    """
+    normal = normalise(text)
+    return _EDGES.sub("", normal) or normal
+
+
+def score_tokens(text: str) -> list[str]:
+    """The tokens that overlap scores count: Han, kana, Thai and Hangul by character, else words.
+
+    A text with no such token (an operator, say) counts its characters that are not spaces.
+    """
+    normal = normalise(text)
+    return _TOKENS.findall(normal) or [character for character in normal if not character.isspace()]

@@ -1,0 +1,1 @@
+"""Serving: the answering core, and the agent that MLflow loads."""

@@ -1,0 +1,67 @@
+"""The answering core: a question in, passages found, one prompt, an answer out."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from tasks.lm.embedding import Embedder
+from tasks.lm.generation import generate
+from tasks.lm.models import LanguageModel
+from tasks.lm.prompts import PromptTemplate
+from tasks.records.hashing import text_sha256
+from tasks.records.record import Message
+from tasks.serving.retrieval import Index, ScoredPassage
+from tasks.stage.params import PromptingParams
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An answer, the passages its prompt held (best first), and what identifies both."""
+
+    text: str
+    token_ids: tuple[int, ...]
+    passages: tuple[ScoredPassage, ...]
+    prompt_sha256: str
+    latency_ms: float
+
+
+@dataclass(frozen=True)
+class Answerer:
+    """A model, an index with its embedder, and the way they are prompted."""
+
+    language_model: LanguageModel
+    template: PromptTemplate
+    prompting: PromptingParams
+    index: Index
+    embedder: Embedder
+    batch_size: int
+
+    def answer(
+        self,
+        conversations: Sequence[Sequence[Message]],
+        progress: Callable[[int, int], None] | None = None,
+    ) -> list[Answer]:
+        """The answer to each conversation, whose last turn is the user's question."""
+        questions = [turns[-1].content for turns in conversations]
+        found = self.index.search(questions, self.prompting.passages, self.embedder)
+        prompts = [
+            self.template.token_ids(
+                self.language_model.tokenizer, turns, [item.passage.shown for item in passages]
+            )
+            for turns, passages in zip(conversations, found, strict=True)
+        ]
+        generations = generate(
+            self.language_model,
+            prompts,
+            max_new_tokens=self.prompting.max_new_tokens,
+            batch_size=self.batch_size,
+            progress=progress,
+        )
+        return [
+            Answer(made.text, made.token_ids, tuple(used), prompt_sha256(ids), made.latency_ms)
+            for made, used, ids in zip(generations, found, prompts, strict=True)
+        ]
+
+
+def prompt_sha256(token_ids: Sequence[int]) -> str:
+    """The hash that identifies a prompt, from its token ids."""
+    return text_sha256(" ".join(map(str, token_ids)))

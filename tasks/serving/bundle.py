@@ -1,0 +1,80 @@
+"""The release bundle: the names of its parts, and an answerer made from them."""
+
+from pathlib import Path
+from typing import Literal
+
+from tasks.lm.embedding import Embedder
+from tasks.lm.models import LanguageModel, load_adapted, load_student, prepare_device
+from tasks.lm.prompts import PromptTemplate
+from tasks.serving.answering import Answerer
+from tasks.serving.retrieval import Index
+from tasks.stage.errors import ConfigError
+from tasks.stage.params import ComputeParams, ModelsParams, PromptingParams, StageParams
+
+ADAPTER = "adapter"
+STUDENT = "student"
+INDEX = "index"
+TEMPLATE = "prompt.jinja"
+BASE = "base.json"
+EMBEDDER = "embedder.json"
+SETTINGS = "settings.json"
+
+ServedModel = Literal["adapter", "student"]
+
+
+class BundleSettings(StageParams):
+    """`settings.json`: the params that answering needs; the template lies beside it."""
+
+    prompting: PromptingParams
+    models: ModelsParams
+    compute: ComputeParams
+
+    @classmethod
+    def read(cls, bundle: Path) -> "BundleSettings":
+        """The settings of a bundle.
+
+        Raises:
+            ConfigError: the folder is not a bundle.
+        """
+        path = bundle / SETTINGS
+        if not path.exists():
+            raise ConfigError(
+                f"{bundle} holds no {SETTINGS}, so it is not a release bundle",
+                "name a bundle that a night made, e.g. data/bundle",
+            )
+        return cls.model_validate_json(path.read_text(encoding="utf-8"))
+
+    def write(self, bundle: Path) -> None:
+        """Write the settings into a bundle."""
+        text = self.model_dump_json(indent=1) + "\n"
+        (bundle / SETTINGS).write_text(text, encoding="utf-8")
+
+
+def load_answerer(bundle: Path, store: Path, model: ServedModel) -> Answerer:
+    """An answerer made of nothing but a bundle and the base models in the store.
+
+    Raises:
+        ConfigError: the folder is no bundle, or the store lacks the weights it names.
+        DataError: a file of the model is missing or changed.
+    """
+    settings = BundleSettings.read(bundle)
+    device = prepare_device(settings.compute)
+    language_model: LanguageModel
+    if model == "student":
+        language_model = load_student(bundle / STUDENT, device=device)
+    else:
+        language_model = load_adapted(
+            bundle / BASE,
+            store,
+            bundle / ADAPTER,
+            numeric_form=settings.models.numeric_form,
+            device=device,
+        )
+    return Answerer(
+        language_model=language_model,
+        template=PromptTemplate.load(bundle / TEMPLATE),
+        prompting=settings.prompting,
+        index=Index.load(bundle / INDEX),
+        embedder=Embedder.load(bundle / EMBEDDER, store, device=device),
+        batch_size=settings.compute.generation_batch,
+    )

@@ -1,0 +1,98 @@
+"""The command line of a stage: `python -m tasks.STAGE --params FILE... --NAME PATH...`."""
+
+import argparse
+import dataclasses
+import errno
+import logging
+import shutil
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from tasks.stage.errors import ConfigError, DataError, Failure, NightloomError
+from tasks.stage.params import StageParams, load_params
+
+Params = TypeVar("Params", bound=StageParams)
+Paths = TypeVar("Paths")
+
+_OUTPUT = {"output": True}
+
+
+def output() -> Any:
+    """Marks a field of a stage's paths as something the stage writes."""
+    return dataclasses.field(metadata=_OUTPUT)
+
+
+def run_stage(
+    stage: str,
+    params_class: type[Params],
+    paths_class: type[Paths],
+    run: Callable[[Params, Paths], None],
+    arguments: Sequence[str] | None = None,
+) -> int:
+    """The exit code of a stage: 0 when `run` came back, 1 with `failure.json` when it raised.
+
+    `paths_class` is a frozen dataclass of `Path` fields, one an option; those marked `output()`
+    are written, the others must exist. The field `scratch` is the stage's own folder below
+    `data/scratch/`, emptied of an old failure.
+    """
+    options = _parser(stage, paths_class).parse_args(arguments)
+    scratch = options.scratch / stage
+    (scratch / "failure.json").unlink(missing_ok=True)
+    logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(message)s", force=True)
+    try:
+        params = load_params(params_class, options.params)
+        names = {
+            f.name: getattr(options, f.name) for f in dataclasses.fields(_dataclass(paths_class))
+        }
+        paths = paths_class(**names | {"scratch": scratch})
+        _check_inputs(stage, paths_class, paths)
+        scratch.mkdir(parents=True, exist_ok=True)
+        run(params, paths)
+    except Exception as error:
+        known = _known(error)
+        Failure.of(known).write(scratch)
+        if not isinstance(known, NightloomError):
+            raise
+        print(f"{type(known).__name__}: {known}", file=sys.stderr, flush=True)
+        return 1
+    return 0
+
+
+def _dataclass(cls: type[Any]) -> type[Any]:
+    return cls
+
+
+def _parser(stage: str, paths_class: type[Any]) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog=f"python -m tasks.{stage}", description=sys.modules[paths_class.__module__].__doc__
+    )
+    parser.add_argument("--params", type=Path, nargs="+", required=True, metavar="FILE")
+    for item in dataclasses.fields(paths_class):
+        kind = "written" if item.metadata == _OUTPUT else "read"
+        parser.add_argument(
+            f"--{item.name}", type=Path, required=True, metavar="PATH", help=f"({kind})"
+        )
+    return parser
+
+
+def _check_inputs(stage: str, paths_class: type[Any], paths: Any) -> None:
+    for item in dataclasses.fields(paths_class):
+        path = getattr(paths, item.name)
+        if item.name != "scratch" and item.metadata != _OUTPUT and not path.exists():
+            raise DataError(
+                f"{stage} reads {path} (--{item.name}), which does not exist",
+                "run the stages before it: `nightloom run` or `dvc repro`",
+            )
+
+
+def _known(error: Exception) -> Exception:
+    """An error of the system in our own terms, where it has a remedy that we know."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        free = shutil.disk_usage(".").free / 1e9
+        return ConfigError(
+            f"no space left on the disk ({free:.1f} GB free): {error}",
+            "free some space: `nightloom prune` and `dvc gc --workspace` drop what no night needs",
+        )
+    return error

@@ -1,0 +1,70 @@
+"""Errors that end a stage, and the file in which a stage leaves its reason."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+FAILURE_FILE = "failure.json"
+
+
+class NightloomError(Exception):
+    """A failure that a person can mend: what was found and expected, and what to do about it.
+
+    `message` says what was found, what was expected and why it matters; `remedy` says what to do.
+    """
+
+    def __init__(self, message: str, remedy: str) -> None:
+        super().__init__(message)
+        self.message = message
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        return f"{self.message}\n  what to do: {self.remedy}"
+
+
+class DataError(NightloomError):
+    """The data are not what the stage needs: mend the data."""
+
+
+class ConfigError(NightloomError):
+    """The params or the set-up are not what the stage needs: mend them."""
+
+
+class DeviceError(NightloomError):
+    """The device gave up (memory, driver): the one error that is worth a retry."""
+
+
+class GateError(NightloomError):
+    """A gate refused: Nightloom working as intended."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a stage failed, as `failure.json` holds it."""
+
+    error: str
+    message: str
+    remedy: str
+
+    @classmethod
+    def of(cls, error: BaseException) -> "Failure":
+        """The failure that an exception stands for; one that is not ours asks for a bug report."""
+        if isinstance(error, NightloomError):
+            return cls(type(error).__name__, error.message, error.remedy)
+        return cls(
+            type(error).__name__,
+            str(error) or "no message",
+            "read the traceback in the stage's log; this one was not foreseen",
+        )
+
+    def write(self, folder: Path) -> None:
+        """Write the failure into a stage's scratch folder."""
+        folder.mkdir(parents=True, exist_ok=True)
+        text = json.dumps(asdict(self), ensure_ascii=False, indent=2)
+        (folder / FAILURE_FILE).write_text(text + "\n", encoding="utf-8")
+
+    @classmethod
+    def read(cls, folder: Path) -> "Failure | None":
+        """The failure left in a stage's scratch folder, or None where there is none."""
+        path = folder / FAILURE_FILE
+        return cls(**json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None

@@ -1,0 +1,108 @@
+"""Atomic outputs: written aside, hashed, then brought into place."""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tasks.stage.errors import DataError
+
+MANIFEST = "manifest.json"
+_BLOCK = 1 << 20
+
+
+def file_sha256(path: Path) -> str:
+    """The SHA-256 of a file's bytes, in hex."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def folder_files(folder: Path) -> dict[str, str]:
+    """Relative path -> SHA-256 for every file below a folder but its own manifest, sorted."""
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    names = {path.relative_to(folder).as_posix(): path for path in paths}
+    return {name: file_sha256(path) for name, path in names.items() if name != MANIFEST}
+
+
+def write_manifest(folder: Path) -> None:
+    """Write `manifest.json` (the SHA-256 of every file below) into a folder."""
+    text = json.dumps({"files": folder_files(folder)}, indent=1, ensure_ascii=False)
+    (folder / MANIFEST).write_text(text + "\n", encoding="utf-8")
+
+
+def verified(folder: Path) -> Path:
+    """The folder itself, once every file in it matches its manifest.
+
+    Raises:
+        DataError: there is no manifest, or a file is missing, added or changed.
+    """
+    path = folder / MANIFEST
+    if not path.exists():
+        raise DataError(
+            f"{folder} has no {MANIFEST}; expected a folder that a stage finished",
+            "run `nightloom run`, or `dvc checkout` to bring the last good one back",
+        )
+    expected = json.loads(path.read_text(encoding="utf-8"))["files"]
+    found = folder_files(folder)
+    odd = sorted(
+        name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name)
+    )
+    if odd:
+        raise DataError(
+            f"{folder} does not match its {MANIFEST}: {', '.join(odd[:5])} missing, added or changed",
+            f"run `dvc checkout --force {folder}` to bring the recorded files back",
+        )
+    return folder
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _place(temporary: Path, final: Path) -> None:
+    """Bring a written folder into place: fsync, rename, fsync of the parent."""
+    for path in sorted(temporary.rglob("*")):
+        _sync(path)
+    _sync(temporary)
+    if final.exists():
+        shutil.rmtree(final)
+    temporary.rename(final)
+    _sync(final.parent)
+
+
+@contextmanager
+def output_folders(*folders: Path) -> Iterator[tuple[Path, ...]]:
+    """Temporary folders that become the given ones when the block ends without an error.
+
+    Each gets a manifest. After an error nothing is left and what stood there before still stands.
+    """
+    temporaries = tuple(path.with_name(f".{path.name}.partial") for path in folders)
+    for temporary in temporaries:
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+    try:
+        yield temporaries
+        for temporary in temporaries:
+            write_manifest(temporary)
+        for temporary, final in zip(temporaries, folders, strict=True):
+            _place(temporary, final)
+    finally:
+        for temporary in temporaries:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a small text file so that a reader sees the old one or the new one, never a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.partial")
+    temporary.write_text(text, encoding="utf-8")
+    _sync(temporary)
+    temporary.replace(path)
+    _sync(path.parent)

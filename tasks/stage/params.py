@@ -1,0 +1,121 @@
+"""Typed params: YAML files in, one frozen and validated object out."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from tasks.stage.errors import ConfigError
+
+P = TypeVar("P", bound="StageParams")
+
+
+class StageParams(BaseModel):
+    """Params with types, bounds and no defaults: values live in YAML, once.
+
+    A stage's params class has one field for each YAML file, named as the file's stem.
+    """
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
+
+
+class ModelSource(StageParams):
+    """Where a model comes from."""
+
+    source: str = Field(
+        pattern=r"^(embedded:|hub:|tiny:|/|\./|\.\./|~).+",
+        description="embedded:NAME, hub:OWNER/NAME, tiny:NAME, or a local folder that begins with / or ./",
+    )
+    revision: str | None = Field(description="the hub's commit, 40 hex digits; null otherwise")
+
+
+class ModelsParams(StageParams):
+    """`params/models.yaml`."""
+
+    base: ModelSource
+    embedder: ModelSource
+    numeric_form: Literal["nf4_dequantized", "float"]
+
+
+class ComputeParams(StageParams):
+    """`params/compute.yaml`: what does not change results."""
+
+    device: Literal["auto", "cpu", "cuda"]
+    threads: int | None = Field(ge=1)
+    micro_batch_tokens: int = Field(ge=64, description="tokens a forward pass in training")
+    generation_batch: int = Field(ge=1, description="prompts decoded together")
+
+
+class PromptingParams(StageParams):
+    """`params/prompting.yaml`: how a question becomes a prompt."""
+
+    template: str = Field(description="path of a Jinja template")
+    passages: int = Field(ge=1, le=50, description="passages a prompt holds")
+    passage_words: int = Field(ge=8, le=2000)
+    passage_overlap_words: int = Field(ge=0, le=1000)
+    max_new_tokens: int = Field(ge=1, le=4096)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping in one YAML file.
+
+    Raises:
+        ConfigError: the file is missing, is not YAML, or holds something other than a mapping.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(
+            f"params file {path} does not exist", f"restore it, e.g. `git checkout -- {path}`"
+        ) from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"params file {path} is not valid YAML: {error}", "mend the file"
+        ) from None
+    if not isinstance(content, dict):
+        found = type(content).__name__
+        raise ConfigError(
+            f"params file {path} holds a {found}; expected a mapping of names to values",
+            "write one `name: value` a line",
+        )
+    return content
+
+
+def load_params(cls: type[P], files: Sequence[Path]) -> P:
+    """The params of a stage, read from its YAML files, one section a file.
+
+    Raises:
+        ConfigError: with every error of every file at once.
+    """
+    return validate_params(cls, {path.stem: read_yaml(path) for path in files}, files)
+
+
+def validate_params(cls: type[P], content: Mapping[str, Any], files: Sequence[Path]) -> P:
+    """The params object that a nested mapping describes.
+
+    Raises:
+        ConfigError: with every error at once.
+    """
+    try:
+        return cls.model_validate(content)
+    except ValidationError as error:
+        places = {path.stem: str(path) for path in files}
+        lines = [_line(item, places) for item in error.errors(include_url=False)]
+        raise ConfigError(
+            f"{len(lines)} error{'s' if len(lines) > 1 else ''} in params:\n" + "\n".join(lines),
+            "mend these values; each params class documents its fields, types and bounds",
+        ) from None
+
+
+def _line(item: Any, places: Mapping[str, str]) -> str:
+    """One error of pydantic as a line: file, key, what was found and what was expected."""
+    section, *keys = (str(part) for part in item["loc"])
+    where = places.get(section, section)
+    key = ".".join(keys) or section
+    found = "" if item["type"] == "missing" else f"; found {item['input']!r}"
+    hint = ""
+    if isinstance(item["input"], str) and "float" in item["type"]:
+        hint = " (YAML reads 3e-4 as text: write 3.0e-4)"
+    return f"  {where}: {key}: {item['msg'].lower()}{found}{hint}"

@@ -1,0 +1,1 @@
+"""Intervals and paired comparisons. Nothing here imports torch."""

@@ -1,0 +1,1 @@
+"""Curated records in, token ids out: prompts rendered by one template, only the answer learned."""

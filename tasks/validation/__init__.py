@@ -1,0 +1,1 @@
+"""Validation: raw rows in, accepted rows out; bad rows leave with a reason."""

@@ -1,0 +1,206 @@
+"""Tiny models, an index and a data set, made on the spot, for the tests of what uses models."""
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tasks.records.files import write_documents, write_records
+from tasks.records.record import Document, Message, Record
+from tasks.stage.outputs import write_manifest
+from tasks.stage.params import ComputeParams, ModelsParams, PromptingParams, read_yaml
+
+TEMPLATE = Path("params/prompts/answer.jinja")
+
+
+@dataclass(frozen=True)
+class Tiny:
+    """Where the tiny models and the data lie."""
+
+    root: Path
+
+    @property
+    def store(self) -> Path:
+        return self.root / "store"
+
+    @property
+    def base(self) -> Path:
+        return self.root / "base.json"
+
+    @property
+    def embedder(self) -> Path:
+        return self.root / "embedder.json"
+
+    @property
+    def adapter(self) -> Path:
+        return self.root / "adapter"
+
+    @property
+    def student(self) -> Path:
+        return self.root / "student"
+
+    @property
+    def curated(self) -> Path:
+        return self.root / "curated"
+
+
+@pytest.fixture(scope="session")
+def compute() -> ComputeParams:
+    return ComputeParams(device="cpu", threads=1, micro_batch_tokens=256, generation_batch=8)
+
+
+@pytest.fixture(scope="session")
+def prompting() -> PromptingParams:
+    return PromptingParams(
+        template=str(TEMPLATE),
+        passages=2,
+        passage_words=8,
+        passage_overlap_words=2,
+        max_new_tokens=4,
+    )
+
+
+@pytest.fixture(scope="session")
+def models() -> ModelsParams:
+    return ModelsParams.model_validate(read_yaml(Path("params/models.yaml")))
+
+
+def document(number: int) -> Document:
+    text = f"Return thing{number} of the number{number} with care, then stop and rest a while."
+    return Document(f"mod.f{number}", text, f"mod.f{number}", "test", "CC0")
+
+
+def record(number: int) -> Record:
+    turns = (Message("user", f"What does mod.f{number} do?"), Message("assistant", "Return it."))
+    if number % 4 == 3:
+        turns = (
+            Message("user", f"What does mod.g{number} do?"),
+            Message("assistant", "I don't know."),
+        )
+        return Record(f"r{number}", turns, (), "unanswerable", f"r{number}", "test", "CC0", "n1")
+    name = f"mod.f{number}"
+    return Record(f"r{number}", turns, (name,), "purpose", name, "test", "CC0", "n1")
+
+
+def write_curated(folder: Path, *, documents: int, records: int) -> None:
+    """Write a curated folder whose splits are all alike."""
+    folder.mkdir(parents=True)
+    rows = [record(number) for number in range(records)]
+    for split in ("train", "validation", "test"):
+        write_records(folder / f"{split}.jsonl", rows)
+    write_documents(folder / "documents.jsonl", map(document, range(documents)))
+    (folder / "lineage.jsonl").write_text("")
+    write_manifest(folder)
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
+    """A base, an embedder, an adapter, a student and a data set, each of a few kilobytes."""
+    from tasks.lm.conversion import convert
+
+    made = Tiny(tmp_path_factory.mktemp("tiny"))
+    convert("tiny:llama", None, "causal_lm", made.store).write(made.base)
+    _make_embedder(made.root / "bert", made)
+    convert(str(made.root / "bert"), None, "embedder", made.store).write(made.embedder)
+    _make_adapter(made)
+    write_curated(made.curated, documents=12, records=12)
+    return made
+
+
+def _weights(made: Tiny) -> Path:
+    from tasks.lm.conversion import ModelManifest
+
+    return ModelManifest.read(made.base).folder(made.store)
+
+
+def _make_embedder(folder: Path, made: Tiny) -> None:
+    import torch
+    from transformers import BertConfig, BertModel
+
+    shutil.copytree(_weights(made), folder, ignore=shutil.ignore_patterns("*.safetensors"))
+    config = BertConfig(
+        vocab_size=3000,
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        max_position_embeddings=64,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(3)
+        BertModel(config).save_pretrained(folder)
+
+
+def _make_adapter(made: Tiny) -> None:
+    """An adapter with random weights and, as the student, the base with other weights."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(_weights(made))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        config = LoraConfig(r=4, target_modules=["q_proj", "v_proj"], init_lora_weights=False)
+        get_peft_model(model, config).save_pretrained(made.adapter)
+        shutil.copytree(_weights(made), made.student)
+        student = AutoModelForCausalLM.from_pretrained(_weights(made))
+        for parameter in student.parameters():
+            parameter.data += 0.3 * torch.randn_like(parameter)
+        student.save_pretrained(made.student)
+    shutil.copyfile(made.base, made.adapter / "base.json")
+    write_manifest(made.adapter)
+    write_manifest(made.student)
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A tiny night up to evaluation: the index and the evaluation's report."""
+
+    index: Path
+    report: Path
+
+
+@pytest.fixture(scope="session")
+def scored(
+    tiny: Tiny,
+    prompting: PromptingParams,
+    models: ModelsParams,
+    compute: ComputeParams,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Scored:
+    """The index and the evaluation of the tiny models, by the stages' own code."""
+    from tasks.evaluation import __main__ as evaluation
+    from tasks.indexing import __main__ as indexing
+
+    root = tmp_path_factory.mktemp("scored")
+    shared = {"prompting": prompting, "compute": compute}
+    indexing.run(
+        indexing.Params.model_validate(
+            shared | {"indexing": read_yaml(Path("params/indexing.yaml"))}
+        ),
+        indexing.Paths(
+            curated=tiny.curated,
+            embedder=tiny.embedder,
+            model_store=tiny.store,
+            scratch=root / "scratch" / "indexing",
+            index=root / "index",
+            indexing_report=root / "indexing",
+        ),
+    )
+    settings = read_yaml(Path("params/evaluation.yaml")) | {"records": 8, "resamples": 200}
+    evaluation.run(
+        evaluation.Params.model_validate(shared | {"models": models, "evaluation": settings}),
+        evaluation.Paths(
+            curated=tiny.curated,
+            base=tiny.base,
+            embedder=tiny.embedder,
+            model_store=tiny.store,
+            adapter=tiny.adapter,
+            student=tiny.student,
+            index=root / "index",
+            scratch=root / "scratch" / "evaluation",
+            evaluation_report=root / "evaluation",
+        ),
+    )
+    return Scored(root / "index", root / "evaluation")

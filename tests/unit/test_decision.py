@@ -1,0 +1,183 @@
+"""Every rule of promotion can refuse, and only on its own ground."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tasks.promotion.decision import Decision, decide
+from tasks.promotion.params import Params
+from tasks.records.predictions import MODES, SCORE_NAMES, SYSTEMS, Prediction, write_predictions
+from tasks.stage.errors import DataError
+from tasks.stage.params import load_params
+
+PARAMS = load_params(Params, [Path("params/promotion.yaml")]).promotion
+SCORES = {"base": 0.2, "adapter": 0.8, "student": 0.75}
+
+Change = Callable[[dict[str, Any], list[Prediction]], list[Prediction] | None]
+
+
+def prediction(system: str, mode: str, number: int) -> Prediction:
+    score = SCORES[system] + 0.01 * (number % 5)
+    return Prediction(
+        system=system,
+        mode=mode,
+        record=f"r{number}",
+        slice="s",
+        question="q",
+        reference="a",
+        output="a",
+        prompt_sha256="0",
+        retrieved=(),
+        exact_match=score,
+        token_f1=score,
+        rouge_l=score,
+        chrf=score,
+        latency_ms=1.0,
+    )
+
+
+def judged(
+    folder: Path, model: Any = "adapter", change: Change | None = None, modes: Any = MODES
+) -> Decision:
+    scores: dict[str, Any] = dict.fromkeys(SCORE_NAMES, 0.5)
+    scores |= {"abstention_recall": 0.5, "abstention_precision": None}
+    scores["abstention_precision_reason"] = "no answer abstained"
+    metrics: dict[str, Any] = {
+        "systems": {s: {m: dict(scores) for m in modes} for s in SYSTEMS},
+        "retrieval": dict.fromkeys(("recall_at_1", "recall_at_5", "recall_at_10", "mrr"), 0.9),
+    }
+    if modes != MODES:
+        metrics["retrieval"] = {"mrr": None, "mrr_reason": "the data set has no documents"}
+    rows = [prediction(s, m, n) for s in SYSTEMS for m in modes for n in range(20)]
+    rows = (change(metrics, rows) if change else None) or rows
+    (folder / "metrics.json").write_text(json.dumps(metrics))
+    write_predictions(folder / "predictions.parquet", rows)
+    return decide(PARAMS, folder, model=model, reigning="3")
+
+
+def failed(decision: Decision) -> set[str]:
+    assert (decision.verdict == "refuse") == any(not item.passed for item in decision.reasons)
+    return {item.rule for item in decision.reasons if not item.passed}
+
+
+@pytest.mark.parametrize("model", ["adapter", "student"])
+def test_a_good_model_is_promoted_with_every_rule_told(tmp_path: Path, model: str) -> None:
+    decision = judged(tmp_path, model)
+    assert decision.verdict == "promote"
+    rules = [item.rule for item in decision.reasons]
+    assert rules[:4] == ["retrieval", "evidence", "same_records", "beats_base"]
+    assert ("retention" in rules) == (model == "student")
+
+
+def drop(metrics: dict[str, Any], rows: list[Prediction]) -> None:
+    del metrics["systems"]["base"]["oracle"]["chrf"]
+
+
+def infinite(metrics: dict[str, Any], rows: list[Prediction]) -> None:
+    metrics["systems"]["student"]["closed_book"]["rouge_l"] = float("nan")
+
+
+def null_score(metrics: dict[str, Any], rows: list[Prediction]) -> None:
+    metrics["systems"]["adapter"]["retrieved"] |= {"token_f1": None, "token_f1_reason": "x"}
+
+
+def null_without_reason(metrics: dict[str, Any], rows: list[Prediction]) -> None:
+    del metrics["systems"]["adapter"]["retrieved"]["abstention_precision_reason"]
+
+
+def no_system(metrics: dict[str, Any], rows: list[Prediction]) -> None:
+    del metrics["systems"]["student"]
+
+
+def no_mode(metrics: dict[str, Any], rows: list[Prediction]) -> None:
+    del metrics["systems"]["adapter"]["oracle"]
+
+
+def no_recall(metrics: dict[str, Any], rows: list[Prediction]) -> None:
+    del metrics["retrieval"]["recall_at_5"]
+
+
+def a_truth(metrics: dict[str, Any], rows: list[Prediction]) -> None:
+    metrics["systems"]["adapter"]["oracle"]["exact_match"] = True
+
+
+@pytest.mark.parametrize(
+    "change",
+    [drop, infinite, null_score, null_without_reason, no_system, no_mode, no_recall, a_truth],
+)
+def test_evidence_with_a_hole_refuses(tmp_path: Path, change: Change) -> None:
+    assert failed(judged(tmp_path, change=change)) == {"evidence"}
+
+
+def test_a_gain_that_chance_could_make_refuses(tmp_path: Path) -> None:
+    def weak(_: dict[str, Any], rows: list[Prediction]) -> list[Prediction]:
+        return [
+            replace(row, token_f1=0.2 + 0.3 * (int(row.record[1:]) % 2))
+            if row.system == "adapter"
+            else replace(row, token_f1=0.2 + 0.28 * (int(row.record[1:]) % 3 == 0))
+            for row in rows
+        ]
+
+    decision = judged(tmp_path, change=weak)
+    assert failed(decision) == {"beats_base"}
+    (reason,) = (item for item in decision.reasons if item.rule == "beats_base")
+    assert reason.value is not None
+    assert reason.value <= 0.0 == reason.bound
+
+
+def test_a_model_equal_to_the_base_refuses(tmp_path: Path) -> None:
+    same = lambda _, rows: [replace(row, token_f1=0.5) for row in rows]  # noqa: E731
+    assert failed(judged(tmp_path, change=same)) == {"beats_base"}
+
+
+def test_systems_scored_on_different_records_refuse(tmp_path: Path) -> None:
+    fewer = lambda _, rows: [r for r in rows if (r.system, r.record) != ("base", "r3")]  # noqa: E731
+    assert failed(judged(tmp_path, change=fewer)) == {"same_records"}
+
+
+def test_a_system_that_was_never_asked_refuses(tmp_path: Path) -> None:
+    none = lambda _, rows: [row for row in rows if row.system != "adapter"]  # noqa: E731
+    assert failed(judged(tmp_path, change=none)) == {"same_records", "beats_base"}
+
+
+def test_scores_that_are_not_finite_refuse(tmp_path: Path) -> None:
+    lost = lambda _, rows: [replace(row, token_f1=float("nan")) for row in rows]  # noqa: E731
+    assert failed(judged(tmp_path, change=lost)) == {"same_records", "beats_base"}
+
+
+def test_a_student_that_keeps_too_little_refuses(tmp_path: Path) -> None:
+    worse = lambda _, rows: [  # noqa: E731
+        replace(row, token_f1=0.5) if row.system == "student" else row for row in rows
+    ]
+    assert failed(judged(tmp_path, "student", worse)) == {"retention"}
+    assert failed(judged(tmp_path, "adapter", worse)) == set()
+
+
+def test_without_documents_closed_book_decides_and_the_verdict_says_so(tmp_path: Path) -> None:
+    decision = judged(tmp_path, modes=("closed_book",))
+    assert decision.verdict == "promote"
+    assert "retrieval rules are off" in decision.reasons[0].text
+    assert "closed_book" in decision.reasons[3].text
+
+
+@pytest.mark.parametrize("name", ["metrics.json", "predictions.parquet"])
+def test_nothing_is_decided_without_evidence(tmp_path: Path, name: str) -> None:
+    judged(tmp_path)
+    (tmp_path / name).unlink()
+    with pytest.raises(DataError, match=name):
+        decide(PARAMS, tmp_path, model="adapter", reigning=None)
+
+
+def test_a_worker_that_decides_imports_nothing_heavy() -> None:
+    code = (
+        "import sys, tasks.promotion.decision;"
+        "print({'torch', 'pandas', 'evaluate', 'transformers', 'scipy'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
