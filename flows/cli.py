@@ -2,10 +2,10 @@
 
 import json
 import signal
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,11 +13,11 @@ from typing import Annotated, Any
 import typer
 
 from flows.environment import find_stores, set_environment
-from flows.nights import error_entry, report
-from flows.services import read_services, running_services, stop_services
+from flows.nights import error_entry, failed_report, report
+from flows.services import log_file, read_services, running_services, stop_services
 from flows.summary import make_console, print_error, print_summary
 from flows.workspace import choose_workspace, find_checkout
-from tasks.stage.errors import GateError, NightloomError
+from tasks.stage.errors import ConfigError, GateError, NightloomError
 
 EXIT_FAILED = 1
 EXIT_REFUSED = 3
@@ -48,15 +48,18 @@ _HERE = Path()
 
 
 @contextmanager
-def _errors_told(as_json: bool) -> Iterator[None]:
-    """Tell a failure that a person can mend, without a traceback, and exit."""
+def _errors_told(as_json: bool, empty: dict[str, Any] = {}) -> Iterator[None]:  # noqa: B006
+    """Tell a failure that a person can mend, without a traceback, and exit.
+
+    `empty` is the rest of the JSON object that the command would have printed.
+    """
     try:
         yield
     except NightloomError as error:
         entry = error_entry(error)
         print_error(make_console(to_stderr=True), entry)
         if as_json:
-            print(json.dumps({"error": entry.model_dump(by_alias=True)}, ensure_ascii=False))
+            print(json.dumps(empty | {"error": entry.model_dump(by_alias=True)}))
         raise SystemExit(EXIT_REFUSED if isinstance(error, GateError) else EXIT_FAILED) from None
 
 
@@ -65,7 +68,7 @@ def run(root: Root = _HERE, preset: Preset = None, set_: Set = [], as_json: Json
     """Run one night: new data in, what changed rebuilt, the release judged."""
     from flows.running import run_night
 
-    with _errors_told(as_json):
+    with _errors_told(as_json, failed_report(datetime.now(UTC))):
         night = run_night(root, preset, set_, as_json=as_json)
         checkout = find_checkout(root)
         workspace = choose_workspace(checkout, preset, set_)
@@ -99,12 +102,15 @@ def up(
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         console = make_console(to_stderr=False)
         try:
-            with running_services(checkout, prefect_port, mlflow_port, deployment) as services:
-                console.print(f"Prefect: {services.prefect}\nMLflow:  {services.mlflow}")
+            with running_services(checkout, prefect_port, mlflow_port, deployment) as running:
+                console.print(f"Prefect: {running.services.prefect}")
+                console.print(f"MLflow:  {running.services.mlflow}")
                 console.print("the nightly deployment is scheduled; Ctrl-C stops everything")
-                while services.alive():
+                while (fallen := running.fallen()) is None:
                     time.sleep(1)
-                raise services.fallen(checkout)
+                raise ConfigError(
+                    f"{fallen} ended by itself", f"read {log_file(checkout, fallen)}, its log"
+                )
         except KeyboardInterrupt:
             console.print("stopped")
 
@@ -220,4 +226,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
@@ -133,3 +133,9 @@ def last_nights(checkout: Path, count: int) -> list[Night]:
 def report(night: Night) -> str:
     """The one JSON object that `nightloom run --json` prints."""
     return night.model_dump_json(include=_REPORTED, by_alias=True, indent=1)
+
+
+def failed_report(now: datetime) -> dict[str, Any]:
+    """What `report` says of a night that failed before it began."""
+    night = Night(night=new_night_name(now), verdict="failed", workspace="", pid=os.getpid())
+    return night.model_dump(include=_REPORTED, by_alias=True)

@@ -10,6 +10,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
@@ -70,10 +71,23 @@ def stop_services(checkout: Path) -> bool:
     return True
 
 
+@dataclass(frozen=True)
+class Running:
+    """Servers and the worker, as the process that started them holds them."""
+
+    services: Services
+    children: Mapping[str, "subprocess.Popen[bytes]"]
+
+    def fallen(self) -> str | None:
+        """The name of one that has ended by itself, None while all live."""
+        dead = [name for name, child in self.children.items() if child.poll() is not None]
+        return dead[0] if dead else None
+
+
 @contextmanager
 def running_services(
     checkout: Path, prefect_port: int, mlflow_port: int, deployment: list[str]
-) -> Iterator[Services]:
+) -> Iterator[Running]:
     """Both servers and a worker with the schedule deployed, stopped when the block ends.
 
     Raises:
@@ -87,23 +101,23 @@ def running_services(
         mlflow=f"http://{HOST}:{mlflow_port}",
     )
     environment = _environment(checkout, services)
-    children: list[subprocess.Popen[bytes]] = []
+    children: dict[str, subprocess.Popen[bytes]] = {}
 
     def start(name: str, *command: str) -> None:
-        children.append(_start(checkout, name, command, environment))
+        children[name] = _start(checkout, name, command, environment)
 
     try:
         start("prefect", "prefect", "server", "start", "--host", HOST, "--port", str(prefect_port))
         start("mlflow", "mlflow", *_mlflow_arguments(checkout, mlflow_port))
-        _wait(f"{services.prefect_api}/health", "prefect", checkout, children)
-        _wait(f"{services.mlflow}/health", "mlflow", checkout, children)
+        _wait(f"{services.prefect_api}/health", "prefect", checkout, children["prefect"])
+        _wait(f"{services.mlflow}/health", "mlflow", checkout, children["mlflow"])
         _deploy(checkout, environment, deployment)
         start("worker", "prefect", "worker", "start", "--pool", POOL, "--type", "process")
         write_atomically(services_file(checkout), services.model_dump_json(indent=1) + "\n")
-        yield services
+        yield Running(services, children)
     finally:
         services_file(checkout).unlink(missing_ok=True)
-        _stop(children)
+        _stop(list(children.values()))
 
 
 def _environment(checkout: Path, services: Services) -> Mapping[str, str]:
@@ -192,12 +206,10 @@ def _check_startable(checkout: Path, *ports: int) -> None:
                 ) from None
 
 
-def _wait(url: str, name: str, checkout: Path, children: list["subprocess.Popen[bytes]"]) -> None:
+def _wait(url: str, name: str, checkout: Path, child: "subprocess.Popen[bytes]") -> None:
     """Wait until a server answers."""
     deadline = time.monotonic() + _START_SECONDS
-    while time.monotonic() < deadline:
-        if any(child.poll() is not None for child in children):
-            break
+    while time.monotonic() < deadline and child.poll() is None:
         if answers(url):
             return
         time.sleep(0.5)

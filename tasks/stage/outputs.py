@@ -52,7 +52,8 @@ def verified(folder: Path) -> Path:
     )
     if odd:
         raise DataError(
-            f"{folder} does not match its {MANIFEST}: {', '.join(odd[:5])} missing, added or changed",
+            f"{folder} does not match its {MANIFEST}: missing, added or changed: "
+            + ", ".join(odd[:5]),
             f"run `dvc checkout --force {folder}` to bring the recorded files back",
         )
     return folder

@@ -26,7 +26,7 @@ class ModelSource(StageParams):
 
     source: str = Field(
         pattern=r"^(embedded:|hub:|tiny:|/|\./|\.\./|~).+",
-        description="embedded:NAME, hub:OWNER/NAME, tiny:NAME, or a local folder that begins with / or ./",
+        description="embedded:NAME, hub:OWNER/NAME, tiny:NAME, or a folder (from / or ./)",
     )
     revision: str | None = Field(description="the hub's commit, 40 hex digits; null otherwise")
 

@@ -1,0 +1,135 @@
+"""What a night needs of the machine, looked at one by one, with a remedy for each."""
+
+import shutil
+import sys
+import tomllib
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import psutil
+from packaging.requirements import Requirement
+from rich.console import Console
+
+from flows.environment import find_stores
+from flows.graph import stage_names
+from flows.services import answers, read_services
+from tasks.orchestration.process import run_child
+from tasks.stage.errors import NightloomError
+
+_DISK_GB = 8.0
+_MEMORY_GB = 6.0
+_DEVICE = (
+    "import torch; gpu = torch.cuda.is_available(); "
+    "print(torch.cuda.get_device_name(0) if gpu else f'cpu, {torch.get_num_threads()} threads')"
+)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at; the remedy is empty where it is well."""
+
+    name: str
+    passed: bool
+    found: str
+    remedy: str
+
+    def as_row(self) -> dict[str, str | bool]:
+        """The finding as a JSON object."""
+        return asdict(self)
+
+
+def examine(checkout: Path) -> list[Finding]:
+    """Every finding, the good ones too."""
+    checks: tuple[Callable[[Path], Finding], ...] = (
+        _python, _packages, _graph, _disk, _memory, _tracking, _prefect, _device,
+    )  # fmt: skip
+    return [check(checkout) for check in checks]
+
+
+def print_findings(console: Console, findings: list[Finding]) -> None:
+    """Print them for people."""
+    for finding in findings:
+        mark = "[green]ok[/]  " if finding.passed else "[red]bad[/] "
+        console.print(f"{mark} {finding.name}: {finding.found}", highlight=False, soft_wrap=True)
+        if finding.remedy:
+            console.print(f"       what to do: {finding.remedy}", highlight=False, soft_wrap=True)
+
+
+def _finding(name: str, passed: bool, found: str, remedy: str) -> Finding:
+    return Finding(name, passed, found, "" if passed else remedy)
+
+
+def _python(checkout: Path) -> Finding:
+    found = ".".join(map(str, sys.version_info[:3]))
+    return _finding("python", sys.version_info[:2] == (3, 11), found, "make .venv with Python 3.11")
+
+
+def _packages(checkout: Path) -> Finding:
+    """Whether what is installed is what pyproject.toml asks for."""
+    project = tomllib.loads((checkout / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    bad = []
+    for text in project["dependencies"]:
+        wanted = Requirement(text)
+        try:
+            found = version(wanted.name)
+        except PackageNotFoundError:
+            found = "missing"
+        if found == "missing" or not wanted.specifier.contains(found, prereleases=True):
+            bad.append(f"{wanted.name} {found}, expected {wanted.specifier or 'any'}")
+    count = len(project["dependencies"])
+    remedy = "install from the lock file again: make clean, then make run"
+    return _finding("packages", not bad, "; ".join(bad) or f"all {count} as asked for", remedy)
+
+
+def _graph(checkout: Path) -> Finding:
+    try:
+        return Finding("dvc", True, f"{len(stage_names(checkout))} stages", "")
+    except NightloomError as error:
+        return Finding("dvc", False, error.message, error.remedy)
+
+
+def _disk(checkout: Path) -> Finding:
+    free = shutil.disk_usage(checkout).free / 1e9
+    remedy = "free some space: `dvc gc --workspace` drops what no night needs"
+    return _finding("disk", free >= _DISK_GB, f"{free:.0f} GB free, {_DISK_GB:.0f} needed", remedy)
+
+
+def _memory(checkout: Path) -> Finding:
+    total = psutil.virtual_memory().total / 1e9
+    found = f"{total:.0f} GB, {_MEMORY_GB:.0f} needed by the default model"
+    return _finding("memory", total >= _MEMORY_GB, found, "choose a smaller base model or student")
+
+
+def _tracking(checkout: Path) -> Finding:
+    """Whether the MLflow store opens."""
+    from tasks.orchestration.tracking import Tracker
+
+    stores = find_stores(checkout)
+    try:
+        Tracker(stores)
+    except Exception as error:  # noqa: BLE001  a store fails in as many ways as there are stores
+        return Finding(
+            "mlflow",
+            False,
+            f"{stores.tracking_uri}: {error}",
+            "check MLFLOW_TRACKING_URI, or unset it to use the store in .nightloom/",
+        )
+    return Finding("mlflow", True, stores.tracking_uri, "")
+
+
+def _prefect(checkout: Path) -> Finding:
+    services = read_services(checkout)
+    if services is None:
+        return Finding("prefect", True, "embedded (no `nightloom up`)", "")
+    alive = answers(f"{services.prefect_api}/health")
+    return _finding("prefect", alive, services.prefect, "nightloom down, then nightloom up")
+
+
+def _device(checkout: Path) -> Finding:
+    """What torch computes on; asked in a child, so that no flow imports torch."""
+    lines: list[str] = []
+    code = run_child([sys.executable, "-c", _DEVICE], checkout, lines.append)
+    found = lines[-1] if lines else "nothing"
+    return _finding("device", code == 0, found, "install the torch that pyproject.toml pins")
