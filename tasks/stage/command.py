@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from tasks.stage.errors import ConfigError, DataError, Failure, NightloomError
+from tasks.stage.errors import ConfigError, DataError, DeviceError, Failure, NightloomError
 from tasks.stage.params import StageParams, load_params
 
 Params = TypeVar("Params", bound=StageParams)
@@ -43,9 +43,7 @@ def run_stage(
     logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(message)s", force=True)
     try:
         params = load_params(params_class, options.params)
-        names = {
-            f.name: getattr(options, f.name) for f in dataclasses.fields(_dataclass(paths_class))
-        }
+        names = {name: getattr(options, name) for name in _options(paths_class)}
         paths = paths_class(**names | {"scratch": scratch})
         _check_inputs(stage, paths_class, paths)
         scratch.mkdir(parents=True, exist_ok=True)
@@ -60,8 +58,9 @@ def run_stage(
     return 0
 
 
-def _dataclass(cls: type[Any]) -> type[Any]:
-    return cls
+def _options(paths_class: type[Any]) -> list[str]:
+    """The names of a stage's path options."""
+    return [item.name for item in dataclasses.fields(paths_class)]
 
 
 def _parser(stage: str, paths_class: type[Any]) -> argparse.ArgumentParser:
@@ -94,5 +93,11 @@ def _known(error: Exception) -> Exception:
         return ConfigError(
             f"no space left on the disk ({free:.1f} GB free): {error}",
             "free some space: `nightloom prune` and `dvc gc --workspace` drop what no night needs",
+        )
+    # By name, because torch's own class is not imported here.
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return DeviceError(
+            f"the device ran out of memory: {error}",
+            "lower micro_batch_tokens or generation_batch in params/compute.yaml",
         )
     return error
