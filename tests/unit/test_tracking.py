@@ -1,0 +1,125 @@
+"""Runs in a real MLflow store on sqlite, and curves published while they grow."""
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+from mlflow.tracking import MlflowClient
+
+from tasks.orchestration.publication import CurvePublisher
+from tasks.orchestration.stages import Dependency, Stage
+from tasks.orchestration.stores import Stores
+from tasks.orchestration.tracking import Point, Tracker
+
+STAGE = Stage(
+    name="curation",
+    command="python -m tasks.curation",
+    dependencies=(Dependency("data/raw", "abc.dir"),),
+    outs=("data/curated",),
+    params=("params/curation.yaml",),
+    key="k" * 64,
+    current=False,
+)
+
+
+@pytest.fixture(scope="module")
+def stores(tmp_path_factory: pytest.TempPathFactory) -> Stores:
+    folder = tmp_path_factory.mktemp("mlflow")
+    return Stores(f"sqlite:///{folder / 'mlflow.db'}", folder / "artifacts")
+
+
+@pytest.fixture(scope="module")
+def tracker(stores: Stores) -> Tracker:
+    return Tracker(stores)
+
+
+@pytest.fixture(scope="module")
+def client(stores: Stores) -> MlflowClient:
+    return MlflowClient(stores.tracking_uri)
+
+
+def test_a_retry_of_a_stage_goes_on_with_its_run(tracker: Tracker) -> None:
+    night = tracker.begin_night("n1", {})
+    first = tracker.begin_stage(night, STAGE)
+    tracker.end(first, finished=False)
+    assert tracker.begin_stage(night, STAGE) == first
+
+
+def test_a_skipped_stage_links_to_the_run_that_made_its_output(
+    tracker: Tracker, client: MlflowClient
+) -> None:
+    made = tracker.begin_stage(tracker.begin_night("n1", {}), STAGE)
+    second = tracker.begin_night("n2", {})
+    tracker.link_stage(second, STAGE)
+    assert client.get_run(second.run_id).data.tags["nightloom.run.curation"] == made.run_id
+
+
+def test_params_metrics_inputs_and_files_of_a_run_are_kept(
+    tracker: Tracker, client: MlflowClient, tmp_path: Path
+) -> None:
+    run = tracker.begin_night("n3", {})
+    (tmp_path / "params").mkdir()
+    (tmp_path / "params" / "curation.yaml").write_text("salt: x\ndeep:\n  share: 0.5\nlist: [1]\n")
+    tracker.log_params(run, tmp_path, ["params/curation.yaml"])
+    report = tmp_path / "report"
+    report.mkdir()
+    (report / "metrics.json").write_text('{"rows": {"kept": 3}, "note": "text", "none": null}')
+    tracker.log_metrics(run, report)
+    tracker.log_inputs(run, STAGE.dependencies)
+    tracker.log_files(run, [report, tmp_path / "missing"])
+    found = client.get_run(run.run_id)
+    assert found.data.params == {
+        "curation.salt": "x",
+        "curation.deep.share": "0.5",
+        "curation.list": "[1]",
+    }
+    assert found.data.metrics == {"rows/kept": 3.0}
+    assert [item.dataset.digest for item in found.inputs.dataset_inputs] == ["abc.dir"]
+    assert [item.path for item in client.list_artifacts(run.run_id, "report")] == [
+        "report/metrics.json"
+    ]
+
+
+def test_a_point_published_twice_shows_once(tracker: Tracker, client: MlflowClient) -> None:
+    run = tracker.begin_night("n4", {})
+    point = Point("loss", 0.5, 3, 1000)
+    tracker.log_points(run, [point])
+    tracker.log_points(run, [point])
+    assert len(client.get_metric_history(run.run_id, "loss")) == 1
+
+
+def test_curves_are_published_while_they_grow_without_what_a_resume_kept(tmp_path: Path) -> None:
+    curves = tmp_path / "curves.jsonl"
+    now = time.time_ns() // 1_000_000
+
+    def line(step: int, when: int) -> str:
+        return json.dumps(
+            {"timestamp_ms": when, "step": step, "name": "loss", "value": 1.0, "unit": "nat"}
+        )
+
+    curves.write_text(line(1, now - 60_000) + "\n")
+    published: list[Point] = []
+    with CurvePublisher(tmp_path, published.extend, pytest.fail, interval_seconds=0.01):
+        with curves.open("a") as stream:
+            stream.write(line(2, now + 1000) + "\n" + line(3, now + 1000)[:10])
+        deadline = time.monotonic() + 5
+        while not published and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert [point.step for point in published] == [2]
+        with curves.open("a") as stream:
+            stream.write(line(3, now + 1000)[10:] + "\n")
+    assert [point.step for point in published] == [2, 3]
+
+
+def test_what_can_not_be_published_is_an_error_at_the_end(tmp_path: Path) -> None:
+    def refuse(points: list[Point]) -> None:
+        raise ConnectionError("no server")
+
+    warned: list[str] = []
+    with (
+        pytest.raises(ConnectionError),
+        CurvePublisher(tmp_path, refuse, warned.append, interval_seconds=0.01),
+    ):
+        time.sleep(0.1)
+    assert warned

@@ -1,0 +1,166 @@
+"""Workspaces: copies of the checkout with other params."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from flows.lock import check_free, holder, night_lock
+from flows.overrides import Override, digest, read_overrides
+from flows.workspace import choose_workspace, find_checkout, prepare
+from tasks.orchestration.process import run_child
+from tasks.stage.errors import ConfigError
+
+PATHS = """
+raw: data/raw
+base: data/models/base.json
+embedder: data/models/embedder.json
+model_store: .nightloom/models
+scratch: data/scratch
+bundle: data/bundle
+evaluation_report: data/reports/evaluation
+"""
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    files = {
+        "dvc.yaml": "stages: {}\n",
+        "prefect.yaml": "name: x\n",
+        ".dvc/config": "[core]\n    analytics = false\n",
+        ".dvcignore": "__pycache__/\n",
+        "tasks/__init__.py": "",
+        "params/paths.yaml": PATHS,
+        "params/ingestion.yaml": "source: files\nlimit: null\npackages: [stdlib]\n",
+        "params/finetuning.yaml": "rank: 16\nlora:\n  dropout: 0.0\n",
+        "params/presets/small.yaml": "finetuning.rank: 2\n",
+        "params/presets/listed.yaml": "- finetuning.rank=3\n",
+        "data/raw/intakes/one/records.jsonl": "{}\n",
+    }
+    for name, text in files.items():
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return tmp_path
+
+
+def test_without_overrides_the_checkout_is_the_workspace(checkout: Path) -> None:
+    assert choose_workspace(checkout, None, []).path == checkout
+
+
+def test_overrides_are_applied_in_the_workspace_and_never_in_the_checkout(checkout: Path) -> None:
+    workspace = choose_workspace(checkout, "small", ["finetuning.lora.dropout=0.5"])
+    prepare(workspace)
+    text = (workspace.path / "params" / "finetuning.yaml").read_text()
+    assert yaml.safe_load(text) == {"rank": 2, "lora": {"dropout": 0.5}}
+    assert "rank: 16" in (checkout / "params" / "finetuning.yaml").read_text()
+
+
+def test_the_last_override_of_a_key_wins(checkout: Path) -> None:
+    found = read_overrides(checkout, "listed", ["finetuning.rank=9"])
+    assert found == (Override("finetuning.rank", 9),)
+
+
+def test_the_digest_does_not_depend_on_the_order(checkout: Path) -> None:
+    texts = ["finetuning.rank=9", "ingestion.limit=3"]
+    forward, backward = (read_overrides(checkout, None, x) for x in (texts, texts[::-1]))
+    assert digest(forward) == digest(backward)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("finetuning.rnk=3", "finetuning.rank"),
+        ("finetuning.rank", "expected FILE.KEY=VALUE"),
+        ("finetuning.rank=[", "not YAML"),
+        ("paths.raw=elsewhere", "params/ holds no"),
+    ],
+)
+def test_a_bad_override_is_an_error_that_says_more(checkout: Path, text: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        choose_workspace(checkout, None, [text])
+
+
+def test_an_unknown_preset_names_those_there_are(checkout: Path) -> None:
+    with pytest.raises(ConfigError, match="listed, small"):
+        choose_workspace(checkout, "large", [])
+
+
+def test_a_new_workspace_begins_with_the_intakes_of_the_checkout(checkout: Path) -> None:
+    workspace = choose_workspace(checkout, None, ["ingestion.packages=[numpy]"])
+    prepare(workspace)
+    assert (workspace.path / "data/raw/intakes/one/records.jsonl").exists()
+
+
+def test_a_workspace_with_its_own_source_begins_empty(checkout: Path) -> None:
+    workspace = choose_workspace(checkout, None, ["ingestion.limit=5"])
+    prepare(workspace)
+    assert not (workspace.path / "data/raw").exists()
+
+
+def test_preparing_again_renews_code_and_keeps_data(checkout: Path) -> None:
+    workspace = choose_workspace(checkout, "small", [])
+    prepare(workspace)
+    kept = workspace.path / "data" / "bundle"
+    kept.mkdir(parents=True)
+    (checkout / "tasks" / "new.py").write_text("")
+    (checkout / "data/raw/intakes/two").mkdir()
+    prepare(workspace)
+    assert (workspace.path / "tasks" / "new.py").exists()
+    assert kept.exists()
+    assert not (workspace.path / "data/raw/intakes/two").exists()
+
+
+def test_workspaces_share_the_cache_and_the_models(checkout: Path) -> None:
+    workspace = choose_workspace(checkout, "small", [])
+    prepare(workspace)
+    config = (workspace.path / ".dvc" / "config").read_text()
+    assert str(checkout / ".dvc" / "cache") in config
+    assert "no_scm = true" in config
+    assert (workspace.path / ".nightloom/models").resolve() == checkout / ".nightloom/models"
+
+
+def test_a_folder_below_the_checkout_finds_it_and_a_workspace_is_none(checkout: Path) -> None:
+    workspace = choose_workspace(checkout, "small", [])
+    prepare(workspace)
+    assert find_checkout(checkout / "params") == checkout
+    assert find_checkout(workspace.path) == checkout
+
+
+def test_outside_of_a_project_the_error_says_so(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no project at or above"):
+        find_checkout(tmp_path)
+
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from flows.lock import night_lock
+with night_lock(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_second_night_names_the_pid_of_the_first_and_a_killed_one_does_not_block(
+    tmp_path: Path,
+) -> None:
+    lock = tmp_path / "night.lock"
+    said: list[str] = []
+
+    class Stop(Exception):
+        pass
+
+    def on_line(line: str) -> None:
+        with pytest.raises(ConfigError, match="process") as caught:
+            check_free(lock)
+        said.append(caught.value.message)
+        raise Stop
+
+    with pytest.raises(Stop):
+        run_child(["python", "-c", HOLD, str(lock)], Path.cwd(), on_line)
+    pid = said[0].split("process ")[1].split()[0]
+    assert int(pid) > 0
+    assert holder(lock) is None
+    with night_lock(lock):
+        pass
