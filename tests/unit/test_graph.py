@@ -90,7 +90,6 @@ def test_an_unknown_stage_is_named(project: Path) -> None:
 def test_a_remote_is_there_only_when_configured(project: Path) -> None:
     assert not has_remote(project)
     config = project / ".dvc" / "config"
-    config.write_text(
-        '[core]\n    no_scm = true\n    remote = far\n["remote \\"far\\""]\n    url = /far\n'
-    )
+    settings = ["[core]", "    no_scm = true", "    remote = far", "['remote \"far\"']"]
+    config.write_text("\n".join([*settings, "    url = /far", ""]))
     assert has_remote(project)

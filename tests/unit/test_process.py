@@ -19,7 +19,7 @@ time.sleep(60)
 """
 
 
-class Interrupted(Exception):
+class InterruptionError(Exception):
     """Stands for whatever ends a wait early."""
 
 
@@ -49,9 +49,9 @@ def test_an_interruption_ends_the_child_and_all_it_started(
 
     def on_line(line: str) -> None:
         pids.append(int(line))
-        raise Interrupted
+        raise InterruptionError
 
-    with pytest.raises(Interrupted):
+    with pytest.raises(InterruptionError):
         run_child(["python", "-c", FAMILY, *stubborn], tmp_path, on_line, grace_seconds=0.5)
     assert gone(pids[0])
 

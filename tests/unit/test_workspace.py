@@ -148,16 +148,16 @@ def test_a_second_night_names_the_pid_of_the_first_and_a_killed_one_does_not_blo
     lock = tmp_path / "night.lock"
     said: list[str] = []
 
-    class Stop(Exception):
+    class StopError(Exception):
         pass
 
     def on_line(line: str) -> None:
         with pytest.raises(ConfigError, match="process") as caught:
             check_free(lock)
         said.append(caught.value.message)
-        raise Stop
+        raise StopError
 
-    with pytest.raises(Stop):
+    with pytest.raises(StopError):
         run_child(["python", "-c", HOLD, str(lock)], Path.cwd(), on_line)
     pid = said[0].split("process ")[1].split()[0]
     assert int(pid) > 0

@@ -1,0 +1,129 @@
+"""One night of the tiny preset, twice, through Prefect, DVC and MLflow themselves."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytestmark = [pytest.mark.night, pytest.mark.timeout(900)]
+
+OURS = ("PREFECT_", "MLFLOW_", "PYTEST_")
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "flows.cli", *arguments]
+
+
+def environment() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
+
+
+def run(clone: Path) -> tuple[int, dict[str, Any]]:
+    done = subprocess.run(
+        command("run", "--preset", "tiny", "--json"),
+        cwd=clone,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout, done.stderr[-3000:]
+    return done.returncode, json.loads(done.stdout)
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The project's own files in a git repository of their own."""
+    folder = tmp_path_factory.mktemp("clone")
+    listed = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    names = subprocess.run(listed, capture_output=True, text=True, check=True).stdout
+    for name in filter(None, names.split("\0")):
+        if Path(name).exists():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_bytes(Path(name).read_bytes())
+    subprocess.run(["git", "init", "--quiet"], cwd=folder, check=True)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def nights(clone: Path) -> list[tuple[int, dict[str, Any]]]:
+    return [run(clone), run(clone)]
+
+
+def test_the_first_night_executes_every_stage_and_makes_a_version_of_each_model(
+    nights: list[tuple[int, dict[str, Any]]],
+) -> None:
+    code, night = nights[0]
+    assert night["error"] is None
+    assert {entry["name"]: entry["state"] for entry in night["stages"]} == dict.fromkeys(
+        [
+            "validation",
+            "curation",
+            "tokenization",
+            "finetuning",
+            "distillation",
+            "indexing",
+            "evaluation",
+            "packaging",
+        ],
+        "executed",
+    )
+    assert code == {"promoted": 0, "refused": 3}[night["verdict"]]
+    assert night["versions"] == {"adapter": 1, "student": 1}
+    assert night["aliases"]["adapter"]["candidate"] == 1
+    assert night["reasons"]
+
+
+def test_the_second_night_executes_nothing_makes_no_version_and_says_so(
+    nights: list[tuple[int, dict[str, Any]]],
+) -> None:
+    code, night = nights[1]
+    assert (code, night["verdict"], night["error"]) == (0, "unchanged", None)
+    assert {entry["state"] for entry in night["stages"]} == {"skipped"}
+    assert night["versions"] == nights[0][1]["versions"]
+    assert night["aliases"] == nights[0][1]["aliases"]
+    assert "no stage had to run" in night["reasons"][0]
+
+
+def test_the_registered_model_answers_from_its_passages(
+    clone: Path, nights: list[tuple[int, dict[str, Any]]]
+) -> None:
+    done = subprocess.run(
+        command("ask", "What does json.dumps do?", "--json"),
+        cwd=clone,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    answer = json.loads(done.stdout)
+    assert answer["version"] == 1
+    assert answer["passages"]
+
+
+def test_a_second_night_at_once_names_the_pid_of_the_first(
+    clone: Path, nights: list[tuple[int, dict[str, Any]]]
+) -> None:
+    first = subprocess.Popen(
+        command("run", "--preset", "tiny", "--json"),
+        cwd=clone,
+        env=environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        [lock] = clone.glob(".nightloom/workspaces/*/.nightloom/night.lock")
+        deadline = time.monotonic() + 120
+        while str(first.pid) not in lock.read_text() and time.monotonic() < deadline:
+            time.sleep(0.1)
+        code, night = run(clone)
+        assert (code, night["verdict"]) == (1, "failed")
+        assert str(first.pid) in night["error"]["message"]
+    finally:
+        assert first.wait(timeout=300) == 0

@@ -1,0 +1,99 @@
+"""Stages through Prefect, DVC and MLflow themselves, on a project of two small ones."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prefect import flow
+from prefect.settings import PREFECT_SERVER_ANALYTICS_ENABLED, temporary_settings
+from prefect.testing.utilities import prefect_test_harness
+
+from flows.graph import read_stage
+from tasks.orchestration.reproduce import reproduce
+from tasks.orchestration.stores import Stores
+from tasks.orchestration.tracking import Tracker
+from tasks.stage.errors import DataError
+
+COPY = """
+import json, pathlib, shutil, sys
+scratch = pathlib.Path("data/scratch/copying")
+scratch.mkdir(parents=True, exist_ok=True)
+text = pathlib.Path("data/raw/rows").read_text()
+if "bad" in text:
+    failure = {"error": "DataError", "message": "a row is bad", "remedy": "mend it"}
+    (scratch / "failure.json").write_text(json.dumps(failure))
+    sys.exit(1)
+target = pathlib.Path("data/reports/copying")
+target.mkdir(parents=True)
+(target / "metrics.json").write_text(json.dumps({"rows": len(text)}))
+"""
+PIPELINE = """
+stages:
+  copying:
+    cmd: python copying.py
+    deps: [data/raw, copying.py]
+    params: [{params/copying.yaml: }]
+    outs: [data/reports/copying]
+"""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _prefect() -> Iterator[None]:
+    quiet = temporary_settings({PREFECT_SERVER_ANALYTICS_ENABLED: False})
+    with quiet, prefect_test_harness(server_startup_timeout=120):
+        yield
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    for name, text in {
+        ".dvc/config": "[core]\n    no_scm = true\n",
+        "params/copying.yaml": "share: 1\n",
+        "data/raw/rows": "good\n",
+        "copying.py": COPY,
+        "dvc.yaml": PIPELINE,
+    }.items():
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return tmp_path
+
+
+@pytest.fixture
+def tracker(project: Path) -> Tracker:
+    return Tracker(Stores(f"sqlite:///{project / 'mlflow.db'}", project / "artifacts"))
+
+
+def reproduced(project: Path, tracker: Tracker) -> tuple[str | None, Any]:
+    """The name of the task's state, and its outcome or error."""
+
+    @flow(validate_parameters=False, persist_result=False)
+    def one_stage() -> tuple[str | None, Any]:
+        night = tracker.begin_night("night", {})
+        stage = read_stage(project, "copying")
+        scratch = project / "data" / "scratch" / "copying"
+        state: Any = reproduce(stage, project, scratch, night, tracker, return_state=True)
+        return state.name, state.result(raise_on_failure=False)
+
+    return one_stage()
+
+
+def test_a_stage_is_executed_then_skipped_then_restored(project: Path, tracker: Tracker) -> None:
+    found = [reproduced(project, tracker), reproduced(project, tracker)]
+    (project / "data/reports/copying/metrics.json").unlink()
+    found.append(reproduced(project, tracker))
+    assert [name for name, _ in found] == ["Executed", "Skipped", "Restored"]
+    assert [outcome.state for _, outcome in found] == ["executed", "skipped", "restored"]
+
+
+def test_a_failed_stage_says_why_and_its_last_good_outs_come_back(
+    project: Path, tracker: Tracker
+) -> None:
+    reproduced(project, tracker)
+    (project / "data/raw/rows").write_text("bad\n")
+    name, error = reproduced(project, tracker)
+    assert name == "Failed"
+    assert isinstance(error, DataError)
+    assert "copying: a row is bad" in error.message
+    assert (project / "data/reports/copying/metrics.json").read_text() == '{"rows": 5}'

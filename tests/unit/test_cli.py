@@ -1,0 +1,97 @@
+"""The command: what it costs, what it prints, how it exits."""
+
+import json
+import os
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from flows.cli import app
+from flows.nights import NightLog, failed_report, new_night_name, read_night, report
+from flows.services import Services, read_services, services_file
+from flows.workspace import Workspace
+from tasks.orchestration.stages import StageOutcome, stage_error
+from tasks.stage.errors import DataError, Failure
+
+KEYS = ["night", "verdict", "stages", "reasons", "versions", "aliases", "error"]
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    return Workspace(tmp_path, tmp_path, ())
+
+
+def test_help_imports_none_of_the_heavy_libraries() -> None:
+    code = (
+        "import sys, flows.cli\n"
+        "try: flows.cli.app(['--help'])\n"
+        "except SystemExit: pass\n"
+        "print([n for n in ('prefect', 'mlflow', 'dvc', 'torch', 'pandas') if n in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_an_unknown_param_fails_with_one_json_object_and_exit_code_1() -> None:
+    found = CliRunner().invoke(app, ["run", "--set", "finetuning.rnk=3", "--json"])
+    assert found.exit_code == 1
+    content = json.loads(found.stdout)
+    assert list(content) == KEYS
+    assert content["verdict"] == "failed"
+    assert content["error"]["class"] == "ConfigError"
+    assert "finetuning.rank" in content["error"]["message"]
+    assert content["error"]["remedy"]
+
+
+def test_an_unknown_option_is_a_usage_error() -> None:
+    assert CliRunner().invoke(app, ["run", "--bogus"]).exit_code == 2
+
+
+def test_outside_of_a_project_every_command_says_so(tmp_path: Path) -> None:
+    for command in ("run", "status", "promote", "rollback", "doctor", "down", "up"):
+        found = CliRunner().invoke(app, [command, "--root", str(tmp_path)])
+        assert found.exit_code == 1
+        assert "no project at or above" in found.stderr
+
+
+def test_a_night_is_told_as_it_goes(workspace: Workspace) -> None:
+    name = new_night_name(datetime(2026, 11, 21, 3, 34, tzinfo=UTC))
+    assert name == "2026-11-21T033400Z"
+    log = NightLog(workspace, name)
+    log.plan(["one", "two", "three"])
+    log.start("one")
+    log.finish(StageOutcome("one", "executed", 1.23))
+    log.start("two")
+    path = workspace.checkout / ".nightloom" / "nights" / f"{name}.json"
+    assert [entry.state for entry in read_night(path).stages] == ["executed", "running", "not_run"]
+    log.fail(stage_error("two", Failure("DataError", "a row is bad", "mend it")))
+    content = json.loads(report(read_night(path)))
+    assert list(content) == KEYS
+    assert [entry["state"] for entry in content["stages"]] == ["executed", "failed", "not_run"]
+    assert content["error"] == {
+        "class": "DataError",
+        "message": "two: a row is bad",
+        "remedy": "mend it",
+    }
+
+
+def test_a_stage_that_names_a_class_of_its_own_keeps_it() -> None:
+    assert isinstance(stage_error("one", Failure("DataError", "m", "r")), DataError)
+    unknown = stage_error("one", Failure("ZeroDivisionError", "m", "r"))
+    assert getattr(unknown, "kind", None) == "ZeroDivisionError"
+
+
+def test_the_report_of_a_night_that_never_began_has_the_same_keys() -> None:
+    assert list(failed_report(datetime.now(UTC))) == KEYS
+
+
+def test_servers_of_a_dead_process_or_of_a_reused_pid_do_not_count(tmp_path: Path) -> None:
+    path = services_file(tmp_path)
+    path.parent.mkdir()
+    services = Services(pid=os.getpid(), started=0.0, prefect="http://a", mlflow="http://b")
+    path.write_text(services.model_dump_json())
+    assert read_services(tmp_path) is None
