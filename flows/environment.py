@@ -22,7 +22,9 @@ def set_environment(checkout: Path) -> None:
     """Set what the user has not set; call it before anything imports Prefect."""
     for name, value in _DEFAULTS.items():
         os.environ.setdefault(name, value)
-    os.environ.setdefault("PREFECT_HOME", str(checkout / STATE / "prefect"))
+    home = checkout / STATE / "prefect"
+    home.mkdir(parents=True, exist_ok=True)  # Prefect makes the last folder of its path alone
+    os.environ.setdefault("PREFECT_HOME", str(home))
     services = read_services(checkout)
     if services is not None:
         os.environ.setdefault("PREFECT_API_URL", services.prefect_api)

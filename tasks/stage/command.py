@@ -92,7 +92,7 @@ def _known(error: Exception) -> Exception:
         free = shutil.disk_usage(".").free / 1e9
         return ConfigError(
             f"no space left on the disk ({free:.1f} GB free): {error}",
-            "free some space: `nightloom prune` and `dvc gc --workspace` drop what no night needs",
+            "free some space: `dvc gc --workspace` drops what no night needs",
         )
     # By name, because torch's own class is not imported here.
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":

@@ -1,0 +1,99 @@
+"""A stage's command line leaves its reason behind, whatever stopped it."""
+
+import errno
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tasks.stage.command import output, run_stage
+from tasks.stage.errors import DataError, Failure
+from tasks.stage.outputs import output_folders, verified
+from tasks.stage.params import StageParams
+
+
+class Numbers(StageParams):
+    count: int
+
+
+class Params(StageParams):
+    numbers: Numbers
+
+
+@dataclass(frozen=True)
+class Paths:
+    given: Path
+    scratch: Path
+    made: Path = output()
+
+
+def run(tmp_path: Path, body: Callable[[Params, Paths], None], *, given: bool = True) -> int:
+    (tmp_path / "numbers.yaml").write_text("count: 3\n")
+    if given:
+        (tmp_path / "given").mkdir(exist_ok=True)
+    options = ["--params", str(tmp_path / "numbers.yaml")]
+    for name in ("given", "scratch", "made"):
+        options += [f"--{name}", str(tmp_path / name)]
+    return run_stage("counting", Params, Paths, body, options)
+
+
+def raising(error: BaseException) -> Callable[[Params, Paths], None]:
+    def body(params: Params, paths: Paths) -> None:
+        with output_folders(paths.made) as (folder,):
+            (folder / "half.txt").write_text("half")
+            raise error
+
+    return body
+
+
+def write(params: Params, paths: Paths) -> None:
+    with output_folders(paths.made) as (folder,):
+        (folder / "count.txt").write_text(str(params.numbers.count))
+
+
+def test_a_stage_that_ends_well_leaves_its_outs_and_no_failure(tmp_path: Path) -> None:
+    assert run(tmp_path, write) == 0
+    assert (verified(tmp_path / "made") / "count.txt").read_text() == "3"
+    assert Failure.read(tmp_path / "scratch" / "counting") is None
+
+
+@pytest.mark.parametrize(
+    ("error", "name", "words"),
+    [
+        (DataError("found 1, expected 2", "mend it"), "DataError", "found 1"),
+        (OSError(errno.ENOSPC, "No space left on device"), "ConfigError", "no space left"),
+        (MemoryError(), "DeviceError", "out of memory"),
+    ],
+)
+def test_a_known_failure_is_told_with_its_remedy_and_the_last_good_outs_stay(
+    tmp_path: Path, error: Exception, name: str, words: str
+) -> None:
+    assert run(tmp_path, write) == 0
+    assert run(tmp_path, raising(error)) == 1
+    failure = Failure.read(tmp_path / "scratch" / "counting")
+    assert failure is not None
+    assert failure.error == name
+    assert words in failure.message
+    assert failure.remedy
+    assert [
+        path.name for path in verified(tmp_path / "made").iterdir() if "half" in path.name
+    ] == []
+
+
+def test_a_failure_that_was_not_foreseen_keeps_its_traceback(tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError):
+        run(tmp_path, raising(ZeroDivisionError("x")))
+    failure = Failure.read(tmp_path / "scratch" / "counting")
+    assert failure is not None
+    assert failure.error == "ZeroDivisionError"
+
+
+def test_an_input_that_is_missing_is_named_with_its_option(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(tmp_path, write, given=False) == 1
+    told = capsys.readouterr().err
+    assert "--given" in told
+    assert "does not exist" in told
+    assert not (tmp_path / "made").exists()
