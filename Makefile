@@ -38,8 +38,9 @@ check: setup  ## lint, format, types, import rules
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-cache
 
-bench: setup  ## measure our parts beside their peers (long)
-	@for name in $$(cd tests/benchmarks && ls *.py | sed 's/\.py$$//' | grep -v __init__); do $(BIN)/python -m tests.benchmarks.$$name || exit 1; done
+bench: setup  ## measure our parts beside their peers (after a night; QUICK=1 for a short form)
+	@set -e; for path in tests/benchmarks/[a-z]*.py; do \
+	  $(BIN)/python -m tests.benchmarks.$$(basename $$path .py) $(if $(QUICK),--quick); done
 
 clean:  ## remove what the commands made: .venv, caches, scratch (data and stores stay)
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache *.egg-info data/scratch

@@ -1,0 +1,44 @@
+"""Us and our peers, interleaved in one process, told as ratios of medians."""
+
+import json
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+
+def measure(
+    ours: Callable[[], object], peers: Mapping[str, Callable[[], object]], *, repeats: int
+) -> dict[str, list[float]]:
+    """Seconds of each repeat, by name; `ours` and every peer take turns after one warm-up each."""
+    contestants = {"ours": ours, **peers}
+    for contestant in contestants.values():
+        contestant()
+    seconds: dict[str, list[float]] = {name: [] for name in contestants}
+    for _ in range(repeats):
+        for name, contestant in contestants.items():
+            started = time.perf_counter()
+            contestant()
+            seconds[name].append(time.perf_counter() - started)
+    return seconds
+
+
+def print_result(
+    benchmark: str, seconds: Mapping[str, list[float]], figures: Mapping[str, Any]
+) -> None:
+    """Print the result as the last line: a ratio above 1 means that we are faster."""
+    ours = seconds["ours"]
+    ratios, spread = {}, {}
+    for name, theirs in seconds.items():
+        if name != "ours":
+            pairs = [peer / own for peer, own in zip(theirs, ours, strict=True)]
+            ratios[name] = round(statistics.median(theirs) / statistics.median(ours), 3)
+            spread[name] = [round(min(pairs), 3), round(max(pairs), 3)]
+    medians = {name: round(statistics.median(values), 3) for name, values in seconds.items()}
+    result = {
+        "benchmark": benchmark,
+        "ratios": ratios,
+        "spread": spread,
+        "figures": {"median_seconds": medians, **figures},
+    }
+    print(json.dumps(result))
