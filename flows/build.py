@@ -21,9 +21,14 @@ class Build:
     outcomes: tuple[StageOutcome, ...]
 
     @property
-    def executed(self) -> bool:
-        """Whether any stage had to run."""
-        return any(outcome.state == "executed" for outcome in self.outcomes)
+    def summary(self) -> str | None:
+        """What to say of a build in which no stage ran, None where one did."""
+        states = {outcome.state for outcome in self.outcomes}
+        if "executed" in states:
+            return None
+        if "restored" in states:
+            return "no stage had to run: what changed was in DVC's cache from an earlier night"
+        return "no stage had to run: data, params and code are as before"
 
 
 @flow(name="build", validate_parameters=False, persist_result=False)

@@ -75,8 +75,8 @@ def _run(workspace: Workspace, log: NightLog) -> None:
         record(workspace, log, run, tracker)
         released = release(workspace, log, run, registry)
         log.now.verdict = released.verdict
-        if not built.executed:
-            log.now.reasons.insert(0, "no stage had to run: data, params and code are as before")
+        if built.summary:
+            log.now.reasons.insert(0, built.summary)
     except GateError as error:
         _refuse(log, error)
     except BaseException:
