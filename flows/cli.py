@@ -99,7 +99,8 @@ def up(
         deployment = ["--params", parameters]
         if cron is not None:
             deployment += ["--cron", cron, "--timezone", timezone]
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.default_int_handler)
         console = make_console(to_stderr=False)
         try:
             with running_services(checkout, prefect_port, mlflow_port, deployment) as running:

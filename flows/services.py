@@ -66,8 +66,15 @@ def stop_services(checkout: Path) -> bool:
     if services is None:
         return False
     process = psutil.Process(services.pid)
-    process.send_signal(signal.SIGINT)
-    process.wait(_STOP_SECONDS * 2)
+    # Not SIGINT, which a shell lets its background jobs ignore.
+    process.terminate()
+    try:
+        process.wait(_STOP_SECONDS * 4)
+    except psutil.TimeoutExpired:
+        raise ConfigError(
+            f"the servers (pid {services.pid}) are still stopping after {_STOP_SECONDS * 4:.0f} s",
+            "run `nightloom down` again; their logs lie in .nightloom/logs/",
+        ) from None
     return True
 
 
