@@ -56,9 +56,9 @@ def agreement(ours: list[Generation], theirs: list[tuple[int, ...]]) -> float:
 def main() -> int:
     """Measure and print; 0 when it ran."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="24 prompts, 2 repeats")
+    parser.add_argument("--quick", action="store_true", help="8 prompts, 2 repeats")
     quick = parser.parse_args().quick
-    count, repeats = (24, 2) if quick else (300, 5)
+    count, repeats = (8, 2) if quick else (300, 5)
     compute = ComputeParams.model_validate(read_yaml(Path("params/compute.yaml")))
     manifest, curated = Path("data/models/base.json"), Path("data/curated/test.jsonl")
     if not manifest.exists() or not curated.exists():
