@@ -99,7 +99,6 @@ def load_adapted(
 
     base = load_base(manifest, store, numeric_form=numeric_form, device=device)
     check_adapter(adapter, base.digest)
-    # The progress of peft's loader is of no use in a log.
     model = PeftModel.from_pretrained(base.model, str(adapter)).merge_and_unload()
     return LanguageModel(model.eval(), base.tokenizer, file_sha256(adapter / ADAPTER_WEIGHTS))
 
