@@ -13,10 +13,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from tasks.distillation.objective import blended_loss, forward_kl
 from tasks.distillation.params import DistillationParams, Params
 from tasks.distillation.pruning import block_influence, choose_layers, prune
+from tasks.lm.attention import use_packed_attention
 from tasks.lm.batches import Batch, read_batches
 from tasks.lm.curves import plot_losses
 from tasks.lm.models import load_adapted, prepare_device
-from tasks.lm.packing import Pack, packed_logits, use_packed_attention
+from tasks.lm.packing import Pack, packed_logits
 from tasks.lm.trainer import SummedLoss, validation_loss
 from tasks.lm.training import TrainingResult, train, training_identity
 from tasks.stage.command import output, run_stage
@@ -102,7 +103,7 @@ def _some_packs(batches: Sequence[Batch], examples: int) -> list[Pack]:
     """The first packs, until they hold this many examples."""
     chosen: list[Pack] = []
     for pack in (pack for batch in batches for pack in batch.packs):
-        if sum(len(item.lengths) for item in chosen) >= examples:
+        if sum(item.examples for item in chosen) >= examples:
             break
         chosen.append(pack)
     return chosen

@@ -38,7 +38,7 @@ def block_influence(model: PreTrainedModel, packs: Sequence[Pack]) -> list[float
     finally:
         for hook in hooks:
             hook.remove()
-    tokens = sum(sum(pack.lengths) for pack in packs)
+    tokens = sum(pack.tokens for pack in packs)
     return [total / tokens for total in sums]
 
 

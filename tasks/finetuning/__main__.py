@@ -6,11 +6,11 @@ from pathlib import Path
 
 from tasks.finetuning.adapter import add_adapter, load_for_training, save_adapter
 from tasks.finetuning.params import Params
+from tasks.lm.attention import use_packed_attention
 from tasks.lm.batches import read_batches
 from tasks.lm.curves import plot_losses
 from tasks.lm.losses import summed_cross_entropy
 from tasks.lm.models import prepare_device
-from tasks.lm.packing import use_packed_attention
 from tasks.lm.training import TrainingResult, train, training_identity
 from tasks.stage.command import output, run_stage
 from tasks.stage.metrics import write_metrics
@@ -37,7 +37,13 @@ def run(params: Params, paths: Paths) -> None:
     batches, held_out = read_batches(
         paths.tokens, settings, max_tokens=params.compute.micro_batch_tokens
     )
-    base = load_for_training(settings, paths.base, paths.model_store, device)
+    base = load_for_training(
+        settings,
+        paths.base,
+        paths.model_store,
+        device,
+        dequantized=params.compute.dequantized_base,
+    )
     model = add_adapter(base, settings)
     use_packed_attention(base.model)
     result = train(

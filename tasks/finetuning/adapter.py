@@ -14,6 +14,7 @@ from tasks.lm.models import (
     BASE_DIGEST_FILE,
     LanguageModel,
     decoder_linears,
+    hold_dequantized,
     load_base,
     load_quantized,
 )
@@ -22,13 +23,23 @@ _CONFIG = "adapter_config.json"
 
 
 def load_for_training(
-    params: FinetuningParams, manifest: Path, store: Path, device: torch.device
+    params: FinetuningParams,
+    manifest: Path,
+    store: Path,
+    device: torch.device,
+    *,
+    dequantized: bool,
 ) -> LanguageModel:
-    """The base that the method trains on: NF4 for QLoRA, float32 for LoRA."""
+    """The base that the method trains on: NF4 for QLoRA, float32 for LoRA.
+
+    `dequantized` holds QLoRA's weights dequantised: the same training, faster, in more memory.
+    """
     if params.method == "qlora":
-        return load_quantized(
-            manifest, store, compute_dtype=getattr(torch, params.dtype), device=device
-        )
+        dtype = getattr(torch, params.dtype)
+        base = load_quantized(manifest, store, compute_dtype=dtype, device=device)
+        if dequantized:
+            hold_dequantized(base.model)
+        return base
     return load_base(manifest, store, numeric_form="float", device=device)
 
 

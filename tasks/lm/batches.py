@@ -4,19 +4,27 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tasks.lm.examples import Example, choose_examples, read_examples
-from tasks.lm.packing import Pack, build_pack, plan_packs
+from tasks.lm.examples import Example, read_examples
+from tasks.lm.packing import Pack, build_pack, distinct_tokens, plan_packs
 from tasks.lm.params import TrainingParams
 from tasks.records.hashing import text_sha256
 
 
 @dataclass(frozen=True)
 class Batch:
-    """The packs that make one optimizer step."""
+    """The packs that make one optimizer step.
+
+    `tokens` counts what the examples hold, `computed_tokens` what goes through the model.
+    """
 
     packs: tuple[Pack, ...]
     tokens: int
     supervised: int
+
+    @property
+    def computed_tokens(self) -> int:
+        """How many tokens go through the model, each shared prefix once a pack."""
+        return sum(pack.tokens for pack in self.packs)
 
 
 def read_batches(
@@ -37,16 +45,44 @@ def read_batches(
     )
 
 
+def choose_examples(examples: Sequence[Example], *, token_budget: int, seed: int) -> list[Example]:
+    """As many contexts as the budget holds: those of the newest intake first, then by hash.
+
+    The budget counts what goes through the model, a prefix that a context shares once. The same
+    context keeps its place from night to night, whatever else comes in.
+    """
+    chosen: list[Example] = []
+    by_hash = _contexts(examples, "budget", seed)
+    for context in sorted(by_hash, key=lambda c: max(item.intake for item in c), reverse=True):
+        token_budget -= distinct_tokens(context)
+        if token_budget < 0:
+            break
+        chosen += context
+    return chosen
+
+
 def make_batches(
     examples: Sequence[Example], params: TrainingParams, *, max_tokens: int
 ) -> list[Batch]:
-    """The batches of one epoch, in an order that depends on the seed and the examples' ids."""
-    order = sorted(examples, key=lambda item: text_sha256("order", str(params.seed), item.id))
-    groups = [
-        order[start : start + params.batch_examples]
-        for start in range(0, len(order), params.batch_examples)
-    ]
-    return [_make_batch(group, max_tokens) for group in groups]
+    """The batches of one epoch, in an order that depends on the seed and the contexts' names.
+
+    A batch takes contexts in until it holds `batch_examples` examples.
+    """
+    groups: list[list[Example]] = [[]]
+    for context in _contexts(examples, "order", params.seed):
+        if len(groups[-1]) >= params.batch_examples:
+            groups.append([])
+        groups[-1] += context
+    return [_make_batch(group, max_tokens) for group in groups if group]
+
+
+def _contexts(examples: Sequence[Example], purpose: str, seed: int) -> list[list[Example]]:
+    """Examples by context, the contexts in an order that depends on purpose and seed."""
+    contexts: dict[str, list[Example]] = {}
+    for example in sorted(examples, key=lambda item: item.id):
+        contexts.setdefault(example.context, []).append(example)
+    names = sorted(contexts, key=lambda name: text_sha256(purpose, str(seed), name))
+    return [contexts[name] for name in names]
 
 
 def _make_batch(examples: Sequence[Example], max_tokens: int) -> Batch:

@@ -1,13 +1,11 @@
 """Tokenized examples: what tokenization writes and the trainings read."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-
-from tasks.records.hashing import text_sha256
 
 _SCHEMA = pa.schema(
     [
@@ -15,6 +13,7 @@ _SCHEMA = pa.schema(
         ("slice", pa.string()),
         ("intake", pa.string()),
         ("variant", pa.string()),
+        ("context", pa.string()),
         ("token_ids", pa.list_(pa.int32())),
         ("prompt_length", pa.int32()),
     ]
@@ -25,13 +24,15 @@ _SCHEMA = pa.schema(
 class Example:
     """One prompt with its answer: token ids, of which those from `prompt_length` on are learned.
 
-    `variant` is `closed_book` or `passages`.
+    `variant` is `closed_book` or `passages`. Examples of one `context` show the same passages and
+    are learned in one step, so that the prompt's beginning goes through the model once.
     """
 
     id: str
     slice: str
     intake: str
     variant: str
+    context: str
     token_ids: tuple[int, ...]
     prompt_length: int
 
@@ -55,19 +56,3 @@ def read_examples(path: Path) -> list[Example]:
     """The examples of a file that `write_examples` wrote."""
     rows = pq.read_table(path, schema=_SCHEMA).to_pylist()
     return [Example(**row | {"token_ids": tuple(row["token_ids"])}) for row in rows]
-
-
-def choose_examples(examples: Sequence[Example], *, token_budget: int, seed: int) -> list[Example]:
-    """As many examples as the budget of tokens holds: the newest intake first, then by hash.
-
-    The same example keeps its place from night to night, whatever else comes in.
-    """
-    by_hash = sorted(examples, key=lambda example: text_sha256(str(seed), example.id))
-    chosen: list[Example] = []
-    spent = 0
-    for example in sorted(by_hash, key=lambda example: example.intake, reverse=True):
-        if spent + len(example.token_ids) > token_budget:
-            break
-        chosen.append(example)
-        spent += len(example.token_ids)
-    return chosen

@@ -145,6 +145,23 @@ def load_quantized(
     return LanguageModel(model, load_tokenizer(folder), description.digest)
 
 
+def hold_dequantized(model: PreTrainedModel) -> None:
+    """Replace a quantised model's NF4 layers, in place, by frozen float ones of the same weights.
+
+    The products are the same; what is saved is dequantising every weight twice a step.
+    """
+    from bitsandbytes.functional import dequantize_4bit
+    from bitsandbytes.nn.modules import Linear4bit
+
+    for name, layer in list(model.named_modules()):
+        if isinstance(layer, Linear4bit):
+            held = nn.Linear(layer.in_features, layer.out_features, bias=False, device="meta")
+            weight = dequantize_4bit(layer.weight.data, layer.quant_state)
+            held.weight = nn.Parameter(weight, requires_grad=False)
+            held.bias = layer.bias
+            model.set_submodule(name, held)
+
+
 def decoder_linears(model: nn.Module) -> list[tuple[str, nn.Linear]]:
     """The linear layers below the vocabulary head: what is quantised and what LoRA adapts."""
     return [

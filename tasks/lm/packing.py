@@ -1,35 +1,41 @@
-"""Examples packed end to end in one row, each attending to itself alone."""
+"""Examples packed into one row, each attending to itself alone; shared prefixes are held once."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import accumulate
+from itertools import groupby, pairwise
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import scaled_dot_product_attention
-from transformers import PreTrainedModel
-from transformers.masking_utils import AttentionMaskInterface
-from transformers.modeling_utils import AttentionInterface
 
+from tasks.lm.attention import Segment
 from tasks.lm.examples import Example
 
-PACKED_ATTENTION = "nightloom_packed"
+# A prefix is held once where that saves at least this many tokens: each further segment costs two
+# more attention calls a layer, which is what about this many tokens cost.
+LEAST_SAVED_TOKENS = 16
+Tokens = tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class Pack:
-    """Several examples as one row.
+    """Several examples as one row, a prefix that some of them share held once.
 
-    `input_ids` and `position_ids` are (1, tokens), positions start anew with each example;
-    `lengths` are the examples' lengths; `learned_from` holds the positions whose next token is
-    learned and `targets` those tokens, both (supervised,).
+    `input_ids` and `position_ids` are (1, tokens), positions count from each example's first
+    token; `segments` say who attends to whom; `learned_from` holds the places whose next token is
+    learned and `targets` those tokens, both (supervised,), example by example.
     """
 
     input_ids: Tensor
     position_ids: Tensor
-    lengths: tuple[int, ...]
+    segments: tuple[Segment, ...]
     learned_from: Tensor
     targets: Tensor
+    examples: int
+
+    @property
+    def tokens(self) -> int:
+        """How many tokens go through the model, each shared prefix once."""
+        return self.input_ids.shape[1]
 
     def to(self, device: torch.device) -> "Pack":
         """The same pack on a device."""
@@ -37,38 +43,106 @@ class Pack:
         return replace(self, **{name: getattr(self, name).to(device) for name in tensors})
 
 
-def plan_packs(examples: Sequence[Example], max_tokens: int) -> list[list[Example]]:
-    """Examples in groups of at most `max_tokens`, first fit by falling length.
+@dataclass(frozen=True)
+class _Run:
+    """Tokens that go into a pack once: from `begin` to `end` of each of `rows`."""
 
-    An example longer than that gets a group of its own; none is cut or left out.
-    """
-    groups: list[list[Example]] = []
-    room: list[int] = []
-    for example in sorted(examples, key=lambda item: len(item.token_ids), reverse=True):
-        size = len(example.token_ids)
-        place = next((number for number, left in enumerate(room) if left >= size), None)
-        if place is None:
-            groups.append([example])
-            room.append(max_tokens - size)
-        else:
-            groups[place].append(example)
-            room[place] -= size
-    return groups
+    rows: tuple[int, ...]
+    begin: int
+    end: int
 
 
 def build_pack(examples: Sequence[Example]) -> Pack:
-    """The pack of a group of examples."""
-    lengths = tuple(len(example.token_ids) for example in examples)
-    starts = [end - length for end, length in zip(accumulate(lengths), lengths, strict=True)]
+    """The pack of a group of examples, exact whatever prefixes they share.
+
+    Source: the tree attention of shared-prefix batching, as in Juravsky et al. 2024
+    (arXiv:2402.05099), here in training and with ordinary attention inside each segment.
+    """
+    rows = [example.token_ids for example in examples]
+    places: list[list[int]] = [[] for _ in rows]
+    segments: list[Segment] = []
+    ids: list[int] = []
+    positions: list[int] = []
+    paths: list[tuple[tuple[int, int], ...]] = [() for _ in rows]
+    for run in _runs(rows, tuple(range(len(rows))), 0):
+        start, size = len(ids), run.end - run.begin
+        segments.append(Segment(start, start + size, paths[run.rows[0]]))
+        ids += rows[run.rows[0]][run.begin : run.end]
+        positions += range(run.begin, run.end)
+        for row in run.rows:
+            places[row] += range(start, start + size)
+            paths[row] = (*paths[row], (start, start + size))
     learned = [
-        start + position
-        for example, start in zip(examples, starts, strict=True)
-        for position in range(example.prompt_length - 1, len(example.token_ids) - 1)
+        (places[row][at], token)
+        for row, example in enumerate(examples)
+        for at, token in enumerate(
+            example.token_ids[example.prompt_length :], start=example.prompt_length - 1
+        )
     ]
-    ids = torch.tensor([token for example in examples for token in example.token_ids])
-    positions = torch.cat([torch.arange(length) for length in lengths])
-    learned_from = torch.tensor(learned)
-    return Pack(ids[None], positions[None], lengths, learned_from, ids[learned_from + 1])
+    learned_from, targets = torch.tensor(learned).T
+    return Pack(
+        torch.tensor([ids]),
+        torch.tensor([positions]),
+        tuple(segments),
+        learned_from,
+        targets,
+        len(examples),
+    )
+
+
+def _runs(rows: Sequence[Tokens], members: tuple[int, ...], begin: int) -> Iterator[_Run]:
+    """The runs of rows that agree up to `begin`, each after those that it continues."""
+    if len(members) == 1:
+        yield _Run(members, begin, len(rows[members[0]]))
+        return
+    shared = _shared_length([rows[row] for row in members])
+    if (shared - begin) * (len(members) - 1) >= LEAST_SAVED_TOKENS:
+        yield _Run(members, begin, shared)
+        begin = shared
+    ended = [row for row in members if len(rows[row]) == shared]
+    for row in ended if begin < shared else ():
+        yield _Run((row,), begin, shared)
+    going_on = sorted((row for row in members if row not in ended), key=lambda row: rows[row])
+    for _, group in groupby(going_on, key=lambda row: rows[row][shared]):
+        yield from _runs(rows, tuple(group), begin)
+
+
+def distinct_tokens(examples: Sequence[Example]) -> int:
+    """How many tokens examples have when every prefix that some of them share counts once."""
+    rows = sorted(example.token_ids for example in examples)
+    return sum(map(len, rows)) - sum(_shared_length(pair) for pair in pairwise(rows))
+
+
+def _shared_length(rows: Sequence[Tokens]) -> int:
+    """How many tokens all rows begin with alike: as many as the first and the last in order do."""
+    first, last = min(rows), max(rows)
+    differing = (
+        at for at, (one, other) in enumerate(zip(first, last, strict=False)) if one != other
+    )
+    return next(differing, min(len(first), len(last)))
+
+
+def plan_packs(examples: Sequence[Example], max_tokens: int) -> list[list[Example]]:
+    """Examples in groups of at most `max_tokens`, first fit by falling size.
+
+    Examples of one context stay together, so that what they share is held once. A context that is
+    larger gets a group of its own; none is cut or left out.
+    """
+    contexts: dict[str, list[Example]] = {}
+    for example in examples:
+        contexts.setdefault(example.context, []).append(example)
+    groups: list[list[Example]] = []
+    room: list[int] = []
+    sized = [(distinct_tokens(context), context) for context in contexts.values()]
+    for size, context in sorted(sized, key=lambda item: item[0], reverse=True):
+        place = next((number for number, left in enumerate(room) if left >= size), None)
+        if place is None:
+            groups.append(list(context))
+            room.append(max_tokens - size)
+        else:
+            groups[place] += context
+            room[place] -= size
+    return groups
 
 
 def packed_logits(model: nn.Module, pack: Pack) -> Tensor:
@@ -77,45 +151,7 @@ def packed_logits(model: nn.Module, pack: Pack) -> Tensor:
         input_ids=pack.input_ids,
         position_ids=pack.position_ids,
         logits_to_keep=pack.learned_from,
-        segment_lengths=pack.lengths,
+        segments=pack.segments,
         use_cache=False,
     ).logits
     return logits[0]
-
-
-def use_packed_attention(model: PreTrainedModel) -> None:
-    """Let a model attend segment by segment, as `packed_logits` needs; other calls fail loudly."""
-    AttentionInterface.register(PACKED_ATTENTION, _attend_segments)
-    AttentionMaskInterface.register(PACKED_ATTENTION, _no_mask)
-    model.set_attn_implementation(PACKED_ATTENTION)
-
-
-def _no_mask(*_: object, **__: object) -> None:
-    """No mask is needed: segments are cut out, and each is causal."""
-    return None
-
-
-def _attend_segments(
-    module: torch.nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    *,
-    segment_lengths: Sequence[int],
-    scaling: float | None = None,
-    dropout: float = 0.0,
-    **_: object,
-) -> tuple[Tensor, None]:
-    """Causal attention inside each segment; query, key and value are (1, heads, tokens, width)."""
-    sizes = list(segment_lengths)
-    parts = zip(query.split(sizes, 2), key.split(sizes, 2), value.split(sizes, 2), strict=True)
-    grouped = query.shape[1] != key.shape[1]
-    rate = dropout if module.training else 0.0
-    outputs = [
-        scaled_dot_product_attention(
-            q, k, v, dropout_p=rate, is_causal=True, scale=scaling, enable_gqa=grouped
-        )
-        for q, k, v in parts
-    ]
-    return torch.cat(outputs, 2).transpose(1, 2).contiguous(), None

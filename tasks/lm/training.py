@@ -76,7 +76,7 @@ def train(
     shutil.rmtree(folder.parent, ignore_errors=True)
     return TrainingResult(
         trainer.state.global_step,
-        sum(len(pack.lengths) for batch in batches for pack in batch.packs),
+        sum(pack.examples for batch in batches for pack in batch.packs),
         sum(batch.tokens for batch in batches),
         sum(batch.supervised for batch in batches),
         initial,

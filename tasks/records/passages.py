@@ -38,6 +38,11 @@ class Passage:
             return self.text
         return f"{self.title}: {self.text}" if self.text else self.title
 
+    @property
+    def is_first(self) -> bool:
+        """Whether the document begins with this passage."""
+        return self.id == f"{self.document}#0"
+
     def as_row(self) -> dict[str, Any]:
         """The passage as a JSON object."""
         return asdict(self)

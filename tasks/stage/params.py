@@ -44,6 +44,7 @@ class ComputeParams(StageParams):
 
     device: Literal["auto", "cpu", "cuda"]
     threads: int | None = Field(ge=1)
+    dequantized_base: bool = Field(description="whether qlora holds its base dequantised")
     micro_batch_tokens: int = Field(ge=64, description="tokens a forward pass in training")
     generation_batch: int = Field(ge=1, description="prompts decoded together")
 

@@ -14,15 +14,14 @@ from tasks.lm.examples import Example, write_examples
 from tasks.lm.models import load_tokenizer
 from tasks.lm.prompts import PromptTemplate, encode_answer
 from tasks.records.files import read_documents, read_records
-from tasks.records.hashing import hash_share
 from tasks.records.passages import Passage, cut_documents
 from tasks.records.record import Record
 from tasks.stage.command import output, run_stage
 from tasks.stage.errors import DataError
 from tasks.stage.metrics import write_metrics
 from tasks.stage.outputs import output_folders, verified
+from tasks.tokenization.contexts import choose_contexts
 from tasks.tokenization.params import Params
-from tasks.tokenization.passages import choose_passages
 
 LOGGER = logging.getLogger(__name__)
 SPLITS = ("train", "validation", "test")
@@ -84,22 +83,22 @@ def encode_records(
     template: PromptTemplate,
     tokenizer: PreTrainedTokenizerBase,
 ) -> list[Example]:
-    """The examples of records, in their order; which carry passages is decided by hashed id."""
-    settings = params.tokenization
-    shown = choose_passages(records, passages, count=params.prompting.passages, seed=settings.seed)
+    """The examples of records, in their order."""
+    contexts = choose_contexts(
+        records, passages, count=params.prompting.passages, params=params.tokenization
+    )
     examples = []
-    for record, texts in zip(records, shown, strict=True):
-        share = hash_share(record.id, f"passages-{settings.seed}")
-        texts = texts if share < settings.passages_share else []
-        prompt = template.token_ids(tokenizer, record.messages[:-1], texts)
+    for record in records:
+        context = contexts[record.id]
+        prompt = template.token_ids(tokenizer, record.messages[:-1], context.passages)
         answer = encode_answer(tokenizer, record.answer)
-        variant = "passages" if texts else "closed_book"
         examples.append(
             Example(
                 record.id,
                 record.slice,
                 record.intake,
-                variant,
+                "passages" if context.passages else "closed_book",
+                context.name,
                 tuple(prompt + answer),
                 len(prompt),
             )

@@ -47,7 +47,13 @@ class Tiny:
 
 @pytest.fixture(scope="session")
 def compute() -> ComputeParams:
-    return ComputeParams(device="cpu", threads=1, micro_batch_tokens=256, generation_batch=8)
+    return ComputeParams(
+        device="cpu",
+        threads=1,
+        dequantized_base=True,
+        micro_batch_tokens=256,
+        generation_batch=8,
+    )
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,8 @@ from transformers import AutoModelForCausalLM
 
 from tasks.distillation.objective import blended_loss, forward_kl
 from tasks.distillation.pruning import block_influence, choose_layers, prune
-from tasks.lm.packing import build_pack, use_packed_attention
+from tasks.lm.attention import use_packed_attention
+from tasks.lm.packing import build_pack
 from tasks.stage.errors import ConfigError
 from tests.unit.conftest import Tiny
 from tests.unit.test_generation import make

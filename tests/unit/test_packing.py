@@ -1,54 +1,104 @@
 """Packed examples learn exactly what they would learn one at a time."""
 
 import random
+from collections import Counter
 
 import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from tasks.lm.batches import make_batches
-from tasks.lm.examples import Example, choose_examples
+from tasks.lm.attention import use_packed_attention
+from tasks.lm.batches import choose_examples, make_batches
+from tasks.lm.examples import Example
 from tasks.lm.losses import summed_cross_entropy
-from tasks.lm.packing import build_pack, packed_logits, plan_packs, use_packed_attention
+from tasks.lm.packing import build_pack, distinct_tokens, packed_logits, plan_packs
 from tasks.lm.params import TrainingParams
 from tasks.stage.params import read_yaml
 from tests.unit.conftest import Tiny
 from tests.unit.test_generation import make
 
 
+def example(name: str, ids: tuple[int, ...], prompt: int, context: str, intake: str) -> Example:
+    return Example(name, "s", intake, "closed_book", context, ids, prompt)
+
+
 def examples(count: int = 7, intake: str = "n1") -> list[Example]:
+    """Examples that share nothing."""
     draw = random.Random(count)
     made = []
     for number in range(count):
         ids = tuple(draw.randrange(10, 2048) for _ in range(draw.randrange(6, 40)))
-        made.append(Example(f"{intake}-{number}", "s", intake, "closed_book", ids, 4))
+        name = f"{intake}-{number}"
+        made.append(example(name, ids, 4, name, intake))
     return made
 
 
-@pytest.mark.parametrize("architecture", ["llama", "qwen"])
-def test_a_pack_gives_the_loss_and_gradients_of_its_examples(architecture: str, tiny: Tiny) -> None:
+def sharing(seed: int) -> list[Example]:
+    """Examples of contexts below one common beginning; some repeat or continue one another."""
+    draw = random.Random(seed)
+
+    def tokens(least: int, most: int) -> tuple[int, ...]:
+        return tuple(draw.randrange(10, 2048) for _ in range(draw.randint(least, most)))
+
+    beginning = tokens(1, 30)
+    made = []
+    for context in range(draw.randint(1, 4)):
+        shown = beginning + tokens(0, 40)
+        for number in range(draw.randint(1, 4)):
+            prompt = shown + tokens(1, 10)
+            ids = prompt + tokens(1, 8)
+            name = f"{context}-{number}"
+            made.append(example(name, ids, len(prompt), f"c{context}", "n1"))
+            if draw.random() < 0.3:
+                longer = ids + tokens(0, 6)
+                made.append(example(f"{name}+", longer, len(prompt), f"c{context}", "n1"))
+    return made
+
+
+@pytest.mark.parametrize("architecture", ["llama", "qwen", "gemma"])
+@pytest.mark.parametrize("seed", range(4))
+def test_a_pack_gives_the_loss_and_gradients_of_its_examples(
+    architecture: str, seed: int, tiny: Tiny
+) -> None:
     model = make(architecture, tiny).model
+    given = sharing(seed)
     alone = torch.zeros(())
-    for example in examples():
-        ids = torch.tensor([example.token_ids])
-        logits = model(input_ids=ids, use_cache=False).logits[0, 3:-1]
-        alone = alone + cross_entropy(logits, ids[0, 4:], reduction="sum")
+    for item in given:
+        ids = torch.tensor([item.token_ids])
+        logits = model(input_ids=ids, use_cache=False).logits[0, item.prompt_length - 1 : -1]
+        alone = alone + cross_entropy(logits, ids[0, item.prompt_length :], reduction="sum")
     alone.backward()
     expected = {name: weight.grad.clone() for name, weight in model.named_parameters()}
     model.zero_grad()
     use_packed_attention(model)
-    packed = summed_cross_entropy(model, build_pack(examples()))
+    pack = build_pack(given)
+    packed = summed_cross_entropy(model, pack)
     packed.backward()
+    assert pack.tokens <= sum(len(item.token_ids) for item in given)
     torch.testing.assert_close(packed, alone, rtol=1e-5, atol=1e-4)
     for name, weight in model.named_parameters():
         torch.testing.assert_close(weight.grad, expected[name], rtol=1e-3, atol=1e-3)
+
+
+def test_what_examples_share_is_held_once() -> None:
+    shown = tuple(range(100, 140))
+    given = [example(str(n), (*shown, 10 + n, 20 + n), 41, "c", "n1") for n in range(3)]
+    pack = build_pack(given)
+    assert pack.tokens == distinct_tokens(given) == 40 + 3 * 2
+    assert pack.position_ids[0].tolist() == [*range(40), 40, 41, 40, 41, 40, 41]
+    assert pack.targets.tolist() == [20, 21, 22]
+
+
+def test_a_short_prefix_is_repeated_and_not_split_off() -> None:
+    given = [example(str(n), (5, 6, 7, 10 + n, 20 + n), 4, "c", "n1") for n in range(2)]
+    assert build_pack(given).tokens == 10
 
 
 def test_changing_one_example_leaves_the_others_untouched(tiny: Tiny) -> None:
     model = make("llama", tiny).model
     use_packed_attention(model)
     first, second = examples(2)
-    other = Example("o", "s", "n1", "closed_book", tuple(reversed(first.token_ids)), 4)
+    other = example("o", tuple(reversed(first.token_ids)), 4, "o", "n1")
     with torch.no_grad():
         before = packed_logits(model, build_pack([first, second]))[-second.supervised :]
         after = packed_logits(model, build_pack([other, second]))[-second.supervised :]
@@ -65,6 +115,27 @@ def test_a_plan_holds_every_example_once_within_the_limit() -> None:
 def test_a_long_example_gets_a_pack_of_its_own_uncut() -> None:
     groups = plan_packs(examples(3), 1)
     assert sorted(len(group) for group in groups) == [1, 1, 1]
+
+
+def test_a_plan_keeps_a_context_together_and_counts_its_prefix_once() -> None:
+    given = sharing(3)
+    names = {item.context for item in given}
+    sizes = {name: distinct_tokens([e for e in given if e.context == name]) for name in names}
+    groups = plan_packs(given, max(sizes.values()))
+    assert sorted(item.id for group in groups for item in group) == sorted(e.id for e in given)
+    for name in names:
+        assert sum(any(item.context == name for item in group) for group in groups) == 1
+
+
+def test_a_batch_holds_whole_contexts_and_at_least_so_many_examples() -> None:
+    settings = read_yaml_training()
+    given = sharing(3)
+    sizes = Counter(item.context for item in given)
+    *full, last = make_batches(given, settings, max_tokens=4096)
+    assert sum(pack.examples for batch in (*full, last) for pack in batch.packs) == len(given)
+    held = [sum(pack.examples for pack in batch.packs) for batch in full]
+    assert all(settings.batch_examples <= count for count in held)
+    assert all(count < settings.batch_examples + max(sizes.values()) for count in held)
 
 
 def test_the_budget_takes_new_rows_first_and_the_same_old_ones() -> None:

@@ -6,10 +6,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from tasks.lm.attention import use_packed_attention
 from tasks.lm.batches import Batch, make_batches
 from tasks.lm.checkpoints import latest_checkpoint
 from tasks.lm.losses import summed_cross_entropy
-from tasks.lm.packing import Pack, use_packed_attention
+from tasks.lm.packing import Pack
 from tasks.lm.training import train
 from tasks.stage.errors import DataError
 from tests.unit.conftest import Tiny

@@ -15,7 +15,6 @@ READABLE_WORDS = 46
 _SUMMARY_CHARACTERS = (20, 160)
 _PARAMETER_CHARACTERS = 120
 _MOST_PARAMETERS = 8
-_SECOND_KIND_SHARE = 0.15
 _GAP = "___"
 _PURPOSE = (
     "What does {name} do?",
@@ -54,7 +53,7 @@ def ask(
 ) -> list[dict[str, Any]]:
     """Raw records about the entries, and about names that are not among `names`.
 
-    Each entry gives one or two kinds of question, chosen by the hash of its name.
+    Each entry gives one question of every kind that its text answers.
     """
     described = Counter((entry.owner, entry.summary) for entry in entries)
     answerable: list[dict[str, Any]] = []
@@ -64,10 +63,7 @@ def ask(
             "parameters": _parameters(entry),
             "name": _name(entry) if described[entry.owner, entry.summary] == 1 else None,
         }
-        rows = {kind: row for kind, row in makers.items() if row is not None}
-        order = sorted(rows, key=lambda kind, name=entry.name: text_sha256(kind, name))  # type: ignore[misc]
-        wanted = 2 if hash_share(entry.name, "second kind") < _SECOND_KIND_SHARE else 1
-        answerable += [_answerable(rows[kind], kind, entry) for kind in order[:wanted]]
+        answerable += [_answerable(row, kind, entry) for kind, row in makers.items() if row]
     count = round(len(answerable) * unanswerable_share / (1 - unanswerable_share))
     return answerable + _unanswerable(entries, names, count)
 
