@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from shutil import copytree
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +19,7 @@ from tasks.lm.batches import Batch, read_batches
 from tasks.lm.curves import plot_losses
 from tasks.lm.models import load_adapted, prepare_device
 from tasks.lm.packing import Pack, packed_logits
+from tasks.lm.prompt_kit import PROMPT, read_prompt_kit
 from tasks.lm.trainer import SummedLoss, validation_loss
 from tasks.lm.training import TrainingResult, train, training_identity
 from tasks.stage.command import output, run_stage
@@ -68,6 +70,7 @@ def run(params: Params, paths: Paths) -> None:
         numeric_form=params.models.numeric_form,
         device=device,
     )
+    read_prompt_kit(paths.adapter / PROMPT, teacher.tokenizer)
     use_packed_attention(teacher.model)
     batches, held_out = read_batches(
         paths.tokens, settings, max_tokens=params.compute.micro_batch_tokens
@@ -154,6 +157,7 @@ def _write(
     with output_folders(paths.student, paths.distillation_report) as (folder, report):
         student.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
+        copytree(paths.adapter / PROMPT, folder / PROMPT)
         write_metrics(report, asdict(distillation))
         plot_losses(paths.scratch, report / "loss.png", "Distillation")
         (report / "report.md").write_text(_report(distillation), encoding="utf-8")

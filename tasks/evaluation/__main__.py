@@ -28,7 +28,7 @@ from tasks.evaluation.questions import choose_records, pose
 from tasks.evaluation.report import plot_scores, write_report
 from tasks.lm.embedding import Embedder
 from tasks.lm.models import prepare_device
-from tasks.lm.prompts import PromptTemplate
+from tasks.lm.prompt_kit import PROMPT
 from tasks.records.files import read_records
 from tasks.records.predictions import PREDICTIONS_FILE, Prediction, write_predictions
 from tasks.records.record import Record
@@ -71,7 +71,7 @@ def run(params: Params, paths: Paths) -> None:
     retrieved = _retrieve(records, params, paths, device)
     questions = pose(records, retrieved.found, retrieved.index, passages=params.prompting.passages)
     asking = Asking(
-        PromptTemplate.load(Path(params.prompting.template)),
+        verified(paths.adapter) / PROMPT,
         params.prompting.max_new_tokens,
         params.compute.generation_batch,
         device,

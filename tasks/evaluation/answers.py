@@ -13,7 +13,8 @@ from tasks.evaluation.questions import Question
 from tasks.evaluation.scores import SCORES
 from tasks.lm.generation import Generation, generate
 from tasks.lm.models import LanguageModel, load_adapted, load_base, load_student
-from tasks.lm.prompts import PromptTemplate
+from tasks.lm.prompt_kit import read_prompt_kit
+from tasks.lm.prompts import Prompt
 from tasks.records.predictions import SYSTEMS, Prediction
 from tasks.serving.answering import prompt_sha256
 
@@ -46,7 +47,7 @@ class ModelFiles:
 class Asking:
     """How prompts are made and decoded."""
 
-    template: PromptTemplate
+    prompt_kit: Path
     max_new_tokens: int
     batch_size: int
     device: torch.device
@@ -90,16 +91,12 @@ def _ask(
     asking: Asking,
     progress: Callable[[int, int], None],
 ) -> list[Prediction]:
-    prompts = [
-        tuple(
-            asking.template.token_ids(
-                model.tokenizer,
-                question.record.messages[:-1],
-                [passage.shown for passage in question.passages],
-            )
-        )
+    template = read_prompt_kit(asking.prompt_kit, model.tokenizer)
+    asked = [
+        Prompt(question.record.messages[:-1], tuple(passage.shown for passage in question.passages))
         for question in questions
     ]
+    prompts = [tuple(ids) for ids in template.token_ids(model.tokenizer, asked)]
     # Oracle and retrieved are often the same prompt: each is decoded once.
     distinct = list(dict.fromkeys(prompts))
     generations = generate(

@@ -3,6 +3,7 @@
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from shutil import copytree
 
 from tasks.finetuning.adapter import add_adapter, load_for_training, save_adapter
 from tasks.finetuning.params import Params
@@ -11,6 +12,7 @@ from tasks.lm.batches import read_batches
 from tasks.lm.curves import plot_losses
 from tasks.lm.losses import summed_cross_entropy
 from tasks.lm.models import prepare_device
+from tasks.lm.prompt_kit import PROMPT, read_prompt_kit
 from tasks.lm.training import TrainingResult, train, training_identity
 from tasks.stage.command import output, run_stage
 from tasks.stage.metrics import write_metrics
@@ -31,8 +33,7 @@ class Paths:
 
 def run(params: Params, paths: Paths) -> None:
     """Train the adapter and write it with its report."""
-    verified(paths.tokens)
-    settings = params.finetuning
+    settings, prompt = params.finetuning, verified(paths.tokens) / PROMPT
     device = prepare_device(params.compute)
     batches, held_out = read_batches(
         paths.tokens, settings, max_tokens=params.compute.micro_batch_tokens
@@ -44,6 +45,7 @@ def run(params: Params, paths: Paths) -> None:
         device,
         dequantized=params.compute.dequantized_base,
     )
+    read_prompt_kit(prompt, base.tokenizer)
     model = add_adapter(base, settings)
     use_packed_attention(base.model)
     result = train(
@@ -57,6 +59,7 @@ def run(params: Params, paths: Paths) -> None:
     )
     with output_folders(paths.adapter, paths.finetuning_report) as (adapter, report):
         save_adapter(model, paths.base, adapter)
+        copytree(prompt, adapter / PROMPT)
         write_metrics(report, asdict(result))
         plot_losses(paths.scratch, report / "loss.png", "Fine-tuning")
         (report / "report.md").write_text(_report(params, result), encoding="utf-8")

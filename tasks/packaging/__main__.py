@@ -44,7 +44,7 @@ def run(params: Params, paths: Paths) -> None:
         settings = BundleSettings(
             prompting=params.prompting, models=params.models, compute=params.compute
         )
-        assemble(bundle, _parts(params, paths), settings)
+        assemble(bundle, _parts(paths), settings)
         curves.progress(1, 3)
         golden = answer_golden(
             bundle, paths.model_store, records, predictions, params.packaging.golden
@@ -67,12 +67,11 @@ def run(params: Params, paths: Paths) -> None:
     curves.progress(3, 3)
 
 
-def _parts(params: Params, paths: Paths) -> Parts:
+def _parts(paths: Paths) -> Parts:
     return Parts(
         adapter=paths.adapter,
         student=paths.student,
         index=paths.index,
-        template=Path(params.prompting.template),
         base=paths.base,
         embedder=paths.embedder,
     )

@@ -11,7 +11,6 @@ from tasks.serving.bundle import (
     EMBEDDER,
     INDEX,
     STUDENT,
-    TEMPLATE,
     BundleSettings,
 )
 from tasks.stage.outputs import verified
@@ -24,7 +23,6 @@ class Parts:
     adapter: Path
     student: Path
     index: Path
-    template: Path
     base: Path
     embedder: Path
 
@@ -41,14 +39,9 @@ def assemble(bundle: Path, parts: Parts, settings: BundleSettings) -> None:
     folders = {ADAPTER: parts.adapter, STUDENT: parts.student, INDEX: parts.index}
     for name, folder in folders.items():
         shutil.copytree(verified(folder), bundle / name, copy_function=_link)
-    for name, path in {
-        TEMPLATE: parts.template,
-        BASE: parts.base,
-        EMBEDDER: parts.embedder,
-    }.items():
+    for name, path in {BASE: parts.base, EMBEDDER: parts.embedder}.items():
         shutil.copyfile(path, bundle / name)
-    prompting = settings.prompting.model_copy(update={"template": TEMPLATE})
-    settings.model_copy(update={"prompting": prompting}).write(bundle)
+    settings.write(bundle)
 
 
 def _link(source: str, target: str) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from tasks.lm.embedding import Embedder
 from tasks.lm.generation import generate
 from tasks.lm.models import LanguageModel
-from tasks.lm.prompts import PromptTemplate
+from tasks.lm.prompts import Prompt, PromptTemplate
 from tasks.records.hashing import text_sha256
 from tasks.records.record import Message
 from tasks.serving.retrieval import Index, ScoredPassage
@@ -43,12 +43,11 @@ class Answerer:
         """The answer to each conversation, whose last turn is the user's question."""
         questions = [turns[-1].content for turns in conversations]
         found = self.index.search(questions, self.prompting.passages, self.embedder)
-        prompts = [
-            self.template.token_ids(
-                self.language_model.tokenizer, turns, [item.passage.shown for item in passages]
-            )
+        asked = [
+            Prompt(tuple(turns), tuple(item.passage.shown for item in passages))
             for turns, passages in zip(conversations, found, strict=True)
         ]
+        prompts = self.template.token_ids(self.language_model.tokenizer, asked)
         generations = generate(
             self.language_model,
             prompts,

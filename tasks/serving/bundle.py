@@ -5,7 +5,7 @@ from typing import Literal
 
 from tasks.lm.embedding import Embedder
 from tasks.lm.models import LanguageModel, load_adapted, load_student, prepare_device
-from tasks.lm.prompts import PromptTemplate
+from tasks.lm.prompt_kit import PROMPT, read_prompt_kit
 from tasks.serving.answering import Answerer
 from tasks.serving.retrieval import Index
 from tasks.stage.errors import ConfigError
@@ -14,7 +14,6 @@ from tasks.stage.params import ComputeParams, ModelsParams, PromptingParams, Sta
 ADAPTER = "adapter"
 STUDENT = "student"
 INDEX = "index"
-TEMPLATE = "prompt.jinja"
 BASE = "base.json"
 EMBEDDER = "embedder.json"
 SETTINGS = "settings.json"
@@ -23,7 +22,7 @@ ServedModel = Literal["adapter", "student"]
 
 
 class BundleSettings(StageParams):
-    """`settings.json`: the params that answering needs; the template lies beside it."""
+    """`settings.json`: the params that answering needs."""
 
     prompting: PromptingParams
     models: ModelsParams
@@ -54,7 +53,8 @@ def load_answerer(bundle: Path, store: Path, model: ServedModel) -> Answerer:
     """An answerer made of nothing but a bundle and the base models in the store.
 
     Raises:
-        ConfigError: the folder is no bundle, or the store lacks the weights it names.
+        ConfigError: the folder is no bundle, the store lacks the weights it names, or prompts no
+            longer come out as the model learned them.
         DataError: a file of the model is missing or changed.
     """
     settings = BundleSettings.read(bundle)
@@ -72,7 +72,7 @@ def load_answerer(bundle: Path, store: Path, model: ServedModel) -> Answerer:
         )
     return Answerer(
         language_model=language_model,
-        template=PromptTemplate.load(bundle / TEMPLATE),
+        template=read_prompt_kit(bundle / model / PROMPT, language_model.tokenizer),
         prompting=settings.prompting,
         index=Index.load(bundle / INDEX),
         embedder=Embedder.load(bundle / EMBEDDER, store, device=device),

@@ -52,7 +52,6 @@ class ComputeParams(StageParams):
 class PromptingParams(StageParams):
     """`params/prompting.yaml`: how a question becomes a prompt."""
 
-    template: str = Field(description="path of a Jinja template")
     passages: int = Field(ge=1, le=50, description="passages a prompt holds")
     passage_words: int = Field(ge=8, le=2000)
     passage_overlap_words: int = Field(ge=0, le=1000)

@@ -3,16 +3,15 @@
 import logging
 import sys
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from transformers import PreTrainedTokenizerBase
-
 from tasks.lm.conversion import ModelManifest
-from tasks.lm.examples import Example, write_examples
+from tasks.lm.examples import write_examples
 from tasks.lm.models import load_tokenizer
-from tasks.lm.prompts import PromptTemplate, encode_answer
+from tasks.lm.packing import distinct_tokens
+from tasks.lm.prompt_kit import PROMPT, write_prompt_kit
+from tasks.lm.prompts import PromptTemplate
 from tasks.records.files import read_documents, read_records
 from tasks.records.passages import Passage, cut_documents
 from tasks.records.record import Record
@@ -21,6 +20,8 @@ from tasks.stage.errors import DataError
 from tasks.stage.metrics import write_metrics
 from tasks.stage.outputs import output_folders, verified
 from tasks.tokenization.contexts import choose_contexts
+from tasks.tokenization.demonstrations import as_turns, choose_demonstrations
+from tasks.tokenization.encoding import Encoded, encode_records, make_prompts
 from tasks.tokenization.params import Params
 
 LOGGER = logging.getLogger(__name__)
@@ -40,97 +41,97 @@ class Paths:
 
 
 def run(params: Params, paths: Paths) -> None:
-    """Write `tokens/{train,validation,test}.parquet` and the report.
+    """Write `tokens/{train,validation,test}.parquet`, `tokens/prompt/` and the report.
 
     Raises:
-        DataError: no training example fits `max_tokens`.
+        DataError: no training example can be used.
     """
-    verified(paths.curated)
+    curated, settings = verified(paths.curated), params.tokenization
     tokenizer = load_tokenizer(ModelManifest.read(paths.base).folder(paths.model_store))
-    template = PromptTemplate.load(Path(params.prompting.template))
-    passages = cut_documents(
-        read_documents(paths.curated / "documents.jsonl"),
+    splits = {name: read_records(curated / f"{name}.jsonl") for name in SPLITS}
+    shown = choose_demonstrations(splits["train"], settings.demonstrations, settings.seed)
+    splits["train"] = [record for record in splits["train"] if record not in shown]
+    template = PromptTemplate.load(Path(settings.template), as_turns(shown))
+    passages = _passages(curated, params)
+    with output_folders(paths.tokens, paths.tokenization_report) as (tokens, report):
+        metrics: dict[str, object] = {
+            "template_sha256": template.digest,
+            "demonstrations": [record.id for record in shown],
+        }
+        for name, records in splits.items():
+            count = params.prompting.passages
+            contexts = choose_contexts(records, passages, count=count, params=settings)
+            encoded = encode_records(records, contexts, template, tokenizer, settings)
+            if name == "train":
+                _check(records, encoded, params)
+                golden = make_prompts(records, contexts)
+                write_prompt_kit(tokens / PROMPT, template, tokenizer, golden)
+            write_examples(tokens / f"{name}.parquet", encoded.examples)
+            metrics[name] = _count(encoded)
+        write_metrics(report, metrics)
+        text = _report(metrics)
+        (report / "report.md").write_text(text, encoding="utf-8")
+    LOGGER.info("%s", text)
+
+
+def _passages(curated: Path, params: Params) -> list[Passage]:
+    return cut_documents(
+        read_documents(curated / "documents.jsonl"),
         words=params.prompting.passage_words,
         overlap_words=params.prompting.passage_overlap_words,
     )
-    metrics: dict[str, object] = {"template_sha256": template.digest}
-    with output_folders(paths.tokens, paths.tokenization_report) as (tokens, report):
-        for split in SPLITS:
-            records = read_records(paths.curated / f"{split}.jsonl")
-            examples = encode_records(records, passages, params, template, tokenizer)
-            kept = [
-                example
-                for example in examples
-                if len(example.token_ids) <= params.tokenization.max_tokens
-            ]
-            if split == "train" and not kept:
-                raise DataError(
-                    f"none of {len(examples)} training examples fits max_tokens "
-                    f"({params.tokenization.max_tokens})",
-                    "raise tokenization.max_tokens, or look at data/reports/curation/report.md",
-                )
-            write_examples(tokens / f"{split}.parquet", kept)
-            metrics[split] = _count(kept, len(examples) - len(kept))
-        write_metrics(report, metrics)
-        (report / "report.md").write_text(_report(metrics), encoding="utf-8")
-    LOGGER.info("%s", _report(metrics))
 
 
-def encode_records(
-    records: Sequence[Record],
-    passages: Sequence[Passage],
-    params: Params,
-    template: PromptTemplate,
-    tokenizer: PreTrainedTokenizerBase,
-) -> list[Example]:
-    """The examples of records, in their order."""
-    contexts = choose_contexts(
-        records, passages, count=params.prompting.passages, params=params.tokenization
-    )
-    examples = []
-    for record in records:
-        context = contexts[record.id]
-        prompt = template.token_ids(tokenizer, record.messages[:-1], context.passages)
-        answer = encode_answer(tokenizer, record.answer)
-        examples.append(
-            Example(
-                record.id,
-                record.slice,
-                record.intake,
-                "passages" if context.passages else "closed_book",
-                context.name,
-                tuple(prompt + answer),
-                len(prompt),
-            )
+def _check(records: list[Record], encoded: Encoded, params: Params) -> None:
+    if not encoded.examples:
+        raise DataError(
+            f"none of {len(records)} training examples can be used: "
+            f"{len(encoded.left_out['too_long'])} are longer than max_tokens "
+            f"({params.tokenization.max_tokens}), the others have an empty answer",
+            "raise tokenization.max_tokens, or look at data/reports/curation/report.md",
         )
-    return examples
 
 
-def _count(examples: Sequence[Example], too_long: int) -> dict[str, object]:
-    variants = Counter(example.variant for example in examples)
+def _count(encoded: Encoded) -> dict[str, object]:
+    examples = encoded.examples
+    contexts: dict[str, list[int]] = {}
+    for place, example in enumerate(examples):
+        contexts.setdefault(example.context, []).append(place)
+    together = ([examples[place] for place in places] for places in contexts.values())
     return {
         "examples": len(examples),
-        "too_long": too_long,
+        **{reason: len(names) for reason, names in encoded.left_out.items()},
+        "left_out": {reason: names[:20] for reason, names in encoded.left_out.items()},
         "tokens": sum(len(example.token_ids) for example in examples),
+        "distinct_tokens": sum(map(distinct_tokens, together)),
         "supervised_tokens": sum(example.supervised for example in examples),
-        "variants": dict(sorted(variants.items())),
+        "contexts": len(contexts),
+        "variants": dict(sorted(Counter(example.variant for example in examples).items())),
     }
 
 
 def _report(metrics: dict[str, object]) -> str:
+    columns = {
+        "examples": "examples",
+        "too_long": "too long",
+        "empty_answer": "empty answer",
+        "contexts": "contexts",
+        "tokens": "tokens",
+        "distinct_tokens": "with shared prefixes once",
+        "supervised_tokens": "learned",
+    }
     lines = [
         "# Tokenization",
         "",
-        "| split | examples | too long | tokens | learned |",
-        "|---|--:|--:|--:|--:|",
+        f"Template {str(metrics['template_sha256'])[:12]}.",
+        "",
+        f"| split | {' | '.join(columns.values())} |",
+        f"|---|{'--:|' * len(columns)}",
     ]
     for split in SPLITS:
         row = metrics[split]
         assert isinstance(row, dict)
-        lines.append(
-            f"| {split} | {row['examples']} | {row['too_long']} | {row['tokens']} "
-            f"| {row['supervised_tokens']} |"
-        )
+        lines.append(f"| {split} | {' | '.join(str(row[name]) for name in columns)} |")
     return "\n".join(lines) + "\n"
 
 

@@ -1,5 +1,7 @@
 """Params of the tokenization stage."""
 
+from typing import Literal
+
 from pydantic import Field
 
 from tasks.stage.params import PromptingParams, StageParams
@@ -8,9 +10,12 @@ from tasks.stage.params import PromptingParams, StageParams
 class TokenizationParams(StageParams):
     """`params/tokenization.yaml`."""
 
+    template: str = Field(description="path of a Jinja template")
+    demonstrations: int = Field(ge=0, le=32, description="examples of train shown in every prompt")
     passages_share: float = Field(ge=0, le=1)
     context_examples: int = Field(ge=1, le=64)
     max_tokens: int = Field(ge=16, le=32768)
+    unusable: Literal["drop", "stop"]
     seed: int = Field(ge=0)
 
 

@@ -11,7 +11,7 @@ import torch
 
 from tasks.lm.generation import Generation, generate, stop_tokens
 from tasks.lm.models import LanguageModel, load_base, prepare_device
-from tasks.lm.prompts import PromptTemplate
+from tasks.lm.prompts import Prompt, PromptTemplate
 from tasks.records.files import read_records
 from tasks.stage.errors import ConfigError
 from tasks.stage.params import ComputeParams, read_yaml
@@ -69,7 +69,8 @@ def main() -> int:
     )
     template = PromptTemplate.load(Path("params/prompts/answer.jinja"))
     records = read_records(curated)[:count]
-    prompts = [template.token_ids(base.tokenizer, item.messages[:-1], []) for item in records]
+    asked = [Prompt(item.messages[:-1], ()) for item in records]
+    prompts = template.token_ids(base.tokenizer, asked)
 
     def ours() -> list[Generation]:
         return generate(

@@ -59,7 +59,6 @@ def compute() -> ComputeParams:
 @pytest.fixture(scope="session")
 def prompting() -> PromptingParams:
     return PromptingParams(
-        template=str(TEMPLATE),
         passages=2,
         passage_words=8,
         passage_overlap_words=2,
@@ -155,8 +154,21 @@ def _make_adapter(made: Tiny) -> None:
             parameter.data += 0.3 * torch.randn_like(parameter)
         student.save_pretrained(made.student)
     shutil.copyfile(made.base, made.adapter / "base.json")
+    _write_prompt_kits(made)
     write_manifest(made.adapter)
     write_manifest(made.student)
+
+
+def _write_prompt_kits(made: Tiny) -> None:
+    from tasks.lm.models import load_tokenizer
+    from tasks.lm.prompt_kit import PROMPT, write_prompt_kit
+    from tasks.lm.prompts import Prompt, PromptTemplate
+
+    tokenizer = load_tokenizer(_weights(made))
+    prompts = [Prompt(record(number).messages[:-1], ("A passage.",)) for number in range(12)]
+    for folder in (made.adapter, made.student):
+        template = PromptTemplate.load(TEMPLATE)
+        write_prompt_kit(folder / PROMPT, template, tokenizer, prompts)
 
 
 @dataclass(frozen=True)

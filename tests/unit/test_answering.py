@@ -29,8 +29,7 @@ def bundle(
 ) -> Path:
     folder = tmp_path_factory.mktemp("served") / "bundle"
     folder.mkdir()
-    template = Path(prompting.template)
-    parts = Parts(tiny.adapter, tiny.student, scored.index, template, tiny.base, tiny.embedder)
+    parts = Parts(tiny.adapter, tiny.student, scored.index, tiny.base, tiny.embedder)
     settings = BundleSettings(prompting=prompting, models=models, compute=compute)
     assemble(folder, parts, settings)
     return folder

@@ -60,10 +60,10 @@ def test_a_bundle_holds_all_that_serving_needs_and_agrees(
     bundle = verified(package(tmp_path, params, tiny, scored.index, scored.report))
     names = {path.name for path in bundle.iterdir()}
     assert names == {
-        "adapter", "student", "index", "prompt.jinja", "settings.json", "base.json",
+        "adapter", "student", "index", "settings.json", "base.json",
         "embedder.json", "model_card.md", "golden.json", "manifest.json",
     }  # fmt: skip
-    assert BundleSettings.read(bundle).prompting.template == "prompt.jinja"
+    assert BundleSettings.read(bundle).prompting == params.prompting
     metrics = read_metrics(tmp_path / "report")
     assert metrics["parity"] == {"adapter": 1.0, "student": 1.0}
     assert metrics["golden"] == 4
