@@ -6,8 +6,14 @@ from prefect import flow
 
 from flows.nights import NightLog, Verdict
 from flows.workspace import Workspace
-from tasks.orchestration.registry import MODELS, Registry
-from tasks.orchestration.release import Judgement, all_aliases, judge, register
+from tasks.orchestration.registry import MODELS, PROMPT_TAG, Registry
+from tasks.orchestration.release import (
+    Judgement,
+    all_aliases,
+    judge,
+    register,
+    register_prompt,
+)
 from tasks.orchestration.stores import RunRef
 from tasks.stage.errors import ConfigError
 from tasks.stage.outputs import MANIFEST, verified
@@ -37,9 +43,11 @@ def release(workspace: Workspace, log: NightLog, night: RunRef, registry: Regist
     verified(bundle)
     store = (workspace.checkout / paths.model_store).resolve()
     judgements: list[Judgement] = []
+    prompt = register_prompt(bundle / MODELS[0] / "prompt", night, registry)
     for model in MODELS:
         log.begin(f"releasing the {model}")
         registered = register(model, workspace.path, bundle, store, night, registry)
+        registry.tag(registered.version, {PROMPT_TAG: str(prompt)})
         report = workspace.path / paths.evaluation_report
         judgements.append(judge(registered, workspace.path, report, registry))
         log.now.versions[model] = registered.version.number

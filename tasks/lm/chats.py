@@ -1,9 +1,9 @@
 """Chats as token ids: many at once, every text encoded once, special tokens only the template's."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tasks.records.record import Message
 from tasks.stage.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -13,29 +13,38 @@ if TYPE_CHECKING:
 _MARK = "\ue000{}\ue001"
 
 
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One turn of a chat, its text in pieces that are encoded apart."""
+
+    role: str
+    texts: tuple[str, ...]
+
+
 def encode_chats(
-    tokenizer: "PreTrainedTokenizerBase", chats: Sequence[Sequence[Message]]
+    tokenizer: "PreTrainedTokenizerBase", chats: Sequence[Sequence[Turn]]
 ) -> list[list[int]]:
     """The token ids of each chat, with the generation prompt at its end.
 
     The tokenizer's chat template is rendered once for each sequence of roles, around marks; the
-    contents are encoded with special tokens switched off, each distinct one once, and set in.
-    The ids are those of the whole rendered text wherever the tokenizer splits between the
-    template's white space and a content's first letter, as byte-level ones do.
+    texts are encoded with special tokens switched off, each distinct one once, and set in. The ids
+    are those of the whole rendered text wherever the tokenizer splits between white space and the
+    letter after it, as byte-level ones do.
 
     Raises:
         ConfigError: the chat template leaves out a turn, or changes it.
     """
     roles = {tuple(turn.role for turn in chat) for chat in chats}
     shells = {kind: _shell(tokenizer, kind) for kind in roles}
-    texts = list(dict.fromkeys(turn.content for chat in chats for turn in chat))
+    texts = list(dict.fromkeys(text for chat in chats for turn in chat for text in turn.texts))
     encoded = dict(zip(texts, encode_texts(tokenizer, texts), strict=True))
     found = []
     for chat in chats:
         first, *rest = shells[tuple(turn.role for turn in chat)]
         ids = list(first)
         for turn, after in zip(chat, rest, strict=True):
-            ids += encoded[turn.content]
+            for text in turn.texts:
+                ids += encoded[text]
             ids += after
         found.append(ids)
     return found
@@ -51,13 +60,18 @@ def encode_texts(tokenizer: "PreTrainedTokenizerBase", texts: Sequence[str]) -> 
     """The token ids of each text alone; text that spells a special token stays text."""
     if not texts:
         return []
-    ids: list[list[int]] = tokenizer(
-        list(texts),
-        add_special_tokens=False,
-        split_special_tokens=True,
-        return_attention_mask=False,
-    ).input_ids
-    return ids
+    if not tokenizer.is_fast:
+        ids: list[list[int]] = tokenizer(
+            list(texts), add_special_tokens=False, split_special_tokens=True
+        ).input_ids
+        return ids
+    backend = tokenizer.backend_tokenizer
+    kept, backend.encode_special_tokens = backend.encode_special_tokens, True
+    try:
+        encoded = backend.encode_batch_fast(list(texts), add_special_tokens=False)
+    finally:
+        backend.encode_special_tokens = kept
+    return [item.ids for item in encoded]
 
 
 def _shell(tokenizer: "PreTrainedTokenizerBase", roles: Sequence[str]) -> list[list[int]]:

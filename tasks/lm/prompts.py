@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from jinja2 import StrictUndefined, Template, TemplateError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from tasks.lm.chats import encode_chats
+from tasks.lm.chats import Turn, encode_chats
 from tasks.records.hashing import text_sha256
 from tasks.records.record import Message
 from tasks.stage.errors import ConfigError
@@ -27,8 +27,10 @@ class Prompt:
 
 @dataclass(frozen=True)
 class PromptTemplate:
-    """A Jinja template with two parts, `system` and `user`, and the examples shown before it.
+    """A Jinja template with three parts, and the examples shown before the question.
 
+    Part `system` has no variables; `passages` has passages, and is left out where there are none;
+    `question` has the question. Passages and question together are the user's turn.
     `demonstrations` are turns of the user and the assistant in turn (few-shot); none is zero-shot.
     """
 
@@ -52,7 +54,7 @@ class PromptTemplate:
         except (OSError, UnicodeDecodeError, TemplateError) as error:
             raise ConfigError(
                 f"the prompt template {path} cannot be used: {error}",
-                "mend it, or name another in params/prompting.yaml",
+                "mend it, or name another in params/tokenization.yaml",
             ) from None
 
     @property
@@ -61,20 +63,29 @@ class PromptTemplate:
         turns = (f"{turn.role}\n{turn.content}" for turn in self.demonstrations)
         return text_sha256(self.text, *turns)
 
-    def messages(self, prompt: Prompt) -> list[Message]:
-        """The chat that asks the last turn, with the passages above the question.
+    def chats(self, prompts: Sequence[Prompt]) -> list[list[Turn]]:
+        """The chat that asks the last turn of each prompt, with the passages above the question.
 
         A system turn of the prompt's own takes the place of the template's.
 
         Raises:
             ConfigError: the template reaches for what it may not have.
         """
-        *history, question = prompt.turns
-        asked = Message("user", self._render("user", question.content, prompt.passages))
-        if history and history[0].role == "system":
-            return [history[0], *self._shown(), *history[1:], asked]
-        system = Message("system", self._render("system", question.content, prompt.passages))
-        return [system, *self._shown(), *history, asked]
+        system = Turn("system", (self._render("system"),))
+        shown = [
+            Turn(turn.role, self._asked(turn.content) if turn.role == "user" else (turn.content,))
+            for turn in self.demonstrations
+        ]
+        distinct = {prompt.passages for prompt in prompts if prompt.passages}
+        passages = {texts: self._render("passages", passages=texts) for texts in distinct}
+        chats = []
+        for prompt in prompts:
+            *history, question = prompt.turns
+            turns = [Turn(turn.role, (turn.content,)) for turn in history]
+            own = turns[:1] if turns and turns[0].role == "system" else []
+            asked = self._asked(question.content, passages.get(prompt.passages))
+            chats.append([*(own or [system]), *shown, *turns[len(own) :], Turn("user", asked)])
+        return chats
 
     def token_ids(
         self, tokenizer: "PreTrainedTokenizerBase", prompts: Sequence[Prompt]
@@ -84,20 +95,18 @@ class PromptTemplate:
         Text that spells one of the tokenizer's special tokens stays text: only the chat template's
         own markers become special tokens, so that no passage can forge a turn.
         """
-        return encode_chats(tokenizer, [self.messages(prompt) for prompt in prompts])
+        return encode_chats(tokenizer, self.chats(prompts))
 
-    def _shown(self) -> list[Message]:
-        """The demonstrations, their questions worded as the template words questions."""
-        return [
-            Message("user", self._render("user", turn.content, ())) if turn.role == "user" else turn
-            for turn in self.demonstrations
-        ]
+    def _asked(self, question: str, passages: str | None = None) -> tuple[str, ...]:
+        asked = self._render("question", question=question).strip()
+        return (asked,) if passages is None else (passages, asked)
 
-    def _render(self, part: str, question: str, passages: Sequence[str]) -> str:
+    def _render(self, part: str, **variables: object) -> str:
         try:
-            return self.template.render(part=part, question=question, passages=passages).strip()
+            return self.template.render(part=part, **variables)
         except (TemplateError, TypeError, ValueError, OverflowError) as error:
             raise ConfigError(
-                f"the prompt template failed: {error}; it may use part, question and passages",
-                "mend the template named in params/prompting.yaml",
+                f"the prompt template failed in its part {part}: {error}; the part may use "
+                f"{' and '.join(['part', *variables])}",
+                "mend the template named in params/tokenization.yaml",
             ) from None

@@ -28,6 +28,9 @@ Alias = Literal["candidate", "staging", "production", "previous"]
 MODELS: tuple[Model, ...] = ("adapter", "student")
 KEY_TAG = "promotion_key"
 STAGE_TAG = "stage"
+PROMPT_NAME = "nightloom-answer"
+PROMPT_TAG = "prompt_version"
+DIGEST_TAG = "sha256"
 _REQUIREMENTS = (
     "mlflow", "torch", "transformers", "peft", "bitsandbytes", "accelerate", "safetensors",
     "bm25s", "numpy", "pydantic", "jinja2", "pyyaml",
@@ -112,6 +115,26 @@ class Registry:
         name = model_name(version.model)
         for tag, value in tags.items():
             self._client.set_model_version_tag(name, str(version.number), tag, value)
+
+    def register_prompt(self, text: str, digest: str, run: RunRef) -> int:
+        """The version of a prompt in MLflow's prompt registry, linked to a night's run.
+
+        A digest that is registered already keeps its version.
+        """
+        if self._client.get_prompt(PROMPT_NAME) is None:
+            self._client.create_prompt(PROMPT_NAME, "How Nightloom asks; Jinja, in three parts")
+        found = [
+            version
+            for version in self._client.search_prompt_versions(PROMPT_NAME)
+            if version.tags.get(DIGEST_TAG) == digest
+        ]
+        version = (
+            found[0]
+            if found
+            else self._client.create_prompt_version(PROMPT_NAME, text, tags={DIGEST_TAG: digest})
+        )
+        self._client.link_prompt_version_to_run(run.run_id, version)
+        return int(version.version)
 
     def bundle(self, model: Model, number: int, downloads: Path) -> Path:
         """A local folder with the bundle of a version, downloaded where the store is elsewhere."""

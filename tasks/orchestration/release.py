@@ -25,12 +25,15 @@ from tasks.orchestration.stages import StageError
 from tasks.orchestration.stores import RunRef
 from tasks.promotion.decision import Decision, decide
 from tasks.promotion.params import Params, PromotionParams
+from tasks.records.hashing import text_sha256
 from tasks.stage.errors import ConfigError
 from tasks.stage.outputs import file_sha256
 from tasks.stage.params import load_params
 
 VERDICT_TAG = "verdict"
 JUDGED_TAG = "judged_by"
+# What a bundle keeps of its prompt beside each model: the template and its demonstrations.
+PROMPT_FILES = ("template.jinja", "demonstrations.json")
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,18 @@ def register(
     registry.point(model, "candidate", version.number)
     logger.info("%s: registered as version %d", model, version.number)
     return Registered(version, new=True)
+
+
+@task(task_run_name="register-prompt", cache_policy=NO_CACHE, persist_result=False)
+def register_prompt(prompt: Path, run: RunRef, registry: Registry) -> int:
+    """The version in MLflow's prompt registry of the prompt that a bundle's models learned.
+
+    It is known by the hash of the template and of the demonstrations shown with it.
+    """
+    parts = [(prompt / name).read_text(encoding="utf-8") for name in PROMPT_FILES]
+    number = registry.register_prompt(parts[0], text_sha256(*parts), run)
+    get_run_logger().info("the prompt is version %d", number)
+    return number
 
 
 def _save(model: Model, root: Path, bundle: Path, target: Path, store: Path) -> None:

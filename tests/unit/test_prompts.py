@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tasks.lm.chats import encode_answers, encode_chats
+from tasks.lm.chats import Turn, encode_answers, encode_chats
 from tasks.lm.conversion import ModelManifest
 from tasks.lm.models import load_tokenizer
 from tasks.lm.prompt_kit import read_prompt_kit, write_prompt_kit
@@ -24,7 +24,8 @@ def tokenizer(tiny: Tiny) -> Any:
 
 def rendered(tokenizer: Any, template: PromptTemplate, prompt: Prompt) -> str:
     """What the chat template itself makes of a prompt."""
-    chat = [{"role": turn.role, "content": turn.content} for turn in template.messages(prompt)]
+    (turns,) = template.chats([prompt])
+    chat = [{"role": turn.role, "content": "".join(turn.texts)} for turn in turns]
     return str(tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True))
 
 
@@ -65,9 +66,9 @@ def test_text_cannot_forge_a_turn(tokenizer: Any) -> None:
 def test_a_demonstration_is_worded_like_a_question_and_stands_before_it(tokenizer: Any) -> None:
     shown = [Message("user", "Is 1 odd?"), Message("assistant", "Yes.")]
     template = PromptTemplate.load(TEMPLATE, shown)
-    roles = [turn.role for turn in template.messages(ASKED)]
-    assert roles == ["system", "user", "assistant", "user"]
-    assert template.messages(ASKED)[1].content == "Question: Is 1 odd?"
+    (chat,) = template.chats([ASKED])
+    assert [turn.role for turn in chat] == ["system", "user", "assistant", "user"]
+    assert chat[1].texts == ("Question: Is 1 odd?",)
     assert template.digest != PromptTemplate.load(TEMPLATE).digest
     text = tokenizer.decode(template.token_ids(tokenizer, [ASKED])[0])
     assert text == rendered(tokenizer, template, ASKED)
@@ -86,7 +87,7 @@ def test_a_chat_template_that_leaves_a_turn_out_is_refused(tokenizer: Any) -> No
     tokenizer.chat_template = "{{ messages[0].content }}"
     try:
         with pytest.raises(ConfigError, match="leaves out or changes the user turn"):
-            encode_chats(tokenizer, [[Message("system", "a"), Message("user", "b")]])
+            encode_chats(tokenizer, [[Turn("system", ("a",)), Turn("user", ("b",))]])
     finally:
         tokenizer.chat_template = kept
 
@@ -95,8 +96,8 @@ def test_a_chat_template_that_leaves_a_turn_out_is_refused(tokenizer: Any) -> No
     "text",
     [
         "{{ ''.__class__.__mro__[1].__subclasses__() }}",
-        "{{ passages.__init__.__globals__ }}",
-        "{{ question.format.__globals__ }}",
+        "{{ part.format.__globals__ }}",
+        "{{ question }}",
         "{% include '/etc/passwd' %}",
         "{{ range(10 ** 9) }}",
     ],
@@ -105,14 +106,14 @@ def test_a_template_that_leaves_its_sandbox_is_refused(tmp_path: Path, text: str
     path = tmp_path / "evil.jinja"
     path.write_text(text)
     with pytest.raises(ConfigError, match="template failed"):
-        PromptTemplate.load(path).messages(ASKED)
+        PromptTemplate.load(path).chats([ASKED])
 
 
 def test_a_template_with_a_typo_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "typo.jinja"
     path.write_text("{{ qestion }}")
     with pytest.raises(ConfigError, match="qestion"):
-        PromptTemplate.load(path).messages(ASKED)
+        PromptTemplate.load(path).chats([ASKED])
 
 
 def test_golden_prompts_come_back_and_a_change_is_refused(tmp_path: Path, tokenizer: Any) -> None:

@@ -1,8 +1,10 @@
 """Versions and aliases in a real MLflow registry on sqlite."""
 
+import json
 from pathlib import Path
 
 import pytest
+from mlflow.tracking import MlflowClient
 
 from tasks.orchestration.registry import Registry, Version, promotion_key
 from tasks.orchestration.release import move_to_staging, promote, reigning_name, roll_back
@@ -53,6 +55,17 @@ def test_a_version_is_found_by_its_key_and_gives_its_bundle_back(
     assert registry.find("adapter", "other") is None
     bundle = registry.bundle("adapter", made.number, tmp_path / "downloads")
     assert (bundle / "settings.json").read_text() == "found"
+
+
+def test_a_prompt_has_one_version_a_digest_and_is_linked_to_its_night(
+    registry: Registry, stores: Stores
+) -> None:
+    run = Tracker(stores).begin_night("prompted", {})
+    first = registry.register_prompt("Q: {{ question }}", "a" * 64, run)
+    assert registry.register_prompt("Q: {{ question }}", "a" * 64, run) == first
+    assert registry.register_prompt("Ask: {{ question }}", "b" * 64, run) == first + 1
+    linked = MlflowClient(stores.tracking_uri).get_run(run.run_id).data.tags["mlflow.linkedPrompts"]
+    assert [item["version"] for item in json.loads(linked)] == [str(first), str(first + 1)]
 
 
 def test_versions_move_from_staging_to_production_and_back(
