@@ -107,11 +107,15 @@ def _in_our_shape(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _from_alpaca(row: Mapping[str, Any]) -> dict[str, Any]:
+    match row:
+        case {"instances": [{"input": _, "output": _} as only]} if row.get("output") is None:
+            # Self-Instruct, from which Alpaca was made, lists an instruction's instances.
+            row = {name: row[name] for name in row if name != "instances"} | only
     parts = {name: row.get(name) for name in ("instruction", "input", "output")}
     if parts["output"] is None:
         raise _ShapeError(
             f"instruction without output; columns are {', '.join(sorted(row))}: Alpaca's shape is "
-            "instruction, input (which may be empty) and output"
+            "instruction, input (which may be empty) and output, or one instance that holds both"
         )
     for name, value in parts.items():
         if value is not None and not isinstance(value, str):
