@@ -118,7 +118,7 @@ class SqlSource:
 
     @contextmanager
     def _connected(self, kind: Kind) -> Iterator[Connection]:
-        """A connection that streams results and is never committed.
+        """A connection that streams results and can't write.
 
         Raises:
             ConfigError: with the database's own words, no secret among them.
@@ -127,6 +127,8 @@ class SqlSource:
             engine = sqlalchemy.create_engine(self._url, poolclass=sqlalchemy.NullPool)
             with engine.connect() as connection:
                 options = {"yield_per": _ROWS_AT_ONCE, "postgresql_readonly": True}
+                if self._url.get_backend_name() == "sqlite":
+                    connection.exec_driver_sql("PRAGMA query_only = ON")
                 yield connection.execution_options(**options)
         except (exc.SQLAlchemyError, ImportError) as error:
             _refuse(self._url, kind, error)
