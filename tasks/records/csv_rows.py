@@ -40,6 +40,7 @@ class _Texts:
 
     def __init__(self, stream: BinaryIO, longest: int | None) -> None:
         self._lines = bounded_lines(stream, longest)
+        self.longest = longest
         self.number = 0
         self.last = ""
 
@@ -138,13 +139,13 @@ def _fault(path: Path, begun: int, texts: _Texts, error: csv.Error | _OverlongEr
     if isinstance(error, _OverlongError):
         line = error.line
         shown = line.content.decode(errors="backslashreplace")
-        return CsvRow(begun, None, shown, overlong(line.size))
+        return CsvRow(begun, None, shown, overlong(line.size, texts.longest))
     return CsvRow(begun, None, texts.last[:_SHOWN], f"not CSV: {error}")
 
 
-def overlong(size: int) -> str:
+def overlong(size: int, longest: int | None) -> str:
     """Why a line of so many bytes is not read."""
     return (
-        f"a line of {size:,} bytes, more than longest_line_bytes allows: it was not read, so that "
-        "one line can't fill the memory"
+        f"a line of {size:,} bytes; at most {longest:,} are read (longest_line_bytes), so that one "
+        "line can't fill the memory"
     )

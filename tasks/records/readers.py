@@ -17,7 +17,7 @@ from tasks.stage.errors import DataError
 
 _LISTS = ("documents", "messages", "conversations")
 _DEEPEST = 64
-_BATCH = 1024
+_BATCH = 256
 _FOUND = 1000
 
 
@@ -107,12 +107,12 @@ def table_line(
                 row[name] = _list_cell(name, row[name])
         raw = canonical_json(row)
         if longest is not None and len(raw) > longest:
-            return faulty_line(number, overlong(len(raw)), raw[:_FOUND])
+            return faulty_line(number, overlong(len(raw), longest), raw[:_FOUND])
         value = json.loads(raw)
         if _is_deeper(raw, value):
             return faulty_line(number, _too_deep(), raw)
     except (ValueError, TypeError, RecursionError) as error:
-        return faulty_line(number, f"can't be written as JSON: {error}", _repr.repr(dict(cells)))
+        return faulty_line(number, f"can't be kept as JSON: {error}", _repr.repr(dict(cells)))
     return Line(number, raw, value, None)
 
 
@@ -210,7 +210,10 @@ def _renamed(row: Mapping[str, Any], columns: Mapping[str, str]) -> dict[str, An
 def _list_cell(name: str, text: str) -> Any:
     """The list that a cell holds as JSON; a text that is none is the one document's id."""
     if text.lstrip().startswith("["):
-        return _DECODE(text)
+        try:
+            return _DECODE(text)
+        except ValueError as error:
+            raise ValueError(f"column {name} begins like a JSON list: {error}") from None
     return [text] if name == "documents" else text
 
 
@@ -218,7 +221,7 @@ def _json_lines(path: Path, columns: Mapping[str, str], longest: int | None) -> 
     with open_utf8(path) as stream:
         for raw in bounded_lines(stream, longest):
             if raw.over:
-                yield faulty_line(raw.number, overlong(raw.size), raw.content)
+                yield faulty_line(raw.number, overlong(raw.size, longest), raw.content)
                 continue
             if not raw.content.strip():
                 continue

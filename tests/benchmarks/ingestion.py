@@ -1,7 +1,7 @@
 """Seconds and memory of taking in many records, as JSONL, CSV or Parquet, and of an idle night.
 
-`python -m tests.benchmarks.ingestion [--quick] [--rows N] [--format jsonl|csv|parquet]`. It has
-no peer: the figures say how many MB the process grew above its start.
+`python -m tests.benchmarks.ingestion [--quick] [--rows N] [--bytes N] [--format FORMAT]`. It has no
+peer: the figures say how many MB the process grew above its start, its imports done.
 """
 
 import argparse
@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 
 import pyarrow
@@ -26,28 +27,28 @@ ROWS, QUICK_ROWS = 1_000_000, 20_000
 _NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
-def rows(count: int) -> Iterator[dict[str, str]]:
-    """Records of about 300 bytes."""
+def rows(count: int, size: int) -> Iterator[dict[str, str]]:
+    """Records of about `size` bytes, all different."""
     for number in range(count):
-        answer = f"The answer to number {number} is {number * 7919}. " * 5
+        answer = (f"The answer to number {number} is {number * 7919}. " * (size // 40 + 1))[:size]
         yield {"id": f"r{number}", "question": f"What is number {number}?", "answer": answer}
 
 
-def write(path: Path, count: int) -> None:
+def write(path: Path, count: int, size: int) -> None:
     """Write records into a JSONL, CSV or Parquet file, one batch at a time."""
     if path.suffix == ".parquet":
         names = ("id", "question", "answer")
         schema = pyarrow.schema([(name, pyarrow.string()) for name in names])
         with parquet.ParquetWriter(path, schema) as writer:
-            source = rows(count)
-            while batch := [row for row, _ in zip(source, range(20_000), strict=False)]:
+            source = rows(count, size)
+            while batch := list(islice(source, 1000)):
                 writer.write_table(pyarrow.Table.from_pylist(batch, schema=schema))
         return
     with path.open("w", encoding="utf-8", newline="") as stream:
         table = csv.DictWriter(stream, ("id", "question", "answer"))
         if path.suffix == ".csv":
             table.writeheader()
-        for row in rows(count):
+        for row in rows(count, size):
             if path.suffix == ".csv":
                 table.writerow(row)
             else:
@@ -59,17 +60,17 @@ def peak_mb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def measure(folder: Path, name: str) -> dict[str, float]:
+def measure(path: Path, raw: Path) -> dict[str, float]:
     """Seconds and growth in MB of a first night and of an idle one."""
+    files = {"root": str(path.parent), "records": [path.name], "documents": []}
     content = read_yaml(Path("params/ingestion.yaml"))
-    files = {"root": str(folder), "records": [name], "documents": []}
     params = IngestionParams.model_validate(content | {"source": "files", "files": files})
     start = peak_mb()
     begun = time.perf_counter()
-    intake = take_in(params, folder / "raw", _NOW, accepted=folder / "accepted")
+    intake = take_in(params, raw, _NOW, accepted=raw)
     first = time.perf_counter() - begun
     grown = peak_mb() - start
-    assert take_in(params, folder / "raw", _NOW, accepted=folder / "accepted") is None
+    assert take_in(params, raw, _NOW, accepted=raw) is None
     assert intake is not None
     return {
         "rows": intake.records,
@@ -85,13 +86,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--rows", type=int)
+    parser.add_argument("--bytes", type=int, default=250)
     parser.add_argument("--format", choices=("jsonl", "csv", "parquet"), default="jsonl")
     chosen = parser.parse_args()
     count = chosen.rows or (QUICK_ROWS if chosen.quick else ROWS)
     with tempfile.TemporaryDirectory(prefix="ingestion-") as folder:
         path = Path(folder) / f"rows.{chosen.format}"
-        write(path, count)
-        figures = measure(Path(folder), path.name)
+        write(path, count, chosen.bytes)
+        few = path.with_stem("few")
+        write(few, 100, chosen.bytes)
+        measure(few, Path(folder) / "warm-up")
+        figures = measure(path, Path(folder) / "raw")
     result = {"benchmark": "ingestion", "ratios": {}, "spread": {}, "figures": figures}
     print(json.dumps(result))
 

@@ -141,9 +141,7 @@ def test_a_malformed_line_in_the_middle_leaves_the_others(tmp_path: Path) -> Non
 def test_columns_are_renamed_from_theirs_to_ours(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("key,ask,gold\n1,Why?,doc\n", encoding="utf-8")
 
-    (line,) = read_lines(
-        tmp_path / "a.csv", {"key": "id", "ask": "question", "gold": "documents"}
-    )
+    (line,) = read_lines(tmp_path / "a.csv", {"key": "id", "ask": "question", "gold": "documents"})
 
     assert line.row == {"id": "1", "question": "Why?", "documents": ["doc"]}
 
@@ -202,7 +200,7 @@ def test_numbers_that_are_not_finite_are_faults_in_parquet_too(tmp_path: Path) -
     good, bad = read_lines(tmp_path / "a.parquet")
 
     assert good.row == {"id": "a", "score": 1.0}
-    assert "can't be written as JSON" in str(bad.fault)
+    assert "can't be kept as JSON" in str(bad.fault)
 
 
 def test_dates_in_parquet_become_text(tmp_path: Path) -> None:
@@ -249,7 +247,7 @@ def test_a_line_over_the_bound_is_named_by_its_size_and_the_rest_is_read(
     assert last.row is not None
     assert last.row["id"] == "3"
     assert "a line of 5,00" in str(bad.fault)
-    assert "longest_line_bytes" in str(bad.fault)
+    assert "at most 2,000 are read (longest_line_bytes)" in str(bad.fault)
     assert len(bad.raw) < 2000
 
 
