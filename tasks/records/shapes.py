@@ -46,7 +46,7 @@ def record_line(line: Line) -> Line:
     except _ShapeError as error:
         return faulty_line(line.number, str(error), line.raw)
     if isinstance(row.get("documents"), list):
-        row = row | {"documents": [_as_text(name) for name in row["documents"]]}
+        row = dict(row) | {"documents": [_as_text(name) for name in row["documents"]]}
     return _identified(line, row)
 
 
@@ -85,14 +85,14 @@ def _as_text(value: object) -> Any:
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
-def _in_our_shape(row: Mapping[str, Any]) -> dict[str, Any]:
+def _in_our_shape(row: Mapping[str, Any]) -> Mapping[str, Any]:
     """The row as question and answer, prompt and completion, or messages.
 
     Raises:
         _ShapeError: it has columns of two shapes, or lacks a part of the one it has.
     """
-    told = {name: _TELLING[name] for name in _TELLING if row.get(name) is not None}
-    shapes = list(dict.fromkeys(told.values()))
+    told = [name for name in row if name in _TELLING and row[name] is not None]
+    shapes = list(dict.fromkeys(_TELLING[name] for name in told))
     if len(shapes) > 1:
         raise _ShapeError(
             f"columns of {len(shapes)} shapes at once: {', '.join(told)} ({'; '.join(shapes)}); "
@@ -103,7 +103,7 @@ def _in_our_shape(row: Mapping[str, Any]) -> dict[str, Any]:
         return _from_alpaca(row)
     if "conversations" in told:
         return _from_sharegpt(row)
-    return dict(row)
+    return row
 
 
 def _from_alpaca(row: Mapping[str, Any]) -> dict[str, Any]:

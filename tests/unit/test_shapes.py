@@ -95,7 +95,7 @@ def test_every_format_reads_them_alike(
     ("row", "said"),
     [
         ({"question": "a", "answer": "b", "instruction": "c", "output": "d"}, "2 shapes at once"),
-        ({"prompt": "a", "completion": "b", "messages": []}, "prompt, completion, messages"),
+        ({"prompt": "a", "completion": "b", "messages": []}, "completion, messages, prompt"),
         ({"instruction": "a"}, "instruction without output"),
         ({"instruction": "a", "instances": [1, 2]}, "instruction without output"),
         ({"instruction": ["a"], "output": "b"}, "instruction is a list"),
