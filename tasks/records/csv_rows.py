@@ -114,6 +114,12 @@ def _header(path: Path, reader: Iterator[list[str]]) -> list[str]:
             "them would be lost",
             "rename one of them in the file",
         )
+    if len(header) == 1 and any(mark in header[0] for mark in ";\t|"):
+        raise DataError(
+            f"the header of {path} is one column, {header[0][:_SHOWN]!r}; expected names separated "
+            "by commas",
+            "write it with commas (a spreadsheet asks for the separator when it exports)",
+        )
     return header
 
 

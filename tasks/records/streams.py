@@ -16,7 +16,10 @@ _UTF_8 = b"\xef\xbb\xbf"
 # UTF-32's mark for little endian begins with UTF-16's, so it is looked for first.
 _UTF_32 = (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)
 _UTF_16 = {codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be"}
-_REMEDY = "write it as UTF-8 (e.g. `iconv -f CP949 -t UTF-8 OLD > NEW` for an old Korean file)"
+_REMEDY = (
+    "write it as UTF-8, e.g. `iconv -f CP949 -t UTF-8 OLD > NEW` where it is Windows' Korean; name "
+    "the encoding that it has"
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,6 +54,12 @@ def _params(**changes: Any) -> IngestionParams:
     return IngestionParams.model_validate(content | {"source": "files"} | changes)
 
 
+def _sql(since: str) -> dict[str, Any]:
+    nothing = {"query": None, "since": None}
+    records = {"query": "SELECT 1", "since": since}
+    return {"url": "sqlite://", "url_variable": None, "records": records, "documents": nothing}
+
+
 def take_in(params: IngestionParams, raw: Path, now: datetime) -> Intake | None:
     return ingestion.take_in(params, raw, now, accepted=raw.parent / "accepted")
 
@@ -379,6 +385,7 @@ def test_a_source_of_100_mb_is_never_held(kind: str) -> None:
         {"source": "sql"},
         {"source": "python_docs", "packages": []},
         {"longest_line_bytes": 0},
+        {"source": "sql", "limit": 5, "sql": _sql("changed")},
         {"limit": 0},
         {"source": "web"},
         {"hub": {"name": "a/b", "config": None, "revision": "main", "split": "train"}},

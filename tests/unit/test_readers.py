@@ -184,6 +184,24 @@ def test_a_csv_row_of_the_wrong_form_is_a_fault_and_not_a_guess(
     assert parse_line(4, bad.raw).fault == bad.fault
 
 
+@pytest.mark.parametrize(
+    ("header", "said"),
+    [
+        ("Q,A,Q", "names a column twice: 'Q'"),
+        ("Q;A", "is one column, 'Q;A'"),
+        ('"Q"x,A', "can't be read"),
+        ("Q" * 3000, "over the longest line"),
+    ],
+)
+def test_a_header_that_names_no_columns_is_refused(header: str, said: str, tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text(f"{header}\na,b,c\n", encoding="utf-8")
+
+    with pytest.raises(DataError, match=said) as caught:
+        list(read_lines(tmp_path / "a.csv", longest_line_bytes=2000))
+
+    assert caught.value.remedy
+
+
 def test_a_csv_cell_may_be_long(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text(f"id,text\n1,{'x' * 200_000}\n", encoding="utf-8")
 
