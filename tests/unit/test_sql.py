@@ -16,8 +16,8 @@ from sqlalchemy import URL
 
 from tasks.orchestration.ingestion import Intake, take_in
 from tasks.orchestration.intakes import intake_folders
+from tasks.orchestration.sources.database_url import read_url
 from tasks.orchestration.sources.params import IngestionParams
-from tasks.orchestration.sources.sql import read_url
 from tasks.stage.errors import ConfigError, DataError, NightloomError
 from tasks.stage.params import read_yaml
 from tests.unit.postgres import PASSWORD, running_postgres
@@ -206,8 +206,11 @@ def test_the_password_stands_nowhere(
     assert "s3cr3t" not in str(caught.value)
 
 
-def test_a_password_that_a_database_repeats_is_masked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(VARIABLE, "sqlite:///:memory:?password=s3cr3t")
+@pytest.mark.parametrize("options", ["password=s3cr3t", "odbc_connect=PWD%3Ds3cr3t%3BUID%3Dme"])
+def test_a_password_that_a_database_repeats_is_masked(
+    options: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(VARIABLE, f"sqlite:///:memory:?{options}")
     with pytest.raises(ConfigError, match=r"\*\*\*") as caught:
         take_in(_params(**_queries("SELECT s3cr3t")), Path("none"), NOW, accepted=Path("none"))
     assert "s3cr3t" not in str(caught.value)

@@ -35,7 +35,7 @@ class QueryParams(StageParams):
 class SqlParams(StageParams):
     """A database: its URL, or the name of the environment variable that holds it."""
 
-    url: str | None
+    url: str | None = Field(min_length=1)
     url_variable: str | None = Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
     records: QueryParams
     documents: QueryParams
