@@ -18,9 +18,10 @@ from flows.release import release
 from flows.workspace import Workspace, choose_workspace, find_checkout, prepare
 from tasks.orchestration.base_model import resolve
 from tasks.orchestration.data import push, track
-from tasks.orchestration.ingestion import IngestionParams, ingest
+from tasks.orchestration.ingestion import ingest
 from tasks.orchestration.notify import notify
 from tasks.orchestration.registry import Registry
+from tasks.orchestration.sources.params import IngestionParams
 from tasks.orchestration.stores import RunRef
 from tasks.orchestration.tracking import Tracker
 from tasks.stage.errors import GateError
@@ -104,7 +105,7 @@ def refresh(workspace: Workspace, log: NightLog) -> None:
     files = [workspace.path / "params" / f"{name}.yaml" for name in ("ingestion", "models")]
     params = load_params(_RefreshParams, files)
     paths = workspace.paths()
-    intake = ingest(params.ingestion, workspace.path / paths.raw)
+    intake = ingest(params.ingestion, workspace.path / paths.raw, workspace.path / paths.accepted)
     track(workspace.path, paths.raw, changed=intake is not None)
     log.begin("resolving the base models")
     store = (workspace.path / paths.model_store).resolve()

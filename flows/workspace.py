@@ -24,6 +24,7 @@ class WorkspacePaths(BaseModel):
     model_config = ConfigDict(strict=True, frozen=True, extra="ignore")
 
     raw: str
+    accepted: str
     base: str
     embedder: str
     model_store: str

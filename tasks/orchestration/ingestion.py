@@ -3,155 +3,125 @@
 import json
 import platform
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
 
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
-from pydantic import Field, model_validator
 
+from tasks.orchestration.intake_writer import IntakeWriter
 from tasks.orchestration.intakes import (
     INTAKES,
+    Known,
     intake_folders,
+    line_digests,
     next_name,
-    profile,
     read_known,
+    read_marks,
 )
-from tasks.orchestration.sources.files import read_files
-from tasks.orchestration.sources.hub import read_hub
-from tasks.orchestration.sources.python_docs import read_packages
-from tasks.records.hashing import text_sha256
-from tasks.records.readers import Line, canonical_json, parse_line
-from tasks.stage.errors import ConfigError
-from tasks.stage.outputs import output_folders
-from tasks.stage.params import StageParams
+from tasks.orchestration.sampling import Sample, choose_documents, choose_records, gold
+from tasks.orchestration.sources.opening import open_source
+from tasks.orchestration.sources.params import IngestionParams
+from tasks.orchestration.sources.source import KINDS, Found, Kind, Mark, Source
+from tasks.records.shapes import document_line, has_derived_id, record_line
+from tasks.stage.errors import DataError
+from tasks.stage.outputs import output_folders, verified
 
-RECORDS = "records.jsonl"
-DOCUMENTS = "documents.jsonl"
-
-
-class FilesParams(StageParams):
-    """Files to read; relative paths count from the working directory."""
-
-    records: list[str]
-    documents: list[str]
-
-
-class HubParams(StageParams):
-    """A data set on the Hugging Face hub; `documents_split` is null where it has no documents."""
-
-    name: str | None
-    config: str | None
-    revision: str | None = Field(pattern=r"^[0-9a-f]{40}$", description="a commit, 40 hex digits")
-    split: str
-    documents_split: str | None
-
-
-class ColumnsParams(StageParams):
-    """Their column's name -> ours."""
-
-    records: dict[str, str]
-    documents: dict[str, str]
-
-
-class IngestionParams(StageParams):
-    """`params/ingestion.yaml`."""
-
-    source: Literal["python_docs", "files", "hub"]
-    packages: list[str] = Field(description="importable packages; stdlib is the standard library")
-    document_characters: int = Field(ge=100, description="longest text made of one docstring")
-    unanswerable_share: float = Field(ge=0, le=0.5, description="share of the records made")
-    limit: int | None = Field(ge=1, description="most records taken in, chosen by hashed id")
-    files: FilesParams
-    hub: HubParams
-    columns: ColumnsParams
-
-    @model_validator(mode="after")
-    def _source_is_given(self) -> "IngestionParams":
-        if self.source == "python_docs" and not self.packages:
-            raise ValueError("source is python_docs: packages must name at least one")
-        if self.source == "files" and not self.files.records:
-            raise ValueError("source is files: files.records must name at least one")
-        if self.source == "hub" and not (self.hub.name and self.hub.revision):
-            raise ValueError("source is hub: hub.name and hub.revision must be given")
-        return self
+PROFILE = "profile.json"
+REFERENCE = "reference.json"
 
 
 @dataclass(frozen=True)
 class Intake:
-    """What one night took in: the folder's name and how many rows are new or changed."""
+    """What one night took in: the folder's name and how many rows are new or changed.
+
+    `faulty` of them could not be read, and `unnamed` had no id and got one from their content;
+    rows without an id that came more than once are counted as `repeated` and kept once.
+    """
 
     name: str
     source: str
     origin: tuple[str, ...]
     records: int
     documents: int
+    faulty: int
+    unnamed: int
+    repeated: int
     when: str
+    source_updated: str | None
+    since: dict[Kind, Mark]
     python: str
 
 
+@dataclass
+class _Tally:
+    """What was counted while rows came by."""
+
+    offered: int = 0
+    unnamed: int = 0
+    repeated: int = 0
+
+
 @task(name="ingest", cache_policy=NO_CACHE, persist_result=False)
-def ingest(params: IngestionParams, raw: Path) -> Intake | None:
+def ingest(params: IngestionParams, raw: Path, accepted: Path) -> Intake | None:
     """What was taken in, None where the source holds nothing new."""
-    intake = take_in(params, raw, datetime.now(UTC))
+    intake = take_in(params, raw, datetime.now(UTC), accepted=accepted)
     logger = get_run_logger()
     if intake is None:
-        logger.info(
-            "nothing new from %s: %d intakes stand", params.source, len(intake_folders(raw))
-        )
-    else:
-        logger.info(
-            "%s: %d new or changed records and %d documents from %s",
-            intake.name,
-            intake.records,
-            intake.documents,
-            params.source,
-        )
+        standing = len(intake_folders(raw))
+        logger.info("nothing new from %s: %d intakes stand", params.source, standing)
+        return None
+    logger.info(
+        "%s: %d new or changed records and %d documents from %s; %d lines at fault, %d rows named "
+        "after their content, %d repeated ones left out",
+        intake.name,
+        intake.records,
+        intake.documents,
+        params.source,
+        intake.faulty,
+        intake.unnamed,
+        intake.repeated,
+    )
     return intake
 
 
-def take_in(params: IngestionParams, raw: Path, now: datetime) -> Intake | None:
+def take_in(params: IngestionParams, raw: Path, now: datetime, *, accepted: Path) -> Intake | None:
     """The intake written below `raw/intakes/`, None and nothing written where no row is new.
 
     A row is new where no earlier intake holds its id, changed where the latest one that does holds
-    other content. Lines that can't be read go along as they are: validation names them.
+    other content. Lines that can't be read go along as they are: validation names them. One row
+    is in memory at a time; what earlier intakes hold is there as digests. `accepted` is the folder
+    of the last accepted data, whose profile goes along as `reference.json`.
 
     Raises:
-        DataError: a file is missing, or an earlier intake was changed.
-        ConfigError: the source gives no records at all.
+        DataError: a file is missing, can't be read or is empty, or an earlier intake was changed.
+        ConfigError: the params name no source that can be read.
     """
-    records, documents = _limited(*_read(params), params.limit)
-    if not records:
-        raise ConfigError(
-            f"source {params.source} gave no records; expected at least one",
-            "mend params/ingestion.yaml",
-        )
     _clear(raw)
-    known_records, known_documents = read_known(raw, RECORDS), read_known(raw, DOCUMENTS)
-    new_records = [line for line in records if not known_records.holds(line)]
-    new_documents = [line for line in documents if not known_documents.holds(line)]
-    if not new_records and not new_documents:
-        return None
-    content = [_as_bytes(line) for line in [*new_records, *new_documents]]
-    intake = Intake(
-        name=next_name(raw, now, content),
-        source=params.source,
-        origin=_origin(params),
-        records=len(new_records),
-        documents=len(new_documents),
-        when=now.astimezone(UTC).isoformat(timespec="seconds"),
-        python=platform.python_version(),
-    )
-    with output_folders(raw / INTAKES / intake.name) as (folder,):
-        _write(folder / RECORDS, new_records)
-        _write(folder / DOCUMENTS, new_documents)
-        text = json.dumps(asdict(intake), indent=1, ensure_ascii=False)
-        (folder / "intake.json").write_text(text + "\n", encoding="utf-8")
-        reference = profile(known_records, known_documents)
-        (folder / "reference.json").write_text(reference, encoding="utf-8")
+    known = read_known(raw)
+    source = open_source(params, read_marks(raw))
+    tally = _Tally()
+    with IntakeWriter(raw / INTAKES) as writer:
+        sample = None if params.limit is None else _sample_records(source, params.limit)
+        needed = _copy(source, "records", sample, known["records"], writer, tally)
+        if not tally.offered and not source.increments:
+            raise DataError(
+                f"source {params.source} gave no records; expected at least one",
+                "mend the source or params/ingestion.yaml",
+            )
+        if params.limit is not None:
+            sample = choose_documents(_offered(source, "documents"), frozenset(needed))
+        _copy(source, "documents", sample, known["documents"], writer, tally)
+        if not any(writer.counts.values()):
+            return None
+        intake = _describe(params, source, writer, tally, now, raw)
+        with output_folders(raw / INTAKES / intake.name) as (folder,):
+            writer.place(folder)
+            text = json.dumps(asdict(intake), indent=1, ensure_ascii=False)
+            (folder / "intake.json").write_text(text + "\n", encoding="utf-8")
+            _copy_profile(accepted, folder)
     return intake
 
 
@@ -161,83 +131,73 @@ def _clear(raw: Path) -> None:
         shutil.rmtree(partial)
 
 
-def _read(params: IngestionParams) -> tuple[list[Line], list[Line]]:
-    """The records and documents that the source offers now."""
-    readers: dict[str, Callable[[IngestionParams], tuple[list[Line], list[Line]]]] = {
-        "python_docs": _from_packages,
-        "files": _from_files,
-        "hub": _from_hub,
-    }
-    return readers[params.source](params)
+def _offered(source: Source, kind: Kind) -> Iterator[Found]:
+    """The source's lines in our shapes, each row with an id."""
+    shape = record_line if kind == "records" else document_line
+    return (Found(found.file, shape(found.line)) for found in source.read(kind))
 
 
-def _from_packages(params: IngestionParams) -> tuple[list[Line], list[Line]]:
-    docs = read_packages(
-        params.packages,
-        document_characters=params.document_characters,
-        unanswerable_share=params.unanswerable_share,
+def _sample_records(source: Source, limit: int) -> Sample:
+    return choose_records(_offered(source, "records"), limit)
+
+
+def _copy(
+    source: Source,
+    kind: Kind,
+    sample: Sample | None,
+    known: Known,
+    writer: IntakeWriter,
+    tally: _Tally,
+) -> set[str]:
+    """The documents that the sample's records name; its new rows are then written."""
+    needed: set[str] = set()
+    unnamed: set[bytes] = set()
+    rows = _offered(source, kind)
+    for found in rows if sample is None else sample.of(rows):
+        tally.offered += 1
+        if sample is not None and kind == "records":
+            needed.update(gold(found.line))
+        key, digest = line_digests(found.line)
+        if has_derived_id(found.line):
+            if key in unnamed:
+                tally.repeated += 1
+                continue
+            unnamed.add(key)
+        if not known.holds(key, digest):
+            writer.write(kind, found, key, digest)
+            tally.unnamed += key in unnamed
+    return needed
+
+
+def _describe(
+    params: IngestionParams,
+    source: Source,
+    writer: IntakeWriter,
+    tally: _Tally,
+    now: datetime,
+    raw: Path,
+) -> Intake:
+    return Intake(
+        name=next_name(raw, now, writer.digest),
+        source=params.source,
+        origin=source.origin,
+        records=writer.counts["records"],
+        documents=writer.counts["documents"],
+        faulty=sum(writer.faults[kind] for kind in KINDS),
+        unnamed=tally.unnamed,
+        repeated=tally.repeated,
+        when=now.astimezone(UTC).isoformat(timespec="seconds"),
+        source_updated=source.updated(),
+        since=source.marks(),
+        python=platform.python_version(),
     )
-    return _lines(docs.records), _lines(docs.documents)
 
 
-def _from_files(params: IngestionParams) -> tuple[list[Line], list[Line]]:
-    records = read_files(params.files.records, params.columns.records)
-    documents = read_files(params.files.documents, params.columns.documents)
-    return list(records), list(documents)
+def _copy_profile(accepted: Path, folder: Path) -> None:
+    """Copy the profile of the last accepted data, where there are any, as the reference.
 
-
-def _from_hub(params: IngestionParams) -> tuple[list[Line], list[Line]]:
-    hub, columns = params.hub, params.columns
-    name, revision = str(hub.name), str(hub.revision)
-    records = list(read_hub(name, hub.config, hub.split, revision, columns.records))
-    if hub.documents_split is None:
-        return records, []
-    documents = read_hub(name, hub.config, hub.documents_split, revision, columns.documents)
-    return records, list(documents)
-
-
-def _lines(rows: Sequence[dict[str, Any]]) -> list[Line]:
-    return [parse_line(number, canonical_json(row)) for number, row in enumerate(rows, start=1)]
-
-
-def _limited(
-    records: list[Line], documents: list[Line], limit: int | None
-) -> tuple[list[Line], list[Line]]:
-    """At most `limit` records, the documents that they need, and as many more documents."""
-    if limit is None:
-        return records, documents
-    chosen = sorted(records, key=_order)[:limit]
-    needed = {name for line in chosen for name in _gold(line)}
-    first = [line for line in documents if _identifier(line) in needed]
-    others = sorted((line for line in documents if _identifier(line) not in needed), key=_order)
-    kept = {id(line) for line in [*chosen, *first, *others[: max(len(first), 1)]]}
-    return [x for x in records if id(x) in kept], [x for x in documents if id(x) in kept]
-
-
-def _gold(line: Line) -> list[str]:
-    found = (line.row or {}).get("documents")
-    return [str(name) for name in found] if isinstance(found, list) else []
-
-
-def _identifier(line: Line) -> str:
-    return str((line.row or {}).get("id", ""))
-
-
-def _order(line: Line) -> str:
-    return text_sha256("limit", _identifier(line) or line.raw.hex())
-
-
-def _origin(params: IngestionParams) -> tuple[str, ...]:
-    if params.source == "python_docs":
-        return tuple(params.packages)
-    if params.source == "files":
-        return (*params.files.records, *params.files.documents)
-    return (f"{params.hub.name}@{params.hub.revision}",)
-
-
-def _as_bytes(line: Line) -> bytes:
-    return line.raw if line.row is None else canonical_json(line.row)
-
-
-def _write(path: Path, lines: Sequence[Line]) -> None:
-    path.write_bytes(b"".join(_as_bytes(line) + b"\n" for line in lines))
+    Raises:
+        DataError: the accepted data do not match their manifest.
+    """
+    if (accepted / PROFILE).is_file():
+        shutil.copyfile(verified(accepted) / PROFILE, folder / REFERENCE)

@@ -1,51 +1,60 @@
-"""What earlier intakes hold: their rows by id, and the next intake's name."""
+"""What earlier intakes hold, as digests: which rows are known, how far a source was read."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from hashlib import sha256
+from hashlib import blake2b
 from pathlib import Path
-from typing import Any
 
-from tasks.records.readers import Line, canonical_json, parse_line
+from tasks.orchestration.sources.source import KINDS, Kind, Mark
+from tasks.records.readers import Line, read_lines
 from tasks.stage.outputs import verified
 
 INTAKES = "intakes"
+DIGESTS = "digests.parquet"
+DIGEST_BYTES = 16
 _STAMP = "%Y%m%dT%H%M%SZ"
 
 
 @dataclass
 class Known:
-    """The rows of one file over all intakes: id -> the digests its latest intake holds."""
+    """The rows of one kind over all intakes: key -> the digests that its latest intake holds.
 
-    digests: dict[str, set[str]] = field(default_factory=dict)
-    rows: dict[str, dict[str, Any]] = field(default_factory=dict)
+    A key almost always has one digest; the others of those that have more lie in `more`.
+    """
 
-    def take(self, lines: Sequence[Line]) -> None:
-        """Let a later intake's rows replace those of the same ids."""
-        latest: dict[str, set[str]] = {}
-        for line in lines:
-            latest.setdefault(line_key(line), set()).add(line_digest(line))
-            if line.row is not None:
-                self.rows[line_key(line)] = line.row
-        self.digests |= latest
+    latest: dict[bytes, bytes] = field(default_factory=dict)
+    more: dict[bytes, set[bytes]] = field(default_factory=dict)
 
-    def holds(self, line: Line) -> bool:
+    def take(self, rows: Iterable[tuple[bytes, bytes]]) -> None:
+        """Let the keys and digests of a later intake replace those of the same keys."""
+        fresh: dict[bytes, bytes] = {}
+        more: dict[bytes, set[bytes]] = {}
+        for key, digest in rows:
+            if fresh.setdefault(key, digest) != digest:
+                more.setdefault(key, set()).add(digest)
+        for key in self.more.keys() & fresh.keys():
+            del self.more[key]
+        self.latest |= fresh
+        self.more |= more
+
+    def holds(self, key: bytes, digest: bytes) -> bool:
         """Whether the very same row is there already."""
-        return line_digest(line) in self.digests.get(line_key(line), set())
+        return self.latest.get(key) == digest or digest in self.more.get(key, ())
 
 
-def line_key(line: Line) -> str:
-    """What a row is known by: its id, or its digest where it has none that is text."""
+def line_digests(line: Line) -> tuple[bytes, bytes]:
+    """What a row is known by, and the digest of its content.
+
+    A row is known by its id, or by its content where it has none that is text.
+    """
+    digest = blake2b(line.raw, digest_size=DIGEST_BYTES).digest()
     identifier = (line.row or {}).get("id")
-    return identifier if isinstance(identifier, str) else f"\0{line_digest(line)}"
-
-
-def line_digest(line: Line) -> str:
-    """The SHA-256 of a row's content, whatever the order of its keys."""
-    content = line.raw if line.row is None else canonical_json(line.row)
-    return sha256(content).hexdigest()
+    if not isinstance(identifier, str):
+        return digest, digest
+    # The digests of ids are of another kind, so that an id that is some row's text is not that row.
+    return blake2b(identifier.encode(), digest_size=DIGEST_BYTES, person=b"id").digest(), digest
 
 
 def intake_folders(raw: Path) -> list[Path]:
@@ -54,49 +63,57 @@ def intake_folders(raw: Path) -> list[Path]:
     return sorted(folder for folder in folders if folder.is_dir())
 
 
-def read_known(raw: Path, name: str) -> Known:
-    """What the file `name` of all intakes holds together.
+def read_known(raw: Path) -> dict[Kind, Known]:
+    """What all intakes hold together, by kind.
 
     Raises:
         DataError: an intake does not match its manifest.
     """
-    known = Known()
+    known: dict[Kind, Known] = {kind: Known() for kind in KINDS}
     for folder in intake_folders(raw):
-        path = verified(folder) / name
-        if path.exists():
-            lines = path.read_bytes().removesuffix(b"\n").split(b"\n")
-            known.take(
-                [parse_line(number, line) for number, line in enumerate(lines, start=1) if line]
-            )
+        verified(folder)
+        for kind in KINDS:
+            known[kind].take(_rows(folder, kind))
     return known
 
 
-def next_name(raw: Path, now: datetime, content: Sequence[bytes]) -> str:
-    """A name that sorts after all earlier ones, even where the clock was set back."""
+def _rows(folder: Path, kind: Kind) -> Iterator[tuple[bytes, bytes]]:
+    """The keys and digests of one intake's rows: kept beside them, made anew where they are not."""
+    path = folder / DIGESTS
+    if not path.exists():
+        rows = folder / f"{kind}.jsonl"
+        if rows.exists():
+            yield from map(line_digests, read_lines(rows))
+        return
+    from pyarrow import parquet
+
+    with parquet.ParquetFile(path) as file:
+        for batch in file.iter_batches():
+            kinds, keys, digests = (batch.column(name).to_pylist() for name in batch.schema.names)
+            for of, key, digest in zip(kinds, keys, digests, strict=True):
+                if of == kind:
+                    yield key, digest
+
+
+def read_marks(raw: Path) -> list[dict[Kind, Mark]]:
+    """How far the queries of each intake were read, oldest first."""
+    return [_marks(folder) for folder in intake_folders(raw)]
+
+
+def _marks(folder: Path) -> dict[Kind, Mark]:
+    content = json.loads((folder / "intake.json").read_text(encoding="utf-8"))
+    since = content.get("since", {})
+    return {kind: Mark(**since[kind]) for kind in KINDS if kind in since}
+
+
+def next_name(raw: Path, now: datetime, digest: str) -> str:
+    """A name that sorts after all earlier ones, even where the clock was set back.
+
+    `digest` is the SHA-256 of what comes in, in hex.
+    """
     stamp = now.astimezone(UTC).strftime(_STAMP)
     earlier = [folder.name.partition("-")[0] for folder in intake_folders(raw)]
     if earlier and stamp <= max(earlier):
         last = datetime.strptime(max(earlier), _STAMP).replace(tzinfo=UTC)
         stamp = (last + timedelta(seconds=1)).strftime(_STAMP)
-    digest = sha256(b"\n".join(content)).hexdigest()
     return f"{stamp}-{digest[:8]}"
-
-
-def profile(records: Known, documents: Known) -> str:
-    """A profile of what is known, as JSON: counts, mean lengths in characters, slice shares."""
-    rows = list(records.rows.values())
-    slices = sorted(str(row.get("slice", "")) for row in rows)
-    texts = [str(row.get("text", "")) for row in documents.rows.values()]
-    content = {
-        "records": len(rows),
-        "documents": len(texts),
-        "mean_question_characters": _mean([str(row.get("question", "")) for row in rows]),
-        "mean_answer_characters": _mean([str(row.get("answer", "")) for row in rows]),
-        "mean_document_characters": _mean(texts),
-        "slices": {name: slices.count(name) / len(slices) for name in sorted(set(slices))},
-    }
-    return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
-
-
-def _mean(texts: Sequence[str]) -> float | None:
-    return round(sum(map(len, texts)) / len(texts), 2) if texts else None

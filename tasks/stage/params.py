@@ -1,5 +1,6 @@
 """Typed params: YAML files in, one frozen and validated object out."""
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -10,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from tasks.stage.errors import ConfigError
 
 P = TypeVar("P", bound="StageParams")
+_PASSWORD = re.compile(r"(://[^:/@\s]*:)[^\s]*@")
 
 
 class StageParams(BaseModel):
@@ -109,12 +111,19 @@ def validate_params(cls: type[P], content: Mapping[str, Any], files: Sequence[Pa
         ) from None
 
 
+def _found(value: object) -> str:
+    """What was found, as a message shows it: no whole section, and no password of a URL."""
+    if isinstance(value, Mapping):
+        return ""
+    return "; found " + _PASSWORD.sub(r"\1***@", repr(value))
+
+
 def _line(item: Any, places: Mapping[str, str]) -> str:
     """One error of pydantic as a line: file, key, what was found and what was expected."""
     section, *keys = (str(part) for part in item["loc"])
     where = places.get(section, section)
     key = ".".join(keys) or section
-    found = "" if item["type"] == "missing" else f"; found {item['input']!r}"
+    found = "" if item["type"] == "missing" else _found(item["input"])
     hint = ""
     if isinstance(item["input"], str) and "float" in item["type"]:
         hint = " (YAML reads 3e-4 as text: write 3.0e-4)"

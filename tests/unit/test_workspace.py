@@ -13,6 +13,7 @@ from tasks.stage.errors import ConfigError
 
 PATHS = """
 raw: data/raw
+accepted: data/accepted
 base: data/models/base.json
 embedder: data/models/embedder.json
 model_store: .nightloom/models

@@ -1,36 +1,62 @@
 """Rows of a data set on the Hugging Face hub, at a pinned revision."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
-from tasks.records.readers import Line, canonical_json, parse_line
+from tasks.orchestration.sources.source import Found, Kind, Mark
+from tasks.records.readers import table_line
 from tasks.stage.errors import DataError
 
 
-def read_hub(
-    name: str, config: str | None, split: str, revision: str, columns: Mapping[str, str]
-) -> Iterator[Line]:
-    """The rows of one split as lines, with columns renamed; code of the data set's is never run.
+@dataclass(frozen=True)
+class HubSource:
+    """The splits of one data set that hold records and documents; `config` may be None."""
 
-    Raises:
-        DataError: the data set can't be loaded.
-    """
-    import datasets
+    name: str
+    config: str | None
+    revision: str
+    splits: Mapping[Kind, str | None]
+    columns: Mapping[Kind, Mapping[str, str]]
+    longest: int
 
-    try:
-        rows = datasets.load_dataset(name, config, split=split, revision=revision)
-    except (OSError, ValueError, RuntimeError) as error:
-        raise DataError(
-            f"can't load split {split!r} of {name!r} at revision {revision}: {error}",
-            "check the name, the split and the network, or give the rows as files",
-        ) from None
-    for number, row in enumerate(rows, start=1):
-        present = {columns.get(key, key): value for key, value in row.items() if value is not None}
-        present.setdefault("id", f"{name}/{split}/{number - 1}")
-        yield _line(number, present)
+    increments = False
 
+    @property
+    def origin(self) -> tuple[str, ...]:
+        """The data set at its revision."""
+        return (f"{self.name}@{self.revision}",)
 
-def _line(number: int, row: dict[str, object]) -> Line:
-    try:
-        return parse_line(number, canonical_json(row))
-    except (ValueError, TypeError) as error:
-        return Line(number, repr(row).encode(errors="replace"), None, f"can't be JSON: {error}")
+    def read(self, kind: Kind) -> Iterator[Found]:
+        """The rows of the split as lines; the data set's own code is never run.
+
+        Raises:
+            DataError: the data set can't be loaded.
+        """
+        import datasets
+
+        split = self.splits[kind]
+        if split is None:
+            return
+        try:
+            rows = datasets.load_dataset(
+                self.name, self.config, split=split, revision=self.revision
+            )
+        except (OSError, ValueError, RuntimeError) as error:
+            raise DataError(
+                f"can't load split {split!r} of {self.name!r} at revision {self.revision}: {error}",
+                "check the name, the split and the network, or give the rows as files",
+            ) from None
+        file = f"{self.name}/{split}"
+        columns = self.columns[kind]
+        named = any(columns.get(column, column) == "id" for column in rows.column_names)
+        for number, row in enumerate(rows, start=1):
+            cells = row if named else row | {"id": f"{file}/{number - 1}"}
+            yield Found(file, table_line(number, cells, columns, self.longest))
+
+    def updated(self) -> str | None:
+        """None: a pinned revision never changes."""
+        return None
+
+    def marks(self) -> dict[Kind, Mark]:
+        """None: a revision is read whole."""
+        return {}
