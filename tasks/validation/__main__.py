@@ -17,6 +17,7 @@ from tasks.stage.metrics import Curves, write_metrics
 from tasks.stage.outputs import output_folders
 from tasks.validation.merging import Merged, Placed, Quarantined, intake_folders, merge
 from tasks.validation.params import Params, ValidationParams
+from tasks.validation.places import Origins, PlacesWriter
 from tasks.validation.report import Verdict, write_quarantine, write_report
 from tasks.validation.rows import parse_document, parse_record
 from tasks.validation.rules import (
@@ -78,6 +79,7 @@ def run(params: Params, paths: Paths) -> None:
         _check(record_verdict, params.validation)
         _check(document_verdict, params.validation)
         _write(accepted, report, record_verdict, document_verdict, len(folders))
+        _write_places(accepted, folders, record_verdict.accepted)
     curves.progress(_STEPS, _STEPS)
 
 
@@ -147,6 +149,16 @@ def _write(
     }
     write_metrics(report, metrics)
     write_report(report, verdicts, slices)
+
+
+def _write_places(
+    accepted: Path, folders: Sequence[Path], records: Sequence[Placed[Record]]
+) -> None:
+    with PlacesWriter(accepted) as writer:
+        for folder in folders:
+            places = [row.place for row in records if row.place.intake == folder.name]
+            ids = [str(place.id) for place in places]
+            writer.write(Origins.read(folder), ids, [place.line for place in places])
 
 
 def _sorted(rows: Sequence[Placed[T]]) -> list[T]:
