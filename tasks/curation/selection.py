@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from tasks.curation.params import CurationParams
-from tasks.curation.similarity import SimilarTexts, Sketch, sketch
+
 from tasks.records.hashing import hash_share, text_sha256
 from tasks.records.record import Document, Record
 
