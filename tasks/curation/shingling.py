@@ -24,7 +24,8 @@ def shingles(text: str, characters: int) -> frozenset[str]:
     """
     text = folded(text)
     last = max(len(text) - characters, 0)
-    return frozenset(text[start : start + characters] for start in range(last + 1))
+    # A comprehension, and not a generator: this is what measuring a pair costs.
+    return frozenset({text[start : start + characters] for start in range(last + 1)})
 
 
 def jaccard(first: frozenset[Any], second: frozenset[Any]) -> float:
