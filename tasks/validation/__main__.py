@@ -49,6 +49,8 @@ def run(params: Params, paths: Paths) -> None:
         ConfigError: a rule is not one.
     """
     curves = Curves(paths.scratch)
+    for name in (DATA_DOCS_FILE, REPORT_FILE, QUARANTINE_FILE):
+        (paths.scratch / name).unlink(missing_ok=True)  # an earlier night's
     suites = read_suites(Path(params.validation.suites))
     # All of them first: a typo in the last suite should not cost the time of the others.
     judges = {name: Judge(suite) for name, suite in suites.items()}

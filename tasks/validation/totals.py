@@ -10,6 +10,14 @@ from tasks.validation.expectations import Finding, great_expectations
 from tasks.validation.suites import Suite
 
 _EXAMPLES = 20
+# What GX says by position in a batch, or would say of one batch alone.
+_OF_A_BATCH = (
+    "unexpected_list",
+    "unexpected_index_list",
+    "unexpected_index_query",
+    "partial_unexpected_index_list",
+    "partial_unexpected_counts",
+)
 
 
 class Totals:
@@ -57,9 +65,8 @@ def _sum(before: Any, item: Any) -> Any:
     """One result that counts what two count; the lists of all broken rows are let go."""
     total = copy(item)
     result = dict(item.result)
-    for name in ("unexpected_list", "unexpected_index_list", "partial_unexpected_index_list"):
+    for name in _OF_A_BATCH:
         result.pop(name, None)
-    result.pop("partial_unexpected_counts", None)
     if before is not None:
         total.success = bool(item.success and before.success)
         for name in ("element_count", "unexpected_count", "missing_count"):

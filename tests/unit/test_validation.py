@@ -393,7 +393,7 @@ def test_more_of_the_same_passes_and_every_distance_is_known(tmp_path: Path) -> 
     ("records", "rule"),
     [
         ([_words(n, ENGLISH) for n in range(100, 200)], "volume: record_ratio is 2"),
-        ([_words(n, KOREAN) for n in range(60)], "language: script_distance"),
+        ([_words(n, KOREAN) for n in range(90)], "language: script_distance"),
         ([_words(n, FRENCH) for n in range(90)], "vocabulary_drift: vocabulary_distance"),
         (
             [_ask(f"l{n}", answer="river stone " * 90, slice="x") for n in range(90)],
