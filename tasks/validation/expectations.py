@@ -30,14 +30,10 @@ class BrokenRuleError(ConfigError):
 
 @dataclass(frozen=True)
 class Finding:
-    """What GX says of one rule in one frame: the rows that break it, by position.
-
-    `values` are the features' values of those rows, in their order; `result` is GX's own.
-    """
+    """What GX says of one rule in one frame: all of it, and the positions of the rows at fault."""
 
     rule: Rule
     rows: list[int]
-    values: list[Any]
     result: Any
 
 
@@ -85,7 +81,7 @@ class Judge:
                 f"mend the rule in {rule.file}",
             )
         rows = [int(row) for row in item.result.get("unexpected_index_list") or []]
-        return Finding(rule, rows, list(item.result.get("unexpected_list") or []), item)
+        return Finding(rule, rows, item)
 
 
 @cache

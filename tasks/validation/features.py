@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import regex
 from ftfy.badness import badness
 
 from tasks.records.files import document_line, record_line
@@ -46,6 +47,9 @@ TEXT_FEATURES = frozenset(
 
 
 _LOST = "\ufffd"
+# Anything but ASCII, Hangul, kana, Han and full-width forms: without it no text is mojibake, and
+# ftfy's heuristic takes a tenth of a millisecond.
+_ODD = regex.compile(r"[^\x00-\x7f\u1100-\u11ff\u3000-\u9fff\uac00-\ud7af\uff00-\uffef]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +144,9 @@ def _health(value: Record | Document, text: str, scripts: tuple[int, ...]) -> di
         "license": value.license,
         "replacement_characters": text.count(_LOST),
         # Lost characters are counted above; the heuristic would count them again.
-        "mojibake_share": 0.0 if text.isascii() else badness(text.replace(_LOST, "")) / len(text),
+        "mojibake_share": badness(text.replace(_LOST, "")) / len(text)
+        if _ODD.search(text)
+        else 0.0,
         "latin_share": latin,
         "hangul_share": hangul,
         "han_share": han,

@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from tasks.validation.batches import batched, frame
@@ -130,21 +129,23 @@ def _judged(batch: Sequence[Row], findings: Sequence[Finding]) -> Judged:
     breaches: dict[int, list[Breach]] = {}
     for finding in findings:
         if finding.rule.severity != "warning":
-            for place, value in zip(finding.rows, finding.values, strict=True):
-                reason = Breach(finding.rule, _reason(finding.rule, value))
+            for place in finding.rows:
+                reason = Breach(finding.rule, _reason(finding.rule, batch[place]))
                 breaches.setdefault(place, []).append(reason)
     accepted = [row for place, row in enumerate(batch) if place not in breaches]
     return Judged(accepted, [(batch[place], found) for place, found in sorted(breaches.items())])
 
 
-def _reason(rule: Rule, value: Any) -> str:
-    columns = rule.columns
-    if columns[0].endswith("_fault"):
-        return str(value)[:_SHOWN_CHARACTERS]
-    return f"{' and '.join(columns)} is {_shown(value)}; expected {rule.expected}"
+def _reason(rule: Rule, row: Row) -> str:
+    values = [row.features.get(name) for name in rule.columns]
+    if rule.columns[0].endswith("_fault"):
+        return str(values[0])[:_SHOWN_CHARACTERS]
+    found = zip(rule.columns, values, strict=True)
+    said = " and ".join(f"{name} is {_shown(value)}" for name, value in found)
+    return f"{said}; expected {rule.expected}"
 
 
 def _shown(value: Any) -> str:
-    if isinstance(value, float) and np.isfinite(value):
+    if isinstance(value, float):
         return f"{value:.6g}"
     return repr(value)[:_SHOWN_CHARACTERS]

@@ -54,7 +54,7 @@ class Census:
             begin += count
             for line in read_lines(folder / self.file) if count else ():
                 if copies[line.number - 1]:
-                    yield Current(folder, line, _identifier(line.raw), copies[line.number - 1])
+                    yield Current(folder, line, _line_id(line), copies[line.number - 1])
 
 
 def intake_folders(raw: Path) -> list[Path]:
@@ -130,6 +130,14 @@ def _raw_lines(path: Path) -> Iterator[bytes]:
     if path.exists():
         with path.open("rb") as stream:
             yield from stream
+
+
+def _line_id(line: Line) -> str | None:
+    """What `_identifier` finds, without reading a line twice that was read well."""
+    if line.row is None:
+        return _identifier(line.raw)
+    identifier = line.row.get("id")
+    return identifier if isinstance(identifier, str) else None
 
 
 def _identifier(raw: bytes) -> str | None:
