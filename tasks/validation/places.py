@@ -29,46 +29,47 @@ _SCHEMA = pyarrow.schema(
 
 @dataclass(frozen=True)
 class Origins:
-    """The source file and line of each line of an intake's `records.jsonl`.
+    """The source file and line of each line of an intake's `records.jsonl` or `documents.jsonl`.
 
     `lines` rise; `files` are names, `source_lines` numbers, both by the position in `lines`. None
     of them where the intake says nothing: its own file is the source then.
     """
 
     intake: Path
+    kind: str
     lines: NDArray[np.int64] | None
     files: Any
     source_lines: NDArray[np.int64] | None
 
     @classmethod
-    def read(cls, intake: Path) -> "Origins":
-        """The origins of an intake's records."""
+    def read(cls, intake: Path, kind: str) -> "Origins":
+        """The origins of an intake's records or documents, as `kind` says."""
         path = intake / ORIGINS_FILE
         if not path.exists():
-            return cls(intake, None, None, None)
+            return cls(intake, kind, None, None, None)
         table = parquet.read_table(
-            path, columns=["line", "file", "source_line"], filters=[("kind", "=", "records")]
+            path, columns=["line", "file", "source_line"], filters=[("kind", "=", kind)]
         ).sort_by("line")
         files = compute.dictionary_encode(table["file"].combine_chunks())
-        return cls(intake, table["line"].to_numpy(), files, table["source_line"].to_numpy())
+        return cls(intake, kind, table["line"].to_numpy(), files, table["source_line"].to_numpy())
 
     def of(self, lines: Sequence[int]) -> tuple[Any, NDArray[np.int64]]:
-        """The source files and source lines of lines of `records.jsonl`.
+        """The source files and source lines of lines of the intake's file.
 
         Raises:
             DataError: the intake's origins do not know a line.
         """
         wanted = np.asarray(lines, np.int64)
         if self.lines is None or self.source_lines is None:
-            return pyarrow.array(["records.jsonl"] * len(wanted), pyarrow.string()), wanted
+            return pyarrow.array([f"{self.kind}.jsonl"] * len(wanted), pyarrow.string()), wanted
         places = np.searchsorted(self.lines, wanted)
         found = places < len(self.lines)
         found[found] = self.lines[places[found]] == wanted[found]
         if not found.all():
             raise DataError(
                 f"{self.intake / ORIGINS_FILE} does not say where line {wanted[~found][0]} of "
-                "records.jsonl came from; expected one row a line, so that a row can be followed "
-                "back to its source",
+                f"{self.kind}.jsonl came from; expected one row a line, so that a row can be "
+                "followed back to its source",
                 "take the data in again: delete this intake and run `nightloom run`",
             )
         files = self.files.take(pyarrow.array(places)).cast(pyarrow.string())

@@ -24,7 +24,7 @@ def test_places_join_the_lines_of_an_intake_with_their_sources(tmp_path: Path) -
     rows = [("documents", 1, "d.csv", 9), ("records", 2, "b.csv", 5), ("records", 1, "a.csv", 7)]
     _origins(tmp_path, rows)
     with PlacesWriter(tmp_path) as writer:
-        writer.write(Origins.read(tmp_path), ["x", "y"], [1, 2])
+        writer.write(Origins.read(tmp_path, "records"), ["x", "y"], [1, 2])
     intake = tmp_path.name
     assert _places(tmp_path) == [
         {"id": "x", "intake": intake, "line": 1, "file": "a.csv", "source_line": 7},
@@ -34,14 +34,14 @@ def test_places_join_the_lines_of_an_intake_with_their_sources(tmp_path: Path) -
 
 def test_an_intake_without_origins_is_its_own_source(tmp_path: Path) -> None:
     with PlacesWriter(tmp_path) as writer:
-        writer.write(Origins.read(tmp_path), ["x"], [3])
+        writer.write(Origins.read(tmp_path, "records"), ["x"], [3])
     (place,) = _places(tmp_path)
     assert (place["file"], place["source_line"]) == ("records.jsonl", 3)
 
 
 def test_no_accepted_record_gives_a_file_without_rows(tmp_path: Path) -> None:
     with PlacesWriter(tmp_path) as writer:
-        writer.write(Origins.read(tmp_path), [], [])
+        writer.write(Origins.read(tmp_path, "records"), [], [])
     assert _places(tmp_path) == []
 
 
@@ -49,4 +49,4 @@ def test_no_accepted_record_gives_a_file_without_rows(tmp_path: Path) -> None:
 def test_a_line_that_the_origins_do_not_know_is_a_data_error(tmp_path: Path, line: int) -> None:
     _origins(tmp_path, [("records", 1, "a.csv", 7), ("records", 3, "a.csv", 8)])
     with pytest.raises(DataError, match=f"line {line} of"):
-        Origins.read(tmp_path).of([1, line])
+        Origins.read(tmp_path, "records").of([1, line])
