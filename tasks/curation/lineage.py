@@ -68,13 +68,17 @@ def lineage_rows(
     for row, place in enumerate(places.rows()):
         removal = removals.get(row)
         kept = None if removal is None or removal.kept is None else prepared.ids[removal.kept]
-        yield {"kind": "record"} | place | {
-            "split": None if removal else SPLITS[prepared.splits[row]],
-            "rule": removal.rule if removal else None,
-            "kept": kept,
-            "similarity": removal.similarity if removal else None,
-            "masked": dict(prepared.masks.get(row, {})),
-        }
+        yield (
+            {"kind": "record"}
+            | place
+            | {
+                "split": None if removal else SPLITS[prepared.splits[row]],
+                "rule": removal.rule if removal else None,
+                "kept": kept,
+                "similarity": removal.similarity if removal else None,
+                "masked": dict(prepared.masks.get(row, {})),
+            }
+        )
     for identifier in documents.ids:
         kept = documents.duplicates.get(identifier)
         yield {

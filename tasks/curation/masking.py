@@ -17,12 +17,15 @@ _WIDE = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)} | {0x3000: 0x20}
 
 _EMAIL = regex.compile(
     r"(?<![A-Za-z0-9._%+\-/=@])[A-Za-z0-9](?:[A-Za-z0-9._%+\-']{0,62}[A-Za-z0-9_+\-])?"
-    r"@(?!self\.|cls\.)(?:[A-Za-z0-9](?:[A-Za-z0-9\-]{0,61}[A-Za-z0-9])?\.)+[A-Za-z]{2,24}(?![A-Za-z0-9_\-(@])"
+    r"@(?!self\.|cls\.)(?:[A-Za-z0-9](?:[A-Za-z0-9\-]{0,61}[A-Za-z0-9])?\.)+[A-Za-z]{2,24}"
+    r"(?![A-Za-z0-9_\-(@])"
 )
 _SCP_ADDRESS = regex.compile(r":[\w~./\-]")  # git@host:path is where code lies, not a person
 _DIGITS = regex.compile(r"[0-9](?:[ .\-()/~]{0,3}[0-9]){6}")
-_CARD = regex.compile(r"(?<![0-9A-Za-z.\-])[2-6][0-9]{3}(?P<gap>[ \-]?)[0-9](?:(?P=gap)?[0-9]){7,14}"
-                      r"(?![0-9A-Za-z]|[.\-][0-9])")  # fmt: skip
+_CARD = regex.compile(
+    r"(?<![0-9A-Za-z.\-])[2-69][0-9]{3}(?P<gap>[ \-]?)[0-9](?:(?P=gap)?[0-9]){7,14}"
+    r"(?![0-9A-Za-z]|[.\-][0-9])"
+)
 _ISSUERS = regex.compile(
     r"4(?:[0-9]{12}|[0-9]{15}|[0-9]{18})"  # Visa
     r"|5[1-5][0-9]{14}|2(?:22[1-9]|2[3-9][0-9]|[3-6][0-9]{2}|7[01][0-9]|720)[0-9]{12}"  # Mastercard
@@ -35,7 +38,9 @@ _RESIDENT = regex.compile(
     r"(?<![0-9A-Za-z.\-])(?P<birth>[0-9]{6})(?P<dash>[ ]?[\-–][ ]?)?(?P<rest>[1-8][0-9]{6})"
     r"(?![0-9A-Za-z]|[.\-][0-9])"
 )
-_RESIDENT_WORD = regex.compile(r"주민|외국인\s?등록|resident registration|\bRRN\b", regex.IGNORECASE)
+_RESIDENT_WORD = regex.compile(
+    r"주민|외국인\s?등록|resident registration|\bRRN\b", regex.IGNORECASE
+)
 _REFORM = date(2020, 10, 1)  # from then on the last six digits are random: no checksum
 
 

@@ -8,6 +8,7 @@ each pair that they bring together is measured.
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,7 +64,7 @@ class SimilarSets:
 
     def _sets(self, texts: Sequence[str]) -> list[Hashes]:
         hashes, starts = shingle_hashes(texts, self._characters)
-        return [np.unique(hashes[a:b]) for a, b in zip(starts[:-1], starts[1:], strict=True)]
+        return [np.unique(hashes[a:b]) for a, b in pairwise(starts)]
 
     def _frequencies(self, elements: Hashes) -> NDArray[np.int64]:
         """In how many of the indexed texts each element stands."""

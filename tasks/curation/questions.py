@@ -20,7 +20,7 @@ import regex
 from tasks.records.record import Record
 from tasks.records.text import UNSPACED, normalise
 
-# Two questions with the same telling words and so much of their words in common are nearly the same.
+# Questions with the same telling words and so much of all words in common are nearly the same.
 WORD_SIMILARITY = 0.8
 # A word is common where more than this share of the questions hold it, and more than so many.
 _COMMON_SHARE = 0.005

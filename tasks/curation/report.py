@@ -47,9 +47,7 @@ def figures(
         },
         "documents": {"kept": documents.kept, "dropped": len(documents.duplicates)},
         "leaks": {"total": leakage.total, **leakage.counts},
-        "leak_examples": [
-            asdict(leak) for found in leakage.examples.values() for leak in found
-        ],
+        "leak_examples": [asdict(leak) for found in leakage.examples.values() for leak in found],
         "leaks_compared": leakage.compared,
     }
 

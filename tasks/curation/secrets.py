@@ -69,11 +69,14 @@ def find_secrets(text: str) -> Iterator[Span]:
     """The places of secrets in a text; they may overlap."""
     for marks, pattern in _KNOWN.items():
         if any(mark in text for mark in marks):
-            for match in pattern.finditer(text):
-                yield match.span()
+            yield from (match.span() for match in pattern.finditer(text))
     if "://" in text and "@" in text:
-        for match in _IN_ADDRESS.finditer(text):
-            yield match.span()
+        yield from (match.span() for match in _IN_ADDRESS.finditer(text))
+    yield from _beside_a_name(text)
+
+
+def _beside_a_name(text: str) -> Iterator[Span]:
+    """Values that look made and stand after a name like `password`, or after `Bearer`."""
     folded = text.casefold()
     if any(name in folded for name in _NAMES):
         for match in _NAMED.finditer(text):

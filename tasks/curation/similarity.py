@@ -50,9 +50,7 @@ class Sketches:
 class Sketcher:
     """Makes the sketches of texts as they come."""
 
-    def __init__(
-        self, *, characters: int, permutations: int, similarity: float, seed: int
-    ) -> None:
+    def __init__(self, *, characters: int, permutations: int, similarity: float, seed: int) -> None:
         self._characters = characters
         self._permutations = permutations
         self._rows = band_rows(similarity, permutations)

@@ -70,7 +70,9 @@ def measure(
         for got in found:
             if not any(_covers(got, want) for want in item.expected):
                 counts[got.kind, "wrong"] += 1
-                mistakes.append(f"wrong {got.kind} {item.text[got.start : got.end]!r}: {item.text!r}")
+                mistakes.append(
+                    f"wrong {got.kind} {item.text[got.start : got.end]!r}: {item.text!r}"
+                )
     quality = {
         kind: Quality(*(counts[kind, name] for name in ("found", "missed", "wrong")))
         for kind in KINDS

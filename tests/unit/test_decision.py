@@ -194,9 +194,7 @@ def test_a_leak_check_that_was_not_made_refuses(tmp_path: Path, leaks: dict[str,
     assert failed(judged(tmp_path, leaks=leaks or {"none": 0})) == {"no_leak"}
 
 
-@pytest.mark.parametrize(
-    "name", ["metrics.json", "predictions.parquet", "curation/metrics.json"]
-)
+@pytest.mark.parametrize("name", ["metrics.json", "predictions.parquet", "curation/metrics.json"])
 def test_nothing_is_decided_without_evidence(tmp_path: Path, name: str) -> None:
     judged(tmp_path)
     (tmp_path / name).unlink()
