@@ -98,7 +98,9 @@ class Buckets:
         self._digests = sketches.digests
         count, bands = sketches.bands.shape
         self._members = np.empty((bands, count), np.int32)
-        rows, firsts, ends = [], [], []
+        rows: list[NDArray[np.int32]] = []
+        firsts: list[NDArray[np.int64]] = []
+        ends: list[NDArray[np.int64]] = []
         for band in range(bands):
             order = np.argsort(sketches.bands[:, band], kind="stable").astype(np.int32)
             keys = sketches.bands[order, band]

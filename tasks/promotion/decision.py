@@ -60,16 +60,7 @@ def decide(
     Raises:
         DataError: the evidence is not there.
     """
-    for report, name in (
-        (evaluation_report, METRICS_FILE),
-        (evaluation_report, PREDICTIONS_FILE),
-        (curation_report, METRICS_FILE),
-    ):
-        if not (report / name).exists():
-            raise DataError(
-                f"{report} holds no {name}; nothing is decided without evidence",
-                "run `nightloom run`, or `dvc checkout` to bring the last report back",
-            )
+    _check_evidence(evaluation_report, curation_report)
     metrics = read_metrics(evaluation_report)
     predictions = read_predictions(evaluation_report / PREDICTIONS_FILE)
     documents = _has_documents(metrics)
@@ -87,6 +78,19 @@ def decide(
     verdict: Literal["promote", "refuse"]
     verdict = "promote" if all(reason.passed for reason in reasons) else "refuse"
     return Decision(model, verdict, tuple(reasons))
+
+
+def _check_evidence(evaluation_report: Path, curation_report: Path) -> None:
+    for report, name in (
+        (evaluation_report, METRICS_FILE),
+        (evaluation_report, PREDICTIONS_FILE),
+        (curation_report, METRICS_FILE),
+    ):
+        if not (report / name).exists():
+            raise DataError(
+                f"{report} holds no {name}; nothing is decided without evidence",
+                "run `nightloom run`, or `dvc checkout` to bring the last report back",
+            )
 
 
 def _has_documents(metrics: Mapping[str, Any]) -> bool:

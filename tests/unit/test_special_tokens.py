@@ -2,13 +2,15 @@
 
 from pathlib import Path
 
+from tasks.curation.__main__ import run
 from tasks.lm.conversion import ModelManifest
 from tasks.lm.models import load_tokenizer
 from tasks.lm.prompts import PromptTemplate
 from tasks.records.files import read_records
 from tasks.records.record import Message
 from tests.unit.conftest import TEMPLATE, Tiny
-from tests.unit.test_curation import accepted_rows, changed, many, record, run
+from tests.unit.test_curation import changed, many, record
+from tests.unit.test_curation_stage import accepted_rows
 
 
 def test_a_curated_row_can_forge_no_turn(tmp_path: Path, tiny: Tiny) -> None:
