@@ -14,7 +14,8 @@ from tasks.curation.shingling import jaccard, shingles
 from tasks.curation.similarity import Buckets
 
 _HELD_OUT = {TEST: "like_test", VALIDATION: "like_validation"}
-_SETS_HELD = 4096
+# Sets of shingles that are kept at hand, some 15 kB each: enough for rows that stand together.
+_SETS_HELD = 256
 
 
 @dataclass(frozen=True, slots=True)
