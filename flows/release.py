@@ -48,8 +48,8 @@ def release(workspace: Workspace, log: NightLog, night: RunRef, registry: Regist
         log.begin(f"releasing the {model}")
         registered = register(model, workspace.path, bundle, store, night, registry)
         registry.tag(registered.version, {PROMPT_TAG: str(prompt)})
-        report = workspace.path / paths.evaluation_report
-        judgements.append(judge(registered, workspace.path, report, registry))
+        reports = (workspace.path / paths.evaluation_report, workspace.path / paths.curation_report)
+        judgements.append(judge(registered, workspace.path, *reports, registry))
         log.now.versions[model] = registered.version.number
     log.now.aliases = all_aliases(registry)
     result = _combine(judgements)

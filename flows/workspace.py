@@ -31,6 +31,7 @@ class WorkspacePaths(BaseModel):
     scratch: str
     bundle: str
     evaluation_report: str
+    curation_report: str
 
 
 @dataclass(frozen=True)

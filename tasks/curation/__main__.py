@@ -1,21 +1,27 @@
 """Accepted rows in; splits without duplicates, documents and a lineage out."""
 
+import logging
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
+from tasks.curation.documents import curate_documents
+from tasks.curation.leakage import check_leakage
+from tasks.curation.lineage import LINEAGE_FILE, Places, lineage_rows
 from tasks.curation.params import Params
-from tasks.curation.report import figures, write_lineage, write_report
-from tasks.curation.selection import SPLITS, Fate, select, select_documents
-from tasks.records.files import read_documents, read_records, write_documents, write_records
-from tasks.records.normalization import normalized_document, normalized_record
+from tasks.curation.preparation import SPLITS, Prepared, prepare
+from tasks.curation.report import figures, write_report
+from tasks.curation.selection import Removals, select
+from tasks.records.files import stream_records, write_rows
 from tasks.stage.command import output, run_stage
 from tasks.stage.errors import DataError
 from tasks.stage.metrics import Curves, write_metrics
 from tasks.stage.outputs import output_folders, verified
 
-_STEPS = 3
+LOGGER = logging.getLogger(__name__)
+_STEPS = 4
 
 
 @dataclass(frozen=True)
@@ -32,36 +38,60 @@ def run(params: Params, paths: Paths) -> None:
     """Write the splits, the documents, the lineage and the report.
 
     Raises:
-        DataError: a split is empty.
+        DataError: a split is empty, or an accepted record has no place that it came from.
     """
     curves = Curves(paths.scratch)
     accepted = verified(paths.accepted)
-    records = [normalized_record(item) for item in read_records(accepted / "records.jsonl")]
-    found = [normalized_document(item) for item in read_documents(accepted / "documents.jsonl")]
+    prepared = prepare(stream_records(accepted / "records.jsonl"), params.curation, paths.scratch)
+    places = Places.read(accepted, prepared.ids)
     curves.progress(1, _STEPS)
-    fates = select(records, params.curation)
-    documents = select_documents(found, (fate.record for fate in fates if fate.split))
+    removals = select(prepared, params.curation)
+    _check(prepared, removals)
     curves.progress(2, _STEPS)
-    _check(fates)
     with output_folders(paths.curated, paths.curation_report) as (curated, report):
-        for split in SPLITS:
-            chosen = (fate.record for fate in fates if fate.split == split)
-            write_records(curated / f"{split}.jsonl", chosen)
-        write_documents(curated / "documents.jsonl", documents)
-        write_lineage(curated / "lineage.jsonl", fates)
-        metrics = figures(fates, len(documents), len(found) - len(documents))
+        needed = _write_splits(curated, prepared, removals)
+        documents = curate_documents(
+            accepted / "documents.jsonl",
+            curated / "documents.jsonl",
+            needed,
+            params.curation.personal_data,
+        )
+        write_rows(curated / LINEAGE_FILE, lineage_rows(places, prepared, removals, documents))
+        curves.progress(3, _STEPS)
+        leakage = check_leakage(curated, prepared.common, params.curation)
+        metrics = figures(prepared, removals, documents, leakage)
         write_metrics(report, metrics)
-        write_report(report, fates, metrics)
+        write_report(report, metrics, prepared, removals)
+    prepared.rows.remove()
+    if leakage.total:
+        LOGGER.warning("%d leaks, which stop promotion: see report.md", leakage.total)
     curves.progress(_STEPS, _STEPS)
 
 
-def _check(fates: Sequence[Fate]) -> None:
-    for split in SPLITS:
-        if not any(fate.split == split for fate in fates):
-            kept = sum(fate.split is not None for fate in fates)
+def _write_splits(curated: Path, prepared: Prepared, removals: Removals) -> set[str]:
+    """The ids of the documents that the written records refer to."""
+    needed: set[str] = set()
+    by_id = sorted(range(len(prepared.ids)), key=prepared.ids.__getitem__)
+    streams = [(curated / f"{split}.jsonl").open("wb") for split in SPLITS]
+    try:
+        for row in by_id:
+            if row not in removals:
+                streams[prepared.splits[row]].write(prepared.rows.line(row))
+                needed.update(prepared.rows.record(row).documents)
+    finally:
+        for stream in streams:
+            stream.close()
+    return needed
+
+
+def _check(prepared: Prepared, removals: Removals) -> None:
+    stays = np.ones(len(prepared.ids), bool)
+    stays[list(removals)] = False
+    for place, split in enumerate(SPLITS):
+        if not (prepared.splits[stays] == place).any():
             raise DataError(
-                f"the {split} split is empty: {kept} of {len(fates)} records stay; expected some "
-                "in each split, because training, early stopping and evaluation need one each",
+                f"the {split} split is empty: {stays.sum()} of {len(stays)} records stay; expected "
+                "some in each split, because training, early stopping and evaluation need one each",
                 f"take more rows in, or raise curation.{split}_share (train: lower the other two)",
             )
 

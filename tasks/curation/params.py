@@ -1,35 +1,113 @@
 """The params of the curation stage."""
 
-from typing import Annotated
+from typing import Literal
 
-from pydantic import Field, model_validator
+import regex
+from pydantic import Field, field_validator
 
 from tasks.stage.params import StageParams
 
-Bounds = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=2, max_length=2)]
+Action = Literal["mask", "drop", "keep"]
+
+
+class LengthRule(StageParams):
+    """A bound on the length of questions and answers, in characters."""
+
+    enabled: bool
+    question_characters: int = Field(ge=0)
+    answer_characters: int = Field(ge=0)
+
+
+class RepetitiveRule(StageParams):
+    """A text of at least `words` words whose runs of three words are too seldom new."""
+
+    enabled: bool
+    words: int = Field(ge=4)
+    distinct_share: float = Field(gt=0, le=1)
+
+
+class BoilerplateRule(StageParams):
+    """Phrases that no answer may hold, whatever their case."""
+
+    enabled: bool
+    phrases: list[str]
+
+
+class LanguageRule(StageParams):
+    """The Unicode scripts of which at least `share` of a row's letters must be."""
+
+    enabled: bool
+    scripts: list[str] = Field(min_length=1)
+    share: float = Field(gt=0, le=1)
+
+    @field_validator("scripts")
+    @classmethod
+    def _are_scripts(cls, scripts: list[str]) -> list[str]:
+        for name in scripts:
+            try:
+                regex.compile(rf"\p{{Script={name}}}")
+            except regex.error:
+                raise ValueError(
+                    f"{name!r} is no script of Unicode; expected one like Latin, Hangul or Han"
+                ) from None
+        return scripts
+
+
+class TruncatedRule(StageParams):
+    """Answers of at least so many characters that stop in the middle."""
+
+    enabled: bool
+    characters: int = Field(ge=1)
+
+
+class QualityParams(StageParams):
+    """The rules that a row must keep; each can be turned off."""
+
+    too_short: LengthRule
+    too_long: LengthRule
+    repetitive: RepetitiveRule
+    boilerplate: BoilerplateRule
+    wrong_language: LanguageRule
+    truncated_answer: TruncatedRule
+
+
+class PersonalDataParams(StageParams):
+    """What is done where a kind is found: mask it, drop the row, or keep it as it is."""
+
+    secret: Action
+    resident_number: Action
+    card: Action
+    iban: Action
+    email: Action
+    phone: Action
+    phone_regions: list[str] = Field(
+        min_length=1, description="ISO 3166 countries of numbers without a country code"
+    )
+
+    @field_validator("phone_regions")
+    @classmethod
+    def _are_regions(cls, regions: list[str]) -> list[str]:
+        from phonenumbers import SUPPORTED_REGIONS
+
+        unknown = sorted(set(regions) - SUPPORTED_REGIONS)
+        if unknown:
+            raise ValueError(f"unknown: {', '.join(unknown)}; expected codes like KR or US")
+        return regions
 
 
 class CurationParams(StageParams):
-    """`params/curation.yaml`; bounds are [least, most], both allowed."""
+    """`params/curation.yaml`."""
 
     validation_share: float = Field(gt=0, lt=0.5)
     test_share: float = Field(gt=0, lt=0.5)
     salt: str = Field(min_length=1)
-    question_characters: Bounds
-    answer_characters: Bounds
     duplicate_similarity: float = Field(gt=0.5, le=1)
     leak_similarity: float = Field(gt=0.5, le=1)
     shingle_characters: int = Field(ge=2, le=20)
     permutations: int = Field(ge=16, le=1024)
     seed: int = Field(ge=0)
-
-    @model_validator(mode="after")
-    def _bounds_rise(self) -> "CurationParams":
-        for name in ("question_characters", "answer_characters"):
-            least, most = getattr(self, name)
-            if least > most:
-                raise ValueError(f"{name}: the shortest, {least}, is above the longest, {most}")
-        return self
+    personal_data: PersonalDataParams
+    quality: QualityParams
 
 
 class Params(StageParams):

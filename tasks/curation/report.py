@@ -1,78 +1,111 @@
-"""What curation leaves for people and programs: metrics, a report and the lineage."""
+"""What curation leaves for people and programs: metrics and a report, with ids and never texts."""
 
 from collections import Counter
-from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from tasks.curation.selection import SPLITS, Fate, shared_groups
-from tasks.records.files import write_rows
+from tasks.curation.documents import DocumentFates
+from tasks.curation.leakage import Leakage
+from tasks.curation.masking import KINDS
+from tasks.curation.preparation import SPLITS, Prepared
+from tasks.curation.quality import RULE_NAMES
+from tasks.curation.selection import Removals
 
 _EXAMPLES = 3
+_WAYS = {
+    "questions": "rows of train that ask a test question or nearly repeat a test row",
+    "few_shot": "rows of train, the few-shot pool, that are a test record",
+    "documents": "documents that hold a test question together with its answer",
+    "groups": "groups that stand in more than one split",
+}
 
 
-def write_lineage(path: Path, fates: Sequence[Fate]) -> None:
-    """Write what became of each record: its split, or the rule that removed it and the kept row."""
-    write_rows(
-        path,
-        (
-            {
-                "id": fate.record.id,
-                "intake": fate.record.intake,
-                "split": fate.split,
-                "rule": fate.removal.rule if fate.removal else None,
-                "kept": fate.removal.kept if fate.removal else None,
-                "similarity": fate.removal.similarity if fate.removal else None,
-            }
-            for fate in fates
-        ),
+def figures(
+    prepared: Prepared, removals: Removals, documents: DocumentFates, leakage: Leakage
+) -> dict[str, Any]:
+    """The content of `metrics.json`."""
+    slices = sorted(set(prepared.slices))
+    splits = Counter(
+        (SPLITS[prepared.splits[row]], name)
+        for row, name in enumerate(prepared.slices)
+        if row not in removals
     )
-
-
-def figures(fates: Sequence[Fate], documents: int, dropped_documents: int) -> dict[str, Any]:
-    """The counts of `metrics.json`: by split, by slice, by rule, and leaks."""
-    slices = sorted({fate.record.slice for fate in fates})
-    splits = Counter((fate.split, fate.record.slice) for fate in fates)
-    rules = Counter(fate.removal.rule for fate in fates if fate.removal)
+    rules = Counter(removal.rule for removal in removals.values())
+    # Every rule on quality has its count, a zero too, so that a chart over nights has no holes.
+    removed = dict.fromkeys(RULE_NAMES, 0) | dict(sorted(rules.items()))
     return {
-        "records": len(fates),
-        "kept": sum(fate.split is not None for fate in fates),
+        "records": len(prepared.ids),
+        "kept": len(prepared.ids) - len(removals),
         "splits": {split: sum(splits[split, name] for name in slices) for split in SPLITS},
         "slices": {split: {name: splits[split, name] for name in slices} for split in SPLITS},
-        "removed": dict(sorted(rules.items())),
-        "leakage": {
-            "shared_groups": shared_groups(fates),
-            "removed_rows": sum(n for rule, n in rules.items() if rule.startswith("like_")),
+        "removed": removed,
+        "normalised": {"records": prepared.normalised},
+        "masked": {
+            "records": _by_kind(prepared.masks.values()),
+            "documents": _by_kind(documents.masks.values()),
         },
-        "documents": {"kept": documents, "dropped": dropped_documents},
+        "documents": {"kept": documents.kept, "dropped": len(documents.duplicates)},
+        "leaks": {"total": leakage.total, **leakage.counts},
+        "leak_examples": [asdict(leak) for found in leakage.examples.values() for leak in found],
+        "leaks_compared": leakage.compared,
     }
 
 
-def write_report(folder: Path, fates: Sequence[Fate], metrics: dict[str, Any]) -> None:
-    """Write `report.md`: splits by slice, and what was removed with examples."""
-    slices = sorted({fate.record.slice for fate in fates})
+def _by_kind(masks: Any) -> dict[str, int]:
+    found: Counter[str] = Counter()
+    for counts in masks:
+        found += counts
+    return {kind: found[kind] for kind in KINDS}
+
+
+def write_report(
+    folder: Path, metrics: dict[str, Any], prepared: Prepared, removals: Removals
+) -> None:
+    """Write `report.md`: splits by slice, what was removed with examples, masks and leaks."""
     lines = ["# Curation", "", f"{metrics['kept']} of {metrics['records']} records stay; "]
     lines[-1] += f"{metrics['documents']['kept']} documents."
-    lines += ["", f"| slice | {' | '.join(SPLITS)} |", f"|---|{'---:|' * len(SPLITS)}"]
-    for name in slices:
-        counts = " | ".join(str(metrics["slices"][split][name]) for split in SPLITS)
-        lines.append(f"| {name} | {counts} |")
-    totals = " | ".join(str(metrics["splits"][split]) for split in SPLITS)
-    lines += [f"| all | {totals} |", "", "## Removed", ""]
+    lines += ["", *_split_table(metrics), "", "## Removed", ""]
     for rule, count in metrics["removed"].items():
         lines.append(f"- {rule}: {count}")
-        found = [fate for fate in fates if fate.removal and fate.removal.rule == rule]
-        lines += [f"  - {_shown(fate)}" for fate in found[:_EXAMPLES]]
-    if not metrics["removed"]:
-        lines.append("Nothing.")
-    leak = metrics["leakage"]
-    lines += ["", f"Groups in more than one split: {leak['shared_groups']}. "]
-    lines[-1] += f"Rows left out because they are like a held-out one: {leak['removed_rows']}."
+        found = (row for row, removal in removals.items() if removal.rule == rule)
+        examples = [row for row, _ in zip(found, range(_EXAMPLES), strict=False)]
+        lines += [f"  - {_shown(prepared, removals, row)}" for row in examples]
+    lines += ["", "## Masked", "", "| kind | in records | in documents |", "|---|---:|---:|"]
+    masks = metrics["masked"]
+    lines += [f"| {k} | {masks['records'][k]} | {masks['documents'][k]} |" for k in KINDS]
+    lines += ["", "## Leaks", "", *_leak_lines(metrics), ""]
+    lines.append("Every row's way from its source line is in `lineage.jsonl` beside the splits.")
     (folder / "report.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def _shown(fate: Fate) -> str:
-    removal = fate.removal
-    if removal is None or removal.kept is None:
-        return f"`{fate.record.id}`"
-    return f"`{fate.record.id}`, {removal.similarity:.2f} like `{removal.kept}`"
+def _split_table(metrics: dict[str, Any]) -> list[str]:
+    lines = [f"| slice | {' | '.join(SPLITS)} |", f"|---|{'---:|' * len(SPLITS)}"]
+    for name in metrics["slices"][SPLITS[0]]:
+        counts = " | ".join(str(metrics["slices"][split][name]) for split in SPLITS)
+        lines.append(f"| {name} | {counts} |")
+    totals = " | ".join(str(metrics["splits"][split]) for split in SPLITS)
+    return [*lines, f"| all | {totals} |"]
+
+
+def _leak_lines(metrics: dict[str, Any]) -> list[str]:
+    compared = metrics["leaks_compared"]
+    lines = [
+        f"{compared['test']} test rows were looked for in {compared['train']} rows of train and "
+        f"{compared['documents']} documents, read back from the finished files.",
+        "",
+    ]
+    for way, told in _WAYS.items():
+        lines.append(f"- {metrics['leaks'][way]} {told}")
+        found = (leak for leak in metrics["leak_examples"] if leak["way"] == way)
+        lines += [f"  - test `{leak['test']}` in `{leak['where']}`" for leak in found]
+    if metrics["leaks"]["total"]:
+        lines += ["", "**A leak stops promotion**: take these rows out of the source, then rerun."]
+    return lines
+
+
+def _shown(prepared: Prepared, removals: Removals, row: int) -> str:
+    removal = removals[row]
+    if removal.kept is None:
+        return f"`{prepared.ids[row]}`"
+    return f"`{prepared.ids[row]}`, {removal.similarity:.2f} like `{prepared.ids[removal.kept]}`"

@@ -1,156 +1,183 @@
 """Which records stay, in which split, and why the others go."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
 
 from tasks.curation.params import CurationParams
-from tasks.curation.similarity import SimilarTexts, Sketch, sketch
-from tasks.records.hashing import hash_share, text_sha256
-from tasks.records.record import Document, Record
+from tasks.curation.preparation import TEST, VALIDATION, Prepared, content
+from tasks.curation.questions import WORD_SIMILARITY, question_text, same_form, words
+from tasks.curation.shingling import jaccard, shingles
+from tasks.curation.similarity import Buckets
 
-TRAIN, VALIDATION, TEST = "train", "validation", "test"
-SPLITS = (TRAIN, VALIDATION, TEST)
+_HELD_OUT = {TEST: "like_test", VALIDATION: "like_validation"}
+# Sets of shingles that are kept at hand, some 15 kB each: enough for rows that stand together.
+_SETS_HELD = 256
 
 
 @dataclass(frozen=True, slots=True)
 class Removal:
-    """Why a record goes: the rule, the id of the row that stays instead, how alike they are."""
+    """Why a record goes: the rule, the row that stays instead, how alike they are."""
 
     rule: str
-    kept: str | None
+    kept: int | None
     similarity: float | None
 
 
 @dataclass(frozen=True, slots=True)
-class Fate:
-    """What became of a record: a split, or a removal."""
+class Pair:
+    """Two rows of different splits that are alike."""
 
-    record: Record
-    split: str | None
-    removal: Removal | None
-
-
-def split_of(group: str, params: CurationParams) -> str:
-    """The split that a group's hash gives; it depends on nothing else."""
-    share = hash_share(group, params.salt)
-    if share < params.test_share:
-        return TEST
-    return VALIDATION if share < params.test_share + params.validation_share else TRAIN
+    first: int
+    second: int
+    similarity: float
 
 
-def select(records: Sequence[Record], params: CurationParams) -> list[Fate]:
-    """The fate of every record, sorted by id.
+Removals = dict[int, Removal]
 
-    Of duplicates the one that came first stays (by intake, then by id).
+
+def select(prepared: Prepared, params: CurationParams) -> Removals:
+    """Why each row goes that goes. Of duplicates the one that came first stays.
+
+    Which split a row is in depends on its group alone; what is like a held-out row leaves the
+    splits below, and never moves.
     """
-    ordered = sorted(records, key=lambda record: (record.intake, record.id))
-    sketches = dict(zip((record.id for record in ordered), _sketches(ordered, params), strict=True))
-    removed: dict[str, Removal] = {}
-    for record, removal in _out_of_bounds(ordered, params):
-        removed[record.id] = removal
-    for record, removal in _duplicates(_left(ordered, removed), sketches, params):
-        removed[record.id] = removal
-    splits = {record.id: split_of(record.group, params) for record in ordered}
-    for held_out in (TEST, VALIDATION):
-        left = list(_left(ordered, removed))
-        for record, removal in _leaks(left, splits, held_out, sketches, params):
-            removed[record.id] = removal
-    fates = [
-        Fate(record, None if record.id in removed else splits[record.id], removed.get(record.id))
-        for record in ordered
-    ]
-    return sorted(fates, key=lambda fate: fate.record.id)
+    removed: Removals = {row: Removal(rule, None, None) for row, rule in prepared.rules.items()}
+    order = prepared.order
+    removed |= _exact_duplicates(prepared, _left(order, removed))
+    near, pairs = _near_duplicates(prepared, _left(order, removed), params)
+    removed |= near
+    for held_out, rule in _HELD_OUT.items():
+        removed |= _leaks(prepared, pairs, removed, held_out, rule)
+    removed |= _same_questions(prepared, _left(order, removed))
+    return removed
 
 
-def select_documents(documents: Sequence[Document], records: Iterable[Record]) -> list[Document]:
-    """The documents sorted by id; of equal texts one stays, and all that a record refers to."""
-    needed = {name for record in records for name in record.documents}
-    seen: set[str] = set()
-    kept = []
-    for document in sorted(documents, key=lambda item: (item.id not in needed, item.id)):
-        digest = text_sha256(document.title, document.text)
-        if document.id in needed or digest not in seen:
-            kept.append(document)
-        seen.add(digest)
-    return sorted(kept, key=lambda document: document.id)
+def _left(order: NDArray[np.int64], removed: Removals) -> NDArray[np.int64]:
+    gone = np.zeros(len(order), bool)
+    gone[list(removed)] = True
+    return order[~gone[order]]
 
 
-def shared_groups(fates: Sequence[Fate]) -> int:
-    """How many groups stand in more than one split; anything but zero is a leak."""
-    splits: dict[str, set[str]] = {}
-    for fate in fates:
-        if fate.split is not None:
-            splits.setdefault(fate.record.group, set()).add(fate.split)
-    return sum(len(found) > 1 for found in splits.values())
+def _exact_duplicates(prepared: Prepared, rows: NDArray[np.int64]) -> Removals:
+    """The rows that an earlier one equals, word for word."""
+    contents = prepared.contents[rows]
+    # Stable, so that of equal rows the earliest comes first.
+    ranks = np.lexsort((np.arange(len(rows)), contents[:, 1], contents[:, 0]))
+    ordered = contents[ranks]
+    begins = np.ones(len(rows), bool)
+    begins[1:] = (ordered[1:] != ordered[:-1]).any(axis=1)
+    firsts = ranks[np.maximum.accumulate(np.where(begins, np.arange(len(rows)), 0))]
+    later = np.flatnonzero(~begins)
+    return {
+        int(rows[ranks[place]]): Removal("exact_duplicate", int(rows[firsts[place]]), 1.0)
+        for place in later
+    }
 
 
-def _content(record: Record) -> str:
-    return "\n".join(message.content for message in record.messages)
+def _near_duplicates(
+    prepared: Prepared, rows: NDArray[np.int64], params: CurationParams
+) -> tuple[Removals, list[Pair]]:
+    """The rows that nearly repeat an earlier one, and the pairs that a held-out row is one of."""
+    if not len(rows):
+        return {}, []
+    buckets = Buckets(prepared.sketches.take(rows))
+    splits = prepared.splits[rows]
+    alike = _likeness(prepared, params.shingle_characters)
+    stays = np.ones(len(rows), bool)
+    removed: Removals = {}
+    pairs: list[Pair] = []
+    least = min(params.duplicate_similarity, params.leak_similarity)
+    for rank in buckets.followers.tolist():
+        others = buckets.earlier(rank)
+        others = others[stays[others]]
+        bounds = np.where(splits[others] == splits[rank], params.duplicate_similarity, least)
+        row = int(rows[rank])
+        found = [
+            Pair(row, int(rows[other]), alike(row, int(rows[other])))
+            for other in buckets.likely(rank, others, bounds)
+        ]
+        # Of equally near rows the earliest, which comes first.
+        best = max(found, key=lambda pair: pair.similarity, default=None)
+        if best is not None and best.similarity >= params.duplicate_similarity:
+            stays[rank] = False
+            removed[row] = Removal("near_duplicate", best.second, round(best.similarity, 4))
+        else:
+            pairs += [pair for pair in found if _crosses(pair, prepared, params.leak_similarity)]
+    return removed, pairs
 
 
-def _sketches(records: Sequence[Record], params: CurationParams) -> list[Sketch]:
-    return sketch(
-        [_content(record) for record in records],
-        characters=params.shingle_characters,
-        permutations=params.permutations,
-        seed=params.seed,
-    )
+def _likeness(prepared: Prepared, characters: int) -> Callable[[int, int], float]:
+    """The Jaccard index of two rows' texts."""
+
+    @lru_cache(maxsize=_SETS_HELD)
+    def shingles_of(row: int) -> frozenset[str]:
+        return shingles(content(prepared.rows.record(row)), characters)
+
+    return lambda first, second: jaccard(shingles_of(first), shingles_of(second))
 
 
-def _left(records: Sequence[Record], removed: dict[str, Removal]) -> Iterator[Record]:
-    return (record for record in records if record.id not in removed)
-
-
-def _out_of_bounds(
-    records: Sequence[Record], params: CurationParams
-) -> Iterator[tuple[Record, Removal]]:
-    for record in records:
-        for name, text, (least, most) in (
-            ("question", record.question, params.question_characters),
-            ("answer", record.answer, params.answer_characters),
-        ):
-            if not least <= len(text.strip()) <= most:
-                side = "short" if len(text.strip()) < least else "long"
-                yield record, Removal(f"{name}_too_{side}", None, None)
-                break
-
-
-def _duplicates(
-    records: Iterable[Record], sketches: dict[str, Sketch], params: CurationParams
-) -> Iterator[tuple[Record, Removal]]:
-    """The records that repeat an earlier one, exactly or nearly."""
-    kept: list[Record] = []
-    exact: dict[str, str] = {}
-    similar = SimilarTexts(params.duplicate_similarity, params.permutations)
-    for record in records:
-        digest = text_sha256(*(f"{item.role}\n{item.content}" for item in record.messages))
-        if digest in exact:
-            yield record, Removal("exact_duplicate", exact[digest], 1.0)
-            continue
-        found = similar.nearest(sketches[record.id])
-        if found is not None:
-            yield record, Removal("near_duplicate", kept[found[0]].id, round(found[1], 4))
-            continue
-        exact[digest] = record.id
-        similar.add(len(kept), sketches[record.id])
-        kept.append(record)
+def _crosses(pair: Pair, prepared: Prepared, similarity: float) -> bool:
+    splits = prepared.splits
+    return pair.similarity >= similarity and splits[pair.first] != splits[pair.second]
 
 
 def _leaks(
-    records: Sequence[Record],
-    splits: dict[str, str],
-    held_out: str,
-    sketches: dict[str, Sketch],
-    params: CurationParams,
-) -> Iterator[tuple[Record, Removal]]:
-    """The records of lower splits that nearly repeat a held-out one."""
-    similar = SimilarTexts(params.leak_similarity, params.permutations)
-    for key, record in enumerate(records):
-        if splits[record.id] == held_out:
-            similar.add(key, sketches[record.id])
-    for record in records:
-        if SPLITS.index(splits[record.id]) >= SPLITS.index(held_out):
-            continue
-        found = similar.nearest(sketches[record.id])
-        if found is not None:
-            yield record, Removal(f"like_{held_out}", records[found[0]].id, round(found[1], 4))
+    prepared: Prepared, pairs: list[Pair], removed: Removals, held_out: int, rule: str
+) -> Removals:
+    """The rows of lower splits that nearly repeat a held-out one; the nearest is named."""
+    found: Removals = {}
+    for pair in sorted(pairs, key=lambda pair: -pair.similarity):
+        low, high = sorted((pair.first, pair.second), key=lambda row: prepared.splits[row])
+        if prepared.splits[high] == held_out and not {low, high} & removed.keys():
+            found.setdefault(low, Removal(rule, high, round(pair.similarity, 4)))
+    return found
+
+
+def _same_questions(prepared: Prepared, rows: NDArray[np.int64]) -> Removals:
+    """The rows of lower splits that ask what a test row asks, whatever they answer."""
+    is_test = prepared.splits[rows] == TEST
+    tests, others = rows[is_test], rows[~is_test]
+    asked = _by_key(prepared.forms, tests)
+    told = _by_key(prepared.telling, tests)
+    suspects = np.isin(prepared.forms[others], prepared.forms[tests]) | (
+        np.isin(prepared.telling[others], prepared.telling[tests]) & (prepared.telling[others] > 0)
+    )
+    found: Removals = {}
+    for row in others[suspects].tolist():
+        same = asked.get(int(prepared.forms[row]), [])
+        near = told.get(int(prepared.telling[row]), []) if not same else []
+        for test, similarity in _asked_alike(prepared, row, same, near):
+            found[row] = Removal("asks_test_question", test, round(similarity, 4))
+            break
+    return found
+
+
+def _asked_alike(
+    prepared: Prepared, row: int, same: list[int], near: list[int]
+) -> Iterator[tuple[int, float]]:
+    """The test rows that ask the same, and how much of their words the questions share."""
+    for test in same:
+        yield test, 1.0
+    if near:
+        mine = _words(prepared, row)
+        for test in near:
+            similarity = jaccard(mine, _words(prepared, test))
+            if similarity >= WORD_SIMILARITY or prepared.answers[row] == prepared.answers[test]:
+                yield test, similarity
+
+
+def _words(prepared: Prepared, row: int) -> frozenset[str]:
+    return words(same_form(question_text(prepared.rows.record(row))))
+
+
+def _by_key(keys: NDArray[np.uint64], rows: NDArray[np.int64]) -> dict[int, list[int]]:
+    """Key -> rows, in order; 0 is no key."""
+    found: dict[int, list[int]] = {}
+    for row in rows.tolist():
+        if keys[row]:
+            found.setdefault(int(keys[row]), []).append(row)
+    return found

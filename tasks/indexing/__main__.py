@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tasks.indexing.building import build_index
-from tasks.indexing.memo import VectorMemo
 from tasks.indexing.params import Params
 from tasks.lm.embedding import Embedder
+from tasks.lm.memo import VectorMemo
 from tasks.lm.models import prepare_device
 from tasks.records.files import read_documents
 from tasks.serving.retrieval import IndexSettings

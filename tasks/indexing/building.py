@@ -3,11 +3,10 @@
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
-from tasks.indexing.memo import VectorMemo
 from tasks.indexing.params import IndexingParams
 from tasks.lm.embedding import Embedder
+from tasks.lm.memo import VectorMemo, remembered
 from tasks.records.lexical import LexicalIndex
 from tasks.records.passages import cut_documents
 from tasks.records.record import Document
@@ -44,18 +43,7 @@ def build_index(
         lexical_weight=indexing.lexical_weight,
     )
     lexical = LexicalIndex.build(texts) if texts else None
-    return Index(settings, tuple(passages), lexical, embed(texts, embedder, memo, progress))
-
-
-def embed(
-    texts: Sequence[str], embedder: Embedder, memo: VectorMemo, progress: Progress
-) -> NDArray[np.float32]:
-    """The unit vectors of texts, (texts, dimension); the embedder sees each new text once."""
-    known = {text: memo.get(text) for text in dict.fromkeys(texts)}
-    new = [text for text, vector in known.items() if vector is None]
-    known.update(zip(new, embedder.encode(new, progress), strict=True))
-    vectors = np.empty((len(texts), embedder.dimension), dtype=np.float32)
-    for row, text in enumerate(texts):
-        vectors[row] = known[text]
-    memo.replace(texts, vectors)
-    return vectors
+    vectors = np.empty((0, embedder.dimension), dtype=np.float32)
+    if texts:
+        vectors = remembered(texts, memo, lambda new: embedder.encode(new, progress))
+    return Index(settings, tuple(passages), lexical, vectors)

@@ -1,4 +1,4 @@
-"""A stage's curves, published while it runs."""
+"""What a stage shows while it runs and when it ends: its curves, and links to its pages."""
 
 import json
 import threading
@@ -7,8 +7,39 @@ from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 
-from tasks.orchestration.tracking import Point
+from prefect.artifacts import create_link_artifact, create_markdown_artifact
+
+from tasks.orchestration.stores import RunRef
+from tasks.orchestration.tracking import Point, Tracker
 from tasks.stage.metrics import CURVES_FILE
+
+DATA_DOCS_FILE = "data_docs.html"
+_REPORT_FILE = "report.md"
+_NOTE_TAG = "mlflow.note.content"  # what MLflow's page of a run shows as its description
+
+
+def link_data_docs(
+    stage: str, folder: Path, artifact_folder: str, run: RunRef, tracker: Tracker
+) -> None:
+    """Link a folder's Data Docs, where it has some, from the MLflow run and the Prefect run.
+
+    The folder's files are artifacts of the MLflow run already, below `artifact_folder`. The Prefect
+    run gets the report as well, which is Markdown.
+    """
+    page, report = folder / DATA_DOCS_FILE, folder / _REPORT_FILE
+    if not page.exists():
+        return
+    artifact = f"{artifact_folder}/{page.name}"
+    link = tracker.artifact_link(run, artifact) or page.resolve().as_uri()
+    note = f"Data Docs: artifact `{artifact}` of this run ([open]({link}))"
+    tracker.tag(run, {"nightloom.data_docs": artifact, _NOTE_TAG: note})
+    description = f"MLflow run {run.run_id}, artifact {artifact}"
+    create_link_artifact(
+        link=link, link_text="Data Docs", key=f"{stage}-data-docs", description=description
+    )
+    if report.exists():
+        text = report.read_text(encoding="utf-8").replace(f"]({page.name})", f"]({link})")
+        create_markdown_artifact(markdown=text, key=f"{stage}-report", description=description)
 
 
 class CurvePublisher:

@@ -5,6 +5,7 @@ process of its own, because MLflow tries the model once and that loads it whole.
 """
 
 import argparse
+import json
 import os
 import shutil
 import sys
@@ -31,6 +32,7 @@ STAGE_TAG = "stage"
 PROMPT_NAME = "nightloom-answer"
 PROMPT_TAG = "prompt_version"
 DIGEST_TAG = "sha256"
+_LINKED_PROMPTS = "mlflow.linkedPrompts"
 _REQUIREMENTS = (
     "mlflow", "torch", "transformers", "peft", "bitsandbytes", "accelerate", "safetensors",
     "bm25s", "numpy", "pydantic", "jinja2", "pyyaml",
@@ -133,7 +135,9 @@ class Registry:
             if found
             else self._client.create_prompt_version(PROMPT_NAME, text, tags={DIGEST_TAG: digest})
         )
-        self._client.link_prompt_version_to_run(run.run_id, version)
+        # As link_prompt_version_to_run does, which writes to the process's default store instead.
+        link = [{"name": PROMPT_NAME, "version": str(version.version)}]
+        self._client.set_tag(run.run_id, _LINKED_PROMPTS, json.dumps(link))
         return int(version.version)
 
     def bundle(self, model: Model, number: int, downloads: Path) -> Path:

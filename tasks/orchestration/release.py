@@ -27,6 +27,7 @@ from tasks.promotion.decision import Decision, decide
 from tasks.promotion.params import Params, PromotionParams
 from tasks.records.hashing import text_sha256
 from tasks.stage.errors import ConfigError
+from tasks.stage.metrics import METRICS_FILE, read_metrics
 from tasks.stage.outputs import file_sha256
 from tasks.stage.params import load_params
 
@@ -118,19 +119,28 @@ def _save(model: Model, root: Path, bundle: Path, target: Path, store: Path) -> 
     task_run_name="decide-{registered.version.model}", cache_policy=NO_CACHE, persist_result=False
 )
 def judge(
-    registered: Registered, root: Path, evaluation_report: Path, registry: Registry
+    registered: Registered,
+    root: Path,
+    evaluation_report: Path,
+    curation_report: Path,
+    registry: Registry,
 ) -> Judgement:
-    """The verdict on a version, which its tags then carry; a judged one keeps its own."""
+    """The verdict on a version, which its tags then carry; a judged one keeps its own.
+
+    It is judged again where the rules changed, or what was found of leaks.
+    """
     logger = get_run_logger()
     version = registered.version
     params_file = root / "params" / "promotion.yaml"
-    judged_by = file_sha256(params_file)
+    judged_by = text_sha256(file_sha256(params_file), _leak_evidence(curation_report))
     if version.tags.get(JUDGED_TAG) == judged_by:
         text = f"nothing new: {version.model} version {version.number} is this very bundle and was "
         return Judgement(version, "unchanged", (f"{text}{version.tags[VERDICT_TAG]} before",))
     params: PromotionParams = load_params(Params, [params_file]).promotion
     reigning = reigning_name(registry, version.model)
-    decision = decide(params, evaluation_report, model=version.model, reigning=reigning)
+    decision = decide(
+        params, evaluation_report, curation_report, model=version.model, reigning=reigning
+    )
     promoted = decision.verdict == "promote"
     reasons = _reasons(decision)
     for reason in reasons:
@@ -146,6 +156,13 @@ def judge(
         {VERDICT_TAG: verdict, "reasons": json.dumps(reasons)[:4000], JUDGED_TAG: judged_by},
     )
     return Judgement(version, verdict, reasons)
+
+
+def _leak_evidence(curation_report: Path) -> str:
+    """What curation found of leaks, as text; empty where it left nothing, for `decide` to say."""
+    if not (curation_report / METRICS_FILE).exists():
+        return ""
+    return json.dumps(read_metrics(curation_report).get("leaks"), sort_keys=True)
 
 
 def _reasons(decision: Decision) -> tuple[str, ...]:

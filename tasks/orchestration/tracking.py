@@ -114,6 +114,14 @@ class Tracker:
             elif path.exists():
                 self._client.log_artifact(run.run_id, str(path), folder)
 
+    def artifact_link(self, run: RunRef, path: str) -> str | None:
+        """Where MLflow's own pages show an artifact, None where no server holds the store."""
+        uri = self._client.tracking_uri
+        if not uri.startswith("http"):
+            return None
+        place = f"experiments/{run.experiment_id}/runs/{run.run_id}/artifacts/{path}"
+        return f"{uri.rstrip('/')}/#/{place}"
+
     def tag(self, run: RunRef, tags: Mapping[str, str]) -> None:
         """Set tags of a run."""
         for name, value in tags.items():

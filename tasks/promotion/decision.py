@@ -1,4 +1,4 @@
-"""The decision: pure, from metrics.json and predictions.parquet alone."""
+"""The decision: pure, from what evaluation and curation left in files alone."""
 
 import math
 from collections.abc import Mapping
@@ -21,6 +21,7 @@ from tasks.statistics.intervals import paired_bootstrap
 
 Model = Literal["adapter", "student"]
 _SYSTEM_METRICS = (*SCORE_NAMES, "abstention_precision", "abstention_recall")
+_LEAK_WAYS = ("questions", "few_shot", "documents", "groups")
 _RETRIEVAL_METRICS = ("recall_at_1", "recall_at_5", "recall_at_10", "mrr")
 
 
@@ -45,7 +46,12 @@ class Decision:
 
 
 def decide(
-    params: PromotionParams, evaluation_report: Path, *, model: Model, reigning: str | None
+    params: PromotionParams,
+    evaluation_report: Path,
+    curation_report: Path,
+    *,
+    model: Model,
+    reigning: str | None,
 ) -> Decision:
     """Whether a model is worth promoting, with what every rule found.
 
@@ -54,12 +60,7 @@ def decide(
     Raises:
         DataError: the evidence is not there.
     """
-    for name in (METRICS_FILE, PREDICTIONS_FILE):
-        if not (evaluation_report / name).exists():
-            raise DataError(
-                f"{evaluation_report} holds no {name}; nothing is decided without evidence",
-                "run `nightloom run`, or `dvc checkout` to bring the last evaluation back",
-            )
+    _check_evidence(evaluation_report, curation_report)
     metrics = read_metrics(evaluation_report)
     predictions = read_predictions(evaluation_report / PREDICTIONS_FILE)
     documents = _has_documents(metrics)
@@ -67,6 +68,7 @@ def decide(
     scores = {system: _scores(predictions, system, mode, params) for system in SYSTEMS}
     reasons = [
         _retrieval_rules(documents),
+        _no_leak(read_metrics(curation_report), params),
         _complete(metrics, documents, params),
         _same_records(scores),
         _beats_base(scores, model, mode, params, reigning),
@@ -76,6 +78,19 @@ def decide(
     verdict: Literal["promote", "refuse"]
     verdict = "promote" if all(reason.passed for reason in reasons) else "refuse"
     return Decision(model, verdict, tuple(reasons))
+
+
+def _check_evidence(evaluation_report: Path, curation_report: Path) -> None:
+    for report, name in (
+        (evaluation_report, METRICS_FILE),
+        (evaluation_report, PREDICTIONS_FILE),
+        (curation_report, METRICS_FILE),
+    ):
+        if not (report / name).exists():
+            raise DataError(
+                f"{report} holds no {name}; nothing is decided without evidence",
+                "run `nightloom run`, or `dvc checkout` to bring the last report back",
+            )
 
 
 def _has_documents(metrics: Mapping[str, Any]) -> bool:
@@ -92,6 +107,25 @@ def _retrieval_rules(documents: bool) -> Reason:
         else "the data set has no documents: closed_book decides, and retrieval rules are off"
     )
     return Reason("retrieval", True, text, None, None)
+
+
+def _no_leak(curation: Mapping[str, Any], params: PromotionParams) -> Reason:
+    """Nothing of the test split is known to train, to few-shot prompts or to the documents."""
+    found = curation.get("leaks", {})
+    bound = float(params.max_leaks)
+    counts = [found.get(way) for way in _LEAK_WAYS]
+    if not all(isinstance(count, int) and not isinstance(count, bool) for count in counts):
+        text = "curation's metrics do not tell the leaks of every way; no leak check, no promotion"
+        return Reason("no_leak", False, text, None, bound)
+    total = sum(counts)
+    text = "no test row is known to train, to few-shot prompts or to the documents"
+    if total:
+        told = ", ".join(f"{way} {count}" for way, count in zip(_LEAK_WAYS, counts, strict=True))
+        ids = [
+            f"{leak['test']} in {leak['where']}" for leak in curation.get("leak_examples", [])[:3]
+        ]
+        text = f"the test split leaks: {told}" + (f"; {'; '.join(ids)}" if ids else "")
+    return Reason("no_leak", total <= params.max_leaks, text, float(total), bound)
 
 
 def _complete(metrics: Mapping[str, Any], documents: bool, params: PromotionParams) -> Reason:

@@ -20,6 +20,7 @@ class PromotionParams(StageParams):
     min_retention: float = Field(
         ge=0, le=2, description="share of the adapter's score that a student keeps"
     )
+    max_leaks: int = Field(ge=0, description="of the test split, that curation's check may find")
     confidence: float = Field(gt=0.5, lt=1)
     resamples: int = Field(ge=100, le=1_000_000)
     seed: int = Field(ge=0)

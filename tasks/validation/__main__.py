@@ -1,34 +1,30 @@
 """Raw rows in, accepted rows and a report out."""
 
+import logging
+import shutil
 import sys
-from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
-import pandas as pd
-
-from tasks.records.files import write_documents, write_records
-from tasks.records.record import Document, Record
 from tasks.stage.command import output, run_stage
-from tasks.stage.errors import DataError
 from tasks.stage.metrics import Curves, write_metrics
 from tasks.stage.outputs import output_folders
-from tasks.validation.merging import Merged, Placed, Quarantined, intake_folders, merge
-from tasks.validation.params import Params, ValidationParams
-from tasks.validation.report import Verdict, write_quarantine, write_report
-from tasks.validation.rows import parse_document, parse_record
-from tasks.validation.rules import (
-    Rule,
-    breaches,
-    document_features,
-    document_rules,
-    record_features,
-    record_rules,
-)
+from tasks.validation.acceptance import Acceptance
+from tasks.validation.data_docs import DATA_DOCS_FILE, render_data_docs
+from tasks.validation.embedding import embed_set
+from tasks.validation.expectations import Judge
+from tasks.validation.figures import Reference, set_figures, taken_in
+from tasks.validation.gates import rows_error, set_error
+from tasks.validation.judging import Verdict, judge_set
+from tasks.validation.merging import intake_folders
+from tasks.validation.params import Params
+from tasks.validation.profile import Profile, Profiler
+from tasks.validation.quarantine import QUARANTINE_FILE
+from tasks.validation.report import Outcome, metrics, render_report
+from tasks.validation.suites import read_suites
 
-T = TypeVar("T")
+LOGGER = logging.getLogger(__name__)
+REPORT_FILE = "report.md"
 _STEPS = 4
 
 
@@ -37,120 +33,92 @@ class Paths:
     """Where the stage reads and writes."""
 
     raw: Path
+    embedder: Path
+    model_store: Path
     accepted: Path = output()
     validation_report: Path = output()
     scratch: Path = Path()
 
 
 def run(params: Params, paths: Paths) -> None:
-    """Write the accepted rows and the report.
+    """Write the accepted rows, their places and profile, and the report.
 
     Raises:
-        DataError: too many rows break a rule, or too few are left.
+        DataError: too many rows break a rule, one breaks a fatal rule, or the set does.
+        BrokenRuleError: a rule failed to run.
+        ConfigError: a rule is not one.
     """
     curves = Curves(paths.scratch)
-    folders = intake_folders(paths.raw)
-    documents = merge(folders, "documents.jsonl", lambda row, _: parse_document(row))
-    records = merge(folders, "records.jsonl", parse_record)
-    curves.progress(1, _STEPS)
+    for name in (DATA_DOCS_FILE, REPORT_FILE, QUARANTINE_FILE):
+        (paths.scratch / name).unlink(missing_ok=True)  # an earlier night's
+    suites = read_suites(Path(params.validation.suites))
+    # All of them first: a typo in the last suite should not cost the time of the others.
+    judges = {name: Judge(suite) for name, suite in suites.items()}
+    intakes = intake_folders(paths.raw)
     with output_folders(paths.accepted, paths.validation_report) as (accepted, report):
-        site = report / "data_docs"
-        document_verdict = _judge(
-            "documents",
-            documents,
-            document_features(documents.rows),
-            document_rules(params.validation),
-            site / "documents",
-        )
-        curves.progress(2, _STEPS)
-        good_documents = {row.value.id for row in document_verdict.accepted}
-        record_verdict = _judge(
-            "records",
-            records,
-            record_features(records.rows, good_documents),
-            record_rules(params.validation),
-            site / "records",
-        )
-        curves.progress(3, _STEPS)
-        verdicts = (record_verdict, document_verdict)
-        for folder in (paths.scratch, report):
-            write_quarantine(folder, verdicts)
-        _check(record_verdict, params.validation)
-        _check(document_verdict, params.validation)
-        _write(accepted, report, record_verdict, document_verdict, len(folders))
+        profiler = Profiler(params.validation.vocabulary_rows)
+        verdicts = _judge_rows(params, paths, judges, intakes, accepted, profiler, curves)
+        most = params.validation.max_quarantine_share
+        error = next(filter(None, (rows_error(verdict, most) for verdict in verdicts)), None)
+        whole = None
+        if error is None:
+            profile = _profile(params, paths, profiler)
+            profile.write(accepted)
+            reference = Reference.read(intakes[-1])
+            whole = judge_set(suites["set"], set_figures(profile, reference, intakes[-1]))
+            error = set_error(whole)
+        curves.progress(_STEPS - 1, _STEPS)
+        stopped = None if error is None else error.message
+        names = tuple(intake.name for intake in intakes)
+        outcome = Outcome(names, verdicts, whole, profiler.slices, stopped)
+        _write_reports(outcome, intakes[-1], paths.scratch, report)
+        if error is not None:
+            raise error
     curves.progress(_STEPS, _STEPS)
 
 
-def _judge(
-    name: str, merged: Merged[T], frame: pd.DataFrame, rules: Sequence[Rule], site: Path
-) -> Verdict[T]:
-    """Which rows stand and which go to quarantine, with every rule that they break."""
-    reasons: dict[int, list[tuple[str, str]]] = {}
-    of_the_set: list[str] = []
-    for breach in breaches(name, frame, rules, site) if len(frame) else []:
-        rule = breach.rule
-        for row, value in breach.rows.items():
-            reason = f"{rule.column} is {value!r}; expected {rule.expected}"
-            reasons.setdefault(row, []).append((rule.name, reason))
-        if rule.column is None:
-            of_the_set.append(f"{rule.name}: found {breach.observed}; expected {rule.expected}")
-    quarantined = list(merged.quarantined)
-    for row, found in sorted(reasons.items()):
-        names = tuple(name for name, _ in found)
-        reason = "; ".join(text for _, text in found)
-        quarantined.append(Quarantined(merged.rows[row].place, names, reason))
-    quarantined.sort(key=lambda item: (item.place.intake, item.place.line))
-    accepted = [item for row, item in enumerate(merged.rows) if row not in reasons]
-    return Verdict(name, accepted, quarantined, merged.superseded, of_the_set)
-
-
-def _check(verdict: Verdict[T], params: ValidationParams) -> None:
-    """Nothing, where enough rows stand.
-
-    Raises:
-        DataError: with the three first of the rows that broke a rule.
-    """
-    if verdict.share > params.max_quarantine_share or (
-        verdict.quarantined and not verdict.accepted
-    ):
-        examples = "\n".join(f"  {item.shown}" for item in verdict.quarantined[:3])
-        raise DataError(
-            f"{len(verdict.quarantined)} of {verdict.current} {verdict.name} break a rule "
-            f"({verdict.share:.1%}); expected at most {params.max_quarantine_share:.1%}, so that a "
-            f"broken source is not learned from:\n{examples}",
-            "mend the rows that data/scratch/validation/quarantine.jsonl lists and take them in "
-            "again, or raise validation.max_quarantine_share",
-        )
-    if verdict.of_the_set:
-        raise DataError(
-            f"the set of {verdict.name} breaks a rule: {'; '.join(verdict.of_the_set)}",
-            "take more rows in, or lower validation.min_records",
-        )
-
-
-def _write(
+def _judge_rows(
+    params: Params,
+    paths: Paths,
+    judges: dict[str, Judge],
+    intakes: list[Path],
     accepted: Path,
-    report: Path,
-    records: Verdict[Record],
-    documents: Verdict[Document],
-    intakes: int,
-) -> None:
-    write_records(accepted / "records.jsonl", _sorted(records.accepted))
-    write_documents(accepted / "documents.jsonl", _sorted(documents.accepted))
-    slices = Counter(row.value.slice for row in records.accepted)
-    verdicts = (records, documents)
-    metrics = {
-        "intakes": intakes,
-        **{verdict.name: verdict.figures for verdict in verdicts},
-        "slices": dict(sorted(slices.items())),
-        "rules": {verdict.name: verdict.broken_rules for verdict in verdicts},
+    profiler: Profiler,
+    curves: Curves,
+) -> tuple[Verdict, Verdict]:
+    """The verdicts on documents and records, in this order: lost documents take records along."""
+    with (paths.scratch / QUARANTINE_FILE).open("wb") as stream:
+        acceptance = Acceptance(intakes, params.validation.batch_rows, accepted, stream, profiler)
+        documents, known = acceptance.documents(judges["documents"])
+        curves.progress(1, _STEPS)
+        records = acceptance.records(judges["records"], known)
+        curves.progress(2, _STEPS)
+    return documents, records
+
+
+def _profile(params: Params, paths: Paths, profiler: Profiler) -> Profile:
+    texts = profiler.texts[: params.validation.embedding_rows]
+    memos = paths.scratch / "memos"
+    return profiler.profile(
+        embed_set(texts, paths.embedder, paths.model_store, params.compute, memos)
+    )
+
+
+def _write_reports(outcome: Outcome, newest: Path, scratch: Path, report: Path) -> None:
+    """Write the reports; into scratch too, where they outlive a night that stops here."""
+    totals = [verdict.totals for verdict in outcome.verdicts]
+    totals += [outcome.whole.totals] if outcome.whole else []
+    texts = {
+        DATA_DOCS_FILE: render_data_docs(totals, taken_in(newest)),
+        REPORT_FILE: render_report(outcome),
     }
-    write_metrics(report, metrics)
-    write_report(report, verdicts, slices)
-
-
-def _sorted(rows: Sequence[Placed[T]]) -> list[T]:
-    return [row.value for row in sorted(rows, key=lambda row: str(row.place.id))]
+    for name, text in texts.items():
+        for folder in (scratch, report):
+            (folder / name).write_text(text, encoding="utf-8")
+    shutil.copyfile(scratch / QUARANTINE_FILE, report / QUARANTINE_FILE)
+    write_metrics(report, metrics(outcome))
+    for name, said in (outcome.whole.warnings if outcome.whole else {}).items():
+        LOGGER.warning("warning: %s: %s", name, said)
 
 
 if __name__ == "__main__":

@@ -1,64 +1,60 @@
 """The intakes as one set of rows: of each id, what the latest intake that holds it says."""
 
-from collections.abc import Callable, Iterator, Mapping
+import hashlib
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
 
 from tasks.records.readers import Line, read_lines
 from tasks.stage.errors import DataError
 from tasks.stage.outputs import verified
-from tasks.validation.rows import MisshapenError
 
-T = TypeVar("T")
+_DIGEST_BYTES = 16
+Digests = NDArray[np.bytes_]
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """Where a row stands, with its raw text."""
+class Current:
+    """A row that counts: where it stands, the id that can be read off it, how many share that."""
 
-    intake: str
-    file: str
-    line: int
+    intake: Path
+    line: Line
     id: str | None
-    raw: str
+    id_rows: int
 
 
-@dataclass(frozen=True, slots=True)
-class Quarantined:
-    """A row that is left out: the rules that it breaks, and how."""
+@dataclass(frozen=True)
+class Census:
+    """Which rows of one file count, over all intakes.
 
-    place: Place
-    rules: tuple[str, ...]
-    reason: str
+    `id_rows` has an entry a line, in the order of intakes and lines: how many current rows share
+    the row's id, 0 where a later intake replaced it. An id that one intake holds twice keeps both
+    rows, for a rule to find. `counts` are the lines of each intake.
+    """
 
-    @property
-    def shown(self) -> str:
-        """The place and the reason on one line."""
-        place = self.place
-        return f"{place.intake}/{place.file}:{place.line} (id {place.id!r}): {self.reason}"
-
-
-@dataclass(frozen=True, slots=True)
-class Placed(Generic[T]):
-    """A parsed row and where it stands."""
-
-    value: T
-    place: Place
-
-
-@dataclass(frozen=True, slots=True)
-class Merged(Generic[T]):
-    """The current rows, parsed or not, and how many rows a later intake replaced."""
-
-    rows: list[Placed[T]]
-    quarantined: list[Quarantined]
-    superseded: int
+    folders: tuple[Path, ...]
+    file: str
+    counts: tuple[int, ...]
+    id_rows: NDArray[np.int32]
 
     @property
-    def current(self) -> int:
-        """How many rows stand, good or bad."""
-        return len(self.rows) + len(self.quarantined)
+    def superseded(self) -> int:
+        """How many rows a later intake replaced."""
+        return int((self.id_rows == 0).sum())
+
+    def rows(self) -> Iterator[Current]:
+        """The current rows, one at a time."""
+        begin = 0
+        for folder, count in zip(self.folders, self.counts, strict=True):
+            copies = self.id_rows[begin : begin + count].tolist()
+            begin += count
+            for line in read_lines(folder / self.file) if count else ():
+                if copies[line.number - 1]:
+                    yield Current(folder, line, _line_id(line), copies[line.number - 1])
 
 
 def intake_folders(raw: Path) -> list[Path]:
@@ -76,42 +72,79 @@ def intake_folders(raw: Path) -> list[Path]:
     return [verified(folder) for folder in folders]
 
 
-def merge(
-    folders: list[Path], file: str, parse: Callable[[Mapping[str, Any], str], T]
-) -> Merged[T]:
-    """The current rows of one file over all intakes; `parse` gets a row and its intake's name.
-
-    An id that an intake holds twice keeps both rows here: a rule finds them.
-    """
-    latest: dict[str, list[tuple[Place, Line]]] = {}
-    nameless: list[tuple[Place, Line]] = []
-    total = 0
+def take_census(folders: Iterable[Path], file: str) -> Census:
+    """Which rows of `file` count; ids are kept as digests, 16 bytes each."""
+    folders = tuple(folders)
+    digests, counts = bytearray(), []
     for folder in folders:
-        found: dict[str, list[tuple[Place, Line]]] = {}
-        for place, line in _placed_lines(folder, file):
-            total += 1
-            rows = nameless if place.id is None else found.setdefault(place.id, [])
-            rows.append((place, line))
-        latest |= found
-    current = [*nameless, *(item for name in sorted(latest) for item in latest[name])]
-    merged: Merged[T] = Merged([], [], total - len(current))
-    for place, line in current:
-        if line.row is None:
-            fault = str(line.fault)
-            merged.quarantined.append(Quarantined(place, ("is_strict_json",), fault))
-            continue
-        try:
-            merged.rows.append(Placed(parse(line.row, place.intake), place))
-        except MisshapenError as error:
-            merged.quarantined.append(Quarantined(place, (error.rule,), error.reason))
-    return merged
+        before = len(digests)
+        for raw in _raw_lines(folder / file):
+            name = _identifier(raw)
+            # A row without an id is told from all others by its place.
+            digests += _digest(len(digests).to_bytes(8), b"place") if name is None else _id(name)
+        counts.append((len(digests) - before) // _DIGEST_BYTES)
+    intakes = np.repeat(np.arange(len(folders), dtype=np.int32), counts)
+    rows = _id_rows(_as_digests(bytes(digests)), intakes)
+    return Census(folders, file, tuple(counts), rows)
 
 
-def _placed_lines(folder: Path, file: str) -> Iterator[tuple[Place, Line]]:
-    if not (folder / file).exists():
-        return
-    for line in read_lines(folder / file):
-        identifier = (line.row or {}).get("id")
-        name = identifier if isinstance(identifier, str) else None
-        raw = line.raw.decode(errors="backslashreplace")
-        yield Place(folder.name, file, line.number, name, raw), line
+def id_digests(ids: Iterable[str]) -> Digests:
+    """The digests of ids, 16 bytes each."""
+    return _as_digests(b"".join(map(_id, ids)))
+
+
+def _as_digests(content: bytes) -> Digests:
+    return np.frombuffer(content, dtype=f"S{_DIGEST_BYTES}")
+
+
+def _id(name: str) -> bytes:
+    return _digest(name.encode(), b"id")
+
+
+def _digest(content: bytes, person: bytes) -> bytes:
+    return hashlib.blake2b(content, digest_size=_DIGEST_BYTES, person=person).digest()
+
+
+def _id_rows(digests: Digests, intakes: NDArray[np.int32]) -> NDArray[np.int32]:
+    """For each row, how many rows of the latest intake with its id there are; 0 in earlier ones."""
+    if not len(digests):
+        return np.zeros(0, np.int32)
+    # Stable, so that within an id the intakes rise.
+    order = np.argsort(digests, kind="stable")
+    ordered, which = digests[order], intakes[order]
+    new_id = np.r_[True, ordered[1:] != ordered[:-1]]
+    groups = np.cumsum(new_id) - 1
+    lasts = np.r_[np.flatnonzero(new_id)[1:], len(ordered)] - 1
+    latest = which == which[lasts][groups]
+    copies = np.bincount(groups, weights=latest).astype(np.int32)
+    rows = np.zeros(len(digests), np.int32)
+    rows[order] = np.where(latest, copies[groups], 0)
+    return rows
+
+
+def _raw_lines(path: Path) -> Iterator[bytes]:
+    """The lines of a file as they are, the empty ones too: the last line's number is their count.
+
+    Ingestion lets no line into an intake that is too long to hold.
+    """
+    if path.exists():
+        with path.open("rb") as stream:
+            yield from stream
+
+
+def _line_id(line: Line) -> str | None:
+    """What `_identifier` finds, without reading a line twice that was read well."""
+    if line.row is None:
+        return _identifier(line.raw)
+    identifier = line.row.get("id")
+    return identifier if isinstance(identifier, str) else None
+
+
+def _identifier(raw: bytes) -> str | None:
+    """The id of a row; of a faulty one too, where a forgiving reader still finds it."""
+    try:
+        row = orjson.loads(raw)
+    except orjson.JSONDecodeError:
+        return None
+    identifier = row.get("id") if isinstance(row, dict) else None
+    return identifier if isinstance(identifier, str) else None

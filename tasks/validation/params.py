@@ -1,34 +1,22 @@
 """The params of the validation stage."""
 
-from typing import Annotated
+from pydantic import Field
 
-from pydantic import AfterValidator, Field
-
-from tasks.stage.params import StageParams
-
-
-def _rising(bounds: list[int]) -> list[int]:
-    if bounds[0] > bounds[1]:
-        raise ValueError(f"the shortest, {bounds[0]}, is above the longest, {bounds[1]}")
-    return bounds
-
-
-Bounds = Annotated[
-    list[Annotated[int, Field(ge=0)]], Field(min_length=2, max_length=2), AfterValidator(_rising)
-]
+from tasks.stage.params import ComputeParams, StageParams
 
 
 class ValidationParams(StageParams):
-    """`params/validation.yaml`; bounds are [least, most], both allowed."""
+    """`params/validation.yaml`."""
 
-    min_records: int = Field(ge=1)
+    suites: str = Field(description="folder of records.yaml, documents.yaml and set.yaml")
     max_quarantine_share: float = Field(ge=0, le=1)
-    question_characters: Bounds
-    answer_characters: Bounds
-    document_characters: Bounds
+    batch_rows: int = Field(ge=1, le=1_000_000, description="rows judged at a time")
+    vocabulary_rows: int = Field(ge=100, le=50_000, description="records whose words are profiled")
+    embedding_rows: int = Field(ge=0, le=2000, description="records embedded; 0: none")
 
 
 class Params(StageParams):
     """The params of this stage, one section a file."""
 
     validation: ValidationParams
+    compute: ComputeParams

@@ -1,85 +1,142 @@
-"""What validation leaves for people: the quarantined rows and a report."""
+"""What validation says to people: one page on what came in, what left and why, what was off."""
 
-import json
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any, Generic, TypeVar
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
-from tasks.validation.merging import Placed, Quarantined
+from tasks.validation.data_docs import DATA_DOCS_FILE
+from tasks.validation.judging import SetVerdict, Verdict
 
-T = TypeVar("T")
-_EXAMPLES = 10
+_SHOWN = 20
 
 
 @dataclass(frozen=True)
-class Verdict(Generic[T]):
-    """What the rules say of one file: the rows that stand, the others, what the set breaks."""
+class Outcome:
+    """Everything that a night's validation found; `whole` is None where the rows failed before."""
 
-    name: str
-    accepted: list[Placed[T]]
-    quarantined: list[Quarantined]
-    superseded: int
-    of_the_set: list[str]
+    intakes: tuple[str, ...]
+    verdicts: tuple[Verdict, ...]
+    whole: SetVerdict | None
+    slices: Mapping[str, int]
+    stopped: str | None
 
-    @property
-    def current(self) -> int:
-        """How many rows there are, good or bad, without those that a later intake replaced."""
-        return len(self.accepted) + len(self.quarantined)
 
-    @property
-    def share(self) -> float:
-        """The share of the current rows that is in quarantine."""
-        return len(self.quarantined) / max(self.current, 1)
-
-    @property
-    def figures(self) -> dict[str, float]:
-        """Counts and the quarantined share, for `metrics.json`."""
-        return {
-            "current": self.current,
-            "accepted": len(self.accepted),
-            "quarantined": len(self.quarantined),
-            "superseded": self.superseded,
-            "quarantine_share": self.share,
+def metrics(outcome: Outcome) -> dict[str, Any]:
+    """The figures for `metrics.json`; a figure that can't be had is null, its reason beside it."""
+    figures = {
+        verdict.name: {
+            "current": verdict.current,
+            "accepted": verdict.accepted,
+            "quarantined": verdict.quarantined,
+            "superseded": verdict.superseded,
+            "quarantine_share": verdict.share,
         }
+        for verdict in outcome.verdicts
+    }
+    rules = {verdict.name: _broken(verdict) for verdict in outcome.verdicts}
+    whole = outcome.whole
+    return {
+        "intakes": len(outcome.intakes),
+        **figures,
+        "slices": dict(_largest(outcome.slices)),
+        "rules": rules,
+        "set": whole.figures.values if whole else {},
+        "set_reasons": whole.figures.reasons if whole else {},
+        "rules_off": whole.off if whole else {},
+        "warnings": whole.warnings if whole else {},
+    }
 
-    @property
-    def broken_rules(self) -> dict[str, int]:
-        """How many rows break each rule."""
-        return dict(sorted(Counter(r for item in self.quarantined for r in item.rules).items()))
 
-
-def write_quarantine(folder: Path, verdicts: Sequence[Verdict[Any]]) -> None:
-    """Write `quarantine.jsonl`: where each row stands, which rules it breaks and how."""
-    lines = [
-        json.dumps(asdict(item.place) | {"rules": item.rules, "reason": item.reason})
-        for verdict in verdicts
-        for item in verdict.quarantined
+def render_report(outcome: Outcome) -> str:
+    """The report, in Markdown."""
+    blocks = [
+        _head(outcome),
+        _table(outcome),
+        *(_left(verdict) for verdict in outcome.verdicts),
+        _set(outcome.whole),
+        _slices(outcome.slices),
+        [f"Every rule and what Great Expectations says of it: [Data Docs]({DATA_DOCS_FILE})."],
     ]
-    (folder / "quarantine.jsonl").write_text("".join(f"{x}\n" for x in lines), encoding="utf-8")
+    return "\n\n".join("\n".join(block) for block in blocks if block) + "\n"
 
 
-def write_report(folder: Path, verdicts: Sequence[Verdict[Any]], slices: Mapping[str, int]) -> None:
-    """Write `report.md`: counts, slices, broken rules and some of the rows that broke them."""
-    lines = [
-        "# Validation",
-        "",
+def _head(outcome: Outcome) -> list[str]:
+    newest = outcome.intakes[-1]
+    stopped = [] if outcome.stopped is None else ["", f"**Stopped.** {outcome.stopped}"]
+    return ["# Validation", "", f"{len(outcome.intakes)} intakes, the newest {newest}.", *stopped]
+
+
+def _table(outcome: Outcome) -> list[str]:
+    return [
         "| | current | accepted | quarantined | replaced by a later intake |",
         "|---|---:|---:|---:|---:|",
+        *(
+            f"| {verdict.name} | {verdict.current} | {verdict.accepted} "
+            f"| {verdict.quarantined} ({verdict.share:.2%}) | {verdict.superseded} |"
+            for verdict in outcome.verdicts
+        ),
     ]
-    lines += [
-        f"| {verdict.name} | {verdict.current} | {len(verdict.accepted)} "
-        f"| {len(verdict.quarantined)} ({verdict.share:.2%}) | {verdict.superseded} |"
-        for verdict in verdicts
-    ]
-    lines += ["", "| slice | records |", "|---|---:|"]
-    lines += [f"| {name} | {count} |" for name, count in sorted(slices.items())]
-    for verdict in verdicts:
-        if verdict.quarantined:
-            lines += ["", f"## {verdict.name.capitalize()} in quarantine", ""]
-            lines += [f"- {name}: {count} rows" for name, count in verdict.broken_rules.items()]
-            lines += ["", *(f"- {item.shown}" for item in verdict.quarantined[:_EXAMPLES])]
-    sites = " and ".join(f"[{v.name}](data_docs/{v.name}/index.html)" for v in verdicts)
-    lines += ["", f"Every rule and its result: Data Docs of {sites}."]
-    (folder / "report.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _left(verdict: Verdict) -> list[str]:
+    """Why rows of one file left, and which rules only warned."""
+    if not verdict.broken.total():
+        return []
+    lines = [f"## What left the {verdict.name}, and why", ""]
+    lines += ["| rule | rows | severity | |", "|---|---:|---|---|"]
+    for rule in verdict.totals.suite.rules:
+        if verdict.broken[rule.name]:
+            rows = verdict.broken[rule.name]
+            lines.append(f"| {rule.name} | {rows} | {rule.severity} | {_cell(rule.notes)} |")
+    if verdict.worst:
+        lines += ["", "The worst of them; all are in quarantine.jsonl:", ""]
+        lines += [f"- {_cell(item.shown)}" for item in verdict.worst]
+    return lines
+
+
+def _set(whole: SetVerdict | None) -> list[str]:
+    if whole is None:
+        return ["## The set", "", "Not judged: the rows stopped the night before."]
+    lines = ["## The set", "", "| rule | found | verdict |", "|---|---|---|"]
+    for rule in whole.totals.suite.rules:
+        values = ", ".join(f"{x} {whole.figures.values[x]:.6g}" for x in rule.columns)
+        verdict = "holds"
+        if rule.name in whole.fatal or rule.name in whole.warnings:
+            verdict = f"**broken** ({rule.severity}): {_cell(rule.expected)}"
+        lines.append(f"| {rule.name} | {values} | {verdict} |")
+    if whole.off:
+        lines += ["", "Off, because their figure could not be had:", ""]
+        lines += list(_off(whole.off))
+    return lines
+
+
+def _off(off: Mapping[str, str]) -> Iterator[str]:
+    """Which rules are off, those with one reason on one line."""
+    by_reason: dict[str, list[str]] = {}
+    for rule, said in off.items():
+        by_reason.setdefault(said.partition(": ")[2], []).append(rule)
+    for reason, rules in by_reason.items():
+        yield f"- {', '.join(rules)}: {reason}"
+
+
+def _slices(slices: Mapping[str, int]) -> list[str]:
+    if not slices:
+        return []
+    shown = _largest(slices)
+    lines = ["## Slices", "", "| slice | records |", "|---|---:|"]
+    lines += [f"| {_cell(name)} | {count} |" for name, count in shown]
+    if len(slices) > len(shown):
+        lines += ["", f"and {len(slices) - len(shown)} smaller ones"]
+    return lines
+
+
+def _largest(slices: Mapping[str, int]) -> Sequence[tuple[str, int]]:
+    return sorted(slices.items(), key=lambda item: (-item[1], item[0]))[:_SHOWN]
+
+
+def _broken(verdict: Verdict) -> dict[str, int]:
+    return {name: count for name, count in sorted(verdict.broken.items()) if count}
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")

@@ -9,12 +9,7 @@ UNKNOWN = "unknown"
 
 
 class MisshapenError(Exception):
-    """A row that is no record or document: which rule it breaks, and how."""
-
-    def __init__(self, rule: str, reason: str) -> None:
-        super().__init__(reason)
-        self.rule = rule
-        self.reason = reason
+    """A row that is no record or document, and why."""
 
 
 def parse_record(row: Mapping[str, Any], intake: str) -> Record:
@@ -58,7 +53,7 @@ def parse_document(row: Mapping[str, Any]) -> Document:
 def _identifier(row: Mapping[str, Any]) -> str:
     value = row.get("id")
     if not isinstance(value, str) or not value.strip():
-        raise MisshapenError("id_is_text", f"id is {value!r}; expected a text that is not empty")
+        raise MisshapenError(f"id is {value!r}; expected a text that is not empty")
     return value
 
 
@@ -67,7 +62,7 @@ def _text(row: Mapping[str, Any], name: str, default: str) -> str:
     if value is None:
         return default
     if not isinstance(value, str):
-        raise MisshapenError("field_types", f"{name} is {_shown(value)}; expected a text")
+        raise MisshapenError(f"{name} is {_shown(value)}; expected a text")
     return value
 
 
@@ -76,7 +71,7 @@ def _texts(row: Mapping[str, Any], name: str) -> tuple[str, ...]:
     if value is None:
         return ()
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-        raise MisshapenError("field_types", f"{name} is {_shown(value)}; expected a list of texts")
+        raise MisshapenError(f"{name} is {_shown(value)}; expected a list of texts")
     return tuple(value)
 
 
@@ -88,7 +83,6 @@ def _messages(row: Mapping[str, Any]) -> tuple[Message, ...]:
     if "question" in row or "answer" in row:
         return _turns(row, "question", "user") + _turns(row, "answer", "assistant")
     raise MisshapenError(
-        "has_a_shape",
         f"columns are {', '.join(sorted(row)) or 'none'}; expected question and answer, prompt and "
         "completion, or messages",
     )
@@ -102,16 +96,13 @@ def _turns(row: Mapping[str, Any], name: str, role: str) -> tuple[Message, ...]:
 
 def _conversation(value: Any, name: str) -> tuple[Message, ...]:
     if not isinstance(value, list):
-        raise MisshapenError(
-            "field_types", f"{name} is {_shown(value)}; expected a list of messages"
-        )
+        raise MisshapenError(f"{name} is {_shown(value)}; expected a list of messages")
     messages = []
     for item in value:
         role = item.get("role") if isinstance(item, dict) else None
         content = item.get("content") if isinstance(item, dict) else None
         if not isinstance(role, str) or not isinstance(content, str):
             raise MisshapenError(
-                "field_types",
                 f"{name} holds {_shown(item)}; expected a role and a content, both text",
             )
         messages.append(Message(role, content))

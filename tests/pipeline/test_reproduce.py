@@ -5,13 +5,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mlflow.tracking import MlflowClient
 from prefect import flow
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
+from prefect.client.schemas.sorting import ArtifactSort
 from prefect.settings import PREFECT_SERVER_ANALYTICS_ENABLED, temporary_settings
 from prefect.testing.utilities import prefect_test_harness
 
 from flows.graph import read_stage
 from tasks.orchestration.reproduce import reproduce
-from tasks.orchestration.stores import Stores
+from tasks.orchestration.stores import EXPERIMENT, Stores
 from tasks.orchestration.tracking import Tracker
 from tasks.stage.errors import DataError
 
@@ -23,10 +27,13 @@ text = pathlib.Path("data/raw/rows").read_text()
 if "bad" in text:
     failure = {"error": "DataError", "message": "a row is bad", "remedy": "mend it"}
     (scratch / "failure.json").write_text(json.dumps(failure))
+    (scratch / "data_docs.html").write_text("<p>bad</p>")
     sys.exit(1)
 target = pathlib.Path("data/reports/copying")
 target.mkdir(parents=True)
 (target / "metrics.json").write_text(json.dumps({"rows": len(text)}))
+(target / "data_docs.html").write_text("<p>good</p>")
+(target / "report.md").write_text("# Copied [Data Docs](data_docs.html)")
 """
 PIPELINE = """
 stages:
@@ -97,3 +104,37 @@ def test_a_failed_stage_says_why_and_its_last_good_outs_come_back(
     assert isinstance(error, DataError)
     assert "copying: a row is bad" in error.message
     assert (project / "data/reports/copying/metrics.json").read_text() == '{"rows": 5}'
+
+
+def _artifacts(key: str) -> list[str]:
+    """What Prefect keeps under a key, oldest first."""
+    with get_client(sync_client=True) as client:
+        found = client.read_artifacts(
+            artifact_filter=ArtifactFilter(key=ArtifactFilterKey(any_=[key])),
+            sort=ArtifactSort.ID_DESC,
+        )
+    return [str(item.data) for item in sorted(found, key=lambda item: item.created)]
+
+
+def test_data_docs_are_linked_from_prefect_and_mlflow_after_a_good_run_and_a_failed_one(
+    project: Path, tracker: Tracker
+) -> None:
+    reproduced(project, tracker)
+    page = project / "data/reports/copying/data_docs.html"
+    assert page.as_uri() in _artifacts("copying-data-docs")[-1]
+    assert f"# Copied [Data Docs]({page.as_uri()})" in _artifacts("copying-report")[-1]
+
+    (project / "data/raw/rows").write_text("bad\n")
+    reproduced(project, tracker)
+    page = project / "data/scratch/copying/data_docs.html"
+    assert page.as_uri() in _artifacts("copying-data-docs")[-1]
+
+    client = MlflowClient(f"sqlite:///{project / 'mlflow.db'}")
+    [experiment] = [x for x in client.search_experiments() if x.name == EXPERIMENT]
+    runs = client.search_runs([experiment.experiment_id], "tags.`nightloom.stage` = 'copying'")
+    places = {run.info.status: run.data.tags["nightloom.data_docs"] for run in runs}
+    assert places == {"FINISHED": "copying/data_docs.html", "FAILED": "scratch/data_docs.html"}
+    for run in runs:
+        folder, _, name = run.data.tags["nightloom.data_docs"].partition("/")
+        assert name in {Path(x.path).name for x in client.list_artifacts(run.info.run_id, folder)}
+        assert name in run.data.tags["mlflow.note.content"]

@@ -1,4 +1,4 @@
-"""Duplicates go, splits are stable, and nothing held out leaks into training."""
+"""Duplicates go, what leaks goes, and splits are stable."""
 
 import random
 import string
@@ -8,201 +8,197 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tasks.curation.__main__ import Paths, run
 from tasks.curation.params import Params
-from tasks.curation.selection import Fate, select, select_documents, shared_groups, split_of
-from tasks.curation.similarity import SimilarTexts, bands, jaccard, shingles, sketch
-from tasks.records.files import read_records, read_rows, write_documents, write_records
-from tasks.records.record import Document, Message, Record
-from tasks.stage.errors import DataError
-from tasks.stage.metrics import read_metrics
-from tasks.stage.outputs import folder_files, output_folders
+from tasks.curation.preparation import SPLITS, prepare, split_of
+from tasks.curation.selection import select
+from tasks.records.record import Message, Record
 from tasks.stage.params import load_params
 
 FILE = Path("params/curation.yaml")
 
 
-def _params(**changes: Any) -> Params:
+def changed(**changes: Any) -> Params:
     values = load_params(Params, [FILE]).curation.model_dump()
     return Params.model_validate({"curation": values | changes})
 
 
-def _record(identifier: str, question: str, answer: str = "It is so.", **more: Any) -> Record:
-    record = Record(
-        id=identifier,
-        messages=(Message("user", question), Message("assistant", answer)),
-        documents=(),
-        slice="all",
-        group=identifier,
-        source="",
-        license="",
-        intake="1",
-    )
-    return replace(record, **more)
+PARAMS = changed().curation
 
 
-def _words(seed: int, count: int = 12) -> str:
+def record(identifier: str, question: str, answer: str = "It is so.", **more: Any) -> Record:
+    turns = (Message("user", question), Message("assistant", answer))
+    made = Record(identifier, turns, (), "all", identifier, "", "", "1")
+    return replace(made, **more)
+
+
+def sentence(seed: int, count: int = 12) -> str:
     letters = random.Random(seed)
     return " ".join("".join(letters.choices(string.ascii_lowercase, k=6)) for _ in range(count))
 
 
-def _many(count: int) -> list[Record]:
-    return [_record(f"r{number:04}", f"What is {_words(number)}?") for number in range(count)]
+def many(count: int) -> list[Record]:
+    return [
+        record(f"r{number:04}", f"What is {sentence(number)}?", sentence(number + 5000, 5))
+        for number in range(count)
+    ]
 
 
-def _of_split(split: str, prefix: str) -> str:
+def named(split: str, prefix: str) -> str:
     names = (f"{prefix}{number}" for number in range(10_000))
-    return next(name for name in names if split_of(name, _params().curation) == split)
+    return next(name for name in names if SPLITS[split_of(name, PARAMS)] == split)
 
 
-def _fates(records: Sequence[Record]) -> dict[str, Fate]:
-    return {fate.record.id: fate for fate in select(records, _params().curation)}
+def fates(
+    records: Sequence[Record], folder: Path
+) -> dict[str, tuple[str, str | None, float | None]]:
+    """Id -> (split or rule, id of the row kept, likeness)."""
+    prepared = prepare(records, PARAMS, folder)
+    removals = select(prepared, PARAMS)
+    found: dict[str, tuple[str, str | None, float | None]] = {}
+    for row, name in enumerate(prepared.ids):
+        gone = removals.get(row)
+        if gone is None:
+            found[name] = (SPLITS[prepared.splits[row]], None, None)
+        else:
+            kept = None if gone.kept is None else prepared.ids[gone.kept]
+            found[name] = (gone.rule, kept, gone.similarity)
+    return found
 
 
-def test_an_exact_duplicate_goes_and_names_the_row_that_stays() -> None:
-    fates = _fates([_record("b", "The same question?"), _record("a", "The same question?")])
+def test_an_exact_duplicate_goes_and_names_the_row_that_stays(tmp_path: Path) -> None:
+    found = fates([record("b", "The same question?"), record("a", "The same question?")], tmp_path)
 
-    assert fates["a"].removal is None
-    removal = fates["b"].removal
-    assert removal is not None
-    assert (removal.rule, removal.kept) == ("exact_duplicate", "a")
+    assert found["a"][0] in SPLITS
+    assert found["b"] == ("exact_duplicate", "a", 1.0)
 
 
-def test_the_row_of_the_earlier_intake_stays() -> None:
-    old = _record("b", "The same question?")
-    fates = _fates([replace(_record("a", "The same question?"), intake="2"), old])
+def test_the_row_of_the_earlier_intake_stays(tmp_path: Path) -> None:
+    newer = replace(record("a", "The same question?"), intake="2")
+    found = fates([newer, record("b", "The same question?")], tmp_path)
 
-    assert fates["b"].removal is None
-    assert fates["a"].removal is not None
+    assert found["b"][0] in SPLITS
+    assert found["a"][:2] == ("exact_duplicate", "b")
 
 
-def test_a_near_duplicate_goes_and_a_templated_question_stays() -> None:
-    text = _words(1, count=30)
+def test_a_near_duplicate_goes_and_a_templated_question_stays(tmp_path: Path) -> None:
+    text = sentence(1, count=30)
     records = [
-        _record("a", text),
-        _record("b", f"{text}!"),
-        _record("c", "What parameters does json.dump take?", "obj, fp"),
-        _record("d", "What parameters does json.dumps take?", "obj"),
+        record("a", text),
+        record("b", f"{text}!"),
+        record("c", "What parameters does json.dump take?", "obj, fp"),
+        record("d", "What parameters does json.dumps take?", "obj"),
+        record(
+            "e",
+            "오늘 날씨가 참 좋은데 산책이나 같이 갈까요? 공원도 좋고 강가도 좋아요",
+            "네 좋아요",
+        ),
+        record(
+            "f",
+            "저, 오늘 날씨가 참 좋은데 산책이나 같이 갈까요? 공원도 좋고 강가도 좋아요",
+            "네 좋아요",
+        ),
+        record(
+            "g", "今天天气很好我们一起去公园散步好不好呢然后再去河边坐一会儿看看风景聊聊天", "好的"
+        ),
+        record(
+            "h", "!今天天气很好我们一起去公园散步好不好呢然后再去河边坐一会儿看看风景聊聊天", "好的"
+        ),
     ]
 
-    fates = _fates(records)
+    found = fates(records, tmp_path)
 
-    assert fates["b"].removal is not None
-    assert fates["b"].removal.rule == "near_duplicate"
-    assert fates["c"].removal is None
-    assert fates["d"].removal is None
-
-
-def test_a_training_row_like_a_held_out_one_goes() -> None:
-    text = _words(2, count=12)
-    test = _record(_of_split("test", "a"), text)
-    train = _record(_of_split("train", "b"), text.replace(text[:6], "other1"))
-
-    fates = _fates([test, train])
-
-    removal = fates[train.id].removal
-    assert fates[test.id].split == "test"
-    assert removal is not None
-    assert (removal.rule, removal.kept) == ("like_test", test.id)
-    assert removal.similarity is not None
-    assert 0.8 <= removal.similarity < 0.9
+    for removed, kept in (("b", "a"), ("f", "e"), ("h", "g")):
+        assert found[removed][:2] == ("near_duplicate", kept)
+        assert (found[removed][2] or 0) >= 0.9
+    assert {found[name][0] for name in "cd"} <= set(SPLITS)
 
 
-def test_too_short_and_too_long_rows_go() -> None:
-    fates = _fates([_record("a", "Q?"), _record("b", "A question?", "x" * 1001)])
+def test_a_training_row_like_a_held_out_one_goes(tmp_path: Path) -> None:
+    text = sentence(2, count=12)
+    test = record(named("test", "a"), text)
+    train = record(named("train", "b"), text.replace(text[:6], "other1"))
 
-    assert [fates[name].removal.rule for name in "ab"] == [  # type: ignore[union-attr]
-        "question_too_short",
-        "answer_too_long",
+    found = fates([test, train], tmp_path)
+
+    assert found[test.id][0] == "test"
+    rule, kept, similarity = found[train.id]
+    assert (rule, kept) == ("like_test", test.id)
+    assert 0.8 <= (similarity or 0) < 0.9
+
+
+@pytest.mark.parametrize(
+    ("asked", "answer", "leaks"),
+    [
+        ("what does  json.dump do", "Another answer altogether, of other words.", True),
+        ("What does the json.dump do?", "Another answer altogether, of other words.", True),
+        ("What does json.dumps do?", "Another answer altogether, of other words.", False),
+        ("What does pickle.dump do?", "Another answer altogether, of other words.", False),
+    ],
+)
+def test_a_training_row_that_asks_a_test_question_goes(
+    tmp_path: Path, asked: str, answer: str, leaks: bool
+) -> None:
+    # So that the words of the template are common ones.
+    words = [sentence(number, 1) for number in range(40)]
+    template = [record(named("validation", f"v{w}"), f"What does the {w} do?", w) for w in words]
+    test = record(named("test", "a"), "What does json.dump do?", "Write a thing to a file.")
+    train = record(named("train", "b"), asked, answer)
+
+    found = fates([*template, test, train], tmp_path)
+
+    assert found[train.id][0] == ("asks_test_question" if leaks else "train")
+    assert found[train.id][1] == (test.id if leaks else None)
+    assert found[test.id][0] == "test"
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    texts=st.lists(
+        st.tuples(st.sampled_from("abcd ef"), st.integers(1, 9), st.integers(0, 5)),
+        min_size=2,
+        max_size=24,
+    ),
+    cut=st.integers(1, 23),
+)
+def test_new_rows_never_move_an_old_row_to_another_split(
+    tmp_path_factory: pytest.TempPathFactory, texts: list[tuple[str, int, int]], cut: int
+) -> None:
+    """Rows that repeat one another in every way; a train row may go, a held-out one never does."""
+    rows = [
+        record(f"r{place}", f"{letter * size} and {sentence(number)}", intake=f"{place >= cut:d}")
+        for place, (letter, size, number) in enumerate(texts)
     ]
+    folder = tmp_path_factory.mktemp("grown")
+    before, after = fates(rows[:cut], folder), fates(rows, folder)
+
+    for name, (fate, _, _) in before.items():
+        if fate == "test":
+            assert after[name][0] == "test"
+        elif fate in SPLITS:
+            assert after[name][0] == fate or after[name][0] not in SPLITS
 
 
-def test_new_rows_never_move_old_ones() -> None:
-    old = _many(60)
-    before = {name: fate.split for name, fate in _fates(old).items()}
+def test_the_index_finds_what_comparing_every_pair_finds(tmp_path: Path) -> None:
+    from tasks.curation.shingling import jaccard, shingles
 
-    after = _fates([*old, *(replace(r, id=f"new{r.id}") for r in _many(90)[60:])])
+    numbers = random.Random(7)
+    rows = [record("r000", sentence(0, 20))]
+    for place in range(1, 90):
+        words = numbers.choice(rows).question.split()
+        for _ in range(numbers.randint(0, 3)):
+            words[numbers.randrange(len(words))] = sentence(place + 1000, 1)
+        rows.append(record(f"r{place:03}", " ".join(words)))
+    sets = [shingles(f"{row.question}\n{row.answer}", PARAMS.shingle_characters) for row in rows]
 
-    assert {name: after[name].split for name in before} == before
+    found = fates(rows, tmp_path)
 
-
-def test_a_group_stays_together() -> None:
-    records = [replace(record, group=f"g{i % 20}") for i, record in enumerate(_many(200))]
-    fates = list(_fates(records).values())
-
-    assert shared_groups(fates) == 0
-    assert len({fate.split for fate in fates}) == 3
-
-
-def test_a_document_that_a_record_needs_stays_even_as_a_duplicate() -> None:
-    documents = [Document(name, "The same text.", "", "", "") for name in ("a", "b", "c")]
-    record = replace(_record("r", "A question?"), documents=("c",))
-
-    assert [item.id for item in select_documents(documents, [record])] == ["c"]
-
-
-@given(st.text(), st.text())
-def test_jaccard_is_symmetric_bounded_and_one_for_equals(first: str, second: str) -> None:
-    a, b = shingles(first, 3), shingles(second, 3)
-
-    assert 0 <= jaccard(a, b) == jaccard(b, a) <= 1
-    assert jaccard(a, a) == 1
-
-
-@pytest.mark.parametrize("similarity", [0.6, 0.8, 0.9, 0.99])
-def test_the_bands_propose_nearly_every_pair_at_the_threshold(similarity: float) -> None:
-    count = bands(similarity, 120)
-
-    assert 1 - (1 - similarity ** (120 // count)) ** count >= 0.995
-
-
-def test_the_index_finds_what_comparing_every_pair_finds() -> None:
-    texts = [_words(number // 2, count=20) + " " + _words(number, count=1) for number in range(60)]
-    sketches = sketch(texts, characters=4, permutations=120, seed=1)
-    index = SimilarTexts(0.8, 120)
-    found = []
-    for key, item in enumerate(sketches):
-        found.append(index.nearest(item))
-        index.add(key, item)
-
-    for key, item in enumerate(sketches):
-        scores = [jaccard(item.shingles, other.shingles) for other in sketches[:key]]
-        expected = max(scores, default=0.0)
-        assert (found[key] is not None) == (expected >= 0.8)
-
-
-def _accepted(root: Path, records: Sequence[Record]) -> Paths:
-    with output_folders(root / "accepted") as (folder,):
-        write_records(folder / "records.jsonl", records)
-        write_documents(folder / "documents.jsonl", [Document("d", "Cafe\u0301", "", "", "")])
-    return Paths(root / "accepted", root / "curated", root / "report", root / "scratch")
-
-
-def test_every_record_has_a_line_in_the_lineage_and_two_runs_are_equal(tmp_path: Path) -> None:
-    records = [*_many(150), _record("zz", "What is " + _words(3) + "?")]
-    paths = _accepted(tmp_path, records)
-
-    run(_params(), paths)
-    first = folder_files(tmp_path / "curated")
-    run(_params(), paths)
-
-    assert folder_files(tmp_path / "curated") == first
-    lineage = {row["id"]: row for row in read_rows(tmp_path / "curated/lineage.jsonl")}
-    assert lineage.keys() == {record.id for record in records}
-    assert lineage["zz"]["kept"] == "r0003"
-    for split in ("train", "validation", "test"):
-        for record in read_records(tmp_path / f"curated/{split}.jsonl"):
-            assert lineage[record.id]["split"] == split
-    (document,) = read_rows(tmp_path / "curated/documents.jsonl")
-    assert document["text"] == "Café"
-    assert read_metrics(tmp_path / "report")["leakage"]["shared_groups"] == 0
-
-
-def test_an_empty_split_is_a_data_error_and_nothing_is_written(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="split is empty"):
-        run(_params(), _accepted(tmp_path, _many(1)))
-
-    assert not (tmp_path / "curated").exists()
+    stays: list[int] = []
+    for place, row in enumerate(rows):
+        best = max((jaccard(sets[place], sets[other]) for other in stays), default=0.0)
+        repeats = found[row.id][0] in ("exact_duplicate", "near_duplicate")
+        assert repeats == (best >= PARAMS.duplicate_similarity)
+        if not repeats:
+            stays.append(place)

@@ -17,6 +17,7 @@ from tasks.stage.errors import DataError
 from tasks.stage.params import load_params
 
 PARAMS = load_params(Params, [Path("params/promotion.yaml")]).promotion
+NO_LEAKS: dict[str, Any] = {"questions": 0, "few_shot": 0, "documents": 0, "groups": 0}
 SCORES = {"base": 0.2, "adapter": 0.8, "student": 0.75}
 
 Change = Callable[[dict[str, Any], list[Prediction]], list[Prediction] | None]
@@ -43,7 +44,11 @@ def prediction(system: str, mode: str, number: int) -> Prediction:
 
 
 def judged(
-    folder: Path, model: Any = "adapter", change: Change | None = None, modes: Any = MODES
+    folder: Path,
+    model: Any = "adapter",
+    change: Change | None = None,
+    modes: Any = MODES,
+    leaks: dict[str, Any] | None = None,
 ) -> Decision:
     scores: dict[str, Any] = dict.fromkeys(SCORE_NAMES, 0.5)
     scores |= {"abstention_recall": 0.5, "abstention_precision": None}
@@ -58,7 +63,15 @@ def judged(
     rows = (change(metrics, rows) if change else None) or rows
     (folder / "metrics.json").write_text(json.dumps(metrics))
     write_predictions(folder / "predictions.parquet", rows)
-    return decide(PARAMS, folder, model=model, reigning="3")
+    write_leaks(folder, NO_LEAKS if leaks is None else leaks)
+    return decide(PARAMS, folder, folder / "curation", model=model, reigning="3")
+
+
+def write_leaks(folder: Path, leaks: dict[str, Any]) -> None:
+    (folder / "curation").mkdir(exist_ok=True)
+    example = {"way": "questions", "test": "t1", "where": "r9"}
+    content = {"leaks": leaks, "leak_examples": [example]}
+    (folder / "curation" / "metrics.json").write_text(json.dumps(content))
 
 
 def failed(decision: Decision) -> set[str]:
@@ -71,7 +84,7 @@ def test_a_good_model_is_promoted_with_every_rule_told(tmp_path: Path, model: st
     decision = judged(tmp_path, model)
     assert decision.verdict == "promote"
     rules = [item.rule for item in decision.reasons]
-    assert rules[:4] == ["retrieval", "evidence", "same_records", "beats_base"]
+    assert rules[:5] == ["retrieval", "no_leak", "evidence", "same_records", "beats_base"]
     assert ("retention" in rules) == (model == "student")
 
 
@@ -163,15 +176,30 @@ def test_without_documents_closed_book_decides_and_the_verdict_says_so(tmp_path:
     decision = judged(tmp_path, modes=("closed_book",))
     assert decision.verdict == "promote"
     assert "retrieval rules are off" in decision.reasons[0].text
-    assert "closed_book" in decision.reasons[3].text
+    assert "closed_book" in decision.reasons[4].text
 
 
-@pytest.mark.parametrize("name", ["metrics.json", "predictions.parquet"])
+@pytest.mark.parametrize("way", sorted(NO_LEAKS))
+def test_a_leak_of_any_way_refuses_and_is_shown(tmp_path: Path, way: str) -> None:
+    decision = judged(tmp_path, leaks=NO_LEAKS | {way: 2})
+    assert failed(decision) == {"no_leak"}
+    (reason,) = (item for item in decision.reasons if item.rule == "no_leak")
+    assert (reason.value, reason.bound) == (2.0, 0.0)
+    assert f"{way} 2" in reason.text
+    assert "t1 in r9" in reason.text
+
+
+@pytest.mark.parametrize("leaks", [{}, {"questions": 0}, NO_LEAKS | {"few_shot": None}])
+def test_a_leak_check_that_was_not_made_refuses(tmp_path: Path, leaks: dict[str, Any]) -> None:
+    assert failed(judged(tmp_path, leaks=leaks or {"none": 0})) == {"no_leak"}
+
+
+@pytest.mark.parametrize("name", ["metrics.json", "predictions.parquet", "curation/metrics.json"])
 def test_nothing_is_decided_without_evidence(tmp_path: Path, name: str) -> None:
     judged(tmp_path)
     (tmp_path / name).unlink()
-    with pytest.raises(DataError, match=name):
-        decide(PARAMS, tmp_path, model="adapter", reigning=None)
+    with pytest.raises(DataError, match=Path(name).name):
+        decide(PARAMS, tmp_path, tmp_path / "curation", model="adapter", reigning=None)
 
 
 def test_a_worker_that_decides_imports_nothing_heavy() -> None:

@@ -65,7 +65,7 @@ def test_a_prompt_has_one_version_a_digest_and_is_linked_to_its_night(
     assert registry.register_prompt("Q: {{ question }}", "a" * 64, run) == first
     assert registry.register_prompt("Ask: {{ question }}", "b" * 64, run) == first + 1
     linked = MlflowClient(stores.tracking_uri).get_run(run.run_id).data.tags["mlflow.linkedPrompts"]
-    assert [item["version"] for item in json.loads(linked)] == [str(first), str(first + 1)]
+    assert json.loads(linked) == [{"name": "nightloom-answer", "version": str(first + 1)}]
 
 
 def test_versions_move_from_staging_to_production_and_back(

@@ -1,7 +1,7 @@
-"""A memo of text vectors, so that a night embeds only passages it has not seen."""
+"""A memo of text vectors, so that a night embeds only texts it has not seen."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from zipfile import BadZipFile
 
@@ -27,7 +27,7 @@ class VectorMemo:
                 keys, vectors = content["keys"], content["vectors"]
                 self._vectors = {str(k): row for k, row in zip(keys, vectors, strict=True)}
         except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
-            LOGGER.warning("%s can't be read (%s): every passage is embedded", self._path, error)
+            LOGGER.warning("%s can't be read (%s): every text is embedded", self._path, error)
 
     def get(self, text: str) -> NDArray[np.float32] | None:
         """The vector of a text, or None."""
@@ -41,3 +41,21 @@ class VectorMemo:
         with temporary.open("wb") as stream:
             np.savez(stream, keys=keys, vectors=vectors)
         temporary.replace(self._path)
+
+
+def remembered(
+    texts: Sequence[str],
+    memo: VectorMemo,
+    encode: Callable[[Sequence[str]], NDArray[np.float32]],
+) -> NDArray[np.float32]:
+    """The vectors of texts, (texts, dimension), which the memo then holds.
+
+    `encode` is called once with the texts that the memo does not know, and not at all where it
+    knows every one.
+    """
+    known = {text: memo.get(text) for text in dict.fromkeys(texts)}
+    new = [text for text, vector in known.items() if vector is None]
+    known.update(zip(new, encode(new), strict=True) if new else ())
+    vectors = np.array([known[text] for text in texts], dtype=np.float32)
+    memo.replace(texts, vectors)
+    return vectors

@@ -1,0 +1,193 @@
+"""The three-way leakage check, over the finished files alone.
+
+It shares with the selection what likeness and a same question are, and nothing of how such pairs
+are found: no MinHash, no order of removals, no record in memory that was not read back from the
+files. So it can find what the selection missed, and what was written wrongly.
+
+1. `questions`: rows of train that ask a test question, or nearly repeat a test row as a whole.
+2. `few_shot`: rows of train, from which few-shot examples are drawn, that are a test record: the
+   same id, the same turns, or the same group, that is the same gold document.
+3. `documents`: documents that hold a test question and its answer, both.
+
+`groups` counts the groups that stand in more than one split.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tasks.curation.overlap import SimilarSets
+from tasks.curation.params import CurationParams
+from tasks.curation.questions import (
+    WORD_SIMILARITY,
+    CommonWords,
+    key,
+    question_text,
+    same_form,
+    words,
+)
+from tasks.curation.quotation import QuotationIndex
+from tasks.curation.rowfile import RowFile
+from tasks.curation.shingling import jaccard
+from tasks.records.files import stream_documents, stream_records
+from tasks.records.record import Record
+
+_EXAMPLES = 5
+_BATCH = 500
+_SPLITS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class Leak:
+    """A test record that is known where it must not be, and the id of the row that knows it."""
+
+    way: str
+    test: str
+    where: str
+
+
+@dataclass(frozen=True)
+class Leakage:
+    """What the check found; the leaks of each way are named by ids alone, never by their texts."""
+
+    counts: dict[str, int]
+    examples: dict[str, list[Leak]]
+    compared: dict[str, int]
+
+    @property
+    def total(self) -> int:
+        """All leaks of all ways."""
+        return sum(self.counts.values())
+
+
+class _Tally:
+    def __init__(self) -> None:
+        self.counts = dict.fromkeys(("questions", "few_shot", "documents", "groups"), 0)
+        self.examples: dict[str, list[Leak]] = {way: [] for way in self.counts}
+
+    def add(self, leak: Leak) -> None:
+        self.counts[leak.way] += 1
+        if len(self.examples[leak.way]) < _EXAMPLES:
+            self.examples[leak.way].append(leak)
+
+
+def check_leakage(curated: Path, common: CommonWords, params: CurationParams) -> Leakage:
+    """What of the test split is known to train, to few-shot prompts and to the documents."""
+    tally = _Tally()
+    tests = _Tests(RowFile.index(curated / "test.jsonl"), common, params)
+    train = 0
+    rows = stream_records(curated / "train.jsonl")
+    while batch := list(islice(rows, _BATCH)):
+        train += len(batch)
+        for record, alike in zip(batch, tests.nearly_repeated(batch), strict=True):
+            for leak in tests.leaks(record, alike):
+                tally.add(leak)
+    documents = 0
+    for document in stream_documents(curated / "documents.jsonl"):
+        documents += 1
+        for test in tests.quoted(f"{document.title}\n{document.text}"):
+            tally.add(Leak("documents", test, document.id))
+    for group in _shared_groups(curated):
+        tally.add(Leak("groups", group, group))
+    compared = {"train": train, "test": len(tests), "documents": documents}
+    return Leakage(tally.counts, tally.examples, compared)
+
+
+def _shared_groups(curated: Path) -> Iterator[str]:
+    """The groups that stand in more than one split."""
+    seen: dict[str, NDArray[np.uint64]] = {}
+    for split in _SPLITS:
+        groups = (key(record.group) for record in stream_records(curated / f"{split}.jsonl"))
+        found = np.unique(np.fromiter(groups, np.uint64))
+        for other, known in seen.items():
+            for number in np.intersect1d(found, known):
+                yield f"a group of {other} and {split}, number {number:016x}"
+        seen[split] = found
+
+
+class _Tests:
+    """The test split, to be asked who knows it."""
+
+    def __init__(self, rows: RowFile, common: CommonWords, params: CurationParams) -> None:
+        self._rows = rows
+        self._common = common
+        self._similarity = params.leak_similarity
+        self._ids: dict[int, int] = {}
+        self._turns: dict[int, int] = {}
+        self._groups: dict[int, int] = {}
+        self._forms: dict[int, int] = {}
+        self._telling: dict[int, list[int]] = {}
+        self._quotes: list[tuple[str, str]] = []
+        texts = []
+        for number in range(len(rows)):
+            record = rows.record(number)
+            texts.append(_text(record))
+            form = same_form(question_text(record))
+            for table, text in (
+                (self._ids, record.id), (self._turns, _turns(record)),
+                (self._groups, record.group), (self._forms, form),
+            ):  # fmt: skip
+                table.setdefault(key(text), number)
+            told = key("\n".join(sorted(common.telling(words(form)))))
+            if told:
+                self._telling.setdefault(told, []).append(number)
+            self._quotes.append((form, same_form(record.answer)))
+        self._quotations = QuotationIndex(self._quotes)
+        self._sets = SimilarSets(texts, params.shingle_characters, params.leak_similarity)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def nearly_repeated(self, records: list[Record]) -> list[int | None]:
+        """For each record a test row that it nearly repeats, question and answer together."""
+        return self._sets.nearest([_text(record) for record in records])
+
+    def leaks(self, record: Record, alike: int | None) -> Iterator[Leak]:
+        """What a row of train knows of the test split, at most one leak a way."""
+        asked = alike if alike is not None else self._asked(record)
+        if asked is not None:
+            yield Leak("questions", self._rows.record(asked).id, record.id)
+        held = next(
+            (
+                table[key(text)]
+                for table, text in (
+                    (self._ids, record.id), (self._turns, _turns(record)),
+                    (self._groups, record.group),
+                )
+                if key(text) in table
+            ),
+            None,
+        )  # fmt: skip
+        if held is not None:
+            yield Leak("few_shot", self._rows.record(held).id, record.id)
+
+    def quoted(self, text: str) -> list[str]:
+        """The ids of the test records whose question and answer a text holds."""
+        return [self._rows.record(row).id for row in self._quotations.find(text)]
+
+    def _asked(self, record: Record) -> int | None:
+        """A test row with the same question, or nearly the same."""
+        form = same_form(question_text(record))
+        same = self._forms.get(key(form))
+        if same is not None:
+            return same
+        found = words(form)
+        told = key("\n".join(sorted(self._common.telling(found))))
+        for row in self._telling.get(told, []) if told else []:
+            other, answer = self._quotes[row]
+            alike = jaccard(found, words(other)) >= WORD_SIMILARITY
+            if alike or answer == same_form(record.answer):
+                return row
+        return None
+
+
+def _text(record: Record) -> str:
+    return "\n".join(message.content for message in record.messages)
+
+
+def _turns(record: Record) -> str:
+    return "\0".join(f"{message.role}\0{message.content}" for message in record.messages)

@@ -1,0 +1,80 @@
+"""All texts that are alike to one of a set, found exactly.
+
+Two sets with a Jaccard index of at least t share an element among the rarest of each, however the
+elements are ordered, as long as it is one order: the first n - ceil(t n) + 1 of n (the prefix
+filter; Chaudhuri et al. 2006, Bayardo et al. 2007). So only those are indexed and looked up, and
+each pair that they bring together is measured.
+"""
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tasks.curation.shingling import Hashes, jaccard, shingle_hashes, shingles
+
+# So that 0.8 * 5 asks for 4 shared elements and not, by rounding, for 5.
+_ROUNDING = 1e-9
+
+
+class SimilarSets:
+    """Texts, to be asked for one that another text is alike to."""
+
+    def __init__(self, texts: Sequence[str], characters: int, similarity: float) -> None:
+        self._texts = [text.encode() for text in texts]
+        self._characters = characters
+        self._similarity = similarity
+        sets = [part for start in range(0, len(texts), 500)
+                for part in self._sets(texts[start : start + 500])]  # fmt: skip
+        every = np.concatenate(sets) if sets else np.empty(0, np.uint64)
+        self._known, self._counts = np.unique(every, return_counts=True)
+        prefixes = [self._prefix(item) for item in sets]
+        elements = np.concatenate(prefixes) if prefixes else np.empty(0, np.uint64)
+        rows = np.repeat(np.arange(len(prefixes)), [len(item) for item in prefixes])
+        order = np.argsort(elements, kind="stable")
+        self._elements, self._rows = elements[order], rows[order].astype(np.int32)
+
+    def nearest(self, texts: Sequence[str]) -> list[int | None]:
+        """For each text the place of the one most alike to it, None where none is enough so."""
+        if not self._texts:
+            return [None] * len(texts)
+        found = zip(texts, self._sets(texts), strict=True)
+        return [self._nearest(text, elements) for text, elements in found]
+
+    def _nearest(self, text: str, elements: Hashes) -> int | None:
+        present = self._frequencies(elements) > 0
+        # At least so many of the text's own elements stand in the other one too.
+        if np.count_nonzero(present) < self._least(len(elements)):
+            return None
+        prefix = self._prefix(elements)
+        firsts = np.searchsorted(self._elements, prefix, "left")
+        lasts = np.searchsorted(self._elements, prefix, "right")
+        stretches = [self._rows[a:b] for a, b in zip(firsts, lasts, strict=True) if b > a]
+        if not stretches:
+            return None
+        mine = shingles(text, self._characters)
+        best, nearest = self._similarity, None
+        for row in np.unique(np.concatenate(stretches)).tolist():
+            alike = jaccard(mine, shingles(self._texts[row].decode(), self._characters))
+            if alike > best or (alike == best and nearest is None):
+                best, nearest = alike, row
+        return nearest
+
+    def _sets(self, texts: Sequence[str]) -> list[Hashes]:
+        hashes, starts = shingle_hashes(texts, self._characters)
+        return [np.unique(hashes[a:b]) for a, b in pairwise(starts)]
+
+    def _frequencies(self, elements: Hashes) -> NDArray[np.int64]:
+        """In how many of the indexed texts each element stands."""
+        places = np.minimum(np.searchsorted(self._known, elements), len(self._known) - 1)
+        return np.where(self._known[places] == elements, self._counts[places], 0)
+
+    def _prefix(self, elements: Hashes) -> Hashes:
+        """The rarest elements of a text, enough of them to meet every text alike to it."""
+        order = np.lexsort((elements, self._frequencies(elements)))
+        return elements[order[: len(elements) - self._least(len(elements)) + 1]]
+
+    def _least(self, size: int) -> int:
+        return math.ceil(self._similarity * size - _ROUNDING)

@@ -1,0 +1,174 @@
+"""The first pass: each record normalised, masked, judged by itself, and noted in a few bytes."""
+
+from array import array
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tasks.curation.masking import masked, masking_kinds
+from tasks.curation.params import CurationParams, PersonalDataParams
+from tasks.curation.quality import broken_rule
+from tasks.curation.questions import CommonWords, WordCounts, key, question_text, same_form, words
+from tasks.curation.rowfile import RowFile, RowFileWriter
+from tasks.curation.similarity import Sketcher, Sketches
+from tasks.records.hashing import hash_share, text_sha256
+from tasks.records.normalization import normalized_record
+from tasks.records.record import Message, Record
+
+SPLITS = ("train", "validation", "test")
+TRAIN, VALIDATION, TEST = range(len(SPLITS))
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """All records in the order in which they came, a few hundred bytes each.
+
+    `splits` are places in `SPLITS`; `contents` (rows, 2) say which rows are equal, `forms` which
+    ask the same question, `answers` which answer the same, `telling` which questions share their
+    telling words (0: there are none). `rules` are the rows that go for what they are, by the rule;
+    `masks` what was masked, by row and kind.
+    """
+
+    rows: RowFile
+    ids: list[str]
+    intakes: list[str]
+    slices: list[str]
+    splits: NDArray[np.uint8]
+    contents: NDArray[np.uint64]
+    forms: NDArray[np.uint64]
+    answers: NDArray[np.uint64]
+    telling: NDArray[np.uint64]
+    common: CommonWords
+    sketches: Sketches
+    rules: dict[int, str]
+    masks: dict[int, Counter[str]]
+    normalised: int
+
+    @property
+    def order(self) -> NDArray[np.int64]:
+        """The rows as they came in over time: by intake, then by id."""
+        rows = sorted(range(len(self.ids)), key=lambda row: (self.intakes[row], self.ids[row]))
+        return np.array(rows, np.int64)
+
+
+def split_of(group: str, params: CurationParams) -> int:
+    """The split that a group's hash gives; it depends on nothing else."""
+    share = hash_share(group, params.salt)
+    if share < params.test_share:
+        return TEST
+    return VALIDATION if share < params.test_share + params.validation_share else TRAIN
+
+
+def content(record: Record) -> str:
+    """Question and answer together, as likeness is measured on them."""
+    return "\n".join(message.content for message in record.messages)
+
+
+def prepare(records: Iterable[Record], params: CurationParams, scratch: Path) -> Prepared:
+    """The prepared records; their lines go into a file in `scratch`."""
+    notes = _Notes(params)
+    with RowFileWriter(scratch / "prepared.jsonl") as writer:
+        for record in records:
+            writer.append(notes.take(record))
+    return notes.finish(writer.rows())
+
+
+def masked_record(record: Record, params: PersonalDataParams) -> tuple[Record, Counter[str]]:
+    """The record with what its params mask masked, and what was found, by kind."""
+    kinds = masking_kinds(params.model_dump())
+    found: Counter[str] = Counter()
+    messages = []
+    for message in record.messages:
+        text, counts = masked(message.content, kinds, params.phone_regions)
+        found += counts
+        messages.append(Message(message.role, text) if counts else message)
+    return (replace(record, messages=tuple(messages)) if found else record), found
+
+
+class _Notes:
+    """What is noted of each record as it passes."""
+
+    def __init__(self, params: CurationParams) -> None:
+        self._params = params
+        self._ids: list[str] = []
+        self._intakes: list[str] = []
+        self._slices: list[str] = []
+        self._names: dict[str, str] = {}
+        self._splits = array("B")
+        self._keys = {name: array("Q") for name in ("contents", "forms", "answers")}
+        self._words = WordCounts()
+        self._rules: dict[int, str] = {}
+        self._masks: dict[int, Counter[str]] = {}
+        self._normalised = 0
+        self._sketcher = Sketcher(
+            characters=params.shingle_characters,
+            permutations=params.permutations,
+            similarity=min(params.duplicate_similarity, params.leak_similarity),
+            seed=params.seed,
+        )
+
+    def take(self, raw: Record) -> Record:
+        """The record as it will be written."""
+        row, params = len(self._ids), self._params
+        normal = normalized_record(raw)
+        self._normalised += normal is not raw
+        record, found = masked_record(normal, params.personal_data)
+        if found:
+            self._masks[row] = found
+        actions = params.personal_data.model_dump()
+        dropped = next((kind for kind in found if actions[kind] == "drop"), None)
+        rule = f"holds_{dropped}" if dropped else broken_rule(record, params.quality)
+        if rule:
+            self._rules[row] = rule
+        self._ids.append(record.id)
+        self._intakes.append(self._name(record.intake))
+        self._slices.append(self._name(record.slice))
+        self._splits.append(split_of(record.group, params))
+        self._note_text(record)
+        return record
+
+    def _note_text(self, record: Record) -> None:
+        turns = (f"{item.role}\n{item.content}" for item in record.messages)
+        digest = int(text_sha256(*turns)[:32], 16)
+        self._keys["contents"].extend((digest >> 64, digest & (2**64 - 1)))
+        form = same_form(question_text(record))
+        self._words.add(words(form))
+        self._keys["forms"].append(key(form))
+        self._keys["answers"].append(key(same_form(record.answer)))
+        self._sketcher.add(content(record))
+
+    def _name(self, text: str) -> str:
+        """The text, the same object for the same text."""
+        return self._names.setdefault(text, text)
+
+    def finish(self, rows: RowFile) -> Prepared:
+        """All that was noted."""
+        common = self._words.common()
+        keys = {name: np.array(values, np.uint64) for name, values in self._keys.items()}
+        return Prepared(
+            rows=rows,
+            ids=self._ids,
+            intakes=self._intakes,
+            slices=self._slices,
+            splits=np.array(self._splits, np.uint8),
+            contents=keys["contents"].reshape(-1, 2),
+            forms=keys["forms"],
+            answers=keys["answers"],
+            telling=np.fromiter((telling_key(rows.record(row), common) for row in range(len(rows))),
+                                np.uint64, len(rows)),
+            common=common,
+            sketches=self._sketcher.finish(),
+            rules=self._rules,
+            masks=self._masks,
+            normalised=self._normalised,
+        )  # fmt: skip
+
+
+def telling_key(record: Record, common: CommonWords) -> int:
+    """A number for the telling words of a record's question, 0 where it has none."""
+    telling = common.telling(words(same_form(question_text(record))))
+    return key("\n".join(sorted(telling)))

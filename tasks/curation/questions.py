@@ -1,0 +1,99 @@
+"""When two questions are one: the definition, and the keys by which such pairs are found.
+
+Two questions are the same where they are equal once case, spacing and the punctuation around words
+are set aside. They are nearly the same where they hold the same *telling* words and either share
+four fifths of all words, or have the same answer. A word is telling where few questions of the data
+set hold it. So "What does json.dump do?" and "What does json.dumps do?", made from one template,
+differ: their telling words do. "Tell me, what does json.dump do?" asks the same.
+
+The words of scripts written without spaces, and of Korean, are their pairs of neighbouring letters.
+"""
+
+import hashlib
+import zlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import regex
+
+from tasks.records.record import Record
+from tasks.records.text import UNSPACED, normalise
+
+# Questions with the same telling words and so much of all words in common are nearly the same.
+WORD_SIMILARITY = 0.8
+# A word is common where more than this share of the questions hold it, and more than so many.
+_COMMON_SHARE = 0.005
+_COMMON_LEAST = 4
+_SLOTS = 1 << 22
+
+_EDGES = regex.compile(r"(?<![^\s])[\p{P}--_]+|[\p{P}--_]+(?![^\s])", regex.VERSION1)
+_INNER_SPACE = regex.compile(rf"(?<=[{UNSPACED}]) | (?=[{UNSPACED}])")
+_UNSPACED_RUN = regex.compile(rf"[{UNSPACED}\p{{M}}]+")
+
+
+def question_text(record: Record) -> str:
+    """All that the answer answers: every turn before it, the system's left out."""
+    turns = record.messages[:-1]
+    return "\n".join(turn.content for turn in turns if turn.role != "system")
+
+
+def same_form(text: str) -> str:
+    """The text without case, spacing and the punctuation around words; equal for same questions."""
+    text = normalise(text)
+    bare = " ".join(_EDGES.sub(" ", text).split()) or text
+    return str(_INNER_SPACE.sub("", bare))
+
+
+def words(form: str) -> frozenset[str]:
+    """The words of a text in `same_form`."""
+    found: set[str] = set()
+    for word in form.split(" "):
+        last = 0
+        for run in _UNSPACED_RUN.finditer(word):
+            found.add(word[last : run.start()])
+            letters = run.group()
+            found.update(letters[at : at + 2] for at in range(max(len(letters) - 1, 1)))
+            last = run.end()
+        found.add(word[last:])
+    found.discard("")
+    return frozenset(found)
+
+
+def key(text: str) -> int:
+    """A number of 64 bits for a text; 0 for an empty one."""
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest()) if text else 0
+
+
+class WordCounts:
+    """How many questions hold each word, in a table of fixed size."""
+
+    def __init__(self) -> None:
+        self._counts = np.zeros(_SLOTS, np.uint32)
+        self._questions = 0
+
+    def add(self, found: Iterable[str]) -> None:
+        """Count one question's words."""
+        self._questions += 1
+        for slot in {_slot(word) for word in found}:
+            self._counts[slot] += 1
+
+    def common(self) -> "CommonWords":
+        """The words that too many questions hold to tell one from another."""
+        bound = max(self._questions * _COMMON_SHARE, _COMMON_LEAST)
+        return CommonWords(frozenset(np.flatnonzero(self._counts > bound).tolist()))
+
+
+@dataclass(frozen=True)
+class CommonWords:
+    """The words that tell nothing, by their slot."""
+
+    slots: frozenset[int]
+
+    def telling(self, found: Iterable[str]) -> frozenset[str]:
+        """The other words."""
+        return frozenset(word for word in found if _slot(word) not in self.slots)
+
+
+def _slot(word: str) -> int:
+    return zlib.crc32(word.encode()) % _SLOTS
