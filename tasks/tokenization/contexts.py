@@ -9,7 +9,6 @@ from tasks.records.passages import Passage
 from tasks.records.record import Record
 from tasks.tokenization.params import TokenizationParams
 
-_SEARCHED = 12  # how deep to look for passages of other documents
 _NEAR = 4  # how many of the best matches may trade places
 
 
@@ -59,9 +58,9 @@ def choose_contexts(
     """A context for each record, by the record's id.
 
     A share of the records, decided by hashed id, sees no passages. Of the others one comes first by
-    hash and decides: its first gold passage, at a place that its hash decides, among the best
-    lexical matches from other documents, or the best matches alone where it has no gold document;
-    of the few best matches those go first that serve waiting records. These then share the
+    hash and decides: the best lexical matches of its question, best first, with the gold document's
+    first passage brought in where the search missed it. Where another document is next best, the
+    few best trade places so that one comes which serves waiting records. These then share the
     passages: records whose gold passage is shown, and records without one whose best match is. So
     a question that has an answer and one that has none are asked of the same passages.
     """
@@ -85,9 +84,8 @@ def choose_contexts(
         if record not in waiting:
             continue
         waiting.remove(record)
-        near, far = matches[record.id][:_NEAR], matches[record.id][_NEAR:]
-        near.sort(key=lambda match: not waiting.served([match]))
-        shown = _arrange(record, [*near, *far], first, count, params.seed)
+        gold = next((first[name] for name in record.documents if name in first), None)
+        shown = _choose(matches[record.id], gold, count, waiting)
         context = Context(record.id, tuple(passage.shown for passage in shown))
         chosen[record.id] = context
         for other in waiting.served(shown)[: params.context_examples - 1]:
@@ -99,24 +97,22 @@ def choose_contexts(
 def _matches(
     records: Sequence[Record], passages: Sequence[Passage], count: int
 ) -> dict[str, list[Passage]]:
-    """For each record's id, the best lexical matches of its question in documents not its own."""
+    """For each record's id, the best lexical matches of its question, best first."""
     index = LexicalIndex.build([passage.shown for passage in passages])
-    depth = min(_SEARCHED + count, len(passages))
+    depth = min(_NEAR + count, len(passages))
     found, _ = index.search([record.question for record in records], depth)
     return {
-        record.id: [
-            passages[place] for place in row if passages[place].document not in record.documents
-        ]
+        record.id: [passages[place] for place in row]
         for record, row in zip(records, found, strict=True)
     }
 
 
-def _arrange(
-    record: Record, others: Sequence[Passage], first: dict[str, Passage], count: int, seed: int
+def _choose(
+    matches: Sequence[Passage], gold: Passage | None, count: int, waiting: _Waiting
 ) -> list[Passage]:
-    gold = next((first[name] for name in record.documents if name in first), None)
-    if gold is None:
-        return list(others[:count])
-    shown = others[: count - 1]
-    place = int(hash_share(record.id, f"place-{seed}") * (len(shown) + 1))
-    return [*shown[:place], gold, *shown[place:]]
+    """The `count` passages to show, as the matches rank them; a gold one they lack comes last."""
+    others = [match for match in matches if match != gold]
+    if gold is None or (others[:1] and others[0].document != gold.document):
+        others[:_NEAR] = sorted(others[:_NEAR], key=lambda match: not waiting.served([match]))
+    chosen = others[:count] if gold is None else [*others[: count - 1], gold]
+    return sorted(chosen, key=lambda item: matches.index(item) if item in matches else len(matches))

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from tasks.records.lexical import LexicalIndex
 from tasks.records.passages import Passage, cut_documents
 from tasks.records.record import Document, Message, Record
 from tasks.stage.params import read_yaml
@@ -88,10 +89,25 @@ def test_without_documents_there_are_no_passages(records: list[Record]) -> None:
     assert all(context.passages == () for context in contexts(records, []).values())
 
 
-def test_the_gold_passage_stands_at_every_place(
-    records: list[Record], passages: list[Passage]
-) -> None:
+def test_passages_stand_in_the_order_of_the_search(records: list[Record]) -> None:
+    texts = [f"{name} is one. More of {name}, and then of it again." for name in NAMES]
+    documents = [Document(n, t, n, "test", "CC0") for n, t in zip(NAMES, texts, strict=True)]
+    passages = cut_documents(documents, words=4, overlap_words=0)
     chosen = contexts(records, passages, count=3, context_examples=1)
-    first = {passage.document: passage.shown for passage in passages if passage.is_first}
-    places = {chosen[r.id].passages.index(first[r.documents[0]]) for r in records if r.documents}
-    assert places == {0, 1, 2}
+    index = LexicalIndex.build([passage.shown for passage in passages])
+    found, _ = index.search([item.question for item in records], 6)
+    for item, row in zip(records, found, strict=True):
+        ranked = [passages[place].shown for place in row]
+        shown = [ranked.index(text) for text in chosen[item.id].passages if text in ranked]
+        assert shown == sorted(shown)
+        assert len(shown) >= 2
+
+
+def test_a_gold_passage_that_the_search_missed_is_shown_last() -> None:
+    texts = {"gold": "Nothing alike.", "a": "What does it do?", "b": "What does it do now?"}
+    documents = [Document(name, text, "", "test", "CC0") for name, text in texts.items()]
+    asked = record("r", "What does it do?", "gold")
+    passages = cut_documents(documents, words=9, overlap_words=0) * 3
+    shown = contexts([asked], passages)["r"].passages
+    assert shown[-1] == "Nothing alike."
+    assert len(shown) == 2
