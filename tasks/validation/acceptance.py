@@ -52,6 +52,7 @@ class Acceptance:
                 stream.writelines(_lines(batch))
                 self.profiler.add_documents(batch)
                 found.append(id_digests(row.features["id"] for row in batch))
+                del batch  # the next one is read before this name is given to it
         return verdict, np.sort(np.concatenate(found))
 
     def records(self, judge: Judge, known: Digests) -> Verdict:
@@ -72,6 +73,7 @@ class Acceptance:
                 stream.writelines(_lines(batch))
                 self.profiler.add_records(batch)
                 _write_places(places, batch)
+                del batch
         return verdict
 
 

@@ -93,6 +93,8 @@ def judge_rows(
         verdict.quarantined += len(judged.quarantined)
         verdict.broken.update({finding.rule.name: len(finding.rows) for finding in findings})
         yield judged
+        # Or this batch would stay in memory while the next one is read.
+        del batch, findings, judged
 
 
 def accept(
@@ -102,6 +104,7 @@ def accept(
     for batch in judged:
         quarantine.add(batch.quarantined)
         yield batch.accepted
+        del batch
     verdict.worst = quarantine.worst
 
 

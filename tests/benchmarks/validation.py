@@ -89,6 +89,7 @@ def judge_in_batches(path: Path, suite: Suite) -> Verdicts:
     for batch in judged:
         for row, breaches in batch.quarantined:
             yield row.number, sorted(breach.rule.name for breach in breaches)
+        del batch  # as the stage does
 
 
 def judge_at_once(path: Path, suite: Suite, *, tuned: bool) -> Verdicts:

@@ -1,0 +1,58 @@
+"""Validation of many rows: memory that does not grow with them, and the same verdicts as GX's."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tasks.stage.outputs import write_manifest
+
+MEASURED = """
+import gc, resource, sys
+from pathlib import Path
+import numpy as np
+from tasks.validation.acceptance import Acceptance
+from tasks.validation.expectations import Judge
+from tasks.validation.merging import intake_folders
+from tasks.validation.profile import Profiler
+from tasks.validation.suites import read_suites
+
+root = Path(sys.argv[1])
+suites = read_suites(Path("params/validation"))
+judges = {name: Judge(suite) for name, suite in suites.items()}
+intakes = intake_folders(root / "raw")
+begun = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+with (root / "quarantine.jsonl").open("wb") as stream:
+    acceptance = Acceptance(intakes, 2000, root, stream, Profiler(1000))
+    _, known = acceptance.documents(judges["documents"])
+    verdict = acceptance.records(judges["records"], known)
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+print(verdict.current, verdict.accepted, (peak - begun) // 1_000_000)
+"""
+
+
+def _intake(folder: Path, count: int) -> None:
+    """Records of 2 kB each, one in a hundred without an answer."""
+    folder.mkdir(parents=True)
+    text = "A question about something that takes a while to say. " * 36
+    with (folder / "records.jsonl").open("w", encoding="utf-8") as stream:
+        for number in range(count):
+            answer = "" if number % 100 == 0 else f"Answer {number}."
+            row = {"id": f"r{number}", "question": f"{number} {text}", "answer": answer}
+            stream.write(json.dumps(row) + "\n")
+    write_manifest(folder)
+
+
+@pytest.mark.parametrize("count", [10_000, 40_000])
+def test_memory_does_not_grow_with_the_rows(tmp_path: Path, count: int) -> None:
+    _intake(tmp_path / "raw/intakes/1", count)
+    done = subprocess.run(
+        [sys.executable, "-c", MEASURED, str(tmp_path)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    current, accepted, megabytes = map(int, done.stdout.split())
+    assert (current, accepted) == (count, count - count // 100)
+    # 40,000 rows are 80 MB of text alone; a batch of 2,000 is 4 MB.
+    assert megabytes < 60
