@@ -27,12 +27,16 @@ def _measured(
 ) -> None:
     # Writing 5 sets the peak back to what is held now (man 5 proc).
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-    before = _peak()
+    before = most_megabytes()
     call(*arguments)
-    queue.put(_peak() - before)
+    queue.put(most_megabytes() - before)
 
 
-def _peak() -> float:
+def most_megabytes() -> float:
+    """The most memory that this process ever held, in MB.
+
+    Not `ru_maxrss`, which begins at what the process held that forked this one.
+    """
     for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
         if line.startswith("VmHWM"):
             return int(line.split()[1]) / 1000

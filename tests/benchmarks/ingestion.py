@@ -7,7 +7,6 @@ peer: the figures say how many MB the process grew above its start, its imports 
 import argparse
 import csv
 import json
-import resource
 import sys
 import tempfile
 import time
@@ -22,6 +21,7 @@ from pyarrow import parquet
 from tasks.orchestration.ingestion import take_in
 from tasks.orchestration.sources.params import IngestionParams
 from tasks.stage.params import read_yaml
+from tests.benchmarks._memory import most_megabytes
 
 ROWS, QUICK_ROWS = 1_000_000, 20_000
 _NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -55,21 +55,16 @@ def write(path: Path, count: int, size: int) -> None:
                 stream.write(json.dumps(row) + "\n")
 
 
-def peak_mb() -> float:
-    """The most memory that this process ever held, in MB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-
 def measure(path: Path, raw: Path) -> dict[str, float]:
     """Seconds and growth in MB of a first night and of an idle one."""
     files = {"root": str(path.parent), "records": [path.name], "documents": []}
     content = read_yaml(Path("params/ingestion.yaml"))
     params = IngestionParams.model_validate(content | {"source": "files", "files": files})
-    start = peak_mb()
+    start = most_megabytes()
     begun = time.perf_counter()
     intake = take_in(params, raw, _NOW, accepted=raw)
     first = time.perf_counter() - begun
-    grown = peak_mb() - start
+    grown = most_megabytes() - start
     assert take_in(params, raw, _NOW, accepted=raw) is None
     assert intake is not None
     return {
@@ -77,7 +72,7 @@ def measure(path: Path, raw: Path) -> dict[str, float]:
         "first_seconds": round(first, 2),
         "first_mb_above_start": round(grown, 1),
         "idle_seconds": round(time.perf_counter() - begun - first, 2),
-        "both_mb_above_start": round(peak_mb() - start, 1),
+        "both_mb_above_start": round(most_megabytes() - start, 1),
     }
 
 

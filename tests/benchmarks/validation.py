@@ -12,7 +12,6 @@ import argparse
 import hashlib
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -31,6 +30,7 @@ from tasks.validation.merging import id_digests, take_census
 from tasks.validation.suites import Suite, read_suites
 from tasks.validation.totals import Totals
 from tests.benchmarks._measurement import print_result
+from tests.benchmarks._memory import most_megabytes
 
 BATCH_ROWS = 50_000
 SIDES = ("ours", "gx_checkpoint", "gx_checkpoint_tuned")
@@ -153,7 +153,7 @@ def run_side(side: str, path: Path) -> None:
     """Run one side and print its seconds, its memory and the digest of its verdicts."""
     great_expectations()
     suite = read_suites(Path("params/validation"))["records"]
-    begun = _resident_megabytes()
+    begun = most_megabytes()
     started, cpu = time.perf_counter(), time.process_time()
     digest, bad = hashlib.sha256(), 0
     verdicts = (
@@ -165,14 +165,12 @@ def run_side(side: str, path: Path) -> None:
         digest.update(json.dumps([number, rules]).encode())
         bad += 1
     seconds = {"cpu": time.process_time() - cpu, "wall": time.perf_counter() - started}
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    result = {"megabytes": peak - begun, "digest": digest.hexdigest(), "bad": bad} | seconds
+    result = {
+        "megabytes": most_megabytes() - begun,
+        "digest": digest.hexdigest(),
+        "bad": bad,
+    } | seconds
     print(json.dumps(result))
-
-
-def _resident_megabytes() -> float:
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * resource.getpagesize() / 1e6 / 1.048576
 
 
 def measured(side: str, path: Path) -> dict[str, Any]:

@@ -91,6 +91,15 @@ def test_it_is_the_same_under_another_hash_seed_home_and_folder(
     assert "json.dumps" in {row["id"] for row in first.documents}
 
 
+def test_several_packages_give_what_each_gives_alone() -> None:
+    def read(*packages: str) -> PythonDocs:
+        return read_packages(packages, document_characters=600, unanswerable_share=0.12)
+
+    both, one, other = read("json", "csv"), read("json"), read("csv")
+    assert len(both.records) == len(one.records) + len(other.records)
+    assert len(both.documents) == len(one.documents) + len(other.documents)
+
+
 def test_a_package_that_is_not_installed_is_a_config_error() -> None:
     with pytest.raises(ConfigError, match="no_such_package"):
         _read("no_such_package")

@@ -270,21 +270,20 @@ def test_a_line_over_the_bound_is_named_by_its_size_and_the_rest_is_read(
 
 
 _CHILD = """
-import resource, sys
+import sys
 from pathlib import Path
 from tasks.records.readers import read_lines
-def peak():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+from tests.benchmarks._memory import most_megabytes
 path = Path(sys.argv[1])
 with path.open("wb") as stream:
     stream.write(b'{"id": "a"}\\n{"id": "')
     for _ in range(200):
         stream.write(b"x" * 1_000_000)
     stream.write(b'"}\\n{"id": "b"}\\n')
-start = peak()
+start = most_megabytes()
 faults = [line.fault for line in read_lines(path, longest_line_bytes=1_000_000)]
 assert faults[0] is faults[2] is None and "200,000,011 bytes" in faults[1], faults
-print(peak() - start)
+print(round(most_megabytes() - start))
 """
 
 

@@ -252,19 +252,18 @@ def test_a_since_column_of_two_types_is_named(database: Database) -> None:
 
 
 _CHILD = """
-import resource, sys
+import sys
 from pathlib import Path
+from tests.benchmarks._memory import most_megabytes
 from tests.unit.test_sql import NOW, _params, _queries
 from tasks.orchestration.ingestion import take_in
 QUERY = ("SELECT n AS id, 'What is it?' AS question, repeat('x', 12000) AS answer "
          "FROM generate_series(1, {}) AS n")
-def peak():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 folder = Path(sys.argv[1])
 take_in(_params(**_queries(QUERY.format(100))), folder / "few", NOW, accepted=folder)
-start = peak()
+start = most_megabytes()
 intake = take_in(_params(**_queries(QUERY.format(10_000))), folder / "many", NOW, accepted=folder)
-print(intake.records, peak() - start)
+print(intake.records, round(most_megabytes() - start))
 """
 
 

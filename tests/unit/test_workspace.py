@@ -19,6 +19,7 @@ embedder: data/models/embedder.json
 model_store: .nightloom/models
 scratch: data/scratch
 bundle: data/bundle
+curation_report: data/reports/curation
 evaluation_report: data/reports/evaluation
 """
 

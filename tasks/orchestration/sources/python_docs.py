@@ -53,11 +53,12 @@ def read_packages(
     Raises:
         ConfigError: a package is not installed or documents nothing.
     """
-    lines = _collect(packages)
+    by_package: dict[str, list[dict[str, Any]]] = {package: [] for package in packages}
+    for line in _collect(packages):
+        by_package[line.pop("package")].append(line)
     records: list[dict[str, Any]] = []
     documents: list[dict[str, Any]] = []
-    for package in packages:
-        rows = [row for row in lines if row.pop("package", None) == package]
+    for package, rows in by_package.items():
         names = {name for row in rows for name in row.get("names", [])}
         found = [Documented(**row) for row in rows if "names" not in row]
         entries = _entries(found, package, document_characters)
