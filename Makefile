@@ -30,7 +30,7 @@ run: setup  ## run one night: data in, train, evaluate, decide (a refusal is a r
 	@$(BIN)/nightloom run; code=$$?; [ $$code -eq 0 ] || [ $$code -eq 3 ]
 
 test: setup check  ## lint, types, import rules and every test that needs no GPU
-	@$(BIN)/python -m pytest -m "not gpu"
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not gpu" --numprocesses 2
 
 check: setup  ## lint, format, types, import rules
 	@$(BIN)/ruff check .
