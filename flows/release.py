@@ -6,7 +6,7 @@ from prefect import flow
 
 from flows.nights import NightLog, Verdict
 from flows.workspace import Workspace
-from tasks.orchestration.registry import MODELS, PROMPT_TAG, Registry
+from tasks.orchestration.registry import MODELS, Registry
 from tasks.orchestration.release import (
     Judgement,
     all_aliases,
@@ -15,6 +15,7 @@ from tasks.orchestration.release import (
     register_prompt,
 )
 from tasks.orchestration.stores import RunRef
+from tasks.records.prompt_files import PROMPT
 from tasks.stage.errors import ConfigError
 from tasks.stage.outputs import MANIFEST, verified
 
@@ -43,11 +44,10 @@ def release(workspace: Workspace, log: NightLog, night: RunRef, registry: Regist
     verified(bundle)
     store = (workspace.checkout / paths.model_store).resolve()
     judgements: list[Judgement] = []
-    prompt = register_prompt(bundle / MODELS[0] / "prompt", night, registry)
+    prompt = register_prompt(bundle / MODELS[0] / PROMPT, night, registry)
     for model in MODELS:
         log.begin(f"releasing the {model}")
-        registered = register(model, workspace.path, bundle, store, night, registry)
-        registry.tag(registered.version, {PROMPT_TAG: str(prompt)})
+        registered = register(model, workspace.path, bundle, store, night, registry, prompt=prompt)
         reports = (workspace.path / paths.evaluation_report, workspace.path / paths.curation_report)
         judgements.append(judge(registered, workspace.path, *reports, registry))
         log.now.versions[model] = registered.version.number

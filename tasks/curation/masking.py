@@ -140,7 +140,7 @@ def _resident_numbers(text: str) -> Iterator[Span]:
 
 
 def _birth_date(number: str) -> date | None:
-    """When the person was born, None where that is no day or in the future."""
+    """When the person was born, None where that is no day; what day it is today must not count."""
     century = 1900 if number[6] in "1256" else 2000
     try:
         born = date(century + int(number[:2]), int(number[2:4]), int(number[4:6]))

@@ -3,6 +3,7 @@
 from array import array
 from collections import Counter
 from collections.abc import Iterable
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -71,7 +72,7 @@ def content(record: Record) -> str:
 def prepare(records: Iterable[Record], params: CurationParams, scratch: Path) -> Prepared:
     """The prepared records; their lines go into a file in `scratch`."""
     notes = _Notes(params)
-    with RowFileWriter(scratch / "prepared.jsonl") as writer:
+    with closing(RowFileWriter(scratch / "prepared.jsonl")) as writer:
         for record in records:
             writer.append(notes.take(record))
     return notes.finish(writer.rows())

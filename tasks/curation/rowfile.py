@@ -2,7 +2,6 @@
 
 from array import array
 from pathlib import Path
-from types import TracebackType
 
 import orjson
 
@@ -55,16 +54,7 @@ class RowFileWriter:
         self._stream = path.open("wb")
         self._offsets = array("q", [0])
 
-    def __enter__(self) -> "RowFileWriter":
-        """The writer itself."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
         """Close the file."""
         self._stream.close()
 

@@ -19,9 +19,10 @@ from tasks.lm.batches import Batch, read_batches
 from tasks.lm.curves import plot_losses
 from tasks.lm.models import load_adapted, prepare_device
 from tasks.lm.packing import Pack, packed_logits
-from tasks.lm.prompt_kit import PROMPT, read_prompt_kit
+from tasks.lm.prompt_kit import read_prompt_kit
 from tasks.lm.trainer import SummedLoss, validation_loss
 from tasks.lm.training import TrainingResult, train, training_identity
+from tasks.records.prompt_files import PROMPT
 from tasks.stage.command import output, run_stage
 from tasks.stage.metrics import write_metrics
 from tasks.stage.outputs import output_folders, verified
@@ -172,7 +173,9 @@ def _report(found: Distillation) -> str:
         f"the least influential; {found.student_parameters / 1e6:.1f} million parameters, "
         f"{share:.0%} of the teacher's.\n\nMean KL(teacher || student) on held-out tokens: "
         f"{found.divergence_before:.3f} nats before, {found.divergence_after:.3f} after "
-        f"{found.training.steps} steps over {found.training.tokens} tokens.\n\n"
+        f"{found.training.steps} steps over {found.training.tokens} tokens; "
+        f"{found.training.computed_tokens} went through the model "
+        "(shared beginnings once).\n\n"
         "![losses](loss.png)\n"
     )
 

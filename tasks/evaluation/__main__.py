@@ -28,9 +28,9 @@ from tasks.evaluation.questions import choose_records, pose
 from tasks.evaluation.report import plot_scores, write_report
 from tasks.lm.embedding import Embedder
 from tasks.lm.models import prepare_device
-from tasks.lm.prompt_kit import PROMPT
 from tasks.records.files import read_records
 from tasks.records.predictions import PREDICTIONS_FILE, Prediction, write_predictions
+from tasks.records.prompt_files import PROMPT
 from tasks.records.record import Record
 from tasks.serving.retrieval import Index, ScoredPassage
 from tasks.stage.command import output, run_stage

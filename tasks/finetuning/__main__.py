@@ -12,8 +12,9 @@ from tasks.lm.batches import read_batches
 from tasks.lm.curves import plot_losses
 from tasks.lm.losses import summed_cross_entropy
 from tasks.lm.models import prepare_device
-from tasks.lm.prompt_kit import PROMPT, read_prompt_kit
+from tasks.lm.prompt_kit import read_prompt_kit
 from tasks.lm.training import TrainingResult, train, training_identity
+from tasks.records.prompt_files import PROMPT
 from tasks.stage.command import output, run_stage
 from tasks.stage.metrics import write_metrics
 from tasks.stage.outputs import output_folders, verified
@@ -69,8 +70,9 @@ def _report(params: Params, result: TrainingResult) -> str:
     settings = params.finetuning
     return (
         f"# Fine-tuning\n\n{settings.method}, rank {settings.rank}: {result.steps} steps over "
-        f"{result.examples} examples ({result.tokens} tokens, {result.supervised_tokens} "
-        f"learned).\n\nValidation loss {result.initial_validation_loss:.3f} before, "
+        f"{result.examples} examples of {result.tokens} tokens, {result.supervised_tokens} of them "
+        f"learned; {result.computed_tokens} went through the model, shared beginnings once.\n\n"
+        f"Validation loss {result.initial_validation_loss:.3f} before, "
         f"{result.best_validation_loss:.3f} at its best (nats per learned token).\n\n"
         "![losses](loss.png)\n"
     )

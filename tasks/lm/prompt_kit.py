@@ -12,16 +12,13 @@ from typing import TYPE_CHECKING
 from pydantic import TypeAdapter
 
 from tasks.lm.prompts import Prompt, PromptTemplate
+from tasks.records.prompt_files import DEMONSTRATIONS, GOLDEN, TEMPLATE
 from tasks.records.record import Message
 from tasks.stage.errors import ConfigError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-PROMPT = "prompt"
-TEMPLATE = "template.jinja"
-_DEMONSTRATIONS = "demonstrations.json"
-_GOLDEN = "golden.json"
 GOLDEN_PROMPTS = 10
 
 
@@ -46,22 +43,29 @@ def write_prompt_kit(
     """Write a template with golden token ids for the first prompts into a new folder."""
     folder.mkdir()
     (folder / TEMPLATE).write_text(template.text, encoding="utf-8")
-    (folder / _DEMONSTRATIONS).write_bytes(_TURNS.dump_json(template.demonstrations, indent=1))
+    (folder / DEMONSTRATIONS).write_bytes(_TURNS.dump_json(template.demonstrations, indent=1))
     golden = prompts[:GOLDEN_PROMPTS]
     rendered = template.token_ids(tokenizer, golden)
     rows = [_Golden(prompt, tuple(ids)) for prompt, ids in zip(golden, rendered, strict=True)]
-    (folder / _GOLDEN).write_bytes(_GOLDENS.dump_json(tuple(rows)))
+    (folder / GOLDEN).write_bytes(_GOLDENS.dump_json(tuple(rows)))
 
 
 def read_prompt_kit(folder: Path, tokenizer: "PreTrainedTokenizerBase") -> PromptTemplate:
     """The template of a folder, once its golden prompts come out as they were written.
 
     Raises:
-        ConfigError: one of them does not.
+        ConfigError: one of them does not, or a file of the folder is missing.
     """
-    demonstrations = _TURNS.validate_json((folder / _DEMONSTRATIONS).read_bytes())
+    missing = [n for n in (TEMPLATE, DEMONSTRATIONS, GOLDEN) if not (folder / n).is_file()]
+    if missing:
+        raise ConfigError(
+            f"{folder} holds no {', '.join(missing)}; expected the prompt that the model learned, "
+            "without which it would be asked in other words",
+            "run the night again, which writes it beside the model",
+        )
+    demonstrations = _TURNS.validate_json((folder / DEMONSTRATIONS).read_bytes())
     template = PromptTemplate.load(folder / TEMPLATE, demonstrations)
-    goldens = _GOLDENS.validate_json((folder / _GOLDEN).read_bytes())
+    goldens = _GOLDENS.validate_json((folder / GOLDEN).read_bytes())
     rendered = template.token_ids(tokenizer, [golden.prompt for golden in goldens])
     for number, (golden, ids) in enumerate(zip(goldens, rendered, strict=True), start=1):
         if tuple(ids) != golden.ids:

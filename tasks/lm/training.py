@@ -25,11 +25,16 @@ from tasks.stage.outputs import MANIFEST
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """What a training came to; losses are means per supervised token, in nats."""
+    """What a training came to; losses are means per supervised token, in nats.
+
+    `tokens` counts what the examples hold, `computed_tokens` what went through the model: a prefix
+    that several examples share is there once.
+    """
 
     steps: int
     examples: int
     tokens: int
+    computed_tokens: int
     supervised_tokens: int
     initial_validation_loss: float
     best_validation_loss: float
@@ -78,6 +83,7 @@ def train(
         trainer.state.global_step,
         sum(pack.examples for batch in batches for pack in batch.packs),
         sum(batch.tokens for batch in batches),
+        sum(batch.computed_tokens for batch in batches),
         sum(batch.supervised for batch in batches),
         initial,
         initial if best is None else best,

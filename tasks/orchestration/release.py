@@ -14,6 +14,7 @@ from prefect.cache_policies import NO_CACHE
 from tasks.orchestration.process import run_child
 from tasks.orchestration.registry import (
     MODELS,
+    PROMPT_TAG,
     STAGE_TAG,
     Alias,
     Model,
@@ -26,6 +27,7 @@ from tasks.orchestration.stores import RunRef
 from tasks.promotion.decision import Decision, decide
 from tasks.promotion.params import Params, PromotionParams
 from tasks.records.hashing import text_sha256
+from tasks.records.prompt_files import DEMONSTRATIONS, TEMPLATE
 from tasks.stage.errors import ConfigError
 from tasks.stage.metrics import METRICS_FILE, read_metrics
 from tasks.stage.outputs import file_sha256
@@ -33,8 +35,6 @@ from tasks.stage.params import load_params
 
 VERDICT_TAG = "verdict"
 JUDGED_TAG = "judged_by"
-# What a bundle keeps of its prompt beside each model: the template and its demonstrations.
-PROMPT_FILES = ("template.jinja", "demonstrations.json")
 
 
 @dataclass(frozen=True)
@@ -56,9 +56,18 @@ class Judgement:
 
 @task(task_run_name="register-{model}", cache_policy=NO_CACHE, persist_result=False)
 def register(
-    model: Model, root: Path, bundle: Path, store: Path, run: RunRef, registry: Registry
+    model: Model,
+    root: Path,
+    bundle: Path,
+    store: Path,
+    run: RunRef,
+    registry: Registry,
+    *,
+    prompt: int,
 ) -> Registered:
     """The bundle's version: the one that exists, else a new one, named by `candidate`.
+
+    `prompt` is the version of the prompt in MLflow's prompt registry; a new version's tag says it.
 
     Raises:
         StageError: the bundle does not answer.
@@ -78,6 +87,7 @@ def register(
         version = registry.register(model, key, target, run)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+    registry.tag(version, {PROMPT_TAG: str(prompt)})
     registry.point(model, "candidate", version.number)
     logger.info("%s: registered as version %d", model, version.number)
     return Registered(version, new=True)
@@ -89,7 +99,7 @@ def register_prompt(prompt: Path, run: RunRef, registry: Registry) -> int:
 
     It is known by the hash of the template and of the demonstrations shown with it.
     """
-    parts = [(prompt / name).read_text(encoding="utf-8") for name in PROMPT_FILES]
+    parts = [(prompt / name).read_text(encoding="utf-8") for name in (TEMPLATE, DEMONSTRATIONS)]
     number = registry.register_prompt(parts[0], text_sha256(*parts), run)
     get_run_logger().info("the prompt is version %d", number)
     return number

@@ -5,7 +5,8 @@ from typing import Literal
 
 from tasks.lm.embedding import Embedder
 from tasks.lm.models import LanguageModel, load_adapted, load_student, prepare_device
-from tasks.lm.prompt_kit import PROMPT, read_prompt_kit
+from tasks.lm.prompt_kit import read_prompt_kit
+from tasks.records.prompt_files import PROMPT
 from tasks.serving.answering import Answerer
 from tasks.serving.retrieval import Index
 from tasks.stage.errors import ConfigError

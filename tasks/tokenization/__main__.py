@@ -10,10 +10,11 @@ from tasks.lm.conversion import ModelManifest
 from tasks.lm.examples import write_examples
 from tasks.lm.models import load_tokenizer
 from tasks.lm.packing import distinct_tokens
-from tasks.lm.prompt_kit import PROMPT, write_prompt_kit
+from tasks.lm.prompt_kit import write_prompt_kit
 from tasks.lm.prompts import PromptTemplate
 from tasks.records.files import read_documents, read_records
 from tasks.records.passages import Passage, cut_documents
+from tasks.records.prompt_files import PROMPT
 from tasks.records.record import Record
 from tasks.stage.command import output, run_stage
 from tasks.stage.errors import DataError

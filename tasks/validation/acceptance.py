@@ -1,6 +1,7 @@
 """The accepted files, written a batch at a time: documents, then the records that name them."""
 
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
@@ -68,7 +69,7 @@ class Acceptance:
             prepare=partial(mark_missing, known=known),
         )
         path = self.accepted / f"{RECORDS}.jsonl"
-        with path.open("wb") as stream, PlacesWriter(self.accepted) as places:
+        with path.open("wb") as stream, closing(PlacesWriter(self.accepted)) as places:
             for batch in accept(judged, Quarantine(self.quarantine, RECORDS), verdict):
                 stream.writelines(_lines(batch))
                 self.profiler.add_records(batch)

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -82,16 +81,7 @@ class PlacesWriter:
     def __init__(self, folder: Path) -> None:
         self._writer = parquet.ParquetWriter(folder / PLACES_FILE, _SCHEMA)
 
-    def __enter__(self) -> "PlacesWriter":
-        """The writer itself."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
         """Close the file."""
         self._writer.close()
 

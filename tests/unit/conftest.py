@@ -161,8 +161,9 @@ def _make_adapter(made: Tiny) -> None:
 
 def _write_prompt_kits(made: Tiny) -> None:
     from tasks.lm.models import load_tokenizer
-    from tasks.lm.prompt_kit import PROMPT, write_prompt_kit
+    from tasks.lm.prompt_kit import write_prompt_kit
     from tasks.lm.prompts import Prompt, PromptTemplate
+    from tasks.records.prompt_files import PROMPT
 
     tokenizer = load_tokenizer(_weights(made))
     prompts = [Prompt(record(number).messages[:-1], ("A passage.",)) for number in range(12)]

@@ -6,6 +6,7 @@ from collections import Counter
 import pytest
 import torch
 from torch.nn.functional import cross_entropy
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from tasks.lm.attention import use_packed_attention
 from tasks.lm.batches import choose_examples, make_batches
@@ -13,9 +14,10 @@ from tasks.lm.examples import Example
 from tasks.lm.losses import summed_cross_entropy
 from tasks.lm.packing import build_pack, distinct_tokens, packed_logits, plan_packs
 from tasks.lm.params import TrainingParams
+from tasks.stage.errors import ConfigError
 from tasks.stage.params import read_yaml
 from tests.unit.conftest import Tiny
-from tests.unit.test_generation import make
+from tests.unit.test_generation import SHAPE, make
 
 
 def example(name: str, ids: tuple[int, ...], prompt: int, context: str, intake: str) -> Example:
@@ -161,3 +163,12 @@ def read_yaml_training() -> TrainingParams:
 
     content = read_yaml(Path("params/finetuning.yaml"))
     return TrainingParams.model_validate({k: content[k] for k in TrainingParams.model_fields})
+
+
+@pytest.mark.parametrize("architecture", ["gemma2", "gpt_oss"])
+def test_scores_that_are_capped_or_have_sinks_are_refused(architecture: str) -> None:
+    shape = SHAPE | {"num_local_experts": 2} if architecture == "gpt_oss" else SHAPE
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(architecture, **shape))
+    use_packed_attention(model)
+    with pytest.raises(ConfigError, match="caps its attention scores or has attention sinks"):
+        packed_logits(model, build_pack(examples(2)))

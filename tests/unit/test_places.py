@@ -1,5 +1,6 @@
 """Every accepted record can be followed back to the line of the file that it came from."""
 
+from contextlib import closing
 from pathlib import Path
 
 import pyarrow
@@ -23,7 +24,7 @@ def _places(folder: Path) -> list[dict[str, object]]:
 def test_places_join_the_lines_of_an_intake_with_their_sources(tmp_path: Path) -> None:
     rows = [("documents", 1, "d.csv", 9), ("records", 2, "b.csv", 5), ("records", 1, "a.csv", 7)]
     _origins(tmp_path, rows)
-    with PlacesWriter(tmp_path) as writer:
+    with closing(PlacesWriter(tmp_path)) as writer:
         writer.write(Origins.read(tmp_path, "records"), ["x", "y"], [1, 2])
     intake = tmp_path.name
     assert _places(tmp_path) == [
@@ -33,14 +34,14 @@ def test_places_join_the_lines_of_an_intake_with_their_sources(tmp_path: Path) -
 
 
 def test_an_intake_without_origins_is_its_own_source(tmp_path: Path) -> None:
-    with PlacesWriter(tmp_path) as writer:
+    with closing(PlacesWriter(tmp_path)) as writer:
         writer.write(Origins.read(tmp_path, "records"), ["x"], [3])
     (place,) = _places(tmp_path)
     assert (place["file"], place["source_line"]) == ("records.jsonl", 3)
 
 
 def test_no_accepted_record_gives_a_file_without_rows(tmp_path: Path) -> None:
-    with PlacesWriter(tmp_path) as writer:
+    with closing(PlacesWriter(tmp_path)) as writer:
         writer.write(Origins.read(tmp_path, "records"), [], [])
     assert _places(tmp_path) == []
 

@@ -125,3 +125,10 @@ def test_golden_prompts_come_back_and_a_change_is_refused(tmp_path: Path, tokeni
     path.write_text(template.text.replace("few words", "one word"))
     with pytest.raises(ConfigError, match=r"golden prompt 1 of .* renders to \d+ token ids"):
         read_prompt_kit(tmp_path / "prompt", tokenizer)
+
+
+def test_a_model_without_its_prompt_is_refused(tmp_path: Path, tokenizer: Any) -> None:
+    write_prompt_kit(tmp_path / "prompt", PromptTemplate.load(TEMPLATE), tokenizer, [ASKED])
+    (tmp_path / "prompt" / "golden.json").unlink()
+    with pytest.raises(ConfigError, match=r"prompt holds no golden\.json"):
+        read_prompt_kit(tmp_path / "prompt", tokenizer)
