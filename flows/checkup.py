@@ -14,7 +14,6 @@ from rich.console import Console
 
 from flows.environment import find_stores
 from flows.graph import stage_names
-from flows.services import answers, read_services
 from tasks.orchestration.process import run_child
 from tasks.stage.errors import NightloomError
 
@@ -120,11 +119,23 @@ def _tracking(checkout: Path) -> Finding:
 
 
 def _prefect(checkout: Path) -> Finding:
-    services = read_services(checkout)
-    if services is None:
-        return Finding("prefect", True, "embedded (no `nightloom up`)", "")
-    alive = answers(f"{services.prefect_api}/health")
-    return _finding("prefect", alive, services.prefect, "nightloom down, then nightloom up")
+    """Whether Prefect's API answers; where no server runs, one is started and its store made."""
+    from prefect.client.orchestration import get_client
+    from prefect.settings import PREFECT_API_URL
+
+    url = PREFECT_API_URL.value()
+    where = url or "embedded (no `nightloom up`)"
+    try:
+        with get_client(sync_client=True) as client:
+            error = client.api_healthcheck()
+    except Exception as found:  # noqa: BLE001  a server fails to start in as many ways
+        error = found
+    remedy = (
+        "nightloom down, then nightloom up; or unset PREFECT_API_URL to do without a server"
+        if url
+        else "look into .nightloom/prefect; with that folder gone a new store is made"
+    )
+    return _finding("prefect", error is None, f"{where}: {error}" if error else where, remedy)
 
 
 def _device(checkout: Path) -> Finding:

@@ -26,7 +26,6 @@ class Release:
 
     verdict: Verdict
     reasons: tuple[str, ...]
-    versions: dict[str, int]
 
 
 @flow(name="release", validate_parameters=False, persist_result=False)
@@ -43,14 +42,13 @@ def release(workspace: Workspace, log: NightLog, night: RunRef, registry: Regist
         raise ConfigError(f"there is no bundle in {bundle}", "run `nightloom run`, which makes one")
     verified(bundle)
     store = (workspace.checkout / paths.model_store).resolve()
-    judgements: list[Judgement] = []
     prompt = register_prompt(bundle / MODELS[0] / PROMPT, night, registry)
-    for model in MODELS:
-        log.begin(f"releasing the {model}")
-        registered = register(model, workspace.path, bundle, store, night, registry, prompt=prompt)
-        reports = (workspace.path / paths.evaluation_report, workspace.path / paths.curation_report)
-        judgements.append(judge(registered, workspace.path, *reports, registry))
-        log.now.versions[model] = registered.version.number
+    log.begin("registering")
+    versions = register(workspace.path, bundle, store, night, registry, prompt=prompt)
+    log.now.versions.update((version.model, version.number) for version in versions)
+    log.begin("judging")
+    reports = (workspace.path / paths.evaluation_report, workspace.path / paths.curation_report)
+    judgements = [judge(version, workspace.path, *reports, registry) for version in versions]
     log.now.aliases = all_aliases(registry)
     result = _combine(judgements)
     log.now.reasons = list(result.reasons)
@@ -64,5 +62,4 @@ def _combine(judgements: list[Judgement]) -> Release:
     return Release(
         verdict=(changed or judgements)[0].verdict,
         reasons=tuple(reason for item in judgements for reason in item.reasons),
-        versions={item.version.model: item.version.number for item in judgements},
     )

@@ -28,6 +28,7 @@ def child_environment(*, online: bool = False) -> dict[str, str]:
     )
     environment["PYTHONUNBUFFERED"] = "1"
     environment["TOKENIZERS_PARALLELISM"] = "false"
+    environment["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
     if not online:
         environment["HF_HUB_OFFLINE"] = "1"
     return environment

@@ -1,7 +1,7 @@
 """The MLflow registry: one version a bundle, aliases that say what each is for.
 
-As a command, `python -m tasks.orchestration.registry`, it writes a bundle as an MLflow model: in a
-process of its own, because MLflow tries the model once and that loads it whole.
+As a command, `python -m tasks.orchestration.registry`, it writes a bundle as MLflow models: in a
+process of its own, because MLflow tries each once and that loads it whole.
 """
 
 import argparse
@@ -195,8 +195,8 @@ def main(arguments: list[str] | None = None) -> int:
     """The exit code: 0 with the model written, 1 with the reason on stderr."""
     parser = argparse.ArgumentParser(prog="python -m tasks.orchestration.registry")
     parser.add_argument("--bundle", type=Path, required=True)
-    parser.add_argument("--model", choices=MODELS, required=True)
-    parser.add_argument("--target", type=Path, required=True, help="(written)")
+    parser.add_argument("--models", choices=MODELS, nargs="+", required=True)
+    parser.add_argument("--folder", type=Path, required=True, help="one more in it a model")
     parser.add_argument("--store", type=Path, required=True, help="the folder of base models")
     options = parser.parse_args(arguments)
     if not Path("tasks/serving/agent.py").exists():
@@ -204,7 +204,8 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"ConfigError: {missing}", file=sys.stderr)
         return 1
     try:
-        save_model(options.bundle, options.model, options.target, options.store)
+        for model in options.models:
+            save_model(options.bundle, model, options.folder / model, options.store)
     except NightloomError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 1

@@ -4,6 +4,7 @@ import json
 import shutil
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -38,14 +39,6 @@ JUDGED_TAG = "judged_by"
 
 
 @dataclass(frozen=True)
-class Registered:
-    """The version of a bundle, and whether it was made just now."""
-
-    version: Version
-    new: bool
-
-
-@dataclass(frozen=True)
 class Judgement:
     """What was decided about one version; unchanged where it had been judged before."""
 
@@ -54,43 +47,34 @@ class Judgement:
     reasons: tuple[str, ...]
 
 
-@task(task_run_name="register-{model}", cache_policy=NO_CACHE, persist_result=False)
+@task(task_run_name="register", cache_policy=NO_CACHE, persist_result=False)
 def register(
-    model: Model,
-    root: Path,
-    bundle: Path,
-    store: Path,
-    run: RunRef,
-    registry: Registry,
-    *,
-    prompt: int,
-) -> Registered:
-    """The bundle's version: the one that exists, else a new one, named by `candidate`.
+    root: Path, bundle: Path, store: Path, run: RunRef, registry: Registry, *, prompt: int
+) -> list[Version]:
+    """Each model's version of the bundle: the one that exists, else a new `candidate`.
 
     `prompt` is the version of the prompt in MLflow's prompt registry; a new version's tag says it.
 
     Raises:
         StageError: the bundle does not answer.
     """
-    logger = get_run_logger()
     key = promotion_key(bundle)
-    version = registry.find(model, key)
-    if version is not None:
-        logger.info("%s: this very bundle is version %d", model, version.number)
-        return Registered(version, new=False)
+    known = {model: registry.find(model, key) for model in MODELS}
+    new = [model for model, version in known.items() if version is None]
     temporary = root / ".nightloom" / "tmp"
     temporary.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=f"{model}-", dir=temporary))
+    folder = Path(tempfile.mkdtemp(prefix="models-", dir=temporary))
     try:
-        target = folder / model
-        _save(model, root, bundle, target, store)
-        version = registry.register(model, key, target, run)
+        if new:
+            _save(new, root, bundle, folder, store)
+        made = {model: registry.register(model, key, folder / model, run) for model in new}
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    registry.tag(version, {PROMPT_TAG: str(prompt)})
-    registry.point(model, "candidate", version.number)
-    logger.info("%s: registered as version %d", model, version.number)
-    return Registered(version, new=True)
+    for model, version in made.items():
+        registry.tag(version, {PROMPT_TAG: str(prompt)})
+        registry.point(model, "candidate", version.number)
+        get_run_logger().info("%s: registered as version %d", model, version.number)
+    return [version or made[model] for model, version in known.items()]
 
 
 @task(task_run_name="register-prompt", cache_policy=NO_CACHE, persist_result=False)
@@ -105,8 +89,8 @@ def register_prompt(prompt: Path, run: RunRef, registry: Registry) -> int:
     return number
 
 
-def _save(model: Model, root: Path, bundle: Path, target: Path, store: Path) -> None:
-    """Write the bundle as an MLflow model, in a child that loads it and asks it once."""
+def _save(models: Sequence[Model], root: Path, bundle: Path, folder: Path, store: Path) -> None:
+    """Write the bundle as MLflow models in `folder`, in a child that loads and asks each once."""
     logger = get_run_logger()
     lines: list[str] = []
 
@@ -115,21 +99,19 @@ def _save(model: Model, root: Path, bundle: Path, target: Path, store: Path) -> 
         logger.info("%s", line)
 
     command = [sys.executable, "-m", "tasks.orchestration.registry", "--bundle", str(bundle)]
-    command += ["--model", model, "--target", str(target), "--store", str(store)]
+    command += ["--models", *models, "--folder", str(folder), "--store", str(store)]
     if run_child(command, root, on_line) != 0:
         last = "\n".join(lines[-12:])
         raise StageError(
-            f"the {model}'s bundle could not be written as a model that answers:\n{last}",
+            f"the bundle could not be written as {' and '.join(models)} that answer:\n{last}",
             "mend what these lines name; `python -m tasks.serving --help` asks a bundle directly",
             "RegistrationError",
         )
 
 
-@task(
-    task_run_name="decide-{registered.version.model}", cache_policy=NO_CACHE, persist_result=False
-)
+@task(task_run_name="decide-{version.model}", cache_policy=NO_CACHE, persist_result=False)
 def judge(
-    registered: Registered,
+    version: Version,
     root: Path,
     evaluation_report: Path,
     curation_report: Path,
@@ -140,7 +122,6 @@ def judge(
     It is judged again where the rules changed, or what was found of leaks.
     """
     logger = get_run_logger()
-    version = registered.version
     params_file = root / "params" / "promotion.yaml"
     judged_by = text_sha256(file_sha256(params_file), _leak_evidence(curation_report))
     if version.tags.get(JUDGED_TAG) == judged_by:

@@ -23,15 +23,19 @@ def environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
 
 
-def run(clone: Path) -> tuple[int, dict[str, Any]]:
-    done = subprocess.run(
-        command("run", "--preset", "tiny", "--json"),
+def nightloom(clone: Path, *arguments: str, **settings: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        command(*arguments),
         cwd=clone,
-        env=environment(),
+        env=environment() | settings,
         capture_output=True,
         text=True,
         check=False,
     )
+
+
+def run(clone: Path) -> tuple[int, dict[str, Any]]:
+    done = nightloom(clone, "run", "--preset", "tiny", "--json")
     assert done.stdout, done.stderr[-3000:]
     return done.returncode, json.loads(done.stdout)
 
@@ -93,18 +97,24 @@ def test_the_second_night_executes_nothing_makes_no_version_and_says_so(
 def test_the_registered_model_answers_from_its_passages(
     clone: Path, nights: list[tuple[int, dict[str, Any]]]
 ) -> None:
-    done = subprocess.run(
-        command("ask", "What does json.dumps do?", "--json"),
-        cwd=clone,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = nightloom(clone, "ask", "What does json.dumps do?", "--json")
     assert done.returncode == 0, done.stderr
     answer = json.loads(done.stdout)
     assert answer["version"] == 1
     assert answer["passages"]
+
+
+def test_the_doctor_finds_both_stores_and_a_server_that_is_not_there(
+    clone: Path, nights: list[tuple[int, dict[str, Any]]]
+) -> None:
+    done = nightloom(clone, "doctor", "--json")
+    findings = {found["name"]: found for found in json.loads(done.stdout)}
+    assert (done.returncode, {found["passed"] for found in findings.values()}) == (0, {True})
+    assert findings["prefect"]["found"].startswith("embedded")
+    done = nightloom(clone, "doctor", "--json", PREFECT_API_URL="http://127.0.0.1:9/api")
+    findings = {found["name"]: found for found in json.loads(done.stdout)}
+    assert (done.returncode, findings["prefect"]["passed"]) == (1, False)
+    assert "unset PREFECT_API_URL" in findings["prefect"]["remedy"]
 
 
 def test_a_second_night_at_once_names_the_pid_of_the_first(
