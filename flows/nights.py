@@ -101,7 +101,8 @@ class NightLog:
 
 def error_entry(error: BaseException) -> ErrorEntry:
     """An error as it is reported."""
-    if isinstance(error, KeyboardInterrupt):
+    # TerminationSignal is what Prefect makes of SIGTERM; to import it here would cost seconds.
+    if isinstance(error, KeyboardInterrupt) or type(error).__name__ == "TerminationSignal":
         failure = Failure("Interrupted", "the night was interrupted", "run it again: it goes on")
     else:
         failure = replace(Failure.of(error), error=error_class(error))

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,7 +18,7 @@ from flows.nights import (
     night_file,
     read_night,
 )
-from flows.services import log_file
+from flows.services import log_file, start_night_server
 from flows.summary import make_console
 from flows.view import NightView
 from flows.workspace import choose_workspace, find_checkout
@@ -33,6 +34,8 @@ def run_night(root: Path, preset: str | None, overrides: Sequence[str], *, as_js
     workspace = choose_workspace(checkout, preset, overrides)
     check_free(workspace.lock)
     set_environment(checkout)
+    # `kill PID` ends a night as Ctrl-C does, with all that it started.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     name = new_night_name(datetime.now(UTC))
     console = make_console(to_stderr=as_json)
     with _stdout_to_stderr(as_json), NightView(workspace, name, console):
@@ -56,8 +59,10 @@ def _run_flow(
     # Prefect's own lines go to the night's log; people have the view.
     os.environ["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] = "CRITICAL"
     try:
+        wait_for_server = start_night_server(checkout)
         from flows.nightly import nightly
 
+        wait_for_server()
         with _log_to(log_file(checkout, name)):
             nightly(
                 root=str(checkout),

@@ -1,5 +1,6 @@
 """The servers that `nightloom up` starts, and the file by which the other commands find them."""
 
+import atexit
 import os
 import signal
 import socket
@@ -8,7 +9,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -127,17 +128,44 @@ def running_services(
         _stop(list(children.values()))
 
 
+def start_night_server(checkout: Path) -> Callable[[], None]:
+    """A call that waits for Prefect's server, started here where `PREFECT_API_URL` names none.
+
+    Prefect would start one itself, after importing all of it here; this one starts while this
+    process still imports, which saves a night some seven seconds. It ends with this process, after
+    Prefect's own exit handlers, which send what is left of the logs: so call it before any import
+    of Prefect.
+    """
+    if os.environ.get("PREFECT_API_URL"):
+        return lambda: None
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        port = str(probe.getsockname()[1])
+    address = f"http://{HOST}:{port}"
+    command = ("prefect", "server", "start", "--host", HOST, "--port", port)
+    child = _start(checkout, "prefect", command, _prefect_environment(checkout, address))
+    atexit.register(_stop, [child])
+    os.environ["PREFECT_API_URL"] = f"{address}/api"
+    return lambda: _wait(f"{address}/api/health", "prefect", checkout, child)
+
+
 def _environment(checkout: Path, services: Services) -> Mapping[str, str]:
     """What servers and worker run with."""
+    return _prefect_environment(checkout, services.prefect) | {
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        "NIGHTLOOM_ROOT": str(checkout),
+    }
+
+
+def _prefect_environment(checkout: Path, address: str) -> dict[str, str]:
+    """What a Prefect server at an address runs with, and what talks to it."""
     return child_environment() | {
         "PREFECT_HOME": os.environ.get("PREFECT_HOME", str(checkout / STATE / "prefect")),
-        "PREFECT_API_URL": services.prefect_api,
+        "PREFECT_API_URL": f"{address}/api",
         "PREFECT_SERVER_API_HOST": HOST,
         # Pages of other sites that a browser shows must not be able to start flows.
         "PREFECT_SERVER_API_CSRF_PROTECTION_ENABLED": "true",
-        "PREFECT_SERVER_API_CORS_ALLOWED_ORIGINS": services.prefect,
-        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-        "NIGHTLOOM_ROOT": str(checkout),
+        "PREFECT_SERVER_API_CORS_ALLOWED_ORIGINS": address,
     }
 
 
@@ -219,7 +247,7 @@ def _wait(url: str, name: str, checkout: Path, child: "subprocess.Popen[bytes]")
     while time.monotonic() < deadline and child.poll() is None:
         if answers(url):
             return
-        time.sleep(0.5)
+        time.sleep(0.1)
     raise ConfigError(
         f"{name} did not answer at {url}", f"read {log_file(checkout, name)}, its log"
     )

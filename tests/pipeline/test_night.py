@@ -2,12 +2,14 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 pytestmark = [pytest.mark.night, pytest.mark.timeout(900)]
@@ -117,23 +119,45 @@ def test_the_doctor_finds_both_stores_and_a_server_that_is_not_there(
     assert "unset PREFECT_API_URL" in findings["prefect"]["remedy"]
 
 
-def test_a_second_night_at_once_names_the_pid_of_the_first(
-    clone: Path, nights: list[tuple[int, dict[str, Any]]]
-) -> None:
+def started(clone: Path) -> "subprocess.Popen[str]":
+    """A night that holds its workspace's lock by now."""
     first = subprocess.Popen(
         command("run", "--preset", "tiny", "--json"),
         cwd=clone,
         env=environment(),
-        stdout=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
+        text=True,
     )
+    [lock] = clone.glob(".nightloom/workspaces/*/.nightloom/night.lock")
+    deadline = time.monotonic() + 120
+    while str(first.pid) not in lock.read_text() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return first
+
+
+def test_a_second_night_at_once_names_the_pid_of_the_first(
+    clone: Path, nights: list[tuple[int, dict[str, Any]]]
+) -> None:
+    first = started(clone)
     try:
-        [lock] = clone.glob(".nightloom/workspaces/*/.nightloom/night.lock")
-        deadline = time.monotonic() + 120
-        while str(first.pid) not in lock.read_text() and time.monotonic() < deadline:
-            time.sleep(0.1)
         code, night = run(clone)
         assert (code, night["verdict"]) == (1, "failed")
         assert str(first.pid) in night["error"]["message"]
     finally:
-        assert first.wait(timeout=300) == 0
+        first.communicate(timeout=300)
+        assert first.returncode == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_night_says_so_and_leaves_no_process(
+    number: signal.Signals, clone: Path, nights: list[tuple[int, dict[str, Any]]]
+) -> None:
+    night = started(clone)
+    children = psutil.Process(night.pid).children(recursive=True)
+    assert children  # Prefect's server at least
+    night.send_signal(number)
+    printed, _ = night.communicate(timeout=120)
+    assert night.returncode == 1
+    assert json.loads(printed)["error"]["class"] == "Interrupted"
+    assert psutil.wait_procs(children, timeout=30)[1] == []
