@@ -128,6 +128,8 @@ def started(clone: Path) -> "subprocess.Popen[str]":
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
+        # A shell lets its background jobs ignore Ctrl-C; these tests may run in one.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     [lock] = clone.glob(".nightloom/workspaces/*/.nightloom/night.lock")
     deadline = time.monotonic() + 120
