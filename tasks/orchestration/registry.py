@@ -192,11 +192,11 @@ def save_model(bundle: Path, model: Model, target: Path, store: Path) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The exit code: 0 with the model written, 1 with the reason on stderr."""
+    """The exit code: 0 with the models written, 1 with the reason on stderr."""
     parser = argparse.ArgumentParser(prog="python -m tasks.orchestration.registry")
     parser.add_argument("--bundle", type=Path, required=True)
     parser.add_argument("--models", choices=MODELS, nargs="+", required=True)
-    parser.add_argument("--folder", type=Path, required=True, help="one more in it a model")
+    parser.add_argument("--folder", type=Path, required=True, help="(written) one folder a model")
     parser.add_argument("--store", type=Path, required=True, help="the folder of base models")
     options = parser.parse_args(arguments)
     if not Path("tasks/serving/agent.py").exists():
