@@ -27,7 +27,7 @@ def write_records(path: Path, records: Iterable[Record]) -> int:
 
 def record_line(record: Record) -> bytes:
     """A record as a line of its file, newline included."""
-    return orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE)
+    return _line(record)
 
 
 def stream_documents(path: Path) -> Iterator[Document]:
@@ -47,7 +47,7 @@ def write_documents(path: Path, documents: Iterable[Document]) -> int:
 
 def document_line(document: Document) -> bytes:
     """A document as a line of its file, newline included."""
-    return orjson.dumps(document, option=orjson.OPT_APPEND_NEWLINE)
+    return _line(document)
 
 
 def read_rows(path: Path) -> Iterator[dict[str, Any]]:
@@ -62,6 +62,11 @@ def write_rows(path: Path, rows: Iterable[dict[str, Any]]) -> int:
     # Not orjson: it would write a number that is not finite as null, and say nothing.
     lines = (json.dumps(row, ensure_ascii=False, allow_nan=False).encode() + b"\n" for row in rows)
     return _write(path, lines)
+
+
+def _line(value: Record | Document) -> bytes:
+    # orjson leaves the 4 kB or more that it wrote into to its result; the sum is what it needs.
+    return orjson.dumps(value) + b"\n"
 
 
 def _write(path: Path, lines: Iterable[bytes]) -> int:
