@@ -27,10 +27,10 @@ def parse_record(row: Mapping[str, Any], intake: str) -> Record:
         id=identifier,
         messages=_messages(row),
         documents=documents,
-        slice=_text(row, "slice", "all"),
+        slice=_label(row, "slice", "all"),
         group=_text(row, "group", default_group),
-        source=_text(row, "source", UNKNOWN),
-        license=_text(row, "license", UNKNOWN),
+        source=_label(row, "source", UNKNOWN),
+        license=_label(row, "license", UNKNOWN),
         intake=intake,
     )
 
@@ -45,8 +45,8 @@ def parse_document(row: Mapping[str, Any]) -> Document:
         id=_identifier(row),
         text=_text(row, "text", ""),
         title=_text(row, "title", ""),
-        source=_text(row, "source", UNKNOWN),
-        license=_text(row, "license", UNKNOWN),
+        source=_label(row, "source", UNKNOWN),
+        license=_label(row, "license", UNKNOWN),
     )
 
 
@@ -64,6 +64,11 @@ def _text(row: Mapping[str, Any], name: str, default: str) -> str:
     if not isinstance(value, str):
         raise MisshapenError(f"{name} is {_shown(value)}; expected a text")
     return value
+
+
+def _label(row: Mapping[str, Any], name: str, default: str) -> str:
+    """A text to group rows by, without white space at its ends: "2" and "2 " are one."""
+    return _text(row, name, default).strip() or default
 
 
 def _texts(row: Mapping[str, Any], name: str) -> tuple[str, ...]:

@@ -555,6 +555,11 @@ def test_a_group_is_given_or_the_first_document_or_the_id() -> None:
     assert parse_record(_ask("a"), "1").group == "a"
 
 
+def test_labels_are_what_stands_between_the_spaces() -> None:
+    record = parse_record(_ask("a", slice="2   ", source="\tmail", license=" "), "1")
+    assert (record.slice, record.source, record.license) == ("2", "mail", "unknown")
+
+
 def test_a_misshapen_row_says_what_was_found() -> None:
     with pytest.raises(MisshapenError, match="documents is str 'd'; expected a list of texts"):
         parse_record(_ask("a", documents="d"), "1")
