@@ -3,7 +3,7 @@
 Two sets with a Jaccard index of at least t share an element among the rarest of each, however the
 elements are ordered, as long as it is one order: the first n - ceil(t n) + 1 of n (the prefix
 filter; Chaudhuri et al. 2006, Bayardo et al. 2007). So only those are indexed and looked up, and
-each pair that they bring together is measured.
+each pair that they bring together is measured, on hashes of 64 bits.
 """
 
 import math
@@ -13,7 +13,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.curation.shingling import Hashes, jaccard, shingle_hashes, shingles
+from tasks.curation.shingling import Hashes, shingle_hashes
 
 # So that 0.8 * 5 asks for 4 shared elements and not, by rounding, for 5.
 _ROUNDING = 1e-9
@@ -23,13 +23,14 @@ class SimilarSets:
     """Texts, to be asked for one that another text is alike to."""
 
     def __init__(self, texts: Sequence[str], characters: int, similarity: float) -> None:
-        self._texts = [text.encode() for text in texts]
         self._characters = characters
         self._similarity = similarity
         sets = [part for start in range(0, len(texts), 500)
                 for part in self._sets(texts[start : start + 500])]  # fmt: skip
-        every = np.concatenate(sets) if sets else np.empty(0, np.uint64)
-        self._known, self._counts = np.unique(every, return_counts=True)
+        self._members = np.concatenate(sets) if sets else np.empty(0, np.uint64)
+        self._sizes = np.array([len(item) for item in sets], np.int64)
+        self._begins = np.cumsum(self._sizes) - self._sizes
+        self._known, self._counts = np.unique(self._members, return_counts=True)
         prefixes = [self._prefix(item) for item in sets]
         elements = np.concatenate(prefixes) if prefixes else np.empty(0, np.uint64)
         rows = np.repeat(np.arange(len(prefixes)), [len(item) for item in prefixes])
@@ -38,12 +39,11 @@ class SimilarSets:
 
     def nearest(self, texts: Sequence[str]) -> list[int | None]:
         """For each text the place of the one most alike to it, None where none is enough so."""
-        if not self._texts:
+        if not len(self._sizes):
             return [None] * len(texts)
-        found = zip(texts, self._sets(texts), strict=True)
-        return [self._nearest(text, elements) for text, elements in found]
+        return [self._nearest(elements) for elements in self._sets(texts)]
 
-    def _nearest(self, text: str, elements: Hashes) -> int | None:
+    def _nearest(self, elements: Hashes) -> int | None:
         present = self._frequencies(elements) > 0
         # At least so many of the text's own elements stand in the other one too.
         if np.count_nonzero(present) < self._least(len(elements)):
@@ -54,13 +54,20 @@ class SimilarSets:
         stretches = [self._rows[a:b] for a, b in zip(firsts, lasts, strict=True) if b > a]
         if not stretches:
             return None
-        mine = shingles(text, self._characters)
-        best, nearest = self._similarity, None
-        for row in np.unique(np.concatenate(stretches)).tolist():
-            alike = jaccard(mine, shingles(self._texts[row].decode(), self._characters))
-            if alike > best or (alike == best and nearest is None):
-                best, nearest = alike, row
-        return nearest
+        rows = np.unique(np.concatenate(stretches))
+        alike = self._likeness(rows, elements)
+        best = int(np.argmax(alike))  # of equally near ones the first
+        return int(rows[best]) if alike[best] >= self._similarity else None
+
+    def _likeness(self, rows: NDArray[np.int32], elements: Hashes) -> NDArray[np.float64]:
+        """The Jaccard index of each of the rows with a set of sorted elements."""
+        sizes = self._sizes[rows]
+        starts = np.cumsum(sizes) - sizes
+        places = np.repeat(self._begins[rows] - starts, sizes) + np.arange(sizes.sum())
+        members = self._members[places]
+        found = elements[np.minimum(np.searchsorted(elements, members), len(elements) - 1)]
+        shared = np.add.reduceat(found == members, starts, dtype=np.int64)
+        return shared / (sizes + len(elements) - shared)
 
     def _sets(self, texts: Sequence[str]) -> list[Hashes]:
         hashes, starts = shingle_hashes(texts, self._characters)
