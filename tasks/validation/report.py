@@ -63,7 +63,7 @@ def render_report(outcome: Outcome) -> str:
 def _head(outcome: Outcome) -> list[str]:
     newest = outcome.intakes[-1]
     stopped = [] if outcome.stopped is None else ["", f"**Stopped.** {outcome.stopped}"]
-    return ["# Validation", "", f"{len(outcome.intakes)} intakes, the newest {newest}.", *stopped]
+    return ["# Validation", "", f"{len(outcome.intakes)} intake(s), the newest {newest}.", *stopped]
 
 
 def _table(outcome: Outcome) -> list[str]:
