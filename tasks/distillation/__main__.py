@@ -9,18 +9,22 @@ from shutil import copytree
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel
 
 from tasks.distillation.objective import blended_loss, forward_kl
 from tasks.distillation.params import DistillationParams, Params
 from tasks.distillation.pruning import block_influence, choose_layers, prune
 from tasks.lm.attention import use_packed_attention
 from tasks.lm.batches import Batch, read_batches
-from tasks.lm.curves import plot_losses
-from tasks.lm.models import load_adapted, prepare_device
+from tasks.lm.curves import fit_of, plot_losses
+from tasks.lm.fit import Fit
+from tasks.lm.losses import SummedLoss
+from tasks.lm.models import LanguageModel, load_adapted, prepare_device
 from tasks.lm.packing import Pack, packed_logits
 from tasks.lm.prompt_kit import read_prompt_kit
-from tasks.lm.trainer import SummedLoss, validation_loss
+from tasks.lm.prompts import PromptTemplate
+from tasks.lm.provenance import write_provenance
+from tasks.lm.trainer import validation_loss
 from tasks.lm.training import TrainingResult, train, training_identity
 from tasks.records.prompt_files import PROMPT
 from tasks.stage.command import output, run_stage
@@ -57,6 +61,7 @@ class Distillation:
     divergence_before: float
     divergence_after: float
     training: TrainingResult
+    fit: Fit
 
 
 def run(params: Params, paths: Paths) -> None:
@@ -71,7 +76,7 @@ def run(params: Params, paths: Paths) -> None:
         numeric_form=params.models.numeric_form,
         device=device,
     )
-    read_prompt_kit(paths.adapter / PROMPT, teacher.tokenizer)
+    template = read_prompt_kit(paths.adapter / PROMPT, teacher.tokenizer)
     use_packed_attention(teacher.model)
     batches, held_out = read_batches(
         paths.tokens, settings, max_tokens=params.compute.micro_batch_tokens
@@ -99,8 +104,9 @@ def run(params: Params, paths: Paths) -> None:
         before,
         after,
         result,
+        fit_of(paths.scratch, result.initial_validation_loss),
     )
-    _write(params, paths, student, teacher.tokenizer, distillation)
+    _write(params, paths, student, teacher, template, distillation)
 
 
 def _some_packs(batches: Sequence[Batch], examples: int) -> list[Pack]:
@@ -150,15 +156,23 @@ def _write(
     params: Params,
     paths: Paths,
     student: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
+    teacher: LanguageModel,
+    template: PromptTemplate,
     distillation: Distillation,
 ) -> None:
     student.set_attn_implementation("sdpa")
     student.to(getattr(torch, params.distillation.saved_dtype))
     with output_folders(paths.student, paths.distillation_report) as (folder, report):
         student.save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
+        teacher.tokenizer.save_pretrained(folder)
         copytree(paths.adapter / PROMPT, folder / PROMPT)
+        write_provenance(
+            folder,
+            base=teacher.digest,
+            template=template.digest,
+            tokens=paths.tokens,
+            params=params.distillation,
+        )
         write_metrics(report, asdict(distillation))
         plot_losses(paths.scratch, report / "loss.png", "Distillation")
         (report / "report.md").write_text(_report(distillation), encoding="utf-8")
@@ -175,7 +189,7 @@ def _report(found: Distillation) -> str:
         f"{found.divergence_before:.3f} nats before, {found.divergence_after:.3f} after "
         f"{found.training.steps} steps over {found.training.tokens} tokens; "
         f"{found.training.computed_tokens} went through the model "
-        "(shared beginnings once).\n\n"
+        f"(shared beginnings once).\n\nFit: {found.fit.text}\n\n"
         "![losses](loss.png)\n"
     )
 

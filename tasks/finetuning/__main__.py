@@ -5,14 +5,21 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from shutil import copytree
 
-from tasks.finetuning.adapter import add_adapter, load_for_training, save_adapter
+from tasks.finetuning.adapter import (
+    keep_start,
+    load_for_training,
+    make_trainable,
+    save_trained,
+)
 from tasks.finetuning.params import Params
 from tasks.lm.attention import use_packed_attention
 from tasks.lm.batches import read_batches
-from tasks.lm.curves import plot_losses
+from tasks.lm.curves import fit_of, plot_losses
+from tasks.lm.fit import Fit
 from tasks.lm.losses import summed_cross_entropy
 from tasks.lm.models import prepare_device
 from tasks.lm.prompt_kit import read_prompt_kit
+from tasks.lm.provenance import write_provenance
 from tasks.lm.training import TrainingResult, train, training_identity
 from tasks.records.prompt_files import PROMPT
 from tasks.stage.command import output, run_stage
@@ -44,10 +51,12 @@ def run(params: Params, paths: Paths) -> None:
         paths.base,
         paths.model_store,
         device,
+        numeric_form=params.models.numeric_form,
         dequantized=params.compute.dequantized_base,
     )
-    read_prompt_kit(prompt, base.tokenizer)
-    model = add_adapter(base, settings)
+    template = read_prompt_kit(prompt, base.tokenizer)
+    model = make_trainable(base, settings)
+    keep_start(model, settings, paths.scratch / "start")
     use_packed_attention(base.model)
     result = train(
         model,
@@ -58,15 +67,23 @@ def run(params: Params, paths: Paths) -> None:
         scratch=paths.scratch,
         identity=training_identity(settings, base.digest, paths.tokens),
     )
+    fit = fit_of(paths.scratch, result.initial_validation_loss)
     with output_folders(paths.adapter, paths.finetuning_report) as (adapter, report):
-        save_adapter(model, paths.base, adapter)
+        save_trained(model, settings, paths.base, adapter, paths.scratch / "start")
         copytree(prompt, adapter / PROMPT)
-        write_metrics(report, asdict(result))
+        write_provenance(
+            adapter,
+            base=base.digest,
+            template=template.digest,
+            tokens=paths.tokens,
+            params=settings,
+        )
+        write_metrics(report, asdict(result) | {"fit": asdict(fit)})
         plot_losses(paths.scratch, report / "loss.png", "Fine-tuning")
-        (report / "report.md").write_text(_report(params, result), encoding="utf-8")
+        (report / "report.md").write_text(_report(params, result, fit), encoding="utf-8")
 
 
-def _report(params: Params, result: TrainingResult) -> str:
+def _report(params: Params, result: TrainingResult, fit: Fit) -> str:
     settings = params.finetuning
     return (
         f"# Fine-tuning\n\n{settings.method}, rank {settings.rank}: {result.steps} steps over "
@@ -74,6 +91,7 @@ def _report(params: Params, result: TrainingResult) -> str:
         f"learned; {result.computed_tokens} went through the model, shared beginnings once.\n\n"
         f"Validation loss {result.initial_validation_loss:.3f} before, "
         f"{result.best_validation_loss:.3f} at its best (nats per learned token).\n\n"
+        f"Fit: {fit.text}\n\n"
         "![losses](loss.png)\n"
     )
 

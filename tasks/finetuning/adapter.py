@@ -1,4 +1,4 @@
-"""LoRA adapters: put on a base, and saved so that the same training gives the same bytes."""
+"""What is trained: a LoRA adapter of some kind or all weights; loaded, prepared and saved."""
 
 import json
 import shutil
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
-from transformers import set_seed
+from transformers import PreTrainedModel, set_seed
 
 from tasks.finetuning.params import FinetuningParams
 from tasks.lm.conversion import ModelManifest
@@ -18,8 +18,10 @@ from tasks.lm.models import (
     load_base,
     load_quantized,
 )
+from tasks.stage.errors import ConfigError
 
 _CONFIG = "adapter_config.json"
+_INITS = {"default": True, "gaussian": "gaussian", "pissa": "pissa"}
 
 
 def load_for_training(
@@ -28,48 +30,103 @@ def load_for_training(
     store: Path,
     device: torch.device,
     *,
+    numeric_form: str,
     dequantized: bool,
 ) -> LanguageModel:
-    """The base that the method trains on: NF4 for QLoRA, float32 for LoRA.
+    """The base in the numeric form in which it will be served, to be trained on.
 
-    `dequantized` holds QLoRA's weights dequantised: the same training, faster, in more memory.
+    `dequantized` holds a quantised base's weights dequantised: faster, in more memory. In NF4 that
+    is the same training; bitsandbytes' int8 layers round activations too, which held ones don't.
     """
-    if params.method == "qlora":
-        dtype = getattr(torch, params.dtype)
-        base = load_quantized(manifest, store, compute_dtype=dtype, device=device)
-        if dequantized:
-            hold_dequantized(base.model)
+    dtype = getattr(torch, params.dtype)
+    if numeric_form == "float":
+        base = load_base(manifest, store, numeric_form="float", device=device)
+        base.model.to(dtype)
         return base
-    return load_base(manifest, store, numeric_form="float", device=device)
+    base = load_quantized(
+        manifest, store, numeric_form=numeric_form, compute_dtype=dtype, device=device
+    )
+    if dequantized:
+        hold_dequantized(base.model)
+    return base
 
 
-def add_adapter(base: LanguageModel, params: FinetuningParams) -> PeftModel:
-    """The base with a fresh adapter on every linear layer of its decoder.
+def make_trainable(base: LanguageModel, params: FinetuningParams) -> PreTrainedModel | PeftModel:
+    """The base with a fresh adapter on its target layers, or, by method full, all to be trained.
 
-    Source: Hu et al. 2021, arXiv:2106.09685, with the targets of Dettmers et al. 2023.
+    Source: LoRA, Hu et al. 2021, arXiv:2106.09685, with the targets of Dettmers et al. 2023; DoRA,
+    Liu et al. 2024, arXiv:2402.09353; rsLoRA, Kalajdzievski 2023, arXiv:2312.03732; PiSSA, Meng et
+    al. 2024, arXiv:2404.02948.
+
+    Raises:
+        ConfigError: the base has no layer of a target's name.
     """
     set_seed(params.seed)
-    targets = sorted({name.rpartition(".")[2] for name, _ in decoder_linears(base.model)})
+    if params.method == "full":
+        base.model.requires_grad_(True)
+        return base.model
     config = LoraConfig(
         r=params.rank,
         lora_alpha=params.alpha,
         lora_dropout=params.dropout,
-        target_modules=targets,
+        target_modules=_targets(base, params),
+        use_dora=params.method == "dora",
+        use_rslora=params.method == "rslora",
+        init_lora_weights=_INITS[params.init],
         task_type="CAUSAL_LM",
     )
     return get_peft_model(base.model, config)
 
 
-def save_adapter(model: PeftModel, manifest: Path, folder: Path) -> None:
-    """Write an adapter in peft's format, with the manifest of the base that it was made for."""
-    model.save_pretrained(str(folder), safe_serialization=True)
-    # peft's own card names the folder that the base was loaded from.
-    (folder / "README.md").unlink(missing_ok=True)
-    path = folder / _CONFIG
-    config = json.loads(path.read_text(encoding="utf-8"))
-    config["base_model_name_or_path"] = ModelManifest.read(manifest).name
-    # peft keeps the targets in a set, whose order changes with the hash seed.
-    config["target_modules"] = sorted(config["target_modules"])
-    text = json.dumps(config, indent=2, sort_keys=True)
-    path.write_text(text + "\n", encoding="utf-8")
+def _targets(base: LanguageModel, params: FinetuningParams) -> list[str]:
+    known = sorted({name.rpartition(".")[2] for name, _ in decoder_linears(base.model)})
+    if params.targets == "all":
+        return known
+    unknown = sorted(set(params.targets) - set(known))
+    if unknown or not params.targets:
+        raise ConfigError(
+            f"finetuning.targets names {', '.join(unknown) or 'no layer'}; the base's linear "
+            f"layers are {', '.join(known)}",
+            "name some of these, or set targets: all",
+        )
+    return sorted(params.targets)
+
+
+def keep_start(model: PreTrainedModel | PeftModel, params: FinetuningParams, folder: Path) -> None:
+    """Write what an adapter starts from, where that is not nothing and so must be taken off."""
+    if params.init == "pissa":
+        shutil.rmtree(folder, ignore_errors=True)
+        model.save_pretrained(str(folder))
+
+
+def save_trained(
+    model: PreTrainedModel | PeftModel,
+    params: FinetuningParams,
+    manifest: Path,
+    folder: Path,
+    start: Path,
+) -> None:
+    """Write an adapter in peft's format, or a whole model, with the manifest of its base.
+
+    `start` is where `keep_start` wrote; an adapter that began there becomes one of twice the rank
+    that any base takes as it is.
+    """
+    if isinstance(model, PeftModel):
+        begun = {"path_initial_model_for_weight_conversion": str(start)}
+        model.save_pretrained(str(folder), **(begun if params.init == "pissa" else {}))
+        # peft's own card names the folder that the base was loaded from.
+        (folder / "README.md").unlink(missing_ok=True)
+        _tidy(folder / _CONFIG, ModelManifest.read(manifest).name)
+    else:
+        model.set_attn_implementation("sdpa")
+        model.save_pretrained(folder)
     shutil.copyfile(manifest, folder / BASE_DIGEST_FILE)
+
+
+def _tidy(path: Path, base: str) -> None:
+    """Name the base in an adapter's config, and sort what would change with the hash seed."""
+    config = json.loads(path.read_text(encoding="utf-8"))
+    config["base_model_name_or_path"] = base
+    # peft keeps the targets in a set.
+    config["target_modules"] = sorted(config["target_modules"])
+    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")

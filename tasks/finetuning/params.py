@@ -1,20 +1,26 @@
 """Params of the finetuning stage."""
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from tasks.lm.params import TrainingParams
 from tasks.stage.params import ComputeParams, ModelsParams, StageParams
+
+Method = Literal["qlora", "lora", "dora", "rslora", "full"]
 
 
 class FinetuningParams(TrainingParams):
     """`params/finetuning.yaml`."""
 
-    method: Literal["qlora", "lora"]
+    method: Method
     rank: int = Field(ge=1, le=1024)
     alpha: int = Field(ge=1)
     dropout: float = Field(ge=0, lt=1)
+    targets: tuple[str, ...] | Literal["all"] = Field(
+        strict=False, description="the last parts of the linear layers' names; all: every one"
+    )
+    init: Literal["default", "gaussian", "pissa"]
     dtype: Literal["float32", "bfloat16"]
 
 
@@ -24,3 +30,20 @@ class Params(StageParams):
     finetuning: FinetuningParams
     models: ModelsParams
     compute: ComputeParams
+
+    @model_validator(mode="after")
+    def _agree(self) -> Self:
+        """The method can be trained on the base's numeric form."""
+        method, init, form = self.finetuning.method, self.finetuning.init, self.models.numeric_form
+        is_float = form == "float"
+        if method == "qlora" and is_float:
+            raise ValueError("method qlora needs a quantised base; set models.numeric_form or lora")
+        if method in ("lora", "full") and not is_float:
+            wanted = "qlora, dora or rslora, or set models.numeric_form: float"
+            raise ValueError(f"method {method} needs a float base, and it is {form}; take {wanted}")
+        if init == "pissa" and (not is_float or method in ("dora", "full")):
+            raise ValueError(
+                "init pissa needs a float base and method lora or rslora: it moves what the "
+                f"adapter starts from out of the base; found {method} on {form}"
+            )
+        return self

@@ -1,7 +1,8 @@
 """Batches of examples: which are learned tonight, and in what order."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 from tasks.lm.examples import Example, read_examples
@@ -12,19 +13,38 @@ from tasks.records.hashing import text_sha256
 
 @dataclass(frozen=True)
 class Batch:
-    """The packs that make one optimizer step.
+    """The examples that make one optimizer step, and the packs in which they are computed."""
 
-    `tokens` counts what the examples hold, `computed_tokens` what goes through the model.
-    """
-
+    examples: tuple[Example, ...]
     packs: tuple[Pack, ...]
-    tokens: int
-    supervised: int
 
-    @property
+    @cached_property
+    def tokens(self) -> int:
+        """How many tokens the examples hold."""
+        return sum(len(example.token_ids) for example in self.examples)
+
+    @cached_property
+    def supervised(self) -> int:
+        """How many tokens are learned."""
+        return sum(example.supervised for example in self.examples)
+
+    @cached_property
     def computed_tokens(self) -> int:
         """How many tokens go through the model, each shared prefix once a pack."""
         return sum(pack.tokens for pack in self.packs)
+
+    @cached_property
+    def largest_pack(self) -> int:
+        """The tokens of the largest pack."""
+        return max(pack.tokens for pack in self.packs)
+
+    def repacked(self, max_tokens: int) -> "Batch":
+        """The same step in packs of at most so many tokens, but for single examples over that.
+
+        Examples that share passages are held apart where that is what it takes.
+        """
+        apart = [replace(example, context=example.id) for example in self.examples]
+        return Batch(self.examples, _packs(apart, max_tokens))
 
 
 def read_batches(
@@ -73,7 +93,7 @@ def make_batches(
         if len(groups[-1]) >= params.batch_examples:
             groups.append([])
         groups[-1] += context
-    return [_make_batch(group, max_tokens) for group in groups if group]
+    return [Batch(tuple(group), _packs(group, max_tokens)) for group in groups if group]
 
 
 def _contexts(examples: Sequence[Example], purpose: str, seed: int) -> list[list[Example]]:
@@ -85,9 +105,5 @@ def _contexts(examples: Sequence[Example], purpose: str, seed: int) -> list[list
     return [contexts[name] for name in names]
 
 
-def _make_batch(examples: Sequence[Example], max_tokens: int) -> Batch:
-    return Batch(
-        tuple(build_pack(group) for group in plan_packs(examples, max_tokens)),
-        sum(len(example.token_ids) for example in examples),
-        sum(example.supervised for example in examples),
-    )
+def _packs(examples: Sequence[Example], max_tokens: int) -> tuple[Pack, ...]:
+    return tuple(build_pack(group) for group in plan_packs(examples, max_tokens))

@@ -1,30 +1,55 @@
-"""Checkpoints of a training: found again when whole, ignored when torn."""
+"""Checkpoints of a training: sealed when written, found again when whole, ignored when torn.
+
+The Trainer's own are written into place file by file, rotated by the clock and taken by the highest
+number, torn or not; here a manifest is what makes one, and its step is all that orders it.
+"""
 
 import json
+import logging
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from tasks.stage.outputs import write_atomically
+from tasks.stage.errors import DataError
+from tasks.stage.outputs import MANIFEST, seal, verified, write_atomically
 
+LOGGER = logging.getLogger(__name__)
 STATE_FILE = "trainer_state.json"
 _INITIAL_FILE = "initial_loss.json"
-_FILES = (STATE_FILE, "optimizer.pt", "scheduler.pt", "rng_state.pth")
+_PREFIX = "checkpoint-"
+
+
+def seal_checkpoint(folder: Path, step: int, *, best_step: int | None) -> None:
+    """Make the checkpoint of a step whole; of the others only the best one stays."""
+    seal(folder / f"{_PREFIX}{step}")
+    for path in _checkpoints(folder):
+        if checkpoint_step(path) not in (step, best_step):
+            (path / MANIFEST).unlink(missing_ok=True)  # a kill from here on leaves a torn one
+            shutil.rmtree(path)
 
 
 def latest_checkpoint(folder: Path) -> Path | None:
-    """The whole checkpoint with the highest step, or None; torn ones are left out."""
-    found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
-    whole = [path for path in found if _is_whole(path)]
-    return whole[-1] if whole else None
+    """The checkpoint with the highest step that is whole, its best one too; None where none is."""
+    return next((path for path in reversed(_checkpoints(folder)) if _is_whole(path)), None)
+
+
+def checkpoint_step(checkpoint: Path) -> int:
+    """The optimizer steps that a checkpoint stands for."""
+    return int(checkpoint.name.removeprefix(_PREFIX))
+
+
+def _checkpoints(folder: Path) -> list[Path]:
+    return sorted(folder.glob(f"{_PREFIX}*"), key=checkpoint_step)
 
 
 def _is_whole(checkpoint: Path) -> bool:
-    if not all((checkpoint / name).is_file() for name in _FILES):
-        return False
+    """Whether every byte of a checkpoint, and of the best one that it names, is as written."""
     try:
-        json.loads((checkpoint / STATE_FILE).read_text(encoding="utf-8"))
-    except ValueError:
+        state = json.loads((verified(checkpoint) / STATE_FILE).read_text(encoding="utf-8"))
+        if state["best_global_step"]:
+            verified(checkpoint.with_name(f"{_PREFIX}{state['best_global_step']}"))
+    except (DataError, OSError, ValueError, KeyError) as error:
+        LOGGER.warning("%s is not whole and not used: %s", checkpoint.name, error)
         return False
     return True
 
@@ -38,10 +63,18 @@ def initial_loss(folder: Path, measure: Callable[[], float]) -> float:
 
 
 def checkpoint_folder(scratch: Path, identity: str) -> Path:
-    """This training's own checkpoint folder; those of other trainings are removed."""
+    """This training's own checkpoint folder.
+
+    Those of other trainings (another base, other data or params) are refused and removed.
+    """
     parent = scratch / "checkpoints"
     parent.mkdir(parents=True, exist_ok=True)
     for path in parent.iterdir():
         if path.name != identity:
+            LOGGER.warning(
+                "checkpoints of a training with another base, other data or other params are "
+                "not gone on from: %s",
+                path.name[:12],
+            )
             shutil.rmtree(path)
     return parent / identity

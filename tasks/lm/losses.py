@@ -1,9 +1,14 @@
 """Losses over a pack's supervised positions, as sums in nats."""
 
+from collections.abc import Callable
+
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from tasks.lm.packing import Pack, packed_logits
+
+# The loss of a model on a pack, summed over its supervised tokens, in nats; a scalar.
+SummedLoss = Callable[[nn.Module, Pack], Tensor]
 
 
 def summed_cross_entropy(model: nn.Module, pack: Pack) -> Tensor:

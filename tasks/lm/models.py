@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -81,26 +81,30 @@ def load_base(
     description = ModelManifest.read(manifest)
     folder = description.folder(store)
     model = _load(folder, device)
-    if numeric_form == "nf4_dequantized":
-        round_to_nf4(model)
+    if numeric_form != "float":
+        round_weights(model, numeric_form)
     return LanguageModel(model, load_tokenizer(folder), description.digest)
 
 
 def load_adapted(
     manifest: Path, store: Path, adapter: Path, *, numeric_form: str, device: torch.device
 ) -> LanguageModel:
-    """The base in its numeric form with an adapter merged into it.
+    """The base in its numeric form with an adapter merged into it, or all its weights replaced.
 
     Raises:
-        ConfigError: the adapter was made for another base.
+        ConfigError: the adapter was made for another base, or its weights are not this base's.
         DataError: a file of the adapter is missing or changed.
     """
+    description = ModelManifest.read(manifest)
+    check_adapter(adapter, description.digest)
+    if not (adapter / ADAPTER_WEIGHTS).exists():
+        model, weights = _load(adapter, device), adapter / STUDENT_WEIGHTS
+        return LanguageModel(model, load_tokenizer(description.folder(store)), file_sha256(weights))
     from peft import PeftModel
 
     base = load_base(manifest, store, numeric_form=numeric_form, device=device)
-    check_adapter(adapter, base.digest)
-    model = PeftModel.from_pretrained(base.model, str(adapter)).merge_and_unload()
-    return LanguageModel(model.eval(), base.tokenizer, file_sha256(adapter / ADAPTER_WEIGHTS))
+    merged = PeftModel.from_pretrained(base.model, str(adapter)).merge_and_unload()
+    return LanguageModel(merged.eval(), base.tokenizer, file_sha256(adapter / ADAPTER_WEIGHTS))
 
 
 def check_adapter(adapter: Path, base_digest: str) -> None:
@@ -127,39 +131,51 @@ def load_student(folder: Path, *, device: torch.device) -> LanguageModel:
 
 
 def load_quantized(
-    manifest: Path, store: Path, *, compute_dtype: torch.dtype, device: torch.device
+    manifest: Path,
+    store: Path,
+    *,
+    numeric_form: str,
+    compute_dtype: torch.dtype,
+    device: torch.device,
 ) -> LanguageModel:
-    """The base with its linear weights in NF4 with double quantisation, as QLoRA trains on.
+    """The base with its linear weights in NF4 with double quantisation, or in int8, a scale a row.
 
-    Source: Dettmers et al. 2023, arXiv:2305.14314, section 3.
+    Source: Dettmers et al. 2023, arXiv:2305.14314, section 3; 2022, arXiv:2208.07339, section 3.
     """
     description = ModelManifest.read(manifest)
     folder = description.folder(store)
-    settings = BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=compute_dtype,
-    )
+    if numeric_form == "int8_dequantized":
+        settings = BitsAndBytesConfig(load_in_8bit=True)
+    else:
+        settings = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=compute_dtype,
+        )
     model = _load(folder, device, quantization_config=settings, dtype=compute_dtype)
     return LanguageModel(model, load_tokenizer(folder), description.digest)
 
 
 def hold_dequantized(model: PreTrainedModel) -> None:
-    """Replace a quantised model's NF4 layers, in place, by frozen float ones of the same weights.
+    """Replace a model's quantised layers, in place, by frozen float ones of the same weights.
 
-    The products are the same; what is saved is dequantising every weight twice a step.
+    What is saved is dequantising every weight twice a step.
     """
     from bitsandbytes.functional import dequantize_4bit
-    from bitsandbytes.nn.modules import Linear4bit
+    from bitsandbytes.nn.modules import Linear4bit, Linear8bitLt
 
     for name, layer in list(model.named_modules()):
         if isinstance(layer, Linear4bit):
-            held = nn.Linear(layer.in_features, layer.out_features, bias=False, device="meta")
             weight = dequantize_4bit(layer.weight.data, layer.quant_state)
-            held.weight = nn.Parameter(weight, requires_grad=False)
-            held.bias = layer.bias
-            model.set_submodule(name, held)
+        elif isinstance(layer, Linear8bitLt):
+            weight = _dequantize_int8(layer.weight.data, layer.weight.SCB)
+        else:
+            continue
+        held = nn.Linear(layer.in_features, layer.out_features, bias=False, device="meta")
+        held.weight = nn.Parameter(weight, requires_grad=False)
+        held.bias = layer.bias
+        model.set_submodule(name, held)
 
 
 def decoder_linears(model: nn.Module) -> list[tuple[str, nn.Linear]]:
@@ -171,16 +187,35 @@ def decoder_linears(model: nn.Module) -> list[tuple[str, nn.Linear]]:
     ]
 
 
-def round_to_nf4(model: nn.Module) -> None:
-    """Round a model's decoder weights, in place, to what NF4 with double quantisation can hold."""
-    from bitsandbytes.functional import dequantize_4bit, quantize_4bit
-
+def round_weights(model: nn.Module, numeric_form: str) -> None:
+    """Round a model's decoder weights, in place, to what a quantised numeric form can hold."""
+    rounded = {"nf4_dequantized": _round_to_nf4, "int8_dequantized": _round_to_int8}[numeric_form]
     with torch.no_grad():
         for _, linear in decoder_linears(model):
-            weight, state = quantize_4bit(
-                linear.weight.data, blocksize=64, compress_statistics=True, quant_type="nf4"
-            )
-            linear.weight.copy_(dequantize_4bit(weight, state))
+            linear.weight.copy_(rounded(linear.weight.data))
+
+
+def _round_to_nf4(weight: Tensor) -> Tensor:
+    from bitsandbytes.functional import dequantize_4bit, quantize_4bit
+
+    quantized, state = quantize_4bit(
+        weight, blocksize=64, compress_statistics=True, quant_type="nf4"
+    )
+    found: Tensor = dequantize_4bit(quantized, state)
+    return found
+
+
+def _round_to_int8(weight: Tensor) -> Tensor:
+    from bitsandbytes.functional import int8_vectorwise_quant
+
+    # bitsandbytes' int8 layers hold what this makes of float16.
+    quantized, scales, _ = int8_vectorwise_quant(weight.half())
+    return _dequantize_int8(quantized, scales).to(weight.dtype)
+
+
+def _dequantize_int8(quantized: Tensor, scales: Tensor) -> Tensor:
+    """The float32 weights of int8 rows, each with the largest magnitude that 127 stands for."""
+    return quantized.float() * (scales.float().view(-1, 1) / 127.0)
 
 
 def _load(folder: Path, device: torch.device, **settings: object) -> PreTrainedModel:

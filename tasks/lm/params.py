@@ -1,5 +1,7 @@
 """Params that every training shares."""
 
+from typing import Literal
+
 from pydantic import Field
 
 from tasks.stage.params import StageParams
@@ -9,11 +11,15 @@ class TrainingParams(StageParams):
     """What any training needs to know; the values live in the stage's own YAML."""
 
     learning_rate: float = Field(gt=0, le=1)
+    schedule: Literal["cosine", "linear", "constant_with_warmup"]
     warmup_share: float = Field(
         ge=0, lt=1, description="share of the steps in which the rate rises"
     )
     weight_decay: float = Field(ge=0, le=1)
     max_gradient_norm: float = Field(gt=0)
+    max_loss_growth: float = Field(
+        gt=1, description="a batch's loss over the one before training at which training halts"
+    )
     epochs: int = Field(ge=1)
     batch_examples: int = Field(ge=1, description="examples an optimizer step")
     token_budget: int = Field(ge=256, description="tokens of one epoch, prompts included")

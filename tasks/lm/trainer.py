@@ -3,7 +3,7 @@
 import logging
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,13 +20,15 @@ from transformers import (
 )
 
 from tasks.lm.batches import Batch
+from tasks.lm.checkpoints import seal_checkpoint
+from tasks.lm.losses import SummedLoss
+from tasks.lm.memory import held_bytes
 from tasks.lm.packing import Pack
 from tasks.lm.params import TrainingParams
-from tasks.stage.errors import DataError
+from tasks.stage.errors import DataError, DeviceError
 from tasks.stage.metrics import Curves
 
 LOGGER = logging.getLogger(__name__)
-SummedLoss = Callable[[nn.Module, Pack], Tensor]
 
 
 def training_arguments(params: TrainingParams, folder: Path, total_steps: int) -> TrainingArguments:
@@ -37,7 +39,7 @@ def training_arguments(params: TrainingParams, folder: Path, total_steps: int) -
         num_train_epochs=params.epochs,
         per_device_train_batch_size=1,
         learning_rate=params.learning_rate,
-        lr_scheduler_type="cosine",
+        lr_scheduler_type=params.schedule,
         warmup_steps=math.ceil(params.warmup_share * total_steps),
         weight_decay=params.weight_decay,
         max_grad_norm=params.max_gradient_norm,
@@ -46,7 +48,7 @@ def training_arguments(params: TrainingParams, folder: Path, total_steps: int) -
         save_strategy="steps",
         eval_steps=interval,
         save_steps=interval,
-        save_total_limit=2,
+        save_total_limit=None,  # seal_checkpoint takes the old ones away
         load_best_model_at_end=True,
         metric_for_best_model="eval_loss",
         greater_is_better=False,
@@ -112,6 +114,12 @@ class PackedTrainer(Trainer):
         self._batches = batches
         self._validation = validation
         self._loss = loss
+        self._most_loss = math.inf
+        self._max_tokens = max(batch.largest_pack for batch in batches)
+
+    def halt_above(self, loss: float) -> None:
+        """Halt where a batch's loss is above this."""
+        self._most_loss = loss
 
     def _get_train_sampler(self, train_dataset: Any = None) -> SequentialSampler:
         """Batches in their own order, which the seed already decided."""
@@ -123,18 +131,83 @@ class PackedTrainer(Trainer):
         """The mean loss of a batch, its gradients added pack by pack."""
         batch: Batch = inputs["batch"]
         model.train()
+        while True:
+            try:
+                packs = batch.packs
+                if batch.largest_pack > self._max_tokens:
+                    packs = batch.repacked(self._max_tokens).packs
+                return self._accumulate(model, packs, batch.supervised)
+            except torch.OutOfMemoryError as error:
+                model.zero_grad()
+                if torch.cuda.is_available():
+                    torch.cuda.empty_cache()
+                self._halve(batch, error)
+
+    def _accumulate(self, model: Any, packs: Sequence[Pack], supervised: int) -> Tensor:
         total = torch.zeros((), device=self.args.device)
-        for pack in batch.packs:
-            loss = self._loss(model, pack.to(self.args.device)) / batch.supervised
-            if not torch.isfinite(loss):
-                raise DataError(
-                    f"the training loss is {loss.item()} at step {self.state.global_step + 1}; "
-                    "no step was taken with it",
-                    "lower learning_rate, or look for broken rows; the last checkpoint is kept",
-                )
+        for pack in packs:
+            loss = self._loss(model, pack.to(self.args.device)) / supervised
+            self._check(float(loss))
             self.accelerator.backward(loss)
             total += loss.detach()
+        self._check(float(total))
         return total
+
+    def _check(self, loss: float) -> None:
+        """Halt on a loss with which no step should be taken."""
+        if not math.isfinite(loss) or loss > self._most_loss:
+            raise DataError(
+                f"the training loss is {loss:.4g} at step {self.state.global_step + 1}; expected a "
+                f"finite number up to {self._most_loss:.4g} (max_loss_growth times the one before "
+                "training). No step was taken with it",
+                "lower learning_rate, or look for broken rows; the last checkpoint is kept",
+            )
+
+    def _halve(self, batch: Batch, error: BaseException) -> None:
+        """Let packs hold half as many tokens from here on.
+
+        Raises:
+            DeviceError: a single example does not fit.
+        """
+        longest = max(len(example.token_ids) for example in batch.examples)
+        if self._max_tokens <= longest:
+            raise DeviceError(
+                f"an example of {longest} tokens does not fit into the device's memory at step "
+                f"{self.state.global_step + 1}: {error}",
+                "lower tokenization.max_tokens or finetuning.rank, or take a smaller base",
+            ) from error
+        self._max_tokens = max(self._max_tokens // 2, longest)
+        LOGGER.warning(
+            "out of memory at step %d: packs of at most %d tokens from here on; the batch stays "
+            "%d examples",
+            self.state.global_step + 1,
+            self._max_tokens,
+            len(batch.examples),
+        )
+
+    def _clip_grad_norm(self, model: Any) -> Any:
+        """The gradients' norm before they are clipped.
+
+        Raises:
+            DataError: it is not finite; no step is taken.
+        """
+        norm = super()._clip_grad_norm(model)
+        if not math.isfinite(norm):
+            raise DataError(
+                f"the gradient's norm is {float(norm)} at step {self.state.global_step + 1}, with "
+                "a finite loss; no step was taken with it",
+                "lower learning_rate, or train in float32; the last checkpoint is kept",
+            )
+        return norm
+
+    def _save_checkpoint(self, model: Any, trial: Any = None) -> None:
+        """Write a checkpoint that is known to be whole, and drop those that are not needed."""
+        super()._save_checkpoint(model, trial)
+        seal_checkpoint(
+            Path(self.args.output_dir),
+            self.state.global_step,
+            best_step=self.state.best_global_step,
+        )
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
         """The validation loss, under the Trainer's name for it."""
@@ -176,6 +249,8 @@ class CurveCallback(TrainerCallback):
         self._curves.append(
             state.global_step, "tokens_per_second", batch.tokens / seconds, "tokens/s"
         )
+        megabytes = held_bytes(args.device) / 1e6
+        self._curves.append(state.global_step, "memory", megabytes, "MB")
         self._curves.progress(state.global_step, self._total_steps)
 
     def on_log(

@@ -9,12 +9,18 @@ from torch import nn
 from transformers.trainer_callback import PrinterCallback
 
 from tasks.lm.batches import Batch
-from tasks.lm.checkpoints import checkpoint_folder, initial_loss, latest_checkpoint
+from tasks.lm.checkpoints import (
+    checkpoint_folder,
+    checkpoint_step,
+    initial_loss,
+    latest_checkpoint,
+)
+from tasks.lm.losses import SummedLoss
+from tasks.lm.memory import estimate_memory, require_memory
 from tasks.lm.params import TrainingParams
 from tasks.lm.trainer import (
     CurveCallback,
     PackedTrainer,
-    SummedLoss,
     training_arguments,
 )
 from tasks.records.hashing import text_sha256
@@ -57,7 +63,9 @@ def train(
     training with the same `identity` goes on.
 
     Raises:
-        DataError: nothing to train or to validate on, or a loss that is not finite.
+        DataError: nothing to train or to validate on, or a loss or gradient that is not finite.
+        ConfigError: the device has not the memory for it.
+        DeviceError: it ran out of memory with a single example.
     """
     if not batches or not validation:
         raise DataError(
@@ -65,9 +73,12 @@ def train(
             "one of each",
             "take more data in, or raise token_budget and the shares in params/curation.yaml",
         )
+    device = next(model.parameters()).device
+    packs = [pack for batch in batches for pack in batch.packs]
+    require_memory(estimate_memory(model, packs, loss, device), device)
     folder = checkpoint_folder(scratch, identity)
     checkpoint = latest_checkpoint(folder)
-    step = int(checkpoint.name.rpartition("-")[2]) if checkpoint else None
+    step = checkpoint_step(checkpoint) if checkpoint else None
     total_steps = len(batches) * params.epochs
     curves = Curves(scratch, resume_step=step)
     trainer = PackedTrainer(
@@ -76,6 +87,7 @@ def train(
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(CurveCallback(curves, batches, total_steps))
     initial = initial_loss(folder, lambda: trainer.evaluate()["eval_loss"])
+    trainer.halt_above(params.max_loss_growth * max(initial, 1.0))
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     best = trainer.state.best_metric
     shutil.rmtree(folder.parent, ignore_errors=True)

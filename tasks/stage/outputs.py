@@ -33,6 +33,14 @@ def write_manifest(folder: Path) -> None:
     (folder / MANIFEST).write_text(text + "\n", encoding="utf-8")
 
 
+def seal(folder: Path) -> None:
+    """Write a folder's manifest and let the disk have it all, so that `verified` knows it whole."""
+    write_manifest(folder)
+    for path in sorted(folder.rglob("*")):
+        _sync(path)
+    _sync(folder)
+
+
 def verified(folder: Path) -> Path:
     """The folder itself, once every file in it matches its manifest.
 
@@ -68,10 +76,7 @@ def _sync(path: Path) -> None:
 
 
 def _place(temporary: Path, final: Path) -> None:
-    """Bring a written folder into place: fsync, rename, fsync of the parent."""
-    for path in sorted(temporary.rglob("*")):
-        _sync(path)
-    _sync(temporary)
+    """Bring a sealed folder into place: rename, fsync of the parent."""
     if final.exists():
         shutil.rmtree(final)
     temporary.rename(final)
@@ -91,7 +96,7 @@ def output_folders(*folders: Path) -> Iterator[tuple[Path, ...]]:
     try:
         yield temporaries
         for temporary in temporaries:
-            write_manifest(temporary)
+            seal(temporary)
         for temporary, final in zip(temporaries, folders, strict=True):
             _place(temporary, final)
     finally:

@@ -38,7 +38,7 @@ class ModelsParams(StageParams):
 
     base: ModelSource
     embedder: ModelSource
-    numeric_form: Literal["nf4_dequantized", "float"]
+    numeric_form: Literal["nf4_dequantized", "int8_dequantized", "float"]
 
 
 class ComputeParams(StageParams):
@@ -120,6 +120,8 @@ def _found(value: object) -> str:
 
 def _line(item: Any, places: Mapping[str, str]) -> str:
     """One error of pydantic as a line: file, key, what was found and what was expected."""
+    if not item["loc"]:  # params that are well each by itself and do not go together
+        return f"  {' and '.join(places.values())}: {item['ctx']['error']}"
     section, *keys = (str(part) for part in item["loc"])
     where = places.get(section, section)
     key = ".".join(keys) or section

@@ -1,5 +1,8 @@
 """The one training loop goes on where it stopped, and never takes a step with a lost number."""
 
+import json
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -8,11 +11,11 @@ from torch import Tensor, nn
 
 from tasks.lm.attention import use_packed_attention
 from tasks.lm.batches import Batch, make_batches
-from tasks.lm.checkpoints import latest_checkpoint
+from tasks.lm.checkpoints import checkpoint_folder, latest_checkpoint, seal_checkpoint
 from tasks.lm.losses import summed_cross_entropy
 from tasks.lm.packing import Pack
-from tasks.lm.training import train
-from tasks.stage.errors import DataError
+from tasks.lm.training import train, training_identity
+from tasks.stage.errors import DataError, DeviceError
 from tests.unit.conftest import Tiny
 from tests.unit.test_generation import make
 from tests.unit.test_packing import examples, read_yaml_training
@@ -61,14 +64,74 @@ def test_a_training_goes_on_after_an_interruption_as_if_there_had_been_none(
     assert not (tmp_path / "two" / "checkpoints").exists()
 
 
-def test_a_torn_checkpoint_is_ignored(tmp_path: Path) -> None:
-    for step in (2, 4):
-        folder = tmp_path / f"checkpoint-{step}"
-        folder.mkdir()
-        for name in ("trainer_state.json", "optimizer.pt", "scheduler.pt", "rng_state.pth"):
-            (folder / name).write_text("{}")
-    (tmp_path / "checkpoint-4" / "trainer_state.json").write_text('{"torn')
-    assert latest_checkpoint(tmp_path) == tmp_path / "checkpoint-2"
+def sealed(folder: Path, step: int, *, best: int | None = None) -> Path:
+    checkpoint = folder / f"checkpoint-{step}"
+    checkpoint.mkdir(parents=True)
+    (checkpoint / "trainer_state.json").write_text(json.dumps({"best_global_step": best or step}))
+    (checkpoint / "optimizer.pt").write_bytes(b"moments" * 100)
+    seal_checkpoint(folder, step, best_step=best or step)
+    return checkpoint
+
+
+def cut_short(checkpoint: Path) -> None:
+    (checkpoint / "optimizer.pt").write_bytes(b"mom")
+
+
+def lose_a_file(checkpoint: Path) -> None:
+    (checkpoint / "optimizer.pt").unlink()
+
+
+def stop_before_the_seal(checkpoint: Path) -> None:
+    (checkpoint / "manifest.json").unlink()
+
+
+def change_a_byte(checkpoint: Path) -> None:
+    (checkpoint / "optimizer.pt").write_bytes(b"m0ments" * 100)
+
+
+@pytest.mark.parametrize("tear", [cut_short, lose_a_file, stop_before_the_seal, change_a_byte])
+def test_a_torn_checkpoint_is_ignored(tear: Callable[[Path], None], tmp_path: Path) -> None:
+    whole = sealed(tmp_path, 2)
+    tear(sealed(tmp_path, 4, best=2))
+    assert latest_checkpoint(tmp_path) == whole
+
+
+def test_a_checkpoint_whose_best_one_is_torn_is_ignored(tmp_path: Path) -> None:
+    best = sealed(tmp_path, 2)
+    sealed(tmp_path, 4, best=2)
+    cut_short(best)
+    assert latest_checkpoint(tmp_path) is None
+
+
+def test_the_clock_does_not_decide_which_checkpoint_is_the_latest(tmp_path: Path) -> None:
+    sealed(tmp_path, 2)
+    latest = sealed(tmp_path, 10, best=2)
+    os.utime(latest, (0, 0))  # as if the clock had been set back since
+    assert latest_checkpoint(tmp_path) == latest
+    newest = sealed(tmp_path, 12, best=10)
+    os.utime(newest, (0, 0))
+    assert {path.name for path in tmp_path.iterdir()} == {"checkpoint-10", "checkpoint-12"}
+
+
+def test_checkpoints_of_another_training_are_refused(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    sealed(checkpoint_folder(tmp_path, "one"), 2)
+    assert latest_checkpoint(checkpoint_folder(tmp_path, "one")) is not None
+    assert latest_checkpoint(checkpoint_folder(tmp_path, "two")) is None
+    assert "another base, other data or other params" in caplog.text
+
+
+def test_an_identity_changes_with_base_data_and_params(tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").write_text("{}")
+    one = training_identity(SETTINGS, "base", tmp_path)
+    others = [
+        training_identity(SETTINGS, "other", tmp_path),
+        training_identity(SETTINGS.model_copy(update={"seed": 9}), "base", tmp_path),
+    ]
+    (tmp_path / "manifest.json").write_text("[]")
+    others.append(training_identity(SETTINGS, "base", tmp_path))
+    assert len({one, *others}) == 4
 
 
 def test_a_loss_that_is_lost_stops_before_the_step(tiny: Tiny, tmp_path: Path) -> None:
@@ -79,9 +142,87 @@ def test_a_loss_that_is_lost_stops_before_the_step(tiny: Tiny, tmp_path: Path) -
     def lost(module: nn.Module, pack: Pack) -> Tensor:
         return summed_cross_entropy(module, pack) * (float("nan") if module.training else 1.0)
 
-    with pytest.raises(DataError, match="nan at step 1"):
+    with pytest.raises(DataError, match="loss is nan at step 1"):
         train(model, batches(), batches(), lost, SETTINGS, scratch=tmp_path, identity="a")
     assert all(torch.equal(weight, before[name]) for name, weight in model.state_dict().items())
+
+
+def test_a_gradient_that_is_lost_stops_before_the_step(tiny: Tiny, tmp_path: Path) -> None:
+    model = make("llama", tiny).model
+    use_packed_attention(model)
+    before = {name: weight.clone() for name, weight in model.state_dict().items()}
+    model.model.norm.weight.register_hook(lambda gradient: gradient * float("inf"))
+    with pytest.raises(DataError, match="norm is (nan|inf) at step 1"):
+        train(
+            model, batches(), batches(), summed_cross_entropy, SETTINGS,
+            scratch=tmp_path, identity="a",
+        )  # fmt: skip
+    assert all(torch.equal(weight, before[name]) for name, weight in model.state_dict().items())
+
+
+def test_a_loss_that_explodes_stops_and_keeps_the_last_checkpoint(
+    tiny: Tiny, tmp_path: Path
+) -> None:
+    model = make("llama", tiny).model
+    use_packed_attention(model)
+    steps = 0
+
+    def exploding(module: nn.Module, pack: Pack) -> Tensor:
+        nonlocal steps
+        steps += module.training
+        return summed_cross_entropy(module, pack) * (50.0 if steps > 9 else 1.0)
+
+    with pytest.raises(DataError, match=r"at step \d+; expected a finite number up to"):
+        train(model, batches(), batches()[:1], exploding, SETTINGS, scratch=tmp_path, identity="a")
+    assert latest_checkpoint(tmp_path / "checkpoints" / "a") is not None
+
+
+def test_out_of_memory_halves_the_packs_and_keeps_the_batch(
+    tiny: Tiny, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    straight = run(tiny, tmp_path / "straight")
+    model = make("llama", tiny).model
+    use_packed_attention(model)
+
+    def small_device(module: nn.Module, pack: Pack) -> Tensor:
+        if module.training and pack.tokens > 40:
+            raise torch.OutOfMemoryError("no room for it")
+        return summed_cross_entropy(module, pack)
+
+    held_out = make_batches(examples(3), SETTINGS, max_tokens=64)
+    with caplog.at_level("WARNING"):
+        train(
+            model, batches(), held_out, small_device, SETTINGS,
+            scratch=tmp_path / "small", identity="a",
+        )  # fmt: skip
+    assert "packs of at most" in caplog.text
+    assert "the batch stays 2 examples" in caplog.text
+    for name, weight in model.state_dict().items():
+        torch.testing.assert_close(weight, straight[name], rtol=1e-3, atol=1e-4)
+
+
+def test_an_example_too_large_for_the_device_is_named(tiny: Tiny, tmp_path: Path) -> None:
+    model = make("llama", tiny).model
+    use_packed_attention(model)
+
+    def no_device(module: nn.Module, pack: Pack) -> Tensor:
+        if module.training and torch.is_grad_enabled() and calls:
+            raise torch.OutOfMemoryError("no room at all")
+        return summed_cross_entropy(module, pack)
+
+    calls: list[int] = []
+
+    def measured_first(module: nn.Module, pack: Pack) -> Tensor:
+        loss = no_device(module, pack)
+        if not module.training:
+            calls.append(1)  # from the first evaluation on
+        return loss
+
+    with pytest.raises(DeviceError, match=r"an example of \d+ tokens does not fit"):
+        train(
+            model, batches(), batches()[:1], measured_first, SETTINGS,
+            scratch=tmp_path, identity="a",
+        )  # fmt: skip
 
 
 def test_nothing_to_validate_on_is_refused(tiny: Tiny, tmp_path: Path) -> None:

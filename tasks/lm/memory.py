@@ -1,0 +1,130 @@
+"""What a training will take of memory, told before it starts, and what it takes while it runs."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import psutil
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
+
+from tasks.lm.losses import SummedLoss
+from tasks.lm.packing import Pack
+from tasks.stage.errors import ConfigError
+
+LOGGER = logging.getLogger(__name__)
+# AdamW keeps two moments of each trained weight, beside the gradient.
+_COPIES_A_TRAINED_WEIGHT = 3
+_PROBES = 4
+
+
+@dataclass(frozen=True)
+class MemoryEstimate:
+    """The bytes that a training will hold at its peak, by what holds them.
+
+    `held` is what the process has already, weights and libraries included.
+    """
+
+    held: int
+    optimizer: int
+    activations: int
+
+    @property
+    def total(self) -> int:
+        """All of them."""
+        return self.held + self.optimizer + self.activations
+
+    @property
+    def growth(self) -> int:
+        """What is still to be asked for."""
+        return self.total - self.held
+
+
+def held_bytes(device: torch.device) -> int:
+    """What this process holds of a device's memory now."""
+    if device.type == "cuda":
+        return int(torch.cuda.memory_allocated(device))
+    return int(psutil.Process().memory_info().rss)
+
+
+def free_bytes(device: torch.device) -> int:
+    """What a device has left."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    return int(psutil.virtual_memory().available)
+
+
+def estimate_memory(
+    model: nn.Module, packs: Sequence[Pack], loss: SummedLoss, device: torch.device
+) -> MemoryEstimate:
+    """What training on these packs will hold, by trying the smallest of them.
+
+    What autograd keeps for the backward pass is counted in a few small packs and taken to grow
+    with a pack's tokens and its supervised tokens, which it does with attention that keeps no
+    matrix of scores. The gradient of the logits is as large as the logits.
+    """
+    trained = sum(
+        weight.numel() * weight.element_size()
+        for weight in model.parameters()
+        if weight.requires_grad
+    )
+    sizes = {(pack.tokens, len(pack.targets)): pack for pack in packs}
+    probes = [sizes[size] for size in sorted(sizes)[:_PROBES]]
+    rows = np.array([(pack.tokens, len(pack.targets)) for pack in probes], np.float64)
+    kept = np.array([_kept_bytes(model, pack, loss, device) for pack in probes], np.float64)
+    slopes = np.linalg.lstsq(rows, kept, rcond=None)[0]
+    most = max(float(np.dot(size, slopes)) for size in sizes)
+    return MemoryEstimate(
+        held_bytes(device), trained * _COPIES_A_TRAINED_WEIGHT, max(int(most), int(kept.max()))
+    )
+
+
+def require_memory(estimate: MemoryEstimate, device: torch.device) -> None:
+    """Log an estimate, and refuse a training that will not fit.
+
+    Raises:
+        ConfigError: the device has less left than the training will ask for.
+    """
+    free = free_bytes(device)
+    parts = (
+        f"{estimate.total / 1e9:.2f} GB at its peak: {estimate.held / 1e9:.2f} held already, "
+        f"{estimate.optimizer / 1e9:.2f} for gradients and optimizer, "
+        f"{estimate.activations / 1e9:.2f} for activations"
+    )
+    if estimate.growth > free:
+        dial = (
+            "lower compute.micro_batch_tokens, or tokenization.max_tokens where single examples "
+            "are long"
+            if estimate.activations > estimate.optimizer
+            else "train fewer weights: a lower rank, fewer targets, or an adapter instead of full"
+        )
+        raise ConfigError(
+            f"this training would take {parts}; {free / 1e9:.2f} GB are left on {device}", dial
+        )
+    LOGGER.info("this training will take about %s", parts)
+
+
+def _kept_bytes(model: nn.Module, pack: Pack, loss: SummedLoss, device: torch.device) -> int:
+    """The bytes that autograd keeps for a pack's backward pass, and its logits' gradient."""
+    weights = {weight.untyped_storage().data_ptr() for weight in model.parameters()}
+    kept: dict[int, int] = {}
+    largest = 0
+
+    def keep(saved: Tensor) -> Tensor:
+        nonlocal largest
+        storage = saved.untyped_storage()
+        if storage.data_ptr() not in weights:
+            kept[storage.data_ptr()] = storage.nbytes()
+            largest = max(largest, storage.nbytes())
+        return saved
+
+    def give_back(saved: Any) -> Any:
+        return saved
+
+    model.train()
+    with torch.random.fork_rng(), saved_tensors_hooks(keep, give_back):
+        loss(model, pack.to(device))
+    return sum(kept.values()) + largest

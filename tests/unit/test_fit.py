@@ -1,0 +1,76 @@
+"""The fit report names what the curves say, on known ones and on real trainings."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from tasks.lm.attention import use_packed_attention
+from tasks.lm.batches import make_batches
+from tasks.lm.curves import fit_of
+from tasks.lm.fit import judge_fit
+from tasks.lm.losses import summed_cross_entropy
+from tasks.lm.training import train
+from tests.unit.conftest import Tiny
+from tests.unit.test_generation import make
+from tests.unit.test_packing import examples, read_yaml_training
+
+SETTINGS = read_yaml_training()
+
+
+def line(first: float, last: float, steps: int = 20) -> list[tuple[int, float]]:
+    return [(step + 1, first + (last - first) * step / (steps - 1)) for step in range(steps)]
+
+
+@pytest.mark.parametrize(
+    ("training", "validation", "verdict", "said"),
+    [
+        (line(2.0, 0.9), [(10, 1.2), (15, 1.0), (20, 0.99)], "good", "level"),
+        (line(2.0, 1.0), [(10, 1.6), (15, 1.3), (20, 1.1)], "underfitted", "still fell"),
+        (line(2.0, 0.8), [(10, 1.0), (15, 1.2), (20, 1.4)], "overfitted", "best one is kept"),
+        (line(2.0, 0.1), [(10, 1.0), (15, 0.99), (20, 0.99)], "overfitted", "is the examples"),
+        (line(2.0, 2.0), [(10, 2.0), (20, 2.01)], "not_learning", "2.000 before"),
+    ],
+)
+def test_known_curves(
+    training: list[tuple[int, float]],
+    validation: list[tuple[int, float]],
+    verdict: str,
+    said: str,
+) -> None:
+    fit = judge_fit(training, validation, 2.0)
+    assert (fit.verdict, said in fit.reason) == (verdict, True)
+
+
+def test_what_to_turn_depends_on_where_the_training_loss_went() -> None:
+    flat = judge_fit(line(2.0, 2.0), [(20, 2.0)], 2.0)
+    risen = judge_fit(line(2.0, 6.0), [(20, 5.0)], 2.0)
+    assert "raise learning_rate" in flat.dial
+    assert "lower learning_rate" in risen.dial
+
+
+@pytest.mark.parametrize(
+    ("changes", "verdict"),
+    [
+        ({"learning_rate": 1e-6, "epochs": 1}, "not_learning"),
+        ({"learning_rate": 3e-3, "epochs": 12, "patience": 9, "evaluations": 6}, "overfitted"),
+    ],
+)
+def test_a_real_training_is_named(
+    changes: dict[str, float], verdict: str, tiny: Tiny, tmp_path: Path
+) -> None:
+    params = SETTINGS.model_copy(update=changes)
+    torch.manual_seed(0)
+    model = make("llama", tiny).model
+    use_packed_attention(model)
+    learned, held_out = examples(16), examples(5)  # random tokens: nothing to generalise from
+    result = train(
+        model,
+        make_batches(learned, params, max_tokens=256),
+        make_batches(held_out, params, max_tokens=256),
+        summed_cross_entropy,
+        params,
+        scratch=tmp_path,
+        identity="fit",
+    )
+    assert fit_of(tmp_path, result.initial_validation_loss).verdict == verdict

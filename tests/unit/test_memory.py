@@ -1,0 +1,67 @@
+"""The memory that a training is said to take is what it takes."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from tasks.lm.memory import MemoryEstimate, require_memory
+from tasks.stage.errors import ConfigError
+
+# In a process of its own, whose peak is then the training's. Writing 5 sets the peak back.
+MEASURED = """
+import json, sys, torch
+from pathlib import Path
+from transformers import LlamaConfig, LlamaForCausalLM
+from tasks.lm.attention import use_packed_attention
+from tasks.lm.batches import make_batches
+from tasks.lm.losses import summed_cross_entropy
+from tasks.lm.memory import estimate_memory
+from tests.benchmarks._memory import most_megabytes
+from tests.unit.test_packing import examples, read_yaml_training
+
+torch.set_num_threads(1)
+layers, trained, tokens = map(int, sys.argv[1:])
+model = LlamaForCausalLM(LlamaConfig(
+    vocab_size=8192, hidden_size=512, intermediate_size=1408, num_hidden_layers=layers,
+    num_attention_heads=8, num_key_value_heads=8))
+use_packed_attention(model)
+for name, weight in model.named_parameters():
+    weight.requires_grad_(bool(trained) or "mlp.down" in name)
+params = read_yaml_training().model_copy(update={"batch_examples": 40})
+batches = make_batches(examples(80), params, max_tokens=tokens)
+packs = [pack for batch in batches for pack in batch.packs]
+estimate = estimate_memory(model, packs, summed_cross_entropy, torch.device("cpu"))
+optimizer = torch.optim.AdamW(weight for weight in model.parameters() if weight.requires_grad)
+Path("/proc/self/clear_refs").write_text("5")
+for pack in packs[:6] + [max(packs, key=lambda pack: pack.tokens)]:
+    summed_cross_entropy(model, pack).backward()
+    optimizer.step()
+    optimizer.zero_grad()
+print(json.dumps([estimate.total, most_megabytes() * 1e6]))
+"""
+
+
+@pytest.mark.parametrize(("layers", "trained", "tokens"), [(4, 0, 768), (8, 1, 256), (16, 0, 512)])
+def test_the_estimate_is_within_a_quarter_of_the_peak(
+    layers: int, trained: int, tokens: int
+) -> None:
+    command = [sys.executable, "-c", MEASURED, str(layers), str(trained), str(tokens)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    estimated, measured = json.loads(done.stdout.splitlines()[-1])
+    assert estimated == pytest.approx(measured, rel=0.25)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "activations", "dial"),
+    [(0, 10**15, "micro_batch_tokens"), (10**15, 0, "lower rank")],
+)
+def test_what_does_not_fit_is_refused_with_the_dial_to_turn(
+    optimizer: int, activations: int, dial: str
+) -> None:
+    estimate = MemoryEstimate(10**9, optimizer, activations)
+    with pytest.raises(ConfigError, match="are left on cpu") as refused:
+        require_memory(estimate, torch.device("cpu"))
+    assert dial in refused.value.remedy
