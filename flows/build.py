@@ -1,5 +1,6 @@
 """The build: one task a node of the graph, in order; what is current is skipped."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,7 +9,7 @@ from prefect import flow
 from flows.graph import read_stage, stage_names
 from flows.nights import NightLog
 from flows.workspace import Workspace
-from tasks.orchestration.reproduce import reproduce
+from tasks.orchestration.reproduce import Watch, reproduce
 from tasks.orchestration.stages import StageOutcome
 from tasks.orchestration.stores import RunRef
 from tasks.orchestration.tracking import Tracker
@@ -38,8 +39,20 @@ def build(workspace: Workspace, log: NightLog, night: RunRef, tracker: Tracker) 
     Raises:
         NightloomError: a stage failed; those after it were not run.
     """
+    return Build(build_stages(workspace, stage_names(workspace.path), log, night, tracker))
+
+
+def build_stages(
+    workspace: Workspace,
+    names: Sequence[str],
+    log: NightLog,
+    parent: RunRef,
+    tracker: Tracker,
+    *,
+    watch: Watch | None = None,
+) -> tuple[StageOutcome, ...]:
+    """How each of the named stages went, in order; `watch` may stop one by its curves."""
     scratch = workspace.path / workspace.paths().scratch
-    names = stage_names(workspace.path)
     log.plan(names)
     outcomes = []
     for name in names:
@@ -47,9 +60,9 @@ def build(workspace: Workspace, log: NightLog, night: RunRef, tracker: Tracker) 
         stage = read_stage(workspace.path, name)
         # Typed by hand: a task that returns a state has that state's data as its result.
         state: Any = reproduce(
-            stage, workspace.path, scratch / name, night, tracker, return_state=True
+            stage, workspace.path, scratch / name, parent, tracker, watch, return_state=True
         )
         outcome: StageOutcome = state.result()
         log.finish(outcome)
         outcomes.append(outcome)
-    return Build(tuple(outcomes))
+    return tuple(outcomes)

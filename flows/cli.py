@@ -15,7 +15,7 @@ import typer
 from flows.environment import find_stores, set_environment
 from flows.nights import error_entry, failed_report, report
 from flows.services import log_file, read_services, running_services, stop_services
-from flows.summary import make_console, print_error, print_summary
+from flows.summary import make_console, print_error, print_summary, print_sweep
 from flows.workspace import choose_workspace, find_checkout
 from tasks.stage.errors import ConfigError, GateError, NightloomError
 
@@ -78,6 +78,19 @@ def run(root: Root = _HERE, preset: Preset = None, set_: Set = [], as_json: Json
     print_summary(make_console(to_stderr=as_json), night, evaluation, read_services(checkout))
     codes = {"failed": EXIT_FAILED, "refused": EXIT_REFUSED}
     raise SystemExit(codes.get(str(night.verdict), 0))
+
+
+@app.command()
+def sweep(root: Root = _HERE, preset: Preset = None, set_: Set = [], as_json: Json = False) -> None:  # noqa: B006
+    """Search hyperparameters as params/sweep.yaml says; an interrupted sweep goes on."""
+    from flows.running import run_sweep
+
+    with _errors_told(as_json):
+        found = run_sweep(root, preset, set_)
+    if as_json:
+        print(found.model_dump_json(indent=1))
+    else:
+        print_sweep(make_console(to_stderr=False), found)
 
 
 @app.command()

@@ -45,6 +45,11 @@ class Override:
             ) from None
 
 
+def override_text(key: str, value: Any) -> str:
+    """The text that `Override.parse` reads back: YAML's form of a number is not always Python's."""
+    return f"{key}={yaml.safe_dump(value, default_flow_style=True).splitlines()[0]}"
+
+
 def read_overrides(root: Path, preset: str | None, texts: Sequence[str]) -> tuple[Override, ...]:
     """The overrides of a preset, then the given ones; the last one of a key wins.
 

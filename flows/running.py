@@ -7,7 +7,9 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from flows.environment import set_environment
 from flows.lock import check_free
@@ -22,6 +24,9 @@ from flows.services import log_file, start_night_server
 from flows.summary import make_console
 from flows.view import NightView
 from flows.workspace import choose_workspace, find_checkout
+
+if TYPE_CHECKING:
+    from flows.sweep import Sweep
 
 
 def run_night(root: Path, preset: str | None, overrides: Sequence[str], *, as_json: bool) -> Night:
@@ -52,18 +57,41 @@ def run_night(root: Path, preset: str | None, overrides: Sequence[str], *, as_js
     return failed
 
 
+def run_sweep(root: Path, preset: str | None, overrides: Sequence[str]) -> "Sweep":
+    """What a sweep came to; its trials are told on stderr as they end.
+
+    Raises:
+        NightloomError: it could not begin, or a trial failed.
+    """
+    checkout = find_checkout(root)
+    check_free(choose_workspace(checkout, preset, overrides).lock)
+    set_environment(checkout)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with _stdout_to_stderr(active=True), _flows_ready(checkout, "sweep"):
+        from flows.sweep import sweep
+
+        return sweep(root=str(checkout), preset=preset, overrides=list(overrides))
+
+
+@contextmanager
+def _flows_ready(checkout: Path, name: str) -> Iterator[None]:
+    """Prefect's server up and its lines in a log; what runs in the block imports Prefect."""
+    os.environ["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] = "CRITICAL"
+    wait_for_server = start_night_server(checkout)
+    import_module("flows.nightly")  # which takes as long as the server does
+    wait_for_server()
+    with _log_to(log_file(checkout, name)):
+        yield
+
+
 def _run_flow(
     checkout: Path, preset: str | None, overrides: Sequence[str], name: str
 ) -> BaseException | None:
     """What ended the flow early, None where nothing did."""
-    # Prefect's own lines go to the night's log; people have the view.
-    os.environ["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] = "CRITICAL"
     try:
-        wait_for_server = start_night_server(checkout)
-        from flows.nightly import nightly
+        with _flows_ready(checkout, name):
+            from flows.nightly import nightly
 
-        wait_for_server()
-        with _log_to(log_file(checkout, name)):
             nightly(
                 root=str(checkout),
                 preset=preset,

@@ -2,14 +2,18 @@
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
 
 from flows.nights import ErrorEntry, Night
+from flows.overrides import override_text
 from flows.services import Services
 from tasks.stage.metrics import METRICS_FILE, read_metrics
+
+if TYPE_CHECKING:
+    from flows.sweep import Sweep
 
 _METRICS = ("token_f1", "exact_match")
 _COLOURS = {"promoted": "green", "refused": "yellow", "unchanged": "cyan", "failed": "red"}
@@ -34,6 +38,25 @@ def print_summary(
             ]
             console.print(f"  {model}: version {number} ({', '.join(named) or 'no alias'})")
     console.print(_where(services), highlight=False, markup=False, soft_wrap=True)
+
+
+def print_sweep(console: Console, found: "Sweep") -> None:
+    """Print a sweep's trials, best first, and the best one's values as a change of params."""
+    names = sorted(found.best)
+    table = Table("trial", "state", "value", *names, title=f"sweep {found.study}")
+    worst = float("inf")
+    for trial in sorted(found.trials, key=lambda item: item.value or worst):
+        value = "" if trial.value is None else f"{trial.value:.4f}"
+        cells = [_shown(trial.params.get(name, "")) for name in names]
+        table.add_row(str(trial.number), trial.state, value, *cells)
+    console.print(table)
+    console.print(found.as_params(), highlight=False, markup=False)
+    settings = " ".join(f"--set {override_text(*item)}" for item in found.best.items())
+    console.print(f"to try a night with them: nightloom run {settings}", highlight=False)
+
+
+def _shown(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def score_table(metrics: dict[str, Any]) -> Table:

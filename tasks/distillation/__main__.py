@@ -14,9 +14,9 @@ from transformers import PreTrainedModel
 from tasks.distillation.objective import blended_loss, forward_kl
 from tasks.distillation.params import DistillationParams, Params
 from tasks.distillation.pruning import block_influence, choose_layers, prune
-from tasks.lm.attention import use_packed_attention
 from tasks.lm.batches import Batch, read_batches
 from tasks.lm.curves import fit_of, plot_losses
+from tasks.lm.exactness import prepare_packs
 from tasks.lm.fit import Fit
 from tasks.lm.losses import SummedLoss
 from tasks.lm.models import LanguageModel, load_adapted, prepare_device
@@ -77,9 +77,9 @@ def run(params: Params, paths: Paths) -> None:
         device=device,
     )
     template = read_prompt_kit(paths.adapter / PROMPT, teacher.tokenizer)
-    use_packed_attention(teacher.model)
-    batches, held_out = read_batches(
-        paths.tokens, settings, max_tokens=params.compute.micro_batch_tokens
+    batches, held_out = prepare_packs(
+        teacher.model,
+        *read_batches(paths.tokens, settings, max_tokens=params.compute.micro_batch_tokens),
     )
     influence = block_influence(teacher.model, _some_packs(batches, settings.influence_examples))
     kept = choose_layers(influence, settings.student_layers)

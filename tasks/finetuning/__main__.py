@@ -12,9 +12,9 @@ from tasks.finetuning.adapter import (
     save_trained,
 )
 from tasks.finetuning.params import Params
-from tasks.lm.attention import use_packed_attention
 from tasks.lm.batches import read_batches
 from tasks.lm.curves import fit_of, plot_losses
+from tasks.lm.exactness import prepare_packs
 from tasks.lm.fit import Fit
 from tasks.lm.losses import summed_cross_entropy
 from tasks.lm.models import prepare_device
@@ -57,7 +57,7 @@ def run(params: Params, paths: Paths) -> None:
     template = read_prompt_kit(prompt, base.tokenizer)
     model = make_trainable(base, settings)
     keep_start(model, settings, paths.scratch / "start")
-    use_packed_attention(base.model)
+    batches, held_out = prepare_packs(base.model, batches, held_out)
     result = train(
         model,
         batches,

@@ -1,7 +1,9 @@
 """Attention inside a pack: each segment attends to those it continues and, causally, to itself."""
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,8 +12,6 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import PreTrainedModel
 from transformers.masking_utils import AttentionMaskInterface
 from transformers.modeling_utils import AttentionInterface
-
-from tasks.stage.errors import ConfigError
 
 PACKED_ATTENTION = "nightloom_packed"
 
@@ -25,11 +25,28 @@ class Segment:
     before: tuple[tuple[int, int], ...]
 
 
+@dataclass(frozen=True, slots=True)
+class _Form:
+    """How a model attends: what its own attention function is told."""
+
+    module: torch.nn.Module
+    scaling: float | None
+    dropout: float
+    window: int | None
+    rest: dict[str, Any]
+
+
 def use_packed_attention(model: PreTrainedModel) -> None:
     """Let a model attend segment by segment, as packs need; other calls fail loudly."""
     AttentionInterface.register(PACKED_ATTENTION, _attend_segments)
     AttentionMaskInterface.register(PACKED_ATTENTION, _no_mask)
     model.set_attn_implementation(PACKED_ATTENTION)
+
+
+def attends_by_packs(model: torch.nn.Module) -> bool:
+    """Whether `use_packed_attention` was called with a model, itself or below an adapter."""
+    found: str = model.config._attn_implementation  # no public name says it
+    return found == PACKED_ATTENTION
 
 
 def _no_mask(*_: object, **__: object) -> None:
@@ -48,42 +65,60 @@ def _attend_segments(
     scaling: float | None = None,
     dropout: float = 0.0,
     sliding_window: int | None = None,
-    softcap: float | None = None,
-    s_aux: Tensor | None = None,
-    **_: object,
+    **rest: Any,
 ) -> tuple[Tensor, None]:
     """Attention of a pack; query, key and value are (1, heads, tokens, width).
 
-    Raises:
-        ConfigError: the model caps its attention scores or has attention sinks.
+    Torch's own, on CUDA its flash kernel where there is no window; scores that are capped and
+    attention sinks, which it does not know, by the function of the model's own file (eager).
     """
-    if softcap is not None or s_aux is not None:
-        raise ConfigError(
-            f"{type(module).__name__} caps its attention scores or has attention sinks; packs are "
-            "attended with plain scaled dot products, which would train another model",
-            "choose a base without them, such as one of Llama's, Qwen's or Gemma 3's shape",
-        )
-    grouped = query.shape[1] != key.shape[1]
+    capped = rest.get("softcap") is not None or rest.get("s_aux") is not None
+    attend = _attend_eagerly if capped else _attend_by_torch
     rate = dropout if module.training else 0.0
+    form = _Form(module, scaling, rate, sliding_window, rest)
     outputs = []
     for segment in segments:
         asking = query[:, :, segment.begin : segment.end]
         seen = [*segment.before, (segment.begin, segment.end)]
         keys, values = (_gather(states, seen) for states in (key, value))
-        mask = _mask(asking.shape[2], keys.shape[2], sliding_window, asking.device)
-        outputs.append(
-            scaled_dot_product_attention(
-                asking,
-                keys,
-                values,
-                attn_mask=mask,
-                dropout_p=rate,
-                is_causal=mask is None,
-                scale=scaling,
-                enable_gqa=grouped,
-            )
-        )
-    return torch.cat(outputs, 2).transpose(1, 2).contiguous(), None
+        outputs.append(attend(asking, keys, values, form))
+    return torch.cat(outputs, 1), None
+
+
+def _attend_by_torch(asking: Tensor, keys: Tensor, values: Tensor, form: _Form) -> Tensor:
+    """Attention of one segment, (1, tokens, heads, width)."""
+    mask = _mask(asking.shape[2], keys.shape[2], form.window, asking.device)
+    found = scaled_dot_product_attention(
+        asking,
+        keys,
+        values,
+        attn_mask=mask,
+        dropout_p=form.dropout,
+        is_causal=mask is None,
+        scale=form.scaling,
+        enable_gqa=asking.shape[1] != keys.shape[1],
+    )
+    return found.transpose(1, 2)
+
+
+def _attend_eagerly(asking: Tensor, keys: Tensor, values: Tensor, form: _Form) -> Tensor:
+    """The same as the model's own file computes it, from a mask that is added to the scores."""
+    eager: Callable[..., tuple[Tensor, Tensor]]
+    eager = sys.modules[type(form.module).__module__].eager_attention_forward
+    seen = _seen(asking.shape[2], keys.shape[2], form.window, asking.device)
+    hidden = torch.zeros_like(seen, dtype=asking.dtype)
+    hidden.masked_fill_(~seen, torch.finfo(asking.dtype).min)
+    found, _ = eager(
+        form.module,
+        asking,
+        keys,
+        values,
+        hidden[None, None],
+        scaling=form.scaling,
+        dropout=form.dropout,
+        **form.rest,
+    )
+    return found
 
 
 def _gather(states: Tensor, spans: Sequence[tuple[int, int]]) -> Tensor:
@@ -94,6 +129,11 @@ def _gather(states: Tensor, spans: Sequence[tuple[int, int]]) -> Tensor:
 def _mask(asking: int, seen: int, window: int | None, device: torch.device) -> Tensor | None:
     """Who may see whom, (asking, seen); None where that is plain causal attention."""
     if window is not None and window < seen:
-        mask = torch.ones(asking, seen, dtype=torch.bool, device=device)
-        return mask.tril(seen - asking).triu(seen - asking - window + 1)
+        return _seen(asking, seen, window, device)
     return None if asking == seen else causal_lower_right(asking, seen)
+
+
+def _seen(asking: int, seen: int, window: int | None, device: torch.device) -> Tensor:
+    """Who may see whom, (asking, seen), as booleans; the last place asks last."""
+    mask = torch.ones(asking, seen, dtype=torch.bool, device=device).tril(seen - asking)
+    return mask if window is None else mask.triu(seen - asking - window + 1)

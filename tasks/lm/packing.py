@@ -7,7 +7,7 @@ from itertools import groupby, pairwise
 import torch
 from torch import Tensor, nn
 
-from tasks.lm.attention import Segment
+from tasks.lm.attention import Segment, attends_by_packs
 from tasks.lm.examples import Example
 
 # A prefix is held once where that saves at least this many tokens: each further segment costs two
@@ -146,7 +146,14 @@ def plan_packs(examples: Sequence[Example], max_tokens: int) -> list[list[Exampl
 
 
 def packed_logits(model: nn.Module, pack: Pack) -> Tensor:
-    """The logits (supervised, vocabulary) from which a pack's targets are predicted."""
+    """The logits (supervised, vocabulary) from which a pack's targets are predicted.
+
+    A model that does not attend by packs takes packs of one example.
+    """
+    if not attends_by_packs(model):
+        assert pack.examples == 1
+        whole: Tensor = model(input_ids=pack.input_ids, use_cache=False).logits
+        return whole[0, pack.learned_from]
     logits: Tensor = model(
         input_ids=pack.input_ids,
         position_ids=pack.position_ids,

@@ -1,7 +1,9 @@
 """One stage of the graph, reproduced by DVC in a child process."""
 
 import sys
+import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +16,19 @@ from tasks.orchestration.process import run_child
 from tasks.orchestration.publication import CurvePublisher, link_data_docs
 from tasks.orchestration.stages import Stage, StageOutcome, StageState, stage_error
 from tasks.orchestration.stores import RunRef
-from tasks.orchestration.tracking import Tracker
+from tasks.orchestration.tracking import Point, Tracker
 from tasks.stage.errors import DeviceError, Failure
+
+# Whether a point of a stage's curves, the stage's name first, says that it should stop.
+Watch = Callable[[str, Point], bool]
 
 _RESTORED = "is cached - skipping run"
 _CURRENT = "didn't change, skipping"
 _LAST_LINES = 12
+
+
+class StageStoppedError(Exception):
+    """A stage was stopped by who watched its curves."""
 
 
 def _is_device_error(task_: Any, run: Any, state: State[Any]) -> bool:
@@ -42,11 +51,17 @@ def _is_device_error(task_: Any, run: Any, state: State[Any]) -> bool:
     retry_condition_fn=_is_device_error,
 )
 def reproduce(
-    stage: Stage, root: Path, scratch: Path, night: RunRef, tracker: Tracker
+    stage: Stage,
+    root: Path,
+    scratch: Path,
+    night: RunRef,
+    tracker: Tracker,
+    watch: Watch | None = None,
 ) -> State[StageOutcome]:
     """How the stage went: Completed, and named Skipped where nothing was to be done.
 
     Raises:
+        StageStoppedError: `watch` asked for it.
         NightloomError: the stage failed; its last good outs are back in place.
     """
     logger = get_run_logger()
@@ -57,7 +72,7 @@ def reproduce(
     run = tracker.begin_stage(night, stage)
     begun = time.monotonic()
     try:
-        state = _repro(stage, root, scratch, run, tracker)
+        state = _repro(stage, root, scratch, run, tracker, watch)
     except BaseException:
         _bring_back(stage, root)
         tracker.log_files(run, _small_files(scratch), "scratch")
@@ -70,18 +85,28 @@ def reproduce(
     return Completed(name=state.capitalize(), data=outcome)
 
 
-def _repro(stage: Stage, root: Path, scratch: Path, run: RunRef, tracker: Tracker) -> StageState:
+def _repro(
+    stage: Stage, root: Path, scratch: Path, run: RunRef, tracker: Tracker, watch: Watch | None
+) -> StageState:
     """Whether DVC executed the stage or restored its outs."""
     logger = get_run_logger()
     (scratch / "failure.json").unlink(missing_ok=True)
     lines: list[str] = []
+    stop = threading.Event()
+
+    def publish(points: list[Point]) -> None:
+        tracker.log_points(run, points)
+        if watch is not None and any([watch(stage.name, point) for point in points]):
+            stop.set()
 
     def on_line(line: str) -> None:
         lines.append(line)
         logger.info("%s", line)
+        if stop.is_set():
+            raise StageStoppedError(stage.name)
 
     command = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item", stage.name]
-    with CurvePublisher(scratch, lambda points: tracker.log_points(run, points), logger.warning):
+    with CurvePublisher(scratch, publish, logger.warning):
         code = run_child(command, root, on_line)
     if code != 0:
         raise stage_error(stage.name, _reason(scratch, code, lines))

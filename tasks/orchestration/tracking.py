@@ -44,6 +44,13 @@ class Tracker:
         """The parent run of a night."""
         return self._begin(night, {"nightloom.night": night} | dict(tags))
 
+    def begin_trial(self, parent: RunRef, name: str, values: Mapping[str, object]) -> RunRef:
+        """The child run of a sweep's trial, with the values that it tries."""
+        run = self._begin(name, {_PARENT_TAG: parent.run_id})
+        params = [Param(key, str(value)) for key, value in values.items()]
+        self._client.log_batch(run.run_id, params=params)
+        return run
+
     def begin_stage(self, parent: RunRef, stage: Stage) -> RunRef:
         """The child run of a stage: the one that its key already has, else a new one."""
         found = self._find(stage.key)

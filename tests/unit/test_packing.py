@@ -6,15 +6,15 @@ from collections import Counter
 import pytest
 import torch
 from torch.nn.functional import cross_entropy
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from tasks.lm.attention import use_packed_attention
 from tasks.lm.batches import choose_examples, make_batches
+from tasks.lm.exactness import packs_exactly, prepare_packs
 from tasks.lm.examples import Example
 from tasks.lm.losses import summed_cross_entropy
 from tasks.lm.packing import build_pack, distinct_tokens, packed_logits, plan_packs
 from tasks.lm.params import TrainingParams
-from tasks.stage.errors import ConfigError
 from tasks.stage.params import read_yaml
 from tests.unit.conftest import Tiny
 from tests.unit.test_generation import SHAPE, make
@@ -165,10 +165,44 @@ def read_yaml_training() -> TrainingParams:
     return TrainingParams.model_validate({k: content[k] for k in TrainingParams.model_fields})
 
 
-@pytest.mark.parametrize("architecture", ["gemma2", "gpt_oss"])
-def test_scores_that_are_capped_or_have_sinks_are_refused(architecture: str) -> None:
-    shape = SHAPE | {"num_local_experts": 2} if architecture == "gpt_oss" else SHAPE
-    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(architecture, **shape))
-    use_packed_attention(model)
-    with pytest.raises(ConfigError, match="caps its attention scores or has attention sinks"):
-        packed_logits(model, build_pack(examples(2)))
+def of_kind(architecture: str, **changes: object) -> PreTrainedModel:
+    torch.manual_seed(2)
+    config = AutoConfig.for_model(architecture, **(SHAPE | changes))
+    model = AutoModelForCausalLM.from_config(config, attn_implementation="eager").eval()
+    for parameter in model.parameters():  # sharper than the default, so that a mix shows
+        parameter.data *= 3
+    return model
+
+
+@pytest.mark.parametrize(
+    ("architecture", "changes"),
+    [
+        ("gemma2", {"sliding_window": 8}),
+        ("gpt_oss", {"num_local_experts": 2, "sliding_window": 8}),
+        ("mistral", {"sliding_window": 8}),
+        ("phi3", {"pad_token_id": 0}),
+    ],
+)
+def test_other_kinds_of_attention_pack_exactly(
+    architecture: str, changes: dict[str, object]
+) -> None:
+    assert packs_exactly(of_kind(architecture, **changes))
+
+
+@pytest.mark.parametrize("architecture", ["mamba", "lfm2"])
+def test_a_model_that_mixes_packed_examples_gets_them_one_by_one(
+    architecture: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = of_kind(architecture)
+    batches = make_batches(examples(6), read_yaml_training(), max_tokens=256)
+    [found] = prepare_packs(model, batches)
+    assert "mixes examples" in caplog.text
+    packs = [pack for batch in found for pack in batch.packs]
+    assert [pack.examples for pack in packs] == [1] * 6
+    alone = sum(float(summed_cross_entropy(model, pack)) for pack in packs)
+    expected = 0.0
+    for item in examples(6):
+        ids = torch.tensor([item.token_ids])
+        logits = model(input_ids=ids).logits[0, item.prompt_length - 1 : -1]
+        expected += float(cross_entropy(logits, ids[0, item.prompt_length :], reduction="sum"))
+    assert alone == pytest.approx(expected, rel=1e-4)

@@ -152,7 +152,7 @@ def test_a_gradient_that_is_lost_stops_before_the_step(tiny: Tiny, tmp_path: Pat
     use_packed_attention(model)
     before = {name: weight.clone() for name, weight in model.state_dict().items()}
     model.model.norm.weight.register_hook(lambda gradient: gradient * float("inf"))
-    with pytest.raises(DataError, match="norm is (nan|inf) at step 1"):
+    with pytest.raises(DataError, match=r"norm is (nan|inf) at step 1"):
         train(
             model, batches(), batches(), summed_cross_entropy, SETTINGS,
             scratch=tmp_path, identity="a",

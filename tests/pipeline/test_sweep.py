@@ -1,0 +1,60 @@
+"""A sweep of the tiny preset, interrupted and gone on with, through Optuna, Prefect and MLflow."""
+
+import json
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from mlflow.tracking import MlflowClient
+
+from tests.pipeline.test_night import clone, command, environment, nightloom
+
+pytestmark = [pytest.mark.night, pytest.mark.timeout(900)]
+__all__ = ["clone"]  # a fixture
+
+SWEEP = ["sweep", "--preset", "tiny", "--json", "--set", "sweep.trials=3"]
+SWEEP += ["--set", "sweep.startup_trials=1"]
+
+
+def test_an_interrupted_sweep_goes_on_and_prints_the_best_as_params(clone: Path) -> None:
+    first = subprocess.Popen(
+        command(*SWEEP), cwd=clone, env=environment(), stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    pattern = ".nightloom/workspaces/*/data/scratch/finetuning/curves.jsonl"
+    deadline = time.monotonic() + 300
+    while not any(clone.glob(pattern)) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    first.send_signal(signal.SIGKILL)
+    first.wait()
+    begun = [path for path in clone.glob(pattern)]
+    assert len(begun) == 1
+
+    done = nightloom(clone, *SWEEP)
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = json.loads(done.stdout)
+    states = [trial["state"] for trial in found["trials"]]
+    assert states[0] == "fail"  # the one that was killed
+    assert len(states) == 4
+    assert set(states[1:]) <= {"complete", "pruned"}
+    assert found["trials"][0]["params"] == found["trials"][1]["params"]
+    assert found["value"] == min(t["value"] for t in found["trials"] if t["value"] is not None)
+    assert set(found["best"]) <= {name for t in found["trials"] for name in t["params"]}
+
+    client = MlflowClient(f"sqlite:///{clone / '.nightloom' / 'mlflow.db'}")
+    [experiment] = client.search_experiments(filter_string="name = 'nightloom'")
+    children = client.search_runs(
+        [experiment.experiment_id],
+        filter_string=f"tags.`mlflow.parentRunId` = '{found['mlflow_run']}'",
+    )
+    assert len(children) == 3
+    assert all("finetuning.learning_rate" in run.data.params for run in children)
+
+
+def test_a_sweep_over_a_param_that_is_not_there_names_the_nearest(clone: Path) -> None:
+    text = "sweep.space={finetuning.rnk: {choices: [4, 8]}}"
+    done = nightloom(clone, "sweep", "--preset", "tiny", "--set", text)
+    assert done.returncode == 1
+    assert "finetuning.rank" in done.stderr
