@@ -10,7 +10,7 @@ export DVC_NO_ANALYTICS := 1
 export GX_ANALYTICS_ENABLED := false
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 
-.PHONY: help setup run test check bench clean
+.PHONY: help setup run test check bench faults clean
 
 help:  ## list the commands
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
@@ -42,6 +42,9 @@ check: setup  ## lint, format, types, import rules
 bench: setup  ## measure our parts beside their peers (after a night; QUICK=1 for a short form)
 	@set -e; for path in tests/benchmarks/[a-z]*.py; do \
 	  $(BIN)/python -m tests.benchmarks.$$(basename $$path .py) $(if $(QUICK),--quick); done
+
+faults: setup  ## kill, tear and starve at every step what the tests do at a few
+	@NIGHTLOOM_FAULTS=all OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/faults
 
 clean:  ## remove what the commands made: .venv, caches, scratch (data and stores stay)
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache *.egg-info data/scratch

@@ -51,33 +51,53 @@ def read_batches(
     tokens: Path, params: TrainingParams, *, max_tokens: int
 ) -> tuple[list[Batch], list[Batch]]:
     """The batches to learn from and those to validate on, out of a tokens folder."""
-    chosen, held_out = (
-        choose_examples(
-            read_examples(tokens / f"{split}.parquet"),
-            token_budget=params.token_budget,
-            seed=params.seed,
-        )
-        for split in ("train", "validation")
+    train, validation = (
+        read_examples(tokens / f"{split}.parquet") for split in ("train", "validation")
     )
+    chosen = choose_examples(
+        train, token_budget=params.token_budget, new_share=params.new_share, seed=params.seed
+    )
+    held_out = [
+        item for context in _contexts(validation, "budget", params.seed) for item in context
+    ]
     return (
         make_batches(chosen, params, max_tokens=max_tokens),
         make_batches(held_out[: params.validation_examples], params, max_tokens=max_tokens),
     )
 
 
-def choose_examples(examples: Sequence[Example], *, token_budget: int, seed: int) -> list[Example]:
-    """As many contexts as the budget holds: those of the newest intake first, then by hash.
+def choose_examples(
+    examples: Sequence[Example], *, token_budget: int, new_share: float, seed: int
+) -> list[Example]:
+    """As many contexts as the budget holds, by hash: of the newest intake, and of those before.
 
-    The budget counts what goes through the model, a prefix that a context shares once. The same
-    context keeps its place from night to night, whatever else comes in.
+    The newest may take `new_share` of the budget, and what the others leave of it; so a night that
+    brings more than it can learn does not forget what came before. The budget counts what goes
+    through the model, a prefix that a context shares once. The same context keeps its place from
+    night to night, whatever else comes in.
     """
-    chosen: list[Example] = []
-    by_hash = _contexts(examples, "budget", seed)
-    for context in sorted(by_hash, key=lambda c: max(item.intake for item in c), reverse=True):
-        token_budget -= distinct_tokens(context)
-        if token_budget < 0:
+    newest = max((item.intake for item in examples), default="")
+    new: list[list[Example]] = []
+    old: list[list[Example]] = []
+    for context in _contexts(examples, "budget", seed):
+        is_new = any(item.intake == newest for item in context)
+        (new if is_new else old).append(context)
+    first = _fill(new, int(token_budget * new_share) if old else token_budget)
+    left = token_budget - sum(map(distinct_tokens, first))
+    second = _fill(old, left)
+    left -= sum(map(distinct_tokens, second))
+    third = _fill(new[len(first) :], left)
+    return [item for context in (*first, *second, *third) for item in context]
+
+
+def _fill(contexts: Sequence[list[Example]], tokens: int) -> list[list[Example]]:
+    """The first contexts that hold so many tokens together."""
+    chosen: list[list[Example]] = []
+    for context in contexts:
+        tokens -= distinct_tokens(context)
+        if tokens < 0:
             break
-        chosen += context
+        chosen.append(context)
     return chosen
 
 

@@ -23,6 +23,9 @@ class TrainingParams(StageParams):
     epochs: int = Field(ge=1)
     batch_examples: int = Field(ge=1, description="examples an optimizer step")
     token_budget: int = Field(ge=256, description="tokens of one epoch, prompts included")
+    new_share: float = Field(
+        ge=0, le=1, description="of the budget, for the newest intake where there are older ones"
+    )
     validation_examples: int = Field(ge=1)
     evaluations: int = Field(ge=1, description="how often the validation loss is taken")
     patience: int = Field(ge=1, description="evaluations without a gain before training stops")

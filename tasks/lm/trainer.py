@@ -147,10 +147,10 @@ class PackedTrainer(Trainer):
         total = torch.zeros((), device=self.args.device)
         for pack in packs:
             loss = self._loss(model, pack.to(self.args.device)) / supervised
-            self._check(float(loss))
+            self._check(loss.item())
             self.accelerator.backward(loss)
             total += loss.detach()
-        self._check(float(total))
+        self._check(total.item())
         return total
 
     def _check(self, loss: float) -> None:

@@ -140,15 +140,27 @@ def test_a_batch_holds_whole_contexts_and_at_least_so_many_examples() -> None:
     assert all(count < settings.batch_examples + max(sizes.values()) for count in held)
 
 
-def test_the_budget_takes_new_rows_first_and_the_same_old_ones() -> None:
-    old, new = examples(30, "n1"), examples(5, "n2")
-    budget = sum(len(item.token_ids) for item in new) + 200
-    chosen = choose_examples([*old, *new], token_budget=budget, seed=0)
-    assert {item.id for item in new} <= {item.id for item in chosen}
+def size(chosen: list[Example], intake: str) -> int:
+    return sum(len(item.token_ids) for item in chosen if item.intake == intake)
+
+
+def test_new_and_old_rows_share_the_budget_and_the_old_ones_keep_their_order() -> None:
+    old, new = examples(60, "n1"), examples(60, "n2")
+    chosen = choose_examples([*old, *new], token_budget=800, new_share=0.5, seed=0)
+    for intake in ("n1", "n2"):
+        assert 350 <= size(chosen, intake) <= 450
     rest = [item.id for item in chosen if item.intake == "n1"]
-    alone = [item.id for item in choose_examples(old, token_budget=10_000, seed=0)]
+    alone = [item.id for item in choose_examples(old, token_budget=800, new_share=0.5, seed=0)]
     assert rest == alone[: len(rest)]
-    assert sum(len(item.token_ids) for item in chosen) <= budget
+
+
+@pytest.mark.parametrize(("olds", "news"), [(3, 60), (60, 3)])
+def test_what_one_side_leaves_of_the_budget_the_other_takes(olds: int, news: int) -> None:
+    old, new = examples(olds, "n1"), examples(news, "n2")
+    chosen = choose_examples([*old, *new], token_budget=800, new_share=0.5, seed=0)
+    few = "n1" if olds < news else "n2"
+    assert size(chosen, few) == size([*old, *new], few)
+    assert 750 <= sum(len(item.token_ids) for item in chosen) <= 800
 
 
 def test_batches_depend_on_the_seed_and_not_on_the_given_order() -> None:
@@ -178,7 +190,7 @@ def of_kind(architecture: str, **changes: object) -> PreTrainedModel:
     ("architecture", "changes"),
     [
         ("gemma2", {"sliding_window": 8}),
-        ("gpt_oss", {"num_local_experts": 2, "sliding_window": 8}),
+        ("gpt_oss", {"num_local_experts": 2, "num_experts_per_tok": 2, "sliding_window": 8}),
         ("mistral", {"sliding_window": 8}),
         ("phi3", {"pad_token_id": 0}),
     ],

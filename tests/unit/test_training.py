@@ -37,11 +37,12 @@ def run(tiny: Tiny, scratch: Path, *, stop_after: int | None = None) -> dict[str
     """The weights of a training that may be cut short by an exception."""
     model = make("llama", tiny).model
     use_packed_attention(model)
-    calls = 0
+    calls, begun = 0, False
 
     def loss(module: nn.Module, pack: Pack) -> Tensor:
-        nonlocal calls
-        calls += module.training
+        nonlocal calls, begun
+        begun = begun or not module.training  # before the first evaluation memory is estimated
+        calls += module.training and begun
         if stop_after is not None and calls > stop_after:
             raise InterruptedTrainingError
         return summed_cross_entropy(module, pack)

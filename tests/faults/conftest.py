@@ -1,0 +1,5 @@
+"""The tiny models and data of the unit tests, for what is done to them here."""
+
+from tests.unit.conftest import prompting, tiny
+
+__all__ = ["prompting", "tiny"]
