@@ -16,13 +16,10 @@ from flows.environment import find_stores
 from flows.graph import stage_names
 from tasks.orchestration.process import run_child
 from tasks.stage.errors import NightloomError
+from tasks.stage.params import read_yaml
 
 _DISK_GB = 8.0
 _MEMORY_GB = 6.0
-_DEVICE = (
-    "import torch; gpu = torch.cuda.is_available(); "
-    "print(torch.cuda.get_device_name(0) if gpu else f'cpu, {torch.get_num_threads()} threads')"
-)
 
 
 @dataclass(frozen=True)
@@ -139,8 +136,10 @@ def _prefect(checkout: Path) -> Finding:
 
 
 def _device(checkout: Path) -> Finding:
-    """What torch computes on; asked in a child, so that no flow imports torch."""
+    """What torch computes on and is slow at; asked in a child, so that no flow imports torch."""
     lines: list[str] = []
-    code = run_child([sys.executable, "-c", _DEVICE], checkout, lines.append)
+    dtype = str(read_yaml(checkout / "params" / "finetuning.yaml").get("dtype"))
+    command = [sys.executable, "-m", "tasks.lm.hardware", "--dtype", dtype]
+    code = run_child(command, checkout, lines.append)
     found = lines[-1] if lines else "nothing"
     return _finding("device", code == 0, found, "install the torch that pyproject.toml pins")

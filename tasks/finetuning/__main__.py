@@ -1,5 +1,6 @@
 """A LoRA adapter trained on the tokens, on an NF4 base (QLoRA) or a float one."""
 
+import logging
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from tasks.lm.batches import read_batches
 from tasks.lm.curves import fit_of, plot_losses
 from tasks.lm.exactness import prepare_packs
 from tasks.lm.fit import Fit
+from tasks.lm.hardware import slow_dtype
 from tasks.lm.losses import summed_cross_entropy
 from tasks.lm.models import prepare_device
 from tasks.lm.prompt_kit import read_prompt_kit
@@ -25,6 +27,8 @@ from tasks.records.prompt_files import PROMPT
 from tasks.stage.command import output, run_stage
 from tasks.stage.metrics import write_metrics
 from tasks.stage.outputs import output_folders, verified
+
+LOGGER = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,9 @@ def run(params: Params, paths: Paths) -> None:
     """Train the adapter and write it with its report."""
     settings, prompt = params.finetuning, verified(paths.tokens) / PROMPT
     device = prepare_device(params.compute)
+    slow = slow_dtype(settings.dtype, device)
+    if slow:
+        LOGGER.warning("%s", slow)
     batches, held_out = read_batches(
         paths.tokens, settings, max_tokens=params.compute.micro_batch_tokens
     )

@@ -15,7 +15,6 @@ from tasks.stage.outputs import MANIFEST, seal, verified, write_atomically
 
 LOGGER = logging.getLogger(__name__)
 STATE_FILE = "trainer_state.json"
-_INITIAL_FILE = "initial_loss.json"
 _PREFIX = "checkpoint-"
 
 
@@ -54,9 +53,9 @@ def _is_whole(checkpoint: Path) -> bool:
     return True
 
 
-def initial_loss(folder: Path, measure: Callable[[], float]) -> float:
-    """The validation loss before the first step: measured once, remembered for a resume."""
-    path = folder / _INITIAL_FILE
+def remembered(folder: Path, name: str, measure: Callable[[], float]) -> float:
+    """What was measured before the first step, once; a training that goes on recalls it."""
+    path = folder / f"{name}.json"
     if not path.exists():
         write_atomically(path, json.dumps(measure()))
     return float(json.loads(path.read_text(encoding="utf-8")))

@@ -1,6 +1,6 @@
 """Params that every training shares."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -10,7 +10,7 @@ from tasks.stage.params import StageParams
 class TrainingParams(StageParams):
     """What any training needs to know; the values live in the stage's own YAML."""
 
-    learning_rate: float = Field(gt=0, le=1)
+    learning_rate: Annotated[float, Field(gt=0, le=1)] | Literal["find"]
     schedule: Literal["cosine", "linear", "constant_with_warmup"]
     warmup_share: float = Field(
         ge=0, lt=1, description="share of the steps in which the rate rises"

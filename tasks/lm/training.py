@@ -12,12 +12,13 @@ from tasks.lm.batches import Batch
 from tasks.lm.checkpoints import (
     checkpoint_folder,
     checkpoint_step,
-    initial_loss,
     latest_checkpoint,
+    remembered,
 )
 from tasks.lm.losses import SummedLoss
 from tasks.lm.memory import estimate_memory, require_memory
 from tasks.lm.params import TrainingParams
+from tasks.lm.rates import find_rate
 from tasks.lm.trainer import (
     CurveCallback,
     PackedTrainer,
@@ -42,6 +43,7 @@ class TrainingResult:
     tokens: int
     computed_tokens: int
     supervised_tokens: int
+    learning_rate: float
     initial_validation_loss: float
     best_validation_loss: float
 
@@ -80,13 +82,16 @@ def train(
     checkpoint = latest_checkpoint(folder)
     step = checkpoint_step(checkpoint) if checkpoint else None
     total_steps = len(batches) * params.epochs
+    if params.learning_rate == "find":
+        rate = remembered(folder, "learning_rate", lambda: find_rate(model, batches, loss))
+        params = params.model_copy(update={"learning_rate": rate})
     curves = Curves(scratch, resume_step=step)
     trainer = PackedTrainer(
         model, training_arguments(params, folder, total_steps), batches, validation, loss, params
     )
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(CurveCallback(curves, batches, total_steps))
-    initial = initial_loss(folder, lambda: trainer.evaluate()["eval_loss"])
+    initial = remembered(folder, "initial_loss", lambda: trainer.evaluate()["eval_loss"])
     trainer.halt_above(params.max_loss_growth * max(initial, 1.0))
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     best = trainer.state.best_metric
@@ -97,6 +102,7 @@ def train(
         sum(batch.tokens for batch in batches),
         sum(batch.computed_tokens for batch in batches),
         sum(batch.supervised for batch in batches),
+        float(params.learning_rate),
         initial,
         initial if best is None else best,
     )

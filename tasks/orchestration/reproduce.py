@@ -106,7 +106,7 @@ def _repro(
             raise StageStoppedError(stage.name)
 
     command = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item", stage.name]
-    with CurvePublisher(scratch, publish, logger.warning):
+    with tracker.system_metrics(run), CurvePublisher(scratch, publish, logger.warning):
         code = run_child(command, root, on_line)
     if code != 0:
         raise stage_error(stage.name, _reason(scratch, code, lines))

@@ -2,13 +2,15 @@
 
 import json
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
+from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 from mlflow.tracking import MlflowClient
 
 from tasks.orchestration.stages import Dependency, Stage
@@ -67,6 +69,17 @@ class Tracker:
         """Link a night to the run that made what a skipped stage would have made."""
         found = self._find(stage.key)
         self._link(parent, stage.name, found.info.run_id if found else "made outside of a night")
+
+    @contextmanager
+    def system_metrics(self, run: RunRef) -> Iterator[None]:
+        """CPU, memory, disk and GPU of the machine in a run, every ten seconds of the block."""
+        uri = self._client.tracking_uri
+        monitor = SystemMetricsMonitor(run.run_id, resume_logging=True, tracking_uri=uri)
+        monitor.start()
+        try:
+            yield
+        finally:
+            monitor.finish()
 
     def log_params(self, run: RunRef, root: Path, files: Iterable[str]) -> None:
         """Log the values of params files; names are FILE.KEY."""
