@@ -15,6 +15,7 @@ from tasks.distillation.objective import blended_loss, forward_kl
 from tasks.distillation.params import DistillationParams, Params
 from tasks.distillation.pruning import block_influence, choose_layers, prune
 from tasks.lm.batches import Batch, read_batches
+from tasks.lm.checkpoints import drop_checkpoints
 from tasks.lm.curves import fit_of, plot_losses
 from tasks.lm.exactness import prepare_packs
 from tasks.lm.fit import Fit
@@ -176,6 +177,7 @@ def _write(
         write_metrics(report, asdict(distillation))
         plot_losses(paths.scratch, report / "loss.png", "Distillation")
         (report / "report.md").write_text(_report(distillation), encoding="utf-8")
+    drop_checkpoints(paths.scratch)
 
 
 def _report(found: Distillation) -> str:

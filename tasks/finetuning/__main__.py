@@ -14,6 +14,7 @@ from tasks.finetuning.adapter import (
 )
 from tasks.finetuning.params import Params
 from tasks.lm.batches import read_batches
+from tasks.lm.checkpoints import drop_checkpoints
 from tasks.lm.curves import fit_of, plot_losses
 from tasks.lm.exactness import prepare_packs
 from tasks.lm.fit import Fit
@@ -88,6 +89,7 @@ def run(params: Params, paths: Paths) -> None:
         write_metrics(report, asdict(result) | {"fit": asdict(fit)})
         plot_losses(paths.scratch, report / "loss.png", "Fine-tuning")
         (report / "report.md").write_text(_report(params, result, fit), encoding="utf-8")
+    drop_checkpoints(paths.scratch)
 
 
 def _report(params: Params, result: TrainingResult, fit: Fit) -> str:

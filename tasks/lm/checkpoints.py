@@ -15,6 +15,7 @@ from tasks.stage.outputs import MANIFEST, seal, verified, write_atomically
 
 LOGGER = logging.getLogger(__name__)
 STATE_FILE = "trainer_state.json"
+_FOLDER = "checkpoints"
 _PREFIX = "checkpoint-"
 
 
@@ -61,12 +62,17 @@ def remembered(folder: Path, name: str, measure: Callable[[], float]) -> float:
     return float(json.loads(path.read_text(encoding="utf-8")))
 
 
+def drop_checkpoints(scratch: Path) -> None:
+    """Remove a training's checkpoints, once what it made lies where it belongs."""
+    shutil.rmtree(scratch / _FOLDER, ignore_errors=True)
+
+
 def checkpoint_folder(scratch: Path, identity: str) -> Path:
     """This training's own checkpoint folder.
 
     Those of other trainings (another base, other data or params) are refused and removed.
     """
-    parent = scratch / "checkpoints"
+    parent = scratch / _FOLDER
     parent.mkdir(parents=True, exist_ok=True)
     for path in parent.iterdir():
         if path.name != identity:

@@ -1,6 +1,5 @@
 """The one training loop: transformers' Trainer over packed batches, with the loss handed in."""
 
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,7 +61,7 @@ def train(
 
     `loss` gives the sum over a pack's supervised tokens; each step takes the mean over its batch.
     Curves go to `scratch/curves.jsonl` and checkpoints to `scratch/checkpoints/`, from where a
-    training with the same `identity` goes on.
+    training with the same `identity` goes on; `drop_checkpoints` when its result is safe.
 
     Raises:
         DataError: nothing to train or to validate on, or a loss or gradient that is not finite.
@@ -95,7 +94,6 @@ def train(
     trainer.halt_above(params.max_loss_growth * max(initial, 1.0))
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     best = trainer.state.best_metric
-    shutil.rmtree(folder.parent, ignore_errors=True)
     return TrainingResult(
         trainer.state.global_step,
         sum(pack.examples for batch in batches for pack in batch.packs),

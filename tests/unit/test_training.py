@@ -11,7 +11,12 @@ from torch import Tensor, nn
 
 from tasks.lm.attention import use_packed_attention
 from tasks.lm.batches import Batch, make_batches
-from tasks.lm.checkpoints import checkpoint_folder, latest_checkpoint, seal_checkpoint
+from tasks.lm.checkpoints import (
+    checkpoint_folder,
+    drop_checkpoints,
+    latest_checkpoint,
+    seal_checkpoint,
+)
 from tasks.lm.losses import summed_cross_entropy
 from tasks.lm.packing import Pack
 from tasks.lm.training import train, training_identity
@@ -62,6 +67,9 @@ def test_a_training_goes_on_after_an_interruption_as_if_there_had_been_none(
     resumed = run(tiny, tmp_path / "two")
     for name, weight in straight.items():
         assert torch.equal(weight, resumed[name]), name
+    again = run(tiny, tmp_path / "two", stop_after=0)  # as killed before its result was safe
+    assert all(torch.equal(weight, again[name]) for name, weight in straight.items())
+    drop_checkpoints(tmp_path / "two")
     assert not (tmp_path / "two" / "checkpoints").exists()
 
 

@@ -1,0 +1,54 @@
+"""The range test finds a rate that learns, and leaves no trace."""
+
+from pathlib import Path
+
+import torch
+
+from tasks.lm.attention import use_packed_attention
+from tasks.lm.batches import make_batches
+from tasks.lm.losses import summed_cross_entropy
+from tasks.lm.rates import find_rate
+from tasks.lm.training import train
+from tests.unit.conftest import Tiny
+from tests.unit.test_fit import few_words
+from tests.unit.test_generation import make
+from tests.unit.test_packing import read_yaml_training
+
+SETTINGS = read_yaml_training()
+
+
+def test_the_weights_and_the_random_numbers_stay_as_they_are(tiny: Tiny) -> None:
+    model = make("llama", tiny).model
+    use_packed_attention(model)
+    before = {name: weight.clone() for name, weight in model.state_dict().items()}
+    torch.manual_seed(3)
+    batches = make_batches(few_words(16, 1), SETTINGS, max_tokens=256)
+    rate = find_rate(model, batches, summed_cross_entropy)
+    drawn = torch.rand(1)
+    torch.manual_seed(3)
+    assert torch.equal(drawn, torch.rand(1))
+    assert 1e-5 < rate < 1e-1
+    assert all(torch.equal(weight, before[name]) for name, weight in model.state_dict().items())
+
+
+def test_the_rate_that_is_found_learns_better_than_one_far_from_it(
+    tiny: Tiny, tmp_path: Path
+) -> None:
+    losses = {}
+    for rate in ("find", 1e-6, 1.0):
+        model = make("llama", tiny).model
+        use_packed_attention(model)
+        params = SETTINGS.model_copy(
+            update={"learning_rate": rate, "epochs": 3, "max_loss_growth": 1e9}
+        )
+        result = train(
+            model,
+            make_batches(few_words(16, 1), params, max_tokens=256),
+            make_batches(few_words(5, 2), params, max_tokens=256),
+            summed_cross_entropy,
+            params,
+            scratch=tmp_path / str(rate),
+            identity="a",
+        )
+        losses[rate] = result.best_validation_loss
+    assert losses["find"] < min(losses[1e-6], losses[1.0])
