@@ -17,8 +17,8 @@ class FinetuningParams(TrainingParams):
     rank: int = Field(ge=1, le=1024)
     alpha: int = Field(ge=1)
     dropout: float = Field(ge=0, lt=1)
-    targets: tuple[str, ...] | Literal["all"] = Field(
-        strict=False, description="the last parts of the linear layers' names; all: every one"
+    targets: list[str] | Literal["all"] = Field(
+        description="the last parts of the linear layers' names; all: every one"
     )
     init: Literal["default", "gaussian", "pissa"]
     dtype: Literal["float32", "bfloat16"]

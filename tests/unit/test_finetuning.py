@@ -176,8 +176,8 @@ def test_a_method_that_does_not_go_with_the_base_is_refused(
 
 def test_targets_that_the_base_does_not_have_are_refused_with_those_it_has(tiny: Tiny) -> None:
     with pytest.raises(ConfigError, match=r"names query.*are down_proj, gate_proj"):
-        make_trainable(loaded(tiny), with_method("qlora", targets=("query", "q_proj")))
-    model = make_trainable(loaded(tiny), with_method("qlora", targets=("q_proj",)))
+        make_trainable(loaded(tiny), with_method("qlora", targets=["query", "q_proj"]))
+    model = make_trainable(loaded(tiny), with_method("qlora", targets=["q_proj"]))
     trained = [name for name, weight in model.named_parameters() if weight.requires_grad]
     assert trained
     assert all("q_proj" in name for name in trained)

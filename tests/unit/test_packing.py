@@ -201,11 +201,14 @@ def test_other_kinds_of_attention_pack_exactly(
     assert packs_exactly(of_kind(architecture, **changes))
 
 
-@pytest.mark.parametrize("architecture", ["mamba", "lfm2"])
+@pytest.mark.parametrize(
+    ("architecture", "changes"),
+    [("mamba", {}), ("lfm2", {"layer_types": ["conv", "full_attention", "conv"]})],
+)
 def test_a_model_that_mixes_packed_examples_gets_them_one_by_one(
-    architecture: str, caplog: pytest.LogCaptureFixture
+    architecture: str, changes: dict[str, object], caplog: pytest.LogCaptureFixture
 ) -> None:
-    model = of_kind(architecture)
+    model = of_kind(architecture, **changes)
     batches = make_batches(examples(6), read_yaml_training(), max_tokens=256)
     [found] = prepare_packs(model, batches)
     assert "mixes examples" in caplog.text
