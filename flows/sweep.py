@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import optuna
 import yaml
@@ -53,8 +53,8 @@ class Dimension(StageParams):
     def suggest(self, trial: Trial, name: str) -> Value:
         """The value that a trial tries."""
         if self.choices is not None:
-            value: Value = trial.suggest_categorical(name, self.choices)
-            return value
+            chosen: Any = trial.suggest_categorical(name, self.choices)
+            return cast(Value, chosen)
         assert self.low is not None
         assert self.high is not None
         if self.whole:

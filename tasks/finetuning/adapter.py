@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
@@ -21,7 +22,7 @@ from tasks.lm.models import (
 from tasks.stage.errors import ConfigError
 
 _CONFIG = "adapter_config.json"
-_INITS = {"default": True, "gaussian": "gaussian", "pissa": "pissa"}
+_INITS: dict[str, Any] = {"default": True, "gaussian": "gaussian", "pissa": "pissa"}
 
 
 def load_for_training(
@@ -112,8 +113,8 @@ def save_trained(
     that any base takes as it is.
     """
     if isinstance(model, PeftModel):
-        begun = {"path_initial_model_for_weight_conversion": str(start)}
-        model.save_pretrained(str(folder), **(begun if params.init == "pissa" else {}))
+        begun = str(start) if params.init == "pissa" else None
+        model.save_pretrained(str(folder), path_initial_model_for_weight_conversion=begun)
         # peft's own card names the folder that the base was loaded from.
         (folder / "README.md").unlink(missing_ok=True)
         _tidy(folder / _CONFIG, ModelManifest.read(manifest).name)

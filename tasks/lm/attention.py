@@ -45,8 +45,8 @@ def use_packed_attention(model: PreTrainedModel) -> None:
 
 def attends_by_packs(model: torch.nn.Module) -> bool:
     """Whether `use_packed_attention` was called with a model, itself or below an adapter."""
-    found: str = model.config._attn_implementation  # no public name says it
-    return found == PACKED_ATTENTION
+    config: Any = model.config
+    return bool(config._attn_implementation == PACKED_ATTENTION)  # no public name says it
 
 
 def _no_mask(*_: object, **__: object) -> None:

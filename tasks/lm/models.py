@@ -4,6 +4,7 @@ import logging
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -169,7 +170,8 @@ def hold_dequantized(model: PreTrainedModel) -> None:
         if isinstance(layer, Linear4bit):
             weight = dequantize_4bit(layer.weight.data, layer.quant_state)
         elif isinstance(layer, Linear8bitLt):
-            weight = _dequantize_int8(layer.weight.data, layer.weight.SCB)
+            scales: Any = layer.weight
+            weight = _dequantize_int8(layer.weight.data, scales.SCB)
         else:
             continue
         held = nn.Linear(layer.in_features, layer.out_features, bias=False, device="meta")

@@ -38,7 +38,7 @@ def training_arguments(params: TrainingParams, folder: Path, total_steps: int) -
         output_dir=str(folder),
         num_train_epochs=params.epochs,
         per_device_train_batch_size=1,
-        learning_rate=params.learning_rate,
+        learning_rate=float(params.learning_rate),
         lr_scheduler_type=params.schedule,
         warmup_steps=math.ceil(params.warmup_share * total_steps),
         weight_decay=params.weight_decay,
@@ -191,7 +191,7 @@ class PackedTrainer(Trainer):
         Raises:
             DataError: it is not finite; no step is taken.
         """
-        norm = super()._clip_grad_norm(model)
+        norm = super()._clip_grad_norm(model)  # type: ignore[no-untyped-call]
         if not math.isfinite(norm):
             raise DataError(
                 f"the gradient's norm is {float(norm)} at step {self.state.global_step + 1}, with "
@@ -204,7 +204,7 @@ class PackedTrainer(Trainer):
         """Write a checkpoint that is known to be whole, and drop those that are not needed."""
         super()._save_checkpoint(model, trial)
         seal_checkpoint(
-            Path(self.args.output_dir),
+            Path(str(self.args.output_dir)),
             self.state.global_step,
             best_step=self.state.best_global_step,
         )
