@@ -68,6 +68,39 @@ def train(
         ConfigError: the device has not the memory for it.
         DeviceError: it ran out of memory with a single example.
     """
+    _check(model, batches, validation, loss)
+    folder = checkpoint_folder(scratch, identity)
+    checkpoint = latest_checkpoint(folder)
+    if params.learning_rate == "find":
+        rate = remembered(folder, "learning_rate", lambda: find_rate(model, batches, loss))
+        params = params.model_copy(update={"learning_rate": rate})
+    total_steps = len(batches) * params.epochs
+    trainer = PackedTrainer(
+        model, training_arguments(params, folder, total_steps), batches, validation, loss, params
+    )
+    trainer.remove_callback(PrinterCallback)
+    curves = Curves(scratch, resume_step=checkpoint_step(checkpoint) if checkpoint else None)
+    trainer.add_callback(CurveCallback(curves, batches, total_steps))
+    initial = remembered(folder, "initial_loss", lambda: trainer.evaluate()["eval_loss"])
+    trainer.halt_above(params.max_loss_growth * max(initial, 1.0))
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    best = trainer.state.best_metric
+    return TrainingResult(
+        trainer.state.global_step,
+        sum(len(batch.examples) for batch in batches),
+        sum(batch.tokens for batch in batches),
+        sum(batch.computed_tokens for batch in batches),
+        sum(batch.supervised for batch in batches),
+        float(params.learning_rate),
+        initial,
+        initial if best is None else best,
+    )
+
+
+def _check(
+    model: nn.Module, batches: Sequence[Batch], validation: Sequence[Batch], loss: SummedLoss
+) -> None:
+    """That there is something to learn, and memory to learn it in."""
     if not batches or not validation:
         raise DataError(
             f"{len(batches)} training and {len(validation)} validation batches; expected at least "
@@ -77,33 +110,6 @@ def train(
     device = next(model.parameters()).device
     packs = [pack for batch in batches for pack in batch.packs]
     require_memory(estimate_memory(model, packs, loss, device), device)
-    folder = checkpoint_folder(scratch, identity)
-    checkpoint = latest_checkpoint(folder)
-    step = checkpoint_step(checkpoint) if checkpoint else None
-    total_steps = len(batches) * params.epochs
-    if params.learning_rate == "find":
-        rate = remembered(folder, "learning_rate", lambda: find_rate(model, batches, loss))
-        params = params.model_copy(update={"learning_rate": rate})
-    curves = Curves(scratch, resume_step=step)
-    trainer = PackedTrainer(
-        model, training_arguments(params, folder, total_steps), batches, validation, loss, params
-    )
-    trainer.remove_callback(PrinterCallback)
-    trainer.add_callback(CurveCallback(curves, batches, total_steps))
-    initial = remembered(folder, "initial_loss", lambda: trainer.evaluate()["eval_loss"])
-    trainer.halt_above(params.max_loss_growth * max(initial, 1.0))
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    best = trainer.state.best_metric
-    return TrainingResult(
-        trainer.state.global_step,
-        sum(pack.examples for batch in batches for pack in batch.packs),
-        sum(batch.tokens for batch in batches),
-        sum(batch.computed_tokens for batch in batches),
-        sum(batch.supervised for batch in batches),
-        float(params.learning_rate),
-        initial,
-        initial if best is None else best,
-    )
 
 
 def training_identity(params: TrainingParams, base_digest: str, tokens: Path) -> str:
