@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from torch import Tensor, nn
 from transformers import (
     AutoModelForCausalLM,
@@ -18,6 +19,7 @@ from transformers import (
 from transformers.utils.logging import disable_progress_bar
 
 from tasks.lm.conversion import ModelManifest
+from tasks.lm.weights import check_weights
 from tasks.stage.errors import ConfigError, DeviceError
 from tasks.stage.outputs import file_sha256, verified
 from tasks.stage.params import ComputeParams
@@ -101,18 +103,16 @@ def load_adapted(
     if not (adapter / ADAPTER_WEIGHTS).exists():
         model, weights = _load(adapter, device), adapter / STUDENT_WEIGHTS
         return LanguageModel(model, load_tokenizer(description.folder(store)), file_sha256(weights))
-    from peft import PeftModel
-
     base = load_base(manifest, store, numeric_form=numeric_form, device=device)
-    merged = PeftModel.from_pretrained(base.model, str(adapter)).merge_and_unload()
-    return LanguageModel(merged.eval(), base.tokenizer, file_sha256(adapter / ADAPTER_WEIGHTS))
+    merged = _merged(base.model, adapter)
+    return LanguageModel(merged, base.tokenizer, file_sha256(adapter / ADAPTER_WEIGHTS))
 
 
 def check_adapter(adapter: Path, base_digest: str) -> None:
     """Check that an adapter folder is whole and was trained on the base with this digest.
 
     Raises:
-        ConfigError: it was made for another base.
+        ConfigError: it was made for another base, or its weights can't be used.
         DataError: a file is missing or changed.
     """
     made_for = ModelManifest.read(verified(adapter) / BASE_DIGEST_FILE).digest
@@ -122,6 +122,7 @@ def check_adapter(adapter: Path, base_digest: str) -> None:
             f"{base_digest[:12]}, on which its weights mean nothing",
             "run the night again, or restore the base in params/models.yaml",
         )
+    check_weights(adapter)
 
 
 def load_student(folder: Path, *, device: torch.device) -> LanguageModel:
@@ -220,14 +221,49 @@ def _dequantize_int8(quantized: Tensor, scales: Tensor) -> Tensor:
     return quantized.float() * (scales.float().view(-1, 1) / 127.0)
 
 
+def _merged(model: PreTrainedModel, adapter: Path) -> PreTrainedModel:
+    """A base with an adapter added to its weights.
+
+    Raises:
+        ConfigError: the adapter lacks weights, has others, or has them in other shapes.
+    """
+    from peft import PeftModel, get_peft_model_state_dict
+
+    with safe_open(adapter / ADAPTER_WEIGHTS, framework="pt") as content:
+        given = set(content.keys())
+    try:
+        adapted = PeftModel.from_pretrained(model, str(adapter))
+    except (RuntimeError, ValueError) as error:
+        raise _misfit(adapter, " ".join(str(error).split())[:300]) from None
+    expected = set(get_peft_model_state_dict(adapted))
+    if given != expected:
+        odd = sorted(given ^ expected)
+        raise _misfit(adapter, f"{len(odd)} weights are on one side alone, such as {odd[0]}")
+    merged: PreTrainedModel = adapted.merge_and_unload().eval()
+    return merged
+
+
+def _misfit(folder: Path, how: str) -> ConfigError:
+    return ConfigError(
+        f"the weights in {folder} do not fit what its config describes: {how}",
+        "take the folder again from where it was made; its files belong to different models",
+    )
+
+
 def _load(folder: Path, device: torch.device, **settings: object) -> PreTrainedModel:
-    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+    model, found = AutoModelForCausalLM.from_pretrained(
         folder,
         local_files_only=True,
         use_safetensors=True,
         trust_remote_code=False,
         device_map={"": device},
+        # What is missing or of another shape would else be made up, or told in a page of text.
+        output_loading_info=True,
+        ignore_mismatched_sizes=True,
         **{"dtype": torch.float32} | settings,
     )
-    model.eval()
-    return model
+    for how in ("missing_keys", "mismatched_keys"):
+        if found[how]:
+            raise _misfit(folder, f"{how.replace('_', ' ')}: {sorted(map(str, found[how]))[:3]}")
+    loaded: PreTrainedModel = model.eval()
+    return loaded

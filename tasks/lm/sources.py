@@ -6,10 +6,9 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+from tasks.lm.weights import WEIGHTS, check_weights
 from tasks.stage.errors import ConfigError
 
-WEIGHTS = ".safetensors"
-PICKLED = {".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt"}
 KEPT = {".json", ".txt", ".jinja", ".model", WEIGHTS}
 _HUB_PATTERNS = [f"*{suffix}" for suffix in sorted(KEPT)]
 
@@ -86,7 +85,8 @@ def check_folder(folder: Path) -> None:
     """Check that a model folder can be used without running anything that it carries.
 
     Raises:
-        ConfigError: the folder is missing or incomplete, holds pickled weights or code of its own.
+        ConfigError: the folder is missing or incomplete, brings code of its own, or its weights
+            are pickled, cut short or not finite.
     """
     if not (folder / "config.json").is_file():
         raise ConfigError(
@@ -94,13 +94,6 @@ def check_folder(folder: Path) -> None:
             "point params/models.yaml at a folder written by save_pretrained",
         )
     files = [path for path in folder.rglob("*") if path.is_file()]
-    pickled = sorted(path.name for path in files if path.suffix in PICKLED)
-    if pickled:
-        raise ConfigError(
-            f"{folder} holds pickled weights ({', '.join(pickled[:3])}); loading a pickle runs "
-            "whatever code is in it",
-            "save the model again with save_pretrained (safetensors) and delete the pickles",
-        )
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     code = sorted(path.name for path in files if path.suffix == ".py")
     if code or "auto_map" in config:
@@ -108,6 +101,7 @@ def check_folder(folder: Path) -> None:
             f"{folder} brings code of its own ({', '.join(code[:3]) or 'auto_map in config.json'})",
             "use a model whose architecture transformers itself knows",
         )
+    check_weights(folder)
     if not any(path.suffix == WEIGHTS for path in files):
         raise ConfigError(
             f"{folder} holds no {WEIGHTS} file",
