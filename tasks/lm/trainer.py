@@ -43,7 +43,8 @@ def training_arguments(params: TrainingParams, folder: Path, total_steps: int) -
         warmup_steps=math.ceil(params.warmup_share * total_steps),
         weight_decay=params.weight_decay,
         max_grad_norm=params.max_gradient_norm,
-        optim="adamw_torch_fused",
+        # The paged one is AdamW whose moments move to the host's memory under pressure.
+        optim="paged_adamw_32bit" if torch.cuda.is_available() else "adamw_torch_fused",
         eval_strategy="steps",
         save_strategy="steps",
         eval_steps=interval,
