@@ -54,10 +54,11 @@ _REPORTED = {"night", "verdict", "stages", "reasons", "versions", "aliases", "er
 
 
 class NightLog:
-    """Writes a night's file whenever something changed."""
+    """Writes a night's file whenever something changed; `path`: what is like a night, elsewhere."""
 
-    def __init__(self, workspace: Workspace, night: str) -> None:
-        self._path = night_file(workspace.checkout, night)
+    def __init__(self, workspace: Workspace, night: str, path: Path | None = None) -> None:
+        self._path = path or night_file(workspace.checkout, night)
+        self._path.parent.mkdir(parents=True, exist_ok=True)
         self.now = Night(night=night, workspace=str(workspace.path), pid=os.getpid())
         self.write()
 

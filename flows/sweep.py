@@ -6,21 +6,22 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import optuna
 import yaml
 from optuna.trial import Trial, TrialState
 from prefect import flow
-from pydantic import BaseModel, Field, model_validator
+from pydantic import BaseModel
 
 from flows.build import build_stages
 from flows.environment import find_stores
-from flows.graph import stage_names
+from flows.graph import read_stage, stage_names
 from flows.lock import night_lock
 from flows.nightly import refresh
 from flows.nights import NightLog, new_night_name
 from flows.overrides import digest, override_text
+from flows.search_space import Params, SweepParams, Value
 from flows.workspace import STATE, Workspace, choose_workspace, find_checkout, prepare
 from tasks.orchestration.reproduce import StageStoppedError
 from tasks.orchestration.stores import RunRef
@@ -29,53 +30,7 @@ from tasks.records.hashing import text_sha256
 from tasks.stage.errors import ConfigError
 from tasks.stage.metrics import flatten, read_metrics
 from tasks.stage.outputs import folder_files
-from tasks.stage.params import StageParams, load_params, read_yaml
-
-Value = int | float | str | bool
-
-
-class Dimension(StageParams):
-    """One param of the space: a range or a list of choices."""
-
-    low: float | None = None
-    high: float | None = None
-    log: bool = False
-    whole: bool = False
-    choices: list[Value] | None = Field(default=None, min_length=1)
-
-    @model_validator(mode="after")
-    def _is_one_of_both(self) -> "Dimension":
-        is_range = self.low is not None and self.high is not None and self.low < self.high
-        if is_range == (self.choices is not None):
-            raise ValueError("give low below high, or choices")
-        return self
-
-    def suggest(self, trial: Trial, name: str) -> Value:
-        """The value that a trial tries."""
-        if self.choices is not None:
-            chosen: Any = trial.suggest_categorical(name, self.choices)
-            return cast(Value, chosen)
-        assert self.low is not None
-        assert self.high is not None
-        if self.whole:
-            return trial.suggest_int(name, int(self.low), int(self.high), log=self.log)
-        return trial.suggest_float(name, self.low, self.high, log=self.log)
-
-
-class SweepParams(StageParams):
-    """`params/sweep.yaml`."""
-
-    stage: str
-    metric: str
-    curve: str
-    trials: int = Field(ge=1)
-    startup_trials: int = Field(ge=1)
-    seed: int = Field(ge=0)
-    space: dict[str, Dimension] = Field(min_length=1)
-
-
-class _Params(StageParams):
-    sweep: SweepParams
+from tasks.stage.params import load_params
 
 
 class Tried(BaseModel):
@@ -120,19 +75,34 @@ def sweep(root: str = ".", preset: str | None = None, overrides: Sequence[str] =
     base = choose_workspace(checkout, preset, overrides)
     with night_lock(base.lock):
         prepare(base)
-        params = load_params(_Params, [base.path / "params" / "sweep.yaml"]).sweep
+        params = load_params(Params, [base.path / "params" / "sweep.yaml"]).sweep
         _check(base, params)
         name = f"sweep-{new_night_name(datetime.now(UTC))}"
         tracker = Tracker(find_stores(checkout))
         run = tracker.begin_night(name, {"nightloom.sweep": params.stage})
-        refresh(base, NightLog(base, name))
-        study = _study(base, params)
-        _go_on(study)
-        texts = list(overrides)
-        while len(_over(study)) < params.trials:
-            _try(study, params, _Trials(base, preset, texts, run, tracker, params))
+        try:
+            refresh(base, _log(base, name))
+            study = _study(base, params)
+            _go_on(study)
+            trials = _Trials(base, preset, list(overrides), run, tracker, params)
+            while len(_over(study)) < params.trials:
+                _try(study, trials)
+        except BaseException:
+            tracker.end(run, finished=False)
+            raise
         tracker.end(run, finished=True)
     return _result(study, run)
+
+
+def _log(workspace: Workspace, name: str) -> NightLog:
+    """What a sweep or a trial did so far, apart from the nights."""
+    return NightLog(workspace, name, _folder(workspace) / f"{name}.json")
+
+
+def _folder(workspace: Workspace) -> Path:
+    folder = workspace.checkout / STATE / "sweeps"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 @dataclass(frozen=True)
@@ -175,7 +145,7 @@ def _study(base: Workspace, params: SweepParams) -> optuna.Study:
     name = text_sha256(space, *other, *folder_files(raw).values())[:12]
     return optuna.create_study(
         study_name=name,
-        storage=f"sqlite:///{base.checkout / STATE / 'sweeps.db'}",
+        storage=f"sqlite:///{_folder(base) / 'studies.db'}",
         load_if_exists=True,
         direction="minimize",
         sampler=optuna.samplers.TPESampler(
@@ -196,10 +166,11 @@ def _go_on(study: optuna.Study) -> None:
         study.enqueue_trial(trial.params)
 
 
-def _try(study: optuna.Study, params: SweepParams, trials: _Trials) -> None:
+def _try(study: optuna.Study, trials: _Trials) -> None:
     """One trial, told to the study: its value, or that it was stopped."""
     trial = study.ask()
-    values = {name: space.suggest(trial, name) for name, space in params.space.items()}
+    space = trials.params.space
+    values = {name: dimension.suggest(trial, name) for name, dimension in space.items()}
     try:
         value = _build(trial, values, trials)
     except StageStoppedError:
@@ -223,25 +194,35 @@ def _build(trial: Trial, values: dict[str, Value], trials: _Trials) -> float:
         run = tracker.begin_trial(trials.parent, f"trial-{trial.number}", values)
         names = stage_names(workspace.path)
         wanted = names[: names.index(params.stage) + 1]
-        log = NightLog(workspace, f"trial-{digest(workspace.overrides)}")
+        log = _log(workspace, f"trial-{digest(workspace.overrides)}")
         try:
             build_stages(workspace, wanted, log, run, tracker, watch=_watch(trial, params))
+            value = _metric(workspace, params)
         except BaseException:
             tracker.end(run, finished=False)
             raise
-        report = (
-            workspace.path
-            / read_yaml(workspace.path / "params/paths.yaml")[f"{params.stage}_report"]
-        )
-        value = flatten(read_metrics(report)).get(params.metric)
-        if not isinstance(value, float | int):
-            raise ConfigError(
-                f"params/sweep.yaml minimises {params.metric!r}, which {report}/metrics.json has "
-                "not as a number",
-                f"name one of {', '.join(sorted(flatten(read_metrics(report))))}",
-            )
-        tracker.log_points(run, [Point(params.metric, float(value), 0, 0)])
+        tracker.log_points(run, [Point(params.metric, value, 0, 0)])
         tracker.end(run, finished=True)
+    return value
+
+
+def _metric(workspace: Workspace, params: SweepParams) -> float:
+    """What the sweep minimises, from the report of its stage.
+
+    Raises:
+        ConfigError: the report has no such number.
+    """
+    found: dict[str, Any] = {}
+    for report in read_stage(workspace.path, params.stage).reports:
+        found |= flatten(read_metrics(workspace.path / report))
+    value = found.get(params.metric)
+    if not isinstance(value, float | int):
+        numbers = sorted(name for name, item in found.items() if isinstance(item, float | int))
+        raise ConfigError(
+            f"params/sweep.yaml minimises {params.metric!r}, which is no number of the report of "
+            f"{params.stage}",
+            f"name one of {', '.join(numbers)}",
+        )
     return float(value)
 
 

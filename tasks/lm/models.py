@@ -251,7 +251,7 @@ def _misfit(folder: Path, how: str) -> ConfigError:
 
 
 def _load(folder: Path, device: torch.device, **settings: object) -> PreTrainedModel:
-    model, found = AutoModelForCausalLM.from_pretrained(
+    read: Any = AutoModelForCausalLM.from_pretrained(
         folder,
         local_files_only=True,
         use_safetensors=True,
@@ -262,6 +262,7 @@ def _load(folder: Path, device: torch.device, **settings: object) -> PreTrainedM
         ignore_mismatched_sizes=True,
         **{"dtype": torch.float32} | settings,
     )
+    model, found = read
     for how in ("missing_keys", "mismatched_keys"):
         if found[how]:
             raise _misfit(folder, f"{how.replace('_', ' ')}: {sorted(map(str, found[how]))[:3]}")

@@ -25,7 +25,10 @@ from tests.unit.conftest import Tiny
 STEPS = 12
 KILLS = range(1, STEPS + 1) if os.environ.get("NIGHTLOOM_FAULTS") == "all" else (1, 5, 12)
 CHANGES = {
-    "finetuning": {"batch_examples": 1, "token_budget": 4000, "evaluations": 4, "dropout": 0.1},
+    "finetuning": {
+        "batch_examples": 1, "token_budget": 4000, "evaluations": 4, "dropout": 0.1,
+        "learning_rate": 1.0e-2,
+    },  # fmt: skip
     "models": {},
     "compute": {"threads": 1, "device": "cpu", "micro_batch_tokens": 256},
 }
@@ -64,7 +67,7 @@ def command(root: Path, tiny: Tiny, tokens: Path) -> list[str]:
 
 
 def steps_done(root: Path) -> int:
-    path = root / "scratch" / "curves.jsonl"
+    path = root / "scratch" / "finetuning" / "curves.jsonl"
     if not path.exists():
         return 0
     lines = path.read_bytes().split(b"\n")[:-1]
