@@ -198,6 +198,9 @@ def _build(trial: Trial, values: dict[str, Value], trials: _Trials) -> float:
         try:
             build_stages(workspace, wanted, log, run, tracker, watch=_watch(trial, params))
             value = _metric(workspace, params)
+        except StageStoppedError:
+            tracker.stop(run)
+            raise
         except BaseException:
             tracker.end(run, finished=False)
             raise

@@ -116,6 +116,15 @@ def make_batches(
     return [Batch(tuple(group), _packs(group, max_tokens)) for group in groups if group]
 
 
+def epoch_order(count: int, seed: int, epoch: int) -> list[int]:
+    """In which order an epoch, counted from 0, takes its batches: the first as they come."""
+    if epoch == 0:
+        return list(range(count))
+    return sorted(
+        range(count), key=lambda place: text_sha256("epoch", str(seed), str(epoch), str(place))
+    )
+
+
 def _contexts(examples: Sequence[Example], purpose: str, seed: int) -> list[list[Example]]:
     """Examples by context, the contexts in an order that depends on purpose and seed."""
     contexts: dict[str, list[Example]] = {}

@@ -3,13 +3,13 @@
 import logging
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import Dataset, SequentialSampler
+from torch.utils.data import Dataset, Sampler
 from transformers import (
     EarlyStoppingCallback,
     Trainer,
@@ -19,7 +19,7 @@ from transformers import (
     TrainingArguments,
 )
 
-from tasks.lm.batches import Batch
+from tasks.lm.batches import Batch, epoch_order
 from tasks.lm.checkpoints import seal_checkpoint
 from tasks.lm.losses import SummedLoss
 from tasks.lm.memory import held_bytes
@@ -88,6 +88,25 @@ class _Batches(Dataset[dict[str, Batch]]):
         return {"batch": self._batches[index]}
 
 
+class _EpochOrder(Sampler[int]):
+    """The order of the batches, which (seed, epoch) decide and so a resumed epoch repeats."""
+
+    def __init__(self, count: int, seed: int) -> None:
+        self._count = count
+        self._seed = seed
+        self._epoch = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(epoch_order(self._count, self._seed, self._epoch))
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by the Trainer before each epoch, and with the one that a resume is in."""
+        self._epoch = epoch
+
+
 def _only(items: Sequence[dict[str, Batch]]) -> dict[str, Batch]:
     return items[0]
 
@@ -122,9 +141,8 @@ class PackedTrainer(Trainer):
         """Halt where a batch's loss is above this."""
         self._most_loss = loss
 
-    def _get_train_sampler(self, train_dataset: Any = None) -> SequentialSampler:
-        """Batches in their own order, which the seed already decided."""
-        return SequentialSampler(self._batches)
+    def _get_train_sampler(self, train_dataset: Any = None) -> _EpochOrder:
+        return _EpochOrder(len(self._batches), self.args.seed)
 
     def training_step(
         self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None
@@ -245,7 +263,8 @@ class CurveCallback(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
         """Note how fast the step was and how far the training is."""
-        batch = self._batches[(state.global_step - 1) % len(self._batches)]
+        epoch, place = divmod(state.global_step - 1, len(self._batches))
+        batch = self._batches[epoch_order(len(self._batches), args.seed, epoch)[place]]
         seconds = time.perf_counter() - (self._started or 0.0)
         self._curves.append(
             state.global_step, "tokens_per_second", batch.tokens / seconds, "tokens/s"

@@ -73,6 +73,10 @@ def reproduce(
     begun = time.monotonic()
     try:
         state = _repro(stage, root, scratch, run, tracker, watch)
+    except StageStoppedError:
+        _bring_back(stage, root)
+        tracker.stop(run)
+        raise
     except BaseException:
         _bring_back(stage, root)
         tracker.log_files(run, _small_files(scratch), "scratch")

@@ -151,6 +151,10 @@ class Tracker:
         """Close a run as finished or failed."""
         self._client.set_terminated(run.run_id, "FINISHED" if finished else "FAILED")
 
+    def stop(self, run: RunRef) -> None:
+        """Close a run that was stopped on purpose, which is no failure."""
+        self._client.set_terminated(run.run_id, "KILLED")
+
     def _begin(self, name: str, tags: Mapping[str, str]) -> RunRef:
         run = self._client.create_run(self._experiment, run_name=name, tags=dict(tags))
         return RunRef(self._experiment, run.info.run_id)

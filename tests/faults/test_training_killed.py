@@ -26,9 +26,12 @@ STEPS = 12
 KILLS = range(1, STEPS + 1) if os.environ.get("NIGHTLOOM_FAULTS") == "all" else (1, 5, 12)
 CHANGES = {
     "finetuning": {
-        "batch_examples": 1, "token_budget": 4000, "evaluations": 4, "dropout": 0.1,
+        "batch_examples": 1,
+        "token_budget": 4000,
+        "evaluations": 4,
+        "dropout": 0.1,
         "learning_rate": 1.0e-2,
-    },  # fmt: skip
+    },
     "models": {},
     "compute": {"threads": 1, "device": "cpu", "micro_batch_tokens": 256},
 }

@@ -53,6 +53,24 @@ def test_an_interrupted_sweep_goes_on_and_prints_the_best_as_params(clone: Path)
     assert all("finetuning.learning_rate" in run.data.params for run in children)
 
 
+def test_a_trial_worse_than_the_median_is_stopped_at_an_evaluation(clone: Path) -> None:
+    space = "sweep.space={finetuning.learning_rate: {choices: [1.0e-2, 1.0e-6]}}"
+    done = nightloom(clone, *SWEEP, "--set", "sweep.trials=6", "--set", space)
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = json.loads(done.stdout)
+    pruned = [trial for trial in found["trials"] if trial["state"] == "pruned"]
+    assert pruned
+    assert {trial["params"]["finetuning.learning_rate"] for trial in pruned} == {1e-6}
+    assert found["best"] == {"finetuning.learning_rate": 1e-2}
+    client = MlflowClient(f"sqlite:///{clone / '.nightloom' / 'mlflow.db'}")
+    [experiment] = client.search_experiments(filter_string="name = 'nightloom'")
+    killed = client.search_runs(
+        [experiment.experiment_id], filter_string="attributes.status = 'KILLED'"
+    )
+    names = {run.info.run_name for run in killed}
+    assert {f"trial-{trial['number']}" for trial in pruned} <= names
+
+
 def test_a_sweep_over_a_param_that_is_not_there_names_the_nearest(clone: Path) -> None:
     text = "sweep.space={finetuning.rnk: {choices: [4, 8]}}"
     done = nightloom(clone, "sweep", "--preset", "tiny", "--set", text)

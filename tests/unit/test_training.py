@@ -19,6 +19,7 @@ from tasks.lm.checkpoints import (
 )
 from tasks.lm.losses import summed_cross_entropy
 from tasks.lm.packing import Pack
+from tasks.lm.params import TrainingParams
 from tasks.lm.training import train, training_identity
 from tasks.stage.errors import DataError, DeviceError
 from tests.unit.conftest import Tiny
@@ -28,6 +29,7 @@ from tests.unit.test_packing import examples, read_yaml_training
 SETTINGS = read_yaml_training().model_copy(
     update={"batch_examples": 2, "evaluations": 4, "patience": 4, "learning_rate": 1e-3}
 )
+EPOCHS = SETTINGS.model_copy(update={"epochs": 3, "evaluations": 6, "patience": 6})
 
 
 class InterruptedTrainingError(Exception):
@@ -38,8 +40,15 @@ def batches() -> list[Batch]:
     return make_batches(examples(16), SETTINGS, max_tokens=64)
 
 
-def run(tiny: Tiny, scratch: Path, *, stop_after: int | None = None) -> dict[str, Tensor]:
-    """The weights of a training that may be cut short by an exception."""
+def run(
+    tiny: Tiny,
+    scratch: Path,
+    *,
+    stop_after: int | None = None,
+    params: TrainingParams = SETTINGS,
+    seen: list[Pack] | None = None,
+) -> dict[str, Tensor]:
+    """The weights of a training that may be cut short by an exception; `seen` takes its packs."""
     model = make("llama", tiny).model
     use_packed_attention(model)
     calls, begun = 0, False
@@ -50,10 +59,12 @@ def run(tiny: Tiny, scratch: Path, *, stop_after: int | None = None) -> dict[str
         calls += module.training and begun
         if stop_after is not None and calls > stop_after:
             raise InterruptedTrainingError
+        if module.training and begun and seen is not None:
+            seen.append(pack)
         return summed_cross_entropy(module, pack)
 
     held_out = make_batches(examples(3), SETTINGS, max_tokens=64)
-    train(model, batches(), held_out, loss, SETTINGS, scratch=scratch, identity="a")
+    train(model, batches(), held_out, loss, params, scratch=scratch, identity="a")
     return model.state_dict()
 
 
@@ -71,6 +82,29 @@ def test_a_training_goes_on_after_an_interruption_as_if_there_had_been_none(
     assert all(torch.equal(weight, again[name]) for name, weight in straight.items())
     drop_checkpoints(tmp_path / "two")
     assert not (tmp_path / "two" / "checkpoints").exists()
+
+
+def test_an_epoch_that_is_gone_on_with_repeats_its_own_order(tiny: Tiny, tmp_path: Path) -> None:
+    straight: list[Pack] = []
+    weights = run(tiny, tmp_path / "one", params=EPOCHS, seen=straight)
+    packs = [pack for batch in batches() for pack in batch.packs]
+    orders = [
+        straight[start : start + len(packs)] for start in range(0, 3 * len(packs), len(packs))
+    ]
+    ids = [[pack.input_ids.tolist() for pack in order] for order in orders]
+    assert len(ids[2]) == len(packs)
+    assert ids[0] != ids[1] != ids[2] != ids[0]
+    assert sorted(ids[0]) == sorted(ids[1]) == sorted(ids[2])
+
+    with pytest.raises(InterruptedTrainingError):
+        run(tiny, tmp_path / "two", params=EPOCHS, stop_after=int(1.8 * len(packs)))
+    resumed: list[Pack] = []
+    again = run(tiny, tmp_path / "two", params=EPOCHS, seen=resumed)
+    assert 0 < len(resumed) < 2 * len(packs)
+    tail = straight[-len(resumed) :]
+    for one, other in zip(resumed, tail, strict=True):
+        assert torch.equal(one.input_ids, other.input_ids)
+    assert all(torch.equal(weight, again[name]) for name, weight in weights.items())
 
 
 def sealed(folder: Path, step: int, *, best: int | None = None) -> Path:

@@ -101,7 +101,13 @@ def test_a_batch_in_many_packs_takes_the_step_of_one_pack(tiny: Tiny, tmp_path: 
 
 def test_training_stops_early_and_keeps_the_best_weights(tiny: Tiny, tmp_path: Path) -> None:
     params = SETTINGS.model_copy(
-        update={"epochs": 6, "evaluations": 12, "patience": 2, "max_loss_growth": 1e9}
+        update={
+            "epochs": 6,
+            "evaluations": 12,
+            "patience": 2,
+            "max_loss_growth": 1e9,
+            "schedule": "constant_with_warmup",
+        }
     )
     batches = make_batches(examples(16), params, max_tokens=64)
     held_out = make_batches(examples(3), params, max_tokens=64)
