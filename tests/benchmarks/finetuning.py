@@ -10,7 +10,6 @@ Every run is a process of its own, and its memory the most that the process held
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -28,7 +27,7 @@ from tasks.lm.attention import use_packed_attention
 from tasks.lm.batches import Batch, make_batches
 from tasks.lm.examples import Example, read_examples
 from tasks.lm.losses import summed_cross_entropy
-from tasks.lm.models import LanguageModel, decoder_linears
+from tasks.lm.models import LanguageModel, decoder_linears, load_base, prepare_device
 from tasks.lm.trainer import validation_loss
 from tasks.lm.training import train
 from tasks.stage.errors import ConfigError
@@ -161,7 +160,7 @@ def train_trl(side: str, base: LanguageModel, model: Any, batches: list[Batch], 
 def run_side(side: str, workload: str, count: int) -> None:
     """Run one side and print its seconds, its memory and its held-out loss."""
     compute = ComputeParams.model_validate(read_yaml(Path("params/compute.yaml")))
-    torch.set_num_threads(compute.threads or os.cpu_count() or 1)
+    prepare_device(compute)
     batches = batches_of(choose(workload, "train", count))
     held_out = batches_of(choose(workload, "validation", HELD_OUT))
     base, model = load(side)
@@ -221,8 +220,6 @@ def _rate(weight: torch.Tensor) -> float:
 
 def summarize(runs: dict[str, list[dict[str, float]]], batches: list[Batch]) -> dict[str, Any]:
     """The figures of one workload."""
-    from tasks.lm.models import load_base
-
     base = load_base(BASE, STORE, numeric_form="float", device=torch.device("cpu"))
     floor = floor_seconds(batches, base)
     seconds = {side: median(run["seconds"] for run in found) for side, found in runs.items()}
@@ -238,6 +235,7 @@ def summarize(runs: dict[str, list[dict[str, float]]], batches: list[Batch]) -> 
             for peer, source in (("trl_default", "trl_default"), ("trl_tuned", best_trl))
         },
         "trl_tuned_is": best_trl,
+        "ceiling_tokens_per_second": round(runs["ours"][0]["tokens"] / floor, 1),
         "share_of_ceiling": {side: round(floor / seconds[side], 3) for side in OURS},
         "held_out_loss": {side: round(value, 5) for side, value in losses.items()},
         "loss_differs_by": {
