@@ -90,7 +90,7 @@ def sweep(root: Root = _HERE, preset: Preset = None, set_: Set = [], as_json: Js
     if as_json:
         print(found.model_dump_json(indent=1))
     else:
-        print_sweep(make_console(to_stderr=False), found)
+        print_sweep(make_console(to_stderr=False), found, preset, set_)
 
 
 @app.command()

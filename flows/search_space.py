@@ -1,6 +1,6 @@
 """What a sweep tries: `params/sweep.yaml`."""
 
-from typing import Any, cast
+from typing import Any, Literal, Self, cast
 
 from optuna.trial import Trial
 from pydantic import Field, model_validator
@@ -10,32 +10,39 @@ from tasks.stage.params import StageParams
 Value = int | float | str | bool
 
 
-class Dimension(StageParams):
-    """One param of the space: a range or a list of choices."""
+class Range(StageParams):
+    """Numbers from `low` to `high`: uniform, uniform in their logarithm, or whole ones."""
 
-    low: float | None = None
-    high: float | None = None
-    log: bool = False
-    whole: bool = False
-    choices: list[Value] | None = Field(default=None, min_length=1)
+    low: float
+    high: float
+    draw: Literal["uniform", "log", "whole"]
 
     @model_validator(mode="after")
-    def _is_one_of_both(self) -> "Dimension":
-        is_range = self.low is not None and self.high is not None and self.low < self.high
-        if is_range == (self.choices is not None):
-            raise ValueError("give low below high, or choices")
+    def _is_a_range(self) -> Self:
+        if self.low >= self.high:
+            raise ValueError("low must be below high")
+        if self.draw == "log" and self.low <= 0:
+            raise ValueError("low must be above 0 where draw is log")
+        if self.draw == "whole" and not (self.low.is_integer() and self.high.is_integer()):
+            raise ValueError("low and high must be whole where draw is whole")
         return self
 
     def suggest(self, trial: Trial, name: str) -> Value:
         """The value that a trial tries."""
-        if self.choices is not None:
-            chosen: Any = trial.suggest_categorical(name, self.choices)
-            return cast(Value, chosen)
-        assert self.low is not None
-        assert self.high is not None
-        if self.whole:
-            return trial.suggest_int(name, int(self.low), int(self.high), log=self.log)
-        return trial.suggest_float(name, self.low, self.high, log=self.log)
+        if self.draw == "whole":
+            return trial.suggest_int(name, int(self.low), int(self.high))
+        return trial.suggest_float(name, self.low, self.high, log=self.draw == "log")
+
+
+class Choices(StageParams):
+    """One of these."""
+
+    choices: list[Value] = Field(min_length=1)
+
+    def suggest(self, trial: Trial, name: str) -> Value:
+        """The value that a trial tries."""
+        chosen: Any = trial.suggest_categorical(name, self.choices)
+        return cast(Value, chosen)
 
 
 class SweepParams(StageParams):
@@ -47,7 +54,7 @@ class SweepParams(StageParams):
     trials: int = Field(ge=1)
     startup_trials: int = Field(ge=1)
     seed: int = Field(ge=0)
-    space: dict[str, Dimension] = Field(min_length=1)
+    space: dict[str, Range | Choices] = Field(min_length=1)
 
 
 class Params(StageParams):

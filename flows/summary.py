@@ -1,6 +1,8 @@
 """What people see when a night is over: the table, the verdict and where to look."""
 
+import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,19 +42,29 @@ def print_summary(
     console.print(_where(services), highlight=False, markup=False, soft_wrap=True)
 
 
-def print_sweep(console: Console, found: "Sweep") -> None:
+def print_sweep(
+    console: Console, found: "Sweep", preset: str | None, overrides: Sequence[str]
+) -> None:
     """Print a sweep's trials, best first, and the best one's values as a change of params."""
     names = sorted(found.best)
     table = Table("trial", "state", "value", *names, title=f"sweep {found.study}")
     worst = float("inf")
-    for trial in sorted(found.trials, key=lambda item: item.value or worst):
+    for trial in sorted(found.trials, key=lambda item: worst if item.value is None else item.value):
         value = "" if trial.value is None else f"{trial.value:.4f}"
         cells = [_shown(trial.params.get(name, "")) for name in names]
         table.add_row(str(trial.number), trial.state, value, *cells)
     console.print(table)
     console.print(found.as_params(), highlight=False, markup=False)
-    settings = " ".join(f"--set {override_text(*item)}" for item in found.best.items())
-    console.print(f"to try a night with them: nightloom run {settings}", highlight=False)
+    given = [] if preset is None else ["--preset", preset]
+    of_night = [text for text in overrides if not text.startswith("sweep.")]
+    for text in (*of_night, *(override_text(*item) for item in found.best.items())):
+        given += ["--set", text]
+    console.print(
+        f"to try a night with them: nightloom run {shlex.join(given)}",
+        highlight=False,
+        markup=False,
+        soft_wrap=True,
+    )
 
 
 def _shown(value: object) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 import optuna
 import yaml
-from optuna.trial import Trial, TrialState
+from optuna.trial import FrozenTrial, Trial, TrialState
 from prefect import flow
 from pydantic import BaseModel
 
@@ -22,15 +22,25 @@ from flows.nightly import refresh
 from flows.nights import NightLog, new_night_name
 from flows.overrides import digest, override_text
 from flows.search_space import Params, SweepParams, Value
+from flows.summary import make_console
 from flows.workspace import STATE, Workspace, choose_workspace, find_checkout, prepare
 from tasks.orchestration.reproduce import StageStoppedError
 from tasks.orchestration.stores import RunRef
 from tasks.orchestration.tracking import Point, Tracker
 from tasks.records.hashing import text_sha256
-from tasks.stage.errors import ConfigError
+from tasks.stage.errors import ConfigError, DataError, DeviceError
 from tasks.stage.metrics import flatten, read_metrics
 from tasks.stage.outputs import folder_files
 from tasks.stage.params import load_params
+
+_SHARED_BY_TRIALS = ("ingestion.", "models.base", "models.embedder")
+_OF_A_TRIAL = (ConfigError, DataError, DeviceError)
+# What a study keeps of a trial beside its values.
+_REASON, _CURVE = "reason", "curve"
+
+
+class TrialFailedError(Exception):
+    """A trial's values can't be trained with, which is an answer and ends no sweep."""
 
 
 class Tried(BaseModel):
@@ -40,6 +50,7 @@ class Tried(BaseModel):
     state: str
     value: float | None
     params: dict[str, Value]
+    reason: str | None
 
 
 class Sweep(BaseModel):
@@ -53,10 +64,13 @@ class Sweep(BaseModel):
 
     def as_params(self) -> str:
         """The best values as lines of params files."""
-        files: dict[str, dict[str, Value]] = {}
+        files: dict[str, dict[str, Any]] = {}
         for name, value in self.best.items():
-            file, _, key = name.partition(".")
-            files.setdefault(file, {})[key] = value
+            file, *keys, last = name.split(".")
+            place = files.setdefault(file, {})
+            for key in keys:
+                place = place.setdefault(key, {})
+            place[last] = value
         return "\n".join(
             f"# params/{file}.yaml\n{yaml.safe_dump(values, sort_keys=False)}"
             for file, values in files.items()
@@ -78,20 +92,21 @@ def sweep(root: str = ".", preset: str | None = None, overrides: Sequence[str] =
         params = load_params(Params, [base.path / "params" / "sweep.yaml"]).sweep
         _check(base, params)
         name = f"sweep-{new_night_name(datetime.now(UTC))}"
+        refresh(base, _log(base, name))
+        study = _study(base, params)
         tracker = Tracker(find_stores(checkout))
-        run = tracker.begin_night(name, {"nightloom.sweep": params.stage})
+        run = tracker.begin_sweep(name, study.study_name)
+        trials = _Trials(study, base, preset, list(overrides), run, tracker, params)
         try:
-            refresh(base, _log(base, name))
-            study = _study(base, params)
-            _go_on(study)
-            trials = _Trials(base, preset, list(overrides), run, tracker, params)
+            _go_on(trials)
             while len(_over(study)) < params.trials:
-                _try(study, trials)
+                _try(trials)
+            result = _result(study, run)
         except BaseException:
             tracker.end(run, finished=False)
             raise
         tracker.end(run, finished=True)
-    return _result(study, run)
+    return result
 
 
 def _log(workspace: Workspace, name: str) -> NightLog:
@@ -109,6 +124,7 @@ def _folder(workspace: Workspace) -> Path:
 class _Trials:
     """What every trial of a sweep shares."""
 
+    study: optuna.Study
     base: Workspace
     preset: str | None
     overrides: list[str]
@@ -118,7 +134,7 @@ class _Trials:
 
 
 def _check(base: Workspace, params: SweepParams) -> None:
-    """That the sweep's stage and params exist.
+    """That the sweep's stage and params exist, and that the params make a difference to it.
 
     Raises:
         ConfigError: one does not.
@@ -130,6 +146,20 @@ def _check(base: Workspace, params: SweepParams) -> None:
             "name one of these",
         )
     choose_workspace(base.checkout, None, [f"{name}=0" for name in params.space])
+    wanted = names[: names.index(params.stage) + 1]
+    read = {Path(file).stem for name in wanted for file in read_stage(base.path, name).params}
+    idle = [
+        name
+        for name in params.space
+        if name.partition(".")[0] not in read or name.startswith(_SHARED_BY_TRIALS)
+    ]
+    if idle:
+        raise ConfigError(
+            f"the space of params/sweep.yaml holds {', '.join(idle)}, which would change nothing: "
+            f"all trials share rows and models, and {params.stage} and those before it read "
+            f"{', '.join(sorted(read))}",
+            "leave it out, or tune a stage that reads it",
+        )
 
 
 def _study(base: Workspace, params: SweepParams) -> optuna.Study:
@@ -142,41 +172,68 @@ def _study(base: Workspace, params: SweepParams) -> optuna.Study:
         if path.stem not in ("sweep", "compute", "promotion")
     ]
     space = params.model_dump_json(exclude={"trials"})
-    name = text_sha256(space, *other, *folder_files(raw).values())[:12]
-    return optuna.create_study(
-        study_name=name,
+    study = optuna.create_study(
+        study_name=text_sha256(space, *other, *folder_files(raw).values())[:12],
         storage=f"sqlite:///{_folder(base) / 'studies.db'}",
         load_if_exists=True,
         direction="minimize",
-        sampler=optuna.samplers.TPESampler(
-            seed=params.seed, n_startup_trials=params.startup_trials
-        ),
         pruner=optuna.pruners.MedianPruner(n_startup_trials=params.startup_trials),
     )
+    # A sampler's random numbers are in no store: the same seed again would draw the same values.
+    study.sampler = optuna.samplers.TPESampler(
+        seed=params.seed + len(study.trials), n_startup_trials=params.startup_trials
+    )
+    return study
 
 
-def _over(study: optuna.Study) -> list[Any]:
-    return study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
+def _over(study: optuna.Study) -> list[FrozenTrial]:
+    """The trials that need no other try: those with a value, those stopped, those that failed."""
+    ended = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
+    return [
+        trial
+        for trial in study.get_trials(deepcopy=False, states=ended)
+        if trial.state != TrialState.FAIL or _REASON in trial.user_attrs
+    ]
 
 
-def _go_on(study: optuna.Study) -> None:
+def _go_on(trials: _Trials) -> None:
     """Let a trial that a kill cut short be tried again, first of all."""
+    study = trials.study
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
         study.tell(trial.number, state=TrialState.FAIL)
-        study.enqueue_trial(trial.params)
+        trials.tracker.stop_trial(trials.parent, _name(trial))
+        curve = {_CURVE: trial.user_attrs.get(_CURVE, [])}
+        study.enqueue_trial(trial.params, user_attrs=curve)
 
 
-def _try(study: optuna.Study, trials: _Trials) -> None:
-    """One trial, told to the study: its value, or that it was stopped."""
+def _name(trial: Trial | FrozenTrial) -> str:
+    return f"trial-{trial.number}"
+
+
+def _try(trials: _Trials) -> None:
+    """One trial, told to the study: its value, that it was stopped, or why it failed."""
+    study, space = trials.study, trials.params.space
     trial = study.ask()
-    space = trials.params.space
     values = {name: dimension.suggest(trial, name) for name, dimension in space.items()}
     try:
         value = _build(trial, values, trials)
     except StageStoppedError:
         study.tell(trial, state=TrialState.PRUNED)
+        ended = "stopped: its curve was worse than the median"
+    except TrialFailedError as error:
+        trial.set_user_attr(_REASON, str(error))
+        study.tell(trial, state=TrialState.FAIL)
+        ended = f"failed: {error}"
     else:
         study.tell(trial, value)
+        ended = f"{trials.params.metric} {value:.4f}"
+    given = ", ".join(
+        f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
+        for name, value in values.items()
+    )
+    make_console(to_stderr=True).print(
+        f"{_name(trial)} ({given}): {ended}", highlight=False, markup=False, soft_wrap=True
+    )
 
 
 def _build(trial: Trial, values: dict[str, Value], trials: _Trials) -> float:
@@ -184,6 +241,7 @@ def _build(trial: Trial, values: dict[str, Value], trials: _Trials) -> float:
 
     Raises:
         StageStoppedError: the curve was worse than the median of those before.
+        TrialFailedError: the stage that is tuned failed, with these values.
     """
     params, tracker = trials.params, trials.tracker
     texts = trials.overrides + [override_text(name, value) for name, value in values.items()]
@@ -191,7 +249,7 @@ def _build(trial: Trial, values: dict[str, Value], trials: _Trials) -> float:
     with night_lock(workspace.lock):
         prepare(workspace)
         _share_inputs(trials.base, workspace)
-        run = tracker.begin_trial(trials.parent, f"trial-{trial.number}", values)
+        run = tracker.begin_trial(trials.parent, _name(trial), values)
         names = stage_names(workspace.path)
         wanted = names[: names.index(params.stage) + 1]
         log = _log(workspace, f"trial-{digest(workspace.overrides)}")
@@ -201,8 +259,10 @@ def _build(trial: Trial, values: dict[str, Value], trials: _Trials) -> float:
         except StageStoppedError:
             tracker.stop(run)
             raise
-        except BaseException:
+        except BaseException as error:
             tracker.end(run, finished=False)
+            if isinstance(error, _OF_A_TRIAL) and log.now.step == params.stage:
+                raise TrialFailedError(error.message) from error
             raise
         tracker.log_points(run, [Point(params.metric, value, 0, 0)])
         tracker.end(run, finished=True)
@@ -234,37 +294,68 @@ def _share_inputs(base: Workspace, workspace: Workspace) -> None:
     paths = base.paths()
     target = workspace.path / paths.raw
     shutil.rmtree(target, ignore_errors=True)
-    shutil.copytree(base.path / paths.raw, target, copy_function=os.link)
+    shutil.copytree(base.path / paths.raw, target, copy_function=_link)
     for name in (paths.base, paths.embedder):
         (workspace.path / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(base.path / name, workspace.path / name)
 
 
+def _link(source: str, target: str) -> None:
+    """A second name for a file; where file systems differ, a copy."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
+
+
 def _watch(trial: Trial, params: SweepParams) -> Callable[[str, Point], bool]:
-    """Whether a point of a stage's curves says that the trial should stop."""
+    """Whether a point of a stage's curves says that the trial should stop.
+
+    Trials are compared evaluation by evaluation, whatever optimizer step each was taken at. A trial
+    that goes on after a kill has the evaluations of before.
+    """
+    curve: list[list[float]] = list(trial.user_attrs.get(_CURVE, []))
+    for place, (_, value) in enumerate(curve):
+        trial.report(value, place)
 
     def stop(stage: str, point: Point) -> bool:
         if stage != params.stage or point.name != params.curve or point.step == 0:
             return False
-        trial.report(point.value, point.step)
+        if point.step not in [step for step, _ in curve]:
+            curve.append([point.step, point.value])
+            trial.set_user_attr(_CURVE, curve)
+            trial.report(point.value, len(curve) - 1)
         return bool(trial.should_prune())
 
     return stop
 
 
 def _result(study: optuna.Study, run: RunRef) -> Sweep:
-    trials = [
+    """What the trials came to.
+
+    Raises:
+        DataError: not one of them gave a value.
+    """
+    trials = study.get_trials(deepcopy=False)
+    if not any(trial.state == TrialState.COMPLETE for trial in trials):
+        reasons = [trial.user_attrs[_REASON] for trial in trials if _REASON in trial.user_attrs]
+        raise DataError(
+            f"no trial of {len(_over(study))} gave a value; the last one: {reasons[-1]}",
+            "change the space in params/sweep.yaml, or what its message names",
+        )
+    tried = [
         Tried(
             number=trial.number,
             state=trial.state.name.lower(),
             value=trial.value,
             params=trial.params,
+            reason=trial.user_attrs.get(_REASON),
         )
-        for trial in study.get_trials(deepcopy=False)
+        for trial in trials
     ]
     return Sweep(
         study=study.study_name,
-        trials=trials,
+        trials=tried,
         best=study.best_params,
         value=study.best_value,
         mlflow_run=run.run_id,

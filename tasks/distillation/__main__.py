@@ -16,6 +16,7 @@ from tasks.distillation.params import DistillationParams, Params
 from tasks.distillation.pruning import block_influence, choose_layers, prune
 from tasks.lm.batches import Batch, read_batches
 from tasks.lm.checkpoints import drop_checkpoints
+from tasks.lm.conversion import ModelManifest
 from tasks.lm.curves import fit_of, plot_losses
 from tasks.lm.exactness import prepare_packs
 from tasks.lm.fit import Fit
@@ -68,14 +69,10 @@ class Distillation:
 def run(params: Params, paths: Paths) -> None:
     """Distil the student and write it with its report."""
     verified(paths.tokens)
-    settings = params.distillation
+    settings, form = params.distillation, params.models.numeric_form
     device = prepare_device(params.compute)
     teacher = load_adapted(
-        paths.base,
-        paths.model_store,
-        paths.adapter,
-        numeric_form=params.models.numeric_form,
-        device=device,
+        paths.base, paths.model_store, paths.adapter, numeric_form=form, device=device
     )
     template = read_prompt_kit(paths.adapter / PROMPT, teacher.tokenizer)
     batches, held_out = prepare_packs(
@@ -94,16 +91,15 @@ def run(params: Params, paths: Paths) -> None:
         _objective(teacher.model, settings),
         settings,
         scratch=paths.scratch,
-        identity=training_identity(settings, teacher.digest, paths.tokens),
+        identity=training_identity(settings, teacher.digest, form, paths.tokens),
     )
-    after = validation_loss(student, held_out, _divergence(teacher.model))
     distillation = Distillation(
         kept,
         influence,
         teacher.model.num_parameters(),
         student.num_parameters(),
         before,
-        after,
+        validation_loss(student, held_out, _divergence(teacher.model)),
         result,
         fit_of(paths.scratch, result.initial_validation_loss),
     )
@@ -169,7 +165,9 @@ def _write(
         copytree(paths.adapter / PROMPT, folder / PROMPT)
         write_provenance(
             folder,
-            base=teacher.digest,
+            base=ModelManifest.read(paths.base).digest,
+            numeric_form=params.models.numeric_form,
+            teacher=teacher.digest,
             template=template.digest,
             tokens=paths.tokens,
             params=params.distillation,

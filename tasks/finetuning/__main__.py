@@ -1,6 +1,5 @@
 """A LoRA adapter trained on the tokens, on an NF4 base (QLoRA) or a float one."""
 
-import logging
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from tasks.finetuning.adapter import (
     load_for_training,
     make_trainable,
     save_trained,
+    trained_form,
 )
 from tasks.finetuning.params import Params
 from tasks.lm.batches import read_batches
@@ -18,7 +18,7 @@ from tasks.lm.checkpoints import drop_checkpoints
 from tasks.lm.curves import fit_of, plot_losses
 from tasks.lm.exactness import prepare_packs
 from tasks.lm.fit import Fit
-from tasks.lm.hardware import slow_dtype
+from tasks.lm.hardware import warn_of_slow_dtype
 from tasks.lm.losses import summed_cross_entropy
 from tasks.lm.models import prepare_device
 from tasks.lm.prompt_kit import read_prompt_kit
@@ -28,8 +28,6 @@ from tasks.records.prompt_files import PROMPT
 from tasks.stage.command import output, run_stage
 from tasks.stage.metrics import write_metrics
 from tasks.stage.outputs import output_folders, verified
-
-LOGGER = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -47,10 +45,9 @@ class Paths:
 def run(params: Params, paths: Paths) -> None:
     """Train the adapter and write it with its report."""
     settings, prompt = params.finetuning, verified(paths.tokens) / PROMPT
+    dequantized = params.compute.dequantized_base
     device = prepare_device(params.compute)
-    slow = slow_dtype(settings.dtype, device)
-    if slow:
-        LOGGER.warning("%s", slow)
+    warn_of_slow_dtype(settings.dtype, device)
     batches, held_out = read_batches(
         paths.tokens, settings, max_tokens=params.compute.micro_batch_tokens
     )
@@ -60,8 +57,9 @@ def run(params: Params, paths: Paths) -> None:
         paths.model_store,
         device,
         numeric_form=params.models.numeric_form,
-        dequantized=params.compute.dequantized_base,
+        dequantized=dequantized,
     )
+    form = trained_form(params.models.numeric_form, dequantized=dequantized)
     template = read_prompt_kit(prompt, base.tokenizer)
     model = make_trainable(base, settings)
     keep_start(model, settings, paths.scratch / "start")
@@ -73,23 +71,28 @@ def run(params: Params, paths: Paths) -> None:
         summed_cross_entropy,
         settings,
         scratch=paths.scratch,
-        identity=training_identity(settings, base.digest, paths.tokens),
+        identity=training_identity(settings, base.digest, form, paths.tokens),
     )
-    fit = fit_of(paths.scratch, result.initial_validation_loss)
     with output_folders(paths.adapter, paths.finetuning_report) as (adapter, report):
         save_trained(model, settings, paths.base, adapter, paths.scratch / "start")
         copytree(prompt, adapter / PROMPT)
         write_provenance(
             adapter,
             base=base.digest,
+            numeric_form=form,
             template=template.digest,
             tokens=paths.tokens,
             params=settings,
         )
-        write_metrics(report, asdict(result) | {"fit": asdict(fit)})
-        plot_losses(paths.scratch, report / "loss.png", "Fine-tuning")
-        (report / "report.md").write_text(_report(params, result, fit), encoding="utf-8")
+        _write_report(params, paths, result, report)
     drop_checkpoints(paths.scratch)
+
+
+def _write_report(params: Params, paths: Paths, result: TrainingResult, report: Path) -> None:
+    fit = fit_of(paths.scratch, result.initial_validation_loss)
+    write_metrics(report, asdict(result) | {"fit": asdict(fit)})
+    plot_losses(paths.scratch, report / "loss.png", "Fine-tuning")
+    (report / "report.md").write_text(_report(params, result, fit), encoding="utf-8")
 
 
 def _report(params: Params, result: TrainingResult, fit: Fit) -> str:

@@ -52,6 +52,12 @@ def load_for_training(
     return base
 
 
+def trained_form(numeric_form: str, *, dequantized: bool) -> str:
+    """The numbers that a training sees of its base."""
+    rounds = numeric_form == "int8_dequantized" and not dequantized
+    return "int8, activations as well" if rounds else numeric_form
+
+
 def make_trainable(base: LanguageModel, params: FinetuningParams) -> PreTrainedModel | PeftModel:
     """The base with a fresh adapter on its target layers, or, by method full, all to be trained.
 

@@ -38,6 +38,12 @@ def checkpoint_step(checkpoint: Path) -> int:
     return int(checkpoint.name.removeprefix(_PREFIX))
 
 
+def was_over(checkpoint: Path) -> bool:
+    """Whether a training had come to its end, early or not, when it wrote this checkpoint."""
+    state = json.loads((checkpoint / STATE_FILE).read_text(encoding="utf-8"))
+    return bool(state["stateful_callbacks"]["TrainerControl"]["args"]["should_training_stop"])
+
+
 def _checkpoints(folder: Path) -> list[Path]:
     return sorted(folder.glob(f"{_PREFIX}*"), key=checkpoint_step)
 
@@ -54,23 +60,29 @@ def _is_whole(checkpoint: Path) -> bool:
     return True
 
 
+def remembers(folder: Path, name: str) -> bool:
+    """Whether `remembered` has a number of this name."""
+    return (folder / f"{name}.json").exists()
+
+
 def remembered(folder: Path, name: str, measure: Callable[[], float]) -> float:
     """What was measured before the first step, once; a training that goes on recalls it."""
     path = folder / f"{name}.json"
-    if not path.exists():
+    if not remembers(folder, name):
         write_atomically(path, json.dumps(measure()))
     return float(json.loads(path.read_text(encoding="utf-8")))
 
 
 def drop_checkpoints(scratch: Path) -> None:
-    """Remove a training's checkpoints, once what it made lies where it belongs."""
+    """Remove all checkpoints, once what a training made lies where it belongs."""
     shutil.rmtree(scratch / _FOLDER, ignore_errors=True)
 
 
 def checkpoint_folder(scratch: Path, identity: str) -> Path:
     """This training's own checkpoint folder.
 
-    Those of other trainings (another base, other data or params) are refused and removed.
+    Those of other trainings (another base, other data or params) are refused; they stay until a
+    training ends well, for whoever wants to know what they had learned.
     """
     parent = scratch / _FOLDER
     parent.mkdir(parents=True, exist_ok=True)
@@ -81,5 +93,4 @@ def checkpoint_folder(scratch: Path, identity: str) -> Path:
                 "not gone on from: %s",
                 path.name[:12],
             )
-            shutil.rmtree(path)
     return parent / identity

@@ -57,11 +57,15 @@ def judge_fit(training: Sequence[Point], validation: Sequence[Point], initial: f
             "is the examples",
             "fewer epochs, a lower rank, more dropout, or more data",
         )
-    before = validation[-2][1] if len(validation) > 1 else initial
-    if last < before * (1 - _GAIN):
+    which, before, now = "validation", validation[-2:][0][1], last
+    if len(validation) == 1:  # which says nothing of how it went
+        quarter = max(len(training) // 4, 1)
+        earlier = [loss for _, loss in training[-2 * quarter : -quarter]]
+        which, before, now = "training", fmean(earlier) if earlier else final, final
+    if now < before * (1 - _GAIN):
         return Fit(
             "underfitted",
-            f"validation loss still fell at the end, {before:.3f} to {last:.3f}",
+            f"{which} loss still fell at the end, {before:.3f} to {now:.3f}",
             "raise token_budget or epochs, or learning_rate where time is short",
         )
     return Fit(

@@ -1,11 +1,13 @@
 """What the hardware is slow at: `python -m tasks.lm.hardware --dtype NAME` says it in one line."""
 
 import argparse
+import logging
 import sys
 from pathlib import Path
 
 import torch
 
+LOGGER = logging.getLogger(__name__)
 _FAST_BFLOAT16 = {"avx512_bf16", "amx_bf16", "bf16"}
 
 
@@ -22,6 +24,13 @@ def slow_dtype(dtype: str, device: torch.device) -> str | None:
         "this CPU has neither AVX512_BF16 nor AMX, so bfloat16 takes about twice the time of "
         "float32; set dtype: float32"
     )
+
+
+def warn_of_slow_dtype(dtype: str, device: torch.device) -> None:
+    """Log why a dtype is slow on a device, where it is."""
+    reason = slow_dtype(dtype, device)
+    if reason is not None:
+        LOGGER.warning("%s", reason)
 
 
 def cpu_flags(path: Path = Path("/proc/cpuinfo")) -> set[str]:

@@ -16,8 +16,8 @@ from tasks.lm.packing import Pack
 from tasks.stage.errors import ConfigError
 
 LOGGER = logging.getLogger(__name__)
-# AdamW keeps two moments of each trained weight, beside the gradient.
-_COPIES_A_TRAINED_WEIGHT = 3
+# AdamW's, beside the gradient.
+_MOMENTS = 2
 _PROBES = 4
 
 
@@ -50,10 +50,21 @@ def held_bytes(device: torch.device) -> int:
     return int(psutil.Process().memory_info().rss)
 
 
+def peak_bytes(device: torch.device) -> int:
+    """The most that this process held since it was last asked; on a CPU what it holds now."""
+    if device.type != "cuda":
+        return held_bytes(device)
+    most = int(torch.cuda.max_memory_allocated(device))
+    torch.cuda.reset_peak_memory_stats(device)
+    return most
+
+
 def free_bytes(device: torch.device) -> int:
-    """What a device has left."""
+    """What a device has left for this process."""
     if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
+        # torch keeps what it freed for itself.
+        cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(torch.cuda.mem_get_info(device)[0] + cached)
     return int(psutil.virtual_memory().available)
 
 
@@ -66,8 +77,10 @@ def estimate_memory(
     with a pack's tokens and its supervised tokens, which it does with attention that keeps no
     matrix of scores. The gradient of the logits is as large as the logits.
     """
-    trained = sum(
-        weight.numel() * weight.element_size()
+    # On CUDA the moments are float32, elsewhere in the weights' own dtype.
+    optimizer = sum(
+        weight.numel()
+        * (weight.element_size() + _MOMENTS * (4 if weight.is_cuda else weight.element_size()))
         for weight in model.parameters()
         if weight.requires_grad
     )
@@ -77,9 +90,7 @@ def estimate_memory(
     kept = np.array([_kept_bytes(model, pack, loss, device) for pack in probes], np.float64)
     slopes = np.linalg.lstsq(rows, kept, rcond=None)[0]
     most = max(float(np.dot(size, slopes)) for size in sizes)
-    return MemoryEstimate(
-        held_bytes(device), trained * _COPIES_A_TRAINED_WEIGHT, max(int(most), int(kept.max()))
-    )
+    return MemoryEstimate(held_bytes(device), optimizer, max(int(most), int(kept.max())))
 
 
 def require_memory(estimate: MemoryEstimate, device: torch.device) -> None:

@@ -142,7 +142,9 @@ def load_quantized(
 ) -> LanguageModel:
     """The base with its linear weights in NF4 with double quantisation, or in int8, a scale a row.
 
-    Source: Dettmers et al. 2023, arXiv:2305.14314, section 3; 2022, arXiv:2208.07339, section 3.
+    What is quantised are the float32 weights, so that the numbers are those that are served; all
+    else is held, and computed, in `compute_dtype`. Source: Dettmers et al. 2023, arXiv:2305.14314,
+    section 3; 2022, arXiv:2208.07339, section 3.
     """
     description = ModelManifest.read(manifest)
     folder = description.folder(store)
@@ -155,8 +157,23 @@ def load_quantized(
             bnb_4bit_use_double_quant=True,
             bnb_4bit_compute_dtype=compute_dtype,
         )
-    model = _load(folder, device, quantization_config=settings, dtype=compute_dtype)
+    model = _load(folder, device, quantization_config=settings)
+    _compute_in(model, compute_dtype)
     return LanguageModel(model, load_tokenizer(folder), description.digest)
+
+
+def _compute_in(model: PreTrainedModel, dtype: torch.dtype) -> None:
+    """Let a quantised model compute in a dtype, its quantised weights as they are."""
+    from bitsandbytes.nn.modules import Linear4bit, Linear8bitLt
+
+    for module in model.modules():
+        if isinstance(module, Linear4bit):
+            quantized: Any = module.weight
+            quantized.quant_state.dtype = dtype
+        elif not isinstance(module, Linear8bitLt):
+            for weight in module.parameters(recurse=False):
+                weight.data = weight.data.to(dtype)
+    model.config.dtype = dtype
 
 
 def hold_dequantized(model: PreTrainedModel) -> None:
@@ -172,7 +189,7 @@ def hold_dequantized(model: PreTrainedModel) -> None:
             weight = dequantize_4bit(layer.weight.data, layer.quant_state)
         elif isinstance(layer, Linear8bitLt):
             scales: Any = layer.weight
-            weight = _dequantize_int8(layer.weight.data, scales.SCB)
+            weight = _dequantize_int8(layer.weight.data, scales.SCB).to(model.dtype)
         else:
             continue
         held = nn.Linear(layer.in_features, layer.out_features, bias=False, device="meta")

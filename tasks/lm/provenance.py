@@ -13,11 +13,20 @@ _PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "accelerate")
 
 
 def write_provenance(
-    folder: Path, *, base: str, template: str, tokens: Path, params: TrainingParams
+    folder: Path,
+    *,
+    base: str,
+    numeric_form: str,
+    template: str,
+    tokens: Path,
+    params: TrainingParams,
+    teacher: str | None = None,
 ) -> None:
-    """Write `training.json`: SHA-256 of base, template and data, the params, the versions."""
+    """Write `training.json`: SHA-256 of base, template, data and teacher, the params, versions."""
     made_from = {
         "base_sha256": base,
+        "numeric_form": numeric_form,
+        "teacher_sha256": teacher,
         "template_sha256": template,
         "data_sha256": file_sha256(tokens / MANIFEST),
         "params": params.model_dump(mode="json"),

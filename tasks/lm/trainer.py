@@ -19,22 +19,24 @@ from transformers import (
     TrainingArguments,
 )
 
+from tasks.lm.accumulation import Accumulation
 from tasks.lm.batches import Batch, epoch_order
-from tasks.lm.checkpoints import seal_checkpoint
+from tasks.lm.checkpoints import STATE_FILE, seal_checkpoint
 from tasks.lm.losses import SummedLoss
-from tasks.lm.memory import held_bytes
-from tasks.lm.packing import Pack
+from tasks.lm.memory import peak_bytes
 from tasks.lm.params import TrainingParams
-from tasks.stage.errors import DataError, DeviceError
+from tasks.stage.errors import DataError
 from tasks.stage.metrics import Curves
 
 LOGGER = logging.getLogger(__name__)
 
 
-def training_arguments(params: TrainingParams, folder: Path, total_steps: int) -> TrainingArguments:
-    """What the Trainer needs, from what our params say."""
+def training_arguments(
+    params: TrainingParams, folder: Path, total_steps: int, device: torch.device
+) -> TrainingArguments:
+    """What the Trainer needs, from what our params say; one device, however many there are."""
     interval = math.ceil(total_steps / params.evaluations)
-    return TrainingArguments(
+    arguments = TrainingArguments(
         output_dir=str(folder),
         num_train_epochs=params.epochs,
         per_device_train_batch_size=1,
@@ -44,7 +46,7 @@ def training_arguments(params: TrainingParams, folder: Path, total_steps: int) -
         weight_decay=params.weight_decay,
         max_grad_norm=params.max_gradient_norm,
         # The paged one is AdamW whose moments move to the host's memory under pressure.
-        optim="paged_adamw_32bit" if torch.cuda.is_available() else "adamw_torch_fused",
+        optim="paged_adamw_32bit" if device.type == "cuda" else "adamw_torch_fused",
         eval_strategy="steps",
         save_strategy="steps",
         eval_steps=interval,
@@ -59,9 +61,12 @@ def training_arguments(params: TrainingParams, folder: Path, total_steps: int) -
         disable_tqdm=True,
         remove_unused_columns=False,
         seed=params.seed,
-        use_cpu=not torch.cuda.is_available(),
+        use_cpu=device.type == "cpu",
         dataloader_pin_memory=False,
+        restore_callback_states_from_checkpoint=True,  # how long there was no gain
     )
+    arguments._n_gpu = min(arguments.n_gpu, 1)  # more would mean torch's DataParallel
+    return arguments
 
 
 def validation_loss(model: nn.Module, batches: Sequence[Batch], loss: SummedLoss) -> float:
@@ -108,7 +113,8 @@ class _EpochOrder(Sampler[int]):
 
 
 def _only(items: Sequence[dict[str, Batch]]) -> dict[str, Batch]:
-    return items[0]
+    [item] = items
+    return item
 
 
 class PackedTrainer(Trainer):
@@ -135,7 +141,7 @@ class PackedTrainer(Trainer):
         self._validation = validation
         self._loss = loss
         self._most_loss = math.inf
-        self._max_tokens = max(batch.largest_pack for batch in batches)
+        self._accumulation = Accumulation(loss, batches, arguments.device)
 
     def halt_above(self, loss: float) -> None:
         """Halt where a batch's loss is above this."""
@@ -148,29 +154,14 @@ class PackedTrainer(Trainer):
         self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None
     ) -> Tensor:
         """The mean loss of a batch, its gradients added pack by pack."""
-        batch: Batch = inputs["batch"]
         model.train()
-        while True:
-            try:
-                packs = batch.packs
-                if batch.largest_pack > self._max_tokens:
-                    packs = batch.repacked(self._max_tokens).packs
-                return self._accumulate(model, packs, batch.supervised)
-            except torch.OutOfMemoryError as error:
-                model.zero_grad()
-                if torch.cuda.is_available():
-                    torch.cuda.empty_cache()
-                self._halve(batch, error)
-
-    def _accumulate(self, model: Any, packs: Sequence[Pack], supervised: int) -> Tensor:
-        total = torch.zeros((), device=self.args.device)
-        for pack in packs:
-            loss = self._loss(model, pack.to(self.args.device)) / supervised
-            self._check(loss.item())
-            self.accelerator.backward(loss)
-            total += loss.detach()
-        self._check(total.item())
-        return total
+        return self._accumulation.add(
+            model,
+            inputs["batch"],
+            step=self.state.global_step + 1,
+            check=self._check,
+            backward=self.accelerator.backward,
+        )
 
     def _check(self, loss: float) -> None:
         """Halt on a loss with which no step should be taken."""
@@ -181,28 +172,6 @@ class PackedTrainer(Trainer):
                 "training). No step was taken with it",
                 "lower learning_rate, or look for broken rows; the last checkpoint is kept",
             )
-
-    def _halve(self, batch: Batch, error: BaseException) -> None:
-        """Let packs hold half as many tokens from here on.
-
-        Raises:
-            DeviceError: a single example does not fit.
-        """
-        longest = max(len(example.token_ids) for example in batch.examples)
-        if self._max_tokens <= longest:
-            raise DeviceError(
-                f"an example of {longest} tokens does not fit into the device's memory at step "
-                f"{self.state.global_step + 1}: {error}",
-                "lower tokenization.max_tokens or finetuning.rank, or take a smaller base",
-            ) from error
-        self._max_tokens = max(self._max_tokens // 2, longest)
-        LOGGER.warning(
-            "out of memory at step %d: packs of at most %d tokens from here on; the batch stays "
-            "%d examples",
-            self.state.global_step + 1,
-            self._max_tokens,
-            len(batch.examples),
-        )
 
     def _clip_grad_norm(self, model: Any) -> Any:
         """The gradients' norm before they are clipped.
@@ -218,6 +187,11 @@ class PackedTrainer(Trainer):
                 "lower learning_rate, or train in float32; the last checkpoint is kept",
             )
         return norm
+
+    def take_best(self, checkpoint: Path) -> None:
+        """Take the best weights of a training that was over when this checkpoint was written."""
+        self.state = TrainerState.load_from_json(str(checkpoint / STATE_FILE))
+        self._load_best_model()
 
     def _save_checkpoint(self, model: Any, trial: Any = None) -> None:
         """Write a checkpoint that is known to be whole, and drop those that are not needed."""
@@ -269,7 +243,7 @@ class CurveCallback(TrainerCallback):
         self._curves.append(
             state.global_step, "tokens_per_second", batch.tokens / seconds, "tokens/s"
         )
-        megabytes = held_bytes(args.device) / 1e6
+        megabytes = peak_bytes(args.device) / 1e6
         self._curves.append(state.global_step, "memory", megabytes, "MB")
         self._curves.progress(state.global_step, self._total_steps)
 

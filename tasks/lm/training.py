@@ -13,6 +13,8 @@ from tasks.lm.checkpoints import (
     checkpoint_step,
     latest_checkpoint,
     remembered,
+    remembers,
+    was_over,
 )
 from tasks.lm.losses import SummedLoss
 from tasks.lm.memory import estimate_memory, require_memory
@@ -27,6 +29,8 @@ from tasks.records.hashing import text_sha256
 from tasks.stage.errors import DataError
 from tasks.stage.metrics import Curves
 from tasks.stage.outputs import MANIFEST
+
+_RATE, _INITIAL = "learning_rate", "initial_loss"  # what a training remembers from before it began
 
 
 @dataclass(frozen=True)
@@ -72,18 +76,17 @@ def train(
     folder = checkpoint_folder(scratch, identity)
     checkpoint = latest_checkpoint(folder)
     if params.learning_rate == "find":
-        rate = remembered(folder, "learning_rate", lambda: find_rate(model, batches, loss))
+        rate = remembered(folder, _RATE, lambda: find_rate(model, batches, loss))
         params = params.model_copy(update={"learning_rate": rate})
-    total_steps = len(batches) * params.epochs
-    trainer = PackedTrainer(
-        model, training_arguments(params, folder, total_steps), batches, validation, loss, params
-    )
-    trainer.remove_callback(PrinterCallback)
-    curves = Curves(scratch, resume_step=checkpoint_step(checkpoint) if checkpoint else None)
-    trainer.add_callback(CurveCallback(curves, batches, total_steps))
-    initial = remembered(folder, "initial_loss", lambda: trainer.evaluate()["eval_loss"])
+    trainer = _trainer(model, batches, validation, loss, params, folder)
+    curves = Curves(scratch, resume_step=_resume_step(folder, checkpoint))
+    trainer.add_callback(CurveCallback(curves, batches, len(batches) * params.epochs))
+    initial = remembered(folder, _INITIAL, lambda: trainer.evaluate()["eval_loss"])
     trainer.halt_above(params.max_loss_growth * max(initial, 1.0))
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    if checkpoint is not None and was_over(checkpoint):
+        trainer.take_best(checkpoint)
+    else:
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     best = trainer.state.best_metric
     return TrainingResult(
         trainer.state.global_step,
@@ -95,6 +98,28 @@ def train(
         initial,
         initial if best is None else best,
     )
+
+
+def _trainer(
+    model: nn.Module,
+    batches: Sequence[Batch],
+    validation: Sequence[Batch],
+    loss: SummedLoss,
+    params: TrainingParams,
+    folder: Path,
+) -> PackedTrainer:
+    device = next(model.parameters()).device
+    arguments = training_arguments(params, folder, len(batches) * params.epochs, device)
+    trainer = PackedTrainer(model, arguments, batches, validation, loss, params)
+    trainer.remove_callback(PrinterCallback)
+    return trainer
+
+
+def _resume_step(folder: Path, checkpoint: Path | None) -> int | None:
+    """The last step whose points of the curves hold, None where none do."""
+    if checkpoint is not None:
+        return checkpoint_step(checkpoint)
+    return 0 if remembers(folder, _INITIAL) else None
 
 
 def _check(
@@ -112,7 +137,9 @@ def _check(
     require_memory(estimate_memory(model, packs, loss, device), device)
 
 
-def training_identity(params: TrainingParams, base_digest: str, tokens: Path) -> str:
+def training_identity(
+    params: TrainingParams, base_digest: str, numeric_form: str, tokens: Path
+) -> str:
     """What a checkpoint must have been made with for a training to go on from it, as a hash."""
     manifest = (tokens / MANIFEST).read_text(encoding="utf-8")
-    return text_sha256(params.model_dump_json(), base_digest, manifest)
+    return text_sha256(params.model_dump_json(), base_digest, numeric_form, manifest)

@@ -46,6 +46,10 @@ class Tracker:
         """The parent run of a night."""
         return self._begin(night, {"nightloom.night": night} | dict(tags))
 
+    def begin_sweep(self, name: str, study: str) -> RunRef:
+        """The parent run of a sweep: the one that its study already has, else a new one."""
+        return self._reopened(study) or self._begin(name, {KEY_TAG: study})
+
     def begin_trial(self, parent: RunRef, name: str, values: Mapping[str, object]) -> RunRef:
         """The child run of a sweep's trial, with the values that it tries."""
         run = self._begin(name, {_PARENT_TAG: parent.run_id})
@@ -55,13 +59,8 @@ class Tracker:
 
     def begin_stage(self, parent: RunRef, stage: Stage) -> RunRef:
         """The child run of a stage: the one that its key already has, else a new one."""
-        found = self._find(stage.key)
-        if found is not None:
-            self._client.update_run(found.info.run_id, status="RUNNING")
-            run = RunRef(self._experiment, found.info.run_id)
-        else:
-            tags = {_PARENT_TAG: parent.run_id, KEY_TAG: stage.key, "nightloom.stage": stage.name}
-            run = self._begin(stage.name, tags)
+        tags = {_PARENT_TAG: parent.run_id, KEY_TAG: stage.key, "nightloom.stage": stage.name}
+        run = self._reopened(stage.key) or self._begin(stage.name, tags)
         self._link(parent, stage.name, run.run_id)
         return run
 
@@ -154,6 +153,22 @@ class Tracker:
     def stop(self, run: RunRef) -> None:
         """Close a run that was stopped on purpose, which is no failure."""
         self._client.set_terminated(run.run_id, "KILLED")
+
+    def stop_trial(self, parent: RunRef, name: str) -> None:
+        """Close the run of a sweep's trial that a kill left open."""
+        of_parent = f"tags.`{_PARENT_TAG}` = '{parent.run_id}'"
+        for run in self._client.search_runs(
+            [self._experiment], f"{of_parent} and attributes.run_name = '{name}'"
+        ):
+            self._client.set_terminated(run.info.run_id, "KILLED")
+
+    def _reopened(self, key: str) -> RunRef | None:
+        """The run that a key already has, running again."""
+        found = self._find(key)
+        if found is None:
+            return None
+        self._client.update_run(found.info.run_id, status="RUNNING")
+        return RunRef(self._experiment, found.info.run_id)
 
     def _begin(self, name: str, tags: Mapping[str, str]) -> RunRef:
         run = self._client.create_run(self._experiment, run_name=name, tags=dict(tags))

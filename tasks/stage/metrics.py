@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.stage.errors import DataError
+from tasks.stage.outputs import write_atomically
 
 METRICS_FILE = "metrics.json"
 CURVES_FILE = "curves.jsonl"
@@ -61,9 +62,9 @@ class Curves:
         self._path = scratch / CURVES_FILE
         kept = ""
         if resume_step is not None and self._path.exists():
-            lines = self._path.read_text(encoding="utf-8").splitlines()
-            kept = "".join(f"{row}\n" for row in lines if json.loads(row)["step"] <= resume_step)
-        self._path.write_text(kept, encoding="utf-8")
+            whole = self._path.read_text(encoding="utf-8").split("\n")[:-1]  # the last may be torn
+            kept = "".join(f"{row}\n" for row in whole if json.loads(row)["step"] <= resume_step)
+        write_atomically(self._path, kept)
 
     def append(self, step: int, name: str, value: float, unit: str) -> None:
         """Append one point.

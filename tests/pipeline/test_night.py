@@ -11,6 +11,7 @@ from typing import Any
 
 import psutil
 import pytest
+from mlflow.tracking import MlflowClient
 
 pytestmark = [pytest.mark.night, pytest.mark.timeout(900)]
 
@@ -94,6 +95,33 @@ def test_the_second_night_executes_nothing_makes_no_version_and_says_so(
     assert night["versions"] == nights[0][1]["versions"]
     assert night["aliases"] == nights[0][1]["aliases"]
     assert "no stage had to run" in night["reasons"][0]
+
+
+def test_a_training_leaves_its_curves_its_plot_and_what_it_was_made_from(
+    clone: Path, nights: list[tuple[int, dict[str, Any]]]
+) -> None:
+    client = MlflowClient(f"sqlite:///{clone / '.nightloom' / 'mlflow.db'}")
+    [experiment] = client.search_experiments(filter_string="name = 'nightloom'")
+    for stage, made in (("finetuning", "adapter"), ("distillation", "student")):
+        [run] = client.search_runs(
+            [experiment.experiment_id], filter_string=f"tags.`nightloom.stage` = '{stage}'"
+        )
+        steps = int(run.data.metrics["steps" if stage == "finetuning" else "training/steps"])
+        for curve in ("loss", "learning_rate", "gradient_norm", "tokens_per_second", "memory"):
+            points = client.get_metric_history(run.info.run_id, curve)
+            assert sorted(point.step for point in points) == list(range(1, steps + 1)), curve
+        assert len(client.get_metric_history(run.info.run_id, "validation_loss")) >= 2
+        assert run.data.metrics["system/system_memory_usage_megabytes"] > 0
+        plot = client.download_artifacts(run.info.run_id, f"{stage}/loss.png")
+        assert Path(plot).read_bytes().startswith(b"\x89PNG")
+        [folder] = clone.glob(f".nightloom/workspaces/*/data/{made}")
+        made_from = json.loads((folder / "training.json").read_text())
+        assert made_from["numeric_form"] == "nf4_dequantized"
+        assert made_from["params"]["learning_rate"] == float(
+            run.data.params[f"{stage}.learning_rate"]
+        )
+        hashes = [made_from[f"{name}_sha256"] for name in ("base", "template", "data")]
+        assert [len(found) for found in hashes] == [64] * 3
 
 
 def test_the_registered_model_answers_from_its_passages(

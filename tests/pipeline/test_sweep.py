@@ -49,8 +49,16 @@ def test_an_interrupted_sweep_goes_on_and_prints_the_best_as_params(clone: Path)
         [experiment.experiment_id],
         filter_string=f"tags.`mlflow.parentRunId` = '{found['mlflow_run']}'",
     )
-    assert len(children) == 3
+    assert len(children) == 4
     assert all("finetuning.learning_rate" in run.data.params for run in children)
+    ended = {run.info.run_name: run.info.status for run in children}
+    assert ended["trial-0"] == "KILLED"
+    assert "RUNNING" not in ended.values()
+    sweeps = client.search_runs(
+        [experiment.experiment_id], filter_string=f"tags.`nightloom.key` = '{found['study']}'"
+    )
+    assert [run.info.run_id for run in sweeps] == [found["mlflow_run"]]
+    assert "trial-1 (" in done.stderr  # a line a trial
 
 
 def test_a_trial_worse_than_the_median_is_stopped_at_an_evaluation(clone: Path) -> None:
@@ -69,6 +77,36 @@ def test_a_trial_worse_than_the_median_is_stopped_at_an_evaluation(clone: Path) 
     )
     names = {run.info.run_name for run in killed}
     assert {f"trial-{trial['number']}" for trial in pruned} <= names
+
+
+def test_a_trial_that_fails_is_an_answer_and_the_sweep_goes_on(clone: Path) -> None:
+    space = "sweep.space={finetuning.max_loss_growth: {choices: [5.0, 1.000001]}}"
+    diverging = ["--set", "finetuning.learning_rate=1.0", "--set", "sweep.trials=4"]
+    done = nightloom(clone, *SWEEP, *diverging, "--set", space)
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = json.loads(done.stdout)
+    failed = [trial for trial in found["trials"] if trial["state"] == "fail"]
+    assert failed
+    assert all("the training loss is" in trial["reason"] for trial in failed)
+    assert found["best"] == {"finetuning.max_loss_growth": 5.0}
+    none = nightloom(clone, *SWEEP, *diverging, "--set", space.replace("5.0, ", ""))
+    assert none.returncode == 1
+    assert "no trial of 4 gave a value" in none.stderr
+
+
+@pytest.mark.parametrize(
+    ("space", "said"),
+    [
+        ("{distillation.temperature: {choices: [1.0, 2.0]}}", "would change nothing"),
+        ("{ingestion.limit: {choices: [10, 20]}}", "would change nothing"),
+        ("{finetuning.rank: {low: 4, high: 2, draw: whole}}", "low must be below high"),
+        ("{finetuning.learning_rate: {low: 0.0, high: 0.1, draw: log}}", "low must be above 0"),
+    ],
+)
+def test_a_space_that_says_nothing_is_refused(clone: Path, space: str, said: str) -> None:
+    done = nightloom(clone, "sweep", "--preset", "tiny", "--set", f"sweep.space={space}")
+    assert done.returncode == 1
+    assert said in " ".join(done.stderr.split())
 
 
 def test_a_sweep_over_a_param_that_is_not_there_names_the_nearest(clone: Path) -> None:

@@ -13,6 +13,7 @@ from tasks.finetuning.adapter import (
     load_for_training,
     make_trainable,
     save_trained,
+    trained_form,
 )
 from tasks.finetuning.params import FinetuningParams, Params
 from tasks.lm.attention import use_packed_attention
@@ -22,6 +23,7 @@ from tasks.lm.models import (
     LanguageModel,
     check_adapter,
     decoder_linears,
+    hold_dequantized,
     load_adapted,
     load_base,
 )
@@ -140,6 +142,37 @@ def test_what_is_served_is_what_was_trained(
     use_packed_attention(served.model)
     found = summed_cross_entropy(served.model, pack)
     torch.testing.assert_close(found, after, rtol=2e-3, atol=1e-2)
+
+
+@pytest.mark.parametrize("form", ["nf4_dequantized", "int8_dequantized"])
+@pytest.mark.parametrize("dequantized", [True, False])
+def test_a_base_in_bfloat16_has_the_served_weights_rounded_and_learns(
+    form: str, dequantized: bool, tiny: Tiny
+) -> None:
+    params = with_method("qlora", dtype="bfloat16")
+    base = load_for_training(
+        params, tiny.base, tiny.store, CPU, numeric_form=form, dequantized=dequantized
+    )
+    served = load_base(tiny.base, tiny.store, numeric_form=form, device=CPU).model
+    if not dequantized:
+        hold_dequantized(base.model)
+    expected = dict(decoder_linears(served))
+    for name, linear in decoder_linears(base.model):
+        assert torch.equal(linear.weight.data, expected[name].weight.data.bfloat16()), name
+    model = make_trainable(base, params)
+    use_packed_attention(base.model)
+    loss = summed_cross_entropy(model, build_pack(examples()))
+    loss.backward()
+    use_packed_attention(served)
+    torch.testing.assert_close(
+        loss, summed_cross_entropy(served, build_pack(examples())), rtol=2e-2, atol=0
+    )
+
+
+def test_the_numbers_of_a_base_name_what_is_rounded() -> None:
+    assert trained_form("nf4_dequantized", dequantized=False) == "nf4_dequantized"
+    assert trained_form("int8_dequantized", dequantized=True) == "int8_dequantized"
+    assert "activations" in trained_form("int8_dequantized", dequantized=False)
 
 
 def test_an_int8_base_trains_in_a_quarter_of_the_weights(tiny: Tiny) -> None:

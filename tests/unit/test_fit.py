@@ -44,6 +44,13 @@ def test_known_curves(
     assert (fit.verdict, said in fit.reason) == (verdict, True)
 
 
+def test_one_evaluation_leaves_the_training_loss_to_tell_whether_it_was_still_falling() -> None:
+    level = [*line(2.0, 1.0, 10), *line(1.0, 0.99, 30)]
+    assert judge_fit(level, [(40, 1.1)], 2.0).verdict == "good"
+    falling = judge_fit(line(2.0, 1.0, 40), [(40, 1.1)], 2.0)
+    assert (falling.verdict, "training loss still fell" in falling.reason) == ("underfitted", True)
+
+
 def test_what_to_turn_depends_on_where_the_training_loss_went() -> None:
     flat = judge_fit(line(2.0, 2.0), [(20, 2.0)], 2.0)
     risen = judge_fit(line(2.0, 6.0), [(20, 5.0)], 2.0)

@@ -15,7 +15,11 @@ CPU = torch.device("cpu")
     [("fpu avx2", True), ("fpu avx512_bf16", False), ("amx_bf16 avx2", False), ("", True)],
 )
 def test_bfloat16_is_slow_without_instructions_for_it(
-    flags: str, is_slow: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    flags: str,
+    is_slow: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     path = tmp_path / "cpuinfo"
     path.write_text(f"processor\t: 0\nflags\t\t: {flags}\n")
@@ -23,6 +27,9 @@ def test_bfloat16_is_slow_without_instructions_for_it(
     monkeypatch.setattr(hardware, "cpu_flags", lambda: found)
     assert (hardware.slow_dtype("bfloat16", CPU) is not None) == is_slow
     assert hardware.slow_dtype("float32", CPU) is None
+    for dtype in ("float32", "bfloat16"):
+        hardware.warn_of_slow_dtype(dtype, CPU)
+    assert [line.count("bfloat16 takes") for line in caplog.messages] == [1] * is_slow
 
 
 def test_the_command_says_it_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,7 +12,7 @@ from tasks.stage.errors import ConfigError
 
 # In a process of its own, whose peak is then the training's. Writing 5 sets the peak back.
 MEASURED = """
-import json, sys, torch
+import json, sys, tempfile, torch
 from pathlib import Path
 from transformers import LlamaConfig, LlamaForCausalLM
 from tasks.lm.attention import use_packed_attention
@@ -23,13 +23,23 @@ from tests.benchmarks._memory import most_megabytes
 from tests.unit.test_packing import examples, read_yaml_training
 
 torch.set_num_threads(1)
-layers, trained, tokens = map(int, sys.argv[1:])
+layers, trained, tokens, quantized = map(int, sys.argv[1:])
 model = LlamaForCausalLM(LlamaConfig(
     vocab_size=8192, hidden_size=512, intermediate_size=1408, num_hidden_layers=layers,
     num_attention_heads=8, num_key_value_heads=8))
 use_packed_attention(model)
 for name, weight in model.named_parameters():
     weight.requires_grad_(bool(trained) or "mlp.down" in name)
+if quantized:
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+    nf4 = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4",
+                             bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=torch.float32)
+    with tempfile.TemporaryDirectory() as folder:
+        model.save_pretrained(folder)
+        model = AutoModelForCausalLM.from_pretrained(folder, quantization_config=nf4)
+    use_packed_attention(model)
+    model = get_peft_model(model, LoraConfig(r=16, target_modules="all-linear"))
 params = read_yaml_training().model_copy(update={"batch_examples": 40})
 batches = make_batches(examples(80), params, max_tokens=tokens)
 packs = [pack for batch in batches for pack in batch.packs]
@@ -44,11 +54,15 @@ print(json.dumps([estimate.total, most_megabytes() * 1e6]))
 """
 
 
-@pytest.mark.parametrize(("layers", "trained", "tokens"), [(4, 0, 768), (8, 1, 256), (16, 0, 512)])
+@pytest.mark.parametrize(
+    ("layers", "trained", "tokens", "quantized"),
+    [(4, 0, 768, 0), (8, 1, 256, 0), (16, 0, 512, 0), (8, 0, 512, 1)],
+)
 def test_the_estimate_is_within_a_quarter_of_the_peak(
-    layers: int, trained: int, tokens: int
+    layers: int, trained: int, tokens: int, quantized: int
 ) -> None:
-    command = [sys.executable, "-c", MEASURED, str(layers), str(trained), str(tokens)]
+    arguments = map(str, (layers, trained, tokens, quantized))
+    command = [sys.executable, "-c", MEASURED, *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     estimated, measured = json.loads(done.stdout.splitlines()[-1])
     assert estimated == pytest.approx(measured, rel=0.25)

@@ -44,6 +44,8 @@ def test_a_resume_truncates_curves_to_its_step(tmp_path: Path) -> None:
     curves = Curves(tmp_path)
     for step in (1, 2, 3):
         curves.append(step, "loss", 1.0 / step, "nats")
+    with (tmp_path / "curves.jsonl").open("a") as stream:
+        stream.write('{"step": 4, "na')  # as a kill tears it
     Curves(tmp_path, resume_step=2).append(3, "loss", 0.25, "nats")
     rows = [json.loads(row) for row in (tmp_path / "curves.jsonl").read_text().splitlines()]
     assert [(row["step"], row["value"]) for row in rows] == [(1, 1.0), (2, 0.5), (3, 0.25)]

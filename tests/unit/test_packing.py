@@ -201,6 +201,28 @@ def test_other_kinds_of_attention_pack_exactly(
     assert packs_exactly(of_kind(architecture, **changes))
 
 
+DYNAMIC = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4}
+
+
+@pytest.mark.parametrize(
+    ("architecture", "changes"),
+    [
+        ("llama", {"max_position_embeddings": 36, "rope_parameters": DYNAMIC}),
+        ("llama4_text", {"attention_chunk_size": 36, "num_local_experts": 1}),
+    ],
+)
+def test_a_model_that_treats_long_examples_otherwise_packs_only_short_ones(
+    architecture: str, changes: dict[str, object]
+) -> None:
+    batches = make_batches(examples(20), read_yaml_training(), max_tokens=256)
+    assert max(len(item.token_ids) for batch in batches for item in batch.examples) > 36
+    [found] = prepare_packs(of_kind(architecture, **changes), batches)
+    assert {pack.examples for batch in found for pack in batch.packs} == {1}
+    short = [item for item in examples(20) if len(item.token_ids) <= 36]
+    packed = make_batches(short, read_yaml_training(), max_tokens=256)
+    assert prepare_packs(of_kind(architecture, **changes), packed) == [packed]
+
+
 @pytest.mark.parametrize(
     ("architecture", "changes"),
     [("mamba", {}), ("lfm2", {"layer_types": ["conv", "full_attention", "conv"]})],

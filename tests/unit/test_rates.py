@@ -2,13 +2,17 @@
 
 from pathlib import Path
 
+import pytest
 import torch
+from torch import Tensor, nn
 
 from tasks.lm.attention import use_packed_attention
 from tasks.lm.batches import make_batches
 from tasks.lm.losses import summed_cross_entropy
+from tasks.lm.packing import Pack
 from tasks.lm.rates import find_rate
 from tasks.lm.training import train
+from tasks.stage.errors import ConfigError
 from tests.unit.conftest import Tiny
 from tests.unit.test_fit import few_words
 from tests.unit.test_generation import make
@@ -29,6 +33,36 @@ def test_the_weights_and_the_random_numbers_stay_as_they_are(tiny: Tiny) -> None
     assert torch.equal(drawn, torch.rand(1))
     assert 1e-5 < rate < 1e-1
     assert all(torch.equal(weight, before[name]) for name, weight in model.state_dict().items())
+
+
+def test_a_loss_that_no_rate_lowers_gives_no_rate(tiny: Tiny) -> None:
+    model = make("llama", tiny).model
+    use_packed_attention(model)
+    batches = make_batches(few_words(16, 1), SETTINGS, max_tokens=256)
+
+    def away(module: nn.Module, pack: Pack) -> Tensor:
+        loss = summed_cross_entropy(module, pack)
+        return 2 * loss.detach() - loss  # its value, and the opposite of its gradient
+
+    with pytest.raises(ConfigError, match=r"no learning rate from 1e-06 to 0\.1"):
+        find_rate(model, batches, away)
+
+
+def test_the_test_goes_on_in_smaller_packs_when_memory_runs_out(
+    tiny: Tiny, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = make("llama", tiny).model
+    use_packed_attention(model)
+    batches = make_batches(few_words(16, 1), SETTINGS, max_tokens=256)
+    whole = find_rate(model, batches, summed_cross_entropy)
+
+    def small_device(module: nn.Module, pack: Pack) -> Tensor:
+        if pack.tokens > 40:
+            raise torch.OutOfMemoryError("no room for it")
+        return summed_cross_entropy(module, pack)
+
+    assert find_rate(model, batches, small_device) == pytest.approx(whole)
+    assert "packs of at most" in caplog.text
 
 
 def test_the_rate_that_is_found_learns_better_than_one_far_from_it(

@@ -163,18 +163,20 @@ def test_checkpoints_of_another_training_are_refused(
     assert latest_checkpoint(checkpoint_folder(tmp_path, "one")) is not None
     assert latest_checkpoint(checkpoint_folder(tmp_path, "two")) is None
     assert "another base, other data or other params" in caplog.text
+    assert latest_checkpoint(checkpoint_folder(tmp_path, "one")) is not None  # nor is it lost
 
 
-def test_an_identity_changes_with_base_data_and_params(tmp_path: Path) -> None:
+def test_an_identity_changes_with_base_form_data_and_params(tmp_path: Path) -> None:
     (tmp_path / "manifest.json").write_text("{}")
-    one = training_identity(SETTINGS, "base", tmp_path)
+    one = training_identity(SETTINGS, "base", "float", tmp_path)
     others = [
-        training_identity(SETTINGS, "other", tmp_path),
-        training_identity(SETTINGS.model_copy(update={"seed": 9}), "base", tmp_path),
+        training_identity(SETTINGS, "other", "float", tmp_path),
+        training_identity(SETTINGS, "base", "nf4_dequantized", tmp_path),
+        training_identity(SETTINGS.model_copy(update={"seed": 9}), "base", "float", tmp_path),
     ]
     (tmp_path / "manifest.json").write_text("[]")
-    others.append(training_identity(SETTINGS, "base", tmp_path))
-    assert len({one, *others}) == 4
+    others.append(training_identity(SETTINGS, "base", "float", tmp_path))
+    assert len({one, *others}) == 5
 
 
 def test_a_loss_that_is_lost_stops_before_the_step(tiny: Tiny, tmp_path: Path) -> None:
@@ -242,6 +244,26 @@ def test_out_of_memory_halves_the_packs_and_keeps_the_batch(
     assert "the batch stays 2 examples" in caplog.text
     for name, weight in model.state_dict().items():
         torch.testing.assert_close(weight, straight[name], rtol=1e-3, atol=1e-4)
+
+
+def test_examples_that_are_alone_already_are_not_packed_when_memory_runs_out(
+    tiny: Tiny, tmp_path: Path
+) -> None:
+    model = make("llama", tiny).model  # which does not attend by packs
+
+    def small_device(module: nn.Module, pack: Pack) -> Tensor:
+        assert pack.examples == 1
+        if module.training and begun and pack.tokens > 12:
+            raise torch.OutOfMemoryError("no room for it")
+        begun.extend([1] * (not module.training))
+        return summed_cross_entropy(module, pack)
+
+    begun: list[int] = []
+    alone = [batch.repacked(1) for batch in batches()]
+    with pytest.raises(DeviceError, match=r"an example of \d+ tokens does not fit"):
+        train(
+            model, alone, alone[:1], small_device, SETTINGS, scratch=tmp_path, identity="a"
+        )  # fmt: skip
 
 
 def test_an_example_too_large_for_the_device_is_named(tiny: Tiny, tmp_path: Path) -> None:

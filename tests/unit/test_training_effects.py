@@ -1,5 +1,6 @@
 """Each dial of a training does what its name says, seen in the curves and weights of real ones."""
 
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 
@@ -122,6 +123,52 @@ def test_training_stops_early_and_keeps_the_best_weights(tiny: Tiny, tmp_path: P
     assert result.best_validation_loss == min(losses)
     kept = validation_loss(model, held_out, summed_cross_entropy)
     assert kept == pytest.approx(min(losses), rel=1e-6)
+
+
+class KilledError(Exception):
+    """Stands for a kill."""
+
+
+def best_at_16(tiny: Tiny, scratch: Path, kill_at: int | None = None) -> Trained:
+    """A training that is evaluated every four steps and best at step 16, with a patience of 2."""
+    params = SETTINGS.model_copy(
+        update={"epochs": 6, "evaluations": 12, "patience": 2, "learning_rate": 1e-4}
+    )
+    model = make("llama", tiny).model
+    use_packed_attention(model)
+
+    def loss(module: nn.Module, pack: Pack) -> Tensor:
+        curves = scratch / "curves.jsonl"
+        steps = len(read_curve(scratch, "loss")) if curves.exists() else 0
+        if module.training and kill_at is not None and steps >= kill_at:
+            raise KilledError
+        if module.training:
+            return summed_cross_entropy(module, pack)
+        return torch.tensor((10.0 + abs(16 - steps)) * len(pack.targets))
+
+    batches = make_batches(examples(16), params, max_tokens=4096)
+    held_out = make_batches(examples(3), params, max_tokens=64)
+    result = train(model, batches, held_out, loss, params, scratch=scratch, identity="a")
+    return result, model
+
+
+@pytest.mark.parametrize("kill_at", [21, None])
+def test_a_training_killed_on_its_way_to_an_early_stop_stops_where_it_would_have(
+    kill_at: int | None, tiny: Tiny, tmp_path: Path
+) -> None:
+    """Killed after one evaluation without a gain, or when it had stopped already."""
+    result, model = best_at_16(tiny, tmp_path / "one")
+    assert (result.steps, result.best_validation_loss) == (24, 10.0)
+    with suppress(KilledError):
+        best_at_16(tiny, tmp_path / "two", kill_at)
+    taken = len(read_curve(tmp_path / "two", "loss"))
+    assert taken == (kill_at or 24)
+    again, resumed = best_at_16(tiny, tmp_path / "two")
+    assert again == result
+    for one, other in zip(model.parameters(), resumed.parameters(), strict=True):
+        assert torch.equal(one, other)
+    for name in ("loss", "validation_loss"):
+        assert read_curve(tmp_path / "one", name) == read_curve(tmp_path / "two", name)
 
 
 class Worsening:
