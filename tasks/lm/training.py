@@ -46,7 +46,7 @@ class TrainingResult:
     tokens: int
     computed_tokens: int
     supervised_tokens: int
-    learning_rate: float
+    peak_learning_rate: float
     initial_validation_loss: float
     best_validation_loss: float
 

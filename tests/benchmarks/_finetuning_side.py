@@ -1,0 +1,169 @@
+"""One side of the fine-tuning benchmark, in a process of its own."""
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import TrainerCallback
+
+from tasks.finetuning.adapter import load_for_training, make_trainable
+from tasks.lm.attention import use_packed_attention
+from tasks.lm.batches import Batch
+from tasks.lm.losses import summed_cross_entropy
+from tasks.lm.models import LanguageModel, prepare_device
+from tasks.lm.trainer import validation_loss
+from tasks.lm.training import train
+from tasks.stage.params import ComputeParams, read_yaml
+from tests.benchmarks._finetuning_data import WORKLOADS, Workload, batches_of, settings
+from tests.benchmarks._memory import most_megabytes
+
+OURS = ("ours", "ours_held")
+TRL_TUNED = ("trl_grouped", "trl_packed")
+TRL = ("trl_default", *TRL_TUNED)
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def load(side: str, workload: Workload, place: Path) -> tuple[LanguageModel, Any]:
+    """The quantised base and the model to train, with an adapter that the seed decides."""
+    params = settings("bfloat16" if side == "trl_default" else workload.dtype)
+    base = load_for_training(
+        params,
+        place / workload.base,
+        place / workload.store,
+        DEVICE,
+        numeric_form="nf4_dequantized",
+        dequantized=side == "ours_held",
+    )
+    return base, make_trainable(base, params)
+
+
+def train_ours(model: Any, batches: list[Batch], scratch: Path) -> float:
+    """Seconds of the optimizer steps of our training."""
+    train(
+        model, batches, batches[:1], summed_cross_entropy, settings(),
+        scratch=scratch, identity="benchmark",
+    )  # fmt: skip
+    points = map(json.loads, (scratch / "curves.jsonl").read_text().splitlines())
+    speeds = [point["value"] for point in points if point["name"] == "tokens_per_second"]
+    return sum(batch.tokens / speed for batch, speed in zip(batches, speeds, strict=True))
+
+
+class _Clock(TrainerCallback):
+    """Adds up the seconds of the optimizer steps."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def on_step_begin(self, *_: Any, **__: Any) -> None:
+        self._begun = time.perf_counter()
+
+    def on_step_end(self, *_: Any, **__: Any) -> None:
+        if DEVICE.type == "cuda":
+            torch.cuda.synchronize()
+        self.seconds += time.perf_counter() - self._begun
+
+
+def train_trl(
+    side: str, workload: Workload, base: LanguageModel, model: Any, batches: list[Batch], to: Path
+) -> float:
+    """Seconds of the optimizer steps of TRL's training."""
+    from datasets import Dataset
+    from trl import SFTTrainer
+
+    clock = _Clock()
+    examples = [example for batch in batches for example in batch.examples]
+    rows = Dataset.from_list(
+        [
+            {
+                "input_ids": list(example.token_ids),
+                "completion_mask": [0] * example.prompt_length + [1] * example.supervised,
+            }
+            for example in examples
+        ]
+    )
+    trainer = SFTTrainer(
+        model,
+        trl_arguments(side, workload, to),
+        train_dataset=rows,
+        processing_class=base.tokenizer,
+        callbacks=[clock],
+    )
+    trainer.train()
+    return clock.seconds
+
+
+def trl_arguments(side: str, workload: Workload, to: Path) -> Any:
+    """TRL's settings: its defaults, or its best with batches grouped by length or free of padding.
+
+    The optimizer, the schedule and the effective batch are ours.
+    """
+    from trl import SFTConfig
+
+    params, examples = settings(), settings().batch_examples
+    is_packed = side == "trl_packed"
+    tuned = {"bf16": workload.dtype == "bfloat16", "gradient_checkpointing": False}
+    return SFTConfig(
+        output_dir=str(to),
+        num_train_epochs=1,
+        per_device_train_batch_size=examples if is_packed else 8,
+        gradient_accumulation_steps=1 if is_packed else examples // 8,
+        train_sampling_strategy="group_by_length" if side == "trl_grouped" else "sequential",
+        padding_free=is_packed,
+        learning_rate=params.learning_rate,
+        lr_scheduler_type=params.schedule,
+        warmup_steps=params.warmup_share,
+        weight_decay=params.weight_decay,
+        max_grad_norm=params.max_gradient_norm,
+        seed=params.seed,
+        max_length=None,
+        completion_only_loss=True,
+        report_to="none",
+        save_strategy="no",
+        disable_tqdm=True,
+        dataloader_pin_memory=False,
+        use_cpu=DEVICE.type == "cpu",
+        **(tuned if side in TRL_TUNED else {}),
+    )
+
+
+def run_side(side: str, workload: Workload, count: int, place: Path) -> dict[str, float]:
+    """One side's seconds, memory and held-out loss."""
+    prepare_device(ComputeParams.model_validate(read_yaml(Path("params/compute.yaml"))))
+    batches = batches_of(workload, "train", count)
+    held_out = batches_of(workload, "validation", workload.held_out)
+    base, model = load(side, workload, place)
+    with tempfile.TemporaryDirectory() as folder:
+        if side in OURS:
+            use_packed_attention(base.model)
+            seconds = train_ours(model, batches, Path(folder))
+        else:
+            seconds = train_trl(side, workload, base, model, batches, Path(folder))
+    on_device = DEVICE.type == "cuda"
+    most = torch.cuda.max_memory_allocated() / 1e6 if on_device else most_megabytes()
+    model.to(getattr(torch, workload.dtype))
+    use_packed_attention(base.model)
+    loss = validation_loss(model, held_out, summed_cross_entropy)
+    tokens = sum(batch.tokens for batch in batches)
+    return {"seconds": seconds, "megabytes": most, "loss": loss, "tokens": tokens}
+
+
+def main() -> int:
+    """Run one side and print what was found as the last line; 0 when it ran."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("side", choices=OURS + TRL)
+    parser.add_argument("workload", choices=sorted(WORKLOADS))
+    parser.add_argument("count", type=int)
+    parser.add_argument("place", type=Path, help="where the workload's base lies")
+    options = parser.parse_args()
+    found = run_side(options.side, WORKLOADS[options.workload], options.count, options.place)
+    print(json.dumps(found))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
