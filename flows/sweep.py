@@ -2,7 +2,8 @@
 
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -244,11 +245,7 @@ def _build(trial: Trial, values: dict[str, Value], trials: _Trials) -> float:
         TrialFailedError: the stage that is tuned failed, with these values.
     """
     params, tracker = trials.params, trials.tracker
-    texts = trials.overrides + [override_text(name, value) for name, value in values.items()]
-    workspace = choose_workspace(trials.base.checkout, trials.preset, texts)
-    with night_lock(workspace.lock):
-        prepare(workspace)
-        _share_inputs(trials.base, workspace)
+    with _workspace(trials, values) as workspace:
         run = tracker.begin_trial(trials.parent, _name(trial), values)
         names = stage_names(workspace.path)
         wanted = names[: names.index(params.stage) + 1]
@@ -267,6 +264,23 @@ def _build(trial: Trial, values: dict[str, Value], trials: _Trials) -> float:
         tracker.log_points(run, [Point(params.metric, value, 0, 0)])
         tracker.end(run, finished=True)
     return value
+
+
+@contextmanager
+def _workspace(trials: _Trials, values: dict[str, Value]) -> Iterator[Workspace]:
+    """A workspace with a trial's values, held, and the rows and models that the sweep began with.
+
+    Where the params have these values already it is the sweep's own, which is held.
+    """
+    texts = trials.overrides + [override_text(name, value) for name, value in values.items()]
+    workspace = choose_workspace(trials.base.checkout, trials.preset, texts)
+    if workspace.path == trials.base.path:
+        yield workspace
+        return
+    with night_lock(workspace.lock):
+        prepare(workspace)
+        _share_inputs(trials.base, workspace)
+        yield workspace
 
 
 def _metric(workspace: Workspace, params: SweepParams) -> float:
