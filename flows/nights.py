@@ -87,6 +87,10 @@ class NightLog:
         entry.state, entry.seconds = outcome.state, round(outcome.seconds, 1)
         self.write()
 
+    def failed_in(self, stage: str) -> bool:
+        """Whether a stage was begun and has not ended."""
+        return any(entry.name == stage and entry.state == "running" for entry in self.now.stages)
+
     def fail(self, error: BaseException) -> None:
         """Say why the night failed; a stage that ran then failed too."""
         for entry in self.now.stages:

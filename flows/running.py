@@ -61,7 +61,7 @@ def run_sweep(root: Path, preset: str | None, overrides: Sequence[str]) -> "Swee
     """What a sweep came to; its trials are told on stderr as they end.
 
     Raises:
-        NightloomError: it could not begin, or a trial failed.
+        NightloomError: it could not begin, or gave no value.
     """
     checkout = find_checkout(root)
     check_free(choose_workspace(checkout, preset, overrides).lock)

@@ -18,12 +18,13 @@ class Accumulation:
     """Adds a batch's gradients up; where memory runs out, packs are halved from there on.
 
     A batch stays whole whatever its packs: one step, of the mean over its supervised tokens.
+    `max_tokens` is what a pack may hold from here on.
     """
 
     def __init__(self, loss: SummedLoss, batches: Sequence[Batch], device: torch.device) -> None:
         self._loss = loss
         self._device = device
-        self._max_tokens = max(batch.largest_pack for batch in batches)
+        self.max_tokens = max(batch.largest_pack for batch in batches)
 
     def add(
         self,
@@ -42,8 +43,8 @@ class Accumulation:
             DeviceError: a single example does not fit into the device's memory.
         """
         while True:
-            fits = batch.largest_pack <= self._max_tokens
-            whole = batch if fits else batch.repacked(self._max_tokens)
+            fits = batch.largest_pack <= self.max_tokens
+            whole = batch if fits else batch.repacked(self.max_tokens)
             try:
                 return self._add(model, whole, check, backward)
             except torch.OutOfMemoryError as error:
@@ -76,17 +77,18 @@ class Accumulation:
         """
         longest = max(len(example.token_ids) for example in batch.examples)
         alone = all(pack.examples == 1 for pack in batch.packs)
-        if alone or self._max_tokens <= longest:
+        most = min(self.max_tokens, batch.largest_pack)
+        if alone or most <= longest:
             raise DeviceError(
                 f"an example of {longest} tokens does not fit into the device's memory at step "
                 f"{step}: {error}",
                 "lower tokenization.max_tokens or finetuning.rank, or take a smaller base",
             ) from error
-        self._max_tokens = max(math.ceil(self._max_tokens / 2), longest)
+        self.max_tokens = max(math.ceil(most / 2), longest)
         LOGGER.warning(
             "out of memory at step %d: packs of at most %d tokens from here on; the batch stays "
             "%d examples",
             step,
-            self._max_tokens,
+            self.max_tokens,
             len(batch.examples),
         )

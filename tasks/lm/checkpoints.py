@@ -17,6 +17,7 @@ LOGGER = logging.getLogger(__name__)
 STATE_FILE = "trainer_state.json"
 _FOLDER = "checkpoints"
 _PREFIX = "checkpoint-"
+_ASIDE = "aside-"
 
 
 def seal_checkpoint(folder: Path, step: int, *, best_step: int | None) -> None:
@@ -81,13 +82,16 @@ def drop_checkpoints(scratch: Path) -> None:
 def checkpoint_folder(scratch: Path, identity: str) -> Path:
     """This training's own checkpoint folder.
 
-    Those of other trainings (another base, other data or params) are refused; they stay until a
+    Those of other trainings (another base, other data or params) are refused and set aside, until a
     training ends well, for whoever wants to know what they had learned.
     """
     parent = scratch / _FOLDER
     parent.mkdir(parents=True, exist_ok=True)
     for path in parent.iterdir():
-        if path.name != identity:
+        if path.name != identity and not path.name.startswith(_ASIDE):
+            aside = path.with_name(f"{_ASIDE}{path.name}")
+            shutil.rmtree(aside, ignore_errors=True)
+            path.rename(aside)
             LOGGER.warning(
                 "checkpoints of a training with another base, other data or other params are "
                 "not gone on from: %s",

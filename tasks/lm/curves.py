@@ -1,17 +1,9 @@
-"""A training's curves, read back and as a picture."""
+"""What a training's curves say, in words and as a picture."""
 
-import json
 from pathlib import Path
 
-from tasks.lm.fit import Fit, Point, judge_fit
-from tasks.stage.metrics import CURVES_FILE
-
-
-def read_curve(scratch: Path, name: str) -> list[Point]:
-    """The points of one curve of a stage, (step, value), as they came."""
-    lines = (scratch / CURVES_FILE).read_text(encoding="utf-8").splitlines()
-    points = [json.loads(line) for line in lines]
-    return [(point["step"], point["value"]) for point in points if point["name"] == name]
+from tasks.lm.fit import Fit, judge_fit
+from tasks.stage.metrics import read_curve
 
 
 def fit_of(scratch: Path, initial: float) -> Fit:

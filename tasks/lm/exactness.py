@@ -7,6 +7,7 @@ give the same logits, at every place, to three hundredths of their spread. The t
 examples; where a model treats long ones otherwise and some are that long, none is packed.
 """
 
+import inspect
 import logging
 import math
 from collections.abc import Sequence
@@ -36,12 +37,14 @@ def prepare_packs(model: PreTrainedModel, *groups: Sequence[Batch]) -> list[list
         (len(item.token_ids) for group in groups for batch in group for item in batch.examples),
         default=0,
     )
-    if longest <= _alike_up_to(model) and packs_exactly(model):
+    alike = _alike_up_to(model)
+    if longest <= alike and packs_exactly(model):
         return [list(group) for group in groups]
+    why = "it would mix examples that are packed together"
+    if longest > alike:
+        why = f"of {longest} tokens, it treats those over {alike:.0f} otherwise"
     LOGGER.warning(
-        "%s mixes examples that are packed together: each is computed alone, which is exact and "
-        "slower",
-        type(model).__name__,
+        "%s computes each example alone, which is exact and slower: %s", type(model).__name__, why
     )
     return [[batch.repacked(1) for batch in group] for group in groups]
 
@@ -74,11 +77,15 @@ def packs_exactly(model: PreTrainedModel) -> bool:
 def _alike_up_to(model: PreTrainedModel) -> float:
     """The tokens up to which a model treats all lengths alike.
 
-    Attention in chunks is not ours; the angles of some position embeddings depend on the longest
-    example at hand, which in a pack would be another's.
+    Attention in chunks is not ours, nor a window that a model puts into its mask alone; the angles
+    of some position embeddings depend on the longest example at hand, which in a pack would be
+    another's.
     """
     config: Any = model.config.get_text_config()
     chunk = getattr(config, "attention_chunk_size", None) or math.inf
+    window = getattr(config, "sliding_window", None)
+    if window is not None and not _hands_its_window_on(model):
+        chunk = min(chunk, window)
     given = getattr(config, "rope_parameters", None) or {}
     kinds = [given, *(item for item in given.values() if isinstance(item, dict))]
     depending = [item for item in kinds if item.get("rope_type") in ("longrope", "dynamic")]
@@ -87,6 +94,12 @@ def _alike_up_to(model: PreTrainedModel) -> float:
         for item in depending
     ]
     return float(min(chunk, *own)) if own else float(chunk)
+
+
+def _hands_its_window_on(model: PreTrainedModel) -> bool:
+    """Whether a model's attention layers tell the attention function about their window."""
+    layers = [module for name, module in model.named_modules() if name.endswith("attn")]
+    return all("sliding_window" in inspect.getsource(type(layer).forward) for layer in layers)
 
 
 def _examples(vocabulary: int) -> list[Example]:

@@ -51,12 +51,10 @@ def held_bytes(device: torch.device) -> int:
 
 
 def peak_bytes(device: torch.device) -> int:
-    """The most that this process held since it was last asked; on a CPU what it holds now."""
-    if device.type != "cuda":
-        return held_bytes(device)
-    most = int(torch.cuda.max_memory_allocated(device))
-    torch.cuda.reset_peak_memory_stats(device)
-    return most
+    """The most that this process held of a device so far; on a CPU what it holds now."""
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    return held_bytes(device)
 
 
 def free_bytes(device: torch.device) -> int:

@@ -57,8 +57,12 @@ def prepare_device(compute: ComputeParams) -> torch.device:
             "params/compute.yaml asks for device cuda, and torch sees none",
             "install a CUDA build of torch and its driver, or set device: auto",
         )
-    name = "cuda" if compute.device != "cpu" and torch.cuda.is_available() else "cpu"
-    return torch.device(name)
+    if compute.device == "cpu" or not torch.cuda.is_available():
+        return torch.device("cpu")
+    # A training that was killed is to end in the same bytes; what has no such kernel warns.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    return torch.device("cuda")
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:

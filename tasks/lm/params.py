@@ -18,7 +18,7 @@ class TrainingParams(StageParams):
     weight_decay: float = Field(ge=0, le=1)
     max_gradient_norm: float = Field(gt=0)
     max_loss_growth: float = Field(
-        gt=1, description="a batch's loss over the one before training at which training halts"
+        gt=1, description="times the validation loss before training (at least 1 nat) to halt at"
     )
     epochs: int = Field(ge=1)
     batch_examples: int = Field(ge=1, description="examples an optimizer step")

@@ -1,5 +1,6 @@
 """transformers' Trainer, taught packs: its step, its evaluation, its curves."""
 
+import json
 import logging
 import math
 import time
@@ -29,6 +30,7 @@ from tasks.stage.errors import DataError
 from tasks.stage.metrics import Curves
 
 LOGGER = logging.getLogger(__name__)
+_PACKS_FILE = "packs.json"
 
 
 def training_arguments(
@@ -112,6 +114,23 @@ class _EpochOrder(Sampler[int]):
         self._epoch = epoch
 
 
+class _EarlyStop(EarlyStoppingCallback):
+    """transformers' own, for checkpoints that may have moved with their folder."""
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **rest: Any
+    ) -> None:
+        """Find the best checkpoint where the others are."""
+        super().on_train_begin(args, state, control, **rest)  # type: ignore[no-untyped-call]
+        _find_best(args, state)
+
+
+def _find_best(args: TrainingArguments, state: TrainerState) -> None:
+    if state.best_global_step:
+        best = Path(str(args.output_dir)) / f"checkpoint-{state.best_global_step}"
+        state.best_model_checkpoint = str(best)
+
+
 def _only(items: Sequence[dict[str, Batch]]) -> dict[str, Batch]:
     [item] = items
     return item
@@ -135,7 +154,7 @@ class PackedTrainer(Trainer):
             train_dataset=_Batches(batches),
             eval_dataset=_Batches(validation),
             data_collator=_only,
-            callbacks=[EarlyStoppingCallback(early_stopping_patience=params.patience)],
+            callbacks=[_EarlyStop(early_stopping_patience=params.patience)],
         )
         self._batches = batches
         self._validation = validation
@@ -168,8 +187,8 @@ class PackedTrainer(Trainer):
         if not math.isfinite(loss) or loss > self._most_loss:
             raise DataError(
                 f"the training loss is {loss:.4g} at step {self.state.global_step + 1}; expected a "
-                f"finite number up to {self._most_loss:.4g} (max_loss_growth times the one before "
-                "training). No step was taken with it",
+                f"finite number up to {self._most_loss:.4g} (max_loss_growth times the validation "
+                "loss before training). No step was taken with it",
                 "lower learning_rate, or look for broken rows; the last checkpoint is kept",
             )
 
@@ -191,13 +210,22 @@ class PackedTrainer(Trainer):
     def take_best(self, checkpoint: Path) -> None:
         """Take the best weights of a training that was over when this checkpoint was written."""
         self.state = TrainerState.load_from_json(str(checkpoint / STATE_FILE))
+        _find_best(self.args, self.state)
         self._load_best_model()
+
+    def recall(self, checkpoint: Path) -> None:
+        """Take up what a checkpoint's training had learned of the device's memory."""
+        text = (checkpoint / _PACKS_FILE).read_text(encoding="utf-8")
+        self._accumulation.max_tokens = json.loads(text)["max_tokens"]
 
     def _save_checkpoint(self, model: Any, trial: Any = None) -> None:
         """Write a checkpoint that is known to be whole, and drop those that are not needed."""
         super()._save_checkpoint(model, trial)
+        folder = Path(str(self.args.output_dir))
+        packs = json.dumps({"max_tokens": self._accumulation.max_tokens})
+        (folder / f"checkpoint-{self.state.global_step}" / _PACKS_FILE).write_text(packs)
         seal_checkpoint(
-            Path(str(self.args.output_dir)),
+            folder,
             self.state.global_step,
             best_step=self.state.best_global_step,
         )

@@ -86,6 +86,8 @@ def train(
     if checkpoint is not None and was_over(checkpoint):
         trainer.take_best(checkpoint)
     else:
+        if checkpoint is not None:
+            trainer.recall(checkpoint)
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     best = trainer.state.best_metric
     return TrainingResult(

@@ -1,8 +1,8 @@
 """What a stage shows while it runs and when it ends: its curves, and links to its pages."""
 
 import json
+import os
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
@@ -45,7 +45,8 @@ def link_data_docs(
 class CurvePublisher:
     """A thread that hands new points of `scratch/curves.jsonl` to `publish`, until the block ends.
 
-    Points older than the block (kept by a stage that resumes) were published when they were made.
+    Points that lay there before (kept by a stage that resumes) were published when they were made.
+    Clocks decide nothing: they are told apart by their lines.
     """
 
     def __init__(
@@ -61,7 +62,8 @@ class CurvePublisher:
         self._warn = warn
         self._interval = interval_seconds
         self._offset = 0
-        self._since_ms = time.time_ns() // 1_000_000
+        self._inode = 0
+        self._before = set(self._path.read_bytes().splitlines()) if self._path.exists() else set()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._follow, name="curves", daemon=True)
 
@@ -94,16 +96,13 @@ class CurvePublisher:
     def _new_points(self) -> list[Point]:
         if not self._path.exists():
             return []
-        if self._path.stat().st_size < self._offset:
-            self._offset = 0  # the stage started its curves afresh
         with self._path.open("rb") as stream:
+            inode = os.fstat(stream.fileno()).st_ino
+            if inode != self._inode:
+                self._inode, self._offset = inode, 0  # the stage began a file of its own
             stream.seek(self._offset)
             block = stream.read()
         whole = block[: block.rfind(b"\n") + 1]
         self._offset += len(whole)
-        rows = [json.loads(line) for line in whole.splitlines()]
-        return [
-            Point(row["name"], row["value"], row["step"], row["timestamp_ms"])
-            for row in rows
-            if row["timestamp_ms"] >= self._since_ms
-        ]
+        rows = [json.loads(line) for line in whole.splitlines() if line not in self._before]
+        return [Point(row["name"], row["value"], row["step"], row["timestamp_ms"]) for row in rows]

@@ -90,3 +90,13 @@ class Curves:
     def progress(self, done: int, total: int) -> None:
         """Say how far the stage is: `done` of `total` equal parts."""
         self.append(done, PROGRESS, done / max(total, 1), "share")
+
+
+def read_curve(scratch: Path, name: str) -> list[tuple[int, float]]:
+    """The points of one curve of a stage, (step, value), as they came; none where it has none."""
+    path = scratch / CURVES_FILE
+    if not path.exists():
+        return []
+    whole = path.read_text(encoding="utf-8").split("\n")[:-1]  # the last may be half written
+    points = [json.loads(line) for line in whole]
+    return [(point["step"], point["value"]) for point in points if point["name"] == name]

@@ -16,7 +16,7 @@ from tasks.lm.attention import use_packed_attention
 from tasks.lm.batches import Batch
 from tasks.lm.losses import summed_cross_entropy
 from tasks.lm.models import LanguageModel, prepare_device
-from tasks.lm.trainer import validation_loss
+from tasks.lm.trainer import training_arguments, validation_loss
 from tasks.lm.training import train
 from tasks.stage.params import ComputeParams, read_yaml
 from tests.benchmarks._finetuning_data import WORKLOADS, Workload, batches_of, settings
@@ -88,46 +88,77 @@ def train_trl(
     )
     trainer = SFTTrainer(
         model,
-        trl_arguments(side, workload, to),
+        trl_arguments(side, workload, to, batches),
         train_dataset=rows,
         processing_class=base.tokenizer,
         callbacks=[clock],
     )
+    if side in TRL_TUNED:
+        # TRL casts the adapter of a 4-bit base to bfloat16, which is slow here and not our start.
+        for weight in model.parameters():
+            if weight.requires_grad:
+                weight.data = weight.data.to(getattr(torch, workload.dtype))
+    warm_up(trainer, model)
     trainer.train()
     return clock.seconds
 
 
-def trl_arguments(side: str, workload: Workload, to: Path) -> Any:
-    """TRL's settings: its defaults, or its best with batches grouped by length or free of padding.
+def warm_up(trainer: Any, model: Any) -> None:
+    """One pass over one example: ours has had some when its first step begins."""
+    inputs = trainer.data_collator([trainer.train_dataset[0]])
+    prepared = {
+        name: value.to(DEVICE) if isinstance(value, torch.Tensor) else value
+        for name, value in inputs.items()
+    }
+    model.train()
+    with trainer.compute_loss_context_manager():
+        trainer.compute_loss(model, prepared).backward()
+    model.zero_grad()
 
-    The optimizer, the schedule and the effective batch are ours.
+
+def trl_arguments(side: str, workload: Workload, to: Path, batches: list[Batch]) -> Any:
+    """TRL's settings: its defaults, or its best with batches grouped by length or packed.
+
+    Packed is free of padding, few examples a row: without flash attention a row is masked whole.
+    With `pack_tokens` it is TRL's own packing into rows of so many, as many a step as hold the
+    examples of ours. The optimizer, the schedule and the effective batch are ours.
     """
     from trl import SFTConfig
 
     params, examples = settings(), settings().batch_examples
-    is_packed = side == "trl_packed"
-    tuned = {"bf16": workload.dtype == "bfloat16", "gradient_checkpointing": False}
+    is_packed, rows = side == "trl_packed", workload.pack_tokens
+    at_once = 4 if is_packed else 8
+    tuned: dict[str, Any] = {
+        "bf16": workload.dtype == "bfloat16",
+        "gradient_checkpointing": False,
+        "padding_free": is_packed,
+    }
+    steps = examples // at_once
+    if is_packed and rows is not None:
+        tuned |= {"packing": True, "max_length": rows}
+        a_step = sum(batch.tokens for batch in batches) / len(batches)
+        at_once, steps = 1, max(1, round(a_step / rows))
+    arguments: dict[str, Any] = {"max_length": None} | (tuned if side in TRL_TUNED else {})
     return SFTConfig(
         output_dir=str(to),
         num_train_epochs=1,
-        per_device_train_batch_size=examples if is_packed else 8,
-        gradient_accumulation_steps=1 if is_packed else examples // 8,
+        per_device_train_batch_size=at_once,
+        gradient_accumulation_steps=steps,
         train_sampling_strategy="group_by_length" if side == "trl_grouped" else "sequential",
-        padding_free=is_packed,
+        optim=training_arguments(params, to, len(batches), DEVICE).optim,
         learning_rate=params.learning_rate,
         lr_scheduler_type=params.schedule,
         warmup_steps=params.warmup_share,
         weight_decay=params.weight_decay,
         max_grad_norm=params.max_gradient_norm,
         seed=params.seed,
-        max_length=None,
         completion_only_loss=True,
         report_to="none",
         save_strategy="no",
         disable_tqdm=True,
         dataloader_pin_memory=False,
         use_cpu=DEVICE.type == "cpu",
-        **(tuned if side in TRL_TUNED else {}),
+        **arguments,
     )
 
 

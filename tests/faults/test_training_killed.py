@@ -22,7 +22,7 @@ from tasks.tokenization.__main__ import Paths, run
 from tasks.tokenization.params import Params
 from tests.unit.conftest import Tiny
 
-STEPS = 12
+STEPS, EVERY = 12, 3  # optimizer steps, and how many between two evaluations
 KILLS = range(1, STEPS + 1) if os.environ.get("NIGHTLOOM_FAULTS") == "all" else (1, 5, 12)
 CHANGES = {
     "finetuning": {
@@ -86,7 +86,14 @@ def kill_at(step: int, root: Path, tiny: Tiny, tokens: Path) -> None:
     while steps_done(root) < step and child.poll() is None and time.monotonic() < deadline:
         time.sleep(0.001)
     child.send_signal(signal.SIGKILL)
-    child.wait()
+    assert child.wait() == -signal.SIGKILL, "it had ended by itself"
+
+
+def steps_by_line(root: Path) -> dict[int, str]:
+    """Each step's line of the loss, the time at which it was taken included."""
+    lines = (root / "scratch" / "finetuning" / "curves.jsonl").read_text().splitlines()
+    rows = {line: json.loads(line) for line in lines if line.endswith("}")}
+    return {row["step"]: line for line, row in rows.items() if row["name"] == "loss"}
 
 
 def finish(root: Path, tiny: Tiny, tokens: Path) -> dict[str, str]:
@@ -109,7 +116,12 @@ def test_a_training_killed_at_a_step_makes_the_same_bytes(
     step: int, straight: dict[str, str], tiny: Tiny, tokens: Path, tmp_path: Path
 ) -> None:
     kill_at(step, tmp_path, tiny, tokens)
+    before = steps_by_line(tmp_path)
     assert finish(tmp_path, tiny, tokens) == straight
+    after = steps_by_line(tmp_path)
+    assert len(after) == STEPS
+    kept = [number for number in before if after[number] == before[number]]
+    assert len(kept) >= EVERY * ((step - 1) // EVERY)  # all up to the checkpoint was gone on from
 
 
 def test_a_training_killed_twice_makes_the_same_bytes(

@@ -47,7 +47,9 @@ def test_the_loss_is_that_of_the_cpu(dtype: str, tolerance: float, tiny: Tiny) -
 
 def test_a_training_on_nf4_in_bfloat16_learns(tiny: Tiny, tmp_path: Path) -> None:
     params = PARAMS.model_copy(update={"dtype": "bfloat16", "learning_rate": 1e-2, "epochs": 3})
-    assert training_arguments(params, tmp_path, 3).optim == "paged_adamw_32bit"
+    assert (
+        training_arguments(params, tmp_path, 3, torch.device("cuda")).optim == "paged_adamw_32bit"
+    )
     base = load_for_training(
         params,
         tiny.base,

@@ -23,14 +23,13 @@ def test_an_interrupted_sweep_goes_on_and_prints_the_best_as_params(clone: Path)
         command(*SWEEP), cwd=clone, env=environment(), stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )  # fmt: skip
-    pattern = ".nightloom/workspaces/*/data/scratch/finetuning/curves.jsonl"
+    pattern = ".nightloom/sweeps/*/*/data/scratch/finetuning/curves.jsonl"
     deadline = time.monotonic() + 500
     while not any(clone.glob(pattern)) and time.monotonic() < deadline:
         time.sleep(0.1)
     first.send_signal(signal.SIGKILL)
-    first.wait()
-    begun = [path for path in clone.glob(pattern)]
-    assert len(begun) == 1
+    assert first.wait() == -signal.SIGKILL
+    assert len(list(clone.glob(pattern))) == 1
 
     done = nightloom(clone, *SWEEP)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -41,7 +40,9 @@ def test_an_interrupted_sweep_goes_on_and_prints_the_best_as_params(clone: Path)
     assert set(states[1:]) <= {"complete", "pruned"}
     assert found["trials"][0]["params"] == found["trials"][1]["params"]
     assert found["value"] == min(t["value"] for t in found["trials"] if t["value"] is not None)
-    assert set(found["best"]) <= {name for t in found["trials"] for name in t["params"]}
+    [best] = {t["number"] for t in found["trials"] if t["value"] == found["value"]}
+    assert found["best"] == found["trials"][best]["params"]
+    assert not (clone / ".nightloom" / "nights").exists()  # a sweep is no night
 
     client = MlflowClient(f"sqlite:///{clone / '.nightloom' / 'mlflow.db'}")
     [experiment] = client.search_experiments(filter_string="name = 'nightloom'")
@@ -62,14 +63,14 @@ def test_an_interrupted_sweep_goes_on_and_prints_the_best_as_params(clone: Path)
 
 
 def test_a_trial_worse_than_the_median_is_stopped_at_an_evaluation(clone: Path) -> None:
-    space = "sweep.space={finetuning.learning_rate: {choices: [1.0e-2, 1.0e-6]}}"
-    done = nightloom(clone, *SWEEP, "--set", "sweep.trials=6", "--set", space)
+    space = "sweep.space={finetuning.learning_rate: {low: 1.0e-6, high: 1.0e-2, draw: log}}"
+    done = nightloom(clone, *SWEEP, "--set", "sweep.trials=5", "--set", space)
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads(done.stdout)
     pruned = [trial for trial in found["trials"] if trial["state"] == "pruned"]
     assert pruned
-    assert {trial["params"]["finetuning.learning_rate"] for trial in pruned} == {1e-6}
-    assert found["best"] == {"finetuning.learning_rate": 1e-2}
+    best = found["best"]["finetuning.learning_rate"]
+    assert all(trial["params"]["finetuning.learning_rate"] < best for trial in pruned)
     client = MlflowClient(f"sqlite:///{clone / '.nightloom' / 'mlflow.db'}")
     [experiment] = client.search_experiments(filter_string="name = 'nightloom'")
     killed = client.search_runs(
@@ -107,6 +108,23 @@ def test_a_space_that_says_nothing_is_refused(clone: Path, space: str, said: str
     done = nightloom(clone, "sweep", "--preset", "tiny", "--set", f"sweep.space={space}")
     assert done.returncode == 1
     assert said in " ".join(done.stderr.split())
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("sweep.metric=best_val_loss", "best_validation_loss"),
+        ("sweep.curve=val_loss", "'val_loss'"),
+    ],
+)
+def test_a_metric_or_a_curve_that_is_not_there_ends_the_sweep_at_its_first_trial(
+    clone: Path, override: str, said: str
+) -> None:
+    space = "sweep.space={finetuning.epochs: {choices: [1]}}"
+    done = nightloom(clone, *SWEEP, "--set", space, "--set", override)
+    assert done.returncode == 1
+    assert said in " ".join(done.stderr.split())
+    assert "trial-1" not in done.stderr
 
 
 def test_a_sweep_over_a_param_that_is_not_there_names_the_nearest(clone: Path) -> None:

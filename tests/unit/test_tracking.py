@@ -92,6 +92,7 @@ def test_a_point_published_twice_shows_once(tracker: Tracker, client: MlflowClie
 def test_curves_are_published_while_they_grow_without_what_a_resume_kept(tmp_path: Path) -> None:
     curves = tmp_path / "curves.jsonl"
     now = time.time_ns() // 1_000_000
+    earlier = now - 3_600_000  # the clock was set back meanwhile
 
     def line(step: int, when: int) -> str:
         return json.dumps(
@@ -102,14 +103,19 @@ def test_curves_are_published_while_they_grow_without_what_a_resume_kept(tmp_pat
     published: list[Point] = []
     with CurvePublisher(tmp_path, published.extend, pytest.fail, interval_seconds=0.01):
         with curves.open("a") as stream:
-            stream.write(line(2, now + 1000) + "\n" + line(3, now + 1000)[:10])
+            stream.write(line(2, earlier) + "\n" + line(3, earlier)[:10])
         deadline = time.monotonic() + 5
         while not published and time.monotonic() < deadline:
             time.sleep(0.01)
         assert [point.step for point in published] == [2]
         with curves.open("a") as stream:
-            stream.write(line(3, now + 1000)[10:] + "\n")
-    assert [point.step for point in published] == [2, 3]
+            stream.write(line(3, earlier)[10:] + "\n")
+        while len(published) < 2 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        afresh = tmp_path / "afresh"  # a stage keeps what holds, and begins another file
+        afresh.write_text(line(1, now - 60_000) + "\n" + 9 * (line(4, earlier) + "\n"))
+        afresh.replace(curves)
+    assert [point.step for point in published] == [2, 3] + 9 * [4]
 
 
 def test_what_can_not_be_published_is_an_error_at_the_end(tmp_path: Path) -> None:

@@ -163,7 +163,10 @@ def test_checkpoints_of_another_training_are_refused(
     assert latest_checkpoint(checkpoint_folder(tmp_path, "one")) is not None
     assert latest_checkpoint(checkpoint_folder(tmp_path, "two")) is None
     assert "another base, other data or other params" in caplog.text
-    assert latest_checkpoint(checkpoint_folder(tmp_path, "one")) is not None  # nor is it lost
+    aside = tmp_path / "checkpoints" / "aside-one"
+    assert latest_checkpoint(aside) is not None  # nor is it lost
+    assert latest_checkpoint(checkpoint_folder(tmp_path, "one")) is None
+    assert aside.exists()
 
 
 def test_an_identity_changes_with_base_form_data_and_params(tmp_path: Path) -> None:

@@ -10,11 +10,11 @@ from torch import Tensor, nn
 
 from tasks.lm.attention import use_packed_attention
 from tasks.lm.batches import Batch, make_batches
-from tasks.lm.curves import read_curve
 from tasks.lm.losses import summed_cross_entropy
 from tasks.lm.packing import Pack
 from tasks.lm.trainer import validation_loss
 from tasks.lm.training import TrainingResult, train
+from tasks.stage.metrics import read_curve
 from tests.unit.conftest import Tiny
 from tests.unit.test_generation import make
 from tests.unit.test_packing import examples, read_yaml_training
@@ -138,8 +138,7 @@ def best_at_16(tiny: Tiny, scratch: Path, kill_at: int | None = None) -> Trained
     use_packed_attention(model)
 
     def loss(module: nn.Module, pack: Pack) -> Tensor:
-        curves = scratch / "curves.jsonl"
-        steps = len(read_curve(scratch, "loss")) if curves.exists() else 0
+        steps = len(read_curve(scratch, "loss"))
         if module.training and kill_at is not None and steps >= kill_at:
             raise KilledError
         if module.training:

@@ -1,0 +1,165 @@
+"""A sweep's memory: Optuna's study of one space on one set of data, in a file."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial, Trial, TrialState
+from pydantic import BaseModel
+
+from flows.search_space import SweepParams, Value
+from flows.workspace import Workspace
+from tasks.orchestration.tracking import Point
+from tasks.records.hashing import text_sha256
+from tasks.stage.errors import DataError
+from tasks.stage.metrics import read_curve
+from tasks.stage.outputs import folder_files
+
+_REASON = "reason"  # what the study keeps of a trial that failed
+_NOT_STUDIED = ("sweep", "compute", "promotion")  # params that change no training
+
+
+class Tried(BaseModel):
+    """One trial; `reason` says why it failed."""
+
+    number: int
+    state: str
+    value: float | None
+    params: dict[str, Value]
+    reason: str | None
+
+
+class Study:
+    """The trials so far of a sweep, which an earlier call may have begun."""
+
+    def __init__(self, base: Workspace, params: SweepParams, folder: Path) -> None:
+        """Open the study of this space on the base's rows, models and params."""
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        self._params = params
+        self._study = optuna.create_study(
+            study_name=_name(base, params),
+            storage=f"sqlite:///{folder / 'studies.db'}",
+            load_if_exists=True,
+            direction="minimize",
+            pruner=optuna.pruners.MedianPruner(n_startup_trials=params.startup_trials),
+        )
+        # A sampler's random numbers are in no store: the same seed again would draw the same.
+        self._study.sampler = optuna.samplers.TPESampler(
+            seed=params.seed + len(self._study.trials), n_startup_trials=params.startup_trials
+        )
+
+    @property
+    def name(self) -> str:
+        """Twelve hex digits that stand for space, rows, models and params."""
+        return str(self._study.study_name)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether as many trials as were asked for have an answer: a value, or why there is none.
+
+        A trial that a kill cut short has none.
+        """
+        answered = [
+            trial
+            for trial in self._trials(TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
+            if trial.state != TrialState.FAIL or _REASON in trial.user_attrs
+        ]
+        return len(answered) >= self._params.trials
+
+    def take_back(self) -> list[str]:
+        """The trials that a kill cut short, by name; they will be tried again, first of all."""
+        cut = self._trials(TrialState.RUNNING)
+        for trial in cut:
+            self._study.tell(trial.number, state=TrialState.FAIL)
+            self._study.enqueue_trial(trial.params)
+        return [trial_name(trial) for trial in cut]
+
+    def ask(self) -> tuple[Trial, dict[str, Value]]:
+        """The next trial, and what it tries as FILE.KEY -> value."""
+        trial = self._study.ask()
+        space = self._params.space
+        return trial, {name: item.suggest(trial, name) for name, item in space.items()}
+
+    def tell(self, trial: Trial, value: float) -> None:
+        """Keep what a trial came to."""
+        self._study.tell(trial, value)
+
+    def tell_stopped(self, trial: Trial) -> None:
+        """Keep that a trial was stopped by its curve."""
+        self._study.tell(trial, state=TrialState.PRUNED)
+
+    def tell_failed(self, trial: Trial, reason: str) -> None:
+        """Keep that a trial's values can't be trained with, and why."""
+        trial.set_user_attr(_REASON, reason)
+        self._study.tell(trial, state=TrialState.FAIL)
+
+    def watch(self, trial: Trial, scratch: Path) -> Callable[[str, Point], bool]:
+        """Whether a new point of a stage's curves says that the trial should stop.
+
+        Trials are compared evaluation by evaluation, whatever optimizer step each was taken at; a
+        training that goes on after a kill has those of before in its file.
+        """
+        params, reported = self._params, 0
+
+        def should_stop(stage: str, point: Point) -> bool:
+            nonlocal reported
+            if stage != params.stage or point.name != params.curve or point.step == 0:
+                return False
+            taken = [value for step, value in read_curve(scratch, params.curve) if step > 0]
+            for place in range(reported, len(taken)):
+                trial.report(taken[place], place)
+            reported = len(taken)
+            return bool(trial.should_prune())
+
+        return should_stop
+
+    def tried(self) -> list[Tried]:
+        """Every trial so far."""
+        return [
+            Tried(
+                number=trial.number,
+                state=trial.state.name.lower(),
+                value=trial.value,
+                params=trial.params,
+                reason=trial.user_attrs.get(_REASON),
+            )
+            for trial in self._trials()
+        ]
+
+    def best(self) -> tuple[dict[str, Value], float]:
+        """The best trial's values, and what it came to.
+
+        Raises:
+            DataError: not one of them gave a value.
+        """
+        if not self._trials(TrialState.COMPLETE):
+            reasons = [trial.reason for trial in self.tried() if trial.reason]
+            raise DataError(
+                f"no trial of {len(reasons)} gave a value; the last one: {reasons[-1]}",
+                "change the space in params/sweep.yaml, or what its message names",
+            )
+        return self._study.best_params, self._study.best_value
+
+    def _trials(self, *states: TrialState) -> list[FrozenTrial]:
+        found: list[Any] = self._study.get_trials(deepcopy=False, states=states or None)
+        return found
+
+
+def trial_name(trial: Trial | FrozenTrial) -> str:
+    """What a trial is called."""
+    return f"trial-{trial.number}"
+
+
+def _name(base: Workspace, params: SweepParams) -> str:
+    """A digest of all that a trial's value depends on beside its own values."""
+    paths = base.paths()
+    models = [(base.path / name).read_text("utf-8") for name in (paths.base, paths.embedder)]
+    settings = [
+        f"{path.name}:{path.read_text(encoding='utf-8')}"
+        for path in sorted((base.path / "params").glob("*.yaml"))
+        if path.stem not in _NOT_STUDIED
+    ]
+    rows = folder_files(base.path / paths.raw).values()
+    space = params.model_dump_json(exclude={"trials"})
+    return text_sha256(space, *settings, *models, *rows)[:12]
