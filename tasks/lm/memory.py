@@ -119,21 +119,19 @@ def require_memory(estimate: MemoryEstimate, device: torch.device) -> None:
 def _kept_bytes(model: nn.Module, pack: Pack, loss: SummedLoss, device: torch.device) -> int:
     """The bytes that autograd keeps for a pack's backward pass, and its logits' gradient."""
     weights = {weight.untyped_storage().data_ptr() for weight in model.parameters()}
-    kept: dict[int, int] = {}
-    largest = 0
+    # Held without their graphs: a tensor that its own node saves would keep that node for ever.
+    held: dict[int, Tensor] = {}
 
-    def keep(saved: Tensor) -> Tensor:
-        nonlocal largest
-        storage = saved.untyped_storage()
-        if storage.data_ptr() not in weights:
-            kept[storage.data_ptr()] = storage.nbytes()
-            largest = max(largest, storage.nbytes())
-        return saved
+    def keep(saved: Tensor) -> None:
+        place = saved.untyped_storage().data_ptr()
+        if place not in weights:
+            held[place] = saved.detach()
 
-    def give_back(saved: Any) -> Any:
-        return saved
+    def give_back(_: Any) -> Tensor:
+        raise RuntimeError("what is only counted has no backward pass")
 
     model.train()
     with torch.random.fork_rng(), saved_tensors_hooks(keep, give_back):
         loss(model, pack.to(device))
-    return sum(kept.values()) + largest
+    sizes = [tensor.untyped_storage().nbytes() for tensor in held.values()]
+    return sum(sizes) + max(sizes, default=0)

@@ -30,7 +30,7 @@ DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 def load(side: str, workload: Workload, place: Path) -> tuple[LanguageModel, Any]:
     """The quantised base and the model to train, with an adapter that the seed decides."""
-    params = settings("bfloat16" if side == "trl_default" else workload.dtype)
+    params = settings(workload.dtype)
     base = load_for_training(
         params,
         place / workload.base,

@@ -3,12 +3,21 @@
 import json
 import subprocess
 import sys
+import weakref
+from typing import Any
 
 import pytest
 import torch
+from torch import Tensor, nn
 
-from tasks.lm.memory import MemoryEstimate, require_memory
+from tasks.lm.attention import use_packed_attention
+from tasks.lm.losses import summed_cross_entropy
+from tasks.lm.memory import MemoryEstimate, estimate_memory, require_memory
+from tasks.lm.packing import Pack, build_pack
 from tasks.stage.errors import ConfigError
+from tests.unit.conftest import Tiny
+from tests.unit.test_generation import make
+from tests.unit.test_packing import examples
 
 # In a process of its own, whose peak is then the training's. Writing 5 sets the peak back.
 MEASURED = """
@@ -66,6 +75,37 @@ def test_the_estimate_is_within_a_quarter_of_the_peak(
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     estimated, measured = json.loads(done.stdout.splitlines()[-1])
     assert estimated == pytest.approx(measured, rel=0.25)
+
+
+class Marked(torch.autograd.Function):
+    """A node of the graph that somebody can watch for."""
+
+    @staticmethod
+    def forward(context: Any, value: Tensor, marker: object) -> Tensor:
+        context.marker = marker
+        return value.clone()
+
+    @staticmethod
+    def backward(context: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return gradient, None
+
+
+def test_nothing_of_the_trial_stays_in_memory(tiny: Tiny) -> None:
+    """A node that saves its own output, as the exponential does, once kept all graphs for ever."""
+    model = make("llama", tiny).model
+    use_packed_attention(model)
+    seen: list[weakref.ref[Any]] = []
+
+    def loss(module: nn.Module, pack: Pack) -> Tensor:
+        marker = type("Marker", (), {})()
+        seen.append(weakref.ref(marker))
+        marked: Tensor = Marked.apply(summed_cross_entropy(module, pack) / 1e3, marker)
+        return marked.exp()
+
+    packs = [build_pack(examples(count)) for count in (3, 5)]
+    estimate_memory(model, packs, loss, torch.device("cpu"))
+    assert len(seen) == 2
+    assert [reference() for reference in seen] == [None, None]
 
 
 @pytest.mark.parametrize(
