@@ -15,7 +15,7 @@ from tests.pipeline.test_night import clone, command, environment, nightloom
 pytestmark = [pytest.mark.night, pytest.mark.timeout(1500)]
 __all__ = ["clone"]  # a fixture
 
-SWEEP = ["sweep", "--preset", "tiny", "--json", "--set", "sweep.trials=3"]
+SWEEP = ["sweep", "--preset", "tiny", "--json", "--set", "sweep.trials=2"]
 SWEEP += ["--set", "sweep.startup_trials=1"]
 
 
@@ -37,7 +37,7 @@ def test_an_interrupted_sweep_goes_on_and_prints_the_best_as_params(clone: Path)
     found = json.loads(done.stdout)
     states = [trial["state"] for trial in found["trials"]]
     assert states[0] == "fail"  # the one that was killed
-    assert len(states) == 4
+    assert len(states) == 3
     assert set(states[1:]) <= {"complete", "pruned"}
     assert found["trials"][0]["params"] == found["trials"][1]["params"]
     assert found["value"] == min(t["value"] for t in found["trials"] if t["value"] is not None)
@@ -51,7 +51,7 @@ def test_an_interrupted_sweep_goes_on_and_prints_the_best_as_params(clone: Path)
         [experiment.experiment_id],
         filter_string=f"tags.`mlflow.parentRunId` = '{found['mlflow_run']}'",
     )
-    assert len(children) == 4
+    assert len(children) == 3
     assert all("finetuning.learning_rate" in run.data.params for run in children)
     ended = {run.info.run_name: run.info.status for run in children}
     assert ended["trial-0"] == "KILLED"
@@ -68,7 +68,7 @@ def test_a_trial_that_is_worse_is_stopped_and_one_that_fails_is_an_answer(clone:
     rate = "finetuning.learning_rate: {low: 1.0e-6, high: 1.0e-2, draw: log}"
     growth = "finetuning.max_loss_growth: {choices: [5.0, 1.000001]}"
     space = f"sweep.space={{{rate}, {growth}}}"
-    done = nightloom(clone, *SWEEP, "--set", "sweep.trials=8", "--set", space)
+    done = nightloom(clone, *SWEEP, "--set", "sweep.trials=6", "--set", space)
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads(done.stdout)
     ended: dict[str, list[dict[str, Any]]] = {"complete": [], "pruned": [], "fail": []}
@@ -91,35 +91,19 @@ def test_a_trial_that_is_worse_is_stopped_and_one_that_fails_is_an_answer(clone:
     assert {states[f"trial-{trial['number']}"] for trial in ended["fail"]} == {"FAILED"}
 
 
-@pytest.mark.parametrize(
-    ("space", "said"),
-    [
-        ("{distillation.temperature: {choices: [1.0, 2.0]}}", "would change nothing"),
-        ("{ingestion.limit: {choices: [10, 20]}}", "would change nothing"),
-        ("{finetuning.rank: {low: 4, high: 2, draw: whole}}", "low must be below high"),
-        ("{finetuning.learning_rate: {low: 0.0, high: 0.1, draw: log}}", "low must be above 0"),
-    ],
-)
-def test_a_space_that_says_nothing_is_refused(clone: Path, space: str, said: str) -> None:
+def test_a_param_that_changes_nothing_for_the_stage_is_refused(clone: Path) -> None:
+    space = "{distillation.temperature: {choices: [1.0, 2.0]}, ingestion.limit: {choices: [9]}}"
     done = nightloom(clone, "sweep", "--preset", "tiny", "--set", f"sweep.space={space}")
     assert done.returncode == 1
-    assert said in " ".join(done.stderr.split())
+    said = " ".join(done.stderr.split())
+    assert "holds distillation.temperature, ingestion.limit, which would change nothing" in said
 
 
-@pytest.mark.parametrize(
-    ("override", "said"),
-    [
-        ("sweep.metric=best_val_loss", "best_validation_loss"),
-        ("sweep.curve=val_loss", "'val_loss'"),
-    ],
-)
-def test_a_metric_or_a_curve_that_is_not_there_ends_the_sweep_at_its_first_trial(
-    clone: Path, override: str, rank: int, said: str
-) -> None:
-    space = f"sweep.space={{finetuning.rank: {{choices: [{rank}]}}}}"
-    done = nightloom(clone, *SWEEP, "--set", space, "--set", override)
+def test_a_curve_that_is_not_there_ends_the_sweep_at_its_first_trial(clone: Path) -> None:
+    space = "sweep.space={finetuning.rank: {choices: [2]}}"
+    done = nightloom(clone, *SWEEP, "--set", space, "--set", "sweep.curve=val_loss")
     assert done.returncode == 1
-    assert said in " ".join(done.stderr.split())
+    assert "stops trials by the curve 'val_loss'" in " ".join(done.stderr.split())
     assert "trial-1" not in done.stderr
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from flows.search_space import SweepParams
 from flows.study import Study
@@ -152,3 +153,17 @@ def test_a_study_without_any_value_says_why(base: Workspace) -> None:
     assert begun.is_over
     with pytest.raises(DataError, match="no trial of 4 gave a value; the last one: reason 3"):
         begun.best()
+
+
+@pytest.mark.parametrize(
+    ("dimension", "said"),
+    [
+        ({"low": 4.0, "high": 2.0, "draw": "whole"}, "low must be below high"),
+        ({"low": 0.5, "high": 2.0, "draw": "whole"}, "must be whole"),
+        ({"low": 0.0, "high": 0.1, "draw": "log"}, "low must be above 0"),
+        ({"choices": []}, "at least 1 item"),
+    ],
+)
+def test_a_space_that_holds_nothing_is_refused(dimension: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValidationError, match=said):
+        SweepParams.model_validate(SETTINGS | {"space": {"finetuning.rank": dimension}})
