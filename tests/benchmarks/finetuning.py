@@ -137,7 +137,7 @@ def main() -> int:
     parser.add_argument("--workloads", nargs="+", choices=sorted(WORKLOADS), help="only these")
     options = parser.parse_args()
     repeats = options.repeats or (1 if options.quick else 5)
-    counts = {"short": 64, "mixed": 32, "billion": 128, "small": 16}
+    counts = {"short": 32, "mixed": 16, "billion": 128, "small": 16}
     is_gpu = DEVICE.type == "cuda"
     names = options.workloads or ["short", "mixed", *(["billion"] if is_gpu else [])]
     if not is_gpu:

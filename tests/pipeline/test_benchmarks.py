@@ -38,4 +38,4 @@ def test_validation_gives_every_row_the_same_verdict() -> None:
 
 def test_deduplication_finds_what_was_planted() -> None:
     found = figures("deduplication", "--rows", "800", "--repeats", "1")
-    assert found["figures"]["recall"] >= 0.99
+    assert all(found["figures"][side]["recall"] >= 0.99 for side in ("ours", "ours_korean"))
