@@ -89,6 +89,12 @@ def train(
         if checkpoint is not None:
             trainer.recall(checkpoint)
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    return _result(trainer, batches, float(params.learning_rate), initial)
+
+
+def _result(
+    trainer: PackedTrainer, batches: Sequence[Batch], rate: float, initial: float
+) -> TrainingResult:
     best = trainer.state.best_metric
     return TrainingResult(
         trainer.state.global_step,
@@ -96,7 +102,7 @@ def train(
         sum(batch.tokens for batch in batches),
         sum(batch.computed_tokens for batch in batches),
         sum(batch.supervised for batch in batches),
-        float(params.learning_rate),
+        rate,
         initial,
         initial if best is None else best,
     )
