@@ -50,6 +50,16 @@ def override_text(key: str, value: Any) -> str:
     return f"{key}={yaml.safe_dump(value, default_flow_style=True).splitlines()[0]}"
 
 
+def without(file: str, texts: Iterable[str]) -> list[str]:
+    """The overrides that are not of this file of params."""
+    return [text for text in texts if not text.strip().startswith(f"{file}.")]
+
+
+def shown(value: Any) -> str:
+    """A value as people read it: numbers to four digits."""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
 def read_overrides(root: Path, preset: str | None, texts: Sequence[str]) -> tuple[Override, ...]:
     """The overrides of a preset, then the given ones; the last one of a key wins.
 

@@ -20,6 +20,7 @@ from flows.nights import (
     night_file,
     read_night,
 )
+from flows.overrides import without
 from flows.services import log_file, start_night_server
 from flows.summary import make_console
 from flows.view import NightView
@@ -64,7 +65,7 @@ def run_sweep(root: Path, preset: str | None, overrides: Sequence[str]) -> "Swee
         NightloomError: it could not begin, or gave no value.
     """
     checkout = find_checkout(root)
-    check_free(choose_workspace(checkout, preset, overrides).lock)
+    check_free(choose_workspace(checkout, preset, without("sweep", overrides)).lock)
     set_environment(checkout)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with _stdout_to_stderr(active=True), _flows_ready(checkout, "sweep"):

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from flows.nights import ErrorEntry, Night
-from flows.overrides import override_text
+from flows.overrides import override_text, shown, without
 from flows.services import Services
 from tasks.stage.metrics import METRICS_FILE, read_metrics
 
@@ -51,13 +51,15 @@ def print_sweep(
     worst = float("inf")
     for trial in sorted(found.trials, key=lambda item: worst if item.value is None else item.value):
         value = "" if trial.value is None else f"{trial.value:.4f}"
-        cells = [_shown(trial.params.get(name, "")) for name in names]
+        cells = [shown(trial.params.get(name, "")) for name in names]
         table.add_row(str(trial.number), trial.state, value, *cells)
     console.print(table)
     console.print(found.as_params(), highlight=False, markup=False)
     given = [] if preset is None else ["--preset", preset]
-    of_night = [text for text in overrides if not text.startswith("sweep.")]
-    for text in (*of_night, *(override_text(*item) for item in found.best.items())):
+    for text in (
+        *without("sweep", overrides),
+        *(override_text(*item) for item in found.best.items()),
+    ):
         given += ["--set", text]
     console.print(
         f"to try a night with them: nightloom run {shlex.join(given)}",
@@ -65,10 +67,6 @@ def print_sweep(
         markup=False,
         soft_wrap=True,
     )
-
-
-def _shown(value: object) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def score_table(metrics: dict[str, Any]) -> Table:

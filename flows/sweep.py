@@ -20,7 +20,7 @@ from flows.graph import read_stage, stage_names
 from flows.lock import night_lock
 from flows.nightly import refresh
 from flows.nights import NightLog, new_night_name
-from flows.overrides import apply, digest, override_text, read_overrides
+from flows.overrides import apply, digest, override_text, read_overrides, shown, without
 from flows.search_space import Params, SweepParams, Value
 from flows.study import Study, Tried, trial_name
 from flows.summary import make_console
@@ -86,7 +86,7 @@ def sweep(root: str = ".", preset: str | None = None, overrides: Sequence[str] =
     """
     checkout = find_checkout(Path(root))
     params = _read_params(checkout, preset, overrides)
-    of_night = [text for text in overrides if not text.strip().startswith("sweep.")]
+    of_night = without("sweep", overrides)
     base = choose_workspace(checkout, preset, of_night)
     with night_lock(base.lock):
         prepare(base)
@@ -176,15 +176,9 @@ def _try(trials: _Trials) -> None:
     else:
         study.tell(trial, value)
         ended = f"{trials.params.metric} {value:.4f}"
-    line = f"{trial_name(trial)} ({_shown(values)}): {ended}"
+    given = ", ".join(f"{name} {shown(value)}" for name, value in values.items())
+    line = f"{trial_name(trial)} ({given}): {ended}"
     make_console(to_stderr=True).print(line, highlight=False, markup=False, soft_wrap=True)
-
-
-def _shown(values: Mapping[str, Value]) -> str:
-    return ", ".join(
-        f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
-        for name, value in values.items()
-    )
 
 
 def _build(trial: Trial, values: dict[str, Value], trials: _Trials) -> float:

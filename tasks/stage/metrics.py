@@ -62,8 +62,8 @@ class Curves:
         self._path = scratch / CURVES_FILE
         kept = ""
         if resume_step is not None and self._path.exists():
-            whole = self._path.read_text(encoding="utf-8").split("\n")[:-1]  # the last may be torn
-            kept = "".join(f"{row}\n" for row in whole if json.loads(row)["step"] <= resume_step)
+            rows = _whole_lines(self._path)
+            kept = "".join(f"{row}\n" for row in rows if json.loads(row)["step"] <= resume_step)
         write_atomically(self._path, kept)
 
     def append(self, step: int, name: str, value: float, unit: str) -> None:
@@ -97,6 +97,10 @@ def read_curve(scratch: Path, name: str) -> list[tuple[int, float]]:
     path = scratch / CURVES_FILE
     if not path.exists():
         return []
-    whole = path.read_text(encoding="utf-8").split("\n")[:-1]  # the last may be half written
-    points = [json.loads(line) for line in whole]
+    points = [json.loads(line) for line in _whole_lines(path)]
     return [(point["step"], point["value"]) for point in points if point["name"] == name]
+
+
+def _whole_lines(path: Path) -> list[str]:
+    """The lines of a file; the last one, which a kill may have torn, only where it has its end."""
+    return path.read_text(encoding="utf-8").split("\n")[:-1]

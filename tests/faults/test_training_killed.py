@@ -18,9 +18,8 @@ import yaml
 from tasks.finetuning.__main__ import Paths as FinetuningPaths
 from tasks.stage.outputs import folder_files, verified
 from tasks.stage.params import PromptingParams, read_yaml
-from tasks.tokenization.__main__ import Paths, run
-from tasks.tokenization.params import Params
 from tests.unit.conftest import Tiny
+from tests.unit.test_tokenization import tokenize
 
 STEPS, EVERY = 12, 3  # optimizer steps, and how many between two evaluations
 KILLS = range(1, STEPS + 1) if os.environ.get("NIGHTLOOM_FAULTS") == "all" else (1, 5, 12)
@@ -42,17 +41,7 @@ def tokens(
     tiny: Tiny, prompting: PromptingParams, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
     root = tmp_path_factory.mktemp("tokens")
-    settings = read_yaml(Path("params/tokenization.yaml"))
-    paths = Paths(
-        curated=tiny.curated,
-        base=tiny.base,
-        model_store=tiny.store,
-        scratch=root / "scratch",
-        tokens=root / "tokens",
-        tokenization_report=root / "report",
-    )
-    run(Params.model_validate({"tokenization": settings, "prompting": prompting}), paths)
-    return paths.tokens
+    return tokenize(root, tiny, prompting, tiny.curated).tokens
 
 
 def command(root: Path, tiny: Tiny, tokens: Path) -> list[str]:
