@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 from safetensors import safe_open
 from torch import Tensor, nn
@@ -167,16 +168,20 @@ def load_quantized(
 
 
 def _compute_in(model: PreTrainedModel, dtype: torch.dtype) -> None:
-    """Let a quantised model compute in a dtype, its quantised weights as they are."""
-    from bitsandbytes.nn.modules import Linear4bit, Linear8bitLt
+    """Let a quantised model compute in a dtype, its quantised weights as they are.
+
+    All other weights become copies: as views into the mapped file they would keep all of it.
+    """
+    from bitsandbytes.nn.modules import Int8Params, Linear4bit, Params4bit
 
     for module in model.modules():
         if isinstance(module, Linear4bit):
             quantized: Any = module.weight
             quantized.quant_state.dtype = dtype
-        elif not isinstance(module, Linear8bitLt):
-            for weight in module.parameters(recurse=False):
-                weight.data = weight.data.to(dtype)
+    psutil.heap_trim()  # what quantising freed: for a small base more than its weights
+    for weight in model.parameters():
+        if not isinstance(weight, (Params4bit, Int8Params)):
+            weight.data = weight.data.to(dtype, copy=True)
     model.config.dtype = dtype
 
 

@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import TrainerCallback
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig, TrainerCallback
 
 from tasks.finetuning.adapter import load_for_training, make_trainable
 from tasks.lm.attention import use_packed_attention
 from tasks.lm.batches import Batch
+from tasks.lm.conversion import ModelManifest
 from tasks.lm.losses import summed_cross_entropy
-from tasks.lm.models import LanguageModel, prepare_device
+from tasks.lm.models import LanguageModel, load_tokenizer, prepare_device
 from tasks.lm.trainer import training_arguments, validation_loss
 from tasks.lm.training import train
 from tasks.stage.params import ComputeParams, read_yaml
@@ -29,17 +30,42 @@ DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def load(side: str, workload: Workload, place: Path) -> tuple[LanguageModel, Any]:
-    """The quantised base and the model to train, with an adapter that the seed decides."""
+    """The quantised base and the model to train, with an adapter that the seed decides.
+
+    Ours is loaded as a night loads it, TRL's as transformers does for its users: the same weights.
+    """
     params = settings(workload.dtype)
-    base = load_for_training(
-        params,
-        place / workload.base,
-        place / workload.store,
-        DEVICE,
-        numeric_form="nf4_dequantized",
-        dequantized=side == "ours_held",
-    )
+    manifest, store = place / workload.base, place / workload.store
+    if side in OURS:
+        base = load_for_training(
+            params,
+            manifest,
+            store,
+            DEVICE,
+            numeric_form="nf4_dequantized",
+            dequantized=side == "ours_held",
+        )
+    else:
+        base = load_plainly(getattr(torch, workload.dtype), manifest, store)
     return base, make_trainable(base, params)
+
+
+def load_plainly(dtype: torch.dtype, manifest: Path, store: Path) -> LanguageModel:
+    """The base in NF4 with double quantisation, by transformers alone."""
+    description = ModelManifest.read(manifest)
+    folder = description.folder(store)
+    model = AutoModelForCausalLM.from_pretrained(
+        folder,
+        dtype=dtype,
+        device_map={"": DEVICE},
+        quantization_config=BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=dtype,
+        ),
+    )
+    return LanguageModel(model, load_tokenizer(folder), description.digest)
 
 
 def train_ours(model: Any, batches: list[Batch], scratch: Path) -> float:
