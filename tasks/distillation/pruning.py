@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Sequence
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -42,25 +43,62 @@ def block_influence(model: PreTrainedModel, packs: Sequence[Pack]) -> list[float
     return [total / tokens for total in sums]
 
 
-def choose_layers(influence: Sequence[float], count: int) -> list[int]:
-    """The numbers, rising, of the `count` layers with the most influence.
+def choose_layers(
+    influence: Sequence[float], count: int, rule: Literal["importance", "uniform"]
+) -> list[int]:
+    """The numbers, rising, of `count` layers: the most influential, or evenly from first to last.
 
     Raises:
         ConfigError: there are fewer layers than asked for, or as many.
     """
-    if count >= len(influence):
-        raise ConfigError(
-            f"student_layers is {count} and the teacher has {len(influence)} layers; a student "
-            "needs fewer than its teacher",
-            f"set distillation.student_layers to at most {len(influence) - 1}",
-        )
-    ranked = sorted(range(len(influence)), key=lambda number: (-influence[number], number))
+    total = len(influence)
+    check_layers(range(count), total)
+    if rule == "uniform":
+        return [round(place * (total - 1) / max(count - 1, 1)) for place in range(count)]
+    ranked = sorted(range(total), key=lambda number: (-influence[number], number))
     return sorted(ranked[:count])
+
+
+def check_layers(kept: Sequence[int], total: int) -> None:
+    """That these are layers of a teacher with `total`, each once and rising, and fewer.
+
+    Raises:
+        ConfigError: they are not.
+    """
+    if len(kept) >= total:
+        raise ConfigError(
+            f"a student of {len(kept)} layers is asked for and its teacher has {total}; a student "
+            "needs fewer than its teacher",
+            f"set distillation.students to at most {total - 1} layers",
+        )
+    absent = [number for number in kept if not 0 <= number < total]
+    if absent or list(kept) != sorted(set(kept)):
+        raise ConfigError(
+            f"distillation.layers names {list(kept)}; the teacher's layers are 0 to {total - 1}, "
+            "and each is kept at most once, in its order",
+            "name some of these, rising, or set layers: importance",
+        )
 
 
 def prune(teacher: PreTrainedModel, kept: Sequence[int]) -> PreTrainedModel:
     """A copy of the teacher with these decoder layers alone, renumbered from 0."""
-    student = copy.deepcopy(teacher)
+    return _with_layers(copy.deepcopy(teacher), kept)
+
+
+def prune_shared(base: PreTrainedModel, kept: Sequence[int]) -> PreTrainedModel:
+    """A model of these decoder layers alone that has the base's very weights, quantised or not.
+
+    What is copied is the tree of modules; each tensor is there once, whoever computes with it.
+    """
+    memo: dict[int, Any] = {id(item): item for item in (*base.parameters(), *base.buffers())}
+    for weight in base.parameters():
+        state = getattr(weight, "quant_state", None)
+        if state is not None:
+            memo[id(state)] = state
+    return _with_layers(copy.deepcopy(base, memo), kept)
+
+
+def _with_layers(student: PreTrainedModel, kept: Sequence[int]) -> PreTrainedModel:
     layers = decoder_layers(student)
     body = student.get_decoder()
     body.layers = nn.ModuleList([layers[number] for number in kept])

@@ -7,6 +7,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from tasks.records.hashing import text_sha256
+
 _SCHEMA = pa.schema(
     [
         ("id", pa.string()),
@@ -35,6 +37,11 @@ class Example:
     context: str
     token_ids: tuple[int, ...]
     prompt_length: int
+
+    @property
+    def key(self) -> str:
+        """A hash of what it holds: its tokens, and from where on they are learned."""
+        return text_sha256(str(self.prompt_length), *map(str, self.token_ids))
 
     @property
     def supervised(self) -> int:

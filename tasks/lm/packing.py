@@ -22,7 +22,8 @@ class Pack:
 
     `input_ids` and `position_ids` are (1, tokens), positions count from each example's first
     token; `segments` say who attends to whom; `learned_from` holds the places whose next token is
-    learned and `targets` those tokens, both (supervised,), example by example.
+    learned and `targets` those tokens, both (supervised,), example by example; `keys` name the
+    examples in that order by what they hold, `supervised` says how many tokens of each are learned.
     """
 
     input_ids: Tensor
@@ -30,7 +31,13 @@ class Pack:
     segments: tuple[Segment, ...]
     learned_from: Tensor
     targets: Tensor
-    examples: int
+    keys: tuple[str, ...]
+    supervised: tuple[int, ...]
+
+    @property
+    def examples(self) -> int:
+        """How many examples it holds."""
+        return len(self.keys)
 
     @property
     def tokens(self) -> int:
@@ -86,7 +93,8 @@ def build_pack(examples: Sequence[Example]) -> Pack:
         tuple(segments),
         learned_from,
         targets,
-        len(examples),
+        tuple(example.key for example in examples),
+        tuple(example.supervised for example in examples),
     )
 
 

@@ -1,0 +1,172 @@
+"""What a teacher says of a pack: computed along, or read from a memo of its likeliest tokens."""
+
+import hashlib
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from transformers import PreTrainedModel
+
+from tasks.distillation.objective import Likeliest, Teaching, likeliest
+from tasks.lm.packing import Pack, packed_logits
+from tasks.records.hashing import text_sha256
+from tasks.stage.errors import DataError
+
+LOGGER = logging.getLogger(__name__)
+Row = tuple[NDArray[np.uint32], NDArray[np.float16], NDArray[np.float16]]
+
+
+class OnlineTeacher:
+    """A teacher that runs along: its logits at each supervised position."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        self._model = model
+
+    def __call__(self, pack: Pack) -> Teaching:
+        """The logits from which a pack's targets are predicted, (supervised, vocabulary)."""
+        with torch.no_grad():
+            return packed_logits(self._model, pack)
+
+
+@dataclass(frozen=True)
+class MemoKey:
+    """What the numbers of a memo depend on, beside the examples themselves.
+
+    An example's key holds its tokens, and with them row, template and tokenizer.
+    """
+
+    teacher: str
+    likeliest: int
+    temperature: float
+
+    @property
+    def digest(self) -> str:
+        """The SHA-256 that names the memo's file and is written into it."""
+        return text_sha256(self.teacher, str(self.likeliest), repr(self.temperature))
+
+
+class CachedTeacher:
+    """A teacher's likeliest tokens and the mass of the rest, computed once an example.
+
+    The memo lies in `folder` and serves epochs, students, reruns and resumes; without it only time
+    is lost. Log-probabilities are float16: a thousandth of them, less than a step of training.
+    """
+
+    def __init__(self, model: PreTrainedModel, key: MemoKey, folder: Path) -> None:
+        """Open the memo of this teacher.
+
+        Raises:
+            DataError: it was made by another teacher or with other settings, or it is damaged.
+        """
+        self._online = OnlineTeacher(model)
+        self._key = key
+        self._path = folder / f"teacher-{key.digest[:32]}.npz"
+        self._rows: dict[str, Row] = _read(self._path, key) if self._path.exists() else {}
+
+    def prepare(self, packs: Iterable[Pack]) -> int:
+        """Compute what the memo lacks of these packs, and keep it; how many examples that were."""
+        new: dict[str, Row] = {}
+        for pack in packs:
+            if any(key not in self._rows and key not in new for key in pack.keys):
+                new |= self._computed(pack)
+        if new:
+            self._rows |= new
+            _write(self._path, self._key, self._rows)
+            LOGGER.info(
+                "%d examples of the teacher are in %s, %.0f bytes a token",
+                len(self._rows),
+                self._path.name,
+                self.bytes_per_token,
+            )
+        return len(new)
+
+    @property
+    def bytes_per_token(self) -> float:
+        """What the memo holds for a supervised token."""
+        tokens = sum(len(rest) for _, _, rest in self._rows.values())
+        return sum(part.nbytes for row in self._rows.values() for part in row) / max(tokens, 1)
+
+    def __call__(self, pack: Pack) -> Teaching:
+        """The likeliest tokens at each supervised position of a pack that was prepared."""
+        ids, log_probs, rest = (
+            np.concatenate([self._rows[key][place] for key in pack.keys]) for place in range(3)
+        )
+        device = pack.targets.device
+        return Likeliest(
+            torch.from_numpy(ids.astype(np.int64)).to(device),
+            torch.from_numpy(log_probs.astype(np.float32)).to(device),
+            torch.from_numpy(rest.astype(np.float32)).to(device),
+        )
+
+    def _computed(self, pack: Pack) -> dict[str, Row]:
+        logits = self._online(pack)
+        assert isinstance(logits, torch.Tensor)
+        if not bool(logits.isfinite().all()):
+            raise DataError(
+                "the teacher's logits hold NaN or infinities; nothing can be learned from them",
+                "look at the adapter: run finetuning again with a lower learning rate",
+            )
+        found = likeliest(logits, self._key.likeliest, temperature=self._key.temperature)
+        parts = (
+            found.token_ids.cpu().numpy().astype(np.uint32),
+            found.log_probs.cpu().numpy().astype(np.float16),
+            found.log_rest.cpu().numpy().astype(np.float16),
+        )
+        ends = np.cumsum(pack.supervised)[:-1]
+        ids, log_probs, rest = (np.split(part, ends) for part in parts)
+        rows = zip(pack.keys, ids, log_probs, rest, strict=True)
+        return {key: (one, two, three) for key, one, two, three in rows}
+
+
+def _write(path: Path, key: MemoKey, rows: Mapping[str, Row]) -> None:
+    """Write a memo atomically, with a hash of its content."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    names = sorted(rows)
+    arrays: dict[str, NDArray[Any]] = {
+        "keys": np.array(names, np.str_),
+        "lengths": np.array([len(rows[name][2]) for name in names], np.int64),
+    }
+    for place, part in enumerate(("ids", "log_probs", "rest")):
+        arrays[part] = np.concatenate([rows[name][place] for name in names])
+    digest = np.array([key.digest, _content(arrays)], np.str_)
+    temporary = path.with_suffix(".partial")
+    with temporary.open("wb") as stream:
+        np.savez(stream, digest=digest, **arrays)
+    temporary.replace(path)
+
+
+def _read(path: Path, key: MemoKey) -> dict[str, Row]:
+    remedy = f"delete {path}: it is made again, and only time is lost"
+    try:
+        with np.load(path, allow_pickle=False) as content:
+            arrays = {name: content[name] for name in content.files}
+        made_for, digest = map(str, arrays.pop("digest"))
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
+        raise DataError(f"the teacher's memo {path} can't be read: {error}", remedy) from None
+    if made_for != key.digest:
+        raise DataError(
+            f"the teacher's memo {path} was made for {made_for[:12]}, by another teacher or with "
+            f"other settings; tonight's are {key.digest[:12]}",
+            remedy,
+        )
+    if digest != _content(arrays):
+        raise DataError(f"the teacher's memo {path} is damaged: its hash does not fit", remedy)
+    ends = np.cumsum(arrays["lengths"])[:-1]
+    parts = (np.split(arrays[name], ends) for name in ("ids", "log_probs", "rest"))
+    rows = zip(map(str, arrays["keys"]), *parts, strict=True)
+    return {name: (ids, log_probs, rest) for name, ids, log_probs, rest in rows}
+
+
+def _content(arrays: Mapping[str, NDArray[Any]]) -> str:
+    """The SHA-256 of arrays, by name."""
+    found = hashlib.sha256()
+    for name in sorted(arrays):
+        found.update(f"{name}{arrays[name].shape}{arrays[name].dtype}".encode())
+        found.update(np.ascontiguousarray(arrays[name]).tobytes())
+    return found.hexdigest()
