@@ -1,5 +1,6 @@
 """A night, top to bottom: refresh -> build -> record -> release."""
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -114,6 +115,10 @@ def refresh(workspace: Workspace, log: NightLog) -> None:
     root = workspace.path
     resolve(models.base, "causal_lm", root, root / paths.base, store)
     resolve(models.embedder, "embedder", root, root / paths.embedder, store)
+    if models.student is None:
+        shutil.copyfile(root / paths.base, root / paths.student_base)  # made of the base's layers
+    else:
+        resolve(models.student, "causal_lm", root, root / paths.student_base, store)
 
 
 def record(workspace: Workspace, log: NightLog, run: RunRef, tracker: Tracker) -> None:

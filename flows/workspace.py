@@ -27,6 +27,7 @@ class WorkspacePaths(BaseModel):
     accepted: str
     base: str
     embedder: str
+    student_base: str
     model_store: str
     scratch: str
     bundle: str

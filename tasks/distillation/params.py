@@ -1,11 +1,11 @@
 """Params of the distillation stage."""
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
 from tasks.lm.params import TrainingParams
-from tasks.stage.params import ComputeParams, ModelsParams, StageParams
+from tasks.stage.params import ComputeParams, ModelsParams, PromptingParams, StageParams
 
 
 class ObjectiveParams(StageParams):
@@ -33,16 +33,43 @@ class ObjectiveParams(StageParams):
 class DistillationParams(TrainingParams):
     """`params/distillation.yaml`."""
 
-    student_layers: int = Field(ge=1)
-    temperature: float = Field(gt=0, le=100)
-    kl_weight: float = Field(ge=0, le=1)
+    students: list[Annotated[int, Field(ge=1)] | Literal["model"]] = Field(
+        min_length=1,
+        description="decoder layers of each; `model` is the one that models.yaml names",
+    )
+    layers: Literal["importance", "uniform"] | list[int] = Field(
+        description="which of the teacher's layers stay; a list of their numbers, from 0"
+    )
+    weights: Literal["full", "shared"]
+    signal: Literal["online", "cached", "generated"]
+    likeliest: int = Field(ge=1, le=4096, description="tokens a position that a cache keeps")
+    objective: ObjectiveParams
     influence_examples: int = Field(ge=1)
+    compared_examples: int = Field(ge=2, description="held-out, teacher, student and twin alike")
+    dtype: Literal["float32", "bfloat16"]
     saved_dtype: Literal["float32", "bfloat16"]
+
+    @model_validator(mode="after")
+    def _go_together(self) -> Self:
+        if len(set(self.students)) < len(self.students):
+            raise ValueError(f"students names one twice: {self.students}")
+        if isinstance(self.layers, list) and self.students != [len(self.layers)]:
+            raise ValueError(
+                f"layers lists {len(self.layers)} layers, which is one student of as many; "
+                f"students is {self.students}. Set students: [{len(self.layers)}]"
+            )
+        if self.weights == "shared" and "model" in self.students:
+            raise ValueError(
+                "a student that is a model of its own shares no weights with the base; set "
+                "weights: full, or take `model` out of students"
+            )
+        return self
 
 
 class Params(StageParams):
     """What the stage reads."""
 
     distillation: DistillationParams
+    prompting: PromptingParams
     models: ModelsParams
     compute: ComputeParams

@@ -3,32 +3,39 @@
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from peft import LoraConfig, PeftModel, get_peft_model, set_peft_model_state_dict
-from safetensors.torch import load_file
+from peft import (
+    LoraConfig,
+    PeftModel,
+    get_peft_model,
+    get_peft_model_state_dict,
+    set_peft_model_state_dict,
+)
+from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 
-from tasks.distillation.pruning import prune_shared
+from tasks.distillation.pruning import decoder_layers, prune_shared
+from tasks.lm.adapters import tidy_adapter
 from tasks.lm.models import ADAPTER_WEIGHTS
 from tasks.stage.errors import ConfigError
 
 _LAYER = re.compile(r"(\.layers\.)(\d+)(\.)")
 
 
-def share(
-    base: PreTrainedModel, adapter: Path, kept: Sequence[int]
-) -> tuple[PeftModel, PeftModel]:
-    """Teacher and student over the weights of one base, which are in memory once.
+def share_teacher(base: PreTrainedModel, adapter: Path) -> PeftModel:
+    """The teacher, frozen: all layers of the base, whose weights are in memory once."""
+    tree = prune_shared(base, range(len(decoder_layers(base))))
+    return PeftModel.from_pretrained(tree, str(adapter)).eval()
 
-    The teacher is the base with its adapter, frozen; the student has the kept layers alone, with a
-    trainable copy of the teacher's adapter on them to start from. `base` becomes the teacher.
+
+def share_student(base: PreTrainedModel, adapter: Path, kept: Sequence[int]) -> PeftModel:
+    """The kept layers of the base, with a trainable copy of the teacher's adapter on them.
 
     Raises:
         ConfigError: the adapter is not a LoRA whose layers are the base's.
     """
-    tree = prune_shared(base, kept)
-    teacher = PeftModel.from_pretrained(base, str(adapter))
-    student = get_peft_model(tree, _trainable_config(adapter))
+    student = get_peft_model(prune_shared(base, kept), _trainable_config(adapter))
     places = {number: place for place, number in enumerate(kept)}
     start = {}
     for name, weight in load_file(adapter / ADAPTER_WEIGHTS).items():
@@ -36,7 +43,7 @@ def share(
         if found is None or int(found[2]) in places:
             number = "" if found is None else str(places[int(found[2])])
             start[_LAYER.sub(rf"\g<1>{number}\g<3>", name)] = weight
-    result = set_peft_model_state_dict(student, start)
+    result: Any = set_peft_model_state_dict(student, start)
     absent = [name for name in result.missing_keys if "lora_" in name]
     if absent or result.unexpected_keys:
         raise ConfigError(
@@ -44,15 +51,46 @@ def share(
             f"and {len(result.unexpected_keys)} have no place",
             "run finetuning again on this base, with a method whose adapter is a LoRA",
         )
-    return teacher.eval(), student
+    return student
+
+
+def save_shared(
+    student: PeftModel, adapter: Path, kept: Sequence[int], manifest: Path, folder: Path
+) -> None:
+    """Write a student's adapter in peft's format, its layers numbered as the base's.
+
+    So the base takes it as it is; which layers run is told elsewhere.
+    """
+    config = _trainable_config(adapter)
+    config.inference_mode = True
+    config.layers_to_transform = list(kept)
+    config.layers_pattern = "layers"
+    folder.mkdir()
+    config.save_pretrained(str(folder))
+    weights = {
+        _LAYER.sub(lambda found: f"{found[1]}{kept[int(found[2])]}{found[3]}", name): weight
+        for name, weight in get_peft_model_state_dict(student).items()
+    }
+    save_file(
+        {name: weight.contiguous() for name, weight in weights.items()},
+        folder / ADAPTER_WEIGHTS,
+        metadata={"format": "pt"},
+    )
+    tidy_adapter(folder, manifest)
 
 
 def _trainable_config(adapter: Path) -> LoraConfig:
+    if not (adapter / ADAPTER_WEIGHTS).exists():
+        raise _not_lora(adapter)
     config = LoraConfig.from_pretrained(str(adapter))
     if not isinstance(config, LoraConfig):
-        raise ConfigError(
-            f"{adapter} is no LoRA, and a student of shared weights starts from one",
-            "set distillation.weights: full, or finetuning.method: qlora",
-        )
+        raise _not_lora(adapter)
     config.inference_mode = False
     return config
+
+
+def _not_lora(adapter: Path) -> ConfigError:
+    return ConfigError(
+        f"{adapter} is no LoRA, and a student of shared weights starts from one",
+        "set distillation.weights: full, or finetuning.method: qlora",
+    )

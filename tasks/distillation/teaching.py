@@ -11,6 +11,7 @@ from zipfile import BadZipFile
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from tasks.distillation.objective import Likeliest, Teaching, likeliest
@@ -25,13 +26,15 @@ Row = tuple[NDArray[np.uint32], NDArray[np.float16], NDArray[np.float16]]
 class OnlineTeacher:
     """A teacher that runs along: its logits at each supervised position."""
 
-    def __init__(self, model: PreTrainedModel) -> None:
-        self._model = model
+    def __init__(self, model: PreTrainedModel, width: int) -> None:
+        """Teach with a model's first `width` logits: those beyond are no token's."""
+        self.model = model
+        self.width = width
 
-    def __call__(self, pack: Pack) -> Teaching:
-        """The logits from which a pack's targets are predicted, (supervised, vocabulary)."""
+    def __call__(self, pack: Pack) -> Tensor:
+        """The logits from which a pack's targets are predicted, (supervised, width)."""
         with torch.no_grad():
-            return packed_logits(self._model, pack)
+            return packed_logits(self.model, pack)[:, : self.width]
 
 
 @dataclass(frozen=True)
@@ -42,13 +45,16 @@ class MemoKey:
     """
 
     teacher: str
+    width: int
     likeliest: int
     temperature: float
 
     @property
     def digest(self) -> str:
         """The SHA-256 that names the memo's file and is written into it."""
-        return text_sha256(self.teacher, str(self.likeliest), repr(self.temperature))
+        return text_sha256(
+            self.teacher, str(self.width), str(self.likeliest), repr(self.temperature)
+        )
 
 
 class CachedTeacher:
@@ -58,15 +64,15 @@ class CachedTeacher:
     is lost. Log-probabilities are float16: a thousandth of them, less than a step of training.
     """
 
-    def __init__(self, model: PreTrainedModel, key: MemoKey, folder: Path) -> None:
+    def __init__(self, teacher: OnlineTeacher, key: MemoKey, folder: Path) -> None:
         """Open the memo of this teacher.
 
         Raises:
             DataError: it was made by another teacher or with other settings, or it is damaged.
         """
-        self._online = OnlineTeacher(model)
+        self._online = teacher
         self._key = key
-        self._path = folder / f"teacher-{key.digest[:32]}.npz"
+        self._path = folder / f"teacher-{key.teacher[:16]}-{key.digest[:16]}.npz"
         self._rows: dict[str, Row] = _read(self._path, key) if self._path.exists() else {}
 
     def prepare(self, packs: Iterable[Pack]) -> int:
@@ -78,6 +84,9 @@ class CachedTeacher:
         if new:
             self._rows |= new
             _write(self._path, self._key, self._rows)
+            for path in self._path.parent.glob("teacher-*.npz"):
+                if not path.name.startswith(f"teacher-{self._key.teacher[:16]}"):
+                    path.unlink()  # another night's
             LOGGER.info(
                 "%d examples of the teacher are in %s, %.0f bytes a token",
                 len(self._rows),
@@ -105,8 +114,7 @@ class CachedTeacher:
         )
 
     def _computed(self, pack: Pack) -> dict[str, Row]:
-        logits = self._online(pack)
-        assert isinstance(logits, torch.Tensor)
+        logits = self._online(pack.to(self._online.model.device))
         if not bool(logits.isfinite().all()):
             raise DataError(
                 "the teacher's logits hold NaN or infinities; nothing can be learned from them",
@@ -128,7 +136,7 @@ def _write(path: Path, key: MemoKey, rows: Mapping[str, Row]) -> None:
     """Write a memo atomically, with a hash of its content."""
     path.parent.mkdir(parents=True, exist_ok=True)
     names = sorted(rows)
-    arrays: dict[str, NDArray[Any]] = {
+    arrays: dict[str, Any] = {
         "keys": np.array(names, np.str_),
         "lengths": np.array([len(rows[name][2]) for name in names], np.int64),
     }
@@ -158,7 +166,7 @@ def _read(path: Path, key: MemoKey) -> dict[str, Row]:
     if digest != _content(arrays):
         raise DataError(f"the teacher's memo {path} is damaged: its hash does not fit", remedy)
     ends = np.cumsum(arrays["lengths"])[:-1]
-    parts = (np.split(arrays[name], ends) for name in ("ids", "log_probs", "rest"))
+    parts: Any = (np.split(arrays[name], ends) for name in ("ids", "log_probs", "rest"))
     rows = zip(map(str, arrays["keys"]), *parts, strict=True)
     return {name: (ids, log_probs, rest) for name, ids, log_probs, rest in rows}
 

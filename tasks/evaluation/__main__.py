@@ -1,4 +1,4 @@
-"""Score base, adapter and student, closed book, with retrieved passages and with the gold ones."""
+"""Score base, adapter and students, closed book, with retrieved passages and the gold ones."""
 
 import sys
 import time
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from tasks.evaluation.aggregates import (
@@ -21,11 +22,12 @@ from tasks.evaluation.aggregates import (
     retrieval,
     slices,
 )
-from tasks.evaluation.answers import Asking, ModelFiles, SystemAnswers, ask_systems
+from tasks.evaluation.answers import Asking, ModelFiles, System
+from tasks.evaluation.interview import Interviews, interview
 from tasks.evaluation.machine import describe_machine
 from tasks.evaluation.params import EvaluationParams, Params
 from tasks.evaluation.questions import choose_records, pose
-from tasks.evaluation.report import plot_scores, write_report
+from tasks.evaluation.report import plot_scores, plot_tradeoff, write_report
 from tasks.lm.embedding import Embedder
 from tasks.lm.models import prepare_device
 from tasks.records.files import read_records
@@ -47,7 +49,7 @@ class Paths:
     embedder: Path
     model_store: Path
     adapter: Path
-    student: Path
+    students: Path
     index: Path
     scratch: Path
     evaluation_report: Path = output()
@@ -63,7 +65,7 @@ class Retrieved:
 
 
 def run(params: Params, paths: Paths) -> None:
-    """Write metrics.json, predictions.parquet, report.md and scores.png."""
+    """Write metrics.json, predictions.parquet, report.md and two plots."""
     device = prepare_device(params.compute)
     chosen = params.evaluation
     test = read_records(verified(paths.curated) / "test.jsonl")
@@ -77,15 +79,20 @@ def run(params: Params, paths: Paths) -> None:
         device,
     )
     models = ModelFiles(
-        paths.base, paths.model_store, paths.adapter, paths.student, params.models.numeric_form
+        paths.base,
+        paths.model_store,
+        paths.adapter,
+        verified(paths.students),
+        params.models.numeric_form,
     )
     curves = Curves(paths.scratch)
-    answers = list(ask_systems(models, questions, asking, curves.progress))
-    predictions = [row for system in answers for row in system.predictions]
-    metrics = _metrics(predictions, chosen) | {
+    asked = interview(models, questions, asking, chosen, curves.progress)
+    predictions = [row for system in asked.systems for row in system.predictions]
+    metrics = _metrics(predictions, asked, chosen) | {
+        "offered": asked.offer.numbers(),
         "retrieval": retrieval(records, retrieved.found),
         "records": len(records),
-        "seconds": _seconds(answers, retrieved),
+        "seconds": _seconds(asked.systems, retrieved),
         "machine": describe_machine(device),
     }
     _write(paths.evaluation_report, metrics, predictions, chosen)
@@ -103,7 +110,9 @@ def _retrieve(
     return Retrieved(index, tuple(found), time.monotonic() - started)
 
 
-def _metrics(predictions: Sequence[Prediction], params: EvaluationParams) -> dict[str, Any]:
+def _metrics(
+    predictions: Sequence[Prediction], asked: Interviews, params: EvaluationParams
+) -> dict[str, Any]:
     modules = MetricModules()
     grouped = by_system_and_mode(predictions)
     mode = primary_mode(params.primary_mode, grouped)
@@ -114,7 +123,10 @@ def _metrics(predictions: Sequence[Prediction], params: EvaluationParams) -> dic
     return {
         "systems": systems,
         "primary": {"mode": mode, "metric": params.primary_metric},
-        "comparisons": compare(grouped, mode, params),
+        "comparisons": compare(grouped, mode, asked.offer.system, params),
+        "sizes": {
+            system.name: _size(system, grouped[system.name][mode]) for system in asked.systems
+        },
         "slices": slices(grouped, mode, params.primary_metric),
     }
 
@@ -126,8 +138,19 @@ def _scores(
     return {**means, **abstention(rows, params.abstentions)}
 
 
-def _seconds(answers: Sequence[SystemAnswers], retrieved: Retrieved) -> dict[str, float]:
-    return {"retrieval": retrieved.seconds} | {item.system: item.seconds for item in answers}
+def _size(system: System, rows: Sequence[Prediction]) -> dict[str, float]:
+    """What a system takes: weights in memory, and milliseconds to a row's last token in a batch."""
+    p50, p95 = np.quantile([row.latency_ms for row in rows], [0.5, 0.95])
+    return {
+        "parameters": system.parameters,
+        "megabytes": system.megabytes,
+        "latency_ms_p50": float(p50),
+        "latency_ms_p95": float(p95),
+    }
+
+
+def _seconds(systems: Sequence[System], retrieved: Retrieved) -> dict[str, float]:
+    return {"retrieval": retrieved.seconds} | {item.name: item.seconds for item in systems}
 
 
 def _write(
@@ -147,6 +170,7 @@ def _write(
             metric=params.primary_metric,
             confidence=params.confidence,
         )
+        plot_tradeoff(report / "tradeoff.png", bounds, metrics)
 
 
 if __name__ == "__main__":

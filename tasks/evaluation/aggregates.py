@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.evaluation.params import EvaluationParams
-from tasks.records.predictions import MODES, SCORE_NAMES, SYSTEMS, Prediction
+from tasks.records.predictions import MODES, SCORE_NAMES, Prediction
 from tasks.records.record import Record
 from tasks.records.text import normalise
 from tasks.serving.retrieval import ScoredPassage
@@ -15,7 +15,6 @@ from tasks.statistics.intervals import Interval, bootstrap_mean, paired_bootstra
 
 DEPTHS = (1, 5, 10)
 Metrics = dict[str, float | int | str | None]
-COMPARISONS = (("adapter", "base"), ("student", "base"), ("student", "adapter"))
 
 
 class MetricModules:
@@ -50,8 +49,8 @@ class MetricModules:
 def by_system_and_mode(
     predictions: Sequence[Prediction],
 ) -> dict[str, dict[str, list[Prediction]]]:
-    """Predictions by system and mode, both in their usual order, modes without any left out."""
-    grouped: dict[str, dict[str, list[Prediction]]] = {system: {} for system in SYSTEMS}
+    """Predictions by system, as they come, and by mode in its usual order, none of them empty."""
+    grouped: dict[str, dict[str, list[Prediction]]] = {row.system: {} for row in predictions}
     for mode in MODES:
         for row in predictions:
             if row.mode == mode:
@@ -122,11 +121,16 @@ def primary_mode(asked: str, grouped: Mapping[str, Mapping[str, Sequence[Predict
 def compare(
     grouped: Mapping[str, Mapping[str, Sequence[Prediction]]],
     mode: str,
+    offered: str,
     params: EvaluationParams,
 ) -> dict[str, Metrics]:
-    """The paired bootstrap interval of the primary metric's difference, by `left-right`."""
+    """The paired bootstrap interval of the primary metric's difference, by `left-right`.
+
+    `offered` is the one of student and twin that is held against base and adapter.
+    """
     comparisons: dict[str, Metrics] = {}
-    for left, right in COMPARISONS:
+    pairs = (("adapter", "base"), (offered, "base"), (offered, "adapter"), ("student", "twin"))
+    for left, right in pairs:
         interval = paired_bootstrap(
             [row.score(params.primary_metric) for row in grouped[left][mode]],
             [row.score(params.primary_metric) for row in grouped[right][mode]],

@@ -1,10 +1,9 @@
 """Predictions of the systems: loaded one after another, each asked everything at once."""
 
-import gc
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -12,10 +11,11 @@ import torch
 from tasks.evaluation.questions import Question
 from tasks.evaluation.scores import SCORES
 from tasks.lm.generation import Generation, generate
+from tasks.lm.memory import release_memory
 from tasks.lm.models import LanguageModel, load_adapted, load_base, load_student
 from tasks.lm.prompt_kit import read_prompt_kit
 from tasks.lm.prompts import Prompt
-from tasks.records.predictions import SYSTEMS, Prediction
+from tasks.records.predictions import Prediction
 from tasks.serving.answering import prompt_sha256
 
 LOGGER = logging.getLogger(__name__)
@@ -28,13 +28,18 @@ class ModelFiles:
     base: Path
     store: Path
     adapter: Path
-    student: Path
+    students: Path
     numeric_form: str
 
+    def names(self) -> list[str]:
+        """The students' names, as distillation named their folders."""
+        return sorted(path.name for path in self.students.iterdir() if path.is_dir())
+
     def load(self, system: str, device: torch.device) -> LanguageModel:
-        """One of the systems, in memory."""
-        if system == "student":
-            return load_student(self.student, device=device)
+        """One of the systems, in memory: base, adapter, student-NAME or twin-NAME."""
+        role, _, name = system.partition("-")
+        if name:
+            return load_student(self.students / name / role, device=device)
         form = self.numeric_form
         if system == "adapter":
             return load_adapted(
@@ -53,64 +58,59 @@ class Asking:
     device: torch.device
 
 
-@dataclass(frozen=True)
-class SystemAnswers:
-    """What one system answered, and the seconds that it took with loading."""
+@dataclass
+class System:
+    """One system: its size, what it answered so far, and the seconds that took with loading.
 
-    system: str
-    predictions: tuple[Prediction, ...]
-    seconds: float
+    `megabytes` are what its weights take as they are computed.
+    """
 
+    name: str
+    parameters: int = 0
+    megabytes: float = 0.0
+    seconds: float = 0.0
+    predictions: list[Prediction] = field(default_factory=list)
+    answers: dict[tuple[int, ...], Generation] = field(default_factory=dict)
 
-def ask_systems(
-    models: ModelFiles,
-    questions: Sequence[Question],
-    asking: Asking,
-    progress: Callable[[int, int], None],
-) -> Iterator[SystemAnswers]:
-    """The answers of base, adapter and student, in that order; one model in memory at a time."""
-    for place, system in enumerate(SYSTEMS):
+    def ask(
+        self,
+        models: ModelFiles,
+        questions: Sequence[Question],
+        asking: Asking,
+        progress: Callable[[int], None],
+    ) -> None:
+        """Load the model, let it answer, and let it go; a prompt seen before keeps its answer.
+
+        `progress` is told how many of the questions are done.
+        """
         started = time.monotonic()
-        model = models.load(system, asking.device)
-
-        def tell(done: int, total: int, place: int = place) -> None:
-            progress(place * total + done, len(SYSTEMS) * total)
-
-        predictions = _ask(system, model, questions, asking, tell)
+        model = models.load(self.name, asking.device)
+        self.parameters = model.model.num_parameters()
+        self.megabytes = model.model.get_memory_footprint() / 1e6
+        template = read_prompt_kit(asking.prompt_kit, model.tokenizer)
+        asked = [
+            Prompt(item.record.messages[:-1], tuple(passage.shown for passage in item.passages))
+            for item in questions
+        ]
+        prompts = [tuple(ids) for ids in template.token_ids(model.tokenizer, asked)]
+        # Oracle and retrieved are often the same prompt: each is decoded once.
+        new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self.answers]
+        generations = generate(
+            model,
+            new,
+            max_new_tokens=asking.max_new_tokens,
+            batch_size=asking.batch_size,
+            progress=lambda done, total: progress(len(questions) * done // max(total, 1)),
+        )
         del model
-        _free()
-        seconds = time.monotonic() - started
-        LOGGER.info("%s: %d answers in %.1f s", system, len(predictions), seconds)
-        yield SystemAnswers(system, tuple(predictions), seconds)
-
-
-def _ask(
-    system: str,
-    model: LanguageModel,
-    questions: Sequence[Question],
-    asking: Asking,
-    progress: Callable[[int, int], None],
-) -> list[Prediction]:
-    template = read_prompt_kit(asking.prompt_kit, model.tokenizer)
-    asked = [
-        Prompt(question.record.messages[:-1], tuple(passage.shown for passage in question.passages))
-        for question in questions
-    ]
-    prompts = [tuple(ids) for ids in template.token_ids(model.tokenizer, asked)]
-    # Oracle and retrieved are often the same prompt: each is decoded once.
-    distinct = list(dict.fromkeys(prompts))
-    generations = generate(
-        model,
-        distinct,
-        max_new_tokens=asking.max_new_tokens,
-        batch_size=asking.batch_size,
-        progress=progress,
-    )
-    made = dict(zip(distinct, generations, strict=True))
-    return [
-        _prediction(system, question, prompt, made[prompt])
-        for question, prompt in zip(questions, prompts, strict=True)
-    ]
+        release_memory()
+        self.answers |= zip(new, generations, strict=True)
+        self.predictions += [
+            _prediction(self.name, question, prompt, self.answers[prompt])
+            for question, prompt in zip(questions, prompts, strict=True)
+        ]
+        self.seconds += time.monotonic() - started
+        LOGGER.info("%s: %d answers in %.1f s", self.name, len(questions), self.seconds)
 
 
 def _prediction(
@@ -131,10 +131,3 @@ def _prediction(
         latency_ms=generation.latency_ms,
         **scores,
     )
-
-
-def _free() -> None:
-    """Give a model's memory back before the next one is loaded."""
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()

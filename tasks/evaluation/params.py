@@ -14,6 +14,9 @@ class EvaluationParams(StageParams):
     salt: str = Field(description="salt of the hash that chooses records")
     primary_mode: Literal["closed_book", "retrieved", "oracle"]
     primary_metric: Literal["exact_match", "token_f1", "rouge_l", "chrf"]
+    student_keeps: float = Field(
+        gt=0, le=1, description="share of the adapter's score that the offered student keeps"
+    )
     confidence: float = Field(gt=0.5, lt=1, description="of every interval")
     resamples: int = Field(ge=100, le=1_000_000, description="bootstrap resamples an interval")
     seed: int = Field(ge=0, description="of the resampling")

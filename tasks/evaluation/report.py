@@ -11,7 +11,10 @@ from tasks.statistics.intervals import Interval
 _QUESTIONS = {
     "adapter-base": "What did fine-tuning buy?",
     "student-base": "What does the student buy over the base?",
-    "student-adapter": "What did distillation cost?",
+    "student-adapter": "What did the smaller model cost?",
+    "student-twin": "What did the teacher buy?",
+    "twin-base": "What does the twin, which is offered, buy over the base?",
+    "twin-adapter": "What did the smaller model cost?",
 }
 
 
@@ -21,6 +24,8 @@ def write_report(folder: Path, metrics: Mapping[str, Any]) -> None:
     for name, found in metrics["comparisons"].items():
         parts.append(f"**{_QUESTIONS[name]}** {_comparison(name, found)}")
     parts.append(f"**What did retrieval buy?** {_retrieval_gain(metrics)}")
+    parts.append(f"**Which student is offered?** {_offer(metrics['offered'])}")
+    parts += [_size_table(metrics["sizes"]), "![scores](scores.png) ![trade-off](tradeoff.png)"]
     parts += ["## By slice", _slice_table(metrics)]
     (folder / "report.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
 
@@ -41,11 +46,36 @@ def _retrieval_gain(metrics: Mapping[str, Any]) -> str:
     gains = [
         f"{system} {modes['retrieved'][metric] - modes['closed_book'][metric]:+.3f}"
         for system, modes in metrics["systems"].items()
-        if "retrieved" in modes
+        if {"retrieved", "closed_book"} <= modes.keys()
     ]
     if not gains:
         return "Nothing: the data set has no documents, so every answer is closed book."
     return f"Change of {metric} from closed book to retrieved: {', '.join(gains)}."
+
+
+def _offer(found: Mapping[str, Any]) -> str:
+    text = str(found["text"])
+    if "retention" not in found:
+        return f"{text}. What it keeps cannot be told: {found['retention_reason']}."
+    kept = found["retention"]
+    enough = "" if found["keeps_enough"] else ", less than it should"
+    return (
+        f"{found['system']} {found['name']}, which keeps {kept['value']:.0%} "
+        f"[{kept['low']:.0%}, {kept['high']:.0%}] of the adapter's score{enough}: {text}."
+    )
+
+
+def _size_table(sizes: Mapping[str, Mapping[str, float]]) -> str:
+    lines = [
+        "| | parameters | weights in memory | latency p50 | p95 |",
+        "|---|---:|---:|---:|---:|",
+    ]
+    for system, size in sizes.items():
+        lines.append(
+            f"| {system} | {size['parameters'] / 1e6:.1f} M | {size['megabytes']:.0f} MB | "
+            f"{size['latency_ms_p50'] / 1e3:.2f} s | {size['latency_ms_p95'] / 1e3:.2f} s |"
+        )
+    return "\n".join(lines)
 
 
 def _slice_table(metrics: Mapping[str, Any]) -> str:
@@ -77,10 +107,12 @@ def plot_scores(
     modes = [mode for mode in MODES if any(mode in row for row in found.values())]
     width = 0.8 / len(found)
     for place, (system, row) in enumerate(found.items()):
-        middles = [at + (place - (len(found) - 1) / 2) * width for at in range(len(modes))]
-        values = [row[mode].value for mode in modes]
-        below = [row[mode].value - row[mode].low for mode in modes]
-        above = [row[mode].high - row[mode].value for mode in modes]
+        shift = (place - (len(found) - 1) / 2) * width
+        middles = [at + shift for at, mode in enumerate(modes) if mode in row]
+        bars = [row[mode] for mode in modes if mode in row]
+        values = [bar.value for bar in bars]
+        below = [bar.value - bar.low for bar in bars]
+        above = [bar.high - bar.value for bar in bars]
         axes.bar(middles, values, width * 0.92, label=system)
         axes.errorbar(middles, values, yerr=[below, above], fmt="none", ecolor="black", capsize=3)
     axes.set_xticks(range(len(modes)), [mode.replace("_", " ") for mode in modes])
@@ -89,4 +121,38 @@ def plot_scores(
     axes.legend(frameon=False, ncols=len(found), loc="upper left")
     axes.spines[["top", "right"]].set_visible(False)
     # Without the software's version the same numbers give the same bytes.
+    figure.savefig(path, dpi=120, metadata={"Software": None})
+
+
+def plot_tradeoff(
+    path: Path, found: Mapping[str, Mapping[str, Interval]], metrics: Mapping[str, Any]
+) -> None:
+    """Write each system's score, with its interval, over what its weights take, as PNG."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    mode = metrics["primary"]["mode"]
+    for place, (system, size) in enumerate(metrics["sizes"].items()):
+        score, millions = found[system][mode], size["parameters"] / 1e6
+        error = [[score.value - score.low], [score.high - score.value]]
+        # Students of one size, and base and adapter, lie side by side instead of on each other.
+        axes.errorbar(
+            millions * (1 + 0.004 * place),
+            score.value,
+            yerr=error,
+            fmt="o",
+            capsize=3,
+            label=f"{system}: {size['latency_ms_p50'] / 1e3:.1f} s, {size['megabytes']:.0f} MB",
+        )
+    axes.set(
+        title=f"mode {mode}; latency is the median to a row's last token",
+        xlabel="million parameters",
+        ylabel=metrics["primary"]["metric"],
+        ylim=(0, 1),
+    )
+    axes.legend(frameon=False)
+    axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=120, metadata={"Software": None})

@@ -23,11 +23,13 @@ def score_table(metrics: Mapping[str, Any]) -> str:
         "|---|" + "---:|" * len(modes),
     ]
     for system, found in systems.items():
-        cells = [
-            f"{found[mode]['token_f1']:.3f} ({found[mode]['exact_match']:.3f})" for mode in modes
-        ]
+        cells = [_score(found[mode]) if mode in found else "" for mode in modes]
         lines.append(f"| {system} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def _score(found: Mapping[str, float]) -> str:
+    return f"{found['token_f1']:.3f} ({found['exact_match']:.3f})"
 
 
 def retrieval_line(metrics: Mapping[str, Any]) -> str:

@@ -5,13 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from shutil import copytree
 
-from tasks.finetuning.adapter import (
-    keep_start,
-    load_for_training,
-    make_trainable,
-    save_trained,
-    trained_form,
-)
+from tasks.finetuning.adapter import keep_start, make_trainable, save_trained
 from tasks.finetuning.params import Params
 from tasks.lm.batches import read_batches
 from tasks.lm.checkpoints import drop_checkpoints
@@ -20,7 +14,7 @@ from tasks.lm.exactness import prepare_packs
 from tasks.lm.fit import Fit
 from tasks.lm.hardware import warn_of_slow_dtype
 from tasks.lm.losses import summed_cross_entropy
-from tasks.lm.models import prepare_device
+from tasks.lm.models import load_for_training, prepare_device, trained_form
 from tasks.lm.prompt_kit import read_prompt_kit
 from tasks.lm.provenance import write_provenance
 from tasks.lm.training import TrainingResult, train, training_identity
@@ -52,11 +46,11 @@ def run(params: Params, paths: Paths) -> None:
         paths.tokens, settings, max_tokens=params.compute.micro_batch_tokens
     )
     base = load_for_training(
-        settings,
         paths.base,
         paths.model_store,
         device,
         numeric_form=params.models.numeric_form,
+        dtype=settings.dtype,
         dequantized=dequantized,
     )
     form = trained_form(params.models.numeric_form, dequantized=dequantized)

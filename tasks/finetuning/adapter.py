@@ -1,61 +1,18 @@
 """What is trained: a LoRA adapter of some kind or all weights; loaded, prepared and saved."""
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
 
-import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import PreTrainedModel, set_seed
 
 from tasks.finetuning.params import FinetuningParams
-from tasks.lm.conversion import ModelManifest
-from tasks.lm.models import (
-    BASE_DIGEST_FILE,
-    LanguageModel,
-    decoder_linears,
-    hold_dequantized,
-    load_base,
-    load_quantized,
-)
+from tasks.lm.adapters import tidy_adapter
+from tasks.lm.models import BASE_DIGEST_FILE, LanguageModel, decoder_linears
 from tasks.stage.errors import ConfigError
 
-_CONFIG = "adapter_config.json"
 _INITS: dict[str, Any] = {"default": True, "gaussian": "gaussian", "pissa": "pissa"}
-
-
-def load_for_training(
-    params: FinetuningParams,
-    manifest: Path,
-    store: Path,
-    device: torch.device,
-    *,
-    numeric_form: str,
-    dequantized: bool,
-) -> LanguageModel:
-    """The base in the numeric form in which it will be served, to be trained on.
-
-    `dequantized` holds a quantised base's weights dequantised: faster, in more memory. In NF4 that
-    is the same training; bitsandbytes' int8 layers round activations too, which held ones don't.
-    """
-    dtype = getattr(torch, params.dtype)
-    if numeric_form == "float":
-        base = load_base(manifest, store, numeric_form="float", device=device)
-        base.model.to(dtype)
-        return base
-    base = load_quantized(
-        manifest, store, numeric_form=numeric_form, compute_dtype=dtype, device=device
-    )
-    if dequantized:
-        hold_dequantized(base.model)
-    return base
-
-
-def trained_form(numeric_form: str, *, dequantized: bool) -> str:
-    """The numbers that a training sees of its base."""
-    rounds = numeric_form == "int8_dequantized" and not dequantized
-    return "int8, activations as well" if rounds else numeric_form
 
 
 def make_trainable(base: LanguageModel, params: FinetuningParams) -> PreTrainedModel | PeftModel:
@@ -121,19 +78,8 @@ def save_trained(
     if isinstance(model, PeftModel):
         begun = str(start) if params.init == "pissa" else None
         model.save_pretrained(str(folder), path_initial_model_for_weight_conversion=begun)
-        # peft's own card names the folder that the base was loaded from.
-        (folder / "README.md").unlink(missing_ok=True)
-        _tidy(folder / _CONFIG, ModelManifest.read(manifest).name)
+        tidy_adapter(folder, manifest)
     else:
         model.set_attn_implementation("sdpa")
         model.save_pretrained(folder)
-    shutil.copyfile(manifest, folder / BASE_DIGEST_FILE)
-
-
-def _tidy(path: Path, base: str) -> None:
-    """Name the base in an adapter's config, and sort what would change with the hash seed."""
-    config = json.loads(path.read_text(encoding="utf-8"))
-    config["base_model_name_or_path"] = base
-    # peft keeps the targets in a set.
-    config["target_modules"] = sorted(config["target_modules"])
-    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        shutil.copyfile(manifest, folder / BASE_DIGEST_FILE)

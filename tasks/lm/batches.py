@@ -51,19 +51,23 @@ def read_batches(
     tokens: Path, params: TrainingParams, *, max_tokens: int
 ) -> tuple[list[Batch], list[Batch]]:
     """The batches to learn from and those to validate on, out of a tokens folder."""
+    learned, held_out = read_splits(tokens, params)
+    return (
+        make_batches(learned, params, max_tokens=max_tokens),
+        make_batches(held_out[: params.validation_examples], params, max_tokens=max_tokens),
+    )
+
+
+def read_splits(tokens: Path, params: TrainingParams) -> tuple[list[Example], list[Example]]:
+    """The examples that the budget lets learn, and all that are held out, contexts together."""
     train, validation = (
         read_examples(tokens / f"{split}.parquet") for split in ("train", "validation")
     )
     chosen = choose_examples(
         train, token_budget=params.token_budget, new_share=params.new_share, seed=params.seed
     )
-    held_out = [
-        item for context in _contexts(validation, "budget", params.seed) for item in context
-    ]
-    return (
-        make_batches(chosen, params, max_tokens=max_tokens),
-        make_batches(held_out[: params.validation_examples], params, max_tokens=max_tokens),
-    )
+    held_out = _contexts(validation, "budget", params.seed)
+    return chosen, [item for context in held_out for item in context]
 
 
 def choose_examples(

@@ -1,5 +1,6 @@
 """What a training will take of memory, told before it starts, and what it takes while it runs."""
 
+import gc
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -64,6 +65,14 @@ def free_bytes(device: torch.device) -> int:
         cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return int(torch.cuda.mem_get_info(device)[0] + cached)
     return int(psutil.virtual_memory().available)
+
+
+def release_memory() -> None:
+    """Give back what models held that are no longer there."""
+    gc.collect()
+    psutil.heap_trim()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def estimate_memory(

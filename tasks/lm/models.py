@@ -137,6 +137,39 @@ def load_student(folder: Path, *, device: torch.device) -> LanguageModel:
     return LanguageModel(model, load_tokenizer(folder), file_sha256(folder / STUDENT_WEIGHTS))
 
 
+def load_for_training(
+    manifest: Path,
+    store: Path,
+    device: torch.device,
+    *,
+    numeric_form: str,
+    dtype: str,
+    dequantized: bool,
+) -> LanguageModel:
+    """The base in the numeric form in which it will be served, to be trained on.
+
+    `dequantized` holds a quantised base's weights dequantised: faster, in more memory. In NF4 that
+    is the same training; bitsandbytes' int8 layers round activations too, which held ones don't.
+    """
+    computed = getattr(torch, dtype)
+    if numeric_form == "float":
+        base = load_base(manifest, store, numeric_form="float", device=device)
+        base.model.to(computed)
+        return base
+    base = load_quantized(
+        manifest, store, numeric_form=numeric_form, compute_dtype=computed, device=device
+    )
+    if dequantized:
+        hold_dequantized(base.model)
+    return base
+
+
+def trained_form(numeric_form: str, *, dequantized: bool) -> str:
+    """The numbers that a training sees of its base."""
+    rounds = numeric_form == "int8_dequantized" and not dequantized
+    return "int8, activations as well" if rounds else numeric_form
+
+
 def load_quantized(
     manifest: Path,
     store: Path,

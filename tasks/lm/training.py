@@ -60,12 +60,16 @@ def train(
     *,
     scratch: Path,
     identity: str,
+    series: str = "",
+    share: tuple[float, float] = (0.0, 1.0),
 ) -> TrainingResult:
     """Train a model in place; it ends with the weights of its best validation loss.
 
     `loss` gives the sum over a pack's supervised tokens; each step takes the mean over its batch.
     Curves go to `scratch/curves.jsonl` and checkpoints to `scratch/checkpoints/`, from where a
-    training with the same `identity` goes on; `drop_checkpoints` when its result is safe.
+    training with the same `identity` goes on; `drop_checkpoints` when its result is safe. One of
+    several trainings of a stage has a `series` of its own, for its curves and checkpoints, and is
+    that `share` of the stage.
 
     Raises:
         DataError: nothing to train or to validate on, or a loss or gradient that is not finite.
@@ -73,13 +77,15 @@ def train(
         DeviceError: it ran out of memory with a single example.
     """
     _check(model, batches, validation, loss)
-    folder = checkpoint_folder(scratch, identity)
+    folder = checkpoint_folder(scratch / series, identity)
     checkpoint = latest_checkpoint(folder)
     if params.learning_rate == "find":
         rate = remembered(folder, _RATE, lambda: find_rate(model, batches, loss))
         params = params.model_copy(update={"learning_rate": rate})
     trainer = _trainer(model, batches, validation, loss, params, folder)
-    curves = Curves(scratch, resume_step=_resume_step(folder, checkpoint))
+    curves = Curves(
+        scratch, series=series, share=share, resume_step=_resume_step(folder, checkpoint)
+    )
     trainer.add_callback(CurveCallback(curves, batches, len(batches) * params.epochs))
     initial = remembered(folder, _INITIAL, lambda: trainer.evaluate()["eval_loss"])
     trainer.halt_above(params.max_loss_growth * max(initial, 1.0))

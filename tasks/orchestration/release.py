@@ -157,9 +157,11 @@ def _leak_evidence(curation_report: Path) -> str:
 
 
 def _reasons(decision: Decision) -> tuple[str, ...]:
-    """What decided: every rule that refused, else every rule that passed."""
-    refused = [reason for reason in decision.reasons if not reason.passed]
-    return tuple(f"{decision.model}: {reason.text}" for reason in refused or decision.reasons)
+    """What decided: every rule that refused, else every rule; what warns is told in any case."""
+    refused = [item for item in decision.reasons if not item.passed and not item.warns]
+    warned = [item for item in decision.reasons if not item.passed and item.warns]
+    told = [*refused, *warned] if refused else decision.reasons
+    return tuple(f"{decision.model}: {reason.text}" for reason in told)
 
 
 def reigning_name(registry: Registry, model: Model) -> str | None:

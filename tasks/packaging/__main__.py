@@ -11,7 +11,7 @@ from tasks.packaging.golden import answer_golden, parity, write_golden
 from tasks.packaging.params import Params
 from tasks.records.files import read_records
 from tasks.records.predictions import PREDICTIONS_FILE, read_predictions
-from tasks.serving.bundle import BundleSettings
+from tasks.serving.bundle import BundleSettings, ServedModel
 from tasks.stage.command import output, run_stage
 from tasks.stage.metrics import Curves, read_metrics, write_metrics
 from tasks.stage.outputs import output_folders, verified
@@ -26,7 +26,7 @@ class Paths:
     embedder: Path
     model_store: Path
     adapter: Path
-    student: Path
+    students: Path
     index: Path
     evaluation_report: Path
     scratch: Path
@@ -38,22 +38,25 @@ def run(params: Params, paths: Paths) -> None:
     """Write the bundle and the report on its parity with evaluation."""
     curves = Curves(paths.scratch)
     evaluation = verified(paths.evaluation_report)
+    metrics = read_metrics(evaluation)
+    offered = metrics["offered"]
     predictions = read_predictions(evaluation / PREDICTIONS_FILE)
     records = read_records(verified(paths.curated) / "test.jsonl")
     with output_folders(paths.bundle, paths.packaging_report) as (bundle, report):
         settings = BundleSettings(
             prompting=params.prompting, models=params.models, compute=params.compute
         )
-        assemble(bundle, _parts(paths), settings)
+        assemble(bundle, _parts(paths, offered["folder"]), settings)
         curves.progress(1, 3)
+        heard: dict[ServedModel, str] = {"adapter": "adapter", "student": offered["system"]}
         golden = answer_golden(
-            bundle, paths.model_store, records, predictions, params.packaging.golden
+            bundle, paths.model_store, records, predictions, heard, params.packaging.golden
         )
         shares = parity(golden, params.packaging.max_mismatch)
         curves.progress(2, 3)
         write_golden(bundle, golden)
         card = model_card(
-            read_metrics(evaluation),
+            metrics,
             shares,
             ModelManifest.read(paths.base),
             ModelManifest.read(paths.embedder),
@@ -67,10 +70,11 @@ def run(params: Params, paths: Paths) -> None:
     curves.progress(3, 3)
 
 
-def _parts(paths: Paths) -> Parts:
+def _parts(paths: Paths, offered: str) -> Parts:
+    """The bundle's parts; `offered` is the folder of the student that evaluation offers."""
     return Parts(
         adapter=paths.adapter,
-        student=paths.student,
+        student=paths.students / offered,
         index=paths.index,
         base=paths.base,
         embedder=paths.embedder,

@@ -37,6 +37,8 @@ def model_card(
             f"Comparisons are paired by record, in mode {primary['mode']}, on {primary['metric']}. "
             f"Answers from the bundle itself that equal evaluation's: {shares}.",
             "",
+            f"The student is `{metrics['offered']['folder']}`: {metrics['offered']['text']}.",
+            "",
             "## Use",
             "",
             "`nightloom ask QUESTION` answers with the registered version, and `python -m "

@@ -1,7 +1,7 @@
 """Golden answers: the bundle, loaded as it will be served, says what evaluation heard."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import get_args
@@ -42,9 +42,12 @@ def answer_golden(
     store: Path,
     records: Sequence[Record],
     predictions: Sequence[Prediction],
+    heard: Mapping[ServedModel, str],
     count: int,
 ) -> list[Golden]:
     """The bundle's answers to the first `count` records that evaluation predicted, by model.
+
+    `heard` names the system that evaluation knows each served model as.
 
     Served models retrieve when there are documents, so their peers are evaluation's answers in
     mode retrieved, or closed_book without documents.
@@ -65,7 +68,7 @@ def answer_golden(
     for model in SERVED_MODELS:
         answers = _answer(load_answerer(bundle, store, model), asked)
         for record, answer in zip(asked, answers, strict=True):
-            golden.append(_compare(model, record, answer, expected[model, record.id]))
+            golden.append(_compare(model, record, answer, expected[heard[model], record.id]))
     return golden
 
 

@@ -11,7 +11,6 @@ from tasks.records.predictions import (
     MODES,
     PREDICTIONS_FILE,
     SCORE_NAMES,
-    SYSTEMS,
     Prediction,
     read_predictions,
 )
@@ -27,18 +26,22 @@ _RETRIEVAL_METRICS = ("recall_at_1", "recall_at_5", "recall_at_10", "mrr")
 
 @dataclass(frozen=True)
 class Reason:
-    """What one rule found: the value it looked at and the bound it held it to, where it has any."""
+    """What one rule found: the value it looked at and the bound it held it to, where it has any.
+
+    A rule that warns is told where it did not pass, and refuses nothing.
+    """
 
     rule: str
     passed: bool
     text: str
     value: float | None
     bound: float | None
+    warns: bool = False
 
 
 @dataclass(frozen=True)
 class Decision:
-    """The verdict on one model: promote when every rule passed, else refuse."""
+    """The verdict on one model: promote when every rule that can refuse passed, else refuse."""
 
     model: Model
     verdict: Literal["promote", "refuse"]
@@ -65,18 +68,22 @@ def decide(
     predictions = read_predictions(evaluation_report / PREDICTIONS_FILE)
     documents = _has_documents(metrics)
     mode = params.primary_mode if documents else "closed_book"
-    scores = {system: _scores(predictions, system, mode, params) for system in SYSTEMS}
+    offered = _offered(metrics)
+    # Who stands for each model: of a student and its twin the one that evaluation offers.
+    systems = {"base": "base", "adapter": "adapter", "student": offered}
+    scores = {name: _scores(predictions, system, mode, params) for name, system in systems.items()}
     reasons = [
         _retrieval_rules(documents),
         _no_leak(read_metrics(curation_report), params),
-        _complete(metrics, documents, params),
+        _complete(metrics, tuple(systems.values()), documents, params),
         _same_records(scores),
         _beats_base(scores, model, mode, params, reigning),
     ]
     if model == "student":
         reasons.append(_retention(scores, mode, params))
+        reasons.append(_paid(metrics["offered"]))
     verdict: Literal["promote", "refuse"]
-    verdict = "promote" if all(reason.passed for reason in reasons) else "refuse"
+    verdict = "promote" if all(item.passed or item.warns for item in reasons) else "refuse"
     return Decision(model, verdict, tuple(reasons))
 
 
@@ -91,6 +98,17 @@ def _check_evidence(evaluation_report: Path, curation_report: Path) -> None:
                 f"{report} holds no {name}; nothing is decided without evidence",
                 "run `nightloom run`, or `dvc checkout` to bring the last report back",
             )
+
+
+def _offered(metrics: Mapping[str, Any]) -> str:
+    """Whether evaluation offers the student or, because distillation did not pay, its twin."""
+    found = metrics.get("offered", {}).get("system")
+    if found not in ("student", "twin"):
+        raise DataError(
+            f"evaluation's metrics offer {found!r}; expected student or twin",
+            "run `nightloom run`, which evaluates again",
+        )
+    return str(found)
 
 
 def _has_documents(metrics: Mapping[str, Any]) -> bool:
@@ -128,14 +146,19 @@ def _no_leak(curation: Mapping[str, Any], params: PromotionParams) -> Reason:
     return Reason("no_leak", total <= params.max_leaks, text, float(total), bound)
 
 
-def _complete(metrics: Mapping[str, Any], documents: bool, params: PromotionParams) -> Reason:
+def _complete(
+    metrics: Mapping[str, Any],
+    systems: tuple[str, ...],
+    documents: bool,
+    params: PromotionParams,
+) -> Reason:
     """Every metric of every system and mode is there and finite, or null where that is allowed."""
     places: dict[str, tuple[Mapping[str, Any], tuple[str, ...]]] = {
         f"systems.{system}.{mode}": (
             metrics.get("systems", {}).get(system, {}).get(mode, {}),
             _SYSTEM_METRICS,
         )
-        for system in SYSTEMS
+        for system in systems
         for mode in (MODES if documents else ("closed_book",))
     }
     if documents:
@@ -225,3 +248,9 @@ def _retention(
     share = student / adapter
     text = f"student keeps {share:.0%} of the adapter's {params.primary_metric} in mode {mode}"
     return Reason("retention", share >= params.min_retention, text, share, params.min_retention)
+
+
+def _paid(offered: Mapping[str, Any]) -> Reason:
+    """Distillation gained something over training without a teacher; a warning, never silence."""
+    paid = offered["system"] == "student"
+    return Reason("distillation", paid, str(offered["text"]), offered["gain"]["value"], 0.0, True)

@@ -8,7 +8,8 @@ import pyarrow
 from pyarrow import parquet
 
 PREDICTIONS_FILE = "predictions.parquet"
-SYSTEMS = ("base", "adapter", "student")
+# A twin is asked in one mode, as are students that are not offered, which are `student-NAME`.
+SYSTEMS = ("base", "adapter", "student", "twin")
 MODES = ("closed_book", "retrieved", "oracle")
 SCORE_NAMES = ("exact_match", "token_f1", "rouge_l", "chrf")
 

@@ -54,17 +54,35 @@ def _finite(value: Any) -> bool:
 
 
 class Curves:
-    """Appends points to `curves.jsonl`: timestamp_ms, step, name, value, unit."""
+    """Appends points to `curves.jsonl`: timestamp_ms, step, name, value, unit.
 
-    def __init__(self, scratch: Path, *, resume_step: int | None = None) -> None:
-        """Start a curve file afresh, or keep its points up to and with `resume_step`."""
+    A stage that trains several models gives each a `series`, which its points' names begin with,
+    and the `share` of the stage that it is: from where to where.
+    """
+
+    def __init__(
+        self,
+        scratch: Path,
+        *,
+        series: str = "",
+        share: tuple[float, float] = (0.0, 1.0),
+        resume_step: int | None = None,
+    ) -> None:
+        """Start a series afresh, or keep its points up to and with `resume_step`."""
         scratch.mkdir(parents=True, exist_ok=True)
         self._path = scratch / CURVES_FILE
-        kept = ""
-        if resume_step is not None and self._path.exists():
-            rows = _whole_lines(self._path)
-            kept = "".join(f"{row}\n" for row in rows if json.loads(row)["step"] <= resume_step)
+        self._series = series
+        self._share = share
+        rows = _whole_lines(self._path) if self._path.exists() else []
+        kept = "".join(f"{row}\n" for row in rows if self._stays(json.loads(row), resume_step))
         write_atomically(self._path, kept)
+
+    def _stays(self, point: Mapping[str, Any], resume_step: int | None) -> bool:
+        if self._series and not point["name"].startswith(f"{self._series}/"):
+            return True
+        if resume_step is None:
+            return False
+        return bool(point["name"] == PROGRESS or point["step"] <= resume_step)
 
     def append(self, step: int, name: str, value: float, unit: str) -> None:
         """Append one point.
@@ -77,6 +95,15 @@ class Curves:
                 f"{name} is {value} at step {step}; expected a finite number",
                 "lower the learning rate, or look for broken rows in the data",
             )
+        self._write(step, f"{self._series}/{name}" if self._series else name, value, unit)
+
+    def progress(self, done: int, total: int) -> None:
+        """Say how far the series, and with it the stage, is: `done` of `total` equal parts."""
+        begin, end = self._share
+        whole = begin + (end - begin) * done / max(total, 1)
+        self._write(round(whole * 1000), PROGRESS, whole, "share")
+
+    def _write(self, step: int, name: str, value: float, unit: str) -> None:
         point = {
             "timestamp_ms": time.time_ns() // 1_000_000,
             "step": step,
@@ -87,14 +114,11 @@ class Curves:
         with self._path.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(point) + "\n")
 
-    def progress(self, done: int, total: int) -> None:
-        """Say how far the stage is: `done` of `total` equal parts."""
-        self.append(done, PROGRESS, done / max(total, 1), "share")
 
-
-def read_curve(scratch: Path, name: str) -> list[tuple[int, float]]:
+def read_curve(scratch: Path, name: str, *, series: str = "") -> list[tuple[int, float]]:
     """The points of one curve of a stage, (step, value), as they came; none where it has none."""
     path = scratch / CURVES_FILE
+    name = f"{series}/{name}" if series else name
     if not path.exists():
         return []
     points = [json.loads(line) for line in _whole_lines(path)]

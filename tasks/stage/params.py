@@ -38,6 +38,7 @@ class ModelsParams(StageParams):
 
     base: ModelSource
     embedder: ModelSource
+    student: ModelSource | None = Field(description="a student that is a model of its own")
     numeric_form: Literal["nf4_dequantized", "int8_dequantized", "float"]
 
 

@@ -4,24 +4,24 @@ import argparse
 import json
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, BitsAndBytesConfig, TrainerCallback
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
-from tasks.finetuning.adapter import load_for_training, make_trainable
+from tasks.finetuning.adapter import make_trainable
 from tasks.lm.attention import use_packed_attention
 from tasks.lm.batches import Batch
 from tasks.lm.conversion import ModelManifest
 from tasks.lm.losses import summed_cross_entropy
-from tasks.lm.models import LanguageModel, load_tokenizer, prepare_device
+from tasks.lm.models import LanguageModel, load_for_training, load_tokenizer, prepare_device
 from tasks.lm.trainer import training_arguments, validation_loss
 from tasks.lm.training import train
 from tasks.stage.params import ComputeParams, read_yaml
 from tests.benchmarks._finetuning_data import WORKLOADS, Workload, batches_of, settings
 from tests.benchmarks._memory import most_megabytes
+from tests.benchmarks._training import Clock, step_seconds
 
 OURS = ("ours", "ours_held")
 TRL_TUNED = ("trl_grouped", "trl_packed")
@@ -38,11 +38,11 @@ def load(side: str, workload: Workload, place: Path) -> tuple[LanguageModel, Any
     manifest, store = place / workload.base, place / workload.store
     if side in OURS:
         base = load_for_training(
-            params,
             manifest,
             store,
             DEVICE,
             numeric_form="nf4_dequantized",
+            dtype=workload.dtype,
             dequantized=side == "ours_held",
         )
     else:
@@ -74,24 +74,7 @@ def train_ours(model: Any, batches: list[Batch], scratch: Path) -> float:
         model, batches, batches[:1], summed_cross_entropy, settings(),
         scratch=scratch, identity="benchmark",
     )  # fmt: skip
-    points = map(json.loads, (scratch / "curves.jsonl").read_text().splitlines())
-    speeds = [point["value"] for point in points if point["name"] == "tokens_per_second"]
-    return sum(batch.tokens / speed for batch, speed in zip(batches, speeds, strict=True))
-
-
-class _Clock(TrainerCallback):
-    """Adds up the seconds of the optimizer steps."""
-
-    def __init__(self) -> None:
-        self.seconds = 0.0
-
-    def on_step_begin(self, *_: Any, **__: Any) -> None:
-        self._begun = time.perf_counter()
-
-    def on_step_end(self, *_: Any, **__: Any) -> None:
-        if DEVICE.type == "cuda":
-            torch.cuda.synchronize()
-        self.seconds += time.perf_counter() - self._begun
+    return step_seconds(scratch, batches, seed=settings().seed)
 
 
 def train_trl(
@@ -101,7 +84,7 @@ def train_trl(
     from datasets import Dataset
     from trl import SFTTrainer
 
-    clock = _Clock()
+    clock = Clock()
     examples = [example for batch in batches for example in batch.examples]
     rows = Dataset.from_list(
         [

@@ -1,39 +1,37 @@
-"""A training killed at any step and run again makes the very adapter that it would have made.
+"""A training killed at any step and run again makes the very model that it would have made.
 
 A few kills by default; `make faults` kills at every step.
 """
 
 import json
 import os
-import signal
-import subprocess
-import sys
-import time
-from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import pytest
-import yaml
 
+from tasks.distillation.__main__ import Paths as DistillationPaths
 from tasks.finetuning.__main__ import Paths as FinetuningPaths
-from tasks.stage.outputs import folder_files, verified
-from tasks.stage.params import PromptingParams, read_yaml
+from tasks.stage.params import PromptingParams
+from tests.faults.killing import Victim
 from tests.unit.conftest import Tiny
 from tests.unit.test_tokenization import tokenize
 
 STEPS, EVERY = 12, 3  # optimizer steps, and how many between two evaluations
-KILLS = range(1, STEPS + 1) if os.environ.get("NIGHTLOOM_FAULTS") == "all" else (1, 5, 12)
-CHANGES = {
-    "finetuning": {
-        "batch_examples": 1,
-        "token_budget": 4000,
-        "evaluations": 4,
-        "dropout": 0.1,
-        "learning_rate": 1.0e-2,
-    },
-    "models": {},
-    "compute": {"threads": 1, "device": "cpu", "micro_batch_tokens": 256},
+ALL = os.environ.get("NIGHTLOOM_FAULTS") == "all"
+KILLS = range(1, STEPS + 1) if ALL else (1, 5, 12)
+DISTILLATION_KILLS = [
+    (series, step)
+    for series in ("student-1", "twin-1")
+    for step in (range(1, STEPS + 1) if ALL else (5,))
+]
+TRAINING: dict[str, Any] = {
+    "batch_examples": 1,
+    "token_budget": 4000,
+    "evaluations": 4,
+    "learning_rate": 1.0e-2,
 }
+COMPUTE = {"threads": 1, "device": "cpu", "micro_batch_tokens": 256}
 
 
 @pytest.fixture(scope="module")
@@ -44,78 +42,77 @@ def tokens(
     return tokenize(root, tiny, prompting, tiny.curated).tokens
 
 
-def command(root: Path, tiny: Tiny, tokens: Path) -> list[str]:
-    """The stage's command line, with its outs and scratch in a folder of its own."""
-    found = [sys.executable, "-m", "tasks.finetuning", "--params"]
-    for name, changes in CHANGES.items():
-        path = root / f"{name}.yaml"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(yaml.safe_dump(read_yaml(Path(f"params/{name}.yaml")) | changes))
-        found.append(str(path))
+@pytest.fixture(scope="module")
+def finetuning(tiny: Tiny, tokens: Path) -> Victim:
+    changes = {"finetuning": TRAINING | {"dropout": 0.1}, "models": {}, "compute": COMPUTE}
     given = {"tokens": tokens, "base": tiny.base, "model_store": tiny.store}
-    for field in fields(FinetuningPaths):
-        found += [f"--{field.name}", str(given.get(field.name, root / field.name))]
-    return found
+    return Victim("finetuning", FinetuningPaths, changes, given, "adapter")
 
 
-def steps_done(root: Path) -> int:
-    path = root / "scratch" / "finetuning" / "curves.jsonl"
-    if not path.exists():
-        return 0
-    lines = path.read_bytes().split(b"\n")[:-1]
-    return sum(json.loads(line)["name"] == "loss" for line in lines)
+@pytest.fixture(scope="module")
+def distillation(tiny: Tiny, tokens: Path) -> Victim:
+    learning = TRAINING | {"students": [1], "signal": "cached", "compared_examples": 4}
+    changes = {"distillation": learning, "prompting": {}, "models": {}, "compute": COMPUTE}
+    given = {
+        "tokens": tokens,
+        "base": tiny.base,
+        "student_base": tiny.base,
+        "model_store": tiny.store,
+        "adapter": tiny.adapter,
+    }
+    return Victim("distillation", DistillationPaths, changes, given, "students")
 
 
-def kill_at(step: int, root: Path, tiny: Tiny, tokens: Path) -> None:
-    """Run the stage and kill it, as the kernel would, once it has taken so many steps."""
-    child = subprocess.Popen(
-        command(root, tiny, tokens), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    deadline = time.monotonic() + 120
-    while steps_done(root) < step and child.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.001)
-    child.send_signal(signal.SIGKILL)
-    assert child.wait() == -signal.SIGKILL, "it had ended by itself"
-
-
-def steps_by_line(root: Path) -> dict[int, str]:
+def steps_by_line(victim: Victim, root: Path) -> dict[int, str]:
     """Each step's line of the loss, the time at which it was taken included."""
-    lines = (root / "scratch" / "finetuning" / "curves.jsonl").read_text().splitlines()
+    lines = victim.curves(root).read_text().splitlines()
     rows = {line: json.loads(line) for line in lines if line.endswith("}")}
     return {row["step"]: line for line, row in rows.items() if row["name"] == "loss"}
 
 
-def finish(root: Path, tiny: Tiny, tokens: Path) -> dict[str, str]:
-    """The hashes of the adapter's files."""
-    done = subprocess.run(command(root, tiny, tokens), capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return folder_files(verified(root / "adapter"))
-
-
 @pytest.fixture(scope="module")
-def straight(tiny: Tiny, tokens: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+def straight(finetuning: Victim, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     root = tmp_path_factory.mktemp("straight")
-    found = finish(root, tiny, tokens)
-    assert steps_done(root) == STEPS
+    found = finetuning.finish(root)
+    assert finetuning.steps_done(root) == STEPS
     return found
 
 
 @pytest.mark.parametrize("step", KILLS)
 def test_a_training_killed_at_a_step_makes_the_same_bytes(
-    step: int, straight: dict[str, str], tiny: Tiny, tokens: Path, tmp_path: Path
+    step: int, straight: dict[str, str], finetuning: Victim, tmp_path: Path
 ) -> None:
-    kill_at(step, tmp_path, tiny, tokens)
-    before = steps_by_line(tmp_path)
-    assert finish(tmp_path, tiny, tokens) == straight
-    after = steps_by_line(tmp_path)
+    finetuning.kill_at(step, tmp_path)
+    before = steps_by_line(finetuning, tmp_path)
+    assert finetuning.finish(tmp_path) == straight
+    after = steps_by_line(finetuning, tmp_path)
     assert len(after) == STEPS
     kept = [number for number in before if after[number] == before[number]]
     assert len(kept) >= EVERY * ((step - 1) // EVERY)  # all up to the checkpoint was gone on from
 
 
 def test_a_training_killed_twice_makes_the_same_bytes(
-    straight: dict[str, str], tiny: Tiny, tokens: Path, tmp_path: Path
+    straight: dict[str, str], finetuning: Victim, tmp_path: Path
 ) -> None:
-    kill_at(4, tmp_path, tiny, tokens)
-    kill_at(9, tmp_path, tiny, tokens)
-    assert finish(tmp_path, tiny, tokens) == straight
+    finetuning.kill_at(4, tmp_path)
+    finetuning.kill_at(9, tmp_path)
+    assert finetuning.finish(tmp_path) == straight
+
+
+@pytest.fixture(scope="module")
+def distilled(distillation: Victim, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    root = tmp_path_factory.mktemp("distilled")
+    found = distillation.finish(root)
+    assert distillation.steps_done(root, "student-1") == STEPS
+    assert distillation.steps_done(root, "twin-1") == STEPS
+    return found
+
+
+@pytest.mark.parametrize(("series", "step"), DISTILLATION_KILLS)
+def test_a_distillation_killed_at_a_step_makes_the_same_bytes(
+    series: str, step: int, distilled: dict[str, str], distillation: Victim, tmp_path: Path
+) -> None:
+    distillation.kill_at(step, tmp_path, series)
+    assert distillation.finish(tmp_path) == distilled
+    for name in ("student-1", "twin-1"):
+        assert distillation.steps_done(tmp_path, name) == STEPS

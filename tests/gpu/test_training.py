@@ -5,10 +5,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from tasks.finetuning.adapter import load_for_training, make_trainable
+from tasks.finetuning.adapter import make_trainable
 from tasks.lm.batches import Batch, make_batches
 from tasks.lm.exactness import packs_exactly
 from tasks.lm.losses import summed_cross_entropy
+from tasks.lm.models import load_for_training
 from tasks.lm.trainer import training_arguments, validation_loss
 from tasks.lm.training import train
 from tests.unit.conftest import Tiny
@@ -26,13 +27,12 @@ def batches(count: int) -> list[Batch]:
 
 
 def loss_on(device: str, tiny: Tiny, dtype: str) -> float:
-    params = PARAMS.model_copy(update={"dtype": dtype})
     base = load_for_training(
-        params,
         tiny.base,
         tiny.store,
         torch.device(device),
         numeric_form="nf4_dequantized",
+        dtype=dtype,
         dequantized=False,
     )
     assert packs_exactly(base.model)
@@ -51,11 +51,11 @@ def test_a_training_on_nf4_in_bfloat16_learns(tiny: Tiny, tmp_path: Path) -> Non
         training_arguments(params, tmp_path, 3, torch.device("cuda")).optim == "paged_adamw_32bit"
     )
     base = load_for_training(
-        params,
         tiny.base,
         tiny.store,
         torch.device("cuda"),
         numeric_form="nf4_dequantized",
+        dtype="bfloat16",
         dequantized=False,
     )
     model = make_trainable(base, params)

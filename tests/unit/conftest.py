@@ -37,8 +37,20 @@ class Tiny:
         return self.root / "adapter"
 
     @property
+    def student_base(self) -> Path:
+        return self.base
+
+    @property
+    def students(self) -> Path:
+        return self.root / "students"
+
+    @property
     def student(self) -> Path:
-        return self.root / "student"
+        return self.students / "2" / "student"
+
+    @property
+    def twin(self) -> Path:
+        return self.students / "2" / "twin"
 
     @property
     def curated(self) -> Path:
@@ -138,7 +150,7 @@ def _make_embedder(folder: Path, made: Tiny) -> None:
 
 
 def _make_adapter(made: Tiny) -> None:
-    """An adapter with random weights and, as the student, the base with other weights."""
+    """An adapter with random weights and, as student and twin, the base with other weights."""
     import torch
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM
@@ -148,15 +160,16 @@ def _make_adapter(made: Tiny) -> None:
         torch.manual_seed(1)
         config = LoraConfig(r=4, target_modules=["q_proj", "v_proj"], init_lora_weights=False)
         get_peft_model(model, config).save_pretrained(made.adapter)
-        shutil.copytree(_weights(made), made.student)
-        student = AutoModelForCausalLM.from_pretrained(_weights(made))
-        for parameter in student.parameters():
-            parameter.data += 0.3 * torch.randn_like(parameter)
-        student.save_pretrained(made.student)
+        for folder in (made.student, made.twin):
+            shutil.copytree(_weights(made), folder)
+            student = AutoModelForCausalLM.from_pretrained(_weights(made))
+            for parameter in student.parameters():
+                parameter.data += 0.3 * torch.randn_like(parameter)
+            student.save_pretrained(folder)
     shutil.copyfile(made.base, made.adapter / "base.json")
     _write_prompt_kits(made)
-    write_manifest(made.adapter)
-    write_manifest(made.student)
+    for folder in (made.adapter, made.student, made.twin, made.students):
+        write_manifest(folder)
 
 
 def _write_prompt_kits(made: Tiny) -> None:
@@ -167,7 +180,7 @@ def _write_prompt_kits(made: Tiny) -> None:
 
     tokenizer = load_tokenizer(_weights(made))
     prompts = [Prompt(record(number).messages[:-1], ("A passage.",)) for number in range(12)]
-    for folder in (made.adapter, made.student):
+    for folder in (made.adapter, made.student, made.twin):
         template = PromptTemplate.load(TEMPLATE)
         write_prompt_kit(folder / PROMPT, template, tokenizer, prompts)
 
@@ -216,7 +229,7 @@ def scored(
             embedder=tiny.embedder,
             model_store=tiny.store,
             adapter=tiny.adapter,
-            student=tiny.student,
+            students=tiny.students,
             index=root / "index",
             scratch=root / "scratch" / "evaluation",
             evaluation_report=root / "evaluation",

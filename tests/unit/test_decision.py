@@ -18,7 +18,8 @@ from tasks.stage.params import load_params
 
 PARAMS = load_params(Params, [Path("params/promotion.yaml")]).promotion
 NO_LEAKS: dict[str, Any] = {"questions": 0, "few_shot": 0, "documents": 0, "groups": 0}
-SCORES = {"base": 0.2, "adapter": 0.8, "student": 0.75}
+SCORES = {"base": 0.2, "adapter": 0.8, "student": 0.75, "twin": 0.7}
+OFFERED: dict[str, Any] = {"system": "student", "text": "it paid", "gain": {"value": 0.05}}
 
 Change = Callable[[dict[str, Any], list[Prediction]], list[Prediction] | None]
 
@@ -55,6 +56,7 @@ def judged(
     scores["abstention_precision_reason"] = "no answer abstained"
     metrics: dict[str, Any] = {
         "systems": {s: {m: dict(scores) for m in modes} for s in SYSTEMS},
+        "offered": dict(OFFERED),
         "retrieval": dict.fromkeys(("recall_at_1", "recall_at_5", "recall_at_10", "mrr"), 0.9),
     }
     if modes != MODES:
@@ -75,8 +77,9 @@ def write_leaks(folder: Path, leaks: dict[str, Any]) -> None:
 
 
 def failed(decision: Decision) -> set[str]:
-    assert (decision.verdict == "refuse") == any(not item.passed for item in decision.reasons)
-    return {item.rule for item in decision.reasons if not item.passed}
+    bad = {item.rule: item.warns for item in decision.reasons if not item.passed}
+    assert (decision.verdict == "refuse") == (not all(bad.values()))
+    return set(bad)
 
 
 @pytest.mark.parametrize("model", ["adapter", "student"])
@@ -170,6 +173,37 @@ def test_a_student_that_keeps_too_little_refuses(tmp_path: Path) -> None:
     ]
     assert failed(judged(tmp_path, "student", worse)) == {"retention"}
     assert failed(judged(tmp_path, "adapter", worse)) == set()
+
+
+def offer_twin(metrics: dict[str, Any], rows: list[Prediction]) -> list[Prediction]:
+    metrics["offered"] |= {"system": "twin", "text": "it did not beat", "gain": {"value": -0.01}}
+    return [
+        replace(row, token_f1=0.1) if row.system == "student" else row for row in rows
+    ]
+
+
+def test_a_twin_that_is_offered_is_judged_in_the_students_place_and_told(tmp_path: Path) -> None:
+    decision = judged(tmp_path, "student", offer_twin)
+    assert decision.verdict == "promote"  # on the twin's scores: the student's would not do
+    assert failed(decision) == {"distillation"}
+    (reason,) = (item for item in decision.reasons if item.rule == "distillation")
+    assert (reason.text, reason.value, reason.warns) == ("it did not beat", -0.01, True)
+
+
+def test_a_twin_that_keeps_too_little_refuses(tmp_path: Path) -> None:
+    def worse(metrics: dict[str, Any], rows: list[Prediction]) -> list[Prediction]:
+        offered = offer_twin(metrics, rows)
+        return [replace(r, token_f1=0.5) if r.system == "twin" else r for r in offered]
+
+    assert failed(judged(tmp_path, "student", worse)) == {"retention", "distillation"}
+
+
+def test_without_an_offer_nothing_is_decided(tmp_path: Path) -> None:
+    def lost(metrics: dict[str, Any], rows: list[Prediction]) -> None:
+        del metrics["offered"]
+
+    with pytest.raises(DataError, match="expected student or twin"):
+        judged(tmp_path, change=lost)
 
 
 def test_without_documents_closed_book_decides_and_the_verdict_says_so(tmp_path: Path) -> None:

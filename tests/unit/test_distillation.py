@@ -1,14 +1,12 @@
-"""The objective is its definition, and a pruned student is a model of its own."""
+"""Which layers a student keeps, and that it is then a model of its own."""
 
-import math
 from pathlib import Path
 
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from tasks.distillation.objective import blended_loss, forward_kl
-from tasks.distillation.pruning import block_influence, choose_layers, prune
+from tasks.distillation.pruning import block_influence, check_layers, choose_layers, prune
 from tasks.lm.attention import use_packed_attention
 from tasks.lm.packing import build_pack
 from tasks.stage.errors import ConfigError
@@ -17,46 +15,25 @@ from tests.unit.test_generation import make
 from tests.unit.test_packing import examples
 
 
-@pytest.mark.parametrize("temperature", [0.5, 1.0, 4.0])
-def test_the_divergence_of_equal_models_is_zero(temperature: float) -> None:
-    logits = torch.randn(5, 11)
-    zeros = torch.zeros(5)
-    found = forward_kl(logits, logits + 3.0, temperature=temperature)
-    torch.testing.assert_close(found, zeros, atol=1e-5, rtol=0)
-
-
-def test_the_divergence_is_right_by_hand() -> None:
-    teacher = torch.log(torch.tensor([[0.5, 0.25, 0.25]]))
-    student = torch.log(torch.tensor([[0.25, 0.5, 0.25]]))
-    found = forward_kl(student, teacher, temperature=1.0).item()
-    assert found == pytest.approx(0.25 * math.log(2))
-
-
-def test_gradients_agree_with_finite_differences() -> None:
-    teacher = torch.randn(3, 6, dtype=torch.float64)
-    student = torch.randn(3, 6, dtype=torch.float64, requires_grad=True)
-    targets = torch.tensor([0, 4, 5])
-
-    def loss(logits: torch.Tensor) -> torch.Tensor:
-        return blended_loss(logits, teacher, targets, temperature=2.0, kl_weight=0.7)
-
-    # The loss computes in float32, so steps are large and the tolerance is loose.
-    assert torch.autograd.gradcheck(loss, (student,), eps=1e-2, atol=2e-2, rtol=2e-2)
-
-
-def test_vocabularies_that_differ_are_refused_with_both_sizes() -> None:
-    with pytest.raises(ConfigError, match=r"\(2, 5\).*\(2, 6\)"):
-        forward_kl(torch.zeros(2, 5), torch.zeros(2, 6), temperature=1.0)
-
-
 def test_the_most_influential_layers_stay_in_order() -> None:
-    assert choose_layers([0.5, 0.1, 0.3, 0.2, 0.9], 3) == [0, 2, 4]
+    assert choose_layers([0.5, 0.1, 0.3, 0.2, 0.9], 3, "importance") == [0, 2, 4]
+
+
+def test_uniform_layers_run_from_the_first_to_the_last() -> None:
+    assert choose_layers([0.0] * 30, 6, "uniform") == [0, 6, 12, 17, 23, 29]
+    assert choose_layers([0.0] * 3, 1, "uniform") == [0]
+
+
+@pytest.mark.parametrize("named", [[0, 3], [-1], [1, 0], [1, 1]])
+def test_layers_that_the_teacher_has_not_are_refused(named: list[int]) -> None:
+    with pytest.raises(ConfigError, match="layers are 0 to 2"):
+        check_layers(named, 3)
 
 
 @pytest.mark.parametrize("count", [3, 4])
 def test_a_student_as_deep_as_its_teacher_is_refused(count: int) -> None:
     with pytest.raises(ConfigError, match="has 3 layers"):
-        choose_layers([0.1, 0.2, 0.3], count)
+        choose_layers([0.1, 0.2, 0.3], count, "importance")
 
 
 def test_a_layer_that_does_nothing_has_no_influence(tiny: Tiny) -> None:

@@ -47,14 +47,21 @@ def prediction(output: str = "x", reference: str = "y", score: float = 0.5) -> P
 def test_every_record_is_asked_in_every_mode_by_every_system(scored: Any) -> None:
     rows = read_predictions(scored.report / "predictions.parquet")
     asked = {(row.system, row.mode, row.record) for row in rows}
-    assert len(asked) == len(rows) == 8 * len(SYSTEMS) * len(MODES)
+    offered = read_metrics(scored.report)["offered"]["system"]
+    by_system = {
+        system: {mode for one, mode, _ in asked if one == system} for system in SYSTEMS
+    }
+    left = {"student": "twin", "twin": "student"}[offered]
+    whole = {"base", "adapter", offered}
+    assert by_system == {name: set(MODES) for name in whole} | {left: {"retrieved"}}
+    assert len(asked) == len(rows) == 8 * (3 * len(MODES) + 1)
 
 
 def test_the_metrics_are_the_means_of_the_rows(scored: Any) -> None:
     metrics = read_metrics(scored.report)
     rows = read_predictions(scored.report / "predictions.parquet")
-    for system in SYSTEMS:
-        for mode in MODES:
+    for system, modes in metrics["systems"].items():
+        for mode in modes:
             chosen = [row for row in rows if (row.system, row.mode) == (system, mode)]
             for name in SCORE_NAMES:
                 mean = sum(row.score(name) for row in chosen) / len(chosen)
@@ -63,7 +70,10 @@ def test_the_metrics_are_the_means_of_the_rows(scored: Any) -> None:
 
 def test_systems_with_other_weights_answer_differently(scored: Any) -> None:
     rows = read_predictions(scored.report / "predictions.parquet")
-    outputs = {s: tuple(row.output for row in rows if row.system == s) for s in SYSTEMS}
+    outputs = {
+        system: tuple(r.output for r in rows if (r.system, r.mode) == (system, "retrieved"))
+        for system in SYSTEMS
+    }
     assert len(set(outputs.values())) == len(SYSTEMS)
 
 
@@ -76,9 +86,10 @@ def test_closed_book_holds_no_passage_and_oracle_holds_the_gold_one(scored: Any)
 
 def test_the_report_tells_what_each_step_bought(scored: Any) -> None:
     text = (scored.report / "report.md").read_text()
-    for question in ("fine-tuning buy", "distillation cost", "retrieval buy"):
+    for question in ("fine-tuning buy", "smaller model cost", "teacher buy", "retrieval buy"):
         assert question in text
-    assert (scored.report / "scores.png").stat().st_size > 5000
+    for plot in ("scores.png", "tradeoff.png"):
+        assert (scored.report / plot).stat().st_size > 5000
 
 
 def test_the_table_is_printed_from_the_report(
@@ -166,12 +177,14 @@ def test_comparisons_take_the_primary_mode_and_are_paired() -> None:
     )
     grouped = {
         system: {"retrieved": [prediction(score=score)] * 5, "closed_book": [prediction()] * 5}
-        for system, score in zip(SYSTEMS, (0.2, 0.9, 0.8), strict=True)
+        for system, score in zip(SYSTEMS, (0.2, 0.9, 0.8, 0.7), strict=True)
     }
     mode = primary_mode("retrieved", grouped)
-    found = compare(grouped, mode, params)
+    found = compare(grouped, mode, "student", params)
     assert found["adapter-base"]["difference"] == pytest.approx(0.7)
     assert found["student-adapter"]["low"] == pytest.approx(-0.1)
+    assert found["student-twin"]["high"] == pytest.approx(0.1)
+    assert "twin-adapter" in compare(grouped, mode, "twin", params)
     del grouped["student"]["retrieved"]
     assert primary_mode("retrieved", grouped) == "closed_book"
 

@@ -8,13 +8,7 @@ import torch
 from bitsandbytes.functional import dequantize_4bit
 from bitsandbytes.nn import Linear4bit
 
-from tasks.finetuning.adapter import (
-    keep_start,
-    load_for_training,
-    make_trainable,
-    save_trained,
-    trained_form,
-)
+from tasks.finetuning.adapter import keep_start, make_trainable, save_trained
 from tasks.finetuning.params import FinetuningParams, Params
 from tasks.lm.attention import use_packed_attention
 from tasks.lm.conversion import ModelManifest
@@ -26,6 +20,8 @@ from tasks.lm.models import (
     hold_dequantized,
     load_adapted,
     load_base,
+    load_for_training,
+    trained_form,
 )
 from tasks.lm.packing import build_pack
 from tasks.stage.errors import ConfigError
@@ -42,7 +38,12 @@ def loaded(
     tiny: Tiny, form: str = "nf4_dequantized", *, dequantized: bool = False
 ) -> LanguageModel:
     return load_for_training(
-        PARAMS, tiny.base, tiny.store, CPU, numeric_form=form, dequantized=dequantized
+        tiny.base,
+        tiny.store,
+        CPU,
+        numeric_form=form,
+        dtype="float32",
+        dequantized=dequantized,
     )
 
 
@@ -151,7 +152,12 @@ def test_a_base_in_bfloat16_has_the_served_weights_rounded_and_learns(
 ) -> None:
     params = with_method("qlora", dtype="bfloat16")
     base = load_for_training(
-        params, tiny.base, tiny.store, CPU, numeric_form=form, dequantized=dequantized
+        tiny.base,
+        tiny.store,
+        CPU,
+        numeric_form=form,
+        dtype="bfloat16",
+        dequantized=dequantized,
     )
     served = load_base(tiny.base, tiny.store, numeric_form=form, device=CPU).model
     if not dequantized:

@@ -30,7 +30,7 @@ def package(root: Path, params: Params, tiny: Any, index: Path, report: Path) ->
         embedder=tiny.embedder,
         model_store=tiny.store,
         adapter=tiny.adapter,
-        student=tiny.student,
+        students=tiny.students,
         index=index,
         evaluation_report=report,
         scratch=root / "scratch",
@@ -64,6 +64,9 @@ def test_a_bundle_holds_all_that_serving_needs_and_agrees(
         "embedder.json", "model_card.md", "golden.json", "manifest.json",
     }  # fmt: skip
     assert BundleSettings.read(bundle).prompting == params.prompting
+    offered = read_metrics(scored.report)["offered"]["folder"]
+    weights = [f / "model.safetensors" for f in (bundle / "student", tiny.students / offered)]
+    assert weights[0].read_bytes() == weights[1].read_bytes()
     metrics = read_metrics(tmp_path / "report")
     assert metrics["parity"] == {"adapter": 1.0, "student": 1.0}
     assert metrics["golden"] == 4

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from tasks.distillation.pruning import prune
-from tasks.distillation.shared import share
+from tasks.distillation.shared import share_student, share_teacher
 from tasks.lm.attention import use_packed_attention
 from tasks.lm.losses import summed_cross_entropy
 from tasks.lm.models import hold_dequantized, load_adapted, load_base, load_quantized
@@ -39,7 +39,7 @@ def test_teacher_and_student_begin_as_the_merged_teacher_and_its_layers(
     base = base_of(tiny, form, held=held)
     use_packed_attention(base)
     pack = build_pack(examples())
-    found = share(base, tiny.adapter, KEPT)
+    found = share_teacher(base, tiny.adapter), share_student(base, tiny.adapter, KEPT)
     for model, other in zip(found, expected, strict=True):
         use_packed_attention(other)
         with torch.no_grad():
@@ -51,7 +51,8 @@ def test_teacher_and_student_begin_as_the_merged_teacher_and_its_layers(
 def test_the_base_is_in_memory_once_and_only_the_students_adapter_learns(tiny: Tiny) -> None:
     base = base_of(tiny, "nf4_dequantized")
     use_packed_attention(base)
-    teacher, student = share(base, tiny.adapter, KEPT)
+    teacher = share_teacher(base, tiny.adapter)
+    student = share_student(base, tiny.adapter, KEPT)
     pack = build_pack(examples())
     frozen = {name: weight.clone() for name, weight in teacher.named_parameters()}
     before = teacher_says(teacher, pack)

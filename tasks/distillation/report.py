@@ -1,0 +1,163 @@
+"""What distillation came to, in numbers, words and a picture."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from tasks.distillation.comparison import CONFIDENCE, Held, divergence_share, figures, interval
+from tasks.distillation.params import DistillationParams
+from tasks.distillation.school import ROLES, Outcome
+from tasks.statistics.intervals import Interval
+
+
+@dataclass(frozen=True)
+class Night:
+    """The teacher, how much each of its layers turns its input, and what became of its students."""
+
+    teacher_parameters: int
+    teacher: list[Held]
+    influence: tuple[float, ...]
+    outcomes: tuple[Outcome, ...]
+
+
+def numbers(night: Night, params: DistillationParams) -> dict[str, Any]:
+    """What `metrics.json` holds.
+
+    Losses and divergences, KL(teacher || model) at temperature 1, are means per held-out token in
+    nats; agreement is the share of tokens that model and teacher find likeliest alike.
+    """
+    return {
+        "teacher": {
+            "parameters": night.teacher_parameters,
+            "loss": asdict(interval(night.teacher, "loss", params.seed)),
+        },
+        "influence": list(night.influence),
+        "compared_examples": len(night.teacher),
+        "confidence": CONFIDENCE,
+        "students": {
+            outcome.plan.name: _outcome(outcome, params.seed) for outcome in night.outcomes
+        },
+    }
+
+
+def _outcome(outcome: Outcome, seed: int) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "layers": list(outcome.plan.kept or ()),
+        "parameters": outcome.student.parameters,
+        "divergence_before": interval(outcome.student.before, "divergence", seed).value,
+        "divergence_share": asdict(
+            divergence_share(outcome.student.after, outcome.twin.after, seed)
+        ),
+    }
+    for role in ROLES:
+        trained = getattr(outcome, role)
+        found[role] = figures(trained.after, seed) | {
+            "training": asdict(trained.training),
+            "fit": asdict(trained.fit),
+        }
+    return found
+
+
+def write_report(night: Night, params: DistillationParams, folder: Path) -> None:
+    """Write `report.md`."""
+    found = numbers(night, params)
+    parts = [
+        "# Distillation",
+        f"The teacher has {night.teacher_parameters / 1e6:.1f} million parameters and "
+        f"{len(night.influence)} layers. All were compared on the same {len(night.teacher)} "
+        f"held-out examples; in brackets {CONFIDENCE:.0%} bootstrap intervals over examples. A "
+        "twin begins as its student does and takes the same steps without the teacher.",
+    ]
+    for outcome in night.outcomes:
+        parts += _student(outcome, night, found)
+    (folder / "report.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+
+
+def _student(outcome: Outcome, night: Night, found: Mapping[str, Any]) -> list[str]:
+    name = outcome.plan.name
+    own = found["students"][name]
+    share = Interval(**own["divergence_share"])
+    size = own["parameters"] / night.teacher_parameters
+    rows = [("teacher", {"loss": found["teacher"]["loss"]}), *((role, own[role]) for role in ROLES)]
+    table = [
+        "| | loss | KL(teacher, model) | same likeliest token |",
+        "|---|---:|---:|---:|",
+        *(
+            f"| {role} | "
+            + " | ".join(_cell(row.get(figure)) for figure in ("loss", "divergence", "agreement"))
+            + " |"
+            for role, row in rows
+        ),
+    ]
+    trained = outcome.student.training
+    return [
+        f"## Student {name}",
+        _layers(outcome, len(night.influence))
+        + f" {own['parameters'] / 1e6:.1f} million parameters, {size:.0%} of the teacher's.",
+        "\n".join(table),
+        f"{_verdict(share)} Before training it was {own['divergence_before']:.3f}.",
+        f"{trained.steps} steps over {trained.tokens} tokens, of which {trained.supervised_tokens} "
+        f"learned; {trained.computed_tokens} went through the model (shared beginnings once).",
+        "\n".join(_slices(own)),
+        f"Fit of the student: {outcome.student.fit.text}",
+        f"Fit of the twin: {outcome.twin.fit.text}",
+        f"![losses](loss-student-{name}.png) ![losses of the twin](loss-twin-{name}.png)",
+    ]
+
+
+def _layers(outcome: Outcome, total: int) -> str:
+    if outcome.plan.kept is None:
+        return "A model of its own."
+    dropped = [number for number in range(total) if number not in outcome.plan.kept]
+    return (
+        f"{len(outcome.plan.kept)} of {total} layers stay; {dropped} are left out "
+        "([influence of each](influence.png))."
+    )
+
+
+def _verdict(share: Interval) -> str:
+    told = f"its KL from the teacher is {share.value:.0%} [{share.low:.0%}, {share.high:.0%}] of"
+    if share.high < 1:
+        return f"**The teacher's signal brought the student nearer to it: {told} its twin's.**"
+    if share.low > 1:
+        return f"**The teacher's signal took the student away from it: {told} its twin's.**"
+    return f"**The teacher's signal made no difference that can be told: {told} its twin's.**"
+
+
+def _cell(found: Mapping[str, float] | None) -> str:
+    if found is None:
+        return ""
+    return f"{found['value']:.3f} [{found['low']:.3f}, {found['high']:.3f}]"
+
+
+def _slices(own: Mapping[str, Any]) -> list[str]:
+    lines = [
+        "| slice | examples | KL student | KL twin | same token, student | same token, twin |",
+        "|---|---:|---:|---:|---:|---:|",
+    ]
+    for name, row in own["student"]["slices"].items():
+        twin = own["twin"]["slices"][name]
+        lines.append(
+            f"| {name} | {row['examples']} | {row['divergence']:.3f} | {twin['divergence']:.3f} | "
+            f"{row['agreement']:.0%} | {twin['agreement']:.0%} |"
+        )
+    return lines
+
+
+def plot_influence(night: Night, path: Path) -> None:
+    """Write a bar chart of the layers' influence, those that each student keeps in colour."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    pruned = [outcome.plan for outcome in night.outcomes if outcome.plan.kept is not None]
+    figure = Figure(figsize=(7, 1 + 2 * max(len(pruned), 1)), layout="constrained")
+    FigureCanvasAgg(figure)
+    for place, plan in enumerate(pruned, start=1):
+        axes = figure.add_subplot(len(pruned), 1, place)
+        kept = set(plan.kept or ())
+        colours = ["C0" if number in kept else "0.8" for number in range(len(night.influence))]
+        axes.bar(range(len(night.influence)), night.influence, color=colours)
+        axes.set(title=f"{plan.name} layers kept (blue)", xlabel="layer", ylabel="1 - cosine")
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, dpi=120, metadata={"Software": None})

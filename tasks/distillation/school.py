@@ -1,0 +1,182 @@
+"""One student's night: it is taught, its twin is not, and both are measured beside the teacher."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from transformers import PreTrainedModel
+
+from tasks.distillation.comparison import Held, measure
+from tasks.distillation.lessons import Teacher, answered, taught, untaught
+from tasks.distillation.params import DistillationParams
+from tasks.distillation.students import Plan, Role, Students, plain, served_parameters, vocabulary
+from tasks.distillation.teaching import CachedTeacher, MemoKey, OnlineTeacher
+from tasks.lm.batches import Batch, make_batches, read_splits
+from tasks.lm.curves import fit_of
+from tasks.lm.exactness import prepare_packs
+from tasks.lm.fit import Fit
+from tasks.lm.losses import SummedLoss
+from tasks.lm.memory import release_memory
+from tasks.lm.training import TrainingResult, train
+from tasks.records.hashing import text_sha256
+
+ROLES: tuple[Role, ...] = ("student", "twin")
+
+
+@dataclass(frozen=True)
+class Material:
+    """The night's batches: what students learn, what twins learn, and what is held out."""
+
+    taught: list[Batch]
+    gold: list[Batch]
+    validation: list[Batch]
+    compared: list[Batch]
+
+    def prepared(self, model: PreTrainedModel) -> "Material":
+        """The same in packs that this model, too, computes exactly."""
+        groups = (self.taught, self.gold, self.validation, self.compared)
+        return Material(*prepare_packs(model, *groups))
+
+
+@dataclass(frozen=True)
+class Trained:
+    """How one training went, and what the compared examples say of it before and after."""
+
+    training: TrainingResult
+    fit: Fit
+    parameters: int
+    before: list[Held]
+    after: list[Held]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A student and its twin."""
+
+    plan: Plan
+    student: Trained
+    twin: Trained
+
+
+def read_material(
+    tokens: Path,
+    params: DistillationParams,
+    students: Students,
+    memo: Path,
+    *,
+    max_tokens: int,
+    max_new_tokens: int,
+    generation_batch: int,
+) -> Material:
+    """The night's batches, in packs that the teacher computes exactly.
+
+    Validation takes the first of what is held out and the comparison the last, so that they are
+    apart unless the split is small. Where the signal is `generated`, students learn the teacher's
+    own answers.
+    """
+    learned, held_out = read_splits(tokens, params)
+    own = learned
+    if params.signal == "generated":
+        own = answered(
+            students.teacher,
+            learned,
+            memo,
+            max_new_tokens=max_new_tokens,
+            batch_size=generation_batch,
+        )
+    groups = (
+        own,
+        learned,
+        held_out[: params.validation_examples],
+        held_out[-params.compared_examples :],
+    )
+    batches = [make_batches(group, params, max_tokens=max_tokens) for group in groups]
+    return Material(*batches).prepared(students.teacher.model)
+
+
+def series_of(plan: Plan, role: Role) -> str:
+    """The name of a training's curves and checkpoints."""
+    return f"{role}-{plan.name}"
+
+
+class School:
+    """Trains students of one teacher, one after another."""
+
+    def __init__(
+        self,
+        students: Students,
+        material: Material,
+        params: DistillationParams,
+        scratch: Path,
+        memo: Path,
+        identity: str,
+    ) -> None:
+        self._students = students
+        self._material = material
+        self._params = params
+        self._scratch = scratch
+        self._memo = memo
+        self._identity = identity
+
+    def teacher_held(self) -> list[Held]:
+        """The teacher on the compared examples."""
+        model = self._students.teacher.model
+        online = OnlineTeacher(model, vocabulary(model))
+        return measure(model, online, self._material.compared, online.width)
+
+    def teach(self, plan: Plan, place: Path, share: tuple[float, float]) -> Outcome:
+        """Train a student and its twin, and write both into an existing folder."""
+        middle = sum(share) / 2
+        student = self._train(plan, "student", place, (share[0], middle))
+        twin = self._train(plan, "twin", place, (middle, share[1]))
+        return Outcome(plan, student, twin)
+
+    def _train(self, plan: Plan, role: Role, place: Path, share: tuple[float, float]) -> Trained:
+        """Train one of the two, measure it and write it; it leaves memory with this call."""
+        model = self._students.make(plan)
+        material = self._material.prepared(plain(model))
+        online = OnlineTeacher(
+            self._students.teacher.model,
+            min(vocabulary(self._students.teacher.model), vocabulary(plain(model))),
+        )
+        before = measure(model, online, material.compared, online.width)
+        series = series_of(plan, role)
+        result = train(
+            model,
+            material.taught if role == "student" else material.gold,
+            material.validation,
+            self._loss(role, online, material),
+            self._params,
+            scratch=self._scratch,
+            identity=text_sha256(self._identity, plan.origin),
+            series=series,
+            share=share,
+        )
+        after = measure(model, online, material.compared, online.width)
+        parameters = served_parameters(model)
+        self._students.save(model, plan, role, place)
+        del model
+        release_memory()
+        fit = fit_of(self._scratch, result.initial_validation_loss, series=series)
+        return Trained(result, fit, parameters, before, after)
+
+    def _loss(self, role: Role, online: OnlineTeacher, material: Material) -> SummedLoss:
+        """What a role learns: the twin has no teacher."""
+        objective = self._params.objective
+        if role == "twin":
+            return untaught(objective, online.width)
+        teacher: Teacher = online
+        if self._params.signal == "cached":
+            teacher = self._cached(online, material)
+        return taught(teacher, objective, online.width)
+
+    def _cached(self, online: OnlineTeacher, material: Material) -> CachedTeacher:
+        key = MemoKey(
+            self._students.teacher.digest,
+            online.width,
+            self._params.likeliest,
+            self._params.objective.temperature,
+        )
+        cached = CachedTeacher(online, key, self._memo)
+        batches = (*material.taught, *material.validation)
+        cached.prepare(pack for batch in batches for pack in batch.packs)
+        return cached

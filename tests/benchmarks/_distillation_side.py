@@ -1,0 +1,261 @@
+"""One side of the distillation benchmark, in a process of its own."""
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tasks.distillation.comparison import interval, measure
+from tasks.distillation.lessons import taught
+from tasks.distillation.params import DistillationParams
+from tasks.distillation.pruning import block_influence, choose_layers
+from tasks.distillation.students import (
+    FullStudents,
+    Origins,
+    Plan,
+    SharedStudents,
+    Students,
+    plain,
+    vocabulary,
+)
+from tasks.distillation.teaching import CachedTeacher, MemoKey, OnlineTeacher
+from tasks.finetuning.adapter import make_trainable
+from tasks.finetuning.params import FinetuningParams
+from tasks.lm.attention import use_packed_attention
+from tasks.lm.batches import Batch, choose_examples, make_batches
+from tasks.lm.examples import read_examples
+from tasks.lm.losses import summed_cross_entropy
+from tasks.lm.models import load_for_training, prepare_device
+from tasks.lm.training import train
+from tasks.stage.params import ComputeParams, ModelsParams, read_yaml
+from tests.benchmarks._memory import most_megabytes
+from tests.benchmarks._training import Clock, step_seconds
+
+SIDES = ("ours", "trl_gkd", "online", "cached", "qlora")
+LAYERS = 24
+_DATA = Path("data")
+_STORE = Path(".nightloom/models")
+_HELD_OUT = 24
+_EXAMPLES_A_STEP = 4
+
+
+def settings(epochs: int) -> DistillationParams:
+    """The project's own params, with KL(teacher || student) at temperature 1 as the objective."""
+    content = read_yaml(Path("params/distillation.yaml"))
+    objective = dict.fromkeys(content["objective"], 0.0) | {
+        "forward_kl": 1.0,
+        "jensen_shannon_weight": 0.5,
+        "temperature": 1.0,
+    }
+    changes = {
+        "objective": objective,
+        "students": [LAYERS],
+        "epochs": epochs,
+        "evaluations": 1,
+        "batch_examples": _EXAMPLES_A_STEP,
+    }
+    return DistillationParams.model_validate(content | changes)
+
+
+def material(tokens: int, params: Any) -> tuple[list[Batch], list[Batch]]:
+    """The first batches that a night would learn from, and some that it holds out."""
+    compute = _compute()
+    train_split, held_out = (
+        read_examples(_DATA / "tokens" / f"{split}.parquet") for split in ("train", "validation")
+    )
+    chosen = choose_examples(train_split, token_budget=tokens, new_share=0.5, seed=0)
+    size = compute.micro_batch_tokens
+    return (
+        make_batches(chosen, params, max_tokens=size),
+        make_batches(held_out[:_HELD_OUT], params, max_tokens=size),
+    )
+
+
+def _compute() -> ComputeParams:
+    return ComputeParams.model_validate(read_yaml(Path("params/compute.yaml")))
+
+
+def students_of(side: str, params: DistillationParams) -> Students:
+    """Teacher and students: over one base for what is compared with QLoRA, copies else."""
+    models = ModelsParams.model_validate(read_yaml(Path("params/models.yaml")))
+    base = _DATA / "models" / "base.json"
+    origins = Origins(
+        base, base, _STORE, _DATA / "adapter", models.numeric_form, params.dtype,
+        prepare_device(_compute()),
+    )  # fmt: skip
+    if side in ("ours", "trl_gkd"):
+        return FullStudents(origins, params.saved_dtype)
+    dequantized = _compute().dequantized_base
+    return SharedStudents(origins, params.saved_dtype, dequantized=dequantized)
+
+
+def distil(side: str, tokens: int, epochs: int) -> dict[str, float]:
+    """Train a student on one side's terms; seconds, memory, held-out divergence."""
+    params = settings(epochs)
+    batches, held_out = material(tokens, params)
+    students = students_of(side, params)
+    teacher = students.teacher.model
+    use_packed_attention(teacher)
+    influence = block_influence(teacher, [pack for batch in batches[:4] for pack in batch.packs])
+    plan = Plan("24", tuple(choose_layers(influence, LAYERS, "importance")), "")
+    student = students.make(plan)
+    use_packed_attention(plain(student))
+    online = OnlineTeacher(teacher, vocabulary(teacher))
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder)
+        if side == "trl_gkd":
+            for model in (teacher, plain(student)):
+                model.set_attn_implementation("sdpa")
+            seconds = train_gkd(student, teacher, students.teacher.tokenizer, batches, params, place)
+            for model in (teacher, plain(student)):
+                use_packed_attention(model)
+        else:
+            seconds = train_ours(side, student, online, batches, params, place)
+    megabytes = most_megabytes()
+    found = interval(measure(student, online, held_out, online.width), "divergence", 0)
+    useful = epochs * sum(batch.tokens for batch in batches)
+    return {
+        "seconds": seconds, "megabytes": megabytes, "divergence": found.value, "tokens": useful
+    }
+
+
+def train_ours(
+    side: str,
+    student: Any,
+    online: OnlineTeacher,
+    batches: list[Batch],
+    params: DistillationParams,
+    place: Path,
+) -> float:
+    """Seconds of the optimizer steps, and of making the memo where the teacher is cached."""
+    teacher: Any = online
+    begun = time.perf_counter()
+    if side == "cached":
+        key = MemoKey("0" * 64, online.width, params.likeliest, params.objective.temperature)
+        teacher = CachedTeacher(online, key, place)
+        teacher.prepare(pack for batch in batches for pack in batch.packs)
+        print(f"the memo takes {teacher.bytes_per_token:.0f} bytes a token", flush=True)
+    prepared = time.perf_counter() - begun
+    loss = taught(teacher, params.objective, online.width)
+    train(student, batches, batches[:1], loss, params, scratch=place, identity="benchmark")
+    return prepared + step_seconds(place, batches, seed=params.seed)
+
+
+def fine_tune(tokens: int) -> dict[str, float]:
+    """Seconds and memory of QLoRA fine-tuning alone, on the same examples."""
+    content = read_yaml(Path("params/finetuning.yaml"))
+    changes = {"batch_examples": _EXAMPLES_A_STEP, "evaluations": 1, "epochs": 1}
+    params = FinetuningParams.model_validate(content | changes)
+    models = ModelsParams.model_validate(read_yaml(Path("params/models.yaml")))
+    batches, _ = material(tokens, params)
+    base = load_for_training(
+        _DATA / "models" / "base.json",
+        _STORE,
+        prepare_device(_compute()),
+        numeric_form=models.numeric_form,
+        dtype=params.dtype,
+        dequantized=_compute().dequantized_base,
+    )
+    model = make_trainable(base, params)
+    use_packed_attention(base.model)
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder)
+        train(
+            model, batches, batches[:1], summed_cross_entropy, params,
+            scratch=place, identity="benchmark",
+        )  # fmt: skip
+        seconds = step_seconds(place, batches, seed=params.seed)
+    return {"seconds": seconds, "megabytes": most_megabytes()}
+
+
+def train_gkd(
+    student: Any,
+    teacher: Any,
+    tokenizer: Any,
+    batches: list[Batch],
+    params: DistillationParams,
+    place: Path,
+) -> float:
+    """Seconds of the optimizer steps of TRL's GKDTrainer, offline, in float32."""
+    from datasets import Dataset
+    from trl.experimental.gkd import GKDConfig, GKDTrainer
+
+    clock = Clock()
+    rows = [
+        {
+            "ids": [list(example.token_ids) for example in batch.examples],
+            "prompts": [example.prompt_length for example in batch.examples],
+        }
+        for batch in batches
+    ]
+    trainer = GKDTrainer(
+        student,
+        teacher,
+        GKDConfig(
+            output_dir=str(place),
+            lmbda=0.0,
+            seq_kd=False,
+            beta=0.0,
+            temperature=1.0,
+            bf16=False,
+            gradient_checkpointing=False,
+            num_train_epochs=params.epochs,
+            per_device_train_batch_size=1,  # a row is a step's examples, as many as ours has
+            train_sampling_strategy="sequential",
+            learning_rate=float(params.learning_rate),
+            lr_scheduler_type=params.schedule,
+            warmup_steps=params.warmup_share,
+            weight_decay=params.weight_decay,
+            max_grad_norm=params.max_gradient_norm,
+            seed=params.seed,
+            report_to="none",
+            save_strategy="no",
+            disable_tqdm=True,
+            dataloader_pin_memory=False,
+            use_cpu=not torch.cuda.is_available(),
+        ),
+        data_collator=lambda rows: collate(**rows[0], padding=tokenizer.pad_token_id or 0),
+        train_dataset=Dataset.from_list(rows),
+        processing_class=tokenizer,
+        callbacks=[clock],
+    )
+    trainer.train()
+    return clock.seconds
+
+
+def collate(ids: list[list[int]], prompts: list[int], *, padding: int) -> dict[str, Tensor]:
+    """A step's examples, padded, as GKDTrainer reads them: prompts masked in the labels."""
+    shape = len(ids), max(map(len, ids))
+    input_ids, labels = torch.full(shape, padding), torch.full(shape, -100)
+    mask = torch.zeros(shape, dtype=torch.long)
+    for place, (row, prompt) in enumerate(zip(ids, prompts, strict=True)):
+        input_ids[place, : len(row)] = torch.tensor(row)
+        labels[place, prompt : len(row)] = torch.tensor(row[prompt:])
+        mask[place, : len(row)] = 1
+    return {"input_ids": input_ids, "attention_mask": mask, "labels": labels}
+
+
+def main() -> int:
+    """Run one side and print what was found as the last line; 0 when it ran."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("side", choices=SIDES)
+    parser.add_argument("tokens", type=int)
+    parser.add_argument("epochs", type=int)
+    options = parser.parse_args()
+    found = (
+        fine_tune(options.tokens)
+        if options.side == "qlora"
+        else distil(options.side, options.tokens, options.epochs)
+    )
+    print(json.dumps(found))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,110 @@
+"""Distillation: ours and TRL's GKDTrainer, a cached teacher and one that runs along, and memory.
+
+All on the examples that a night's default params would learn first, in the same batches and order,
+from the same teacher, with KL(teacher || student) at temperature 1 as the loss. TRL runs offline
+(`lmbda=0`, `seq_kd=False`) in float32 without activation checkpointing, its fastest here. The
+cached teacher's seconds hold the making of its memo; it is compared over three epochs where student
+and teacher share one base, as is the memory of that with QLoRA fine-tuning alone. Every run is a
+process of its own.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+from statistics import median
+from typing import Any
+
+from tests.benchmarks._distillation_side import LAYERS
+from tests.benchmarks._measurement import print_result
+
+_TEACHER_LAYERS = 30
+_EPOCHS = 3
+# Multiplications of each layer's weights by each token: forward; and backward, for activations
+# alone where an adapter learns, for weights as well where all do.
+_FORWARD, _ADAPTER_BACKWARD, _FULL_BACKWARD = 1, 1, 2
+
+
+def measured(side: str, tokens: int, epochs: int) -> dict[str, float]:
+    """What a process of its own finds for one side."""
+    command = [sys.executable, "-m", "tests.benchmarks._distillation_side"]
+    command += [side, str(tokens), str(epochs)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    print(side, found, flush=True)
+    return found
+
+
+def ceiling(backward: int) -> float:
+    """How much faster a cached teacher can be, by the products of its layers' weights alone."""
+    teacher = _TEACHER_LAYERS * _FORWARD
+    student = LAYERS * (_FORWARD + backward)
+    return _EPOCHS * (teacher + student) / (teacher + _EPOCHS * student)
+
+
+def main() -> int:
+    """Measure and print; 0 when it ran."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="1,000 tokens, 1 repeat")
+    parser.add_argument("--repeats", type=int, help="repeats, instead of 3")
+    options = parser.parse_args()
+    repeats = options.repeats or (1 if options.quick else 3)
+    tokens = 1000 if options.quick else 4000
+    epochs = {"ours": 1, "trl_gkd": 1, "online": _EPOCHS, "cached": _EPOCHS, "qlora": 1}
+    runs: dict[str, list[dict[str, float]]] = {side: [] for side in epochs}
+    for _ in range(repeats):
+        for side, count in epochs.items():
+            runs[side].append(measured(side, tokens, count))
+    print_result("distillation", *told(runs))
+    return 0
+
+
+def told(
+    runs: dict[str, list[dict[str, float]]],
+) -> tuple[dict[str, list[float]], dict[str, Any]]:
+    """Seconds to compare, and the figures beside them.
+
+    `ours` is held against GKDTrainer; the online teacher's seconds are scaled to that comparison,
+    so that its ratio is the one to the cached teacher.
+    """
+    seconds = {side: [run["seconds"] for run in found] for side, found in runs.items()}
+    shown = {
+        "ours": seconds["ours"],
+        "trl_gkd": seconds["trl_gkd"],
+        "online_teacher": [
+            own * online / cached
+            for own, online, cached in zip(
+                seconds["ours"], seconds["online"], seconds["cached"], strict=True
+            )
+        ],
+    }
+    divergence = {
+        side: median(run["divergence"] for run in found)
+        for side, found in runs.items()
+        if "divergence" in found[0]
+    }
+    megabytes = {side: max(run["megabytes"] for run in found) for side, found in runs.items()}
+    figures = {
+        "repeats": len(seconds["ours"]),
+        "useful_tokens_per_second": {
+            side: round(median(run["tokens"] / run["seconds"] for run in found), 1)
+            for side, found in runs.items()
+            if "tokens" in found[0]
+        },
+        "cached_ceiling": {
+            "shared": round(ceiling(_ADAPTER_BACKWARD), 3),
+            "full": round(ceiling(_FULL_BACKWARD), 3),
+        },
+        "divergence": {side: round(value, 5) for side, value in divergence.items()},
+        "divergence_differs_by": {
+            "trl_gkd": round(abs(divergence["trl_gkd"] / divergence["ours"] - 1), 5),
+            "cached": round(abs(divergence["cached"] / divergence["online"] - 1), 5),
+        },
+        "megabytes": {side: round(value) for side, value in megabytes.items()},
+        "shared_over_qlora_memory": round(megabytes["online"] / megabytes["qlora"], 3),
+    }
+    return shown, figures
+
+
+if __name__ == "__main__":
+    sys.exit(main())

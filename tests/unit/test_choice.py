@@ -1,0 +1,60 @@
+"""Which student is offered: the smallest that keeps enough, or its twin where no teacher helped."""
+
+from pathlib import Path
+
+import pytest
+
+from tasks.evaluation.choice import Pair, choose
+from tasks.evaluation.params import EvaluationParams
+from tasks.stage.params import read_yaml
+
+PARAMS = EvaluationParams.model_validate(
+    read_yaml(Path("params/evaluation.yaml")) | {"resamples": 200, "student_keeps": 0.9}
+)
+ADAPTER = (0.9, 1.0, 0.8, 0.9)
+
+
+def pair(name: str, parameters: int, student: float, twin: float) -> Pair:
+    return Pair(name, parameters, (student,) * 4, (twin,) * 4)
+
+
+def test_the_smallest_that_keeps_enough_is_offered_whatever_the_order() -> None:
+    pairs = [pair("24", 24, 0.88, 0.8), pair("16", 16, 0.5, 0.4), pair("20", 20, 0.82, 0.8)]
+    offer = choose(pairs, ADAPTER, PARAMS)
+    assert (offer.name, offer.system, offer.keeps_enough) == ("20", "student", True)
+    assert offer.retention is not None
+    assert offer.retention.value == pytest.approx(0.82 / 0.9)
+    assert offer.retention.low < offer.retention.value < offer.retention.high
+    assert offer.gain.value == pytest.approx(0.02)
+    assert offer.numbers()["folder"] == "20/student"
+
+
+def test_where_none_keeps_enough_the_best_is_offered_and_the_offer_says_so() -> None:
+    offer = choose([pair("16", 16, 0.4, 0.3), pair("24", 24, 0.7, 0.6)], ADAPTER, PARAMS)
+    assert (offer.name, offer.keeps_enough) == ("24", False)
+
+
+@pytest.mark.parametrize("student", [0.85, 0.80])
+def test_a_student_that_does_not_beat_its_twin_gives_way_to_it(student: float) -> None:
+    offer = choose([pair("24", 24, student, 0.85)], ADAPTER, PARAMS)
+    assert offer.system == "twin"
+    assert offer.text.startswith("distillation did not beat training without a teacher")
+    assert offer.numbers()["folder"] == "24/twin"
+
+
+def test_a_twin_counts_for_what_a_pair_keeps() -> None:
+    pairs = [pair("16", 16, 0.5, 0.85), pair("24", 24, 0.9, 0.8)]
+    offer = choose(pairs, ADAPTER, PARAMS)
+    assert (offer.name, offer.system, offer.keeps_enough) == ("16", "twin", True)
+
+
+def test_a_gain_that_chance_could_make_is_told_as_one() -> None:
+    uneven = Pair("24", 24, (1.0, 0.7, 0.9, 0.9), (0.8, 0.9, 0.8, 0.9))
+    assert "so few records cannot tell it from none" in choose([uneven], ADAPTER, PARAMS).text
+
+
+def test_an_adapter_that_scores_nothing_leaves_retention_null_with_a_reason() -> None:
+    offer = choose([pair("24", 24, 0.1, 0.0)], (0.0,) * 4, PARAMS)
+    assert offer.retention is None
+    assert not offer.keeps_enough
+    assert offer.numbers()["retention_reason"]

@@ -1,0 +1,288 @@
+"""The stage as a whole, on tiny models: students, twins, signals, and what it leaves and tells."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+from tasks.distillation.__main__ import Paths, run
+from tasks.distillation.params import Params
+from tasks.distillation.pruning import prune
+from tasks.distillation.students import check_tokenizers
+from tasks.lm.conversion import ModelManifest, convert
+from tasks.lm.models import load_adapted, load_student
+from tasks.stage.errors import ConfigError
+from tasks.stage.metrics import read_curve, read_metrics
+from tasks.stage.outputs import folder_files, verified
+from tasks.stage.params import ComputeParams, ModelsParams, PromptingParams, read_yaml
+from tests.unit.conftest import Tiny
+from tests.unit.test_tokenization import tokenize
+
+QUICK: dict[str, Any] = {
+    "students": [1],
+    "learning_rate": 3.0e-3,
+    "token_budget": 4000,
+    "epochs": 2,
+    "evaluations": 2,
+    "validation_examples": 4,
+    "compared_examples": 6,
+    "influence_examples": 4,
+    "saved_dtype": "float32",
+}
+
+
+@pytest.fixture(scope="module")
+def tokens(
+    tiny: Tiny, prompting: PromptingParams, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    root = tmp_path_factory.mktemp("tokens")
+    return tokenize(root, tiny, prompting, tiny.curated).tokens
+
+
+class Stage:
+    """Runs the stage with changed params."""
+
+    def __init__(
+        self, tiny: Tiny, tokens: Path, prompting: PromptingParams, compute: ComputeParams
+    ) -> None:
+        self.tiny = tiny
+        self.tokens = tokens
+        self.shared = {"prompting": prompting, "compute": compute}
+        self.models = ModelsParams.model_validate(read_yaml(Path("params/models.yaml")))
+
+    def params(self, **changes: Any) -> Params:
+        content = read_yaml(Path("params/distillation.yaml")) | QUICK | changes
+        return Params.model_validate(
+            self.shared | {"models": self.models, "distillation": content}
+        )
+
+    def run(self, root: Path, student_base: Path | None = None, **changes: Any) -> Paths:
+        paths = Paths(
+            tokens=self.tokens,
+            base=self.tiny.base,
+            student_base=student_base or self.tiny.base,
+            model_store=self.tiny.store,
+            adapter=self.tiny.adapter,
+            scratch=root / "scratch",
+            students=root / "students",
+            distillation_report=root / "report",
+        )
+        run(self.params(**changes), paths)
+        return paths
+
+
+@pytest.fixture(scope="module")
+def stage(tiny: Tiny, tokens: Path, prompting: PromptingParams, compute: ComputeParams) -> Stage:
+    return Stage(tiny, tokens, prompting, compute)
+
+
+@pytest.fixture(scope="module")
+def distilled(stage: Stage, tmp_path_factory: pytest.TempPathFactory) -> Paths:
+    return stage.run(tmp_path_factory.mktemp("distilled"))
+
+
+def logits_of(folder: Path) -> torch.Tensor:
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    with torch.no_grad():
+        found: torch.Tensor = model(input_ids=torch.arange(10, 40)[None]).logits
+    return found
+
+
+def test_student_and_twin_load_by_themselves_and_differ(distilled: Paths) -> None:
+    verified(distilled.students)
+    place = distilled.students / "1"
+    for role in ("student", "twin"):
+        assert load_student(place / role, device=torch.device("cpu")).model.config.num_hidden_layers == 1
+        assert AutoTokenizer.from_pretrained(place / role).chat_template
+    assert not torch.equal(logits_of(place / "student"), logits_of(place / "twin"))
+
+
+def test_the_student_is_nearer_to_its_teacher_than_its_twin(distilled: Paths) -> None:
+    found = read_metrics(distilled.distillation_report)["students"]["1"]
+    student, twin = found["student"], found["twin"]
+    assert student["divergence"]["value"] < 0.8 * twin["divergence"]["value"]
+    assert student["divergence"]["value"] < found["divergence_before"]
+    share = found["divergence_share"]
+    assert share["low"] <= share["value"] <= share["high"] < 1
+    assert share["value"] == pytest.approx(
+        student["divergence"]["value"] / twin["divergence"]["value"]
+    )
+    assert student["training"]["steps"] == twin["training"]["steps"]
+    assert student["training"]["tokens"] == twin["training"]["tokens"]
+
+
+def test_layers_and_the_scores_behind_them_are_told(distilled: Paths) -> None:
+    told = json.loads((distilled.students / "1" / "layers.json").read_text())
+    influence = told["influence"]
+    assert told["layers"] == [influence.index(max(influence))]
+    assert (told["of"], told["rule"]) == (2, "importance")
+    assert (distilled.distillation_report / "influence.png").stat().st_size > 2000
+
+
+def test_the_report_compares_all_three_by_slice(distilled: Paths) -> None:
+    text = (distilled.distillation_report / "report.md").read_text()
+    for row in ("| teacher |", "| student |", "| twin |", "| purpose |", "| unanswerable |"):
+        assert row in text
+    assert "nearer to it" in text
+    metrics = read_metrics(distilled.distillation_report)["students"]["1"]["student"]
+    assert set(metrics["slices"]) == {"purpose", "unanswerable"}
+    for name in ("loss-student-1.png", "loss-twin-1.png"):
+        assert (distilled.distillation_report / name).exists()
+
+
+def test_each_training_has_curves_of_its_own_and_the_stage_one_progress(distilled: Paths) -> None:
+    for series in ("student-1", "twin-1"):
+        assert read_curve(distilled.scratch, "validation_loss", series=series)
+        assert not (distilled.scratch / series / "checkpoints").exists()
+    shares = [value for _, value in read_curve(distilled.scratch, "progress")]
+    assert shares == sorted(shares)
+    assert shares[-1] == 1.0
+    assert any(0.4 < share <= 0.5 for share in shares)
+
+
+def test_a_student_of_shared_weights_is_its_adapter_on_the_base(
+    stage: Stage, tmp_path: Path
+) -> None:
+    paths = stage.run(tmp_path, weights="shared", learning_rate=1.0e-2)
+    place = paths.students / "1"
+    kept = json.loads((place / "layers.json").read_text())["layers"]
+    (place / "adapter" / "manifest.json").write_text(
+        json.dumps({"files": folder_files(place / "adapter")})
+    )
+    on_base = load_adapted(
+        stage.tiny.base,
+        stage.tiny.store,
+        place / "adapter",
+        numeric_form=stage.models.numeric_form,
+        device=torch.device("cpu"),
+    ).model
+    with torch.no_grad():
+        expected = prune(on_base, kept)(input_ids=torch.arange(10, 40)[None], use_cache=False)
+    torch.testing.assert_close(logits_of(place / "student"), expected.logits)
+    found = read_metrics(paths.distillation_report)["students"]["1"]
+    assert found["student"]["divergence"]["value"] < found["divergence_before"]
+    full = stage.tiny.base
+    assert ModelManifest.read(place / "adapter" / "base.json") == ModelManifest.read(full)
+
+
+def test_a_cached_teacher_teaches_what_one_that_runs_along_does(
+    stage: Stage, distilled: Paths, tmp_path: Path
+) -> None:
+    paths = stage.run(tmp_path, signal="cached", likeliest=512)
+    found, online = (
+        read_metrics(item.distillation_report)["students"]["1"]["student"]["divergence"]["value"]
+        for item in (paths, distilled)
+    )
+    assert found == pytest.approx(online, rel=0.05)
+    [memo] = (paths.scratch / "teacher").iterdir()
+    written = memo.stat().st_mtime_ns
+    again = stage.run(tmp_path, signal="cached", likeliest=512)
+    assert memo.stat().st_mtime_ns == written
+    assert folder_files(again.students / "1" / "student")
+
+
+def test_a_student_of_generated_answers_learns_the_teachers_own(
+    stage: Stage, tmp_path: Path
+) -> None:
+    only_words = {"forward_kl": 0.0, "cross_entropy": 1.0}
+    objective = read_yaml(Path("params/distillation.yaml"))["objective"] | only_words
+    paths = stage.run(tmp_path, signal="generated", objective=objective)
+    [memo] = (paths.scratch / "teacher").glob("answers-*.json")
+    answers = json.loads(memo.read_text())
+    assert answers
+    assert all(len(answer) <= 4 for answer in answers.values())  # prompting.max_new_tokens
+    found = read_metrics(paths.distillation_report)["students"]["1"]
+    assert found["student"]["divergence"]["value"] < found["twin"]["divergence"]["value"]
+
+
+def other_model(stage: Stage, root: Path) -> Path:
+    """A smaller model with the tiny base's tokenizer, resolved; the path of its manifest."""
+    folder = root / "other"
+    base = ModelManifest.read(stage.tiny.base).folder(stage.tiny.store)
+    AutoTokenizer.from_pretrained(base).save_pretrained(folder)
+    config = LlamaConfig.from_pretrained(base)
+    config.num_hidden_layers = 1
+    config.intermediate_size = 48
+    config.vocab_size += 64  # padded rows, as many models have
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(5)
+        LlamaForCausalLM(config).save_pretrained(folder)
+    convert(str(folder), None, "causal_lm", stage.tiny.store).write(root / "other.json")
+    return root / "other.json"
+
+
+def test_another_model_with_the_same_tokenizer_is_a_student_too(
+    stage: Stage, tmp_path: Path
+) -> None:
+    paths = stage.run(tmp_path, other_model(stage, tmp_path), students=["model", 1], epochs=4)
+    found = read_metrics(paths.distillation_report)["students"]
+    assert set(found) == {"model", "1"}
+    for name in found:
+        assert found[name]["student"]["divergence"]["value"] < found[name]["divergence_before"]
+    student = AutoModelForCausalLM.from_pretrained(paths.students / "model" / "student")
+    assert student.config.intermediate_size == 48
+
+
+def test_a_model_that_is_not_named_is_refused(stage: Stage, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"params/models.yaml names none"):
+        stage.run(tmp_path, students=["model"])
+
+
+def test_tokenizers_that_differ_are_refused_with_both_sizes_and_a_pair(tiny: Tiny) -> None:
+    base = ModelManifest.read(tiny.base).folder(tiny.store)
+    ours, theirs = (AutoTokenizer.from_pretrained(base) for _ in range(2))
+    check_tokenizers(ours, theirs, "a", "b")
+    theirs.chat_template = "{{ messages }}"
+    with pytest.raises(ConfigError, match="chat templates of a .teacher. and b .student. differ"):
+        check_tokenizers(ours, theirs, "a", "b")
+    theirs.add_tokens(["<new>"])
+    with pytest.raises(ConfigError, match=rf"has {len(ours)} tokens, b .student. {len(theirs)}") as e:
+        check_tokenizers(ours, theirs, "a", "b")
+    assert "SmolLM2" in e.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"students": [2]}, "2 layers is asked for and its teacher has 2"),
+        ({"students": [1], "layers": [7]}, "layers are 0 to 1"),
+    ],
+)
+def test_a_student_that_cannot_be_is_refused(
+    stage: Stage, changes: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        stage.run(tmp_path, **changes)
+    assert not (tmp_path / "students").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"students": [1, 1]}, "names one twice"),
+        ({"students": [3], "layers": [0, 1]}, "Set students: .2."),
+        ({"students": ["model"], "weights": "shared"}, "shares no weights"),
+        ({"objective": {**dict.fromkeys(("forward_kl", "reverse_kl", "jensen_shannon",
+          "cross_entropy"), 0.0), "jensen_shannon_weight": 0.5, "temperature": 1.0}}, "is 0"),
+    ],
+)  # fmt: skip
+def test_params_that_do_not_go_together_are_refused(
+    stage: Stage, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        stage.params(**changes)
+
+
+def test_an_adapter_of_another_base_is_refused(
+    stage: Stage, tiny: Tiny, tmp_path: Path
+) -> None:
+    for weights in ("full", "shared"):
+        paths = Paths(
+            stage.tokens, other_model(stage, tmp_path), tiny.base, tiny.store, tiny.adapter,
+            tmp_path / "scratch", tmp_path / "students", tmp_path / "report",
+        )  # fmt: skip
+        with pytest.raises(ConfigError, match="was trained on the base"):
+            run(stage.params(weights=weights), paths)
