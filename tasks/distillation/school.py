@@ -173,7 +173,7 @@ class School:
         key = MemoKey(
             self._students.teacher.digest,
             online.width,
-            self._params.likeliest,
+            min(self._params.likeliest, online.width),
             self._params.objective.temperature,
         )
         cached = CachedTeacher(online, key, self._memo)

@@ -69,7 +69,7 @@ def save_shared(
     config.save_pretrained(str(folder))
     weights = {
         _LAYER.sub(lambda found: f"{found[1]}{kept[int(found[2])]}{found[3]}", name): weight
-        for name, weight in get_peft_model_state_dict(student).items()
+        for name, weight in get_peft_model_state_dict(student, save_embedding_layers=False).items()
     }
     save_file(
         {name: weight.contiguous() for name, weight in weights.items()},

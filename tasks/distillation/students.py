@@ -180,7 +180,7 @@ def plain(model: Any) -> PreTrainedModel:
 def served_parameters(model: Any) -> int:
     """How many numbers a model has once adapters are merged into it."""
     adapters = sum(w.numel() for name, w in model.named_parameters() if "lora_" in name)
-    return plain(model).num_parameters() - adapters
+    return int(plain(model).num_parameters()) - int(adapters)
 
 
 def vocabulary(model: PreTrainedModel) -> int:

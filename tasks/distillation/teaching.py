@@ -127,7 +127,8 @@ class CachedTeacher:
             found.log_rest.cpu().numpy().astype(np.float16),
         )
         ends = np.cumsum(pack.supervised)[:-1]
-        ids, log_probs, rest = (np.split(part, ends) for part in parts)
+        split: Any = [np.split(part, ends) for part in parts]
+        ids, log_probs, rest = split
         rows = zip(pack.keys, ids, log_probs, rest, strict=True)
         return {key: (one, two, three) for key, one, two, three in rows}
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from tasks.lm.attention import use_packed_attention
+from tasks.lm.attention import attends_by_packs, use_packed_attention
 from tasks.lm.batches import Batch
 from tasks.lm.examples import Example
 from tasks.lm.packing import build_pack, packed_logits
@@ -52,8 +52,11 @@ def prepare_packs(model: PreTrainedModel, *groups: Sequence[Batch]) -> list[list
 def packs_exactly(model: PreTrainedModel) -> bool:
     """Whether a pack gives the logits of its examples alone; the model attends by packs then.
 
-    A model that does not keeps its own attention.
+    A model that does not keeps its own attention; one that does already was tried before, or is
+    made of the layers of one that was.
     """
+    if attends_by_packs(model):
+        return True
     own = model.config._attn_implementation  # no public name says it
     examples = _examples(model.config.get_text_config().vocab_size)
     training = model.training

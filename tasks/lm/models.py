@@ -294,7 +294,8 @@ def _merged(model: PreTrainedModel, adapter: Path) -> PreTrainedModel:
         adapted = PeftModel.from_pretrained(model, str(adapter))
     except (RuntimeError, ValueError) as error:
         raise _misfit(adapter, " ".join(str(error).split())[:300]) from None
-    expected = set(get_peft_model_state_dict(adapted))
+    # Else peft asks the hub whether the base has grown new tokens.
+    expected = set(get_peft_model_state_dict(adapted, save_embedding_layers=False))
     if given != expected:
         odd = sorted(given ^ expected)
         raise _misfit(adapter, f"{len(odd)} weights are on one side alone, such as {odd[0]}")

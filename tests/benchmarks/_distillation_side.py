@@ -112,7 +112,9 @@ def distil(side: str, tokens: int, epochs: int) -> dict[str, float]:
         if side == "trl_gkd":
             for model in (teacher, plain(student)):
                 model.set_attn_implementation("sdpa")
-            seconds = train_gkd(student, teacher, students.teacher.tokenizer, batches, params, place)
+            seconds = train_gkd(
+                student, teacher, students.teacher.tokenizer, batches, params, place
+            )
             for model in (teacher, plain(student)):
                 use_packed_attention(model)
         else:
@@ -120,9 +122,7 @@ def distil(side: str, tokens: int, epochs: int) -> dict[str, float]:
     megabytes = most_megabytes()
     found = interval(measure(student, online, held_out, online.width), "divergence", 0)
     useful = epochs * sum(batch.tokens for batch in batches)
-    return {
-        "seconds": seconds, "megabytes": megabytes, "divergence": found.value, "tokens": useful
-    }
+    return {"seconds": seconds, "megabytes": megabytes, "divergence": found.value, "tokens": useful}
 
 
 def train_ours(

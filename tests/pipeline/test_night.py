@@ -102,17 +102,22 @@ def test_a_training_leaves_its_curves_its_plot_and_what_it_was_made_from(
 ) -> None:
     client = MlflowClient(f"sqlite:///{clone / '.nightloom' / 'mlflow.db'}")
     [experiment] = client.search_experiments(filter_string="name = 'nightloom'")
-    for stage, made in (("finetuning", "adapter"), ("distillation", "student")):
+    trainings = (
+        ("finetuning", "", "steps", "loss", "adapter"),
+        ("distillation", "student-1/", "students/1/student/training/steps", "loss-student-1",
+         "students/1/student"),
+    )  # fmt: skip
+    for stage, series, counted, picture, made in trainings:
         [run] = client.search_runs(
             [experiment.experiment_id], filter_string=f"tags.`nightloom.stage` = '{stage}'"
         )
-        steps = int(run.data.metrics["steps" if stage == "finetuning" else "training/steps"])
+        steps = int(run.data.metrics[counted])
         for curve in ("loss", "learning_rate", "gradient_norm", "tokens_per_second", "memory"):
-            points = client.get_metric_history(run.info.run_id, curve)
+            points = client.get_metric_history(run.info.run_id, f"{series}{curve}")
             assert sorted(point.step for point in points) == list(range(1, steps + 1)), curve
-        assert len(client.get_metric_history(run.info.run_id, "validation_loss")) >= 2
+        assert len(client.get_metric_history(run.info.run_id, f"{series}validation_loss")) >= 2
         assert run.data.metrics["system/system_memory_usage_megabytes"] > 0
-        plot = client.download_artifacts(run.info.run_id, f"{stage}/loss.png")
+        plot = client.download_artifacts(run.info.run_id, f"{stage}/{picture}.png")
         assert Path(plot).read_bytes().startswith(b"\x89PNG")
         [folder] = clone.glob(f".nightloom/workspaces/*/data/{made}")
         made_from = json.loads((folder / "training.json").read_text())

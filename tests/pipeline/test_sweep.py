@@ -92,11 +92,11 @@ def test_a_trial_that_is_worse_is_stopped_and_one_that_fails_is_an_answer(clone:
 
 
 def test_a_param_that_changes_nothing_for_the_stage_is_refused(clone: Path) -> None:
-    space = "{distillation.temperature: {choices: [1.0, 2.0]}, ingestion.limit: {choices: [9]}}"
+    space = "{distillation.likeliest: {choices: [8, 16]}, ingestion.limit: {choices: [9]}}"
     done = nightloom(clone, "sweep", "--preset", "tiny", "--set", f"sweep.space={space}")
     assert done.returncode == 1
     said = " ".join(done.stderr.split())
-    assert "holds distillation.temperature, ingestion.limit, which would change nothing" in said
+    assert "holds distillation.likeliest, ingestion.limit, which would change nothing" in said
 
 
 def test_a_curve_that_is_not_there_ends_the_sweep_at_its_first_trial(clone: Path) -> None:

@@ -177,9 +177,7 @@ def test_a_student_that_keeps_too_little_refuses(tmp_path: Path) -> None:
 
 def offer_twin(metrics: dict[str, Any], rows: list[Prediction]) -> list[Prediction]:
     metrics["offered"] |= {"system": "twin", "text": "it did not beat", "gain": {"value": -0.01}}
-    return [
-        replace(row, token_f1=0.1) if row.system == "student" else row for row in rows
-    ]
+    return [replace(row, token_f1=0.1) if row.system == "student" else row for row in rows]
 
 
 def test_a_twin_that_is_offered_is_judged_in_the_students_place_and_told(tmp_path: Path) -> None:

@@ -48,9 +48,7 @@ def test_every_record_is_asked_in_every_mode_by_every_system(scored: Any) -> Non
     rows = read_predictions(scored.report / "predictions.parquet")
     asked = {(row.system, row.mode, row.record) for row in rows}
     offered = read_metrics(scored.report)["offered"]["system"]
-    by_system = {
-        system: {mode for one, mode, _ in asked if one == system} for system in SYSTEMS
-    }
+    by_system = {system: {mode for one, mode, _ in asked if one == system} for system in SYSTEMS}
     left = {"student": "twin", "twin": "student"}[offered]
     whole = {"base", "adapter", offered}
     assert by_system == {name: set(MODES) for name in whole} | {left: {"retrieved"}}

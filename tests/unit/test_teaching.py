@@ -61,7 +61,9 @@ def test_a_memo_serves_other_packs_reruns_and_more_examples(tiny: Tiny, tmp_path
     )
     for path in tmp_path.iterdir():
         path.unlink()
-    assert CachedTeacher(OnlineTeacher(model, WIDTH), KEY, tmp_path).prepare(packs(6)) == 6  # deleted, it is made again
+    assert (
+        CachedTeacher(OnlineTeacher(model, WIDTH), KEY, tmp_path).prepare(packs(6)) == 6
+    )  # deleted, it is made again
 
 
 def test_a_memo_tells_its_bytes_a_token(tiny: Tiny, tmp_path: Path) -> None:
@@ -75,7 +77,9 @@ def test_a_memo_with_other_settings_is_refused(tiny: Tiny, tmp_path: Path) -> No
     CachedTeacher(OnlineTeacher(model, WIDTH), KEY, tmp_path).prepare(packs(3))
     [made] = tmp_path.iterdir()
     for other in (replace(KEY, likeliest=8), replace(KEY, temperature=1.0)):
-        assert CachedTeacher(OnlineTeacher(model, WIDTH), other, tmp_path).prepare([]) == 0  # has a file of its own
+        assert (
+            CachedTeacher(OnlineTeacher(model, WIDTH), other, tmp_path).prepare([]) == 0
+        )  # has a file of its own
         name = f"teacher-{other.teacher[:16]}-{other.digest[:16]}.npz"
         (tmp_path / name).write_bytes(made.read_bytes())
         with pytest.raises(DataError, match="by another teacher or with other settings"):
