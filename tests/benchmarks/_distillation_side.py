@@ -5,8 +5,9 @@ import json
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -32,78 +33,89 @@ from tasks.lm.batches import Batch, choose_examples, make_batches
 from tasks.lm.examples import read_examples
 from tasks.lm.losses import summed_cross_entropy
 from tasks.lm.models import load_for_training, prepare_device
+from tasks.lm.params import TrainingParams
 from tasks.lm.training import train
-from tasks.stage.params import ComputeParams, ModelsParams, read_yaml
+from tasks.stage.params import ComputeParams, ModelsParams, StageParams, read_yaml
 from tests.benchmarks._memory import most_megabytes
 from tests.benchmarks._training import Clock, step_seconds
 
 SIDES = ("ours", "trl_gkd", "online", "cached", "qlora")
-LAYERS = 24
-_DATA = Path("data")
 _STORE = Path(".nightloom/models")
+_LAYERS_KEPT = 0.8
 _HELD_OUT = 24
 _EXAMPLES_A_STEP = 4
+P = TypeVar("P", bound=StageParams)
 
 
-def settings(epochs: int) -> DistillationParams:
-    """The project's own params, with KL(teacher || student) at temperature 1 as the objective."""
-    content = read_yaml(Path("params/distillation.yaml"))
-    objective = dict.fromkeys(content["objective"], 0.0) | {
-        "forward_kl": 1.0,
-        "jensen_shannon_weight": 0.5,
-        "temperature": 1.0,
-    }
+def settings(workspace: Path, epochs: int) -> DistillationParams:
+    """A workspace's own params, with KL(teacher || student) at temperature 1 as the objective."""
+    objective = read_yaml(workspace / "params" / "distillation.yaml")["objective"]
+    weights = dict.fromkeys(("reverse_kl", "jensen_shannon", "cross_entropy"), 0.0)
     changes = {
-        "objective": objective,
-        "students": [LAYERS],
+        "objective": objective | weights | {"forward_kl": 1.0, "temperature": 1.0},
         "epochs": epochs,
         "evaluations": 1,
         "batch_examples": _EXAMPLES_A_STEP,
     }
-    return DistillationParams.model_validate(content | changes)
+    return _params(workspace, "distillation", DistillationParams, changes)
 
 
-def material(tokens: int, params: Any) -> tuple[list[Batch], list[Batch]]:
+def _params(workspace: Path, name: str, kind: type[P], changes: Mapping[str, Any]) -> P:
+    return kind.model_validate(read_yaml(workspace / "params" / f"{name}.yaml") | changes)
+
+
+def _compute(workspace: Path) -> ComputeParams:
+    return _params(workspace, "compute", ComputeParams, {})
+
+
+def _models(workspace: Path) -> ModelsParams:
+    return _params(workspace, "models", ModelsParams, {})
+
+
+def material(
+    workspace: Path, tokens: int, params: TrainingParams
+) -> tuple[list[Batch], list[Batch]]:
     """The first batches that a night would learn from, and some that it holds out."""
-    compute = _compute()
+    folder = workspace / "data" / "tokens"
     train_split, held_out = (
-        read_examples(_DATA / "tokens" / f"{split}.parquet") for split in ("train", "validation")
+        read_examples(folder / f"{split}.parquet") for split in ("train", "validation")
     )
     chosen = choose_examples(train_split, token_budget=tokens, new_share=0.5, seed=0)
-    size = compute.micro_batch_tokens
+    size = _compute(workspace).micro_batch_tokens
     return (
         make_batches(chosen, params, max_tokens=size),
         make_batches(held_out[:_HELD_OUT], params, max_tokens=size),
     )
 
 
-def _compute() -> ComputeParams:
-    return ComputeParams.model_validate(read_yaml(Path("params/compute.yaml")))
-
-
-def students_of(side: str, params: DistillationParams) -> Students:
+def students_of(side: str, workspace: Path, params: DistillationParams) -> Students:
     """Teacher and students: over one base for what is compared with QLoRA, copies else."""
-    models = ModelsParams.model_validate(read_yaml(Path("params/models.yaml")))
-    base = _DATA / "models" / "base.json"
+    compute, data = _compute(workspace), workspace / "data"
+    base = data / "models" / "base.json"
     origins = Origins(
-        base, base, _STORE, _DATA / "adapter", models.numeric_form, params.dtype,
-        prepare_device(_compute()),
-    )  # fmt: skip
+        base,
+        base,
+        _STORE,
+        data / "adapter",
+        _models(workspace).numeric_form,
+        params.dtype,
+        prepare_device(compute),
+    )
     if side in ("ours", "trl_gkd"):
         return FullStudents(origins, params.saved_dtype)
-    dequantized = _compute().dequantized_base
-    return SharedStudents(origins, params.saved_dtype, dequantized=dequantized)
+    return SharedStudents(origins, params.saved_dtype, dequantized=compute.dequantized_base)
 
 
-def distil(side: str, tokens: int, epochs: int) -> dict[str, float]:
+def distil(side: str, workspace: Path, tokens: int, epochs: int) -> dict[str, float]:
     """Train a student on one side's terms; seconds, memory, held-out divergence."""
-    params = settings(epochs)
-    batches, held_out = material(tokens, params)
-    students = students_of(side, params)
+    params = settings(workspace, epochs)
+    batches, held_out = material(workspace, tokens, params)
+    students = students_of(side, workspace, params)
     teacher = students.teacher.model
     use_packed_attention(teacher)
     influence = block_influence(teacher, [pack for batch in batches[:4] for pack in batch.packs])
-    plan = Plan("24", tuple(choose_layers(influence, LAYERS, "importance")), "")
+    layers = min(len(influence) - 1, round(_LAYERS_KEPT * len(influence)))
+    plan = Plan(str(layers), tuple(choose_layers(influence, layers, "importance")), "")
     student = students.make(plan)
     use_packed_attention(plain(student))
     online = OnlineTeacher(teacher, vocabulary(teacher))
@@ -147,20 +159,19 @@ def train_ours(
     return prepared + step_seconds(place, batches, seed=params.seed)
 
 
-def fine_tune(tokens: int) -> dict[str, float]:
+def fine_tune(workspace: Path, tokens: int) -> dict[str, float]:
     """Seconds and memory of QLoRA fine-tuning alone, on the same examples."""
-    content = read_yaml(Path("params/finetuning.yaml"))
     changes = {"batch_examples": _EXAMPLES_A_STEP, "evaluations": 1, "epochs": 1}
-    params = FinetuningParams.model_validate(content | changes)
-    models = ModelsParams.model_validate(read_yaml(Path("params/models.yaml")))
-    batches, _ = material(tokens, params)
+    params = _params(workspace, "finetuning", FinetuningParams, changes)
+    batches, _ = material(workspace, tokens, params)
+    compute = _compute(workspace)
     base = load_for_training(
-        _DATA / "models" / "base.json",
+        workspace / "data" / "models" / "base.json",
         _STORE,
-        prepare_device(_compute()),
-        numeric_form=models.numeric_form,
+        prepare_device(compute),
+        numeric_form=_models(workspace).numeric_form,
         dtype=params.dtype,
-        dequantized=_compute().dequantized_base,
+        dequantized=compute.dequantized_base,
     )
     model = make_trainable(base, params)
     use_packed_attention(base.model)
@@ -245,13 +256,15 @@ def main() -> int:
     """Run one side and print what was found as the last line; 0 when it ran."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("side", choices=SIDES)
+    parser.add_argument("workspace", type=Path)
     parser.add_argument("tokens", type=int)
     parser.add_argument("epochs", type=int)
     options = parser.parse_args()
+    where = options.workspace
     found = (
-        fine_tune(options.tokens)
+        fine_tune(where, options.tokens)
         if options.side == "qlora"
-        else distil(options.side, options.tokens, options.epochs)
+        else distil(options.side, where, options.tokens, options.epochs)
     )
     print(json.dumps(found))
     return 0

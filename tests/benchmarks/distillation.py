@@ -1,6 +1,6 @@
 """Distillation: ours and TRL's GKDTrainer, a cached teacher and one that runs along, and memory.
 
-All on the examples that a night's default params would learn first, in the same batches and order,
+All on the first examples that a night would learn from, in the same batches and order,
 from the same teacher, with KL(teacher || student) at temperature 1 as the loss. TRL runs offline
 (`lmbda=0`, `seq_kd=False`) in float32 without activation checkpointing, its fastest here. The
 cached teacher's seconds hold the making of its memo; it is compared over three epochs where student
@@ -12,33 +12,32 @@ import argparse
 import json
 import subprocess
 import sys
+from pathlib import Path
 from statistics import median
 from typing import Any
 
-from tests.benchmarks._distillation_side import LAYERS
 from tests.benchmarks._measurement import print_result
 
-_TEACHER_LAYERS = 30
 _EPOCHS = 3
 # Multiplications of each layer's weights by each token: forward; and backward, for activations
 # alone where an adapter learns, for weights as well where all do.
 _FORWARD, _ADAPTER_BACKWARD, _FULL_BACKWARD = 1, 1, 2
 
 
-def measured(side: str, tokens: int, epochs: int) -> dict[str, float]:
+def measured(side: str, workspace: Path, tokens: int, epochs: int) -> dict[str, float]:
     """What a process of its own finds for one side."""
     command = [sys.executable, "-m", "tests.benchmarks._distillation_side"]
-    command += [side, str(tokens), str(epochs)]
+    command += [side, str(workspace), str(tokens), str(epochs)]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     print(side, found, flush=True)
     return found
 
 
-def ceiling(backward: int) -> float:
+def ceiling(run: dict[str, float], backward: int) -> float:
     """How much faster a cached teacher can be, by the products of its layers' weights alone."""
-    teacher = _TEACHER_LAYERS * _FORWARD
-    student = LAYERS * (_FORWARD + backward)
+    teacher = run["teacher_layers"] * _FORWARD
+    student = run["layers"] * (_FORWARD + backward)
     return _EPOCHS * (teacher + student) / (teacher + _EPOCHS * student)
 
 
@@ -47,6 +46,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="1,000 tokens, 1 repeat")
     parser.add_argument("--repeats", type=int, help="repeats, instead of 3")
+    parser.add_argument("--workspace", type=Path, default=Path(), help="where a night's data lies")
     options = parser.parse_args()
     repeats = options.repeats or (1 if options.quick else 3)
     tokens = 1000 if options.quick else 4000
@@ -54,7 +54,7 @@ def main() -> int:
     runs: dict[str, list[dict[str, float]]] = {side: [] for side in epochs}
     for _ in range(repeats):
         for side, count in epochs.items():
-            runs[side].append(measured(side, tokens, count))
+            runs[side].append(measured(side, options.workspace, tokens, count))
     print_result("distillation", *told(runs))
     return 0
 
@@ -92,8 +92,8 @@ def told(
             if "tokens" in found[0]
         },
         "cached_ceiling": {
-            "shared": round(ceiling(_ADAPTER_BACKWARD), 3),
-            "full": round(ceiling(_FULL_BACKWARD), 3),
+            "shared": round(ceiling(runs["ours"][0], _ADAPTER_BACKWARD), 3),
+            "full": round(ceiling(runs["ours"][0], _FULL_BACKWARD), 3),
         },
         "divergence": {side: round(value, 5) for side, value in divergence.items()},
         "divergence_differs_by": {

@@ -129,6 +129,22 @@ def test_a_training_leaves_its_curves_its_plot_and_what_it_was_made_from(
         assert [len(found) for found in hashes] == [64] * 3
 
 
+def test_on_a_nights_data_distillation_beside_trl_comes_to_the_same_divergence(
+    clone: Path, nights: list[tuple[int, dict[str, Any]]]
+) -> None:
+    [workspace] = clone.glob(".nightloom/workspaces/*")
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.benchmarks.distillation", "--quick", "--workspace", workspace],
+        cwd=clone, env=environment(), capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found["ratios"].keys() == {"trl_gkd", "online_teacher"}
+    apart = found["figures"]["divergence_differs_by"]
+    assert apart["trl_gkd"] < 0.01
+    assert 0 < found["figures"]["megabytes"]["online"]
+
+
 def test_the_registered_model_answers_from_its_passages(
     clone: Path, nights: list[tuple[int, dict[str, Any]]]
 ) -> None:
