@@ -1,6 +1,5 @@
 """A night, top to bottom: refresh -> build -> record -> release."""
 
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from tasks.orchestration.sources.params import IngestionParams
 from tasks.orchestration.stores import RunRef
 from tasks.orchestration.tracking import Tracker
 from tasks.stage.errors import GateError
+from tasks.stage.outputs import write_atomically
 from tasks.stage.params import ModelsParams, StageParams, load_params
 
 
@@ -116,7 +116,8 @@ def refresh(workspace: Workspace, log: NightLog) -> None:
     resolve(models.base, "causal_lm", root, root / paths.base, store)
     resolve(models.embedder, "embedder", root, root / paths.embedder, store)
     if models.student is None:
-        shutil.copyfile(root / paths.base, root / paths.student_base)  # made of the base's layers
+        # Students are made of the base's own layers.
+        write_atomically(root / paths.student_base, (root / paths.base).read_text("utf-8"))
     else:
         resolve(models.student, "causal_lm", root, root / paths.student_base, store)
 

@@ -32,7 +32,7 @@ from tasks.stage.errors import ConfigError, DataError
 from tasks.stage.metrics import PROGRESS, flatten, read_curve, read_metrics
 from tasks.stage.params import read_yaml, validate_params
 
-_SHARED_BY_TRIALS = ("ingestion.", "models.base", "models.embedder")
+_SHARED_BY_TRIALS = ("ingestion.", "models.base", "models.embedder", "models.student")
 
 
 class TrialFailedError(Exception):
@@ -231,7 +231,7 @@ def _share_inputs(base: Workspace, workspace: Workspace) -> None:
     target = workspace.path / paths.raw
     shutil.rmtree(target, ignore_errors=True)
     shutil.copytree(base.path / paths.raw, target, copy_function=_link)
-    for name in (paths.base, paths.embedder):
+    for name in (paths.base, paths.embedder, paths.student_base):
         (workspace.path / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(base.path / name, workspace.path / name)
 

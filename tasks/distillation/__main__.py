@@ -1,18 +1,28 @@
 """Students, smaller than their teacher and taught by it, each beside a twin that was not."""
 
+import logging
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from tasks.distillation.params import Params
+from tasks.distillation.params import DistillationParams, Params
 from tasks.distillation.pruning import block_influence
 from tasks.distillation.report import Night, numbers, plot_influence, write_report
-from tasks.distillation.school import ROLES, Material, School, read_material, series_of
+from tasks.distillation.school import (
+    ROLES,
+    Material,
+    School,
+    forget_others,
+    read_material,
+    series_of,
+)
 from tasks.distillation.students import (
     FullStudents,
     Origins,
+    Plan,
     SharedStudents,
     Students,
+    check_other,
     plan_students,
     served_parameters,
     write_layers,
@@ -21,15 +31,18 @@ from tasks.lm.checkpoints import drop_checkpoints
 from tasks.lm.conversion import ModelManifest
 from tasks.lm.curves import plot_losses
 from tasks.lm.hardware import warn_of_slow_dtype
-from tasks.lm.models import prepare_device
+from tasks.lm.models import prepare_device, trained_form
 from tasks.lm.packing import Pack
 from tasks.lm.prompt_kit import read_prompt_kit
 from tasks.lm.provenance import write_provenance
 from tasks.lm.training import training_identity
+from tasks.records.hashing import text_sha256
 from tasks.records.prompt_files import PROMPT
 from tasks.stage.command import output, run_stage
 from tasks.stage.metrics import write_metrics
 from tasks.stage.outputs import output_folders, seal, verified
+
+LOGGER = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -49,24 +62,41 @@ class Paths:
 def run(params: Params, paths: Paths) -> None:
     """Train the students and their twins, and write them with their report."""
     verified(paths.tokens)
-    settings, form = params.distillation, params.models.numeric_form
-    students = _load(params, paths)
+    settings, compute = params.distillation, params.compute
+    _check_objective(settings)
+    origins = _origins(params, paths)
+    students = _load(params, origins)
     teacher = students.teacher
+    if "model" in settings.students:
+        check_other(origins, teacher)
     template = read_prompt_kit(paths.adapter / PROMPT, teacher.tokenizer)
+    identity = text_sha256(teacher.digest, _form(params), settings.dtype, settings.weights)
     memo = paths.scratch / "teacher"
     material = read_material(
         paths.tokens,
         settings,
         students,
         memo,
-        max_tokens=params.compute.micro_batch_tokens,
+        identity,
+        max_tokens=compute.micro_batch_tokens,
         max_new_tokens=params.prompting.max_new_tokens,
-        generation_batch=params.compute.generation_batch,
+        generation_batch=compute.generation_batch,
     )
     influence = block_influence(teacher.model, _some_packs(material, settings.influence_examples))
     plans = plan_students(settings, influence, ModelManifest.read(paths.student_base).digest)
-    identity = training_identity(settings, teacher.digest, form, paths.tokens)
-    school = School(students, material, settings, paths.scratch, memo, identity)
+    forget_others(paths.scratch, [series_of(plan, role) for plan in plans for role in ROLES])
+    school = School(
+        students,
+        material,
+        settings,
+        paths.scratch,
+        memo,
+        teacher_identity=identity,
+        identity=text_sha256(
+            training_identity(settings, teacher.digest, _form(params), paths.tokens),
+            str(params.prompting.max_new_tokens) if settings.signal == "generated" else "",
+        ),
+    )
     with output_folders(paths.students, paths.distillation_report) as (folder, report):
         outcomes = []
         for number, plan in enumerate(plans):
@@ -75,37 +105,32 @@ def run(params: Params, paths: Paths) -> None:
             write_layers(plan, influence, settings.layers, place)
             share = (number / len(plans), (number + 1) / len(plans))
             outcomes.append(school.teach(plan, place, share))
-            for role in ROLES:
-                write_provenance(
-                    place / role,
-                    base=ModelManifest.read(paths.base).digest,
-                    numeric_form=form,
-                    teacher=teacher.digest if role == "student" else None,
-                    template=template.digest,
-                    tokens=paths.tokens,
-                    params=settings,
-                )
-                seal(place / role)
-                series = series_of(plan, role)
-                plot_losses(paths.scratch, report / f"loss-{series}.png", series, series=series)
+            _finish(plan, place, params, paths, teacher.digest, template.digest)
         night = Night(
             served_parameters(teacher.model),
             school.teacher_held(),
             tuple(influence),
             tuple(outcomes),
+            material.overlap,
         )
-        write_metrics(report, numbers(night, settings))
-        plot_influence(night, report / "influence.png")
-        write_report(night, settings, report)
+        _report(night, settings, paths.scratch, report)
     for series in (series_of(plan, role) for plan in plans for role in ROLES):
         drop_checkpoints(paths.scratch / series)
 
 
-def _load(params: Params, paths: Paths) -> Students:
+def _check_objective(settings: DistillationParams) -> None:
+    if not settings.objective.divergence and settings.signal != "generated":
+        LOGGER.warning(
+            "the objective holds no divergence: students learn what their twins learn, and the "
+            "teacher is of no use"
+        )
+
+
+def _origins(params: Params, paths: Paths) -> Origins:
     settings = params.distillation
     device = prepare_device(params.compute)
     warn_of_slow_dtype(settings.dtype, device)
-    origins = Origins(
+    return Origins(
         paths.base,
         paths.student_base,
         paths.model_store,
@@ -114,11 +139,52 @@ def _load(params: Params, paths: Paths) -> Students:
         settings.dtype,
         device,
     )
+
+
+def _load(params: Params, origins: Origins) -> Students:
+    settings = params.distillation
     if settings.weights == "full":
         return FullStudents(origins, settings.saved_dtype)
     return SharedStudents(
         origins, settings.saved_dtype, dequantized=params.compute.dequantized_base
     )
+
+
+def _form(params: Params) -> str:
+    """The numbers that the trainings see of their base."""
+    form = params.models.numeric_form
+    if params.distillation.weights == "full":
+        return form
+    return trained_form(form, dequantized=params.compute.dequantized_base)
+
+
+def _finish(
+    plan: Plan, place: Path, params: Params, paths: Paths, teacher: str, template: str
+) -> None:
+    """Say beside a student and its twin what they were made from, and seal both."""
+    own = plan.kept is None
+    for role in ROLES:
+        write_provenance(
+            place / role,
+            base=ModelManifest.read(paths.student_base if own else paths.base).digest,
+            numeric_form="float" if own else _form(params),
+            teacher=teacher if role == "student" else None,
+            start=None if own else teacher,
+            template=template,
+            tokens=paths.tokens,
+            params=params.distillation,
+        )
+        seal(place / role)
+
+
+def _report(night: Night, settings: DistillationParams, scratch: Path, report: Path) -> None:
+    found = numbers(night, settings)
+    write_metrics(report, found)
+    write_report(night, found, report)
+    plot_influence(night, report / "influence.png")
+    for plan in (outcome.plan for outcome in night.outcomes):
+        for series in (series_of(plan, role) for role in ROLES):
+            plot_losses(scratch, report / f"loss-{series}.png", series, series=series)
 
 
 def _some_packs(material: Material, examples: int) -> list[Pack]:

@@ -24,7 +24,9 @@ def block_influence(model: PreTrainedModel, packs: Sequence[Pack]) -> list[float
 
     def measure(number: int, inputs: tuple[Tensor, ...], output: Tensor | tuple[Tensor]) -> None:
         after = output[0] if isinstance(output, tuple) else output
-        sums[number] += (1 - cosine_similarity(inputs[0], after, dim=-1)).sum().item()
+        sums[number] += (
+            (1 - cosine_similarity(inputs[0].float(), after.float(), dim=-1)).sum().item()
+        )
 
     hooks = [
         layer.register_forward_hook(
@@ -82,7 +84,7 @@ def check_layers(kept: Sequence[int], total: int) -> None:
 
 def prune(teacher: PreTrainedModel, kept: Sequence[int]) -> PreTrainedModel:
     """A copy of the teacher with these decoder layers alone, renumbered from 0."""
-    return _with_layers(copy.deepcopy(teacher), kept)
+    return keep_layers(copy.deepcopy(teacher), kept)
 
 
 def prune_shared(base: PreTrainedModel, kept: Sequence[int]) -> PreTrainedModel:
@@ -91,23 +93,26 @@ def prune_shared(base: PreTrainedModel, kept: Sequence[int]) -> PreTrainedModel:
     What is copied is the tree of modules; each tensor is there once, whoever computes with it.
     """
     memo: dict[int, Any] = {id(item): item for item in (*base.parameters(), *base.buffers())}
-    for weight in base.parameters():
-        state = getattr(weight, "quant_state", None)
-        if state is not None:
-            memo[id(state)] = state
-    return _with_layers(copy.deepcopy(base, memo), kept)
+    # What bitsandbytes knows of its 4-bit weights, and of its int8 layers once they have computed.
+    states = [getattr(weight, "quant_state", None) for weight in base.parameters()]
+    states += [getattr(module, "state", None) for module in base.modules()]
+    memo |= {id(state): state for state in states if state is not None}
+    return keep_layers(copy.deepcopy(base, memo), kept)
 
 
-def _with_layers(student: PreTrainedModel, kept: Sequence[int]) -> PreTrainedModel:
+def keep_layers(student: PreTrainedModel, kept: Sequence[int]) -> PreTrainedModel:
+    """The model itself, left with these decoder layers, renumbered from 0."""
     layers = decoder_layers(student)
+    total = len(layers)
     body = student.get_decoder()
     body.layers = nn.ModuleList([layers[number] for number in kept])
     for number, layer in enumerate(body.layers):
         layer.self_attn.layer_idx = number
     student.config.num_hidden_layers = len(kept)
-    kinds = getattr(student.config, "layer_types", None)
-    if kinds is not None:
-        student.config.layer_types = [kinds[number] for number in kept]
+    for name, value in list(vars(student.config).items()):
+        # What a config says layer by layer, such as layer_types or no_rope_layers.
+        if "layer" in name and isinstance(value, list) and len(value) == total:
+            setattr(student.config, name, [value[number] for number in kept])
     return student
 
 

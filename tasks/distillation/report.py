@@ -13,12 +13,16 @@ from tasks.statistics.intervals import Interval
 
 @dataclass(frozen=True)
 class Night:
-    """The teacher, how much each of its layers turns its input, and what became of its students."""
+    """The teacher, how much each of its layers turns its input, and what became of its students.
+
+    `overlap` counts the compared examples that also chose the checkpoints.
+    """
 
     teacher_parameters: int
     teacher: list[Held]
     influence: tuple[float, ...]
     outcomes: tuple[Outcome, ...]
+    overlap: int
 
 
 def numbers(night: Night, params: DistillationParams) -> dict[str, Any]:
@@ -34,6 +38,7 @@ def numbers(night: Night, params: DistillationParams) -> dict[str, Any]:
         },
         "influence": list(night.influence),
         "compared_examples": len(night.teacher),
+        "compared_that_choose_checkpoints": night.overlap,
         "confidence": CONFIDENCE,
         "students": {
             outcome.plan.name: _outcome(outcome, params.seed) for outcome in night.outcomes
@@ -45,7 +50,7 @@ def _outcome(outcome: Outcome, seed: int) -> dict[str, Any]:
     found: dict[str, Any] = {
         "layers": list(outcome.plan.kept or ()),
         "parameters": outcome.student.parameters,
-        "divergence_before": interval(outcome.student.before, "divergence", seed).value,
+        "divergence_before": interval(outcome.student.before or [], "divergence", seed).value,
         "divergence_share": asdict(
             divergence_share(outcome.student.after, outcome.twin.after, seed)
         ),
@@ -59,15 +64,19 @@ def _outcome(outcome: Outcome, seed: int) -> dict[str, Any]:
     return found
 
 
-def write_report(night: Night, params: DistillationParams, folder: Path) -> None:
-    """Write `report.md`."""
-    found = numbers(night, params)
+def write_report(night: Night, found: Mapping[str, Any], folder: Path) -> None:
+    """Write `report.md` from what `numbers` found."""
     parts = [
         "# Distillation",
         f"The teacher has {night.teacher_parameters / 1e6:.1f} million parameters and "
         f"{len(night.influence)} layers. All were compared on the same {len(night.teacher)} "
         f"held-out examples; in brackets {CONFIDENCE:.0%} bootstrap intervals over examples. A "
-        "twin begins as its student does and takes the same steps without the teacher.",
+        "twin begins as its student does and learns the same examples without the teacher."
+        + (
+            f" {night.overlap} of them also chose the checkpoints: the validation split is small."
+            if night.overlap
+            else ""
+        ),
     ]
     for outcome in night.outcomes:
         parts += _student(outcome, night, found)
@@ -90,7 +99,7 @@ def _student(outcome: Outcome, night: Night, found: Mapping[str, Any]) -> list[s
             for role, row in rows
         ),
     ]
-    trained = outcome.student.training
+    trained, twin = outcome.student.training, outcome.twin.training
     return [
         f"## Student {name}",
         _layers(outcome, len(night.influence))
@@ -98,7 +107,8 @@ def _student(outcome: Outcome, night: Night, found: Mapping[str, Any]) -> list[s
         "\n".join(table),
         f"{_verdict(share)} Before training it was {own['divergence_before']:.3f}.",
         f"{trained.steps} steps over {trained.tokens} tokens, of which {trained.supervised_tokens} "
-        f"learned; {trained.computed_tokens} went through the model (shared beginnings once).",
+        f"learned; {trained.computed_tokens} went through the model (shared beginnings once). The "
+        f"twin stopped after {twin.steps} steps.",
         "\n".join(_slices(own)),
         f"Fit of the student: {outcome.student.fit.text}",
         f"Fit of the twin: {outcome.twin.fit.text}",

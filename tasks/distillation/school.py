@@ -1,6 +1,9 @@
 """One student's night: it is taught, its twin is not, and both are measured beside the teacher."""
 
-from dataclasses import dataclass
+import logging
+import shutil
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from transformers import PreTrainedModel
@@ -18,33 +21,42 @@ from tasks.lm.losses import SummedLoss
 from tasks.lm.memory import release_memory
 from tasks.lm.training import TrainingResult, train
 from tasks.records.hashing import text_sha256
+from tasks.stage.metrics import keep_series
 
+LOGGER = logging.getLogger(__name__)
 ROLES: tuple[Role, ...] = ("student", "twin")
 
 
 @dataclass(frozen=True)
 class Material:
-    """The night's batches: what students learn, what twins learn, and what is held out."""
+    """The night's batches: what students learn, what twins learn, and what is held out.
+
+    `overlap` counts the compared examples that also choose the checkpoints.
+    """
 
     taught: list[Batch]
     gold: list[Batch]
     validation: list[Batch]
     compared: list[Batch]
+    overlap: int = 0
 
     def prepared(self, model: PreTrainedModel) -> "Material":
         """The same in packs that this model, too, computes exactly."""
         groups = (self.taught, self.gold, self.validation, self.compared)
-        return Material(*prepare_packs(model, *groups))
+        return Material(*prepare_packs(model, *groups), overlap=self.overlap)
 
 
 @dataclass(frozen=True)
 class Trained:
-    """How one training went, and what the compared examples say of it before and after."""
+    """How one training went, and what the compared examples say of it before and after.
+
+    `before` is None for a twin, which begins as its student does.
+    """
 
     training: TrainingResult
     fit: Fit
     parameters: int
-    before: list[Held]
+    before: list[Held] | None
     after: list[Held]
 
 
@@ -62,6 +74,7 @@ def read_material(
     params: DistillationParams,
     students: Students,
     memo: Path,
+    identity: str,
     *,
     max_tokens: int,
     max_new_tokens: int,
@@ -74,23 +87,39 @@ def read_material(
     own answers.
     """
     learned, held_out = read_splits(tokens, params)
+    validation = held_out[: params.validation_examples]
+    compared = held_out[-params.compared_examples :]
+    overlap = len(validation) + len(compared) - len({item.id for item in (*validation, *compared)})
+    if overlap:
+        LOGGER.warning(
+            "%d of the %d compared examples also choose the checkpoints: the validation split "
+            "holds %d, and %d are needed for both to be apart",
+            overlap,
+            len(compared),
+            len(held_out),
+            params.validation_examples + params.compared_examples,
+        )
     own = learned
     if params.signal == "generated":
         own = answered(
-            students.teacher,
+            replace(students.teacher, digest=identity),
             learned,
             memo,
             max_new_tokens=max_new_tokens,
             batch_size=generation_batch,
         )
-    groups = (
-        own,
-        learned,
-        held_out[: params.validation_examples],
-        held_out[-params.compared_examples :],
-    )
+    groups = (own, learned, validation, compared)
     batches = [make_batches(group, params, max_tokens=max_tokens) for group in groups]
-    return Material(*batches).prepared(students.teacher.model)
+    return Material(*batches, overlap=overlap).prepared(students.teacher.model)
+
+
+def forget_others(scratch: Path, series: Collection[str]) -> None:
+    """Remove the curves and checkpoints of trainings that are not of tonight."""
+    keep_series(scratch, series)
+    for role in ROLES:
+        for path in scratch.glob(f"{role}-*"):
+            if path.name not in series:
+                shutil.rmtree(path)
 
 
 def series_of(plan: Plan, role: Role) -> str:
@@ -108,13 +137,21 @@ class School:
         params: DistillationParams,
         scratch: Path,
         memo: Path,
+        *,
+        teacher_identity: str,
         identity: str,
     ) -> None:
+        """Teach with these students' teacher; two identities say what memos and checkpoints are of.
+
+        `teacher_identity` stands for the teacher's weights and how it computes, `identity` for all
+        that a training depends on.
+        """
         self._students = students
         self._material = material
         self._params = params
         self._scratch = scratch
         self._memo = memo
+        self._teacher_identity = teacher_identity
         self._identity = identity
 
     def teacher_held(self) -> list[Held]:
@@ -138,7 +175,9 @@ class School:
             self._students.teacher.model,
             min(vocabulary(self._students.teacher.model), vocabulary(plain(model))),
         )
-        before = measure(model, online, material.compared, online.width)
+        before = None
+        if role == "student":
+            before = measure(model, online, material.compared, online.width)
         series = series_of(plan, role)
         result = train(
             model,
@@ -165,15 +204,15 @@ class School:
         if role == "twin":
             return untaught(objective, online.width)
         teacher: Teacher = online
-        if self._params.signal == "cached":
+        if self._params.signal == "cached" and objective.divergence:
             teacher = self._cached(online, material)
         return taught(teacher, objective, online.width)
 
     def _cached(self, online: OnlineTeacher, material: Material) -> CachedTeacher:
         key = MemoKey(
-            self._students.teacher.digest,
+            self._teacher_identity,
             online.width,
-            min(self._params.likeliest, online.width),
+            min(self._params.likeliest, online.width - 1),
             self._params.objective.temperature,
         )
         cached = CachedTeacher(online, key, self._memo)

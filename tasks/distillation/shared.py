@@ -35,7 +35,7 @@ def share_student(base: PreTrainedModel, adapter: Path, kept: Sequence[int]) -> 
     Raises:
         ConfigError: the adapter is not a LoRA whose layers are the base's.
     """
-    student = get_peft_model(prune_shared(base, kept), _trainable_config(adapter))
+    student = get_peft_model(prune_shared(base, kept), lora_config(adapter))
     places = {number: place for place, number in enumerate(kept)}
     start = {}
     for name, weight in load_file(adapter / ADAPTER_WEIGHTS).items():
@@ -61,7 +61,7 @@ def save_shared(
 
     So the base takes it as it is; which layers run is told elsewhere.
     """
-    config = _trainable_config(adapter)
+    config = lora_config(adapter)
     config.inference_mode = True
     config.layers_to_transform = list(kept)
     config.layers_pattern = "layers"
@@ -79,7 +79,12 @@ def save_shared(
     tidy_adapter(folder, manifest)
 
 
-def _trainable_config(adapter: Path) -> LoraConfig:
+def lora_config(adapter: Path) -> LoraConfig:
+    """The config of a teacher's adapter, for an adapter that goes on learning.
+
+    Raises:
+        ConfigError: it is no LoRA.
+    """
     if not (adapter / ADAPTER_WEIGHTS).exists():
         raise _not_lora(adapter)
     config = LoraConfig.from_pretrained(str(adapter))

@@ -10,11 +10,21 @@ from typing import Any, Literal, Protocol, cast
 
 import torch
 from peft import PeftModel
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from tasks.distillation.params import DistillationParams
-from tasks.distillation.pruning import check_layers, choose_layers, prune
-from tasks.distillation.shared import save_shared, share_student, share_teacher
+from tasks.distillation.pruning import check_layers, choose_layers, keep_layers, prune
+from tasks.distillation.shared import (
+    lora_config,
+    save_shared,
+    share_student,
+    share_teacher,
+)
 from tasks.lm.conversion import ModelManifest
 from tasks.lm.models import (
     ADAPTER_WEIGHTS,
@@ -25,9 +35,10 @@ from tasks.lm.models import (
     load_for_training,
     load_tokenizer,
 )
+from tasks.lm.prompt_kit import read_prompt_kit
 from tasks.records.prompt_files import PROMPT
 from tasks.stage.errors import ConfigError
-from tasks.stage.outputs import file_sha256
+from tasks.stage.outputs import file_sha256, seal
 
 LOGGER = logging.getLogger(__name__)
 LAYERS_FILE = "layers.json"
@@ -99,7 +110,10 @@ class Students(Protocol):
 
 
 class FullStudents:
-    """Students of which all weights but the embeddings learn, started from the merged teacher."""
+    """Students of which all weights but the embeddings learn, started from the merged teacher.
+
+    They learn in float32, whatever the teacher computes in: steps are lost in bfloat16.
+    """
 
     def __init__(self, origins: Origins, saved_dtype: str) -> None:
         self.teacher = load_adapted(
@@ -115,14 +129,20 @@ class FullStudents:
 
     def make(self, plan: Plan) -> PreTrainedModel:
         """A fresh student; its embeddings stay as they are."""
-        student = (
-            load_other(self._origins, self.teacher.tokenizer)
+        student: Any = (
+            load_base(
+                self._origins.student_base,
+                self._origins.store,
+                numeric_form="float",
+                device=self._origins.device,
+            ).model
             if plan.kept is None
             else prune(self.teacher.model, plan.kept)
         )
+        student.float()
         student.requires_grad_(True)
         student.get_input_embeddings().requires_grad_(False)
-        return student
+        return cast(PreTrainedModel, student)
 
     def save(self, student: PreTrainedModel, plan: Plan, role: Role, place: Path) -> None:
         """Write a student, which is then in the dtype that is saved."""
@@ -136,6 +156,7 @@ class SharedStudents:
 
     def __init__(self, origins: Origins, saved_dtype: str, *, dequantized: bool) -> None:
         check_adapter(origins.adapter, ModelManifest.read(origins.base).digest)
+        lora_config(origins.adapter)
         base = load_for_training(
             origins.base,
             origins.store,
@@ -160,6 +181,7 @@ class SharedStudents:
         origins, kept = self._origins, plan.kept or ()
         made = place / ADAPTERS[role]
         save_shared(student, origins.adapter, kept, origins.base, made)
+        seal(made)
         whole = load_base(
             origins.base,
             origins.store,
@@ -167,7 +189,7 @@ class SharedStudents:
             device=torch.device("cpu"),
         )
         merged: Any = PeftModel.from_pretrained(whole.model, str(made))
-        student_alone = prune(merged.merge_and_unload(), kept)
+        student_alone = keep_layers(merged.merge_and_unload(), kept)
         write_folder(student_alone, self._saved_dtype, whole.tokenizer, origins, place / role)
 
 
@@ -189,26 +211,32 @@ def vocabulary(model: PreTrainedModel) -> int:
     return int(head.weight.shape[0])
 
 
-def load_other(origins: Origins, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
-    """The student that is a model of its own, once it is known to read as the teacher does.
+def check_other(origins: Origins, teacher: LanguageModel) -> None:
+    """Check that the student which is a model of its own can learn from the teacher.
 
     Raises:
-        ConfigError: no such model is named, or its tokenizer is another.
+        ConfigError: no such model is named, it is not smaller, or it reads prompts otherwise.
     """
-    teacher, student = (ModelManifest.read(path) for path in (origins.base, origins.student_base))
-    if teacher.digest == student.digest:
+    ours, theirs = (ModelManifest.read(path) for path in (origins.base, origins.student_base))
+    if ours.digest == theirs.digest:
         raise ConfigError(
-            "distillation.students lists `model`, and params/models.yaml names none",
+            "distillation.students lists `model`, and params/models.yaml names none beside the "
+            "base",
             "name a smaller model with the base's tokenizer under models.student",
         )
-    check_tokenizers(
-        tokenizer, load_tokenizer(student.folder(origins.store)), teacher.name, student.name
-    )
-    made = load_base(
-        origins.student_base, origins.store, numeric_form="float", device=origins.device
-    )
-    student_model: Any = made.model
-    return cast(PreTrainedModel, student_model.to(getattr(torch, origins.dtype)))
+    folder = theirs.folder(origins.store)
+    with torch.device("meta"):
+        student = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder))
+    sizes = [served_parameters(model) / 1e6 for model in (teacher.model, student)]
+    if sizes[1] >= sizes[0]:
+        raise ConfigError(
+            f"the student {theirs.name} has {sizes[1]:.1f} million parameters and its teacher "
+            f"{ours.name} {sizes[0]:.1f}; a student is smaller than its teacher",
+            "name a smaller model under models.student, or a larger one under models.base",
+        )
+    tokenizer = load_tokenizer(folder)
+    check_tokenizers(teacher.tokenizer, tokenizer, ours.name, theirs.name)
+    read_prompt_kit(origins.adapter / PROMPT, tokenizer)
 
 
 def check_tokenizers(

@@ -41,7 +41,8 @@ class OnlineTeacher:
 class MemoKey:
     """What the numbers of a memo depend on, beside the examples themselves.
 
-    An example's key holds its tokens, and with them row, template and tokenizer.
+    `teacher` stands for its weights and how it computes; an example's key holds its tokens, and
+    with them row, template and tokenizer.
     """
 
     teacher: str
@@ -82,9 +83,9 @@ class CachedTeacher:
             if any(key not in self._rows and key not in new for key in pack.keys):
                 new |= self._computed(pack)
         if new:
-            self._rows |= new
+            self._rows = new | self._rows
             _write(self._path, self._key, self._rows)
-            for path in self._path.parent.glob("teacher-*.npz"):
+            for path in self._path.parent.glob("teacher-*"):
                 if not path.name.startswith(f"teacher-{self._key.teacher[:16]}"):
                     path.unlink()  # another night's
             LOGGER.info(

@@ -89,13 +89,19 @@ def run(params: Params, paths: Paths) -> None:
     asked = interview(models, questions, asking, chosen, curves.progress)
     predictions = [row for system in asked.systems for row in system.predictions]
     metrics = _metrics(predictions, asked, chosen) | {
-        "offered": asked.offer.numbers(),
+        "offered": asked.offers[0].numbers(),
+        "offers": {offer.name: offer.numbers() for offer in asked.offers},
         "retrieval": retrieval(records, retrieved.found),
         "records": len(records),
         "seconds": _seconds(asked.systems, retrieved),
         "machine": describe_machine(device),
     }
-    _write(paths.evaluation_report, metrics, predictions, chosen)
+    with output_folders(paths.evaluation_report) as (report,):
+        write_metrics(report, metrics)
+        write_predictions(report / PREDICTIONS_FILE, predictions)
+        write_report(report, metrics)
+        plot_scores(report / "scores.png", metrics)
+        plot_tradeoff(report / "tradeoff.png", metrics)
 
 
 def _retrieve(
@@ -115,15 +121,20 @@ def _metrics(
 ) -> dict[str, Any]:
     modules = MetricModules()
     grouped = by_system_and_mode(predictions)
-    mode = primary_mode(params.primary_mode, grouped)
+    mode = primary_mode(params.primary_mode, {row.mode for row in predictions})
     systems = {
         system: {name: _scores(modules, rows, params) for name, rows in modes.items()}
         for system, modes in grouped.items()
     }
     return {
         "systems": systems,
-        "primary": {"mode": mode, "metric": params.primary_metric},
-        "comparisons": compare(grouped, mode, asked.offer.system, params),
+        "primary": {
+            "mode": mode,
+            "metric": params.primary_metric,
+            "confidence": params.confidence,
+        },
+        "intervals": intervals(grouped, params),
+        "comparisons": compare(grouped, mode, asked.offers[0].system, params),
         "sizes": {
             system.name: _size(system, grouped[system.name][mode]) for system in asked.systems
         },
@@ -151,26 +162,6 @@ def _size(system: System, rows: Sequence[Prediction]) -> dict[str, float]:
 
 def _seconds(systems: Sequence[System], retrieved: Retrieved) -> dict[str, float]:
     return {"retrieval": retrieved.seconds} | {item.name: item.seconds for item in systems}
-
-
-def _write(
-    folder: Path,
-    metrics: dict[str, Any],
-    predictions: Sequence[Prediction],
-    params: EvaluationParams,
-) -> None:
-    bounds = intervals(by_system_and_mode(predictions), params)
-    with output_folders(folder) as (report,):
-        write_metrics(report, metrics)
-        write_predictions(report / PREDICTIONS_FILE, predictions)
-        write_report(report, metrics)
-        plot_scores(
-            report / "scores.png",
-            bounds,
-            metric=params.primary_metric,
-            confidence=params.confidence,
-        )
-        plot_tradeoff(report / "tradeoff.png", bounds, metrics)
 
 
 if __name__ == "__main__":

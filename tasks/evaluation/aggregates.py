@@ -1,7 +1,8 @@
 """Numbers over many predictions: means, abstention, retrieval, comparisons."""
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from tasks.records.record import Record
 from tasks.records.text import normalise
 from tasks.serving.retrieval import ScoredPassage
 from tasks.stage.errors import DataError
-from tasks.statistics.intervals import Interval, bootstrap_mean, paired_bootstrap
+from tasks.statistics.intervals import bootstrap_mean, paired_bootstrap
 
 DEPTHS = (1, 5, 10)
 Metrics = dict[str, float | int | str | None]
@@ -113,9 +114,9 @@ def _first_rank(record: Record, ranked: Sequence[ScoredPassage]) -> int | None:
     return None
 
 
-def primary_mode(asked: str, grouped: Mapping[str, Mapping[str, Sequence[Prediction]]]) -> str:
-    """The mode that comparisons are made in: the one asked for, or closed_book where it is off."""
-    return asked if all(asked in modes for modes in grouped.values()) else "closed_book"
+def primary_mode(wanted: str, asked: Collection[str]) -> str:
+    """The mode that comparisons are made in: the one wanted, or closed_book where none asked it."""
+    return wanted if wanted in asked else "closed_book"
 
 
 def compare(
@@ -146,15 +147,17 @@ def compare(
 
 def intervals(
     grouped: Mapping[str, Mapping[str, Sequence[Prediction]]], params: EvaluationParams
-) -> dict[str, dict[str, Interval]]:
-    """The primary metric's bootstrap interval by system and mode."""
+) -> dict[str, dict[str, dict[str, float]]]:
+    """The primary metric's value and bootstrap interval by system and mode."""
     return {
         system: {
-            mode: bootstrap_mean(
-                [row.score(params.primary_metric) for row in rows],
-                confidence=params.confidence,
-                resamples=params.resamples,
-                seed=params.seed,
+            mode: asdict(
+                bootstrap_mean(
+                    [row.score(params.primary_metric) for row in rows],
+                    confidence=params.confidence,
+                    resamples=params.resamples,
+                    seed=params.seed,
+                )
             )
             for mode, rows in modes.items()
         }

@@ -75,18 +75,36 @@ class System:
     def ask(
         self,
         models: ModelFiles,
-        questions: Sequence[Question],
+        groups: Sequence[Sequence[Question]],
         asking: Asking,
         progress: Callable[[int], None],
     ) -> None:
-        """Load the model, let it answer, and let it go; a prompt seen before keeps its answer.
+        """Load the model, let it answer one group after another, and let it go.
 
-        `progress` is told how many of the questions are done.
+        A prompt seen before keeps its answer. What is decoded together is of one group, so that
+        latencies compare between systems that were asked the same group. `progress` is told how
+        many of the questions are done.
         """
         started = time.monotonic()
         model = models.load(self.name, asking.device)
         self.parameters = model.model.num_parameters()
         self.megabytes = model.model.get_memory_footprint() / 1e6
+        done = 0
+        for group in groups:
+            self._answer(model, group, asking, lambda count, done=done: progress(done + count))
+            done += len(group)
+        del model
+        release_memory()
+        self.seconds += time.monotonic() - started
+        LOGGER.info("%s: %d answers in %.1f s", self.name, done, self.seconds)
+
+    def _answer(
+        self,
+        model: LanguageModel,
+        questions: Sequence[Question],
+        asking: Asking,
+        progress: Callable[[int], None],
+    ) -> None:
         template = read_prompt_kit(asking.prompt_kit, model.tokenizer)
         asked = [
             Prompt(item.record.messages[:-1], tuple(passage.shown for passage in item.passages))
@@ -102,15 +120,11 @@ class System:
             batch_size=asking.batch_size,
             progress=lambda done, total: progress(len(questions) * done // max(total, 1)),
         )
-        del model
-        release_memory()
         self.answers |= zip(new, generations, strict=True)
         self.predictions += [
             _prediction(self.name, question, prompt, self.answers[prompt])
             for question, prompt in zip(questions, prompts, strict=True)
         ]
-        self.seconds += time.monotonic() - started
-        LOGGER.info("%s: %d answers in %.1f s", self.name, len(questions), self.seconds)
 
 
 def _prediction(

@@ -8,6 +8,7 @@ from tasks.evaluation.params import EvaluationParams
 from tasks.statistics.intervals import Interval, bootstrap_ratio, paired_bootstrap
 
 Role = Literal["student", "twin"]
+ROLES: tuple[Role, Role] = ("student", "twin")
 
 
 @dataclass(frozen=True)
@@ -22,29 +23,31 @@ class Pair:
 
 @dataclass(frozen=True)
 class Offer:
-    """The pair that is offered, and which of the two.
+    """One pair, and which of the two would be offered.
 
-    `retention` is the offered one's score over the adapter's, None where the adapter scores
-    nothing; `gain` is the student's score minus its twin's; both with paired bootstrap intervals.
+    `retention` is the student's score over the adapter's, `offered_retention` that of the offered
+    one, None where the adapter scores nothing; `gain` is the student's score minus its twin's. All
+    have paired bootstrap intervals.
     """
 
     name: str
     system: Role
     retention: Interval | None
+    offered_retention: Interval | None
     gain: Interval
     keeps_enough: bool
     text: str
 
     def numbers(self) -> dict[str, Any]:
         """As `metrics.json` holds it."""
-        found = {name: value for name, value in asdict(self).items() if value is not None}
+        found = asdict(self) | {"folder": f"{self.name}/{self.system}"}
         if self.retention is None:
             found["retention_reason"] = "the adapter scores nothing"
-        return found | {"folder": f"{self.name}/{self.system}"}
+        return found
 
 
-def choose(pairs: Sequence[Pair], adapter: Sequence[float], params: EvaluationParams) -> Offer:
-    """The smallest pair of which the better one keeps enough of the adapter's score.
+def rank(pairs: Sequence[Pair], adapter: Sequence[float], params: EvaluationParams) -> list[Offer]:
+    """An offer of each pair; the first is the smallest of those that keep enough.
 
     Where none does, the one that keeps most. Of a pair the student is offered if it scores more
     than its twin; else the teacher was of no use and the twin is offered.
@@ -53,7 +56,8 @@ def choose(pairs: Sequence[Pair], adapter: Sequence[float], params: EvaluationPa
     by_size = sorted(pairs, key=lambda pair: pair.parameters)
     enough = [pair for pair in by_size if offers[pair.name].keeps_enough]
     best = max(by_size, key=lambda pair: max(sum(pair.student), sum(pair.twin)))
-    return offers[(enough[0] if enough else best).name]
+    first = enough[0] if enough else best
+    return [offers[pair.name] for pair in (first, *(one for one in by_size if one is not first))]
 
 
 def _offer(pair: Pair, adapter: Sequence[float], params: EvaluationParams) -> Offer:
@@ -63,11 +67,17 @@ def _offer(pair: Pair, adapter: Sequence[float], params: EvaluationParams) -> Of
         "seed": params.seed,
     }
     gain = paired_bootstrap(pair.student, pair.twin, **drawing)
+    kept: dict[Role, Interval | None] = dict.fromkeys(ROLES)
+    if sum(adapter) > 0:
+        kept = {
+            "student": bootstrap_ratio(pair.student, adapter, **drawing),
+            "twin": bootstrap_ratio(pair.twin, adapter, **drawing),
+        }
     system: Role = "student" if gain.value > 0 else "twin"
-    scores = pair.student if system == "student" else pair.twin
-    retention = bootstrap_ratio(scores, adapter, **drawing) if sum(adapter) > 0 else None
-    keeps = retention is not None and retention.value >= params.student_keeps
-    return Offer(pair.name, system, retention, gain, keeps, _text(pair, system, gain, params))
+    offered = kept[system]
+    enough = offered is not None and offered.value >= params.student_keeps
+    text = _text(pair, system, gain, params)
+    return Offer(pair.name, system, kept["student"], offered, gain, enough, text)
 
 
 def _text(pair: Pair, system: Role, gain: Interval, params: EvaluationParams) -> str:

@@ -3,8 +3,9 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+from tasks.evaluation.aggregates import primary_mode
 from tasks.evaluation.answers import Asking, ModelFiles, System
-from tasks.evaluation.choice import Offer, Pair, choose
+from tasks.evaluation.choice import ROLES, Offer, Pair, rank
 from tasks.evaluation.params import EvaluationParams
 from tasks.evaluation.questions import Question
 
@@ -13,13 +14,36 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Interviews:
-    """What every system answered, and the student that is offered.
+    """What every system answered, and the offers, of which the first is made.
 
-    The pair that the offer is of is called `student` and `twin`, others `student-NAME`.
+    The pair that it is of is called `student` and `twin`, others `student-NAME` and `twin-NAME`.
     """
 
     systems: list[System]
-    offer: Offer
+    offers: list[Offer]
+
+
+class _Interviewer:
+    """Asks systems and tells how far it is."""
+
+    def __init__(self, models: ModelFiles, asking: Asking, progress: Progress, total: int) -> None:
+        self._models = models
+        self._asking = asking
+        self._progress = progress
+        self._total = total
+        self._done = 0
+
+    def ask(self, system: System, *groups: Sequence[Question]) -> System:
+        """Ask one system one group of questions after another."""
+        begun = self._done
+        system.ask(
+            self._models,
+            groups,
+            self._asking,
+            lambda count: self._progress(begun + count, self._total),
+        )
+        self._done = begun + sum(map(len, groups))
+        return system
 
 
 def interview(
@@ -33,45 +57,31 @@ def interview(
 
     The offered one is then asked in the other modes too. One model is in memory at a time.
     """
-    modes = {question.mode for question in questions}
-    mode = params.primary_mode if params.primary_mode in modes else "closed_book"
+    mode = primary_mode(params.primary_mode, {question.mode for question in questions})
     first = [question for question in questions if question.mode == mode]
     rest = [question for question in questions if question.mode != mode]
     names = models.names()
     total = 2 * len(questions) + 2 * len(names) * len(first) + len(rest)
-    done = 0
-
-    def ask(system: System, asked: Sequence[Question]) -> System:
-        nonlocal done
-        begun = done
-        system.ask(models, asked, asking, lambda count: progress(begun + count, total))
-        done = begun + len(asked)
-        return system
-
-    base, adapter = (ask(System(name), questions) for name in ("base", "adapter"))
+    interviewer = _Interviewer(models, asking, progress, total)
+    base = interviewer.ask(System("base"), first, rest)
+    adapter = interviewer.ask(System("adapter"), first, rest)
     pairs = {
-        name: {
-            "student": ask(System(f"student-{name}"), first),
-            "twin": ask(System(f"twin-{name}"), first),
-        }
+        name: {role: interviewer.ask(System(f"{role}-{name}"), first) for role in ROLES}
         for name in names
     }
     measured = [
         Pair(
-            name,
-            pair["student"].parameters,
-            _scores(pair["student"], mode, params),
-            _scores(pair["twin"], mode, params),
+            name, pair["student"].parameters, *(_scores(pair[role], mode, params) for role in ROLES)
         )
         for name, pair in pairs.items()
     ]
-    offer = choose(measured, _scores(adapter, mode, params), params)
-    ask(pairs[offer.name][offer.system], rest)
-    chosen = pairs.pop(offer.name)
-    for name, system in chosen.items():
-        _rename(system, name)
+    offers = rank(measured, _scores(adapter, mode, params), params)
+    interviewer.ask(pairs[offers[0].name][offers[0].system], rest)
+    chosen = pairs.pop(offers[0].name)
+    for role, system in chosen.items():
+        _rename(system, role)
     others = [system for pair in pairs.values() for system in pair.values()]
-    return Interviews([base, adapter, *chosen.values(), *others], offer)
+    return Interviews([base, adapter, *chosen.values(), *others], offers)
 
 
 def _scores(system: System, mode: str, params: EvaluationParams) -> tuple[float, ...]:

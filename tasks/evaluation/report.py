@@ -6,7 +6,6 @@ from typing import Any
 
 from tasks.evaluation.table import machine_line, retrieval_line, score_table
 from tasks.records.predictions import MODES
-from tasks.statistics.intervals import Interval
 
 _QUESTIONS = {
     "adapter-base": "What did fine-tuning buy?",
@@ -25,7 +24,7 @@ def write_report(folder: Path, metrics: Mapping[str, Any]) -> None:
         parts.append(f"**{_QUESTIONS[name]}** {_comparison(name, found)}")
     parts.append(f"**What did retrieval buy?** {_retrieval_gain(metrics)}")
     parts.append(f"**Which student is offered?** {_offer(metrics['offered'])}")
-    parts += [_size_table(metrics["sizes"]), "![scores](scores.png) ![trade-off](tradeoff.png)"]
+    parts += [_size_table(metrics), "![scores](scores.png) ![trade-off](tradeoff.png)"]
     parts += ["## By slice", _slice_table(metrics)]
     (folder / "report.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
 
@@ -55,9 +54,9 @@ def _retrieval_gain(metrics: Mapping[str, Any]) -> str:
 
 def _offer(found: Mapping[str, Any]) -> str:
     text = str(found["text"])
-    if "retention" not in found:
+    kept = found["offered_retention"]
+    if kept is None:
         return f"{text}. What it keeps cannot be told: {found['retention_reason']}."
-    kept = found["retention"]
     enough = "" if found["keeps_enough"] else ", less than it should"
     return (
         f"{found['system']} {found['name']}, which keeps {kept['value']:.0%} "
@@ -65,14 +64,18 @@ def _offer(found: Mapping[str, Any]) -> str:
     )
 
 
-def _size_table(sizes: Mapping[str, Mapping[str, float]]) -> str:
+def _size_table(metrics: Mapping[str, Any]) -> str:
+    primary = metrics["primary"]
     lines = [
-        "| | parameters | weights in memory | latency p50 | p95 |",
-        "|---|---:|---:|---:|---:|",
+        f"| | {primary['metric']}, {primary['mode']} [{primary['confidence']:.0%} interval] | "
+        "parameters | weights in memory | latency p50 | p95 |",
+        "|---|---:|---:|---:|---:|---:|",
     ]
-    for system, size in sizes.items():
+    for system, size in metrics["sizes"].items():
+        score = metrics["intervals"][system][primary["mode"]]
         lines.append(
-            f"| {system} | {size['parameters'] / 1e6:.1f} M | {size['megabytes']:.0f} MB | "
+            f"| {system} | {score['value']:.3f} [{score['low']:.3f}, {score['high']:.3f}] | "
+            f"{size['parameters'] / 1e6:.1f} M | {size['megabytes']:.0f} MB | "
             f"{size['latency_ms_p50'] / 1e3:.2f} s | {size['latency_ms_p95'] / 1e3:.2f} s |"
         )
     return "\n".join(lines)
@@ -93,9 +96,7 @@ def _slice_table(metrics: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def plot_scores(
-    path: Path, found: Mapping[str, Mapping[str, Interval]], *, metric: str, confidence: float
-) -> None:
+def plot_scores(path: Path, metrics: Mapping[str, Any]) -> None:
     """Write a bar chart of each system's score by mode, with its interval, as PNG."""
     # The object interface needs no display and leaves pyplot's global state alone.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -104,30 +105,29 @@ def plot_scores(
     figure = Figure(figsize=(7, 4), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
+    primary, found = metrics["primary"], metrics["intervals"]
     modes = [mode for mode in MODES if any(mode in row for row in found.values())]
     width = 0.8 / len(found)
     for place, (system, row) in enumerate(found.items()):
         shift = (place - (len(found) - 1) / 2) * width
         middles = [at + shift for at, mode in enumerate(modes) if mode in row]
         bars = [row[mode] for mode in modes if mode in row]
-        values = [bar.value for bar in bars]
-        below = [bar.value - bar.low for bar in bars]
-        above = [bar.high - bar.value for bar in bars]
+        values = [bar["value"] for bar in bars]
+        below = [bar["value"] - bar["low"] for bar in bars]
+        above = [bar["high"] - bar["value"] for bar in bars]
         axes.bar(middles, values, width * 0.92, label=system)
         axes.errorbar(middles, values, yerr=[below, above], fmt="none", ecolor="black", capsize=3)
     axes.set_xticks(range(len(modes)), [mode.replace("_", " ") for mode in modes])
     axes.set_ylim(0, 1)
-    axes.set_ylabel(f"{metric} ({confidence:.0%} intervals)")
+    axes.set_ylabel(f"{primary['metric']} ({primary['confidence']:.0%} intervals)")
     axes.legend(frameon=False, ncols=len(found), loc="upper left")
     axes.spines[["top", "right"]].set_visible(False)
     # Without the software's version the same numbers give the same bytes.
     figure.savefig(path, dpi=120, metadata={"Software": None})
 
 
-def plot_tradeoff(
-    path: Path, found: Mapping[str, Mapping[str, Interval]], metrics: Mapping[str, Any]
-) -> None:
-    """Write each system's score, with its interval, over what its weights take, as PNG."""
+def plot_tradeoff(path: Path, metrics: Mapping[str, Any]) -> None:
+    """Write each system's score, with its interval, over its parameters, as PNG."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -136,12 +136,12 @@ def plot_tradeoff(
     axes = figure.add_subplot()
     mode = metrics["primary"]["mode"]
     for place, (system, size) in enumerate(metrics["sizes"].items()):
-        score, millions = found[system][mode], size["parameters"] / 1e6
-        error = [[score.value - score.low], [score.high - score.value]]
+        score, millions = metrics["intervals"][system][mode], size["parameters"] / 1e6
+        error = [[score["value"] - score["low"]], [score["high"] - score["value"]]]
         # Students of one size, and base and adapter, lie side by side instead of on each other.
         axes.errorbar(
             millions * (1 + 0.004 * place),
-            score.value,
+            score["value"],
             yerr=error,
             fmt="o",
             capsize=3,

@@ -9,7 +9,8 @@ from transformers import PreTrainedModel, set_seed
 
 from tasks.finetuning.params import FinetuningParams
 from tasks.lm.adapters import tidy_adapter
-from tasks.lm.models import BASE_DIGEST_FILE, LanguageModel, decoder_linears
+from tasks.lm.models import BASE_DIGEST_FILE, LanguageModel
+from tasks.lm.quantization import decoder_linears
 from tasks.stage.errors import ConfigError
 
 _INITS: dict[str, Any] = {"default": True, "gaussian": "gaussian", "pissa": "pissa"}

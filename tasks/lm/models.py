@@ -6,10 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
 from safetensors import safe_open
-from torch import Tensor, nn
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -20,6 +18,7 @@ from transformers import (
 from transformers.utils.logging import disable_progress_bar
 
 from tasks.lm.conversion import ModelManifest
+from tasks.lm.quantization import compute_in, hold_dequantized, round_weights
 from tasks.lm.weights import check_weights
 from tasks.stage.errors import ConfigError, DeviceError
 from tasks.stage.outputs import file_sha256, verified
@@ -196,88 +195,8 @@ def load_quantized(
             bnb_4bit_compute_dtype=compute_dtype,
         )
     model = _load(folder, device, quantization_config=settings)
-    _compute_in(model, compute_dtype)
+    compute_in(model, compute_dtype)
     return LanguageModel(model, load_tokenizer(folder), description.digest)
-
-
-def _compute_in(model: PreTrainedModel, dtype: torch.dtype) -> None:
-    """Let a quantised model compute in a dtype, its quantised weights as they are.
-
-    All other weights become copies: as views into the mapped file they would keep all of it.
-    """
-    from bitsandbytes.nn.modules import Int8Params, Linear4bit, Params4bit
-
-    for module in model.modules():
-        if isinstance(module, Linear4bit):
-            quantized: Any = module.weight
-            quantized.quant_state.dtype = dtype
-    psutil.heap_trim()  # what quantising freed: for a small base more than its weights
-    for weight in model.parameters():
-        if not isinstance(weight, (Params4bit, Int8Params)):
-            weight.data = weight.data.to(dtype, copy=True)
-    model.config.dtype = dtype
-
-
-def hold_dequantized(model: PreTrainedModel) -> None:
-    """Replace a model's quantised layers, in place, by frozen float ones of the same weights.
-
-    What is saved is dequantising every weight twice a step.
-    """
-    from bitsandbytes.functional import dequantize_4bit
-    from bitsandbytes.nn.modules import Linear4bit, Linear8bitLt
-
-    for name, layer in list(model.named_modules()):
-        if isinstance(layer, Linear4bit):
-            weight = dequantize_4bit(layer.weight.data, layer.quant_state)
-        elif isinstance(layer, Linear8bitLt):
-            scales: Any = layer.weight
-            weight = _dequantize_int8(layer.weight.data, scales.SCB).to(model.dtype)
-        else:
-            continue
-        held = nn.Linear(layer.in_features, layer.out_features, bias=False, device="meta")
-        held.weight = nn.Parameter(weight, requires_grad=False)
-        held.bias = layer.bias
-        model.set_submodule(name, held)
-
-
-def decoder_linears(model: nn.Module) -> list[tuple[str, nn.Linear]]:
-    """The linear layers below the vocabulary head: what is quantised and what LoRA adapts."""
-    return [
-        (name, module)
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Linear) and not name.endswith("lm_head")
-    ]
-
-
-def round_weights(model: nn.Module, numeric_form: str) -> None:
-    """Round a model's decoder weights, in place, to what a quantised numeric form can hold."""
-    rounded = {"nf4_dequantized": _round_to_nf4, "int8_dequantized": _round_to_int8}[numeric_form]
-    with torch.no_grad():
-        for _, linear in decoder_linears(model):
-            linear.weight.copy_(rounded(linear.weight.data))
-
-
-def _round_to_nf4(weight: Tensor) -> Tensor:
-    from bitsandbytes.functional import dequantize_4bit, quantize_4bit
-
-    quantized, state = quantize_4bit(
-        weight, blocksize=64, compress_statistics=True, quant_type="nf4"
-    )
-    found: Tensor = dequantize_4bit(quantized, state)
-    return found
-
-
-def _round_to_int8(weight: Tensor) -> Tensor:
-    from bitsandbytes.functional import int8_vectorwise_quant
-
-    # bitsandbytes' int8 layers hold what this makes of float16.
-    quantized, scales, _ = int8_vectorwise_quant(weight.half())
-    return _dequantize_int8(quantized, scales).to(weight.dtype)
-
-
-def _dequantize_int8(quantized: Tensor, scales: Tensor) -> Tensor:
-    """The float32 weights of int8 rows, each with the largest magnitude that 127 stands for."""
-    return quantized.float() * (scales.float().view(-1, 1) / 127.0)
 
 
 def _merged(model: PreTrainedModel, adapter: Path) -> PreTrainedModel:

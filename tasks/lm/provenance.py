@@ -21,12 +21,17 @@ def write_provenance(
     tokens: Path,
     params: TrainingParams,
     teacher: str | None = None,
+    start: str | None = None,
 ) -> None:
-    """Write `training.json`: SHA-256 of base, template, data and teacher, the params, versions."""
+    """Write `training.json`: SHA-256 of all that it was made from, the params, versions.
+
+    `start` is what a student's weights began as, where that is not the base.
+    """
     made_from = {
         "base_sha256": base,
         "numeric_form": numeric_form,
         "teacher_sha256": teacher,
+        "start_sha256": start,
         "template_sha256": template,
         "data_sha256": file_sha256(tokens / MANIFEST),
         "params": params.model_dump(mode="json"),

@@ -24,7 +24,7 @@ def model_card(
             "# Model card",
             "",
             f"An adapter on `{base.name}` ({base.source}, {base.license}, digest "
-            f"`{base.digest[:12]}`), a smaller student distilled from it, and an index searched "
+            f"`{base.digest[:12]}`), a smaller student, and an index searched "
             f"with `{embedder.name}` ({embedder.source}, {embedder.license}). "
             f"Weights are scored and served in the form `{numeric_form}`, greedily.",
             "",

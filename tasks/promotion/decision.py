@@ -77,11 +77,11 @@ def decide(
         _no_leak(read_metrics(curation_report), params),
         _complete(metrics, tuple(systems.values()), documents, params),
         _same_records(scores),
-        _beats_base(scores, model, mode, params, reigning),
+        _beats_base(scores, model, systems[model], mode, params, reigning),
     ]
     if model == "student":
-        reasons.append(_retention(scores, mode, params))
-        reasons.append(_paid(metrics["offered"]))
+        reasons.append(_retention(scores, offered, mode, params))
+        reasons += _offer(metrics["offered"])
     verdict: Literal["promote", "refuse"]
     verdict = "promote" if all(item.passed or item.warns for item in reasons) else "refuse"
     return Decision(model, verdict, tuple(reasons))
@@ -211,6 +211,7 @@ def _same_records(scores: Mapping[str, Mapping[str, float]]) -> Reason:
 def _beats_base(
     scores: Mapping[str, Mapping[str, float]],
     model: Model,
+    system: str,
     mode: str,
     params: PromotionParams,
     reigning: str | None,
@@ -218,7 +219,7 @@ def _beats_base(
     shared = sorted(scores[model].keys() & scores["base"].keys())
     left, right = ([scores[name][record] for record in shared] for name in (model, "base"))
     if not shared or not all(map(math.isfinite, [*left, *right])):
-        text = f"{model} and base share no records with finite scores in mode {mode}"
+        text = f"{system} and base share no records with finite scores in mode {mode}"
         return Reason("beats_base", False, text, None, params.min_gain)
     gain = paired_bootstrap(
         left,
@@ -229,7 +230,7 @@ def _beats_base(
     )
     passed = gain.low > params.min_gain
     text = (
-        f"{model} gains {gain.value:+.3f} {params.primary_metric} over the base in mode {mode}; "
+        f"{system} gains {gain.value:+.3f} {params.primary_metric} over the base in mode {mode}; "
         f"the {params.confidence:.0%} interval {gain.low:+.3f} to {gain.high:+.3f} "
         f"{'lies' if passed else 'does not lie'} above {params.min_gain:+.3f} "
         f"(reigning: {reigning or 'none'})"
@@ -238,19 +239,28 @@ def _beats_base(
 
 
 def _retention(
-    scores: Mapping[str, Mapping[str, float]], mode: str, params: PromotionParams
+    scores: Mapping[str, Mapping[str, float]], system: str, mode: str, params: PromotionParams
 ) -> Reason:
-    """The student keeps enough of the adapter's mean score."""
+    """The offered student keeps enough of the adapter's mean score."""
     adapter, student = (sum(scores[name].values()) for name in ("adapter", "student"))
     if not (adapter > 0 and math.isfinite(adapter) and math.isfinite(student)):
         text = f"the adapter scores nothing in mode {mode}, so there is nothing to retain"
         return Reason("retention", False, text, None, params.min_retention)
     share = student / adapter
-    text = f"student keeps {share:.0%} of the adapter's {params.primary_metric} in mode {mode}"
+    text = f"{system} keeps {share:.0%} of the adapter's {params.primary_metric} in mode {mode}"
     return Reason("retention", share >= params.min_retention, text, share, params.min_retention)
 
 
-def _paid(offered: Mapping[str, Any]) -> Reason:
-    """Distillation gained something over training without a teacher; a warning, never silence."""
+def _offer(offered: Mapping[str, Any]) -> list[Reason]:
+    """What evaluation says of its offer: warnings that refuse nothing and are never silent."""
     paid = offered["system"] == "student"
-    return Reason("distillation", paid, str(offered["text"]), offered["gain"]["value"], 0.0, True)
+    enough = bool(offered["keeps_enough"])
+    text = f"{offered['name']} is the smallest student that keeps enough of the adapter's score"
+    if not enough:
+        text = (
+            f"no student keeps as much as evaluation.student_keeps asks; {offered['name']} is best"
+        )
+    return [
+        Reason("distillation", paid, str(offered["text"]), offered["gain"]["value"], 0.0, True),
+        Reason("size", enough, text, None, None, True),
+    ]

@@ -3,7 +3,7 @@
 import json
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -80,9 +80,9 @@ class Curves:
     def _stays(self, point: Mapping[str, Any], resume_step: int | None) -> bool:
         if self._series and not point["name"].startswith(f"{self._series}/"):
             return True
-        if resume_step is None:
+        if resume_step is None or point["name"] == PROGRESS:
             return False
-        return bool(point["name"] == PROGRESS or point["step"] <= resume_step)
+        return bool(point["step"] <= resume_step)
 
     def append(self, step: int, name: str, value: float, unit: str) -> None:
         """Append one point.
@@ -113,6 +113,16 @@ class Curves:
         }
         with self._path.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(point) + "\n")
+
+
+def keep_series(scratch: Path, names: Collection[str]) -> None:
+    """Drop what earlier runs of a stage left: their progress, and all series but these."""
+    path = scratch / CURVES_FILE
+    if not path.exists():
+        return
+    rows = _whole_lines(path)
+    kept = [row for row in rows if json.loads(row)["name"].partition("/")[0] in names]
+    write_atomically(path, "".join(f"{row}\n" for row in kept))
 
 
 def read_curve(scratch: Path, name: str, *, series: str = "") -> list[tuple[int, float]]:

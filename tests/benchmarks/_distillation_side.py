@@ -37,7 +37,7 @@ from tasks.lm.params import TrainingParams
 from tasks.lm.training import train
 from tasks.stage.params import ComputeParams, ModelsParams, StageParams, read_yaml
 from tests.benchmarks._memory import most_megabytes
-from tests.benchmarks._training import Clock, step_seconds
+from tests.benchmarks._training import Clock, step_seconds, warm_up
 
 SIDES = ("ours", "trl_gkd", "online", "cached", "qlora")
 _STORE = Path(".nightloom/models")
@@ -119,6 +119,7 @@ def distil(side: str, workspace: Path, tokens: int, epochs: int) -> dict[str, fl
     student = students.make(plan)
     use_packed_attention(plain(student))
     online = OnlineTeacher(teacher, vocabulary(teacher))
+    before = interval(measure(student, online, held_out, online.width), "divergence", 0)
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         if side == "trl_gkd":
@@ -131,10 +132,19 @@ def distil(side: str, workspace: Path, tokens: int, epochs: int) -> dict[str, fl
                 use_packed_attention(model)
         else:
             seconds = train_ours(side, student, online, batches, params, place)
-    megabytes = most_megabytes()
-    found = interval(measure(student, online, held_out, online.width), "divergence", 0)
+        found = interval(measure(student, online, held_out, online.width), "divergence", 0)
+        (place / "saved").mkdir()
+        students.save(student, plan, "student", place / "saved")
+    on_device = torch.cuda.is_available()
+    megabytes = torch.cuda.max_memory_allocated() / 1e6 if on_device else most_megabytes()
     useful = epochs * sum(batch.tokens for batch in batches)
-    return {"seconds": seconds, "megabytes": megabytes, "divergence": found.value, "tokens": useful}
+    return {
+        "seconds": seconds,
+        "megabytes": megabytes,
+        "divergence": found.value,
+        "divergence_before": before.value,
+        "tokens": useful,
+    }
 
 
 def train_ours(
@@ -236,6 +246,7 @@ def train_gkd(
         processing_class=tokenizer,
         callbacks=[clock],
     )
+    warm_up(trainer, student)
     trainer.train()
     return clock.seconds
 

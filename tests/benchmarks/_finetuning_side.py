@@ -21,7 +21,7 @@ from tasks.lm.training import train
 from tasks.stage.params import ComputeParams, read_yaml
 from tests.benchmarks._finetuning_data import WORKLOADS, Workload, batches_of, settings
 from tests.benchmarks._memory import most_megabytes
-from tests.benchmarks._training import Clock, step_seconds
+from tests.benchmarks._training import Clock, step_seconds, warm_up
 
 OURS = ("ours", "ours_held")
 TRL_TUNED = ("trl_grouped", "trl_packed")
@@ -110,19 +110,6 @@ def train_trl(
     warm_up(trainer, model)
     trainer.train()
     return clock.seconds
-
-
-def warm_up(trainer: Any, model: Any) -> None:
-    """One pass over one example: ours has had some when its first step begins."""
-    inputs = trainer.data_collator([trainer.train_dataset[0]])
-    prepared = {
-        name: value.to(DEVICE) if isinstance(value, torch.Tensor) else value
-        for name, value in inputs.items()
-    }
-    model.train()
-    with trainer.compute_loss_context_manager():
-        trainer.compute_loss(model, prepared).backward()
-    model.zero_grad()
 
 
 def trl_arguments(side: str, workload: Workload, to: Path, batches: list[Batch]) -> Any:

@@ -1,4 +1,4 @@
-"""The seconds of optimizer steps, ours and those of transformers' Trainer."""
+"""The seconds of optimizer steps, ours and those of a Trainer of transformers or TRL."""
 
 import time
 from collections.abc import Sequence
@@ -37,3 +37,17 @@ class Clock(TrainerCallback):
         if torch.cuda.is_available():
             torch.cuda.synchronize()
         self.seconds += time.perf_counter() - self._begun
+
+
+def warm_up(trainer: Any, model: Any) -> None:
+    """One pass over one example: ours has had some when its first step begins."""
+    inputs = trainer.data_collator([trainer.train_dataset[0]])
+    device = next(model.parameters()).device
+    prepared = {
+        name: value.to(device) if isinstance(value, torch.Tensor) else value
+        for name, value in inputs.items()
+    }
+    model.train()
+    with trainer.compute_loss_context_manager():
+        trainer.compute_loss(model, prepared).backward()
+    model.zero_grad()

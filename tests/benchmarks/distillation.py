@@ -45,10 +45,10 @@ def main() -> int:
     """Measure and print; 0 when it ran."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="1,000 tokens, 1 repeat")
-    parser.add_argument("--repeats", type=int, help="repeats, instead of 3")
+    parser.add_argument("--repeats", type=int, help="repeats, instead of 5")
     parser.add_argument("--workspace", type=Path, default=Path(), help="where a night's data lies")
     options = parser.parse_args()
-    repeats = options.repeats or (1 if options.quick else 3)
+    repeats = options.repeats or (1 if options.quick else 5)
     tokens = 1000 if options.quick else 4000
     epochs = {"ours": 1, "trl_gkd": 1, "online": _EPOCHS, "cached": _EPOCHS, "qlora": 1}
     runs: dict[str, list[dict[str, float]]] = {side: [] for side in epochs}
@@ -95,7 +95,8 @@ def told(
             "shared": round(ceiling(runs["ours"][0], _ADAPTER_BACKWARD), 3),
             "full": round(ceiling(runs["ours"][0], _FULL_BACKWARD), 3),
         },
-        "divergence": {side: round(value, 5) for side, value in divergence.items()},
+        "divergence": {"before": round(runs["ours"][0]["divergence_before"], 5)}
+        | {side: round(value, 5) for side, value in divergence.items()},
         "divergence_differs_by": {
             "trl_gkd": round(abs(divergence["trl_gkd"] / divergence["ours"] - 1), 5),
             "cached": round(abs(divergence["cached"] / divergence["online"] - 1), 5),

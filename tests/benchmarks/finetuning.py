@@ -24,7 +24,8 @@ from typing import Any
 import torch
 
 from tasks.lm.batches import Batch
-from tasks.lm.models import LanguageModel, decoder_linears, load_base
+from tasks.lm.models import LanguageModel, load_base
+from tasks.lm.quantization import decoder_linears
 from tests.benchmarks._finetuning_data import WORKLOADS, batches_of, make_shape
 from tests.benchmarks._finetuning_side import DEVICE, OURS, TRL, TRL_TUNED
 from tests.benchmarks._measurement import print_result

@@ -64,8 +64,10 @@ class Victim:
             if time.monotonic() > deadline:
                 break
             time.sleep(0.001)
+        reached = self.steps_done(root, series)
         child.send_signal(signal.SIGKILL)
         assert child.wait() == -signal.SIGKILL, "it had ended by itself"
+        assert reached >= step, f"it had taken {reached} steps after two minutes"
 
     def finish(self, root: Path) -> dict[str, str]:
         """Run the stage to its end; the hashes of the files that it made."""

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.evaluation.choice import Pair, choose
+from tasks.evaluation.choice import Offer, Pair, rank
 from tasks.evaluation.params import EvaluationParams
 from tasks.stage.params import read_yaml
 
@@ -12,6 +12,10 @@ PARAMS = EvaluationParams.model_validate(
     read_yaml(Path("params/evaluation.yaml")) | {"resamples": 200, "student_keeps": 0.9}
 )
 ADAPTER = (0.9, 1.0, 0.8, 0.9)
+
+
+def choose(pairs: list[Pair], adapter: tuple[float, ...], params: EvaluationParams) -> Offer:
+    return rank(pairs, adapter, params)[0]
 
 
 def pair(name: str, parameters: int, student: float, twin: float) -> Pair:
@@ -46,6 +50,15 @@ def test_a_twin_counts_for_what_a_pair_keeps() -> None:
     pairs = [pair("16", 16, 0.5, 0.85), pair("24", 24, 0.9, 0.8)]
     offer = choose(pairs, ADAPTER, PARAMS)
     assert (offer.name, offer.system, offer.keeps_enough) == ("16", "twin", True)
+
+
+def test_every_pair_has_its_figures() -> None:
+    found = rank([pair("16", 16, 0.5, 0.6), pair("24", 24, 0.9, 0.8)], ADAPTER, PARAMS)
+    assert [offer.name for offer in found] == ["24", "16"]
+    kept, offered = found[1].retention, found[1].offered_retention
+    assert kept is not None
+    assert offered is not None
+    assert (kept.value, offered.value) == pytest.approx((0.5 / 0.9, 0.6 / 0.9))
 
 
 def test_a_gain_that_chance_could_make_is_told_as_one() -> None:

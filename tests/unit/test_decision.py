@@ -19,7 +19,13 @@ from tasks.stage.params import load_params
 PARAMS = load_params(Params, [Path("params/promotion.yaml")]).promotion
 NO_LEAKS: dict[str, Any] = {"questions": 0, "few_shot": 0, "documents": 0, "groups": 0}
 SCORES = {"base": 0.2, "adapter": 0.8, "student": 0.75, "twin": 0.7}
-OFFERED: dict[str, Any] = {"system": "student", "text": "it paid", "gain": {"value": 0.05}}
+OFFERED: dict[str, Any] = {
+    "name": "24",
+    "system": "student",
+    "text": "it paid",
+    "gain": {"value": 0.05},
+    "keeps_enough": True,
+}
 
 Change = Callable[[dict[str, Any], list[Prediction]], list[Prediction] | None]
 
@@ -186,6 +192,15 @@ def test_a_twin_that_is_offered_is_judged_in_the_students_place_and_told(tmp_pat
     assert failed(decision) == {"distillation"}
     (reason,) = (item for item in decision.reasons if item.rule == "distillation")
     assert (reason.text, reason.value, reason.warns) == ("it did not beat", -0.01, True)
+
+
+def test_a_student_that_keeps_less_than_was_asked_of_the_choice_is_told(tmp_path: Path) -> None:
+    def less(metrics: dict[str, Any], rows: list[Prediction]) -> None:
+        metrics["offered"]["keeps_enough"] = False
+
+    decision = judged(tmp_path, "student", less)
+    assert decision.verdict == "promote"
+    assert failed(decision) == {"size"}
 
 
 def test_a_twin_that_keeps_too_little_refuses(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The stage as a whole, on tiny models: students, twins, signals, and what it leaves and tells."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from tasks.lm.conversion import ModelManifest, convert
 from tasks.lm.models import load_adapted, load_student
 from tasks.stage.errors import ConfigError
 from tasks.stage.metrics import read_curve, read_metrics
-from tasks.stage.outputs import folder_files, verified
+from tasks.stage.outputs import folder_files, verified, write_manifest
 from tasks.stage.params import ComputeParams, ModelsParams, PromptingParams, read_yaml
 from tests.unit.conftest import Tiny
 from tests.unit.test_tokenization import tokenize
@@ -64,13 +65,19 @@ class Stage:
         content = read_yaml(Path("params/distillation.yaml")) | QUICK | changes
         return Params.model_validate(self.shared | {"models": self.models, "distillation": content})
 
-    def run(self, root: Path, student_base: Path | None = None, **changes: Any) -> Paths:
+    def run(
+        self,
+        root: Path,
+        student_base: Path | None = None,
+        adapter: Path | None = None,
+        **changes: Any,
+    ) -> Paths:
         paths = Paths(
             tokens=self.tokens,
             base=self.tiny.base,
             student_base=student_base or self.tiny.base,
             model_store=self.tiny.store,
-            adapter=self.tiny.adapter,
+            adapter=adapter or self.tiny.adapter,
             scratch=root / "scratch",
             students=root / "students",
             distillation_report=root / "report",
@@ -157,9 +164,6 @@ def test_a_student_of_shared_weights_is_its_adapter_on_the_base(
     paths = stage.run(tmp_path, weights="shared", learning_rate=1.0e-2)
     place = paths.students / "1"
     kept = json.loads((place / "layers.json").read_text())["layers"]
-    (place / "adapter" / "manifest.json").write_text(
-        json.dumps({"files": folder_files(place / "adapter")})
-    )
     on_base = load_adapted(
         stage.tiny.base,
         stage.tiny.store,
@@ -186,10 +190,14 @@ def test_a_cached_teacher_teaches_what_one_that_runs_along_does(
     )
     assert found == pytest.approx(online, rel=0.05)
     [memo] = (paths.scratch / "teacher").iterdir()
-    written = memo.stat().st_mtime_ns
+    made, written = folder_files(paths.students), memo.stat().st_mtime_ns
     again = stage.run(tmp_path, signal="cached", likeliest=4096)
     assert memo.stat().st_mtime_ns == written
-    assert folder_files(again.students / "1" / "student")
+    assert folder_files(again.students) == made
+    memo.unlink()
+    assert folder_files(stage.run(tmp_path, signal="cached", likeliest=4096).students) == made
+    shares = [value for _, value in read_curve(paths.scratch, "progress")]
+    assert shares == sorted(shares)  # an earlier run's are gone
 
 
 def test_a_student_of_generated_answers_learns_the_teachers_own(
@@ -205,13 +213,13 @@ def test_a_student_of_generated_answers_learns_the_teachers_own(
     assert found["student"]["divergence"]["value"] < found["twin"]["divergence"]["value"]
 
 
-def other_model(stage: Stage, root: Path) -> Path:
+def other_model(stage: Stage, root: Path, layers: int = 1) -> Path:
     """A smaller model with the tiny base's tokenizer, resolved; the path of its manifest."""
     folder = root / "other"
     base = ModelManifest.read(stage.tiny.base).folder(stage.tiny.store)
     AutoTokenizer.from_pretrained(base).save_pretrained(folder)
     config = LlamaConfig.from_pretrained(base)
-    config.num_hidden_layers = 1
+    config.num_hidden_layers = layers
     config.intermediate_size = 48
     config.vocab_size += 64  # padded rows, as many models have
     with torch.random.fork_rng(devices=[]):
@@ -231,6 +239,30 @@ def test_another_model_with_the_same_tokenizer_is_a_student_too(
         assert found[name]["student"]["divergence"]["value"] < found[name]["divergence_before"]
     student = AutoModelForCausalLM.from_pretrained(paths.students / "model" / "student")
     assert student.config.intermediate_size == 48
+
+
+def test_a_model_larger_than_its_teacher_is_refused(stage: Stage, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="a student is smaller than its teacher"):
+        stage.run(tmp_path, other_model(stage, tmp_path, layers=8), students=["model"])
+
+
+def test_shared_weights_need_a_lora(stage: Stage, tmp_path: Path) -> None:
+    whole = tmp_path / "whole"
+    shutil.copytree(stage.tiny.adapter, whole)
+    (whole / "adapter_model.safetensors").rename(whole / "model.safetensors")
+    write_manifest(whole)
+    with pytest.raises(ConfigError, match="is no LoRA"):
+        stage.run(tmp_path, adapter=whole, weights="shared")
+
+
+def test_a_small_validation_split_is_told(
+    stage: Stage, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    paths = stage.run(tmp_path, compared_examples=200)
+    assert "compared examples also choose the checkpoints" in caplog.text
+    assert "validation split is small" in (paths.distillation_report / "report.md").read_text()
+    found = read_metrics(paths.distillation_report)
+    assert found["compared_that_choose_checkpoints"] == QUICK["validation_examples"]
 
 
 def test_a_model_that_is_not_named_is_refused(stage: Stage, tmp_path: Path) -> None:

@@ -16,14 +16,13 @@ from tasks.lm.losses import summed_cross_entropy
 from tasks.lm.models import (
     LanguageModel,
     check_adapter,
-    decoder_linears,
-    hold_dequantized,
     load_adapted,
     load_base,
     load_for_training,
     trained_form,
 )
 from tasks.lm.packing import build_pack
+from tasks.lm.quantization import decoder_linears, hold_dequantized
 from tasks.stage.errors import ConfigError
 from tasks.stage.outputs import write_manifest
 from tasks.stage.params import read_yaml, validate_params

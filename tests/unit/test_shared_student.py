@@ -8,7 +8,7 @@ from tasks.distillation.pruning import prune
 from tasks.distillation.shared import share_student, share_teacher
 from tasks.lm.attention import use_packed_attention
 from tasks.lm.losses import summed_cross_entropy
-from tasks.lm.models import hold_dequantized, load_adapted, load_base, load_quantized
+from tasks.lm.models import load_adapted, load_base, load_for_training
 from tasks.lm.packing import build_pack, packed_logits
 from tests.unit.conftest import Tiny
 from tests.unit.test_packing import examples
@@ -20,16 +20,20 @@ KEPT = [1]
 def base_of(tiny: Tiny, form: str, *, held: bool = False):  # type: ignore[no-untyped-def]
     if form == "float":
         return load_base(tiny.base, tiny.store, numeric_form="float", device=CPU).model
-    base = load_quantized(
-        tiny.base, tiny.store, numeric_form=form, compute_dtype=torch.float32, device=CPU
+    return load_for_training(
+        tiny.base, tiny.store, CPU, numeric_form=form, dtype="float32", dequantized=held
     ).model
-    if held:
-        hold_dequantized(base)
-    return base
 
 
 @pytest.mark.parametrize(
-    ("form", "held"), [("float", False), ("nf4_dequantized", False), ("nf4_dequantized", True)]
+    ("form", "held"),
+    [
+        ("float", False),
+        ("nf4_dequantized", False),
+        ("nf4_dequantized", True),
+        ("int8_dequantized", False),
+        ("int8_dequantized", True),
+    ],
 )
 def test_teacher_and_student_begin_as_the_merged_teacher_and_its_layers(
     form: str, held: bool, tiny: Tiny
