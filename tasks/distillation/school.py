@@ -38,12 +38,13 @@ class Material:
     gold: list[Batch]
     validation: list[Batch]
     compared: list[Batch]
-    overlap: int = 0
+    overlap: int
 
     def prepared(self, model: PreTrainedModel) -> "Material":
         """The same in packs that this model, too, computes exactly."""
         groups = (self.taught, self.gold, self.validation, self.compared)
-        return Material(*prepare_packs(model, *groups), overlap=self.overlap)
+        taught, gold, validation, compared = prepare_packs(model, *groups)
+        return Material(taught, gold, validation, compared, self.overlap)
 
 
 @dataclass(frozen=True)
@@ -108,9 +109,11 @@ def read_material(
             max_new_tokens=max_new_tokens,
             batch_size=generation_batch,
         )
-    groups = (own, learned, validation, compared)
-    batches = [make_batches(group, params, max_tokens=max_tokens) for group in groups]
-    return Material(*batches, overlap=overlap).prepared(students.teacher.model)
+    taught, gold, chosen_by, held = (
+        make_batches(group, params, max_tokens=max_tokens)
+        for group in (own, learned, validation, compared)
+    )
+    return Material(taught, gold, chosen_by, held, overlap).prepared(students.teacher.model)
 
 
 def forget_others(scratch: Path, series: Collection[str]) -> None:

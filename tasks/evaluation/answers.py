@@ -4,6 +4,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -91,7 +92,7 @@ class System:
         self.megabytes = model.model.get_memory_footprint() / 1e6
         done = 0
         for group in groups:
-            self._answer(model, group, asking, lambda count, done=done: progress(done + count))
+            self._answer(model, group, asking, partial(_further, progress, done))
             done += len(group)
         del model
         release_memory()
@@ -125,6 +126,11 @@ class System:
             _prediction(self.name, question, prompt, self.answers[prompt])
             for question, prompt in zip(questions, prompts, strict=True)
         ]
+
+
+def _further(progress: Callable[[int], None], done: int, count: int) -> None:
+    """Tell of `count` more than were done."""
+    progress(done + count)
 
 
 def _prediction(

@@ -1,4 +1,4 @@
-"""Quantised weights: rounded to what a form can hold, held dequantised, computed with in a dtype."""
+"""Quantised weights: rounded to what a form holds, held dequantised, computed with in a dtype."""
 
 from typing import Any
 

@@ -43,12 +43,14 @@ def test_teacher_and_student_begin_as_the_merged_teacher_and_its_layers(
     base = base_of(tiny, form, held=held)
     use_packed_attention(base)
     pack = build_pack(examples())
+    # bitsandbytes' own int8 layers round activations too.
+    apart = 2e-2 if (form, held) == ("int8_dequantized", False) else 1e-3
     found = share_teacher(base, tiny.adapter), share_student(base, tiny.adapter, KEPT)
     for model, other in zip(found, expected, strict=True):
         use_packed_attention(other)
         with torch.no_grad():
             torch.testing.assert_close(
-                packed_logits(model, pack), packed_logits(other, pack), rtol=1e-3, atol=1e-3
+                packed_logits(model, pack), packed_logits(other, pack), rtol=1e-3, atol=apart
             )
 
 
