@@ -144,6 +144,8 @@ def distil(side: str, workspace: Path, tokens: int, epochs: int) -> dict[str, fl
         "divergence": found.value,
         "divergence_before": before.value,
         "tokens": useful,
+        "layers": layers,
+        "teacher_layers": len(influence),
     }
 
 

@@ -33,13 +33,22 @@ def base(tmp_path: Path) -> Workspace:
     """A workspace with what a study's name is made of."""
     root = tmp_path / "base"
     (root / "params").mkdir(parents=True)
-    names = ("raw", "accepted", "base", "embedder", "model_store", "scratch", "bundle")
+    names = (
+        "raw",
+        "accepted",
+        "base",
+        "embedder",
+        "student_base",
+        "model_store",
+        "scratch",
+        "bundle",
+    )
     names += ("evaluation_report", "curation_report")
     paths = "".join(f"{name}: data/{name}\n" for name in names)
     (root / "params" / "paths.yaml").write_text(paths)
     (root / "params" / "finetuning.yaml").write_text("rank: 8\n")
     (root / "data" / "raw").mkdir(parents=True)
-    for name in ("raw/rows.jsonl", "base", "embedder"):
+    for name in ("raw/rows.jsonl", "base", "embedder", "student_base"):
         (root / "data" / name).write_text(name)
     return Workspace(root, root, ())
 
