@@ -9,7 +9,6 @@ from tasks.distillation.params import DistillationParams, Params
 from tasks.distillation.pruning import block_influence
 from tasks.distillation.report import Night, numbers, plot_influence, write_report
 from tasks.distillation.school import (
-    ROLES,
     Material,
     School,
     forget_others,
@@ -37,6 +36,7 @@ from tasks.lm.prompt_kit import read_prompt_kit
 from tasks.lm.provenance import write_provenance
 from tasks.lm.training import training_identity
 from tasks.records.hashing import text_sha256
+from tasks.records.predictions import ROLES
 from tasks.records.prompt_files import PROMPT
 from tasks.stage.command import output, run_stage
 from tasks.stage.metrics import write_metrics
@@ -62,7 +62,7 @@ class Paths:
 def run(params: Params, paths: Paths) -> None:
     """Train the students and their twins, and write them with their report."""
     verified(paths.tokens)
-    settings, compute = params.distillation, params.compute
+    settings = params.distillation
     _check_objective(settings)
     origins = _origins(params, paths)
     students = _load(params, origins)
@@ -70,33 +70,12 @@ def run(params: Params, paths: Paths) -> None:
     if "model" in settings.students:
         check_other(origins, teacher)
     template = read_prompt_kit(paths.adapter / PROMPT, teacher.tokenizer)
-    identity = text_sha256(teacher.digest, _form(params), settings.dtype, settings.weights)
-    memo = paths.scratch / "teacher"
-    material = read_material(
-        paths.tokens,
-        settings,
-        students,
-        memo,
-        identity,
-        max_tokens=compute.micro_batch_tokens,
-        max_new_tokens=params.prompting.max_new_tokens,
-        generation_batch=compute.generation_batch,
-    )
-    influence = block_influence(teacher.model, _some_packs(material, settings.influence_examples))
+    school = _school(params, paths, students)
+    packs = _some_packs(school.material, settings.influence_examples)
+    influence = block_influence(teacher.model, packs)
     plans = plan_students(settings, influence, ModelManifest.read(paths.student_base).digest)
-    forget_others(paths.scratch, [series_of(plan, role) for plan in plans for role in ROLES])
-    school = School(
-        students,
-        material,
-        settings,
-        paths.scratch,
-        memo,
-        teacher_identity=identity,
-        identity=text_sha256(
-            training_identity(settings, teacher.digest, _form(params), paths.tokens),
-            str(params.prompting.max_new_tokens) if settings.signal == "generated" else "",
-        ),
-    )
+    series = [series_of(plan, role) for plan in plans for role in ROLES]
+    forget_others(paths.scratch, series)
     with output_folders(paths.students, paths.distillation_report) as (folder, report):
         outcomes = []
         for number, plan in enumerate(plans):
@@ -106,16 +85,41 @@ def run(params: Params, paths: Paths) -> None:
             share = (number / len(plans), (number + 1) / len(plans))
             outcomes.append(school.teach(plan, place, share))
             _finish(plan, place, params, paths, teacher.digest, template.digest)
-        night = Night(
-            served_parameters(teacher.model),
-            school.teacher_held(),
-            tuple(influence),
-            tuple(outcomes),
-            material.overlap,
-        )
+        size, overlap = served_parameters(teacher.model), school.material.overlap
+        night = Night(size, tuple(influence), tuple(outcomes), overlap)
         _report(night, settings, paths.scratch, report)
-    for series in (series_of(plan, role) for plan in plans for role in ROLES):
-        drop_checkpoints(paths.scratch / series)
+    for name in series:
+        drop_checkpoints(paths.scratch / name)
+
+
+def _school(params: Params, paths: Paths, students: Students) -> School:
+    """The night's material, and two identities: of what the teacher says, and of each training."""
+    settings, teacher = params.distillation, students.teacher.digest
+    said = text_sha256(teacher, _form(params), settings.dtype, settings.weights)
+    memo = paths.scratch / "teacher"
+    material = read_material(
+        paths.tokens,
+        settings,
+        students,
+        memo,
+        said,
+        max_tokens=params.compute.micro_batch_tokens,
+        max_new_tokens=params.prompting.max_new_tokens,
+        generation_batch=params.compute.generation_batch,
+    )
+    learned = text_sha256(
+        training_identity(settings, teacher, _form(params), paths.tokens),
+        str(params.prompting.max_new_tokens) if settings.signal == "generated" else "",
+    )
+    return School(
+        students,
+        material,
+        settings,
+        paths.scratch,
+        memo,
+        teacher_identity=said,
+        identity=learned,
+    )
 
 
 def _check_objective(settings: DistillationParams) -> None:

@@ -25,8 +25,8 @@ _FIGURES = ("loss", "divergence", "agreement")
 class Held:
     """One model on one held-out example: sums over its learned tokens.
 
-    `loss` and `divergence`, KL(teacher || model) at temperature 1, are in nats; `agreement` counts
-    the tokens of which the model and the teacher find the same one likeliest.
+    `loss`, the teacher's own `teacher_loss`, and `divergence`, KL(teacher || model) at temperature
+    1, are in nats; `agreement` counts the tokens of which both find the same one likeliest.
     """
 
     slice: str
@@ -34,6 +34,7 @@ class Held:
     loss: float
     divergence: float
     agreement: float
+    teacher_loss: float
 
 
 def measure(model: nn.Module, teacher: Teacher, batches: Sequence[Batch], width: int) -> list[Held]:
@@ -55,12 +56,13 @@ def measure(model: nn.Module, teacher: Teacher, batches: Sequence[Batch], width:
     return found
 
 
-def _figures(student: Tensor, teacher: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Loss, divergence and agreement at each position."""
+def _figures(student: Tensor, teacher: Tensor, targets: Tensor) -> tuple[Tensor, ...]:
+    """Loss, divergence, agreement and the teacher's loss at each position."""
     return (
         cross_entropy(student, targets, reduction="none"),
         forward_kl(log_softmax(student, -1), log_softmax(teacher, -1)),
         (student.argmax(-1) == teacher.argmax(-1)).float(),
+        cross_entropy(teacher, targets, reduction="none"),
     )
 
 

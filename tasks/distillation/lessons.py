@@ -45,6 +45,7 @@ def untaught(objective: ObjectiveParams, width: int) -> SummedLoss:
 
 def answered(
     teacher: LanguageModel,
+    identity: str,
     examples: Sequence[Example],
     memo: Path,
     *,
@@ -54,9 +55,10 @@ def answered(
     """The examples with the teacher's own greedy answers instead of theirs.
 
     Source: sequence-level distillation, Kim and Rush 2016, arXiv:1606.07947, with a beam of one.
-    Answers lie in a memo of this teacher in `memo`; without it only time is lost.
+    Answers lie in a memo below `memo` that `identity` names, which stands for the teacher's weights
+    and how it computes; without it only time is lost.
     """
-    path = memo / f"answers-{teacher.digest[:32]}-{max_new_tokens}.json"
+    path = memo / f"answers-{identity[:32]}-{max_new_tokens}.json"
     known: dict[str, list[int]] = {}
     if path.exists():
         try:

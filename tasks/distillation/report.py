@@ -7,7 +7,8 @@ from typing import Any
 
 from tasks.distillation.comparison import CONFIDENCE, Held, divergence_share, figures, interval
 from tasks.distillation.params import DistillationParams
-from tasks.distillation.school import ROLES, Outcome
+from tasks.distillation.school import Outcome
+from tasks.records.predictions import ROLES
 from tasks.statistics.intervals import Interval
 
 
@@ -19,10 +20,14 @@ class Night:
     """
 
     teacher_parameters: int
-    teacher: list[Held]
     influence: tuple[float, ...]
     outcomes: tuple[Outcome, ...]
     overlap: int
+
+    @property
+    def compared(self) -> list[Held]:
+        """The compared examples, as the first student left them."""
+        return self.outcomes[0].student.after
 
 
 def numbers(night: Night, params: DistillationParams) -> dict[str, Any]:
@@ -34,10 +39,10 @@ def numbers(night: Night, params: DistillationParams) -> dict[str, Any]:
     return {
         "teacher": {
             "parameters": night.teacher_parameters,
-            "loss": asdict(interval(night.teacher, "loss", params.seed)),
+            "loss": asdict(interval(night.compared, "teacher_loss", params.seed)),
         },
         "influence": list(night.influence),
-        "compared_examples": len(night.teacher),
+        "compared_examples": len(night.compared),
         "compared_that_choose_checkpoints": night.overlap,
         "confidence": CONFIDENCE,
         "students": {
@@ -50,7 +55,7 @@ def _outcome(outcome: Outcome, seed: int) -> dict[str, Any]:
     found: dict[str, Any] = {
         "layers": list(outcome.plan.kept or ()),
         "parameters": outcome.student.parameters,
-        "divergence_before": interval(outcome.student.before or [], "divergence", seed).value,
+        "divergence_before": interval(outcome.student.before, "divergence", seed).value,
         "divergence_share": asdict(
             divergence_share(outcome.student.after, outcome.twin.after, seed)
         ),
@@ -69,7 +74,7 @@ def write_report(night: Night, found: Mapping[str, Any], folder: Path) -> None:
     parts = [
         "# Distillation",
         f"The teacher has {night.teacher_parameters / 1e6:.1f} million parameters and "
-        f"{len(night.influence)} layers. All were compared on the same {len(night.teacher)} "
+        f"{len(night.influence)} layers. All were compared on the same {len(night.compared)} "
         f"held-out examples; in brackets {CONFIDENCE:.0%} bootstrap intervals over examples. A "
         "twin begins as its student does and learns the same examples without the teacher."
         + (

@@ -3,7 +3,7 @@
 import logging
 import shutil
 from collections.abc import Collection
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from transformers import PreTrainedModel
@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 from tasks.distillation.comparison import Held, measure
 from tasks.distillation.lessons import Teacher, answered, taught, untaught
 from tasks.distillation.params import DistillationParams
-from tasks.distillation.students import Plan, Role, Students, plain, served_parameters, vocabulary
+from tasks.distillation.students import Plan, Students, plain, served_parameters, vocabulary
 from tasks.distillation.teaching import CachedTeacher, MemoKey, OnlineTeacher
 from tasks.lm.batches import Batch, make_batches, read_splits
 from tasks.lm.curves import fit_of
@@ -21,10 +21,10 @@ from tasks.lm.losses import SummedLoss
 from tasks.lm.memory import release_memory
 from tasks.lm.training import TrainingResult, train
 from tasks.records.hashing import text_sha256
+from tasks.records.predictions import ROLES, Role
 from tasks.stage.metrics import keep_series
 
 LOGGER = logging.getLogger(__name__)
-ROLES: tuple[Role, ...] = ("student", "twin")
 
 
 @dataclass(frozen=True)
@@ -51,13 +51,13 @@ class Material:
 class Trained:
     """How one training went, and what the compared examples say of it before and after.
 
-    `before` is None for a twin, which begins as its student does.
+    `before` is empty for a twin, which begins as its student does.
     """
 
     training: TrainingResult
     fit: Fit
     parameters: int
-    before: list[Held] | None
+    before: list[Held]
     after: list[Held]
 
 
@@ -103,7 +103,8 @@ def read_material(
     own = learned
     if params.signal == "generated":
         own = answered(
-            replace(students.teacher, digest=identity),
+            students.teacher,
+            identity,
             learned,
             memo,
             max_new_tokens=max_new_tokens,
@@ -150,18 +151,12 @@ class School:
         that a training depends on.
         """
         self._students = students
-        self._material = material
+        self.material = material
         self._params = params
         self._scratch = scratch
         self._memo = memo
         self._teacher_identity = teacher_identity
         self._identity = identity
-
-    def teacher_held(self) -> list[Held]:
-        """The teacher on the compared examples."""
-        model = self._students.teacher.model
-        online = OnlineTeacher(model, vocabulary(model))
-        return measure(model, online, self._material.compared, online.width)
 
     def teach(self, plan: Plan, place: Path, share: tuple[float, float]) -> Outcome:
         """Train a student and its twin, and write both into an existing folder."""
@@ -173,12 +168,12 @@ class School:
     def _train(self, plan: Plan, role: Role, place: Path, share: tuple[float, float]) -> Trained:
         """Train one of the two, measure it and write it; it leaves memory with this call."""
         model = self._students.make(plan)
-        material = self._material.prepared(plain(model))
+        material = self.material.prepared(plain(model))
         online = OnlineTeacher(
             self._students.teacher.model,
             min(vocabulary(self._students.teacher.model), vocabulary(plain(model))),
         )
-        before = None
+        before: list[Held] = []
         if role == "student":
             before = measure(model, online, material.compared, online.width)
         series = series_of(plan, role)

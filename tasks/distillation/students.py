@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from shutil import copytree
-from typing import Any, Literal, Protocol, cast
+from typing import Any, Protocol, cast
 
 import torch
 from peft import PeftModel
@@ -36,13 +36,13 @@ from tasks.lm.models import (
     load_tokenizer,
 )
 from tasks.lm.prompt_kit import read_prompt_kit
+from tasks.records.predictions import Role
 from tasks.records.prompt_files import PROMPT
 from tasks.stage.errors import ConfigError
 from tasks.stage.outputs import file_sha256, seal
 
 LOGGER = logging.getLogger(__name__)
 LAYERS_FILE = "layers.json"
-Role = Literal["student", "twin"]
 ADAPTERS: dict[Role, str] = {"student": "adapter", "twin": "twin_adapter"}
 
 

@@ -2,13 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any
 
 from tasks.evaluation.params import EvaluationParams
+from tasks.records.predictions import ROLES, Role
 from tasks.statistics.intervals import Interval, bootstrap_ratio, paired_bootstrap
-
-Role = Literal["student", "twin"]
-ROLES: tuple[Role, Role] = ("student", "twin")
 
 
 @dataclass(frozen=True)

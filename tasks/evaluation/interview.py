@@ -5,9 +5,10 @@ from dataclasses import dataclass, replace
 
 from tasks.evaluation.aggregates import primary_mode
 from tasks.evaluation.answers import Asking, ModelFiles, System
-from tasks.evaluation.choice import ROLES, Offer, Pair, rank
+from tasks.evaluation.choice import Offer, Pair, rank
 from tasks.evaluation.params import EvaluationParams
 from tasks.evaluation.questions import Question
+from tasks.records.predictions import ROLES
 
 Progress = Callable[[int, int], None]
 

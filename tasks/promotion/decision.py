@@ -10,6 +10,7 @@ from tasks.promotion.params import PromotionParams
 from tasks.records.predictions import (
     MODES,
     PREDICTIONS_FILE,
+    ROLES,
     SCORE_NAMES,
     Prediction,
     read_predictions,
@@ -103,7 +104,7 @@ def _check_evidence(evaluation_report: Path, curation_report: Path) -> None:
 def _offered(metrics: Mapping[str, Any]) -> str:
     """Whether evaluation offers the student or, because distillation did not pay, its twin."""
     found = metrics.get("offered", {}).get("system")
-    if found not in ("student", "twin"):
+    if found not in ROLES:
         raise DataError(
             f"evaluation's metrics offer {found!r}; expected student or twin",
             "run `nightloom run`, which evaluates again",

@@ -3,13 +3,15 @@
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Literal
 
 import pyarrow
 from pyarrow import parquet
 
 PREDICTIONS_FILE = "predictions.parquet"
-# A twin is asked in one mode, as are students that are not offered, which are `student-NAME`.
-SYSTEMS = ("base", "adapter", "student", "twin")
+# A student and its twin, which had no teacher: folders below a student's own, and systems.
+Role = Literal["student", "twin"]
+ROLES: tuple[Role, Role] = ("student", "twin")
 MODES = ("closed_book", "retrieved", "oracle")
 SCORE_NAMES = ("exact_match", "token_f1", "rouge_l", "chrf")
 

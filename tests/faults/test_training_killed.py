@@ -12,10 +12,8 @@ import pytest
 
 from tasks.distillation.__main__ import Paths as DistillationPaths
 from tasks.finetuning.__main__ import Paths as FinetuningPaths
-from tasks.stage.params import PromptingParams
 from tests.faults.killing import Victim
 from tests.unit.conftest import Tiny
-from tests.unit.test_tokenization import tokenize
 
 STEPS, EVERY = 12, 3  # optimizer steps, and how many between two evaluations
 ALL = os.environ.get("NIGHTLOOM_FAULTS") == "all"
@@ -32,14 +30,6 @@ TRAINING: dict[str, Any] = {
     "learning_rate": 1.0e-2,
 }
 COMPUTE = {"threads": 1, "device": "cpu", "micro_batch_tokens": 256}
-
-
-@pytest.fixture(scope="module")
-def tokens(
-    tiny: Tiny, prompting: PromptingParams, tmp_path_factory: pytest.TempPathFactory
-) -> Path:
-    root = tmp_path_factory.mktemp("tokens")
-    return tokenize(root, tiny, prompting, tiny.curated).tokens
 
 
 @pytest.fixture(scope="module")

@@ -125,6 +125,17 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
     return made
 
 
+@pytest.fixture(scope="session")
+def tokens(
+    tiny: Tiny, prompting: PromptingParams, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """The tokens of the tiny data set, by the stage's own code."""
+    from tests.unit.test_tokenization import tokenize
+
+    root = tmp_path_factory.mktemp("tokens")
+    return tokenize(root, tiny, prompting, tiny.curated).tokens
+
+
 def _weights(made: Tiny) -> Path:
     from tasks.lm.conversion import ModelManifest
 

@@ -12,10 +12,11 @@ import pytest
 
 from tasks.promotion.decision import Decision, decide
 from tasks.promotion.params import Params
-from tasks.records.predictions import MODES, SCORE_NAMES, SYSTEMS, Prediction, write_predictions
+from tasks.records.predictions import MODES, ROLES, SCORE_NAMES, Prediction, write_predictions
 from tasks.stage.errors import DataError
 from tasks.stage.params import load_params
 
+SYSTEMS = ("base", "adapter", *ROLES)
 PARAMS = load_params(Params, [Path("params/promotion.yaml")]).promotion
 NO_LEAKS: dict[str, Any] = {"questions": 0, "few_shot": 0, "documents": 0, "groups": 0}
 SCORES = {"base": 0.2, "adapter": 0.8, "student": 0.75, "twin": 0.7}

@@ -20,7 +20,6 @@ from tasks.stage.metrics import read_curve, read_metrics
 from tasks.stage.outputs import folder_files, verified, write_manifest
 from tasks.stage.params import ComputeParams, ModelsParams, PromptingParams, read_yaml
 from tests.unit.conftest import Tiny
-from tests.unit.test_tokenization import tokenize
 
 # A teacher without gold: tiny models know nothing, and gold would take them away from it.
 OBJECTIVE = read_yaml(Path("params/distillation.yaml"))["objective"] | {
@@ -40,14 +39,6 @@ QUICK: dict[str, Any] = {
     "influence_examples": 4,
     "saved_dtype": "float32",
 }
-
-
-@pytest.fixture(scope="module")
-def tokens(
-    tiny: Tiny, prompting: PromptingParams, tmp_path_factory: pytest.TempPathFactory
-) -> Path:
-    root = tmp_path_factory.mktemp("tokens")
-    return tokenize(root, tiny, prompting, tiny.curated).tokens
 
 
 class Stage:
@@ -253,6 +244,13 @@ def test_shared_weights_need_a_lora(stage: Stage, tmp_path: Path) -> None:
     write_manifest(whole)
     with pytest.raises(ConfigError, match="is no LoRA"):
         stage.run(tmp_path, adapter=whole, weights="shared")
+
+
+def test_an_objective_without_a_teacher_is_told(
+    stage: Stage, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    stage.run(tmp_path, objective=OBJECTIVE | {"forward_kl": 0.0, "cross_entropy": 1.0}, epochs=1)
+    assert "the teacher is of no use" in caplog.text
 
 
 def test_a_small_validation_split_is_told(

@@ -13,8 +13,8 @@ from tasks.evaluation.table import full_table, main
 from tasks.records.passages import Passage
 from tasks.records.predictions import (
     MODES,
+    ROLES,
     SCORE_NAMES,
-    SYSTEMS,
     Prediction,
     read_predictions,
     write_predictions,
@@ -25,6 +25,7 @@ from tasks.stage.errors import DataError
 from tasks.stage.metrics import read_metrics
 from tasks.stage.params import read_yaml
 
+SYSTEMS = ("base", "adapter", *ROLES)
 MARKERS = ["I don't know"]
 
 

@@ -1,15 +1,21 @@
 """Teacher and student over one base in memory: what each computes, and what training moves."""
 
+import shutil
+from pathlib import Path
+
 import pytest
 import torch
+from peft import IA3Config
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from tasks.distillation.pruning import prune
 from tasks.distillation.shared import share_student, share_teacher
 from tasks.lm.attention import use_packed_attention
 from tasks.lm.losses import summed_cross_entropy
-from tasks.lm.models import load_adapted, load_base, load_for_training
+from tasks.lm.models import ADAPTER_WEIGHTS, load_adapted, load_base, load_for_training
 from tasks.lm.packing import build_pack, packed_logits
+from tasks.stage.errors import ConfigError
 from tests.unit.conftest import Tiny
 from tests.unit.test_packing import examples
 
@@ -85,3 +91,20 @@ def test_the_base_is_in_memory_once_and_only_the_students_adapter_learns(tiny: T
 def teacher_says(teacher: torch.nn.Module, pack) -> Tensor:  # type: ignore[no-untyped-def]
     with torch.no_grad():
         return packed_logits(teacher, pack)
+
+
+def test_an_adapter_that_lacks_a_layer_is_refused(tiny: Tiny, tmp_path: Path) -> None:
+    folder = tmp_path / "adapter"
+    shutil.copytree(tiny.adapter, folder)
+    weights = load_file(folder / ADAPTER_WEIGHTS)
+    save_file({k: v for k, v in weights.items() if ".layers.1." not in k}, folder / ADAPTER_WEIGHTS)
+    with pytest.raises(ConfigError, match="does not fit a student of these layers: 4 weights"):
+        share_student(base_of(tiny, "float"), folder, KEPT)
+
+
+def test_an_adapter_of_another_kind_is_refused(tiny: Tiny, tmp_path: Path) -> None:
+    folder = tmp_path / "adapter"
+    shutil.copytree(tiny.adapter, folder)
+    IA3Config(target_modules=["q_proj"], feedforward_modules=[]).save_pretrained(str(folder))
+    with pytest.raises(ConfigError, match="is no LoRA"):
+        share_student(base_of(tiny, "float"), folder, KEPT)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tasks.stage.errors import DataError
-from tasks.statistics.intervals import bootstrap_mean, paired_bootstrap
+from tasks.statistics.intervals import bootstrap_mean, bootstrap_ratio, paired_bootstrap
 
 
 def test_an_interval_agrees_with_the_normal_one_on_many_values() -> None:
@@ -54,3 +54,28 @@ def test_a_seed_gives_the_same_interval_in_blocks_of_any_size(
 def test_what_cannot_be_compared_is_an_error(left: list[float], right: list[float]) -> None:
     with pytest.raises(DataError):
         paired_bootstrap(left, right, confidence=0.95, resamples=10, seed=1)
+
+
+def test_a_ratio_is_that_of_the_sums_and_its_interval_holds_it() -> None:
+    parts, wholes = [1.0, 2.0, 6.0, 3.0] * 20, [2.0, 4.0, 8.0, 8.0] * 20
+    found = bootstrap_ratio(parts, wholes, confidence=0.95, resamples=2000, seed=1)
+    assert found.value == pytest.approx(12 / 22)
+    assert found.low < found.value < found.high
+    halves = bootstrap_ratio([x / 2 for x in wholes], wholes, confidence=0.9, resamples=99, seed=1)
+    assert (halves.low, halves.high) == pytest.approx((0.5, 0.5))
+
+
+@pytest.mark.parametrize(
+    ("parts", "wholes", "message"),
+    [
+        ([1.0], [1.0, 2.0], "same records"),
+        ([], [], "at least one value"),
+        ([math.nan], [1.0], "not finite"),
+        ([1.0, 2.0], [0.0, 0.0], "there is no ratio"),
+    ],
+)
+def test_a_ratio_that_cannot_be_had_is_an_error(
+    parts: list[float], wholes: list[float], message: str
+) -> None:
+    with pytest.raises(DataError, match=message):
+        bootstrap_ratio(parts, wholes, confidence=0.95, resamples=100, seed=1)
