@@ -45,6 +45,12 @@ class DistillationParams(TrainingParams):
     likeliest: int = Field(ge=1, le=4096, description="tokens a position that a cache keeps")
     objective: ObjectiveParams
     influence_examples: int = Field(ge=1)
+    calibration_tokens: int = Field(
+        ge=0, description="on which students are fitted to the teacher's states; 0: not"
+    )
+    fitted_learning_rate: float = Field(
+        gt=0, le=1, description="of students that were fitted, instead of learning_rate"
+    )
     compared_examples: int = Field(ge=2, description="held-out, teacher, student and twin alike")
     dtype: Literal["float32", "bfloat16"]
     saved_dtype: Literal["float32", "bfloat16"]
@@ -57,6 +63,12 @@ class DistillationParams(TrainingParams):
             raise ValueError(
                 f"layers lists {len(self.layers)} layers, which is one student of as many; "
                 f"students is {self.students}. Set students: [{len(self.layers)}]"
+            )
+        if self.weights == "shared" and self.calibration_tokens:
+            raise ValueError(
+                "weights: shared leaves the base's weights as they are, and calibration_tokens "
+                f"({self.calibration_tokens}) fits them to the teacher's states; set "
+                "calibration_tokens: 0, or weights: full"
             )
         if self.weights == "shared" and "model" in self.students:
             raise ValueError(

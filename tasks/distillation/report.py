@@ -7,7 +7,7 @@ from typing import Any
 
 from tasks.distillation.comparison import CONFIDENCE, Held, divergence_share, figures, interval
 from tasks.distillation.params import DistillationParams
-from tasks.distillation.school import Outcome
+from tasks.distillation.school import Outcome, Start
 from tasks.records.predictions import ROLES
 from tasks.statistics.intervals import Interval
 
@@ -27,7 +27,7 @@ class Night:
     @property
     def compared(self) -> list[Held]:
         """The compared examples, as the first student left them."""
-        return self.outcomes[0].student.after
+        return self.outcomes[0].student.held
 
 
 def numbers(night: Night, params: DistillationParams) -> dict[str, Any]:
@@ -55,17 +55,24 @@ def _outcome(outcome: Outcome, seed: int) -> dict[str, Any]:
     found: dict[str, Any] = {
         "layers": list(outcome.plan.kept or ()),
         "parameters": outcome.student.parameters,
-        "divergence_before": interval(outcome.student.before, "divergence", seed).value,
-        "divergence_share": asdict(
-            divergence_share(outcome.student.after, outcome.twin.after, seed)
-        ),
+        "start": _start(outcome.start, seed),
+        "divergence_share": asdict(divergence_share(outcome.student.held, outcome.twin.held, seed)),
     }
     for role in ROLES:
         trained = getattr(outcome, role)
-        found[role] = figures(trained.after, seed) | {
+        found[role] = figures(trained.held, seed) | {
             "training": asdict(trained.training),
             "fit": asdict(trained.fit),
         }
+    return found
+
+
+def _start(start: Start, seed: int) -> dict[str, Any]:
+    """The divergence of a student before it learned, and how near its layers were brought."""
+    found: dict[str, Any] = {"divergence_made": interval(start.made, "divergence", seed).value}
+    if start.reconstruction is not None:
+        found["divergence_fitted"] = interval(start.fitted, "divergence", seed).value
+        found["reconstruction"] = asdict(start.reconstruction)
     return found
 
 
@@ -110,7 +117,7 @@ def _student(outcome: Outcome, night: Night, found: Mapping[str, Any]) -> list[s
         _layers(outcome, len(night.influence))
         + f" {own['parameters'] / 1e6:.1f} million parameters, {size:.0%} of the teacher's.",
         "\n".join(table),
-        f"{_verdict(share)} Before training it was {own['divergence_before']:.3f}.",
+        f"{_verdict(share)} {_began(own['start'])}",
         f"{trained.steps} steps over {trained.tokens} tokens, of which {trained.supervised_tokens} "
         f"learned; {trained.computed_tokens} went through the model (shared beginnings once). The "
         f"twin stopped after {twin.steps} steps.",
@@ -138,6 +145,18 @@ def _verdict(share: Interval) -> str:
     if share.low > 1:
         return f"**The teacher's signal took the student away from it: {told} its twin's.**"
     return f"**The teacher's signal made no difference that can be told: {told} its twin's.**"
+
+
+def _began(start: Mapping[str, Any]) -> str:
+    told = f"As it was made, the student's KL was {start['divergence_made']:.3f}"
+    if "reconstruction" not in start:
+        return f"{told}."
+    found = start["reconstruction"]
+    return (
+        f"{told}; once its {len(found['layers'])} layers from the first gap on were fitted to the "
+        f"teacher's states by least squares, on {found['tokens']} tokens, it was "
+        f"**{start['divergence_fitted']:.3f}**, and training did the rest."
+    )
 
 
 def _cell(found: Mapping[str, float] | None) -> str:

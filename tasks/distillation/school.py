@@ -4,13 +4,16 @@ import logging
 import shutil
 from collections.abc import Collection
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
+from typing import Any
 
 from transformers import PreTrainedModel
 
 from tasks.distillation.comparison import Held, measure
 from tasks.distillation.lessons import Teacher, answered, taught, untaught
 from tasks.distillation.params import DistillationParams
+from tasks.distillation.reconstruction import Reconstruction, reconstruct
 from tasks.distillation.students import Plan, Students, plain, served_parameters, vocabulary
 from tasks.distillation.teaching import CachedTeacher, MemoKey, OnlineTeacher
 from tasks.lm.batches import Batch, make_batches, read_splits
@@ -19,6 +22,7 @@ from tasks.lm.exactness import prepare_packs
 from tasks.lm.fit import Fit
 from tasks.lm.losses import SummedLoss
 from tasks.lm.memory import release_memory
+from tasks.lm.packing import Pack
 from tasks.lm.training import TrainingResult, train
 from tasks.records.hashing import text_sha256
 from tasks.records.predictions import ROLES, Role
@@ -40,6 +44,12 @@ class Material:
     compared: list[Batch]
     overlap: int
 
+    def first_packs(self, tokens: int) -> list[Pack]:
+        """The first packs of what students learn, until they hold so many tokens."""
+        packs = [pack for batch in self.taught for pack in batch.packs]
+        before = accumulate((pack.tokens for pack in packs), initial=0)
+        return [pack for pack, held in zip(packs, before, strict=False) if held < tokens]
+
     def prepared(self, model: PreTrainedModel) -> "Material":
         """The same in packs that this model, too, computes exactly."""
         groups = (self.taught, self.gold, self.validation, self.compared)
@@ -48,24 +58,34 @@ class Material:
 
 
 @dataclass(frozen=True)
-class Trained:
-    """How one training went, and what the compared examples say of it before and after.
+class Start:
+    """What a student was before it learned, on the compared examples.
 
-    `before` is empty for a twin, which begins as its student does.
+    `made` as it was made, and `fitted` once its layers were fitted to the teacher's states; where
+    they were not, `fitted` is empty and `reconstruction` None.
     """
+
+    made: list[Held]
+    reconstruction: Reconstruction | None
+    fitted: list[Held]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """How one training went, and what the compared examples say of what it made."""
 
     training: TrainingResult
     fit: Fit
     parameters: int
-    before: list[Held]
-    after: list[Held]
+    held: list[Held]
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """A student and its twin."""
+    """A student, what it was before it learned, and its twin."""
 
     plan: Plan
+    start: Start
     student: Trained
     twin: Trained
 
@@ -131,6 +151,21 @@ def series_of(plan: Plan, role: Role) -> str:
     return f"{role}-{plan.name}"
 
 
+@dataclass(frozen=True)
+class _Pupil:
+    """A model about to learn, its batches in packs that it computes exactly, and its teacher."""
+
+    plan: Plan
+    role: Role
+    model: Any
+    material: Material
+    online: OnlineTeacher
+
+    def held(self) -> list[Held]:
+        """What it says of the compared examples, beside its teacher."""
+        return measure(self.model, self.online, self.material.compared, self.online.width)
+
+
 class School:
     """Trains students of one teacher, one after another."""
 
@@ -161,49 +196,65 @@ class School:
     def teach(self, plan: Plan, place: Path, share: tuple[float, float]) -> Outcome:
         """Train a student and its twin, and write both into an existing folder."""
         middle = sum(share) / 2
-        student = self._train(plan, "student", place, (share[0], middle))
-        twin = self._train(plan, "twin", place, (middle, share[1]))
-        return Outcome(plan, student, twin)
+        pupil = self._pupil(plan, "student")
+        start = self._start(pupil)
+        own = self._params
+        if start.reconstruction is not None:
+            own = own.model_copy(update={"learning_rate": own.fitted_learning_rate})
+        student = self._train(pupil, own, place, (share[0], middle))
+        del pupil
+        release_memory()
+        twin = self._train(self._pupil(plan, "twin"), self._params, place, (middle, share[1]))
+        release_memory()
+        return Outcome(plan, start, student, twin)
 
-    def _train(self, plan: Plan, role: Role, place: Path, share: tuple[float, float]) -> Trained:
-        """Train one of the two, measure it and write it; it leaves memory with this call."""
+    def _pupil(self, plan: Plan, role: Role) -> _Pupil:
         model = self._students.make(plan)
+        teacher = self._students.teacher.model
+        width = min(vocabulary(teacher), vocabulary(plain(model)))
         material = self.material.prepared(plain(model))
-        online = OnlineTeacher(
-            self._students.teacher.model,
-            min(vocabulary(self._students.teacher.model), vocabulary(plain(model))),
-        )
-        before: list[Held] = []
-        if role == "student":
-            before = measure(model, online, material.compared, online.width)
+        return _Pupil(plan, role, model, material, OnlineTeacher(teacher, width))
+
+    def _start(self, pupil: _Pupil) -> Start:
+        """Fit a student of its teacher's layers to the teacher's states, where params say so."""
+        made, kept = pupil.held(), pupil.plan.kept
+        if kept is None or not self._params.calibration_tokens:
+            return Start(made, None, [])
+        packs = pupil.material.first_packs(self._params.calibration_tokens)
+        found = reconstruct(pupil.online.model, pupil.model, kept, packs)
+        return Start(made, found, pupil.held())
+
+    def _train(
+        self, pupil: _Pupil, params: DistillationParams, place: Path, share: tuple[float, float]
+    ) -> Trained:
+        """Train one of the two, measure it and write it."""
+        plan, role, material = pupil.plan, pupil.role, pupil.material
         series = series_of(plan, role)
         result = train(
-            model,
+            pupil.model,
             material.taught if role == "student" else material.gold,
             material.validation,
-            self._loss(role, online, material),
-            self._params,
+            self._loss(pupil),
+            params,
             scratch=self._scratch,
             identity=text_sha256(self._identity, plan.origin),
             series=series,
             share=share,
         )
-        after = measure(model, online, material.compared, online.width)
-        parameters = served_parameters(model)
-        self._students.save(model, plan, role, place)
-        del model
-        release_memory()
+        held = pupil.held()
+        parameters = served_parameters(pupil.model)
+        self._students.save(pupil.model, plan, role, place)
         fit = fit_of(self._scratch, result.initial_validation_loss, series=series)
-        return Trained(result, fit, parameters, before, after)
+        return Trained(result, fit, parameters, held)
 
-    def _loss(self, role: Role, online: OnlineTeacher, material: Material) -> SummedLoss:
+    def _loss(self, pupil: _Pupil) -> SummedLoss:
         """What a role learns: the twin has no teacher."""
-        objective = self._params.objective
-        if role == "twin":
+        objective, online = self._params.objective, pupil.online
+        if pupil.role == "twin":
             return untaught(objective, online.width)
         teacher: Teacher = online
         if self._params.signal == "cached" and objective.divergence:
-            teacher = self._cached(online, material)
+            teacher = self._cached(online, pupil.material)
         return taught(teacher, objective, online.width)
 
     def _cached(self, online: OnlineTeacher, material: Material) -> CachedTeacher:

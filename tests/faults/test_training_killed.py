@@ -42,6 +42,7 @@ def finetuning(tiny: Tiny, tokens: Path) -> Victim:
 @pytest.fixture(scope="module")
 def distillation(tiny: Tiny, tokens: Path) -> Victim:
     learning = TRAINING | {"students": [1], "signal": "cached", "compared_examples": 4}
+    learning["fitted_learning_rate"] = TRAINING["learning_rate"]
     changes = {"distillation": learning, "prompting": {}, "models": {}, "compute": COMPUTE}
     given = {
         "tokens": tokens,

@@ -31,6 +31,8 @@ QUICK: dict[str, Any] = {
     "objective": OBJECTIVE,
     "students": [1],
     "learning_rate": 3.0e-3,
+    "calibration_tokens": 4000,
+    "fitted_learning_rate": 3.0e-3,
     "token_budget": 4000,
     "epochs": 2,
     "evaluations": 2,
@@ -110,7 +112,7 @@ def test_the_student_is_nearer_to_its_teacher_than_its_twin(distilled: Paths) ->
     found = read_metrics(distilled.distillation_report)["students"]["1"]
     student, twin = found["student"], found["twin"]
     assert student["divergence"]["value"] < 0.8 * twin["divergence"]["value"]
-    assert student["divergence"]["value"] < found["divergence_before"]
+    assert student["divergence"]["value"] < found["start"]["divergence_made"]
     share = found["divergence_share"]
     assert share["low"] <= share["value"] <= share["high"] < 1
     assert share["value"] == pytest.approx(
@@ -118,6 +120,25 @@ def test_the_student_is_nearer_to_its_teacher_than_its_twin(distilled: Paths) ->
     )
     assert student["training"]["steps"] == twin["training"]["steps"]
     assert student["training"]["tokens"] == twin["training"]["tokens"]
+
+
+def test_what_fitting_to_the_teachers_states_bought_is_told(distilled: Paths) -> None:
+    start = read_metrics(distilled.distillation_report)["students"]["1"]["start"]
+    assert start["divergence_fitted"] < start["divergence_made"]
+    found = start["reconstruction"]
+    assert (
+        found["layers"] == json.loads((distilled.students / "1/layers.json").read_text())["layers"]
+    )
+    assert found["after"][0] < found["before"][0]
+    text = (distilled.distillation_report / "report.md").read_text()
+    assert f"{start['divergence_made']:.3f}; once its 1 layers from the first gap on were" in text
+
+
+def test_a_student_that_is_not_fitted_begins_as_it_was_made(stage: Stage, tmp_path: Path) -> None:
+    paths = stage.run(tmp_path, calibration_tokens=0)
+    found = read_metrics(paths.distillation_report)["students"]["1"]
+    assert set(found["start"]) == {"divergence_made"}
+    assert found["student"]["training"]["peak_learning_rate"] == QUICK["learning_rate"]
 
 
 def test_layers_and_the_scores_behind_them_are_told(distilled: Paths) -> None:
@@ -152,7 +173,7 @@ def test_each_training_has_curves_of_its_own_and_the_stage_one_progress(distille
 def test_a_student_of_shared_weights_is_its_adapter_on_the_base(
     stage: Stage, tmp_path: Path
 ) -> None:
-    paths = stage.run(tmp_path, weights="shared", learning_rate=1.0e-2)
+    paths = stage.run(tmp_path, weights="shared", calibration_tokens=0, learning_rate=1.0e-2)
     place = paths.students / "1"
     kept = json.loads((place / "layers.json").read_text())["layers"]
     on_base = load_adapted(
@@ -166,7 +187,7 @@ def test_a_student_of_shared_weights_is_its_adapter_on_the_base(
         expected = prune(on_base, kept)(input_ids=torch.arange(10, 40)[None], use_cache=False)
     torch.testing.assert_close(logits_of(place / "student"), expected.logits)
     found = read_metrics(paths.distillation_report)["students"]["1"]
-    assert found["student"]["divergence"]["value"] < found["divergence_before"]
+    assert found["student"]["divergence"]["value"] < found["start"]["divergence_made"]
     full = stage.tiny.base
     assert ModelManifest.read(place / "adapter" / "base.json") == ModelManifest.read(full)
 
@@ -227,7 +248,9 @@ def test_another_model_with_the_same_tokenizer_is_a_student_too(
     found = read_metrics(paths.distillation_report)["students"]
     assert set(found) == {"model", "1"}
     for name in found:
-        assert found[name]["student"]["divergence"]["value"] < found[name]["divergence_before"]
+        assert (
+            found[name]["student"]["divergence"]["value"] < found[name]["start"]["divergence_made"]
+        )
     student = AutoModelForCausalLM.from_pretrained(paths.students / "model" / "student")
     assert student.config.intermediate_size == 48
 
@@ -243,7 +266,7 @@ def test_shared_weights_need_a_lora(stage: Stage, tmp_path: Path) -> None:
     (whole / "adapter_model.safetensors").rename(whole / "model.safetensors")
     write_manifest(whole)
     with pytest.raises(ConfigError, match="is no LoRA"):
-        stage.run(tmp_path, adapter=whole, weights="shared")
+        stage.run(tmp_path, adapter=whole, weights="shared", calibration_tokens=0)
 
 
 def test_an_objective_without_a_teacher_is_told(
@@ -303,7 +326,9 @@ def test_a_student_that_cannot_be_is_refused(
     [
         ({"students": [1, 1]}, "names one twice"),
         ({"students": [3], "layers": [0, 1]}, "Set students: .2."),
-        ({"students": ["model"], "weights": "shared"}, "shares no weights"),
+        ({"students": ["model"], "weights": "shared", "calibration_tokens": 0},
+          "shares no weights"),
+        ({"weights": "shared"}, "leaves the base's weights as they are"),
         ({"objective": {**dict.fromkeys(("forward_kl", "reverse_kl", "jensen_shannon",
           "cross_entropy"), 0.0), "jensen_shannon_weight": 0.5, "temperature": 1.0}}, "is 0"),
     ],
@@ -322,4 +347,4 @@ def test_an_adapter_of_another_base_is_refused(stage: Stage, tiny: Tiny, tmp_pat
             tmp_path / "scratch", tmp_path / "students", tmp_path / "report",
         )  # fmt: skip
         with pytest.raises(ConfigError, match="was trained on the base"):
-            run(stage.params(weights=weights), paths)
+            run(stage.params(weights=weights, calibration_tokens=0), paths)
