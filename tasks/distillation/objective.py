@@ -159,8 +159,18 @@ def _check(student_logits: Tensor, teaching: Teaching | None) -> None:
             "choose a student with the teacher's tokenizer",
         )
     told = teaching.log_probs if isinstance(teaching, Likeliest) else teaching
-    if told is not None and not bool(told.isfinite().all()):
+    if told is not None:
+        check_finite(told, "logits")
+
+
+def check_finite(told: Tensor, what: str) -> None:
+    """That a teacher's numbers can be learned from.
+
+    Raises:
+        DataError: one of them is not finite.
+    """
+    if not bool(told.isfinite().all()):
         raise DataError(
-            "the teacher's logits hold NaN or infinities; nothing can be learned from them",
+            f"the teacher's {what} hold NaN or infinities; nothing can be learned from them",
             "look at the adapter: run finetuning again with a lower learning rate, or in float32",
         )

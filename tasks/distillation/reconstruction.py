@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from tasks.distillation.objective import check_finite
 from tasks.distillation.pruning import decoder_layers
 from tasks.lm.packing import Pack, packed_logits
 from tasks.stage.errors import ConfigError
@@ -61,6 +62,7 @@ def reconstruct(
 
     Raises:
         ConfigError: the layers have no `mlp.down_proj`.
+        DataError: a state is not finite.
     """
     told, own = decoder_layers(teacher), decoder_layers(student)
     student.eval()
@@ -101,13 +103,14 @@ def _fit(
         gram += read.T @ (read * weight)
         missing += read.T @ ((target - output)[0] * weight)
         before += _error(output, target)
+    check_finite(missing, "states")
     shift = RIDGE * gram.diagonal().mean() * torch.eye(size, device=gram.device)
     change = torch.linalg.solve((gram + shift).double(), missing.double())
     known = down.weight.clone()
     down.weight += change.T.to(known.dtype)
     fitted = [lane.through(layer, place) for lane in lanes]
     after = sum(map(_error, fitted, targets))
-    if after >= before:
+    if not after < before:
         down.weight.copy_(known)
         fitted, after = outputs, before
     for lane, state in zip(lanes, fitted, strict=True):

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from tasks.distillation.objective import Likeliest, Teaching, likeliest
+from tasks.distillation.objective import Likeliest, Teaching, check_finite, likeliest
 from tasks.lm.packing import Pack, packed_logits
 from tasks.records.hashing import text_sha256
 from tasks.stage.errors import DataError
@@ -116,11 +116,7 @@ class CachedTeacher:
 
     def _computed(self, pack: Pack) -> dict[str, Row]:
         logits = self._online(pack.to(self._online.model.device))
-        if not bool(logits.isfinite().all()):
-            raise DataError(
-                "the teacher's logits hold NaN or infinities; nothing can be learned from them",
-                "look at the adapter: run finetuning again with a lower learning rate",
-            )
+        check_finite(logits, "logits")
         found = likeliest(logits, self._key.likeliest, temperature=self._key.temperature)
         parts = (
             found.token_ids.cpu().numpy().astype(np.uint32),

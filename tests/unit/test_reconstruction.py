@@ -13,7 +13,7 @@ from tasks.distillation.pruning import prune
 from tasks.distillation.reconstruction import RIDGE, reconstruct
 from tasks.lm.attention import use_packed_attention
 from tasks.lm.packing import Pack, build_pack, packed_logits
-from tasks.stage.errors import ConfigError
+from tasks.stage.errors import ConfigError, DataError
 from tests.unit.conftest import Tiny
 from tests.unit.test_generation import make
 from tests.unit.test_packing import examples
@@ -146,4 +146,11 @@ def test_layers_without_a_down_projection_are_refused(tiny: Tiny) -> None:
     teacher, student = models_of("llama", tiny, [0, 2])
     del student.model.layers[0].mlp.down_proj
     with pytest.raises(ConfigError, match=r"has no mlp.down_proj"):
+        reconstruct(teacher, student, [0, 2], LEARNED[:1])
+
+
+def test_states_that_are_not_finite_are_refused(tiny: Tiny) -> None:
+    teacher, student = models_of("llama", tiny, [0, 2])
+    teacher.model.layers[1].mlp.down_proj.weight.data.fill_(torch.inf)
+    with pytest.raises(DataError, match="states hold NaN"):
         reconstruct(teacher, student, [0, 2], LEARNED[:1])
