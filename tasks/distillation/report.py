@@ -154,8 +154,8 @@ def _began(start: Mapping[str, Any]) -> str:
     found = start["reconstruction"]
     return (
         f"{told}; once its {len(found['layers'])} layers from the first gap on were fitted to the "
-        f"teacher's states by least squares, on {found['tokens']} tokens, it was "
-        f"**{start['divergence_fitted']:.3f}**, and training did the rest."
+        f"teacher's states by least squares, on {found['tokens']} tokens, and before it was "
+        f"trained, **{start['divergence_fitted']:.3f}**."
     )
 
 
