@@ -10,17 +10,12 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-import torch
-from safetensors.torch import load_file, save_file
-from torch import nn
-
 from tasks.stage.errors import DataError
 from tasks.stage.outputs import MANIFEST, seal, verified, write_atomically
 
 LOGGER = logging.getLogger(__name__)
 STATE_FILE = "trainer_state.json"
 _FOLDER = "checkpoints"
-_START = "start.safetensors"
 _PREFIX = "checkpoint-"
 _ASIDE = "aside-"
 
@@ -77,29 +72,6 @@ def remembered(folder: Path, name: str, measure: Callable[[], float]) -> float:
     if not remembers(folder, name):
         write_atomically(path, json.dumps(measure()))
     return float(json.loads(path.read_text(encoding="utf-8")))
-
-
-def keep_start(folder: Path, model: nn.Module) -> None:
-    """Keep the weights that are about to learn, unless a training that goes on has kept them."""
-    path = folder / _START
-    if path.exists():
-        return
-    folder.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".partial")
-    save_file({name: weight.detach() for name, weight in _learning(model)}, temporary)
-    temporary.replace(path)
-
-
-def take_start(folder: Path, model: nn.Module) -> None:
-    """Give a model the weights that it had before it learned."""
-    kept = load_file(folder / _START)
-    with torch.no_grad():
-        for name, weight in _learning(model):
-            weight.copy_(kept[name])
-
-
-def _learning(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
-    return [(name, weight) for name, weight in model.named_parameters() if weight.requires_grad]
 
 
 def drop_checkpoints(scratch: Path) -> None:

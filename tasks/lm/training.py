@@ -1,8 +1,7 @@
 """The one training loop: transformers' Trainer over packed batches, with the loss handed in."""
 
-import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from torch import nn
@@ -12,11 +11,9 @@ from tasks.lm.batches import Batch
 from tasks.lm.checkpoints import (
     checkpoint_folder,
     checkpoint_step,
-    keep_start,
     latest_checkpoint,
     remembered,
     remembers,
-    take_start,
     was_over,
 )
 from tasks.lm.losses import SummedLoss
@@ -33,7 +30,6 @@ from tasks.stage.errors import DataError
 from tasks.stage.metrics import Curves
 from tasks.stage.outputs import MANIFEST
 
-LOGGER = logging.getLogger(__name__)
 _RATE, _INITIAL = "learning_rate", "initial_loss"  # what a training remembers from before it began
 
 
@@ -69,8 +65,6 @@ def train(
 ) -> TrainingResult:
     """Train a model in place; it ends with the weights of its best validation loss.
 
-    Those are the weights it had, where no evaluation was better than the one before the first step.
-
     `loss` gives the sum over a pack's supervised tokens; each step takes the mean over its batch.
     Curves go to `scratch/curves.jsonl` and checkpoints to `scratch/checkpoints/`, from where a
     training with the same `identity` goes on; `drop_checkpoints` when its result is safe. One of
@@ -93,7 +87,6 @@ def train(
         scratch, series=series, share=share, resume_step=_resume_step(folder, checkpoint)
     )
     trainer.add_callback(CurveCallback(curves, batches, len(batches) * params.epochs))
-    keep_start(folder, model)
     initial = remembered(folder, _INITIAL, lambda: trainer.evaluate()["eval_loss"])
     trainer.halt_above(params.max_loss_growth * max(initial, 1.0))
     if checkpoint is not None and was_over(checkpoint):
@@ -102,17 +95,7 @@ def train(
         if checkpoint is not None:
             trainer.recall(checkpoint)
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    result = _result(trainer, batches, float(params.learning_rate), initial)
-    if result.best_validation_loss > initial:
-        LOGGER.warning(
-            "validation loss %.4f before training, %.4f at best after it: what was learned is not "
-            "kept",
-            initial,
-            result.best_validation_loss,
-        )
-        take_start(folder, model)
-        return replace(result, best_validation_loss=initial)
-    return result
+    return _result(trainer, batches, float(params.learning_rate), initial)
 
 
 def _result(
