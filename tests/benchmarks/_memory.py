@@ -1,6 +1,7 @@
 """How much memory a call takes above what its process held before it."""
 
 from collections.abc import Callable
+from functools import partial
 from multiprocessing import get_context
 from multiprocessing.queues import SimpleQueue
 from pathlib import Path
@@ -25,11 +26,16 @@ def peak_megabytes(call: Callable[..., object], *arguments: object) -> float:
 def _measured(
     queue: "SimpleQueue[float]", call: Callable[..., object], arguments: tuple[object, ...]
 ) -> None:
+    queue.put(growth(partial(call, *arguments)))
+
+
+def growth(call: Callable[[], object]) -> float:
+    """The most megabytes that a call takes above its start, in this process."""
     # Writing 5 sets the peak back to what is held now (man 5 proc).
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
     before = most_megabytes()
-    call(*arguments)
-    queue.put(most_megabytes() - before)
+    call()
+    return most_megabytes() - before
 
 
 def most_megabytes() -> float:
@@ -39,5 +45,5 @@ def most_megabytes() -> float:
     """
     for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
         if line.startswith("VmHWM"):
-            return int(line.split()[1]) / 1000
+            return int(line.split()[1]) * 1024 / 1e6
     raise OSError("/proc/self/status has no VmHWM")
