@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 
 from tasks.distillation.objective import check_finite
 from tasks.distillation.pruning import decoder_layers
+from tasks.distillation.states import StateMemory, replaced
 from tasks.lm.packing import Pack, packed_logits
 from tasks.stage.errors import ConfigError
 
@@ -49,14 +50,19 @@ class _Lane:
 
 @torch.no_grad()
 def reconstruct(
-    teacher: PreTrainedModel, student: PreTrainedModel, kept: Sequence[int], packs: Sequence[Pack]
+    teacher: PreTrainedModel,
+    student: PreTrainedModel,
+    kept: Sequence[int],
+    packs: Sequence[Pack],
+    memory: StateMemory,
 ) -> Reconstruction:
     """Fit each student layer from the first gap on, so that the next one reads the teacher's state.
 
     Layer by layer in their order, the output of its MLP (`down_proj`) is chosen by ridge regression
     over all tokens of the packs, prompts too; a token counts by its distance relative to its state,
     since few states are very long. Later layers are fitted on what the fitted ones before them
-    give, so errors do not add up. A layer that comes no nearer stays as it was.
+    give, so errors do not add up. A layer that comes no nearer stays as it was. The memory keeps
+    the teacher's last states.
     Source: ReplaceMe (Shopkhoev et al. 2025, arXiv:2505.02819), which folds one linear map for each
     gap into the MLP before it; here every later layer's weight is free.
 
@@ -82,6 +88,8 @@ def reconstruct(
         layers.append(number)
         before.append(found[0])
         after.append(found[1])
+    for pack, lane in zip(packs, taught, strict=True):
+        memory.keep(pack, lane.state)
     tokens = sum(pack.tokens for pack in packs)
     return Reconstruction(tokens, tuple(layers), tuple(before), tuple(after))
 
@@ -155,7 +163,7 @@ def _lanes(model: PreTrainedModel, packs: Sequence[Pack]) -> list[_Lane]:
 
     The model runs with layers that do nothing, and so tells it without computing anything.
     """
-    layers: list[Any] = list(decoder_layers(model))
+    layers = decoder_layers(model)
     lanes: list[_Lane] = []
 
     def pass_on(state: Tensor, **arguments: Any) -> Tensor:
@@ -164,13 +172,8 @@ def _lanes(model: PreTrainedModel, packs: Sequence[Pack]) -> list[_Lane]:
         lanes[-1].arguments.append(arguments)
         return state
 
-    for layer in layers:
-        layer.forward = pass_on
-    try:
+    with replaced(layers, pass_on):
         for pack in packs:
             lanes.append(_Lane(torch.empty(0), []))
             packed_logits(model, pack.to(model.device))
-    finally:
-        for layer in layers:
-            del layer.forward
     return lanes

@@ -14,6 +14,7 @@ from tasks.distillation.comparison import Held, measure
 from tasks.distillation.lessons import Teacher, answered, taught, untaught
 from tasks.distillation.params import DistillationParams
 from tasks.distillation.reconstruction import Reconstruction, reconstruct
+from tasks.distillation.states import StateMemory
 from tasks.distillation.students import Plan, Students, plain, served_parameters, vocabulary
 from tasks.distillation.teaching import CachedTeacher, MemoKey, OnlineTeacher
 from tasks.lm.batches import Batch, make_batches, read_splits
@@ -192,6 +193,7 @@ class School:
         self._memo = memo
         self._teacher_identity = teacher_identity
         self._identity = identity
+        self._memory = StateMemory()
 
     def teach(self, plan: Plan, place: Path, share: tuple[float, float]) -> Outcome:
         """Train a student and its twin, and write both into an existing folder."""
@@ -213,7 +215,9 @@ class School:
         teacher = self._students.teacher.model
         width = min(vocabulary(teacher), vocabulary(plain(model)))
         material = self.material.prepared(plain(model))
-        return _Pupil(plan, role, model, material, OnlineTeacher(teacher, width))
+        for batch in (*material.validation, *material.compared):
+            self._memory.want(batch.packs)
+        return _Pupil(plan, role, model, material, OnlineTeacher(teacher, width, self._memory))
 
     def _start(self, pupil: _Pupil) -> Start:
         """Fit a student of its teacher's layers to the teacher's states, where params say so."""
@@ -221,7 +225,7 @@ class School:
         if kept is None or not self._params.calibration_tokens:
             return Start(made, None, [])
         packs = pupil.material.first_packs(self._params.calibration_tokens)
-        found = reconstruct(pupil.online.model, pupil.model, kept, packs)
+        found = reconstruct(pupil.online.model, pupil.model, kept, packs, self._memory)
         return Start(made, found, pupil.held())
 
     def _train(

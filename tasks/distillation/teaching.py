@@ -15,7 +15,8 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from tasks.distillation.objective import Likeliest, Teaching, check_finite, likeliest
-from tasks.lm.packing import Pack, packed_logits
+from tasks.distillation.states import StateMemory
+from tasks.lm.packing import Pack
 from tasks.records.hashing import text_sha256
 from tasks.stage.errors import DataError
 
@@ -26,15 +27,21 @@ Row = tuple[NDArray[np.uint32], NDArray[np.float16], NDArray[np.float16]]
 class OnlineTeacher:
     """A teacher that runs along: its logits at each supervised position."""
 
-    def __init__(self, model: PreTrainedModel, width: int) -> None:
-        """Teach with a model's first `width` logits: those beyond are no token's."""
+    def __init__(
+        self, model: PreTrainedModel, width: int, memory: StateMemory | None = None
+    ) -> None:
+        """Teach with a model's first `width` logits: those beyond are no token's.
+
+        What the memory holds is not computed again.
+        """
         self.model = model
         self.width = width
+        self._memory = memory or StateMemory()
 
     def __call__(self, pack: Pack) -> Tensor:
         """The logits from which a pack's targets are predicted, (supervised, width)."""
         with torch.no_grad():
-            return packed_logits(self.model, pack)[:, : self.width]
+            return self._memory.logits(self.model, pack)[:, : self.width]
 
 
 @dataclass(frozen=True)

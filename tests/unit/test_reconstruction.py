@@ -11,6 +11,7 @@ from torch.nn.functional import log_softmax
 from tasks.distillation.objective import forward_kl
 from tasks.distillation.pruning import prune
 from tasks.distillation.reconstruction import RIDGE, reconstruct
+from tasks.distillation.states import StateMemory
 from tasks.lm.attention import use_packed_attention
 from tasks.lm.packing import Pack, build_pack, packed_logits
 from tasks.stage.errors import ConfigError, DataError
@@ -45,7 +46,7 @@ def test_a_fitted_student_is_nearer_to_its_teacher_on_what_it_never_saw(
 ) -> None:
     teacher, student = models_of("llama", tiny, kept)
     before = divergence(teacher, student, HELD_OUT)
-    found = reconstruct(teacher, student, kept, LEARNED)
+    found = reconstruct(teacher, student, kept, LEARNED, StateMemory())
     assert divergence(teacher, student, HELD_OUT) < 0.9 * before
     assert all(after < first for first, after in zip(found.before, found.after, strict=True))
     assert found.tokens == sum(pack.tokens for pack in LEARNED)
@@ -59,7 +60,7 @@ def test_layers_before_the_first_gap_and_all_else_stay(
 ) -> None:
     teacher, student = models_of("llama", tiny, kept)
     was = {name: weight.clone() for name, weight in student.named_parameters()}
-    found = reconstruct(teacher, student, kept, LEARNED)
+    found = reconstruct(teacher, student, kept, LEARNED, StateMemory())
     assert found.layers == fitted
     changed = {name for name, w in student.named_parameters() if not torch.equal(w, was[name])}
     assert changed == {f"model.layers.{kept.index(n)}.mlp.down_proj.weight" for n in fitted}
@@ -71,7 +72,7 @@ def test_the_weight_is_that_of_ridge_regression(tiny: Tiny) -> None:
     layer = student.model.layers[1]
     read, missing = regression(teacher, layer)
     known = layer.mlp.down_proj.weight.detach().double()
-    reconstruct(teacher, student, [0, 1], LEARNED)
+    reconstruct(teacher, student, [0, 1], LEARNED, StateMemory())
     change = layer.mlp.down_proj.weight.detach().double() - known
     # The ridge as further rows of an ordinary least-squares problem, solved by other means.
     strength = np.sqrt(RIDGE * (read**2).sum(0).mean())
@@ -117,7 +118,7 @@ def test_a_student_that_lacks_nothing_stays_as_it_is(tiny: Tiny) -> None:
     idle.mlp.down_proj.weight.data.zero_()
     student: Any = prune(teacher, [0, 2])
     was = [weight.clone() for weight in student.parameters()]
-    found = reconstruct(teacher, student, [0, 2], LEARNED)
+    found = reconstruct(teacher, student, [0, 2], LEARNED, StateMemory())
     assert max(found.after) < 1e-10
     for weight, known in zip(student.parameters(), was, strict=True):
         torch.testing.assert_close(weight, known)
@@ -128,7 +129,7 @@ def test_a_layer_comes_nearer_or_stays(architecture: str, tiny: Tiny) -> None:
     """Gemma scales what the MLP gives before it is added, so its fit may come no nearer."""
     teacher, student = models_of(architecture, tiny, [0, 2])
     before = divergence(teacher, student, HELD_OUT)
-    found = reconstruct(teacher, student, [0, 2], LEARNED)
+    found = reconstruct(teacher, student, [0, 2], LEARNED, StateMemory())
     assert all(after <= first for first, after in zip(found.before, found.after, strict=True))
     assert divergence(teacher, student, HELD_OUT) <= before
 
@@ -138,7 +139,7 @@ def test_packs_that_hold_one_example_do_too(tiny: Tiny) -> None:
     student = prune(teacher, [0, 2])
     alone = [build_pack([one]) for one in examples(20)]
     before = divergence(teacher, student, alone)
-    reconstruct(teacher, student, [0, 2], alone)
+    reconstruct(teacher, student, [0, 2], alone, StateMemory())
     assert divergence(teacher, student, alone) < before
 
 
@@ -146,11 +147,11 @@ def test_layers_without_a_down_projection_are_refused(tiny: Tiny) -> None:
     teacher, student = models_of("llama", tiny, [0, 2])
     del student.model.layers[0].mlp.down_proj
     with pytest.raises(ConfigError, match=r"has no mlp.down_proj"):
-        reconstruct(teacher, student, [0, 2], LEARNED[:1])
+        reconstruct(teacher, student, [0, 2], LEARNED[:1], StateMemory())
 
 
 def test_states_that_are_not_finite_are_refused(tiny: Tiny) -> None:
     teacher, student = models_of("llama", tiny, [0, 2])
     teacher.model.layers[1].mlp.down_proj.weight.data.fill_(torch.inf)
     with pytest.raises(DataError, match="states hold NaN"):
-        reconstruct(teacher, student, [0, 2], LEARNED[:1])
+        reconstruct(teacher, student, [0, 2], LEARNED[:1], StateMemory())
