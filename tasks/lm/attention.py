@@ -26,7 +26,7 @@ class Segment:
 
 
 @dataclass(frozen=True, slots=True)
-class _Form:
+class Form:
     """How a model attends: what its own attention function is told."""
 
     module: torch.nn.Module
@@ -39,7 +39,7 @@ class _Form:
 def use_packed_attention(model: PreTrainedModel) -> None:
     """Let a model attend segment by segment, as packs need; other calls fail loudly."""
     AttentionInterface.register(PACKED_ATTENTION, _attend_segments)
-    AttentionMaskInterface.register(PACKED_ATTENTION, _no_mask)
+    AttentionMaskInterface.register(PACKED_ATTENTION, no_mask)
     model.set_attn_implementation(PACKED_ATTENTION)
 
 
@@ -49,9 +49,14 @@ def attends_by_packs(model: torch.nn.Module) -> bool:
     return bool(config._attn_implementation == PACKED_ATTENTION)  # no public name says it
 
 
-def _no_mask(*_: object, **__: object) -> None:
-    """No mask over the pack: what a segment may not see is never handed to it."""
+def no_mask(*_: object, **__: object) -> None:
+    """No mask over what is packed: an attention function of ours knows who may see whom."""
     return None
+
+
+def is_eager(form: Form) -> bool:
+    """Whether scores are capped or have attention sinks, which torch's attention does not know."""
+    return form.rest.get("softcap") is not None or form.rest.get("s_aux") is not None
 
 
 def _attend_segments(
@@ -72,10 +77,9 @@ def _attend_segments(
     Torch's own, on CUDA its flash kernel where there is no window; scores that are capped and
     attention sinks, which it does not know, by the function of the model's own file (eager).
     """
-    capped = rest.get("softcap") is not None or rest.get("s_aux") is not None
-    attend = _attend_eagerly if capped else _attend_by_torch
     rate = dropout if module.training else 0.0
-    form = _Form(module, scaling, rate, sliding_window, rest)
+    form = Form(module, scaling, rate, sliding_window, rest)
+    attend = _attend_by_model if is_eager(form) else _attend_by_torch
     outputs = []
     for segment in segments:
         asking = query[:, :, segment.begin : segment.end]
@@ -85,7 +89,7 @@ def _attend_segments(
     return torch.cat(outputs, 1), None
 
 
-def _attend_by_torch(asking: Tensor, keys: Tensor, values: Tensor, form: _Form) -> Tensor:
+def _attend_by_torch(asking: Tensor, keys: Tensor, values: Tensor, form: Form) -> Tensor:
     """Attention of one segment, (1, tokens, heads, width)."""
     mask = _mask(asking.shape[2], keys.shape[2], form.window, asking.device)
     found = scaled_dot_product_attention(
@@ -101,19 +105,34 @@ def _attend_by_torch(asking: Tensor, keys: Tensor, values: Tensor, form: _Form) 
     return found.transpose(1, 2)
 
 
-def _attend_eagerly(asking: Tensor, keys: Tensor, values: Tensor, form: _Form) -> Tensor:
-    """The same as the model's own file computes it, from a mask that is added to the scores."""
+def _attend_by_model(asking: Tensor, keys: Tensor, values: Tensor, form: Form) -> Tensor:
+    """The same by the function of the model's own file."""
+    seen = _seen(asking.shape[2], keys.shape[2], form.window, asking.device)
+    hidden = hidden_places(seen, asking.dtype)
+    return attend_eagerly(asking, keys, values, hidden[None, None], form)
+
+
+def hidden_places(seen: Tensor, dtype: torch.dtype) -> Tensor:
+    """What is added to scores so that only what is seen counts."""
+    hidden = torch.zeros_like(seen, dtype=dtype)
+    return hidden.masked_fill_(~seen, torch.finfo(dtype).min)
+
+
+def attend_eagerly(
+    asking: Tensor, keys: Tensor, values: Tensor, hidden: Tensor, form: Form
+) -> Tensor:
+    """Attention as a model's own file computes it, (rows, tokens, heads, width).
+
+    `hidden` is added to the scores, (rows or 1, 1, asking, seen).
+    """
     eager: Callable[..., tuple[Tensor, Tensor]]
     eager = sys.modules[type(form.module).__module__].eager_attention_forward
-    seen = _seen(asking.shape[2], keys.shape[2], form.window, asking.device)
-    hidden = torch.zeros_like(seen, dtype=asking.dtype)
-    hidden.masked_fill_(~seen, torch.finfo(asking.dtype).min)
     found, _ = eager(
         form.module,
         asking,
         keys,
         values,
-        hidden[None, None],
+        hidden,
         scaling=form.scaling,
         dropout=form.dropout,
         **form.rest,

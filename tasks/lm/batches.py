@@ -138,5 +138,10 @@ def _contexts(examples: Sequence[Example], purpose: str, seed: int) -> list[list
     return [contexts[name] for name in names]
 
 
+def one_batch(examples: Sequence[Example], max_tokens: int) -> Batch:
+    """All examples as one batch, in packs of at most so many tokens; nothing is learned from it."""
+    return Batch(tuple(examples), _packs(examples, max_tokens))
+
+
 def _packs(examples: Sequence[Example], max_tokens: int) -> tuple[Pack, ...]:
     return tuple(build_pack(group) for group in plan_packs(examples, max_tokens))

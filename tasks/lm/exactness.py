@@ -24,7 +24,7 @@ from tasks.lm.packing import build_pack, packed_logits
 
 LOGGER = logging.getLogger(__name__)
 # A mix is of the order of the spread; bfloat16 and int8 layers round to about a hundredth of it.
-_TOLERANCE = 0.03
+TOLERANCE = 0.03
 _SHARED, _OWN = 24, 12
 
 
@@ -37,7 +37,7 @@ def prepare_packs(model: PreTrainedModel, *groups: Sequence[Batch]) -> list[list
         (len(item.token_ids) for group in groups for batch in group for item in batch.examples),
         default=0,
     )
-    alike = _alike_up_to(model)
+    alike = alike_up_to(model)
     if longest <= alike and packs_exactly(model):
         return [list(group) for group in groups]
     why = "it would mix examples that are packed together"
@@ -67,7 +67,7 @@ def packs_exactly(model: PreTrainedModel) -> bool:
             use_packed_attention(model)
             packed = packed_logits(model, build_pack(examples).to(model.device))
             apart = (packed - alone).float().square().mean(1).sqrt()
-            exact = bool(apart.max() <= _TOLERANCE * alone.float().std())
+            exact = bool(apart.max() <= TOLERANCE * alone.float().std())
         except (AttributeError, TypeError, ValueError, KeyError, RuntimeError) as error:
             LOGGER.warning("packs cannot be computed: %s: %s", type(error).__name__, error)
             exact = False
@@ -77,7 +77,7 @@ def packs_exactly(model: PreTrainedModel) -> bool:
     return exact
 
 
-def _alike_up_to(model: PreTrainedModel) -> float:
+def alike_up_to(model: PreTrainedModel) -> float:
     """The tokens up to which a model treats all lengths alike.
 
     Attention in chunks is not ours, nor a window that a model puts into its mask alone; the angles

@@ -1,30 +1,37 @@
-"""Greedy generation in batches: sorted by length, finished rows leave, the cache never moves."""
+"""Greedy answers: the tokens of `model.generate` one prompt at a time, of many prompts together."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence, Set
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache
-from transformers.cache_utils import DynamicLayer
+from transformers.generation.streamers import BaseStreamer
 
+from tasks.lm.decodability import decodes_together
+from tasks.lm.decoding import ONE_AT_A_TIME, Row, decode
+from tasks.lm.detokenization import TextStream, text_of
 from tasks.lm.models import LanguageModel
+from tasks.stage.errors import DataError
 
 Progress = Callable[[int, int], None]
-_GROWTH = 64  # positions a full cache grows by
 
 
 @dataclass(frozen=True)
 class Generation:
     """What a model answered: token ids without the end token, text, and how long it took.
 
-    `latency_ms` runs from the start of the row's batch to the row's last token.
+    Both times run from when the row's prompt first went into the model: to its first token (or the
+    end token, where the answer is empty) and to its last. `is_cut` says that the answer was ended
+    by the number of new tokens, not by the model. Identical prompts share one answer.
     """
 
     token_ids: tuple[int, ...]
     text: str
+    first_token_ms: float
     latency_ms: float
+    is_cut: bool
 
 
 def generate(
@@ -38,18 +45,46 @@ def generate(
     """The greedy answers to prompts of token ids, in the prompts' order.
 
     The tokens are those of `model.generate(do_sample=False)` one prompt at a time, up to ties
-    within float rounding. `progress` is told how many prompts are done and how many there are.
+    within float rounding. At most `batch_size` rows are held in memory, and one prompt; beginnings
+    that prompts share are computed once. A model with which that is not exact answers one prompt
+    at a time, and the log says why (`decodability`). `progress` is told how many prompts are done
+    and how many there are.
+
+    Raises:
+        DataError: a prompt has no tokens.
+        ConfigError: the model's scores are not finite.
     """
-    by_length = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
-    answers: dict[int, Generation] = {}
-    for start in range(0, len(by_length), batch_size):
-        chosen = by_length[start : start + batch_size]
-        batch = [prompts[index] for index in chosen]
-        for row, generation in _answer_batch(language_model, batch, max_new_tokens):
-            answers[chosen[row]] = generation
-        if progress is not None:
-            progress(len(answers), len(prompts))
-    return [answers[index] for index in range(len(prompts))]
+    keys = [tuple(prompt) for prompt in prompts]
+    copies: dict[tuple[int, ...], list[int]] = {}
+    for place, key in enumerate(keys):
+        copies.setdefault(key, []).append(place)
+    distinct = list(copies)
+    answers: dict[tuple[int, ...], Generation] = {}
+    done = 0
+    for row in _rows(language_model, distinct, max_new_tokens, batch_size):
+        if row.is_done:
+            key = distinct[row.number]
+            answers[key] = _generation(language_model, row)
+            done += len(copies[key])
+            if progress is not None:
+                progress(done, len(prompts))
+    return [answers[key] for key in keys]
+
+
+def stream(
+    language_model: LanguageModel, prompt: Sequence[int], *, max_new_tokens: int
+) -> Iterator[str]:
+    """The greedy answer to one prompt in pieces of whole characters, as they become certain.
+
+    Together they are `Generation.text`. A model that answers one prompt at a time gives its answer
+    as one piece.
+    """
+    text, fed = TextStream(language_model.tokenizer), 0
+    for row in _rows(language_model, [tuple(prompt)], max_new_tokens, 1):
+        pieces = [text.feed(token) for token in row.tokens[fed:]]
+        fed = len(row.tokens)
+        yield from filter(None, pieces)
+    yield from filter(None, [text.rest()])
 
 
 def stop_tokens(language_model: LanguageModel) -> frozenset[int]:
@@ -59,136 +94,77 @@ def stop_tokens(language_model: LanguageModel) -> frozenset[int]:
     return frozenset({language_model.tokenizer.eos_token_id, *stops} - {None})
 
 
-def _answer_batch(
-    language_model: LanguageModel, prompts: Sequence[Sequence[int]], max_new_tokens: int
-) -> Iterator[tuple[int, Generation]]:
-    """Row number and answer of each prompt, in the order in which they finish."""
-    started = time.perf_counter()
-    stops = stop_tokens(language_model)
-    rows: list[list[int]] = [[] for _ in prompts]
-    for row, token in _decode(language_model, prompts, max_new_tokens, stops):
-        if token not in stops:
-            rows[row].append(token)
-        if token in stops or len(rows[row]) == max_new_tokens:
-            text = str(language_model.tokenizer.decode(rows[row], skip_special_tokens=True))
-            milliseconds = (time.perf_counter() - started) * 1000
-            yield row, Generation(tuple(rows[row]), text.strip(), milliseconds)
-
-
-@torch.inference_mode()
-def _decode(
+def _rows(
     language_model: LanguageModel,
-    prompts: Sequence[Sequence[int]],
+    prompts: Sequence[tuple[int, ...]],
     max_new_tokens: int,
-    stops: frozenset[int],
-) -> Iterator[tuple[int, int]]:
-    """Row number and next token, step by step; a row that stopped leaves the batch."""
-    state = _State.start(language_model, prompts)
-    for step in range(max_new_tokens):
-        tokens = state.next_tokens(language_model)
-        picked = tokens.tolist()
-        yield from zip(state.rows, picked, strict=True)
-        kept = [slot for slot, token in enumerate(picked) if token not in stops]
-        if not kept or step == max_new_tokens - 1:
-            return
-        state.advance(tokens, kept)
-
-
-@dataclass
-class _State:
-    """A batch between two steps: what goes in next, and the cache of what went in before."""
-
-    rows: list[int]
-    input_ids: Tensor
-    attention_mask: Tensor
-    position_ids: Tensor
-    cache: DynamicCache = field(repr=False)
-
-    @classmethod
-    def start(cls, language_model: LanguageModel, prompts: Sequence[Sequence[int]]) -> "_State":
-        width = max(len(prompt) for prompt in prompts)
-        padding = language_model.tokenizer.pad_token_id or 0
-        ids = torch.full((len(prompts), width), padding, dtype=torch.long)
-        mask = torch.zeros((len(prompts), width), dtype=torch.long)
-        for row, prompt in enumerate(prompts):
-            ids[row, width - len(prompt) :] = torch.tensor(prompt)
-            mask[row, width - len(prompt) :] = 1
-        positions = (mask.cumsum(-1) - 1).clamp(min=0)
-        device = language_model.device
-        cache = growing_cache(language_model)
-        return cls(
-            list(range(len(prompts))), ids.to(device), mask.to(device), positions.to(device), cache
+    batch_size: int,
+) -> Iterator[Row]:
+    """Each row whenever it has a new token, or when it is done."""
+    empty = [place for place, prompt in enumerate(prompts) if not prompt]
+    if empty:
+        raise DataError(
+            f"prompt {empty[0]} of {len(prompts)} has no tokens, so there is nothing to go on from",
+            "leave it out, or use a prompt template that renders to some text",
         )
-
-    def next_tokens(self, language_model: LanguageModel) -> Tensor:
-        """The likeliest next token of each row, shape (rows,)."""
-        logits = language_model.model(
-            input_ids=self.input_ids,
-            attention_mask=self.attention_mask,
-            position_ids=self.position_ids,
-            past_key_values=self.cache,
-            use_cache=True,
-            logits_to_keep=1,
-        ).logits
-        best: Tensor = logits[:, -1].argmax(-1)
-        return best
-
-    def advance(self, tokens: Tensor, kept: Sequence[int]) -> None:
-        """Take the new tokens in; only the slots in `kept` go on."""
-        if len(kept) < len(self.rows):
-            slots = torch.tensor(kept, device=tokens.device)
-            tokens = tokens[slots]
-            self.rows = [self.rows[slot] for slot in kept]
-            self.attention_mask = self.attention_mask[slots]
-            self.position_ids = self.position_ids[slots]
-            self.cache.batch_select_indices(slots)
-        ones = self.attention_mask.new_ones((len(self.rows), 1))
-        self.attention_mask = torch.cat([self.attention_mask, ones], dim=-1)
-        self.position_ids = self.position_ids[:, -1:] + 1
-        self.input_ids = tokens[:, None]
+    stops = stop_tokens(language_model)
+    longest = max(map(len, prompts), default=0) + max_new_tokens
+    if prompts and decodes_together(language_model.model, longest):
+        yield from decode(
+            language_model, prompts, stops, max_new_tokens=max_new_tokens, batch_size=batch_size
+        )
+        return
+    for number, prompt in enumerate(prompts):
+        yield _answered_alone(language_model, number, prompt, stops, max_new_tokens)
 
 
-class GrowingLayer(DynamicLayer):
-    """A cache layer that writes into spare room instead of copying itself at every token."""
-
-    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
-        """Take room for the first tokens; shapes (rows, heads, positions, width)."""
-        super().lazy_initialization(key_states, value_states)
-        self._rooms = [_room_for(states, 0) for states in (key_states, value_states)]
-        self._used = 0
-
-    def update(
-        self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
-    ) -> tuple[Tensor, Tensor]:
-        """Keys and values so far, the new ones included; shapes (rows, heads, positions, width)."""
-        if not self.is_initialized:
-            self.lazy_initialization(key_states, value_states)
-        start, self._used = self._used, self._used + key_states.shape[-2]
-        for number, states in enumerate((key_states, value_states)):
-            if self._rooms[number].shape[-2] < self._used:
-                wider = _room_for(states, start)
-                wider[..., :start, :] = self._rooms[number][..., :start, :]
-                self._rooms[number] = wider
-            self._rooms[number][..., start : self._used, :] = states
-        self.keys, self.values = (room[..., : self._used, :] for room in self._rooms)
-        return self.keys, self.values
-
-    def batch_select_indices(self, indices: Tensor) -> None:
-        """Keep these rows only."""
-        self._rooms = [room[indices] for room in self._rooms]
-        self.keys, self.values = (room[..., : self._used, :] for room in self._rooms)
+def _generation(language_model: LanguageModel, row: Row) -> Generation:
+    return Generation(
+        tuple(row.tokens),
+        text_of(language_model.tokenizer, row.tokens),
+        (row.first_token - row.went_in) * 1000,
+        (row.latest_token - row.went_in) * 1000,
+        row.is_cut,
+    )
 
 
-def _room_for(states: Tensor, used: int) -> Tensor:
-    """Space for what is used, these states and some more."""
-    *outer, positions, width = states.shape
-    return states.new_empty((*outer, used + positions + _GROWTH, width))
+def _answered_alone(
+    language_model: LanguageModel,
+    number: int,
+    prompt: tuple[int, ...],
+    stops: Set[int],
+    max_new_tokens: int,
+) -> Row:
+    """The row that transformers' own `generate` makes of a prompt."""
+    row = Row(number, prompt, time.perf_counter())
+    ids = torch.tensor([prompt], device=language_model.device)
+    answer: Any = language_model.model.generate
+    with ONE_AT_A_TIME:
+        answer(
+            ids,
+            attention_mask=torch.ones_like(ids),
+            do_sample=False,
+            max_new_tokens=max_new_tokens,
+            eos_token_id=sorted(stops),
+            pad_token_id=language_model.tokenizer.pad_token_id,
+            streamer=_Taking(row, stops, max_new_tokens),
+        )
+    row.is_done = True
+    return row
 
 
-def growing_cache(language_model: LanguageModel) -> DynamicCache:
-    """An empty cache; layers with a sliding window keep transformers' own."""
-    cache = DynamicCache(config=language_model.model.config)
-    cache.layers = [
-        GrowingLayer() if type(layer) is DynamicLayer else layer for layer in cache.layers
-    ]
-    return cache
+class _Taking(BaseStreamer):
+    """Hands each token that `generate` makes to a row."""
+
+    def __init__(self, row: Row, stops: Set[int], max_new_tokens: int) -> None:
+        self.row, self.stops, self.max_new_tokens = row, stops, max_new_tokens
+        self.is_prompt = True
+
+    def put(self, value: Tensor) -> None:
+        """Take a token; the first call brings the prompt."""
+        if not self.is_prompt:
+            self.row.take(int(value), self.stops, self.max_new_tokens)
+        self.is_prompt = False
+
+    def end(self) -> None:
+        """Nothing is left to do."""

@@ -19,7 +19,9 @@ from transformers.utils.logging import disable_progress_bar
 
 from tasks.lm.conversion import ModelManifest
 from tasks.lm.quantization import compute_in, hold_dequantized, round_weights
-from tasks.lm.weights import check_weights
+from tasks.lm.sources import check_folder
+from tasks.lm.weights import WEIGHTS, check_weights
+from tasks.records.hashing import text_sha256
 from tasks.stage.errors import ConfigError, DeviceError
 from tasks.stage.outputs import file_sha256, verified
 from tasks.stage.params import ComputeParams
@@ -134,6 +136,18 @@ def load_student(folder: Path, *, device: torch.device) -> LanguageModel:
     verified(folder)
     model = _load(folder, device)
     return LanguageModel(model, load_tokenizer(folder), file_sha256(folder / STUDENT_WEIGHTS))
+
+
+def load_folder(folder: Path, *, device: torch.device) -> LanguageModel:
+    """A model folder as `save_pretrained` writes it, in float32; no stage of ours made it.
+
+    Raises:
+        ConfigError: it is incomplete, brings code of its own, or its weights can't be used.
+    """
+    check_folder(folder)
+    weights = sorted(path for path in folder.rglob(f"*{WEIGHTS}") if path.is_file())
+    digest = text_sha256(*map(file_sha256, weights))
+    return LanguageModel(_load(folder, device), load_tokenizer(folder), digest)
 
 
 def load_for_training(

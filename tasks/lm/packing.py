@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from tasks.lm.attention import Segment, attends_by_packs
 from tasks.lm.examples import Example
+from tasks.lm.prefixes import shared_length
 
 # A prefix is held once where that saves at least this many tokens: each further segment costs two
 # more attention calls a layer, which is what about this many tokens cost.
@@ -103,7 +104,9 @@ def _runs(rows: Sequence[Tokens], members: tuple[int, ...], begin: int) -> Itera
     if len(members) == 1:
         yield _Run(members, begin, len(rows[members[0]]))
         return
-    shared = _shared_length([rows[row] for row in members])
+    examples = [rows[row] for row in members]
+    # In sorted order, the first and the last differ no later than any two between them.
+    shared = shared_length(min(examples), max(examples))
     if (shared - begin) * (len(members) - 1) >= LEAST_SAVED_TOKENS:
         yield _Run(members, begin, shared)
         begin = shared
@@ -118,16 +121,7 @@ def _runs(rows: Sequence[Tokens], members: tuple[int, ...], begin: int) -> Itera
 def distinct_tokens(examples: Sequence[Example]) -> int:
     """How many tokens examples have when every prefix that some of them share counts once."""
     rows = sorted(example.token_ids for example in examples)
-    return sum(map(len, rows)) - sum(_shared_length(pair) for pair in pairwise(rows))
-
-
-def _shared_length(rows: Sequence[Tokens]) -> int:
-    """How many tokens all rows begin with alike: as many as the first and the last in order do."""
-    first, last = min(rows), max(rows)
-    differing = (
-        at for at, (one, other) in enumerate(zip(first, last, strict=False)) if one != other
-    )
-    return next(differing, min(len(first), len(last)))
+    return sum(map(len, rows)) - sum(shared_length(*pair) for pair in pairwise(rows))
 
 
 def plan_packs(examples: Sequence[Example], max_tokens: int) -> list[list[Example]]:

@@ -50,11 +50,11 @@ def write_prompt_kit(
     (folder / GOLDEN).write_bytes(_GOLDENS.dump_json(tuple(rows)))
 
 
-def read_prompt_kit(folder: Path, tokenizer: "PreTrainedTokenizerBase") -> PromptTemplate:
-    """The template of a folder, once its golden prompts come out as they were written.
+def read_template(folder: Path) -> PromptTemplate:
+    """The template of a folder, for a model that did not learn from its golden prompts.
 
     Raises:
-        ConfigError: one of them does not, or a file of the folder is missing.
+        ConfigError: a file of the folder is missing.
     """
     missing = [n for n in (TEMPLATE, DEMONSTRATIONS, GOLDEN) if not (folder / n).is_file()]
     if missing:
@@ -64,7 +64,16 @@ def read_prompt_kit(folder: Path, tokenizer: "PreTrainedTokenizerBase") -> Promp
             "run the night again, which writes it beside the model",
         )
     demonstrations = _TURNS.validate_json((folder / DEMONSTRATIONS).read_bytes())
-    template = PromptTemplate.load(folder / TEMPLATE, demonstrations)
+    return PromptTemplate.load(folder / TEMPLATE, demonstrations)
+
+
+def read_prompt_kit(folder: Path, tokenizer: "PreTrainedTokenizerBase") -> PromptTemplate:
+    """The template of a folder, once its golden prompts come out as they were written.
+
+    Raises:
+        ConfigError: one of them does not, or a file of the folder is missing.
+    """
+    template = read_template(folder)
     goldens = _GOLDENS.validate_json((folder / GOLDEN).read_bytes())
     rendered = template.token_ids(tokenizer, [golden.prompt for golden in goldens])
     for number, (golden, ids) in enumerate(zip(goldens, rendered, strict=True), start=1):

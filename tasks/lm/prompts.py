@@ -32,6 +32,7 @@ class PromptTemplate:
     Part `system` has no variables; `passages` has passages, and is left out where there are none;
     `question` has the question. Passages and question together are the user's turn.
     `demonstrations` are turns of the user and the assistant in turn (few-shot); none is zero-shot.
+    The template is given passages as `quoted` leaves them.
     """
 
     text: str
@@ -77,7 +78,10 @@ class PromptTemplate:
             for turn in self.demonstrations
         ]
         distinct = {prompt.passages for prompt in prompts if prompt.passages}
-        passages = {texts: self._render("passages", passages=texts) for texts in distinct}
+        passages = {
+            texts: self._render("passages", passages=tuple(map(quoted, texts)))
+            for texts in distinct
+        }
         chats = []
         for prompt in prompts:
             *history, question = prompt.turns
@@ -110,3 +114,13 @@ class PromptTemplate:
                 f"{' and '.join(['part', *variables])}",
                 "mend the template named in params/tokenization.yaml",
             ) from None
+
+
+def quoted(passage: str) -> str:
+    """The passage as data: every line but its first is indented by a space, blank ones left out.
+
+    A prompt's own lines (a passage's number, the question) begin at the margin, where no line of a
+    passage can stand, whatever breaks it. The indentation of code stays, one space deeper; with
+    most tokenizers the space costs nothing, for it is part of the word after it.
+    """
+    return "\n ".join(line.rstrip() for line in passage.splitlines() if line.strip())

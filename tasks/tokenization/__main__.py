@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tasks.lm.conversion import ModelManifest
+from tasks.lm.demonstrations import as_turns, choose_demonstrations
 from tasks.lm.examples import write_examples
 from tasks.lm.models import load_tokenizer
 from tasks.lm.packing import distinct_tokens
@@ -21,7 +22,6 @@ from tasks.stage.errors import DataError
 from tasks.stage.metrics import write_metrics
 from tasks.stage.outputs import output_folders, verified
 from tasks.tokenization.contexts import choose_contexts
-from tasks.tokenization.demonstrations import as_turns, choose_demonstrations
 from tasks.tokenization.encoding import Encoded, encode_records, make_prompts
 from tasks.tokenization.params import Params
 
