@@ -6,13 +6,12 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from tasks.indexing.building import build_index
+from tasks.indexing.building import BuiltIndex, build_index
 from tasks.indexing.params import Params
 from tasks.lm.embedding import Embedder
 from tasks.lm.memo import VectorMemo
 from tasks.lm.models import prepare_device
-from tasks.records.files import read_documents
-from tasks.serving.retrieval import IndexSettings
+from tasks.records.files import read_documents, read_records
 from tasks.stage.command import output, run_stage
 from tasks.stage.metrics import Curves, write_metrics
 from tasks.stage.outputs import output_folders, verified
@@ -36,10 +35,11 @@ def run(params: Params, paths: Paths) -> None:
     """Write the index and its report."""
     started = time.monotonic()
     device = prepare_device(params.compute)
-    documents = read_documents(verified(paths.curated) / "documents.jsonl")
+    curated = verified(paths.curated)
     embedder = Embedder.load(paths.embedder, paths.model_store, device=device)
-    index = build_index(
-        documents,
+    built = build_index(
+        read_documents(curated / "documents.jsonl"),
+        [record.question for record in read_records(curated / "validation.jsonl")],
         embedder,
         params.indexing,
         params.prompting,
@@ -47,23 +47,43 @@ def run(params: Params, paths: Paths) -> None:
         progress=Curves(paths.scratch).progress,
     )
     with output_folders(paths.index, paths.indexing_report) as (folder, report):
-        index.save(folder)
-        settings = index.settings
-        counts = {"documents": settings.documents, "passages": settings.passages}
-        write_metrics(report, counts | {"dimension": embedder.dimension})
-        (report / "report.md").write_text(_report(settings, embedder), encoding="utf-8")
-    LOGGER.info("%d passages indexed in %.1f s", len(index.passages), time.monotonic() - started)
+        built.index.save(folder)
+        write_metrics(report, _metrics(built))
+        (report / "report.md").write_text(_report(built), encoding="utf-8")
+    seconds = time.monotonic() - started
+    count = built.index.settings.passages
+    LOGGER.info("%d passages indexed, %d embedded, in %.1f s", count, built.embedded, seconds)
 
 
-def _report(settings: IndexSettings, embedder: Embedder) -> str:
+def _metrics(built: BuiltIndex) -> dict[str, object]:
+    settings = built.index.settings
+    return {
+        "documents": settings.documents,
+        "passages": settings.passages,
+        "dimension": built.index.dense.dimension,
+        "dense_search": settings.dense_search,
+        "dense_recall": settings.dense_recall,
+    }
+
+
+def _report(built: BuiltIndex) -> str:
+    settings, recall = built.index.settings, built.recall
     if not settings.passages:
         return "# Index\n\nThere are no documents: questions are answered without passages.\n"
+    dense = "The dense search is exact."
+    if recall is not None:
+        dense = (
+            f"The dense search is approximate: a question looks into {recall.probes} of "
+            f"{recall.clusters} clusters and finds {recall.share:.1%} of the {recall.depth} "
+            f"passages that exact search finds (measured on {recall.questions} questions)."
+        )
     return (
         f"# Index\n\n{settings.documents} documents make {settings.passages} passages of at most "
-        f"{settings.passage_words} words, neighbours sharing {settings.passage_overlap_words}. "
-        f"They are searched by BM25 and by the cosine of {embedder.dimension}-dimensional vectors; "
-        f"the best {settings.candidates} of each are fused by reciprocal rank "
-        f"(k = {settings.rank_constant}, BM25 weighted {settings.lexical_weight:g}).\n"
+        f"{settings.passage_words} words, neighbours sharing at most "
+        f"{settings.passage_overlap_words}. They are searched by BM25 and by the cosine of "
+        f"{built.index.dense.dimension}-dimensional vectors; the best {settings.candidates} of "
+        f"each are fused by reciprocal rank (k = {settings.rank_constant}, BM25 weighted "
+        f"{settings.lexical_weight:g}). {dense}\n"
     )
 
 

@@ -1,6 +1,7 @@
 """An index built from documents."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -8,42 +9,95 @@ from tasks.indexing.params import IndexingParams
 from tasks.lm.embedding import Embedder
 from tasks.lm.memo import VectorMemo, remembered
 from tasks.records.lexical import LexicalIndex
-from tasks.records.passages import cut_documents
+from tasks.records.passages import cut_documents, passages_sha256
 from tasks.records.record import Document
-from tasks.serving.retrieval import Index, IndexSettings
+from tasks.serving.dense import DenseIndex, Recall, Vectors, cluster_vectors
+from tasks.serving.retrieval import FORMAT, Index, IndexSettings
+from tasks.stage.errors import DataError
 from tasks.stage.params import PromptingParams
+
+_QUESTIONS_MEASURED = 256
 
 Progress = Callable[[int, int], None]
 
 
+@dataclass(frozen=True)
+class BuiltIndex:
+    """An index, how many texts had to be embedded for it, and the recall of approximate search.
+
+    `recall` is None where dense search is exact.
+    """
+
+    index: Index
+    embedded: int
+    recall: Recall | None
+
+
 def build_index(
     documents: Sequence[Document],
+    questions: Sequence[str],
     embedder: Embedder,
     indexing: IndexingParams,
     prompting: PromptingParams,
     *,
     memo: VectorMemo,
     progress: Progress,
-) -> Index:
-    """The index of the documents' passages; no documents give an empty one."""
+) -> BuiltIndex:
+    """The index of the documents' passages; no documents give an empty one.
+
+    Only texts that the memo does not know are embedded. With the first of `questions` the recall
+    of approximate search is measured.
+
+    Raises:
+        DataError: a vector is not finite, or approximate search can't be measured.
+    """
     passages = cut_documents(
         documents,
         words=prompting.passage_words,
         overlap_words=prompting.passage_overlap_words,
     )
     texts = [passage.shown for passage in passages]
+    embedded: list[str] = []
+
+    def embed(new: Sequence[str]) -> Vectors:
+        embedded.extend(new)
+        return _finite(embedder.encode(new, progress), new)
+
+    dense, recall = DenseIndex(np.empty((0, embedder.dimension), np.float32), None), None
+    if texts:
+        vectors = remembered(texts, memo, embed)
+        dense = DenseIndex(vectors, None)
+        if len(texts) >= indexing.exact_below:
+            dense, recall = cluster_vectors(
+                vectors,
+                embedder.encode(questions[:_QUESTIONS_MEASURED]),
+                depth=indexing.candidates,
+                least_recall=indexing.least_recall,
+            )
     settings = IndexSettings(
+        format=FORMAT,
         embedder=embedder.digest,
         documents=len(documents),
         passages=len(passages),
+        passages_sha256=passages_sha256(passages),
         passage_words=prompting.passage_words,
         passage_overlap_words=prompting.passage_overlap_words,
         candidates=indexing.candidates,
         rank_constant=indexing.rank_constant,
         lexical_weight=indexing.lexical_weight,
+        dense_search="exact" if recall is None else "approximate",
+        dense_recall=1.0 if recall is None else recall.share,
     )
     lexical = LexicalIndex.build(texts) if texts else None
-    vectors = np.empty((0, embedder.dimension), dtype=np.float32)
-    if texts:
-        vectors = remembered(texts, memo, lambda new: embedder.encode(new, progress))
-    return Index(settings, tuple(passages), lexical, vectors)
+    return BuiltIndex(Index(settings, tuple(passages), lexical, dense), len(embedded), recall)
+
+
+def _finite(vectors: Vectors, texts: Sequence[str]) -> Vectors:
+    broken = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
+    if len(broken):
+        raise DataError(
+            f"the embedder gives {len(broken)} of {len(texts)} texts a vector that is not finite, "
+            f"the first {texts[broken[0]][:60]!r}; such a passage could never be found",
+            "name another embedder in params/models.yaml",
+        )
+    return vectors

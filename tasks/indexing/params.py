@@ -17,6 +17,12 @@ class IndexingParams(StageParams):
     lexical_weight: float = Field(
         gt=0, le=100, description="weight of BM25's ranks; the dense ranks have weight 1"
     )
+    exact_below: int = Field(
+        ge=1, description="passages from which on dense search is approximate; exact below"
+    )
+    least_recall: float = Field(
+        gt=0, le=1, description="share of exact search's results that approximate search finds"
+    )
 
 
 class Params(StageParams):

@@ -8,9 +8,9 @@ from typing import Any
 
 import bm25s
 import numpy as np
-import numpy.typing as npt
 import regex
 
+from tasks.records.ranking import Positions, Scores, best_of_row
 from tasks.records.text import UNSPACED
 from tasks.stage.errors import DataError
 
@@ -21,9 +21,6 @@ _UNSPACED = regex.compile(f"[{UNSPACED}]")
 _BORDERS = regex.compile(
     r"_+|(?<=\p{Ll})(?=\p{Lu})|(?<=\p{Lu})(?=\p{Lu}\p{Ll})|(?<=\p{L})(?=\d)|(?<=\d)(?=\p{L})"
 )
-
-Positions = npt.NDArray[np.int64]
-Scores = npt.NDArray[np.float32]
 
 
 def lexical_tokens(text: str) -> list[str]:
@@ -93,18 +90,25 @@ class LexicalIndex:
         ranker = bm25s.BM25.load(folder)
         return cls(ranker, int(ranker.scores["num_docs"]))
 
-    def search(self, queries: Sequence[str], count: int) -> tuple[Positions, Scores]:
+    def search(
+        self, queries: Sequence[str], count: int, among: Positions | None = None
+    ) -> tuple[Positions, Scores]:
         """The best `count` positions a query and their scores, both (queries, count), best first.
 
-        `count` is cut to the size of the index. Equal scores stand in order of position.
+        `count` is cut to the size of the index. Equal scores stand in order of position; a text
+        that shares no term with the query scores zero. Where `among` is given (positions in
+        ascending order), only these texts are ranked.
         """
-        count = min(count, self.size)
-        scores = [self._scores(query) for query in queries]
-        if not scores:
-            return np.empty((0, count), np.int64), np.empty((0, count), np.float32)
-        table = np.stack(scores)
-        positions = best_positions(table, count)
-        return positions, np.take_along_axis(table, positions, axis=1)
+        count = min(count, self.size if among is None else len(among))
+        positions = np.empty((len(queries), count), np.int64)
+        scores = np.empty((len(queries), count), np.float32)
+        for row, query in enumerate(queries):
+            found = self._scores(query)
+            found = found if among is None else found[among]
+            best = best_of_row(found, count)
+            scores[row] = found[best]
+            positions[row] = best if among is None else among[best]
+        return positions, scores
 
     def _scores(self, query: str) -> Scores:
         """The score of every text for one query; a term that is repeated counts once."""
@@ -113,8 +117,3 @@ class LexicalIndex:
             return np.zeros(self.size, np.float32)
         scores: Scores = self._ranker.get_scores_from_ids(terms)
         return scores
-
-
-def best_positions(scores: npt.NDArray[np.floating[Any]], count: int) -> Positions:
-    """The columns of the `count` highest scores of each row, best first, ties by column."""
-    return np.argsort(-scores, axis=1, kind="stable")[:, :count].astype(np.int64)

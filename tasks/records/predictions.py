@@ -8,18 +8,31 @@ from typing import Literal
 import pyarrow
 from pyarrow import parquet
 
+from tasks.stage.errors import DataError
+
 PREDICTIONS_FILE = "predictions.parquet"
 # A student and its twin, which had no teacher: folders below a student's own, and systems.
 Role = Literal["student", "twin"]
 ROLES: tuple[Role, Role] = ("student", "twin")
+# In these every record is asked, and its own answer is right.
 MODES = ("closed_book", "retrieved", "oracle")
+# Wrong passages alone, so that abstaining is right; one passage that gives orders among the others.
+DISTRACTOR, INJECTED = "distractor", "injected"
+ALL_MODES = (*MODES, DISTRACTOR, INJECTED)
+# Scores of an answer against its reference alone, never null.
 SCORE_NAMES = ("exact_match", "token_f1", "rouge_l", "chrf")
+# Scores that a row may not have: no reference, no passages, no claim or no marker to score.
+NULLABLE_SCORES = ("length_ratio", "groundedness", "attribution", "citation")
 
 _TEXTS = ("system", "mode", "record", "slice", "question", "reference", "output", "prompt_sha256")
+_NUMBERS = (*NULLABLE_SCORES, "first_token_ms", "latency_ms")
 _SCHEMA = pyarrow.schema(
     [(name, pyarrow.string()) for name in _TEXTS]
-    + [("retrieved", pyarrow.list_(pyarrow.string()))]
-    + [(name, pyarrow.float64()) for name in (*SCORE_NAMES, "latency_ms")]
+    # Parquet's own name for what a list holds, so that the type comes back as it went.
+    + [("retrieved", pyarrow.list_(pyarrow.field("element", pyarrow.string())))]
+    + [(name, pyarrow.float64()) for name in (*SCORE_NAMES, *_NUMBERS)]
+    + [(name, pyarrow.int64()) for name in ("unsupported", "new_tokens")]
+    + [("is_cut", pyarrow.bool_())]
 )
 
 
@@ -27,7 +40,12 @@ _SCHEMA = pyarrow.schema(
 class Prediction:
     """One answer of one system in one mode.
 
-    `retrieved` are the ids of the passages in the prompt, best first; scores are in [0, 1].
+    `retrieved` are the ids of the passages in the prompt, best first. Scores are in [0, 1] but for
+    `length_ratio`, the answer's tokens over its reference's; what None means for each is told in
+    `tasks.evaluation.grounding`. `unsupported` counts the numbers and names that stand neither in
+    the passages nor in the question. `first_token_ms` and `latency_ms` run from the start of the
+    row's batch to the first and the last token; `new_tokens` does not count the end token; `is_cut`
+    says that the answer met its bound before it ended.
     """
 
     system: str
@@ -43,20 +61,87 @@ class Prediction:
     token_f1: float
     rouge_l: float
     chrf: float
+    length_ratio: float | None
+    groundedness: float | None
+    unsupported: int
+    attribution: float | None
+    citation: float | None
+    first_token_ms: float
     latency_ms: float
+    new_tokens: int
+    is_cut: bool
 
     def score(self, name: str) -> float:
-        """The score of that name."""
-        return float(getattr(self, name))
+        """The score of that name.
+
+        Raises:
+            DataError: this row has none.
+        """
+        value = getattr(self, name)
+        if value is None:
+            raise DataError(
+                f"record {self.record} of {self.system} in mode {self.mode} has no {name}; "
+                "expected a score on every record",
+                f"choose one of {', '.join(SCORE_NAMES)}",
+            )
+        return float(value)
 
 
 def write_predictions(path: Path, predictions: Iterable[Prediction]) -> None:
-    """Write predictions into a Parquet file."""
-    table = pyarrow.Table.from_pylist([asdict(row) for row in predictions], schema=_SCHEMA)
-    parquet.write_table(table, path)
+    """Write predictions into a Parquet file.
+
+    Raises:
+        DataError: a text cannot be written as UTF-8.
+    """
+    rows = [asdict(row) for row in predictions]
+    for row in rows:
+        _check_texts(row)
+    parquet.write_table(pyarrow.Table.from_pylist(rows, schema=_SCHEMA), path)
+
+
+def _check_texts(row: dict[str, object]) -> None:
+    """Refuse half a surrogate pair, which Python holds and no encoding does."""
+    for name in _TEXTS:
+        try:
+            str(row[name]).encode()
+        except UnicodeEncodeError as error:
+            raise DataError(
+                f"the {name} of record {row['record']!a}, system {row['system']!a} in mode "
+                f"{row['mode']!a} holds half a surrogate pair at character {error.start}, which is "
+                "no text and cannot be kept",
+                "look at the tokenizer's decoding of that output, or at the record itself",
+            ) from error
 
 
 def read_predictions(path: Path) -> list[Prediction]:
-    """The predictions of a file that `write_predictions` wrote, in its order."""
-    rows = parquet.read_table(path, schema=_SCHEMA).to_pylist()
+    """The predictions of a file that `write_predictions` wrote, in its order.
+
+    Raises:
+        DataError: the file is no Parquet, or its columns are not those of predictions.
+    """
+    try:
+        table = parquet.read_table(path)
+    except pyarrow.ArrowInvalid as error:
+        raise DataError(
+            f"{path} is no whole Parquet file ({error}); expected a table of predictions",
+            "run `dvc checkout`, or `nightloom run`, which evaluates again",
+        ) from error
+    _check_schema(path, table.schema)
+    rows = table.select(_SCHEMA.names).to_pylist()
     return [Prediction(**row | {"retrieved": tuple(row["retrieved"])}) for row in rows]
+
+
+def _check_schema(path: Path, found: pyarrow.Schema) -> None:
+    have = {field.name: str(field.type) for field in found}
+    want = {field.name: str(field.type) for field in _SCHEMA}
+    wrong = [
+        *(f"no {name}" for name in want if name not in have),
+        *(f"{name} is unknown" for name in have if name not in want),
+        *(f"{n} is {have[n]}, not {t}" for n, t in want.items() if have.get(n, t) != t),
+    ]
+    if wrong:
+        raise DataError(
+            f"{path} does not hold predictions as this version writes them: {', '.join(wrong)}; "
+            "scores that are not there cannot be compared",
+            "run `nightloom run`, which evaluates again, or read it with the version that wrote it",
+        )

@@ -7,8 +7,12 @@ import regex
 # Scripts written with few or no spaces, as the inside of a character class.
 UNSPACED = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Hangul}\u30fc\uff70"
 
-_EDGES = regex.compile(r"^[\W_]+|[\W_]+$")
-_TOKENS = regex.compile(rf"[{UNSPACED}]\p{{M}}*|[^\W{UNSPACED}]+")
+# What a decoder writes for bytes that are no character.
+BROKEN = "\ufffd"
+
+# A broken character is never punctuation: it must not make a broken text equal to a sound one.
+_EDGES = regex.compile(rf"^(?:[^\w{BROKEN}]|_)+|(?:[^\w{BROKEN}]|_)+$")
+_TOKENS = regex.compile(rf"[{UNSPACED}]\p{{M}}*|[^\W{UNSPACED}]+|{BROKEN}")
 
 
 def normalise(text: str) -> str:
@@ -30,7 +34,8 @@ def bare(text: str) -> str:
 def score_tokens(text: str) -> list[str]:
     """The tokens that overlap scores count: Han, kana, Thai and Hangul by character, else words.
 
-    A text with no such token (an operator, say) counts its characters that are not spaces.
+    A character that was lost in decoding is a token of its own. A text with no token (an operator,
+    say) counts its characters that are not spaces.
     """
     normal = normalise(text)
     return _TOKENS.findall(normal) or [character for character in normal if not character.isspace()]

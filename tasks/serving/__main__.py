@@ -17,9 +17,11 @@ def main(arguments: list[str] | None = None) -> int:
             raise ConfigError("the question is empty; expected some text", "ask something")
         # Deferred: torch takes seconds to import, which --help should not.
         from tasks.serving.bundle import load_answerer
+        from tasks.serving.filters import Where
 
+        where = Where.parse(options.where) if options.where else None
         answerer = load_answerer(options.bundle, options.store, options.model)
-        (answer,) = answerer.answer([[Message("user", options.question)]])
+        (answer,) = answerer.answer([[Message("user", options.question)]], where=where)
     except NightloomError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 1
@@ -43,6 +45,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--store", type=Path, required=True, help="the folder of base models")
     parser.add_argument("--model", choices=("adapter", "student"), default="adapter")
     parser.add_argument("--question", required=True)
+    parser.add_argument(
+        "--where",
+        action="append",
+        metavar="FIELD=VALUE",
+        help="search only passages of this source, license, title or document (repeatable)",
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     return parser
 

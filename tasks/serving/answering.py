@@ -9,6 +9,7 @@ from tasks.lm.models import LanguageModel
 from tasks.lm.prompts import Prompt, PromptTemplate
 from tasks.records.hashing import text_sha256
 from tasks.records.record import Message
+from tasks.serving.filters import Where
 from tasks.serving.retrieval import Index, ScoredPassage
 from tasks.stage.params import PromptingParams
 
@@ -39,10 +40,14 @@ class Answerer:
         self,
         conversations: Sequence[Sequence[Message]],
         progress: Callable[[int, int], None] | None = None,
+        where: Where | None = None,
     ) -> list[Answer]:
-        """The answer to each conversation, whose last turn is the user's question."""
+        """The answer to each conversation, whose last turn is the user's question.
+
+        Where a filter is given, only the passages that it allows are searched.
+        """
         questions = [turns[-1].content for turns in conversations]
-        found = self.index.search(questions, self.prompting.passages, self.embedder)
+        found = self.index.search(questions, self.prompting.passages, self.embedder, where)
         asked = [
             Prompt(tuple(turns), tuple(item.passage.shown for item in passages))
             for turns, passages in zip(conversations, found, strict=True)

@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Literal
 
+import torch
+
 from tasks.lm.embedding import Embedder
 from tasks.lm.models import LanguageModel, load_adapted, load_student, prepare_device
 from tasks.lm.prompt_kit import read_prompt_kit
@@ -50,6 +52,21 @@ class BundleSettings(StageParams):
         (bundle / SETTINGS).write_text(text, encoding="utf-8")
 
 
+def load_served(
+    bundle: Path, store: Path, model: ServedModel, *, numeric_form: str, device: torch.device
+) -> LanguageModel:
+    """One of a bundle's two models, as it is served.
+
+    Raises:
+        ConfigError: the store lacks the weights that it names.
+        DataError: a file of the model is missing or changed.
+    """
+    if model == "student":
+        return load_student(bundle / STUDENT, device=device)
+    base, adapter = bundle / BASE, bundle / ADAPTER
+    return load_adapted(base, store, adapter, numeric_form=numeric_form, device=device)
+
+
 def load_answerer(bundle: Path, store: Path, model: ServedModel) -> Answerer:
     """An answerer made of nothing but a bundle and the base models in the store.
 
@@ -60,17 +77,8 @@ def load_answerer(bundle: Path, store: Path, model: ServedModel) -> Answerer:
     """
     settings = BundleSettings.read(bundle)
     device = prepare_device(settings.compute)
-    language_model: LanguageModel
-    if model == "student":
-        language_model = load_student(bundle / STUDENT, device=device)
-    else:
-        language_model = load_adapted(
-            bundle / BASE,
-            store,
-            bundle / ADAPTER,
-            numeric_form=settings.models.numeric_form,
-            device=device,
-        )
+    form = settings.models.numeric_form
+    language_model = load_served(bundle, store, model, numeric_form=form, device=device)
     return Answerer(
         language_model=language_model,
         template=read_prompt_kit(bundle / model / PROMPT, language_model.tokenizer),

@@ -1,18 +1,21 @@
 """Hybrid search over passages: BM25 and dense vectors, fused by reciprocal rank."""
 
+import json
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field
 
-from tasks.records.lexical import LexicalIndex, best_positions
-from tasks.records.passages import Passage, read_passages, write_passages
-from tasks.stage.errors import ConfigError
+from tasks.records.lexical import LexicalIndex
+from tasks.records.passages import Passage, passages_sha256, read_passages, write_passages
+from tasks.records.ranking import Positions
+from tasks.serving.dense import DenseIndex
+from tasks.serving.filters import PassageColumns, Where
+from tasks.stage.errors import ConfigError, DataError
 from tasks.stage.params import StageParams
 
 if TYPE_CHECKING:
@@ -20,9 +23,10 @@ if TYPE_CHECKING:
 
 INDEX_FILE = "index.json"
 _PASSAGES_FILE = "passages.jsonl"
-_VECTORS_FILE = "vectors.npy"
 _LEXICAL_FOLDER = "bm25"
-_QUESTIONS_AT_ONCE = 256
+# Of how an index lies on the disk and of how documents are cut and terms are made. Version 1 had
+# no number.
+FORMAT = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,50 +40,109 @@ class ScoredPassage:
 class IndexSettings(StageParams):
     """`index.json`: what an index was built with."""
 
+    format: int = Field(description="version of the files' form")
     embedder: str = Field(description="digest of the embedder; questions need the same one")
     documents: int = Field(ge=0)
     passages: int = Field(ge=0)
+    passages_sha256: str = Field(description="over the passages' ids and hashes, in their order")
     passage_words: int = Field(ge=1)
     passage_overlap_words: int = Field(ge=0)
     candidates: int = Field(ge=1, description="passages taken from each ranking before fusion")
     rank_constant: int = Field(ge=1, description="k of reciprocal rank fusion")
     lexical_weight: float = Field(gt=0, description="weight of BM25's ranks; dense ranks have 1")
+    dense_search: Literal["exact", "approximate"]
+    dense_recall: float = Field(ge=0, le=1, description="share of exact search's results found")
+
+    @classmethod
+    def read(cls, folder: Path) -> "IndexSettings":
+        """The settings of an index.
+
+        Raises:
+            ConfigError: the folder is no index, or one of another format.
+        """
+        path = folder / INDEX_FILE
+        if not path.exists():
+            raise ConfigError(
+                f"{folder} holds no {INDEX_FILE}, so it is not an index",
+                "name an index that a night made, e.g. data/index",
+            )
+        text = path.read_text(encoding="utf-8")
+        found = json.loads(text).get("format", 1)
+        if found != FORMAT:
+            raise ConfigError(
+                f"the index in {folder} has format {found}; this version reads format {FORMAT}, "
+                "and would cut or rank otherwise than the index was built",
+                "run `nightloom run`, which indexes the documents again, or use the version of "
+                "nightloom that built it",
+            )
+        return cls.model_validate_json(text)
 
 
 @dataclass(frozen=True)
 class Index:
-    """Passages with their BM25 index and their unit vectors; all three empty or none."""
+    """Passages with their BM25 index and their vectors; all three empty or none."""
 
     settings: IndexSettings
     passages: tuple[Passage, ...]
     lexical: LexicalIndex | None
-    vectors: NDArray[np.float32]
+    dense: DenseIndex
 
     @classmethod
     def load(cls, folder: Path) -> "Index":
-        """The index that `save` wrote."""
-        text = (folder / INDEX_FILE).read_text(encoding="utf-8")
-        settings = IndexSettings.model_validate_json(text)
+        """The index that `save` wrote.
+
+        Raises:
+            ConfigError: the folder is no index, or one of another format.
+            DataError: its parts do not belong together.
+        """
+        settings = IndexSettings.read(folder)
+        passages = tuple(read_passages(folder / _PASSAGES_FILE))
         lexical = LexicalIndex.load(folder / _LEXICAL_FOLDER) if settings.passages else None
-        vectors = np.load(folder / _VECTORS_FILE, allow_pickle=False)
-        return cls(settings, tuple(read_passages(folder / _PASSAGES_FILE)), lexical, vectors)
+        dense = DenseIndex.load(folder, approximate=settings.dense_search == "approximate")
+        texts = 0 if lexical is None else lexical.size
+        if passages_sha256(passages) != settings.passages_sha256 or not (
+            len(passages) == len(dense.vectors) == texts
+        ):
+            raise DataError(
+                f"the index in {folder} holds {len(passages)} passages, {len(dense.vectors)} "
+                f"vectors and {texts} texts for BM25, and was built from {settings.passages} "
+                "passages; they do not belong together, so it would find the wrong ones",
+                "run `nightloom run`, which indexes the documents again",
+            )
+        return cls(settings, passages, lexical, dense)
 
     def save(self, folder: Path) -> None:
         """Write the index into an existing folder."""
         write_passages(folder / _PASSAGES_FILE, self.passages)
-        np.save(folder / _VECTORS_FILE, self.vectors, allow_pickle=False)
+        self.dense.save(folder)
         if self.lexical is not None:
             self.lexical.save(folder / _LEXICAL_FOLDER)
         text = self.settings.model_dump_json(indent=1) + "\n"
         (folder / INDEX_FILE).write_text(text, encoding="utf-8")
 
+    @cached_property
+    def documents(self) -> frozenset[str]:
+        """The ids of the documents that can be found."""
+        return frozenset(passage.document for passage in self.passages)
+
+    @cached_property
+    def _columns(self) -> PassageColumns:
+        return PassageColumns(self.passages)
+
     def search(
-        self, questions: Sequence[str], count: int, embedder: "Embedder"
+        self,
+        questions: Sequence[str],
+        count: int,
+        embedder: "Embedder",
+        where: Where | None = None,
     ) -> list[list[ScoredPassage]]:
         """The best `count` passages for each question, best first; none from an empty index.
 
+        Where a filter is given, only the passages that it allows are searched, and exactly.
+
         Raises:
-            ConfigError: the embedder is not the one that the index was built with.
+            ConfigError: the embedder is not the one that the index was built with, or the filter
+                allows nothing.
         """
         if self.lexical is None:
             return [[] for _ in questions]
@@ -89,27 +152,22 @@ class Index:
                 f"with {embedder.digest[:12]}; their vectors can't be compared",
                 "run `nightloom run`, so that the index is built with the embedder in use",
             )
+        among = None if where is None else self._columns.matching(where)
         depth = max(count, self.settings.candidates)
-        lexical, scores = self.lexical.search(questions, depth)
-        dense = self._nearest(embedder.encode(questions), depth)
-        found = []
-        for question in range(len(questions)):
-            matching = lexical[question][scores[question] > 0]
-            fused = fuse_rankings(
-                [matching.tolist(), dense[question].tolist()],
-                weights=[self.settings.lexical_weight, 1.0],
-                constant=self.settings.rank_constant,
-            )[:count]
-            found.append([ScoredPassage(self.passages[at], score) for at, score in fused])
-        return found
-
-    def _nearest(self, questions: NDArray[np.float32], count: int) -> NDArray[np.int64]:
-        """Positions of the passages with the highest cosine, exact, (questions, count)."""
-        blocks = [
-            best_positions(questions[at : at + _QUESTIONS_AT_ONCE] @ self.vectors.T, count)
-            for at in range(0, len(questions), _QUESTIONS_AT_ONCE)
+        lexical, scores = self.lexical.search(questions, depth, among)
+        dense = self.dense.search(embedder.encode(questions), depth, among)
+        return [
+            self._fuse(positions[values > 0], nearest)[:count]
+            for positions, values, nearest in zip(lexical, scores, dense, strict=True)
         ]
-        return np.concatenate(blocks) if blocks else np.empty((0, count), np.int64)
+
+    def _fuse(self, lexical: Positions, dense: Positions) -> list[ScoredPassage]:
+        fused = fuse_rankings(
+            [lexical.tolist(), dense.tolist()],
+            weights=[self.settings.lexical_weight, 1.0],
+            constant=self.settings.rank_constant,
+        )
+        return [ScoredPassage(self.passages[at], score) for at, score in fused]
 
 
 def fuse_rankings(

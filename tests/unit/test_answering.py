@@ -65,6 +65,17 @@ def test_the_command_prints_the_answer_and_its_passages(
     assert all(passage["text"] in text for passage in found["passages"])
 
 
+def test_a_filter_decides_which_passages_are_searched(
+    bundle: Path, tiny: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--bundle", str(bundle), "--store", str(tiny.store), "--question", QUESTION]
+    assert main([*options, "--json", "--where", "document=mod.f2"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert {passage["id"].partition("#")[0] for passage in found["passages"]} == {"mod.f2"}
+    assert main([*options, "--where", "source=nowhere"]) == 1
+    assert "no passage has the source 'nowhere'" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("broken", ["bundle", "store", "question"])
 def test_what_cannot_be_answered_is_an_error_with_a_remedy(
     bundle: Path, tiny: Any, tmp_path: Path, broken: str, capsys: pytest.CaptureFixture[str]

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tasks.records.lexical import LexicalIndex, lexical_tokens
@@ -17,6 +18,9 @@ TEXTS = [
     "東京は日本の首都です。",
     "서울은 대한민국의 수도이다.",
     "http.server.HTTPServer: a socket server",
+    "def read_user_name(path): return load(path)",
+    "北京是中华人民共和国的首都。",
+    "도서관은 평일 아침 아홉 시에 문을 연다.",
 ]
 
 
@@ -46,6 +50,11 @@ def test_unspaced_scripts_give_bigrams() -> None:
         ("日本の首都", 2),
         ("대한민국의 수도", 3),
         ("http server class", 4),
+        ("how is the user name read", 5),
+        ("read_user_name", 5),
+        ("中国的首都在哪里？", 6),
+        ("도서관에서는 몇 시에 문을 여나요?", 7),
+        ("대한민국에 수도가 있나요", 3),
     ],
 )
 def test_the_right_text_comes_first(query: str, best: int) -> None:
@@ -55,9 +64,19 @@ def test_the_right_text_comes_first(query: str, best: int) -> None:
 
 
 def test_a_query_without_known_terms_scores_zero_in_order_of_position() -> None:
-    positions, scores = LexicalIndex.build(TEXTS).search(["zzz", ""], 9)
-    assert positions.tolist() == [[0, 1, 2, 3, 4]] * 2
+    positions, scores = LexicalIndex.build(TEXTS).search(["zzz", ""], 99)
+    assert positions.tolist() == [[*range(len(TEXTS))]] * 2
     assert not scores.any()
+
+
+def test_among_some_texts_only_these_are_ranked() -> None:
+    index = LexicalIndex.build(TEXTS)
+    positions, scores = index.search(["what does dumps do?"], 9, np.array([1, 3, 7]))
+    assert sorted(positions[0].tolist()) == [1, 3, 7]
+    alone, _ = index.search(["what does dumps do?"], 99)
+    kept = [at for at in alone[0].tolist() if at in {1, 3, 7}]
+    assert positions[0].tolist() == kept
+    assert scores.shape == (1, 3)
 
 
 def test_a_saved_index_answers_alike(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Hybrid search: fusion has known values, and an index answers only its own embedder."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,14 @@ import torch
 
 from tasks.lm.embedding import Embedder
 from tasks.records.lexical import LexicalIndex
-from tasks.records.passages import Passage
-from tasks.serving.retrieval import Index, IndexSettings, fuse_rankings
-from tasks.stage.errors import ConfigError
+from tasks.records.passages import Passage, passages_sha256
+from tasks.serving.dense import DenseIndex
+from tasks.serving.filters import Where
+from tasks.serving.retrieval import FORMAT, INDEX_FILE, Index, IndexSettings, fuse_rankings
+from tasks.stage.errors import ConfigError, DataError
 
 TEXTS = ["json.dumps: write JSON", "math.sqrt: the square root", "東京は日本の首都です"]
+SOURCES = ["python", "python", "地理"]
 
 
 def test_fusion_sums_weighted_reciprocal_ranks() -> None:
@@ -33,18 +37,26 @@ def embedder(tiny: Any) -> Embedder:
 
 @pytest.fixture(scope="module")
 def index(embedder: Embedder) -> Index:
-    passages = tuple(Passage(f"d{n}#0", f"d{n}", "", text) for n, text in enumerate(TEXTS))
+    passages = tuple(
+        Passage(f"d{n}#0", f"d{n}", "", text, source, "CC0")
+        for n, (text, source) in enumerate(zip(TEXTS, SOURCES, strict=True))
+    )
     settings = IndexSettings(
+        format=FORMAT,
         embedder=embedder.digest,
         documents=3,
         passages=3,
+        passages_sha256=passages_sha256(passages),
         passage_words=9,
         passage_overlap_words=1,
         candidates=3,
         rank_constant=5,
         lexical_weight=2.0,
+        dense_search="exact",
+        dense_recall=1.0,
     )
-    return Index(settings, passages, LexicalIndex.build(TEXTS), embedder.encode(TEXTS))
+    dense = DenseIndex(embedder.encode(TEXTS), None)
+    return Index(settings, passages, LexicalIndex.build(TEXTS), dense)
 
 
 def test_a_question_finds_its_passage_in_any_script(index: Index, embedder: Embedder) -> None:
@@ -55,7 +67,7 @@ def test_a_question_finds_its_passage_in_any_script(index: Index, embedder: Embe
 
 def test_dense_ranks_alone_answer_what_no_term_matches(index: Index, embedder: Embedder) -> None:
     (found,) = index.search(["zzzz"], 3, embedder)
-    nearest = np.argsort(-(index.vectors @ embedder.encode(["zzzz"])[0]))
+    nearest = np.argsort(-(index.dense.vectors @ embedder.encode(["zzzz"])[0]))
     assert [index.passages.index(item.passage) for item in found] == nearest.tolist()
 
 
@@ -73,3 +85,71 @@ def test_another_embedder_is_refused(index: Index, embedder: Embedder) -> None:
 
 def test_no_questions_find_nothing(index: Index, embedder: Embedder) -> None:
     assert index.search([], 3, embedder) == []
+
+
+def test_an_index_knows_its_documents(index: Index) -> None:
+    assert index.documents == {"d0", "d1", "d2"}
+
+
+def found_documents(index: Index, embedder: Embedder, *conditions: str) -> list[str]:
+    (found,) = index.search(["write JSON"], 3, embedder, Where.parse(conditions))
+    return [item.passage.document for item in found]
+
+
+def test_a_filter_leaves_only_what_it_allows(index: Index, embedder: Embedder) -> None:
+    assert found_documents(index, embedder, "source=地理") == ["d2"]
+    assert found_documents(index, embedder, "source=python")[0] == "d0"
+    assert set(found_documents(index, embedder, "source=python")) == {"d0", "d1"}
+    assert found_documents(index, embedder, "source=python", "document=d1") == ["d1"]
+
+
+def test_values_of_one_field_are_alternatives(index: Index, embedder: Embedder) -> None:
+    both = found_documents(index, embedder, "source=python", "source=地理", "license=CC0")
+    assert both == found_documents(index, embedder)
+    assert len(both) == 3
+
+
+def test_a_filter_that_allows_nothing_is_refused(index: Index, embedder: Embedder) -> None:
+    with pytest.raises(ConfigError, match=r"no passage has the source 'pyton'.*'python'"):
+        found_documents(index, embedder, "source=pyton")
+    with pytest.raises(ConfigError, match="all conditions of the filter together"):
+        found_documents(index, embedder, "source=python", "document=d2")
+
+
+@pytest.mark.parametrize("condition", ["source", "colour=red", "=x"])
+def test_a_condition_that_is_none_is_refused(condition: str) -> None:
+    with pytest.raises(ConfigError, match="one of source, license, title, document"):
+        Where.parse([condition])
+
+
+@pytest.mark.parametrize("number", [1, FORMAT + 1])
+def test_an_index_of_another_format_is_refused(tmp_path: Path, index: Index, number: int) -> None:
+    index.save(tmp_path)
+    content = json.loads((tmp_path / INDEX_FILE).read_text())
+    content["format"] = number
+    if number == 1:  # the first format had no number
+        del content["format"]
+    (tmp_path / INDEX_FILE).write_text(json.dumps(content))
+    with pytest.raises(ConfigError, match=rf"has format {number}; this version reads format"):
+        Index.load(tmp_path)
+
+
+def test_a_folder_without_an_index_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"holds no index\.json"):
+        Index.load(tmp_path)
+
+
+def test_parts_of_two_indices_are_refused(tmp_path: Path, index: Index) -> None:
+    index.save(tmp_path)
+    np.save(tmp_path / "vectors.npy", index.dense.vectors[:2])
+    with pytest.raises(DataError, match="3 passages, 2 vectors"):
+        Index.load(tmp_path)
+
+
+def test_passages_of_another_index_are_refused(tmp_path: Path, index: Index) -> None:
+    index.save(tmp_path)
+    path = tmp_path / "passages.jsonl"
+    rows = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(reversed(rows)))
+    with pytest.raises(DataError, match="do not belong together"):
+        Index.load(tmp_path)
