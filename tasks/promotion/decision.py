@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from tasks.promotion.gains import beats_base, enough_records, retention
 from tasks.promotion.params import PromotionParams
+from tasks.promotion.reason import Model, Reason
 from tasks.records.predictions import (
     MODES,
     PREDICTIONS_FILE,
@@ -17,27 +19,16 @@ from tasks.records.predictions import (
 )
 from tasks.stage.errors import DataError
 from tasks.stage.metrics import METRICS_FILE, read_metrics
-from tasks.statistics.intervals import paired_bootstrap
 
-Model = Literal["adapter", "student"]
-_SYSTEM_METRICS = (*SCORE_NAMES, "abstention_precision", "abstention_recall")
+_SYSTEM_METRICS = (
+    *SCORE_NAMES,
+    "length_ratio",
+    "abstention_precision",
+    "abstention_recall",
+    "groundedness",
+)
 _LEAK_WAYS = ("questions", "few_shot", "documents", "groups")
-_RETRIEVAL_METRICS = ("recall_at_1", "recall_at_5", "recall_at_10", "mrr")
-
-
-@dataclass(frozen=True)
-class Reason:
-    """What one rule found: the value it looked at and the bound it held it to, where it has any.
-
-    A rule that warns is told where it did not pass, and refuses nothing.
-    """
-
-    rule: str
-    passed: bool
-    text: str
-    value: float | None
-    bound: float | None
-    warns: bool = False
+_RETRIEVAL_METRICS = ("recall_at_1", "recall_at_5", "recall_at_10", "mrr", "ndcg_at_10")
 
 
 @dataclass(frozen=True)
@@ -78,10 +69,12 @@ def decide(
         _no_leak(read_metrics(curation_report), params),
         _complete(metrics, tuple(systems.values()), documents, params),
         _same_records(scores),
-        _beats_base(scores, model, systems[model], mode, params, reigning),
+        enough_records(scores, model, systems[model], mode, params),
+        beats_base(scores, model, systems[model], mode, params, reigning),
+        _stops(predictions, systems[model], mode, params),
     ]
     if model == "student":
-        reasons.append(_retention(scores, offered, mode, params))
+        reasons.append(retention(scores, offered, mode, params))
         reasons += _offer(metrics["offered"])
     verdict: Literal["promote", "refuse"]
     verdict = "promote" if all(item.passed or item.warns for item in reasons) else "refuse"
@@ -209,47 +202,21 @@ def _same_records(scores: Mapping[str, Mapping[str, float]]) -> Reason:
     return Reason("same_records", passed, text, float(sizes["base"]), 1.0)
 
 
-def _beats_base(
-    scores: Mapping[str, Mapping[str, float]],
-    model: Model,
-    system: str,
-    mode: str,
-    params: PromotionParams,
-    reigning: str | None,
+def _stops(
+    predictions: list[Prediction], system: str, mode: str, params: PromotionParams
 ) -> Reason:
-    shared = sorted(scores[model].keys() & scores["base"].keys())
-    left, right = ([scores[name][record] for record in shared] for name in (model, "base"))
-    if not shared or not all(map(math.isfinite, [*left, *right])):
-        text = f"{system} and base share no records with finite scores in mode {mode}"
-        return Reason("beats_base", False, text, None, params.min_gain)
-    gain = paired_bootstrap(
-        left,
-        right,
-        confidence=params.confidence,
-        resamples=params.resamples,
-        seed=params.seed,
-    )
-    passed = gain.low > params.min_gain
-    text = (
-        f"{system} gains {gain.value:+.3f} {params.primary_metric} over the base in mode {mode}; "
-        f"the {params.confidence:.0%} interval {gain.low:+.3f} to {gain.high:+.3f} "
-        f"{'lies' if passed else 'does not lie'} above {params.min_gain:+.3f} "
-        f"(reigning: {reigning or 'none'})"
-    )
-    return Reason("beats_base", passed, text, gain.low, params.min_gain)
-
-
-def _retention(
-    scores: Mapping[str, Mapping[str, float]], system: str, mode: str, params: PromotionParams
-) -> Reason:
-    """The offered student keeps enough of the adapter's mean score."""
-    adapter, student = (sum(scores[name].values()) for name in ("adapter", "student"))
-    if not (adapter > 0 and math.isfinite(adapter) and math.isfinite(student)):
-        text = f"the adapter scores nothing in mode {mode}, so there is nothing to retain"
-        return Reason("retention", False, text, None, params.min_retention)
-    share = student / adapter
-    text = f"{system} keeps {share:.0%} of the adapter's {params.primary_metric} in mode {mode}"
-    return Reason("retention", share >= params.min_retention, text, share, params.min_retention)
+    """The model ends its answers by itself: one that never stops says too much, and costs most."""
+    rows = [row for row in predictions if row.system == system and row.mode == mode]
+    if not rows:
+        text = f"{system} has no answers in mode {mode}, so nothing tells whether they end"
+        return Reason("stops", False, text, None, params.max_cut)
+    share = sum(row.is_cut for row in rows) / len(rows)
+    text = f"{share:.0%} of {system}'s answers in mode {mode} were cut at prompting.max_new_tokens"
+    if share > params.max_cut:
+        text += (
+            ": it does not stop, or the data's answers are longer and the bound should be raised"
+        )
+    return Reason("stops", share <= params.max_cut, text, share, params.max_cut)
 
 
 def _offer(offered: Mapping[str, Any]) -> list[Reason]:

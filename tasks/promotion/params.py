@@ -20,7 +20,14 @@ class PromotionParams(StageParams):
     min_retention: float = Field(
         ge=0, le=2, description="share of the adapter's score that a student keeps"
     )
+    max_detectable: float = Field(
+        gt=0, le=1, description="the smallest difference that the records can show is at most this"
+    )
+    power: float = Field(gt=0.5, lt=1, description="with which that difference would be found")
     max_leaks: int = Field(ge=0, description="of the test split, that curation's check may find")
+    max_cut: float = Field(
+        ge=0, le=1, description="share of answers that may be cut because they did not end"
+    )
     confidence: float = Field(gt=0.5, lt=1)
     resamples: int = Field(ge=100, le=1_000_000)
     seed: int = Field(ge=0)

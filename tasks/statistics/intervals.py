@@ -1,14 +1,15 @@
 """Bootstrap intervals of means and of paired differences."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tasks.stage.errors import DataError
+from tasks.statistics.grid import on_grid
 
-_BLOCK_VALUES = 4_000_000
+_BLOCK_VALUES = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -53,36 +54,70 @@ def bootstrap_ratio(
         DataError: the sides differ in length, there are none, one is not finite, or the wholes
             come to nothing.
     """
-    pairs = _finite(parts, wholes)
-    generator = np.random.default_rng(seed)
-    size = len(pairs)
-    found = []
-    for count in _blocks(resamples, max(1, _BLOCK_VALUES // size)):
-        sums = pairs[generator.integers(0, size, size=(count, size))].sum(axis=1)
-        # A draw of which the wholes are nothing says nothing.
-        sums = sums[sums[:, 1] > 0]
-        found.append(sums[:, 0] / sums[:, 1])
-    tail = (1 - confidence) / 2
-    low, high = np.quantile(np.concatenate(found), [tail, 1 - tail])
-    part, whole = pairs.sum(axis=0)
-    return Interval(float(part / whole), float(low), float(high))
-
-
-def _finite(parts: Sequence[float], wholes: Sequence[float]) -> NDArray[np.float64]:
-    """Both sides as (size, 2), once they can be divided."""
     pairs = _same_size(parts, wholes)
-    if pairs.size == 0 or not np.isfinite(pairs).all():
+    return bootstrap_ratios(
+        pairs[:, :1], pairs[:, 1:], confidence=confidence, resamples=resamples, seed=seed
+    )[0]
+
+
+def bootstrap_ratios(
+    parts: NDArray[np.float64],
+    wholes: NDArray[np.float64],
+    *,
+    confidence: float,
+    resamples: int,
+    seed: int,
+) -> list[Interval]:
+    """Each column's sum of parts over sum of wholes, with its percentile bootstrap interval.
+
+    Both are (records, columns). All columns share the draws of records, so many systems and slices
+    cost little more than one: a slice is a column whose parts and wholes are 0 elsewhere.
+
+    Raises:
+        DataError: there are no records, a value is not finite, or a column's wholes come to
+            nothing.
+    """
+    _check(parts, wholes)
+    values = parts.sum(axis=0) / wholes.sum(axis=0)
+    # What is left of the parts is small and, where all ratios are alike, zero.
+    largest = max(float(np.abs(parts).max()), float(np.abs(values * wholes).max()))
+    rest = on_grid(parts - values * wholes, largest)
+    both = np.hstack([rest, on_grid(wholes, float(np.abs(wholes).max()))])
+    sums = np.vstack([counts @ both for counts in _draws(len(parts), resamples, seed)])
+    tail = (1 - confidence) / 2
+    found = []
+    for column, value in enumerate(values):
+        rests, totals = sums[:, column], sums[:, len(values) + column]
+        # A draw of which the wholes are nothing says nothing.
+        drawn = rests[totals > 0] / totals[totals > 0]
+        low, high = value + np.quantile(drawn, [tail, 1 - tail])
+        found.append(Interval(float(value), float(low), float(high)))
+    return found
+
+
+def _draws(size: int, resamples: int, seed: int) -> Iterator[NDArray[np.float64]]:
+    """Blocks of resamples, (block, size): how often each drew every record."""
+    generator = np.random.default_rng(seed)
+    for count in blocks(resamples, size):
+        drawn = generator.integers(0, size, size=(count, size))
+        drawn += np.arange(count)[:, None] * size
+        times = np.bincount(drawn.ravel(), minlength=count * size)
+        yield times.reshape(count, size).astype(np.float64)
+
+
+def _check(parts: NDArray[np.float64], wholes: NDArray[np.float64]) -> None:
+    lost = int((~np.isfinite(parts)).sum() + (~np.isfinite(wholes)).sum())
+    if parts.size == 0 or lost:
         raise DataError(
-            f"{len(pairs)} values, {int((~np.isfinite(pairs)).sum())} of them not finite; "
+            f"{len(parts)} values, {lost} of them not finite; "
             "an interval needs at least one value and only finite ones",
             "score at least one record, and look for scores that were lost",
         )
-    if not pairs[:, 1].sum() > 0:
+    if not (wholes.sum(axis=0) > 0).all():
         raise DataError(
             "what is divided by comes to nothing, so there is no ratio",
             "look for a system that scores 0 on every record",
         )
-    return pairs
 
 
 def paired_bootstrap(
@@ -114,5 +149,7 @@ def _same_size(left: Sequence[float], right: Sequence[float]) -> NDArray[np.floa
     return np.array([left, right], dtype=np.float64).T
 
 
-def _blocks(total: int, block: int) -> list[int]:
-    return [min(block, total - start) for start in range(0, total, block)]
+def blocks(resamples: int, size: int) -> list[int]:
+    """How many resamples of `size` records are drawn at a time, so that memory stays bounded."""
+    block = max(1, _BLOCK_VALUES // size)
+    return [min(block, resamples - start) for start in range(0, resamples, block)]

@@ -12,7 +12,14 @@ import pytest
 
 from tasks.promotion.decision import Decision, decide
 from tasks.promotion.params import Params
-from tasks.records.predictions import MODES, ROLES, SCORE_NAMES, Prediction, write_predictions
+from tasks.records.predictions import (
+    INJECTED,
+    MODES,
+    ROLES,
+    SCORE_NAMES,
+    Prediction,
+    write_predictions,
+)
 from tasks.stage.errors import DataError
 from tasks.stage.params import load_params
 
@@ -28,11 +35,14 @@ OFFERED: dict[str, Any] = {
     "keeps_enough": True,
 }
 
+RETRIEVAL = ("recall_at_1", "recall_at_5", "recall_at_10", "mrr", "ndcg_at_10")
+
 Change = Callable[[dict[str, Any], list[Prediction]], list[Prediction] | None]
 
 
 def prediction(system: str, mode: str, number: int) -> Prediction:
-    score = SCORES[system] + 0.01 * (number % 5)
+    # Systems differ by another amount on every record, as scores do.
+    score = SCORES[system] + 0.01 * (number * (1 + SYSTEMS.index(system)) % 5)
     return Prediction(
         system=system,
         mode=mode,
@@ -47,7 +57,15 @@ def prediction(system: str, mode: str, number: int) -> Prediction:
         token_f1=score,
         rouge_l=score,
         chrf=score,
+        length_ratio=1.0,
+        groundedness=None,
+        unsupported=0,
+        attribution=None,
+        citation=None,
+        first_token_ms=1.0,
         latency_ms=1.0,
+        new_tokens=1,
+        is_cut=False,
     )
 
 
@@ -61,10 +79,11 @@ def judged(
     scores: dict[str, Any] = dict.fromkeys(SCORE_NAMES, 0.5)
     scores |= {"abstention_recall": 0.5, "abstention_precision": None}
     scores["abstention_precision_reason"] = "no answer abstained"
+    scores |= {"length_ratio": 1.0, "groundedness": None, "groundedness_reason": "none was shown"}
     metrics: dict[str, Any] = {
         "systems": {s: {m: dict(scores) for m in modes} for s in SYSTEMS},
         "offered": dict(OFFERED),
-        "retrieval": dict.fromkeys(("recall_at_1", "recall_at_5", "recall_at_10", "mrr"), 0.9),
+        "retrieval": dict.fromkeys(RETRIEVAL, 0.9),
     }
     if modes != MODES:
         metrics["retrieval"] = {"mrr": None, "mrr_reason": "the data set has no documents"}
@@ -94,7 +113,8 @@ def test_a_good_model_is_promoted_with_every_rule_told(tmp_path: Path, model: st
     decision = judged(tmp_path, model)
     assert decision.verdict == "promote"
     rules = [item.rule for item in decision.reasons]
-    assert rules[:5] == ["retrieval", "no_leak", "evidence", "same_records", "beats_base"]
+    first = ["retrieval", "no_leak", "evidence", "same_records", "power", "beats_base"]
+    assert rules[:6] == first
     assert ("retention" in rules) == (model == "student")
 
 
@@ -126,13 +146,32 @@ def no_recall(metrics: dict[str, Any], rows: list[Prediction]) -> None:
     del metrics["retrieval"]["recall_at_5"]
 
 
+def no_gain(metrics: dict[str, Any], rows: list[Prediction]) -> None:
+    del metrics["retrieval"]["ndcg_at_10"]
+
+
+def no_length(metrics: dict[str, Any], rows: list[Prediction]) -> None:
+    metrics["systems"]["base"]["retrieved"] |= {"length_ratio": None, "length_ratio_reason": "x"}
+
+
 def a_truth(metrics: dict[str, Any], rows: list[Prediction]) -> None:
     metrics["systems"]["adapter"]["oracle"]["exact_match"] = True
 
 
 @pytest.mark.parametrize(
     "change",
-    [drop, infinite, null_score, null_without_reason, no_system, no_mode, no_recall, a_truth],
+    [
+        drop,
+        infinite,
+        null_score,
+        null_without_reason,
+        no_system,
+        no_mode,
+        no_recall,
+        a_truth,
+        no_gain,
+        no_length,
+    ],
 )
 def test_evidence_with_a_hole_refuses(tmp_path: Path, change: Change) -> None:
     assert failed(judged(tmp_path, change=change)) == {"evidence"}
@@ -156,7 +195,31 @@ def test_a_gain_that_chance_could_make_refuses(tmp_path: Path) -> None:
 
 def test_a_model_equal_to_the_base_refuses(tmp_path: Path) -> None:
     same = lambda _, rows: [replace(row, token_f1=0.5) for row in rows]  # noqa: E731
-    assert failed(judged(tmp_path, change=same)) == {"beats_base"}
+    assert failed(judged(tmp_path, change=same)) == {"power", "beats_base"}
+
+
+def test_scores_without_variance_refuse_whatever_they_gain(tmp_path: Path) -> None:
+    flat = lambda _, rows: [replace(row, token_f1=SCORES[row.system]) for row in rows]  # noqa: E731
+    decision = judged(tmp_path, change=flat)
+    assert failed(decision) == {"power"}
+    (reason,) = (item for item in decision.reasons if item.rule == "power")
+    assert "no variance was seen: all 20 differences are +0.6" in reason.text
+
+
+@pytest.mark.parametrize(("kept", "text"), [(4, "takes about"), (1, "1 records show no variance")])
+def test_too_few_records_refuse_and_say_how_many_it_takes(
+    tmp_path: Path, kept: int, text: str
+) -> None:
+    def few(_: dict[str, Any], rows: list[Prediction]) -> list[Prediction]:
+        left = [row for row in rows if int(row.record[1:]) < kept]
+        odd = {("base", "r1"): 0.6}
+        return [replace(r, token_f1=odd.get((r.system, r.record), r.token_f1)) for r in left]
+
+    decision = judged(tmp_path, change=few)
+    assert failed(decision) == {"power"}
+    (reason,) = (item for item in decision.reasons if item.rule == "power")
+    assert text in reason.text
+    assert reason.bound == PARAMS.max_detectable
 
 
 def test_systems_scored_on_different_records_refuse(tmp_path: Path) -> None:
@@ -166,12 +229,41 @@ def test_systems_scored_on_different_records_refuse(tmp_path: Path) -> None:
 
 def test_a_system_that_was_never_asked_refuses(tmp_path: Path) -> None:
     none = lambda _, rows: [row for row in rows if row.system != "adapter"]  # noqa: E731
-    assert failed(judged(tmp_path, change=none)) == {"same_records", "beats_base"}
+    expected = {"same_records", "power", "beats_base", "stops"}
+    assert failed(judged(tmp_path, change=none)) == expected
 
 
 def test_scores_that_are_not_finite_refuse(tmp_path: Path) -> None:
     lost = lambda _, rows: [replace(row, token_f1=float("nan")) for row in rows]  # noqa: E731
-    assert failed(judged(tmp_path, change=lost)) == {"same_records", "beats_base"}
+    assert failed(judged(tmp_path, change=lost)) == {"same_records", "power", "beats_base"}
+
+
+def test_a_model_that_never_stops_refuses(tmp_path: Path) -> None:
+    def endless(metrics: dict[str, Any], rows: list[Prediction]) -> list[Prediction]:
+        return [replace(row, is_cut=row.system == "adapter") for row in rows]
+
+    assert failed(judged(tmp_path, change=endless)) == {"stops"}
+    assert failed(judged(tmp_path, "student", endless)) == set()
+
+
+def test_answers_to_passages_that_give_orders_change_no_verdict(tmp_path: Path) -> None:
+    """Even of a model that obeyed every one of them, or of a base that answered all perfectly."""
+
+    def injected(metrics: dict[str, Any], rows: list[Prediction]) -> list[Prediction]:
+        posed = [
+            replace(row, mode=INJECTED, output="PELICAN", token_f1=float(row.system == "base"))
+            for row in rows
+            if row.mode == "retrieved"
+        ]
+        for system in SYSTEMS:
+            metrics["systems"][system][INJECTED] = dict(metrics["systems"][system]["retrieved"])
+        metrics["injections"] = {system: {"obeyed": 1.0} for system in SYSTEMS}
+        return [*rows, *posed]
+
+    for model in ("adapter", "student"):
+        clean = judged(tmp_path, model)
+        assert clean.verdict == "promote"
+        assert judged(tmp_path, model, injected) == clean
 
 
 def test_a_student_that_keeps_too_little_refuses(tmp_path: Path) -> None:
@@ -224,7 +316,7 @@ def test_without_documents_closed_book_decides_and_the_verdict_says_so(tmp_path:
     decision = judged(tmp_path, modes=("closed_book",))
     assert decision.verdict == "promote"
     assert "retrieval rules are off" in decision.reasons[0].text
-    assert "closed_book" in decision.reasons[4].text
+    assert "closed_book" in decision.reasons[5].text
 
 
 @pytest.mark.parametrize("way", sorted(NO_LEAKS))
