@@ -1,43 +1,62 @@
-"""Score base, adapter and students, closed book, with retrieved passages and the gold ones."""
+"""Score base, adapter and students, and what --system names, in every mode of asking.
+
+A --system is a release bundle, asked as it is served, or a model folder, asked as tonight's are.
+"""
 
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
-from tasks.evaluation.aggregates import (
-    DEPTHS,
-    MetricModules,
-    Metrics,
-    abstention,
-    by_system_and_mode,
-    compare,
-    intervals,
-    primary_mode,
-    retrieval,
-    slices,
+from tasks.evaluation.aggregates import MetricModules, by_system_and_mode, row_metrics
+from tasks.evaluation.answers import Asking, System
+from tasks.evaluation.comparisons import compare, intervals, primary_mode, slices
+from tasks.evaluation.examination import Examination, count_questions, primary_questions
+from tasks.evaluation.forgetting import (
+    ForgettingTest,
+    compare_general,
+    read_instructions,
+    read_texts,
 )
-from tasks.evaluation.answers import Asking, ModelFiles, System
-from tasks.evaluation.interview import Interviews, interview
+from tasks.evaluation.gains import abstention_shares, mode_gains
+from tasks.evaluation.injections import obedience, read_injections
+from tasks.evaluation.interview import Interviews, Programme, interview
+from tasks.evaluation.library import Library
+from tasks.evaluation.likelihood import LikelihoodTest, perplexities
 from tasks.evaluation.machine import describe_machine
+from tasks.evaluation.nulls import Metrics
 from tasks.evaluation.params import EvaluationParams, Params
-from tasks.evaluation.questions import choose_records, pose
-from tasks.evaluation.report import plot_scores, plot_tradeoff, write_report
-from tasks.lm.embedding import Embedder
+from tasks.evaluation.programme import Prompts, Tests, plan
+from tasks.evaluation.questions import Question, choose_records
+from tasks.evaluation.report import write_report
+from tasks.evaluation.retrieval_metrics import retrieval
+from tasks.evaluation.speed import speed
+from tasks.evaluation.subjects import ModelFiles, open_guests
+from tasks.evaluation.variants import Choice, choose_variant, make_variants
 from tasks.lm.models import prepare_device
+from tasks.lm.prompt_kit import read_prompt_kit
 from tasks.records.files import read_records
-from tasks.records.predictions import PREDICTIONS_FILE, Prediction, write_predictions
+from tasks.records.likelihoods import LIKELIHOODS_FILE, Likelihood, write_likelihoods
+from tasks.records.predictions import (
+    INJECTED,
+    PREDICTIONS_FILE,
+    Prediction,
+    write_predictions,
+)
 from tasks.records.prompt_files import PROMPT
 from tasks.records.record import Record
-from tasks.serving.retrieval import Index, ScoredPassage
-from tasks.stage.command import output, run_stage
+from tasks.serving.retrieval import Index
+from tasks.stage.command import NamedPath, named, output, run_stage
 from tasks.stage.metrics import Curves, write_metrics
 from tasks.stage.outputs import output_folders, verified
+
+OWN = ("base", "adapter")  # who is asked most
 
 
 @dataclass(frozen=True)
@@ -53,67 +72,142 @@ class Paths:
     index: Path
     scratch: Path
     evaluation_report: Path = output()
-
-
-@dataclass(frozen=True)
-class Retrieved:
-    """The passages found for each record, at the deepest depth measured."""
-
-    index: Index
-    found: tuple[list[ScoredPassage], ...]
-    seconds: float
+    system: tuple[NamedPath, ...] = named()
 
 
 def run(params: Params, paths: Paths) -> None:
-    """Write metrics.json, predictions.parquet, report.md and two plots."""
+    """Write metrics.json, predictions.parquet, likelihoods.parquet, the report and its plots."""
     device = prepare_device(params.compute)
     chosen = params.evaluation
     test = read_records(verified(paths.curated) / "test.jsonl")
-    records = choose_records(test, chosen.records, chosen.salt)
-    retrieved = _retrieve(records, params, paths, device)
-    questions = pose(records, retrieved.found, retrieved.index, passages=params.prompting.passages)
-    asking = Asking(
-        verified(paths.adapter) / PROMPT,
-        params.prompting.max_new_tokens,
-        params.compute.generation_batch,
-        device,
-    )
-    models = ModelFiles(
-        paths.base,
-        paths.model_store,
-        paths.adapter,
-        verified(paths.students),
-        params.models.numeric_form,
-    )
-    curves = Curves(paths.scratch)
-    asked = interview(models, questions, asking, chosen, curves.progress)
+    records = choose_records(test, chosen.records, chosen.salt, split="test")
+    library = _library(params, paths, device)
+    started = time.monotonic()
+    found = library.find(records)
+    retrieval_seconds = time.monotonic() - started
+    tests = _tests(params, test, records, open_book=bool(library.index.passages))
+    models = _models(params, paths)
+    trained = _trained(params, paths, device)
+    prompts, choice = _prompts(params, paths, models, library, trained)
+    kit = paths.adapter / PROMPT
+    guests = open_guests(paths.system, paths.model_store, trained, kit)
+    programme = plan(models, guests, prompts, tests, library, found)
+    asked = interview(programme, chosen, Curves(paths.scratch).progress)
     predictions = [row for system in asked.systems for row in system.predictions]
+    likelihoods = [
+        replace(row, system=asked.names.get(row.system, row.system))
+        for row in tests.likelihood.rows
+    ]
     metrics = _metrics(predictions, asked, chosen) | {
         "offered": asked.offers[0].numbers(),
         "offers": {offer.name: offer.numbers() for offer in asked.offers},
-        "retrieval": retrieval(records, retrieved.found),
+        "retrieval": retrieval(
+            records, found, Counter(passage.document for passage in library.index.passages)
+        ),
+        "asked": count_questions(programme.base.questions, chosen),
+        "prompts": choice.numbers(),
+        "perplexity": perplexities(likelihoods),
+        "forgetting": compare_general(*map(tests.forgetting.found.__getitem__, OWN)),
         "records": len(records),
-        "seconds": _seconds(asked.systems, retrieved),
+        "seconds": _seconds(asked.systems, retrieval_seconds),
         "machine": describe_machine(device),
     }
-    with output_folders(paths.evaluation_report) as (report,):
+    _write(paths.evaluation_report, metrics, predictions, likelihoods, _shown(programme))
+
+
+def _write(
+    folder: Path,
+    metrics: Mapping[str, Any],
+    predictions: Sequence[Prediction],
+    likelihoods: Sequence[Likelihood],
+    shown: Mapping[str, str],
+) -> None:
+    with output_folders(folder) as (report,):
         write_metrics(report, metrics)
         write_predictions(report / PREDICTIONS_FILE, predictions)
-        write_report(report, metrics)
-        plot_scores(report / "scores.png", metrics)
-        plot_tradeoff(report / "tradeoff.png", metrics)
+        write_likelihoods(report / LIKELIHOODS_FILE, likelihoods)
+        write_report(report, metrics, predictions, shown)
 
 
-def _retrieve(
-    records: Sequence[Record], params: Params, paths: Paths, device: torch.device
-) -> Retrieved:
-    """The passages for every record; the embedder leaves memory before any system is loaded."""
-    started = time.monotonic()
+def _shown(programme: Programme) -> dict[str, str]:
+    """The texts of all passages that prompts held, by id; tonight's index before a guest's."""
+    return {
+        passage.id: passage.shown
+        for sitting in (*programme.guests, programme.base)
+        for question in sitting.questions
+        for passage in question.passages
+    }
+
+
+def _library(params: Params, paths: Paths, device: torch.device) -> Library:
+    """Tonight's index, from which its own systems are shown passages."""
     index = Index.load(verified(paths.index))
-    embedder = Embedder.load(paths.embedder, paths.model_store, device=device)
-    depth = max(*DEPTHS, params.prompting.passages)
-    found = index.search([record.question for record in records], depth, embedder)
-    return Retrieved(index, tuple(found), time.monotonic() - started)
+    count = params.prompting.passages
+    return Library(index, paths.embedder, paths.model_store, device, count)
+
+
+def _tests(
+    params: Params, test: Sequence[Record], records: Sequence[Record], *, open_book: bool
+) -> Tests:
+    chosen, compute = params.evaluation, params.compute
+    return Tests(
+        Examination(records, read_injections(), open_book, chosen),
+        LikelihoodTest(
+            choose_records(test, chosen.likelihood_records, chosen.salt, split="test"),
+            compute.micro_batch_tokens,
+        ),
+        ForgettingTest(
+            read_texts(),
+            read_instructions(),
+            chosen.instruction_tokens,
+            compute.generation_batch,
+            compute.micro_batch_tokens,
+        ),
+    )
+
+
+def _models(params: Params, paths: Paths) -> ModelFiles:
+    return ModelFiles(
+        paths.base,
+        paths.model_store,
+        verified(paths.adapter),
+        verified(paths.students),
+        params.models.numeric_form,
+    )
+
+
+def _trained(params: Params, paths: Paths, device: torch.device) -> Asking:
+    """The prompt that the night's systems were trained with."""
+    return Asking(
+        partial(read_prompt_kit, paths.adapter / PROMPT),
+        params.prompting.max_new_tokens,
+        params.compute.generation_batch,
+        device,
+        None,
+        tuple(params.evaluation.abstentions),
+    )
+
+
+def _prompts(
+    params: Params, paths: Paths, models: ModelFiles, library: Library, trained: Asking
+) -> tuple[Prompts, Choice]:
+    """How the night's own systems are asked, and how the base's way was chosen."""
+    chosen = params.evaluation
+
+    def read(split: str) -> list[Record]:
+        return read_records(paths.curated / f"{split}.jsonl")
+
+    def questions() -> list[Question]:
+        validation, count = read("validation"), chosen.variants.records
+        records = choose_records(validation, count, chosen.salt, split="validation")
+        return primary_questions(records, library, chosen)
+
+    variants = make_variants(
+        chosen.variants, trained, paths.adapter / PROMPT, lambda: read("train")
+    )
+    base, adapter = (models.subject(name, trained) for name in OWN)
+    choice = choose_variant(variants, base, adapter, questions, chosen)
+    return Prompts(trained, variants.askings[choice.base]), choice
 
 
 def _metrics(
@@ -139,6 +233,13 @@ def _metrics(
             system.name: _size(system, grouped[system.name][mode]) for system in asked.systems
         },
         "slices": slices(grouped, mode, params.primary_metric),
+        "injections": {
+            system: obedience(modes, read_injections(), params)
+            for system, modes in grouped.items()
+            if INJECTED in modes
+        },
+        "gains": mode_gains(grouped, params),
+        "abstention_shares": abstention_shares(grouped, params),
     }
 
 
@@ -146,22 +247,20 @@ def _scores(
     modules: MetricModules, rows: Sequence[Prediction], params: EvaluationParams
 ) -> Metrics:
     means = modules.compute([row.output for row in rows], [row.reference for row in rows])
-    return {**means, **abstention(rows, params.abstentions)}
+    return {**means, **row_metrics(rows, params.abstentions)}
 
 
 def _size(system: System, rows: Sequence[Prediction]) -> dict[str, float]:
-    """What a system takes: weights in memory, and milliseconds to a row's last token in a batch."""
-    p50, p95 = np.quantile([row.latency_ms for row in rows], [0.5, 0.95])
+    """What a system takes, and its speed over these rows, which are its first group's."""
     return {
         "parameters": system.parameters,
         "megabytes": system.megabytes,
-        "latency_ms_p50": float(p50),
-        "latency_ms_p95": float(p95),
+        **speed(rows, system.first_group_seconds),
     }
 
 
-def _seconds(systems: Sequence[System], retrieved: Retrieved) -> dict[str, float]:
-    return {"retrieval": retrieved.seconds} | {item.name: item.seconds for item in systems}
+def _seconds(systems: Sequence[System], retrieval_seconds: float) -> dict[str, float]:
+    return {"retrieval": retrieval_seconds} | {item.name: item.seconds for item in systems}
 
 
 if __name__ == "__main__":

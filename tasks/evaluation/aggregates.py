@@ -1,21 +1,15 @@
-"""Numbers over many predictions: means, abstention, retrieval, comparisons."""
+"""Numbers over the predictions of one system in one mode."""
 
-from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from tasks.evaluation.params import EvaluationParams
-from tasks.records.predictions import MODES, SCORE_NAMES, Prediction
-from tasks.records.record import Record
-from tasks.records.text import normalise
-from tasks.serving.retrieval import ScoredPassage
+from tasks.evaluation.abstaining import abstains, abstention_scores
+from tasks.evaluation.grounding import GROUNDING_METRICS, Grounding, grounding_means
+from tasks.evaluation.nulls import Metrics
+from tasks.evaluation.scores import length_metrics
+from tasks.records.predictions import ALL_MODES, SCORE_NAMES, Prediction
+from tasks.records.text import BROKEN
 from tasks.stage.errors import DataError
-from tasks.statistics.intervals import bootstrap_mean, paired_bootstrap
-
-DEPTHS = (1, 5, 10)
-Metrics = dict[str, float | int | str | None]
 
 
 class MetricModules:
@@ -52,130 +46,38 @@ def by_system_and_mode(
 ) -> dict[str, dict[str, list[Prediction]]]:
     """Predictions by system, as they come, and by mode in its usual order, none of them empty."""
     grouped: dict[str, dict[str, list[Prediction]]] = {row.system: {} for row in predictions}
-    for mode in MODES:
+    for mode in ALL_MODES:
         for row in predictions:
             if row.mode == mode:
                 grouped[row.system].setdefault(mode, []).append(row)
     return grouped
 
 
-def abstains(text: str, markers: Sequence[str]) -> bool:
-    """Whether an answer begins with one of the markers, apostrophes of any shape alike."""
-    answer = normalise(text).replace("\u2019", "'")
-    return answer.startswith(tuple(normalise(marker) for marker in markers))
+def row_metrics(rows: Sequence[Prediction], markers: Sequence[str]) -> Metrics:
+    """What the rows of one system in one mode say beside the scores of `MetricModules`.
+
+    `broken_outputs` and `cut_outputs` are the shares of answers that hold bytes which are no
+    character, and that met their bound before they ended.
+    """
+    length = length_metrics([row.output for row in rows], [row.reference for row in rows])
+    outcomes: Metrics = {
+        "broken_outputs": sum(BROKEN in row.output for row in rows) / len(rows),
+        "cut_outputs": sum(row.is_cut for row in rows) / len(rows),
+    }
+    return {**length, **abstention(rows, markers), **_grounding(rows), **outcomes}
 
 
 def abstention(rows: Sequence[Prediction], markers: Sequence[str]) -> Metrics:
-    """Precision and recall of saying "I don't know" where the reference says so.
-
-    Null with a reason where no answer abstained, or where none should have.
-    """
+    """Precision and recall of saying "I don't know" where the reference says so."""
     given = [abstains(row.output, markers) for row in rows]
     wanted = [abstains(row.reference, markers) for row in rows]
-    right = sum(one and other for one, other in zip(given, wanted, strict=True))
-    found: Metrics = {}
-    parts = (("precision", given, "no answer abstained"), ("recall", wanted, "none should abstain"))
-    for name, total, reason in parts:
-        found[f"abstention_{name}"] = right / sum(total) if any(total) else None
-        if not any(total):
-            found[f"abstention_{name}_reason"] = reason
-    return found
+    return abstention_scores(given, wanted)
 
 
-def retrieval(records: Sequence[Record], found: Sequence[Sequence[ScoredPassage]]) -> Metrics:
-    """Recall at 1, 5 and 10 and the mean reciprocal rank (at 10) over records with documents.
-
-    A rank is that of the first passage of any gold document. Null with a reason where no record
-    names a document or nothing was indexed.
-    """
-    names = [*(f"recall_at_{depth}" for depth in DEPTHS), "mrr"]
-    asked = [(item, ranked) for item, ranked in zip(records, found, strict=True) if item.documents]
-    reason = None if asked else "no record names the documents that hold its answer"
-    if asked and not any(ranked for _, ranked in asked):
-        reason = "the data set has no documents"
-    if reason is not None:
-        empty: Metrics = {"records": 0}
-        for name in names:
-            empty |= {name: None, f"{name}_reason": reason}
-        return empty
-    ranks = [_first_rank(item, ranked) for item, ranked in asked]
-    metrics: Metrics = {
-        f"recall_at_{depth}": sum(rank is not None and rank <= depth for rank in ranks) / len(ranks)
-        for depth in DEPTHS
-    }
-    metrics["mrr"] = sum(1 / rank for rank in ranks if rank is not None) / len(ranks)
-    return metrics | {"records": len(ranks)}
-
-
-def _first_rank(record: Record, ranked: Sequence[ScoredPassage]) -> int | None:
-    for rank, item in enumerate(ranked, start=1):
-        if item.passage.document in record.documents:
-            return rank
-    return None
-
-
-def primary_mode(wanted: str, asked: Collection[str]) -> str:
-    """The mode that comparisons are made in: the one wanted, or closed_book where none asked it."""
-    return wanted if wanted in asked else "closed_book"
-
-
-def compare(
-    grouped: Mapping[str, Mapping[str, Sequence[Prediction]]],
-    mode: str,
-    offered: str,
-    params: EvaluationParams,
-) -> dict[str, Metrics]:
-    """The paired bootstrap interval of the primary metric's difference, by `left-right`.
-
-    `offered` is the one of student and twin that is held against base and adapter.
-    """
-    comparisons: dict[str, Metrics] = {}
-    pairs = (("adapter", "base"), (offered, "base"), (offered, "adapter"), ("student", "twin"))
-    for left, right in pairs:
-        interval = paired_bootstrap(
-            [row.score(params.primary_metric) for row in grouped[left][mode]],
-            [row.score(params.primary_metric) for row in grouped[right][mode]],
-            confidence=params.confidence,
-            resamples=params.resamples,
-            seed=params.seed,
-        )
-        bounds: Metrics = {"difference": interval.value, "low": interval.low, "high": interval.high}
-        about: Metrics = {"metric": params.primary_metric, "mode": mode}
-        comparisons[f"{left}-{right}"] = about | bounds | {"confidence": params.confidence}
-    return comparisons
-
-
-def intervals(
-    grouped: Mapping[str, Mapping[str, Sequence[Prediction]]], params: EvaluationParams
-) -> dict[str, dict[str, dict[str, float]]]:
-    """The primary metric's value and bootstrap interval by system and mode."""
-    return {
-        system: {
-            mode: asdict(
-                bootstrap_mean(
-                    [row.score(params.primary_metric) for row in rows],
-                    confidence=params.confidence,
-                    resamples=params.resamples,
-                    seed=params.seed,
-                )
-            )
-            for mode, rows in modes.items()
-        }
-        for system, modes in grouped.items()
-    }
-
-
-def slices(
-    grouped: Mapping[str, Mapping[str, Sequence[Prediction]]], mode: str, metric: str
-) -> dict[str, dict[str, Any]]:
-    """By system and slice: the mean of a metric in one mode, and how many records it is over."""
-    found: dict[str, dict[str, Any]] = {}
-    for system, modes in grouped.items():
-        scores: dict[str, list[float]] = defaultdict(list)
-        for row in modes[mode]:
-            scores[row.slice].append(row.score(metric))
-        found[system] = {
-            name: {metric: sum(values) / len(values), "records": len(values)}
-            for name, values in sorted(scores.items())
-        }
-    return found
+def _grounding(rows: Sequence[Prediction]) -> Metrics:
+    shown = [
+        Grounding(row.groundedness, row.unsupported, row.attribution, row.citation)
+        for row in rows
+        if row.retrieved
+    ]
+    return grounding_means(shown, GROUNDING_METRICS)

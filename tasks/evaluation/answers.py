@@ -5,95 +5,89 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 
 import torch
+from transformers import PreTrainedTokenizerBase
 
 from tasks.evaluation.questions import Question
-from tasks.evaluation.scores import SCORES
+from tasks.evaluation.row_scores import score_row
 from tasks.lm.generation import Generation, generate
 from tasks.lm.memory import release_memory
-from tasks.lm.models import LanguageModel, load_adapted, load_base, load_student
-from tasks.lm.prompt_kit import read_prompt_kit
-from tasks.lm.prompts import Prompt
+from tasks.lm.models import LanguageModel
+from tasks.lm.prompts import Prompt, PromptTemplate
 from tasks.records.predictions import Prediction
 from tasks.serving.answering import prompt_sha256
 
 LOGGER = logging.getLogger(__name__)
 
-
-@dataclass(frozen=True)
-class ModelFiles:
-    """Where the systems' weights lie, and the form they are computed in."""
-
-    base: Path
-    store: Path
-    adapter: Path
-    students: Path
-    numeric_form: str
-
-    def names(self) -> list[str]:
-        """The students' names, as distillation named their folders."""
-        return sorted(path.name for path in self.students.iterdir() if path.is_dir())
-
-    def load(self, system: str, device: torch.device) -> LanguageModel:
-        """One of the systems, in memory: base, adapter, student-NAME or twin-NAME."""
-        role, _, name = system.partition("-")
-        if name:
-            return load_student(self.students / name / role, device=device)
-        form = self.numeric_form
-        if system == "adapter":
-            return load_adapted(
-                self.base, self.store, self.adapter, numeric_form=form, device=device
-            )
-        return load_base(self.base, self.store, numeric_form=form, device=device)
+# The template with which a model of this tokenizer is asked.
+ReadTemplate = Callable[[PreTrainedTokenizerBase], PromptTemplate]
 
 
 @dataclass(frozen=True)
 class Asking:
-    """How prompts are made and decoded."""
+    """How prompts are made and decoded.
 
-    prompt_kit: Path
+    Where `answer_after` is not None, what follows its last occurrence in an output is the answer;
+    an output without it is an answer as a whole.
+    """
+
+    template: ReadTemplate
     max_new_tokens: int
     batch_size: int
     device: torch.device
+    answer_after: str | None
+    abstentions: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """Who is asked, and how: a model that can be loaded, and the way it is prompted."""
+
+    name: str
+    load: Callable[[torch.device], LanguageModel]
+    asking: Asking
 
 
 @dataclass
 class System:
     """One system: its size, what it answered so far, and the seconds that took with loading.
 
-    `megabytes` are what its weights take as they are computed.
+    `megabytes` are what its weights take as they are computed; `first_group_seconds` what decoding
+    the first group of questions took, which every system is asked alike.
     """
 
     name: str
     parameters: int = 0
     megabytes: float = 0.0
     seconds: float = 0.0
+    first_group_seconds: float = 0.0
     predictions: list[Prediction] = field(default_factory=list)
     answers: dict[tuple[int, ...], Generation] = field(default_factory=dict)
 
     def ask(
         self,
-        models: ModelFiles,
+        subject: Subject,
         groups: Sequence[Sequence[Question]],
-        asking: Asking,
         progress: Callable[[int], None],
+        measures: Sequence[Callable[[str, LanguageModel], None]] = (),
     ) -> None:
-        """Load the model, let it answer one group after another, and let it go.
+        """Load the model, let it answer one group after another, measure it, and let it go.
 
         A prompt seen before keeps its answer. What is decoded together is of one group, so that
         latencies compare between systems that were asked the same group. `progress` is told how
         many of the questions are done.
         """
         started = time.monotonic()
-        model = models.load(self.name, asking.device)
+        model = subject.load(subject.asking.device)
         self.parameters = model.model.num_parameters()
         self.megabytes = model.model.get_memory_footprint() / 1e6
         done = 0
         for group in groups:
-            self._answer(model, group, asking, partial(_further, progress, done))
+            self._answer(model, group, subject.asking, partial(_further, progress, done))
             done += len(group)
+        for measure in measures:
+            measure(self.name, model)
         del model
         release_memory()
         self.seconds += time.monotonic() - started
@@ -106,14 +100,15 @@ class System:
         asking: Asking,
         progress: Callable[[int], None],
     ) -> None:
-        template = read_prompt_kit(asking.prompt_kit, model.tokenizer)
         asked = [
             Prompt(item.record.messages[:-1], tuple(passage.shown for passage in item.passages))
             for item in questions
         ]
-        prompts = [tuple(ids) for ids in template.token_ids(model.tokenizer, asked)]
+        ids = asking.template(model.tokenizer).token_ids(model.tokenizer, asked)
+        prompts = [tuple(prompt) for prompt in ids]
         # Oracle and retrieved are often the same prompt: each is decoded once.
         new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self.answers]
+        started = time.monotonic()
         generations = generate(
             model,
             new,
@@ -121,9 +116,11 @@ class System:
             batch_size=asking.batch_size,
             progress=lambda done, total: progress(len(questions) * done // max(total, 1)),
         )
+        if not self.predictions:
+            self.first_group_seconds = time.monotonic() - started
         self.answers |= zip(new, generations, strict=True)
         self.predictions += [
-            _prediction(self.name, question, prompt, self.answers[prompt])
+            _prediction(self.name, question, prompt, self.answers[prompt], asking)
             for question, prompt in zip(questions, prompts, strict=True)
         ]
 
@@ -133,21 +130,33 @@ def _further(progress: Callable[[int], None], done: int, count: int) -> None:
     progress(done + count)
 
 
+def final_answer(output: str, marker: str | None) -> str:
+    """What follows the last marker in an output; the whole output where there is none."""
+    return output if marker is None else output.rpartition(marker)[2].strip()
+
+
 def _prediction(
-    system: str, question: Question, prompt: Sequence[int], generation: Generation
+    system: str,
+    question: Question,
+    prompt: Sequence[int],
+    generation: Generation,
+    asking: Asking,
 ) -> Prediction:
     record = question.record
-    scores = {name: score(generation.text, record.answer) for name, score in SCORES.items()}
+    output = final_answer(generation.text, asking.answer_after)
     return Prediction(
         system=system,
         mode=question.mode,
         record=record.id,
         slice=record.slice,
         question=record.question,
-        reference=record.answer,
-        output=generation.text,
+        reference=question.reference,
+        output=output,
         prompt_sha256=prompt_sha256(prompt),
         retrieved=tuple(passage.id for passage in question.passages),
+        first_token_ms=generation.first_token_ms,
         latency_ms=generation.latency_ms,
-        **scores,
+        new_tokens=len(generation.token_ids),
+        is_cut=generation.is_cut,
+        **score_row(output, question, asking.abstentions),
     )

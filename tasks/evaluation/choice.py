@@ -40,7 +40,9 @@ class Offer:
         """As `metrics.json` holds it."""
         found = asdict(self) | {"folder": f"{self.name}/{self.system}"}
         if self.retention is None:
-            found["retention_reason"] = "the adapter scores nothing"
+            # Both are shares of the adapter's score.
+            for name in ("retention", "offered_retention"):
+                found[f"{name}_reason"] = "the adapter scores nothing"
         return found
 
 

@@ -6,22 +6,53 @@ from pydantic import Field
 
 from tasks.stage.params import ComputeParams, ModelsParams, PromptingParams, StageParams
 
+VariantName = Literal["trained", "zero_shot", "few_shot", "reasoning"]
+
+
+class VariantParams(StageParams):
+    """Prompts that the base may be asked with."""
+
+    compared: list[VariantName] = Field(
+        min_length=1, description="the base is asked with the best of them on validation records"
+    )
+    records: int = Field(ge=1, le=100_000, description="validation records of the comparison")
+    demonstrations: int = Field(ge=1, le=32, description="training examples that few_shot shows")
+    template: str = Field(description="path of reasoning's Jinja template")
+    answer_after: str = Field(min_length=1, description="what reasoning's answer comes after")
+    max_new_tokens: int = Field(ge=1, le=4096, description="of reasoning")
+    seed: int = Field(ge=0, description="of the choice of demonstrations")
+
 
 class EvaluationParams(StageParams):
     """`params/evaluation.yaml`."""
 
     records: int = Field(ge=1, le=100_000, description="test records scored, chosen by hashed id")
+    distractor_records: int = Field(ge=0, le=100_000, description="of these, in mode distractor")
+    injection_records: int = Field(ge=0, le=100_000, description="of these, in mode injected")
+    likelihood_records: int = Field(
+        ge=1, le=1_000_000, description="test records whose answers' likelihood is taken"
+    )
+    instruction_tokens: int = Field(ge=1, le=4096, description="new tokens of a plain instruction")
+    all_modes: bool = Field(description="whether students and twins are all asked in every mode")
+    variants: VariantParams
     salt: str = Field(description="salt of the hash that chooses records")
     primary_mode: Literal["closed_book", "retrieved", "oracle"]
     primary_metric: Literal["exact_match", "token_f1", "rouge_l", "chrf"]
     student_keeps: float = Field(
         gt=0, le=1, description="share of the adapter's score that the offered student keeps"
     )
-    confidence: float = Field(gt=0.5, lt=1, description="of every interval")
-    resamples: int = Field(ge=100, le=1_000_000, description="bootstrap resamples an interval")
-    seed: int = Field(ge=0, description="of the resampling")
+    confidence: float = Field(
+        gt=0.5, lt=1, description="of every interval; tests are at the level 1 - confidence"
+    )
+    power: float = Field(
+        gt=0.5, lt=1, description="with which the smallest detectable difference would be found"
+    )
+    resamples: int = Field(ge=100, le=1_000_000, description="draws of an interval or a test")
+    seed: int = Field(ge=0, description="of the draws")
     abstentions: list[str] = Field(
-        min_length=1, description="an answer that begins with one of these abstains"
+        min_length=1,
+        description="an answer that begins with one of these abstains; the first is the reference "
+        "where only abstaining is right",
     )
 
 

@@ -5,22 +5,25 @@ from dataclasses import dataclass
 
 from tasks.records.hashing import hash_share
 from tasks.records.passages import Passage
+from tasks.records.predictions import DISTRACTOR
 from tasks.records.record import Record
+from tasks.records.text import normalise
 from tasks.serving.retrieval import Index, ScoredPassage
 from tasks.stage.errors import DataError
 
 
 @dataclass(frozen=True)
 class Question:
-    """One record in one mode, with the passages its prompt holds, best first."""
+    """One record in one mode: the passages its prompt holds, best first, and the right answer."""
 
     record: Record
     mode: str
     passages: tuple[Passage, ...]
+    reference: str
 
 
-def choose_records(records: Sequence[Record], count: int, salt: str) -> list[Record]:
-    """At most `count` records, those whose hashed ids are lowest, in the hash's order.
+def choose_records(records: Sequence[Record], count: int, salt: str, *, split: str) -> list[Record]:
+    """At most `count` records of a split, those whose hashed ids are lowest, in the hash's order.
 
     New records push out few of the old ones, so nights stay comparable.
 
@@ -29,8 +32,8 @@ def choose_records(records: Sequence[Record], count: int, salt: str) -> list[Rec
     """
     if not records:
         raise DataError(
-            "the test split is empty; expected at least one record to score systems on",
-            "take in more data, or raise the test share in params/curation.yaml",
+            f"the {split} split is empty; expected at least one record to score systems on",
+            f"take in more data, or raise {split}_share in params/curation.yaml",
         )
     return sorted(records, key=lambda record: (hash_share(record.id, salt), record.id))[:count]
 
@@ -41,15 +44,16 @@ def pose(
     index: Index,
     *,
     passages: int,
+    open_book: bool,
 ) -> list[Question]:
     """Every record in every mode that the data allow.
 
-    `found` are the passages retrieved for each record. Without documents there is closed_book
+    `found` are the passages retrieved for each record. Unless the book is open there is closed_book
     alone. Oracle holds the first passages of the gold documents; a record that has none (an
     unanswerable one, say) gets the retrieved ones there.
     """
-    questions = [Question(record, "closed_book", ()) for record in records]
-    if not index.passages:
+    questions = [Question(record, "closed_book", (), record.answer) for record in records]
+    if not open_book:
         return questions
     by_document: dict[str, list[Passage]] = {}
     for passage in index.passages:
@@ -57,6 +61,35 @@ def pose(
     for record, ranked in zip(records, found, strict=True):
         retrieved = tuple(item.passage for item in ranked[:passages])
         gold = [part for name in record.documents for part in by_document.get(name, [])]
-        questions.append(Question(record, "retrieved", retrieved))
-        questions.append(Question(record, "oracle", tuple(gold[:passages]) or retrieved))
+        oracle = tuple(gold[:passages]) or retrieved
+        questions.append(Question(record, "retrieved", retrieved, record.answer))
+        questions.append(Question(record, "oracle", oracle, record.answer))
     return questions
+
+
+def pose_distractors(
+    records: Sequence[Record],
+    found: Sequence[Sequence[ScoredPassage]],
+    *,
+    count: int,
+    passages: int,
+    abstention: str,
+) -> list[Question]:
+    """The first `count` records that can be asked with wrong passages alone; `abstention` is right.
+
+    Wrong are those retrieved passages, best first, that are of no gold document and do not hold the
+    answer word for word. Records without gold documents are left out: nothing tells what is wrong
+    for them.
+    """
+    questions = []
+    for record, ranked in zip(records, found, strict=True):
+        wrong = [item.passage for item in ranked if _is_wrong(item.passage, record)]
+        if record.documents and wrong:
+            shown = tuple(wrong[:passages])
+            questions.append(Question(record, DISTRACTOR, shown, abstention))
+    return questions[:count]
+
+
+def _is_wrong(passage: Passage, record: Record) -> bool:
+    holds = normalise(record.answer) in normalise(passage.shown)
+    return passage.document not in record.documents and not holds

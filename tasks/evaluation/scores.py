@@ -1,6 +1,7 @@
 """Scores of one answer against its reference, in [0, 1], correct for any script.
 
-Every aggregate is the mean of these: the metric modules in `metrics/` call them and nothing else.
+Every aggregate but the length ratio is the mean of these: the metric modules in `metrics/` call
+them and nothing else.
 """
 
 from collections import Counter
@@ -9,6 +10,7 @@ from functools import cache
 
 from sacrebleu.metrics.chrf import CHRF
 
+from tasks.evaluation.nulls import Metrics, null
 from tasks.records.text import bare, normalise, score_tokens
 
 
@@ -45,6 +47,24 @@ SCORES: dict[str, Callable[[str, str], float]] = {
     "rouge_l": rouge_l,
     "chrf": chrf,
 }
+
+
+def length_ratio(outputs: Sequence[str], references: Sequence[str]) -> float | None:
+    """The outputs' tokens over their references', as sums, so that no short reference weighs most.
+
+    None where the references hold no token.
+    """
+    expected = sum(len(score_tokens(reference)) for reference in references)
+    found = sum(len(score_tokens(output)) for output in outputs)
+    return found / expected if expected else None
+
+
+def length_metrics(outputs: Sequence[str], references: Sequence[str]) -> Metrics:
+    """The length ratio over many pairs, null with a reason where there is none."""
+    ratio = length_ratio(outputs, references)
+    if ratio is None:
+        return null("length_ratio", "no reference holds a token")
+    return {"length_ratio": ratio}
 
 
 def mean_score(name: str, outputs: Sequence[str], references: Sequence[str]) -> float:

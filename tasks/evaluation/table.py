@@ -6,20 +6,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tasks.records.predictions import MODES
+from tasks.evaluation.grids import modes_of, shown_mode
 from tasks.stage.errors import DataError, NightloomError
 from tasks.stage.metrics import METRICS_FILE, read_metrics
 
-_TITLES = {"closed_book": "closed book", "retrieved": "retrieved", "oracle": "oracle"}
 _RETRIEVAL = ("recall_at_1", "recall_at_5", "recall_at_10", "mrr")
 
 
 def score_table(metrics: Mapping[str, Any]) -> str:
     """Token F1, with exact match in brackets, of each system in each mode."""
     systems = metrics["systems"]
-    modes = [mode for mode in MODES if any(mode in found for found in systems.values())]
+    modes = modes_of(systems)
     lines = [
-        "| token F1 (exact match) | " + " | ".join(_TITLES[mode] for mode in modes) + " |",
+        "| token F1 (exact match) | " + " | ".join(map(shown_mode, modes)) + " |",
         "|---|" + "---:|" * len(modes),
     ]
     for system, found in systems.items():

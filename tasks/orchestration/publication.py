@@ -4,6 +4,7 @@ import json
 import os
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
@@ -13,33 +14,59 @@ from tasks.orchestration.stores import RunRef
 from tasks.orchestration.tracking import Point, Tracker
 from tasks.stage.metrics import CURVES_FILE
 
-DATA_DOCS_FILE = "data_docs.html"
 _REPORT_FILE = "report.md"
 _NOTE_TAG = "mlflow.note.content"  # what MLflow's page of a run shows as its description
 
 
-def link_data_docs(
+@dataclass(frozen=True)
+class _Page:
+    """A file that a browser opens: what it is called, and its name in tags and keys."""
+
+    title: str
+    slug: str
+
+
+_PAGES = {
+    "data_docs.html": _Page("Data Docs", "data-docs"),
+    "report.html": _Page("Report", "page"),
+}
+
+
+def link_pages(
     stage: str, folder: Path, artifact_folder: str, run: RunRef, tracker: Tracker
 ) -> None:
-    """Link a folder's Data Docs, where it has some, from the MLflow run and the Prefect run.
+    """Link a folder's pages, where it has some, from the MLflow run and the Prefect run.
 
     The folder's files are artifacts of the MLflow run already, below `artifact_folder`. The Prefect
     run gets the report as well, which is Markdown.
     """
-    page, report = folder / DATA_DOCS_FILE, folder / _REPORT_FILE
-    if not page.exists():
-        return
-    artifact = f"{artifact_folder}/{page.name}"
-    link = tracker.artifact_link(run, artifact) or page.resolve().as_uri()
-    note = f"Data Docs: artifact `{artifact}` of this run ([open]({link}))"
-    tracker.tag(run, {"nightloom.data_docs": artifact, _NOTE_TAG: note})
-    description = f"MLflow run {run.run_id}, artifact {artifact}"
+    links = {
+        name: _link(stage, folder / name, f"{artifact_folder}/{name}", page, run, tracker)
+        for name, page in _PAGES.items()
+        if (folder / name).exists()
+    }
+    report = folder / _REPORT_FILE
+    if links and report.exists():
+        text = report.read_text(encoding="utf-8")
+        for name, link in links.items():
+            text = text.replace(f"]({name})", f"]({link})")
+        create_markdown_artifact(
+            markdown=text, key=f"{stage}-report", description=f"MLflow run {run.run_id}"
+        )
+
+
+def _link(stage: str, path: Path, artifact: str, page: _Page, run: RunRef, tracker: Tracker) -> str:
+    """Where a page is shown, once both runs link to it."""
+    link = tracker.artifact_link(run, artifact) or path.resolve().as_uri()
+    note = f"{page.title}: artifact `{artifact}` of this run ([open]({link}))"
+    tracker.tag(run, {f"nightloom.{page.slug.replace('-', '_')}": artifact, _NOTE_TAG: note})
     create_link_artifact(
-        link=link, link_text="Data Docs", key=f"{stage}-data-docs", description=description
+        link=link,
+        link_text=page.title,
+        key=f"{stage}-{page.slug}",
+        description=f"MLflow run {run.run_id}, artifact {artifact}",
     )
-    if report.exists():
-        text = report.read_text(encoding="utf-8").replace(f"]({page.name})", f"]({link})")
-        create_markdown_artifact(markdown=text, key=f"{stage}-report", description=description)
+    return link
 
 
 class CurvePublisher:

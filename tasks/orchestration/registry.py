@@ -42,11 +42,12 @@ _EXAMPLE = {"input": [{"role": "user", "content": "What does json.dumps do?"}]}
 
 @dataclass(frozen=True)
 class Version:
-    """One registered version of a model and what its tags say."""
+    """One registered version of a model, what its tags say, and the night's run that made it."""
 
     model: Model
     number: int
     tags: dict[str, str]
+    run_id: str
 
 
 def promotion_key(bundle: Path) -> str:
@@ -103,6 +104,11 @@ class Registry:
     def version(self, model: Model, number: int) -> Version:
         """One version by its number."""
         return _version(model, self._client.get_model_version(model_name(model), str(number)))
+
+    def numbers(self, model: Model) -> list[int]:
+        """The numbers of all versions, ascending."""
+        found = self._client.search_model_versions(f"name = '{model_name(model)}'")
+        return sorted(int(item.version) for item in found)
 
     def point(self, model: Model, alias: Alias, number: int) -> None:
         """Let an alias name a version. Two that create the same alias at once: one tries again."""
@@ -168,7 +174,7 @@ def _download(client: MlflowClient, uri: str, target: Path) -> Path:
 
 
 def _version(model: Model, found: ModelVersion) -> Version:
-    return Version(model, int(found.version), dict(found.tags))
+    return Version(model, int(found.version), dict(found.tags), str(found.run_id))
 
 
 def save_model(bundle: Path, model: Model, target: Path, store: Path) -> None:

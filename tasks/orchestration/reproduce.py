@@ -13,7 +13,7 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed
 
 from tasks.orchestration.process import run_child
-from tasks.orchestration.publication import CurvePublisher, link_data_docs
+from tasks.orchestration.publication import CurvePublisher, link_pages
 from tasks.orchestration.stages import Stage, StageOutcome, StageState, stage_error
 from tasks.orchestration.stores import RunRef
 from tasks.orchestration.tracking import Point, Tracker
@@ -80,7 +80,7 @@ def reproduce(
     except BaseException:
         _bring_back(stage, root)
         tracker.log_files(run, _small_files(scratch), "scratch")
-        link_data_docs(stage.name, scratch, "scratch", run, tracker)
+        link_pages(stage.name, scratch, "scratch", run, tracker)
         tracker.end(run, finished=False)
         raise
     _log_results(stage, root, run, tracker)
@@ -153,6 +153,7 @@ def _log_results(stage: Stage, root: Path, run: RunRef, tracker: Tracker) -> Non
     tracker.log_inputs(run, data)
     for report in stage.reports:
         tracker.log_metrics(run, root / report)
+        tracker.log_predictions(run, root / report)
         tracker.log_files(run, [root / report])
-        link_data_docs(stage.name, root / report, Path(report).name, run, tracker)
+        link_pages(stage.name, root / report, Path(report).name, run, tracker)
     tracker.end(run, finished=True)

@@ -1,8 +1,11 @@
 """MLflow runs: one parent a night, one child a stage, by explicit run ids only."""
 
 import json
+import re
+import shutil
+import tempfile
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,14 +15,25 @@ from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run,
 from mlflow.exceptions import MlflowException
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 from mlflow.tracking import MlflowClient
+from mlflow.utils.mlflow_tags import MLFLOW_LOGGED_ARTIFACTS
+from pyarrow import parquet
 
+from tasks.orchestration.metric_names import metric_name, numbers
 from tasks.orchestration.stages import Dependency, Stage
 from tasks.orchestration.stores import EXPERIMENT, RunRef, Stores
-from tasks.stage.metrics import METRICS_FILE, flatten, read_metrics
+from tasks.records.predictions import PREDICTIONS_FILE
+from tasks.stage.errors import ConfigError
+from tasks.stage.metrics import METRICS_FILE, read_metrics
 from tasks.stage.params import read_yaml
 
 KEY_TAG = "nightloom.key"
 _PARENT_TAG = "mlflow.parentRunId"
+_NIGHT_TAG = "nightloom.night"
+_LINK_TAG = "nightloom.run"
+_RUN_ID = re.compile(r"[0-9a-f]{32}")
+# What MLflow's pages call the table when runs are compared.
+TABLE_FILE = "answers.json"
+_NOT_IN_TABLE = ("prompt_sha256",)
 _BATCH = 100
 _PARAM_CHARACTERS = 6000
 
@@ -44,7 +58,7 @@ class Tracker:
 
     def begin_night(self, night: str, tags: Mapping[str, str]) -> RunRef:
         """The parent run of a night."""
-        return self._begin(night, {"nightloom.night": night} | dict(tags))
+        return self._begin(night, {_NIGHT_TAG: night} | dict(tags))
 
     def begin_sweep(self, name: str, study: str) -> RunRef:
         """The parent run of a sweep: the one that its study already has, else a new one."""
@@ -113,16 +127,71 @@ class Tracker:
             self._client.log_batch(run.run_id, metrics=metrics[start : start + _BATCH])
 
     def log_metrics(self, run: RunRef, report: Path) -> None:
-        """Log the numbers of a report's `metrics.json`, names joined by slashes."""
+        """Log the numbers of a report's `metrics.json`, as `metric_name` names them."""
         if not (report / METRICS_FILE).exists():
             return
         now = time.time_ns() // 1_000_000
-        numbers = {
-            name.replace(".", "/"): float(value)
-            for name, value in flatten(read_metrics(report)).items()
-            if isinstance(value, int | float) and not isinstance(value, bool)
-        }
-        self.log_points(run, [Point(name, value, 0, now) for name, value in numbers.items()])
+        found = numbers(read_metrics(report))
+        self.log_points(run, [Point(metric_name(path), value, 0, now) for path, value in found])
+
+    def log_predictions(self, run: RunRef, report: Path) -> None:
+        """Log a report's predictions as the table by which MLflow's pages compare runs.
+
+        In the form of `MlflowClient.log_table`, which would append: published twice it is the same.
+        """
+        if not (report / PREDICTIONS_FILE).exists():
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            table = Path(folder) / TABLE_FILE
+            table.write_text(_split_table(report / PREDICTIONS_FILE), encoding="utf-8")
+            self._client.log_artifact(run.run_id, str(table))
+        entry = {"path": TABLE_FILE, "type": "table"}
+        tags = self._client.get_run(run.run_id).data.tags
+        entries = json.loads(tags.get(MLFLOW_LOGGED_ARTIFACTS, "[]"))
+        if entry not in entries:
+            tag = json.dumps([*entries, entry])
+            self._client.set_tag(run.run_id, MLFLOW_LOGGED_ARTIFACTS, tag)
+
+    def night_run(self, night: str) -> str | None:
+        """The id of a night's newest run, None where there is no such night."""
+        found = self._client.search_runs(
+            [self._experiment], f"tags.`{_NIGHT_TAG}` = '{night}'", max_results=1
+        )
+        return found[0].info.run_id if found else None
+
+    def nights(self, count: int) -> list[str]:
+        """The names of the last nights, newest first."""
+        found = self._client.search_runs(
+            [self._experiment], f"tags.`{_NIGHT_TAG}` != ''", max_results=count
+        )
+        return [run.data.tags[_NIGHT_TAG] for run in found]
+
+    def download_report(self, run_id: str, name: str, files: Sequence[str], target: Path) -> bool:
+        """Whether a run, or the stage's run that it links to, has a report; its files in `target`.
+
+        Raises:
+            ConfigError: there is no such run.
+        """
+        try:
+            run = self._client.get_run(run_id)
+        except MlflowException as error:
+            raise ConfigError(
+                f"MLflow has no run {run_id}", "copy the id from MLflow's page of the run"
+            ) from error
+        stage = run.data.tags.get(f"{_LINK_TAG}.{name}", "")
+        places = [(run_id, f"reports/{name}"), (run_id, name), (stage, name)]
+        for place, folder in places:
+            if _RUN_ID.fullmatch(place) and self._holds(place, folder, files):
+                target.mkdir(parents=True)
+                for file in files:
+                    found = self._client.download_artifacts(place, f"{folder}/{file}")
+                    shutil.copyfile(found, target / file)
+                return True
+        return False
+
+    def _holds(self, run_id: str, folder: str, files: Sequence[str]) -> bool:
+        there = {item.path for item in self._client.list_artifacts(run_id, folder)}
+        return {f"{folder}/{file}" for file in files} <= there
 
     def log_files(self, run: RunRef, paths: Iterable[Path], folder: str | None = None) -> None:
         """Log files and whole folders, those that exist, as artifacts."""
@@ -181,7 +250,7 @@ class Tracker:
         return found[0] if found else None
 
     def _link(self, parent: RunRef, stage: str, run_id: str) -> None:
-        tag = RunTag(f"nightloom.run.{stage}", run_id)
+        tag = RunTag(f"{_LINK_TAG}.{stage}", run_id)
         self._client.log_batch(parent.run_id, tags=[tag])
 
 
@@ -197,6 +266,19 @@ def _experiment(client: MlflowClient, artifacts: Path | None) -> str:
             if found is None:
                 raise
     return str(found.experiment_id)
+
+
+def _split_table(predictions: Path) -> str:
+    """Predictions as pandas' `split` JSON: a row an answer, without what only we can read."""
+    found = parquet.read_table(predictions)
+    rows = found.drop_columns([name for name in _NOT_IN_TABLE if name in found.column_names])
+    columns = rows.to_pydict()
+    columns["retrieved"] = ["\n".join(names) for names in columns["retrieved"]]
+    # MLflow's pages group by the first column: by system alone, one answer of many would show.
+    keys = zip(columns["system"], columns["mode"], columns["record"], strict=True)
+    columns = {"answer": [" / ".join(key) for key in keys]} | columns
+    data = [list(row) for row in zip(*columns.values(), strict=True)]
+    return json.dumps({"columns": list(columns), "data": data}, ensure_ascii=False)
 
 
 def _flat(values: Mapping[str, Any], prefix: str) -> dict[str, str]:

@@ -4,9 +4,11 @@ import argparse
 import dataclasses
 import errno
 import logging
+import re
 import shutil
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,11 +19,44 @@ Params = TypeVar("Params", bound=StageParams)
 Paths = TypeVar("Paths")
 
 _OUTPUT = {"output": True}
+_NAMED = {"named": True}
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 def output() -> Any:
     """Marks a field of a stage's paths as something the stage writes."""
     return dataclasses.field(metadata=_OUTPUT)
+
+
+def named() -> Any:
+    """Marks a field of a stage's paths, a tuple of `NamedPath`, as an option that repeats.
+
+    `dvc.yaml` never gives it, and it may be left out.
+    """
+    return dataclasses.field(default=(), metadata=_NAMED)
+
+
+@dataclass(frozen=True)
+class NamedPath:
+    """One `NAME=PATH` of the command line: something to read, and what to call it."""
+
+    name: str
+    path: Path
+
+    @classmethod
+    def parse(cls, text: str) -> "NamedPath":
+        """The pair that `NAME=PATH` stands for.
+
+        Raises:
+            argparse.ArgumentTypeError: the text has another form.
+        """
+        name, sign, path = text.partition("=")
+        if not sign or not path or not _NAME.fullmatch(name):
+            raise argparse.ArgumentTypeError(
+                f"{text!r} is not NAME=PATH; a name is of letters, digits, dots, dashes and "
+                "underscores"
+            )
+        return cls(name, Path(path))
 
 
 def run_stage(
@@ -34,8 +69,8 @@ def run_stage(
     """The exit code of a stage: 0 when `run` came back, 1 with `failure.json` when it raised.
 
     `paths_class` is a frozen dataclass of `Path` fields, one an option; those marked `output()`
-    are written, the others must exist. The field `scratch` is the stage's own folder below
-    `data/scratch/`, emptied of an old failure.
+    are written, the others must exist, as must the paths of one marked `named()`. The field
+    `scratch` is the stage's own folder below `data/scratch/`, emptied of an old failure.
     """
     options = _parser(stage, paths_class).parse_args(arguments)
     scratch = options.scratch / stage
@@ -43,7 +78,7 @@ def run_stage(
     logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(message)s", force=True)
     try:
         params = load_params(params_class, options.params)
-        names = {name: getattr(options, name) for name in _options(paths_class)}
+        names = {name: _value(getattr(options, name)) for name in _options(paths_class)}
         paths = paths_class(**names | {"scratch": scratch})
         _check_inputs(stage, paths_class, paths)
         scratch.mkdir(parents=True, exist_ok=True)
@@ -63,12 +98,27 @@ def _options(paths_class: type[Any]) -> list[str]:
     return [item.name for item in dataclasses.fields(paths_class)]
 
 
+def _value(given: Path | list[NamedPath]) -> Path | tuple[NamedPath, ...]:
+    """What an option holds, frozen."""
+    return tuple(given) if isinstance(given, list) else given
+
+
 def _parser(stage: str, paths_class: type[Any]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=f"python -m tasks.{stage}", description=sys.modules[paths_class.__module__].__doc__
     )
     parser.add_argument("--params", type=Path, nargs="+", required=True, metavar="FILE")
     for item in dataclasses.fields(paths_class):
+        if item.metadata == _NAMED:
+            parser.add_argument(
+                f"--{item.name}",
+                type=NamedPath.parse,
+                action="append",
+                default=[],
+                metavar="NAME=PATH",
+                help="(read; can be repeated)",
+            )
+            continue
         kind = "written" if item.metadata == _OUTPUT else "read"
         parser.add_argument(
             f"--{item.name}", type=Path, required=True, metavar="PATH", help=f"({kind})"
@@ -79,10 +129,28 @@ def _parser(stage: str, paths_class: type[Any]) -> argparse.ArgumentParser:
 def _check_inputs(stage: str, paths_class: type[Any], paths: Any) -> None:
     for item in dataclasses.fields(paths_class):
         path = getattr(paths, item.name)
-        if item.name != "scratch" and item.metadata != _OUTPUT and not path.exists():
+        if item.metadata == _NAMED:
+            _check_named(item.name, path)
+        elif item.name != "scratch" and item.metadata != _OUTPUT and not path.exists():
             raise DataError(
                 f"{stage} reads {path} (--{item.name}), which does not exist",
                 "run the stages before it: `nightloom run` or `dvc repro`",
+            )
+
+
+def _check_named(option: str, given: Sequence[NamedPath]) -> None:
+    """Check that the paths of a repeated option exist and that no name is given twice."""
+    names = [item.name for item in given]
+    for item in given:
+        if names.count(item.name) > 1:
+            raise ConfigError(
+                f"--{option} names {item.name!r} twice; expected one path a name",
+                "give each its own name",
+            )
+        if not item.path.exists():
+            raise DataError(
+                f"--{option} {item.name}={item.path}: the path does not exist",
+                "mend the path; a relative one counts from the working directory",
             )
 
 

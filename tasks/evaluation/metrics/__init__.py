@@ -1,4 +1,5 @@
-"""Metric modules for `evaluate.load(PATH)`, offline; each wraps one score of `scores.py`.
+"""Metric modules for `evaluate.load(PATH)`, offline; each wraps functions of this package.
 
-One import a line, and absolute: the import parser of `evaluate` reads nothing else.
+What a module cannot compute is null in its result, the reason beside it under `NAME_reason`. One
+import a line, and absolute: the import parser of `evaluate` reads nothing else.
 """

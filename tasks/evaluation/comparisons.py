@@ -1,0 +1,125 @@
+"""Systems held against each other, with what the differences are worth."""
+
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from tasks.evaluation.params import EvaluationParams
+from tasks.records.predictions import Prediction
+from tasks.stage.errors import DataError
+from tasks.statistics.comparison import Comparison, Inference, compare_systems
+from tasks.statistics.intervals import bootstrap_ratios
+
+Grouped = Mapping[str, Mapping[str, Sequence[Prediction]]]
+
+
+def primary_mode(wanted: str, asked: Collection[str]) -> str:
+    """The mode that comparisons are made in: the one wanted, or closed_book where none asked it."""
+    return wanted if wanted in asked else "closed_book"
+
+
+def compare(
+    grouped: Grouped, mode: str, offered: str, params: EvaluationParams
+) -> dict[str, dict[str, Any]]:
+    """The comparisons that tell what each step of a night bought, by `left-right`.
+
+    `offered` is the one of student and twin that is held against base and adapter.
+    """
+    pairs = (("adapter", "base"), (offered, "base"), (offered, "adapter"), ("student", "twin"))
+    return compare_pairs({name: modes[mode] for name, modes in grouped.items()}, pairs, params)
+
+
+def compare_pairs(
+    rows: Mapping[str, Sequence[Prediction]],
+    pairs: Sequence[tuple[str, str]],
+    params: EvaluationParams,
+) -> dict[str, dict[str, Any]]:
+    """Any pairs of systems, by `left-right`, on the primary metric and overall and by slice.
+
+    `rows` are each system's, of one mode. The pairs that are given are the family over which their
+    p-values are corrected (`p_value_holm`); the slices of a pair are another.
+
+    Raises:
+        DataError: a system has two rows for a record, or systems were asked other records.
+    """
+    names = dict.fromkeys(name for pair in pairs for name in pair)
+    scores = {name: _by_record(rows[name], params.primary_metric) for name in names}
+    first = rows[next(iter(names))]
+    found = compare_systems(
+        scores, pairs, {row.record: row.slice for row in first}, inference(params)
+    )
+    about = {
+        "metric": params.primary_metric,
+        "mode": first[0].mode,
+        "confidence": params.confidence,
+        "power": params.power,
+    }
+    return {
+        f"{left}-{right}": about | _numbers(comparison, len(pairs))
+        for (left, right), comparison in found.items()
+    }
+
+
+def inference(params: EvaluationParams) -> Inference:
+    """How differences are tested."""
+    return Inference(params.confidence, params.power, params.resamples, params.seed)
+
+
+def _by_record(rows: Sequence[Prediction], metric: str) -> dict[str, float]:
+    scores = {row.record: row.score(metric) for row in rows}
+    if len(scores) < len(rows):
+        raise DataError(
+            f"{rows[0].system} has {len(rows)} answers to {len(scores)} records; expected one "
+            "each, or nobody knows which is compared",
+            "compare the rows of one mode at a time, and look for ids that two records share",
+        )
+    return scores
+
+
+def _numbers(comparison: Comparison, pairs: int) -> dict[str, Any]:
+    slices = comparison.slices
+    return {
+        **comparison.whole.numbers(),
+        "family": f"the {pairs} comparisons over all records",
+        "slices_family": f"the {len(slices)} slices of this comparison",
+        "slices": {name: found.numbers() for name, found in slices.items()},
+    }
+
+
+def intervals(grouped: Grouped, params: EvaluationParams) -> dict[str, dict[str, Any]]:
+    """The primary metric's value and bootstrap interval by system and mode."""
+    found: dict[str, dict[str, Any]] = {system: {} for system in grouped}
+    columns: dict[int, list[tuple[str, str, list[float]]]] = defaultdict(list)
+    for system, modes in grouped.items():
+        for mode, rows in modes.items():
+            scores = [row.score(params.primary_metric) for row in rows]
+            columns[len(scores)].append((system, mode, scores))
+    for same_size in columns.values():
+        parts = np.array([scores for *_, scores in same_size]).T
+        drawn = bootstrap_ratios(
+            parts,
+            np.ones_like(parts),
+            confidence=params.confidence,
+            resamples=params.resamples,
+            seed=params.seed,
+        )
+        for (system, mode, _), interval in zip(same_size, drawn, strict=True):
+            found[system][mode] = asdict(interval)
+    return found
+
+
+def slices(grouped: Grouped, mode: str, metric: str) -> dict[str, dict[str, Any]]:
+    """By system and slice: the mean of a metric in one mode, and how many records it is over."""
+    found: dict[str, dict[str, Any]] = {}
+    for system, modes in grouped.items():
+        scores: dict[str, list[float]] = defaultdict(list)
+        for row in modes[mode]:
+            scores[row.slice].append(row.score(metric))
+        found[system] = {
+            name: {metric: sum(values) / len(values), "records": len(values)}
+            for name, values in sorted(scores.items())
+        }
+    return found

@@ -1,0 +1,219 @@
+"""The report's tables, once for Markdown and once for the page: rows of text cells."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tasks.records.predictions import ALL_MODES
+from tasks.stage.metrics import flatten
+
+NOTHING = "–"
+# What has a table, a picture or a paragraph of its own.
+_SHOWN = {
+    "systems", "primary", "intervals", "comparisons", "sizes", "slices", "offered", "offers",
+    "retrieval", "machine", "gains", "abstention_shares",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A table: its title, the heading of each column and the cells of each row, first its name."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+    def markdown(self) -> str:
+        """The table in Markdown, without its title; names, which come from data, can't break it."""
+        heading = tuple(map(quoted, self.columns))
+        rows = [(quoted(row[0]), *row[1:]) for row in self.rows]
+        lines = [heading, ("---", *["---:"] * (len(heading) - 1)), *rows]
+        return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def quoted(text: str) -> str:
+    """A text as Markdown shows it as it is, on one line: names come from data."""
+    for character in "\\`*_[]<>|":
+        text = text.replace(character, f"\\{character}")
+    return " ".join(text.split())
+
+
+def shown_mode(mode: str) -> str:
+    """A mode as people read it."""
+    return mode.replace("_", " ")
+
+
+def shown_metric(metric: str) -> str:
+    """A metric as people read it: `token F1`, `ROUGE-L`, `recall at 1`."""
+    named = {"token_f1": "token F1", "rouge_l": "ROUGE-L", "chrf": "chrF", "mrr": "MRR"}
+    return named.get(metric, metric.replace("_", " "))
+
+
+def modes_of(systems: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """The modes that any system has, in their usual order."""
+    found = {mode for modes in systems.values() for mode in modes}
+    return [mode for mode in ALL_MODES if mode in found]
+
+
+def score_grid(metrics: Mapping[str, Any]) -> Grid:
+    """The primary metric with its interval, systems by modes."""
+    found, primary = metrics["intervals"], metrics["primary"]
+    modes = modes_of(found)
+    rows = [
+        (system, *(interval(row[mode]) if mode in row else NOTHING for mode in modes))
+        for system, row in found.items()
+    ]
+    heading = f"{shown_metric(primary['metric'])} [{primary['confidence']:.0%} interval]"
+    return Grid("Scores", (heading, *map(shown_mode, modes)), tuple(rows))
+
+
+def metric_grids(metrics: Mapping[str, Any]) -> list[Grid]:
+    """Every metric of every system, a table a mode; metrics that are new show up by themselves."""
+    systems = metrics["systems"]
+    grids = []
+    for mode in modes_of(systems):
+        rows = {system: found[mode] for system, found in systems.items() if mode in found}
+        names = list(dict.fromkeys(name for row in rows.values() for name in row))
+        names = [name for name in names if not name.endswith("_reason")]
+        cells = [
+            (system, *(number(row.get(name)) for name in names)) for system, row in rows.items()
+        ]
+        grids.append(Grid(shown_mode(mode), ("", *map(shown_metric, names)), tuple(cells)))
+    return grids
+
+
+def comparison_grid(metrics: Mapping[str, Any]) -> Grid:
+    """Every paired comparison, whole and by slice, with what its test and its power say."""
+    extra = {
+        "p_value": "p",
+        "p_value_holm": "p, Holm",
+        "smallest_detectable": "smallest difference that would show",
+        "records": "records",
+    }
+    rows: list[tuple[str, Mapping[str, Any]]] = []
+    for name, found in metrics["comparisons"].items():
+        title = " − ".join(sides(name, metrics["systems"]))
+        rows.append((title, found))
+        slices = found.get("slices", {})
+        rows += [(f"{title}, {shown_slice(name)}", row) for name, row in slices.items()]
+    keys = [key for key in extra if any(key in found for _, found in rows)]
+    cells = [
+        (title, signed_interval(found), *(number(found.get(key)) for key in keys))
+        for title, found in rows
+    ]
+    return Grid("Comparisons", ("", "difference", *(extra[key] for key in keys)), tuple(cells))
+
+
+def slice_grid(metrics: Mapping[str, Any]) -> Grid:
+    """The primary metric of each system by slice, in the primary mode, and the slices' records."""
+    primary, found = metrics["primary"], metrics["slices"]
+    metric = primary["metric"]
+    heading = f"{shown_metric(metric)}, {shown_mode(primary['mode'])}"
+    rows = []
+    for name, records in slice_sizes(metrics).items():
+        cells = [number(row[name][metric]) if name in row else NOTHING for row in found.values()]
+        rows.append((shown_slice(name), str(records), *cells))
+    return Grid("By slice", (heading, "records", *found), tuple(rows))
+
+
+def slice_sizes(metrics: Mapping[str, Any]) -> dict[str, int]:
+    """How many records each slice has, the slices in their names' order."""
+    found = metrics["slices"].values()
+    sizes = {name: int(row["records"]) for rows in found for name, row in rows.items()}
+    return dict(sorted(sizes.items()))
+
+
+def size_grid(metrics: Mapping[str, Any]) -> Grid:
+    """What each system weighs and how long it takes."""
+    rows = [
+        (
+            system,
+            f"{size['parameters'] / 1e6:.1f} M",
+            f"{size['megabytes']:.0f} MB",
+            f"{size['latency_ms_p50'] / 1e3:.2f} s",
+            f"{size['latency_ms_p95'] / 1e3:.2f} s",
+            *(number(size[name]) for name in _further(metrics)),
+        )
+        for system, size in metrics["sizes"].items()
+    ]
+    columns = ("", "parameters", "weights in memory", "latency p50", "latency p95")
+    return Grid("Size and speed", (*columns, *map(shown_metric, _further(metrics))), tuple(rows))
+
+
+def _further(metrics: Mapping[str, Any]) -> list[str]:
+    """What sizes hold beside the usual, where every system has it."""
+    usual = {"parameters", "megabytes", "latency_ms_p50", "latency_ms_p95"}
+    rows = list(metrics["sizes"].values())
+    return [name for name in rows[0] if name not in usual and all(name in row for row in rows)]
+
+
+def retrieval_grid(metrics: Mapping[str, Any]) -> Grid:
+    """What retrieval reached, each number beside its name; none where it was not measured."""
+    found = metrics["retrieval"]
+    names = [name for name in found if found[name] is not None and not name.endswith("_reason")]
+    rows = [(shown_metric(name), number(found[name])) for name in names if is_number(found[name])]
+    return Grid("Retrieval", ("", "value"), tuple(rows))
+
+
+def further_grids(metrics: Mapping[str, Any]) -> list[Grid]:
+    """Whatever else was measured: a table a group, rows by its names, else name beside value."""
+    grids = []
+    for name, found in metrics.items():
+        if name in _SHOWN or not isinstance(found, Mapping) or not found:
+            continue
+        title = shown_metric(name).capitalize()
+        if all(isinstance(row, Mapping) for row in found.values()):
+            flat = {key: flatten(row) for key, row in found.items()}
+            columns = list(dict.fromkeys(column for row in flat.values() for column in row))
+            rows = [(key, *(number(row.get(c)) for c in columns)) for key, row in flat.items()]
+            headings = [" ".join(map(shown_metric, column.split("."))) for column in columns]
+            grids.append(Grid(title, ("", *headings), tuple(rows)))
+        else:
+            pairs = [(shown_metric(key), number(value)) for key, value in flatten(found).items()]
+            grids.append(Grid(title, ("", "value"), tuple(pairs)))
+    return grids
+
+
+def sides(comparison: str, systems: Collection[str]) -> tuple[str, str]:
+    """Left and right of `left-right`; systems' own names may hold dashes too."""
+    for left in systems:
+        right = comparison.removeprefix(f"{left}-")
+        if right != comparison and right in systems:
+            return left, right
+    left, _, right = comparison.partition("-")
+    return left, right
+
+
+def shown_slice(name: str) -> str:
+    """A slice as people read it: records may have none."""
+    return name or "(none)"
+
+
+def interval(found: Mapping[str, float]) -> str:
+    """A value and its bounds."""
+    return f"{found['value']:.3f} [{found['low']:.3f}, {found['high']:.3f}]"
+
+
+def signed_interval(found: Mapping[str, float]) -> str:
+    """A difference and its bounds, with signs."""
+    difference = found["difference"] if "difference" in found else found["value"]
+    return f"{difference:+.3f} [{found['low']:+.3f}, {found['high']:+.3f}]"
+
+
+def number(value: Any) -> str:
+    """A number as a cell: counts whole, others with three digits; a dash for what is null."""
+    if not is_number(value):
+        return NOTHING if value is None else str(value)
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:.3f}" if abs(value) < 1000 else f"{value:,.0f}"
+
+
+def is_number(value: Any) -> bool:
+    """Whether it is a number, which truth values are not."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def joined(parts: Sequence[str]) -> str:
+    """Parts as a list in a sentence."""
+    return " and ".join([", ".join(parts[:-1]), parts[-1]]) if len(parts) > 1 else "".join(parts)

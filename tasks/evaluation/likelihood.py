@@ -1,0 +1,65 @@
+"""How likely a system finds the reference answers, closed book: its perplexity on them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from tasks.evaluation.answers import ReadTemplate
+from tasks.lm.chats import encode_answers
+from tasks.lm.examples import Example
+from tasks.lm.likelihood import log_likelihoods, perplexity
+from tasks.lm.models import LanguageModel
+from tasks.lm.prompts import Prompt
+from tasks.records.likelihoods import Likelihood
+from tasks.records.record import Record
+
+
+@dataclass
+class LikelihoodTest:
+    """Takes the likelihood of the same records' answers from one system after another.
+
+    Closed book, because then the prompt's beginning is shared by all records and computed once a
+    pack. `rows` gathers what was found.
+    """
+
+    records: Sequence[Record]
+    max_tokens: int
+    rows: list[Likelihood] = field(default_factory=list)
+
+    def measure(self, template: ReadTemplate, system: str, model: LanguageModel) -> None:
+        """Take them from a model in memory, asked with a template."""
+        examples = self._examples(template, model)
+        found = log_likelihoods(model.model, examples, max_tokens=self.max_tokens)
+        self.rows += [
+            Likelihood(system, example.id, value, example.supervised)
+            for example, value in zip(examples, found, strict=True)
+        ]
+
+    def _examples(self, template: ReadTemplate, model: LanguageModel) -> list[Example]:
+        tokenizer = model.tokenizer
+        asked = [Prompt(record.messages[:-1], ()) for record in self.records]
+        prompts = template(tokenizer).token_ids(tokenizer, asked)
+        answers = encode_answers(tokenizer, [record.answer for record in self.records])
+        return [
+            Example(
+                record.id,
+                record.slice,
+                record.intake,
+                "closed_book",
+                record.id,
+                tuple(prompt + answer),
+                len(prompt),
+            )
+            for record, prompt, answer in zip(self.records, prompts, answers, strict=True)
+        ]
+
+
+def perplexities(rows: Sequence[Likelihood]) -> dict[str, Mapping[str, float | int]]:
+    """By system: the perplexity of a reference's token, and over how much it was taken."""
+    systems = dict.fromkeys(row.system for row in rows)
+    found: dict[str, Mapping[str, float | int]] = {}
+    for system in systems:
+        own = [row for row in rows if row.system == system]
+        tokens = sum(row.tokens for row in own)
+        value = perplexity(sum(row.log_likelihood for row in own), tokens)
+        found[system] = {"perplexity": value, "records": len(own), "tokens": tokens}
+    return found

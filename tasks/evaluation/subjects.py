@@ -1,0 +1,154 @@
+"""Who is asked: the night's own systems, and guests that the command line names by path."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from tasks.evaluation.answers import Asking, Subject
+from tasks.evaluation.library import Library
+from tasks.lm.models import LanguageModel, load_adapted, load_base, load_folder, load_student
+from tasks.lm.prompt_kit import read_prompt_kit, read_template
+from tasks.lm.prompts import PromptTemplate
+from tasks.records.predictions import ROLES
+from tasks.records.prompt_files import PROMPT
+from tasks.serving.bundle import (
+    ADAPTER,
+    EMBEDDER,
+    INDEX,
+    SETTINGS,
+    STUDENT,
+    BundleSettings,
+    ServedModel,
+    load_served,
+)
+from tasks.serving.retrieval import Index
+from tasks.stage.command import NamedPath
+from tasks.stage.errors import ConfigError
+from tasks.stage.outputs import verified
+
+_OWN_NAMES = ("base", "adapter", *ROLES)
+_CONFIG = "config.json"
+
+
+@dataclass(frozen=True)
+class ModelFiles:
+    """Where the night's own systems' weights lie, and the form they are computed in."""
+
+    base: Path
+    store: Path
+    adapter: Path
+    students: Path
+    numeric_form: str
+
+    def names(self) -> list[str]:
+        """The students' names, as distillation named their folders."""
+        return sorted(path.name for path in self.students.iterdir() if path.is_dir())
+
+    def load(self, system: str, device: torch.device) -> LanguageModel:
+        """One of the systems, in memory: base, adapter, student-NAME or twin-NAME."""
+        role, _, name = system.partition("-")
+        if name:
+            return load_student(self.students / name / role, device=device)
+        form = self.numeric_form
+        if system == "adapter":
+            return load_adapted(
+                self.base, self.store, self.adapter, numeric_form=form, device=device
+            )
+        return load_base(self.base, self.store, numeric_form=form, device=device)
+
+    def subject(self, system: str, asking: Asking) -> Subject:
+        """One of the systems, asked in a given way."""
+        return Subject(system, partial(self.load, system), asking)
+
+
+@dataclass(frozen=True)
+class Guest:
+    """A system by path, with its own library where it is a bundle, else with tonight's (None)."""
+
+    subject: Subject
+    library: Library | None
+
+
+def open_guests(given: Sequence[NamedPath], store: Path, asking: Asking, kit: Path) -> list[Guest]:
+    """The systems that the command line names, none of them loaded yet.
+
+    A release bundle is asked as it is served, with its own prompt, passages and numeric form:
+    BUNDLE or BUNDLE/adapter is its adapter, BUNDLE/student its student. A plain model folder is
+    asked with the prompt in `kit` and computed in float32. Tonight's compute params hold for all.
+
+    Raises:
+        ConfigError: a name is one of the night's own, or a path is neither.
+        DataError: a bundle is not whole.
+    """
+    guests = []
+    for item in given:
+        if item.name.partition("-")[0] in _OWN_NAMES:
+            raise ConfigError(
+                f"--system {item.name}={item.path} takes a name that the night's own systems have "
+                f"({', '.join(_OWN_NAMES)}, and these with a dash and more)",
+                "choose another name, e.g. reigning",
+            )
+        bundle, model = _bundle(item.path)
+        if bundle is not None:
+            guests.append(_served(item.name, bundle, model, store, asking))
+        else:
+            guests.append(_plain(item, asking, kit))
+    return guests
+
+
+def _bundle(path: Path) -> tuple[Path | None, ServedModel]:
+    """The bundle that a path names, None where it names none, and which of its models."""
+    if (path / SETTINGS).is_file():
+        return path, "adapter"
+    path = path.resolve()
+    if path.name in (ADAPTER, STUDENT) and (path.parent / SETTINGS).is_file():
+        return path.parent, "student" if path.name == STUDENT else "adapter"
+    return None, "adapter"
+
+
+def _served(name: str, bundle: Path, model: ServedModel, store: Path, asking: Asking) -> Guest:
+    settings = BundleSettings.read(verified(bundle))
+    form = settings.models.numeric_form
+
+    def load(device: torch.device) -> LanguageModel:
+        return load_served(bundle, store, model, numeric_form=form, device=device)
+
+    own = replace(
+        asking,
+        template=partial(read_prompt_kit, bundle / model / PROMPT),
+        max_new_tokens=settings.prompting.max_new_tokens,
+        answer_after=None,
+    )
+    index = Index.load(bundle / INDEX)
+    passages = settings.prompting.passages
+    library = Library(index, bundle / EMBEDDER, store, asking.device, passages)
+    return Guest(Subject(name, load, own), library)
+
+
+def _plain(item: NamedPath, asking: Asking, kit: Path) -> Guest:
+    if not (item.path / _CONFIG).is_file():
+        found = (
+            _listed(path.name for path in item.path.iterdir()) if item.path.is_dir() else "one file"
+        )
+        raise ConfigError(
+            f"--system {item.name}={item.path} is neither a release bundle (no {SETTINGS}) nor a "
+            f"Hugging Face model folder (no {_CONFIG}); found: {found}",
+            "name a bundle that a night made, e.g. data/bundle, or a folder written by "
+            "save_pretrained",
+        )
+
+    def template(_: object) -> PromptTemplate:
+        return read_template(kit)
+
+    def load(device: torch.device) -> LanguageModel:
+        return load_folder(item.path, device=device)
+
+    own = replace(asking, template=template, answer_after=None)
+    return Guest(Subject(item.name, load, own), None)
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(sorted(names)[:6]) or "nothing"
