@@ -10,10 +10,10 @@ export DVC_NO_ANALYTICS := 1
 export GX_ANALYTICS_ENABLED := false
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 
-.PHONY: help setup run test check bench faults clean
+.PHONY: help setup run evaluation-full test check bench faults clean
 
 help:  ## list the commands
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
 
 # The stamp is younger than all that decides what is installed; a second run installs nothing.
 .venv/installed: requirements.lock requirements-models.lock pyproject.toml
@@ -29,6 +29,9 @@ setup: .venv/installed  ## make .venv, install the lock files, create the stores
 
 run: setup  ## run one night: data in, train, evaluate, decide (a refusal is a result, not a failure)
 	@$(BIN)/nightloom run; code=$$?; [ $$code -eq 0 ] || [ $$code -eq 3 ]
+
+evaluation-full: setup  ## evaluate the last night's models in depth: all modes, prompts, injections
+	@$(BIN)/python -m flows.evaluating
 
 test: setup check  ## lint, types, import rules and every test that needs no GPU
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not gpu" --numprocesses 2

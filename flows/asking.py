@@ -1,6 +1,7 @@
 """A question to the version that an alias names."""
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from pydantic import BaseModel
@@ -34,8 +35,12 @@ class Answer(BaseModel):
     alias: str = ""
 
 
-def ask_model(checkout: Path, question: str, model: Model, alias: str | None) -> Answer:
+def ask_model(
+    checkout: Path, question: str, model: Model, alias: str | None, where: Sequence[str]
+) -> Answer:
     """The answer of the reigning version, or of the one that `alias` names.
+
+    `where` are conditions `FIELD=VALUE` on the passages that are searched.
 
     Raises:
         ConfigError: no such version, or it could not answer.
@@ -54,6 +59,7 @@ def ask_model(checkout: Path, question: str, model: Model, alias: str | None) ->
     paths = WorkspacePaths.model_validate(read_yaml(checkout / "params" / "paths.yaml"))
     command = [sys.executable, "-m", "tasks.serving", "--bundle", str(bundle), "--model", model]
     command += ["--store", str(checkout / paths.model_store), "--question", question, "--json"]
+    command += [part for condition in where for part in ("--where", condition)]
     lines: list[str] = []
     if run_child(command, checkout, lines.append) != 0:
         raise ConfigError(

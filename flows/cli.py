@@ -5,6 +5,7 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
@@ -45,6 +46,7 @@ Set = Annotated[list[str], typer.Option("--set", help="FILE.KEY=VALUE; can be re
 Which = Annotated[ModelName, typer.Option("--model", help="The adapter or its student.")]
 
 _HERE = Path()
+_COMPARABLE = "A night, an MLflow run, a version (3, nightloom-student/3), an alias or a folder."
 
 
 @contextmanager
@@ -160,6 +162,10 @@ def ask(
     alias: Annotated[
         str | None, typer.Option(help="Instead of production, else staging, else candidate.")
     ] = None,
+    where: Annotated[
+        list[str] | None,
+        typer.Option(help="Search only passages of this source, license, title or document."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Ask the reigning version; show its answer and the passages it used."""
@@ -167,7 +173,7 @@ def ask(
 
     with _errors_told(as_json):
         checkout = find_checkout(root)
-        answer = ask_model(checkout, question, model.value, alias)
+        answer = ask_model(checkout, question, model.value, alias, where or [])
     if as_json:
         print(answer.model_dump_json(indent=1))
         return
@@ -178,6 +184,33 @@ def ask(
         console.print(passage.text, markup=False, highlight=False)
     who = f"{answer.model} version {answer.version} ({answer.alias})"
     console.print(f"\n{who}, {answer.latency_ms / 1000:.1f} s", style="dim", highlight=False)
+
+
+@app.command()
+def compare(
+    left: Annotated[str, typer.Argument(metavar="A", help=_COMPARABLE)],
+    right: Annotated[str, typer.Argument(metavar="B", help="What is held against A.")],
+    root: Root = _HERE,
+    model: Which = ModelName.adapter,
+    system: Annotated[
+        str | None, typer.Option(help="base, adapter, student, ...; else the model's own.")
+    ] = None,
+    metric: Annotated[str | None, typer.Option(help="Else the one that A decided on.")] = None,
+    mode: Annotated[str | None, typer.Option(help="Else the one that A decided on.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Hold two evaluations against each other: by mode, by slice, and what changed most."""
+    from flows.comparing import Choice, compare_by_name, print_comparison
+
+    with _errors_told(as_json):
+        checkout = find_checkout(root)
+        set_environment(checkout)
+        choice = Choice(model.value, system, metric, mode)
+        found = compare_by_name(checkout, left, right, choice)
+    if as_json:
+        print(json.dumps(asdict(found), ensure_ascii=False, indent=1))
+    else:
+        print_comparison(make_console(to_stderr=False), found)
 
 
 @app.command()

@@ -129,6 +129,7 @@ def record(workspace: Workspace, log: NightLog, run: RunRef, tracker: Tracker) -
     params = [f"params/{path.name}" for path in sorted((root / "params").glob("*.yaml"))]
     tracker.log_params(run, root, params)
     tracker.log_metrics(run, root / paths.evaluation_report)
+    tracker.log_predictions(run, root / paths.evaluation_report)
     tracker.log_files(run, [root / "dvc.lock", root / f"{paths.raw}.dvc"], "versions")
     tracker.log_files(run, [root / paths.evaluation_report], "reports")
     push(root, remote=has_remote(root))

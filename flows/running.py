@@ -74,6 +74,21 @@ def run_sweep(root: Path, preset: str | None, overrides: Sequence[str]) -> "Swee
         return sweep(root=str(checkout), preset=preset, overrides=list(overrides))
 
 
+def run_full_evaluation(root: Path, preset: str | None, overrides: Sequence[str]) -> Path:
+    """The folder of a deep evaluation's report; its stages are told on stderr.
+
+    Raises:
+        NightloomError: it could not begin, or a stage failed.
+    """
+    checkout = find_checkout(root)
+    set_environment(checkout)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with _stdout_to_stderr(active=True), _flows_ready(checkout, "evaluation-full"):
+        from flows.full_evaluation import evaluate_fully
+
+        return evaluate_fully(root=str(checkout), preset=preset, overrides=list(overrides))
+
+
 @contextmanager
 def _flows_ready(checkout: Path, name: str) -> Iterator[None]:
     """Prefect's server up and its lines in a log; what runs in the block imports Prefect."""

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from flows.sweep import Sweep
 
 _METRICS = ("token_f1", "exact_match")
+_PAGE = "report.html"
 _COLOURS = {"promoted": "green", "refused": "yellow", "unchanged": "cyan", "failed": "red"}
 
 
@@ -39,6 +40,9 @@ def print_summary(
                 name for name, value in night.aliases.get(model, {}).items() if value == number
             ]
             console.print(f"  {model}: version {number} ({', '.join(named) or 'no alias'})")
+    if night.verdict != "failed" and (evaluation / _PAGE).exists():
+        page = f"every answer side by side, worst first: {evaluation / _PAGE}"
+        console.print(page, highlight=False, markup=False, soft_wrap=True)
     console.print(_where(services), highlight=False, markup=False, soft_wrap=True)
 
 

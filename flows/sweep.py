@@ -1,7 +1,5 @@
 """Hyperparameter search: many builds up to one stage, each in its own workspace, one parent run."""
 
-import os
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -24,7 +22,14 @@ from flows.overrides import apply, digest, override_text, read_overrides, shown,
 from flows.search_space import Params, SweepParams, Value
 from flows.study import Study, Tried, trial_name
 from flows.summary import make_console
-from flows.workspace import STATE, Workspace, choose_workspace, find_checkout, prepare
+from flows.workspace import (
+    STATE,
+    Workspace,
+    choose_workspace,
+    find_checkout,
+    prepare,
+    share_inputs,
+)
 from tasks.orchestration.reproduce import StageStoppedError
 from tasks.orchestration.stores import RunRef
 from tasks.orchestration.tracking import Point, Tracker
@@ -221,27 +226,8 @@ def _workspace(trials: _Trials, values: Mapping[str, Value]) -> Iterator[Workspa
     workspace = replace(chosen, path=folder)
     with night_lock(workspace.lock):
         prepare(workspace)
-        _share_inputs(trials.base, workspace)
+        share_inputs(trials.base, workspace)
         yield workspace
-
-
-def _share_inputs(base: Workspace, workspace: Workspace) -> None:
-    """Let a trial read the very rows and models that the sweep began with."""
-    paths = base.paths()
-    target = workspace.path / paths.raw
-    shutil.rmtree(target, ignore_errors=True)
-    shutil.copytree(base.path / paths.raw, target, copy_function=_link)
-    for name in (paths.base, paths.embedder, paths.student_base):
-        (workspace.path / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(base.path / name, workspace.path / name)
-
-
-def _link(source: str, target: str) -> None:
-    """A second name for a file; where file systems differ, a copy."""
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copy2(source, target)
 
 
 def _metric(workspace: Workspace, params: SweepParams, scratch: Path) -> float:

@@ -1,6 +1,7 @@
 """Where a night works: the checkout itself, or a copy of it with other params."""
 
 import configparser
+import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -159,3 +160,22 @@ def _share_models(workspace: Workspace) -> None:
     link.parent.mkdir(parents=True, exist_ok=True)
     if not link.is_symlink():
         link.symlink_to(shared, target_is_directory=True)
+
+
+def share_inputs(base: Workspace, workspace: Workspace) -> None:
+    """Let a workspace read the very rows and models of another."""
+    paths = base.paths()
+    target = workspace.path / paths.raw
+    shutil.rmtree(target, ignore_errors=True)
+    shutil.copytree(base.path / paths.raw, target, copy_function=_link)
+    for name in (paths.base, paths.embedder, paths.student_base):
+        (workspace.path / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(base.path / name, workspace.path / name)
+
+
+def _link(source: str, target: str) -> None:
+    """A second name for a file; where file systems differ, a copy."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)

@@ -27,6 +27,38 @@ def print_result(
     benchmark: str, seconds: Mapping[str, list[float]], figures: Mapping[str, Any]
 ) -> None:
     """Print the result as the last line: a ratio above 1 means that we are faster."""
+    found = compare(seconds)
+    result = {
+        "benchmark": benchmark,
+        "ratios": found["ratios"],
+        "spread": found["spread"],
+        "figures": {"median_seconds": found["median_seconds"], **figures},
+    }
+    print(json.dumps(result))
+
+
+def print_tasks(
+    benchmark: str, tasks: Mapping[str, Mapping[str, list[float]]], figures: Mapping[str, Any]
+) -> None:
+    """Print the result of several measurements of ours, each beside one peer, by its name."""
+    found = {
+        name: compare({"ours": task["ours"], name: task[name]}) for name, task in tasks.items()
+    }
+    medians = {
+        name: {"ours": one["median_seconds"]["ours"], "theirs": one["median_seconds"][name]}
+        for name, one in found.items()
+    }
+    result = {
+        "benchmark": benchmark,
+        "ratios": {name: one["ratios"][name] for name, one in found.items()},
+        "spread": {name: one["spread"][name] for name, one in found.items()},
+        "figures": {"median_seconds": medians, **figures},
+    }
+    print(json.dumps(result))
+
+
+def compare(seconds: Mapping[str, list[float]]) -> dict[str, Any]:
+    """The ratio of each peer's median to ours, its spread over the repeats, and the medians."""
     ours = seconds["ours"]
     ratios, spread = {}, {}
     for name, theirs in seconds.items():
@@ -35,10 +67,4 @@ def print_result(
             ratios[name] = round(statistics.median(theirs) / statistics.median(ours), 3)
             spread[name] = [round(min(pairs), 3), round(max(pairs), 3)]
     medians = {name: round(statistics.median(values), 3) for name, values in seconds.items()}
-    result = {
-        "benchmark": benchmark,
-        "ratios": ratios,
-        "spread": spread,
-        "figures": {"median_seconds": medians, **figures},
-    }
-    print(json.dumps(result))
+    return {"ratios": ratios, "spread": spread, "median_seconds": medians}

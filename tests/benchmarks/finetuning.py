@@ -90,8 +90,7 @@ def summarize(name: str, runs: Runs, batches: list[Batch], place: Path) -> dict[
     seconds = {side: median(run["seconds"] for run in found) for side, found in runs.items()}
     losses = {side: found[-1]["loss"] for side, found in runs.items()}
     tokens = runs["ours"][0]["tokens"]
-    tuned = best_tuned(runs)
-    peers = {"trl_default": "trl_default", "trl_tuned": tuned}
+    peers = peers_of(runs)
     return {
         "useful_tokens_per_second": {
             side: round(tokens / value, 1) for side, value in seconds.items()
@@ -100,9 +99,8 @@ def summarize(name: str, runs: Runs, batches: list[Batch], place: Path) -> dict[
             f"{side}_over_{peer}": round(seconds[source] / seconds[side], 3)
             for side in OURS
             for peer, source in peers.items()
-            if side in seconds and source in seconds
         },
-        "trl_tuned_is": tuned,
+        "peers": peers,
         "operations_a_useful_token": round(least["operations"] / tokens),
         "ceiling_tokens_per_second": round(tokens / least["seconds"], 1),
         "model_flop_utilisation": {
@@ -118,10 +116,14 @@ def summarize(name: str, runs: Runs, batches: list[Batch], place: Path) -> dict[
     }
 
 
-def best_tuned(runs: Runs) -> str:
-    """Which of TRL's tuned settings was the faster one."""
-    there = [side for side in TRL_TUNED if side in runs]
-    return min(there, key=lambda side: median(run["seconds"] for run in runs[side]))
+def peers_of(runs: Runs) -> dict[str, str]:
+    """Whom we are compared with, and the side that it is: TRL's best is the faster of its tuned."""
+    tuned = [side for side in TRL_TUNED if side in runs]
+    peers = {"trl_default": "trl_default"} if "trl_default" in runs else {}
+    if tuned:
+        best = min(tuned, key=lambda side: median(run["seconds"] for run in runs[side]))
+        peers["trl_tuned"] = best
+    return peers
 
 
 def run_workload(
@@ -147,7 +149,8 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="16 examples, 1 repeat")
     parser.add_argument("--repeats", type=int, help="repeats, instead of 5")
     parser.add_argument("--workloads", nargs="+", choices=sorted(WORKLOADS), help="only these")
-    parser.add_argument("--no-default", action="store_true", help="without TRL's slow defaults")
+    parser.add_argument("--peers", nargs="+", choices=TRL, default=TRL, help="only these of TRL")
+    parser.add_argument("--count", type=int, help="examples of a workload, instead of its own")
     options = parser.parse_args()
     repeats = options.repeats or (1 if options.quick else 5)
     counts = {"short": 32, "mixed": 16, "billion": 128, "small": 16}
@@ -155,16 +158,15 @@ def main() -> int:
     names = options.workloads or ["short", "mixed", *(["billion"] if is_gpu else [])]
     if not is_gpu:
         print("torch sees no GPU: what is measured is the CPU", flush=True)
-    sides = [*OURS, *(TRL_TUNED if options.no_default else TRL)]
+    sides = [*OURS, *options.peers]
     figures: dict[str, Any] = {"device": str(DEVICE), "repeats": repeats}
     found: dict[str, Runs] = {}
     for name in names:
-        count = 16 if options.quick else counts[name]
+        count = options.count or (16 if options.quick else counts[name])
         found[name], figures[name] = run_workload(name, count, repeats, sides)
     first = {side: [run["seconds"] for run in runs] for side, runs in found[names[0]].items()}
-    shown = {"ours": first["ours"], "trl_tuned": first[best_tuned(found[names[0]])]}
-    if "trl_default" in first:
-        shown["trl_default"] = first["trl_default"]
+    peers = figures[names[0]]["peers"]
+    shown = {"ours": first["ours"]} | {name: first[side] for name, side in peers.items()}
     print_result("finetuning", shown, figures)
     return 0
 

@@ -148,6 +148,33 @@ def test_on_a_nights_data_distillation_beside_trl_comes_to_the_same_divergence(
     )
 
 
+def test_a_full_evaluation_asks_more_of_the_same_models_and_leaves_the_night_alone(
+    clone: Path, nights: list[tuple[int, dict[str, Any]]]
+) -> None:
+    [workspace] = clone.glob(".nightloom/workspaces/*")
+    lean = workspace / "data" / "reports" / "evaluation" / "metrics.json"
+    before = lean.read_bytes()
+    done = subprocess.run(
+        [sys.executable, "-m", "flows.evaluating", "--preset", "tiny",
+         "--set", "evaluation.variants.records=4"],
+        cwd=clone, env=environment(), capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1  # no night was run with this override
+    assert "run `nightloom run` first" in done.stderr
+    done = subprocess.run(
+        [sys.executable, "-m", "flows.evaluating", "--preset", "tiny"],
+        cwd=clone, env=environment(), capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    full = json.loads((Path(done.stdout.strip()) / "metrics.json").read_text())
+    assert full["asked"]["injected"] == 16
+    assert set(full["systems"]["twin"]) == set(full["systems"]["base"])
+    assert set(full["prompts"]["comparison"]["scores"]) == {"base", "adapter"}
+    assert lean.read_bytes() == before
+    night = json.loads(before)["systems"]["adapter"]["retrieved"]
+    assert full["systems"]["adapter"]["retrieved"]["token_f1"] == night["token_f1"]
+
+
 def test_the_registered_model_answers_from_its_passages(
     clone: Path, nights: list[tuple[int, dict[str, Any]]]
 ) -> None:

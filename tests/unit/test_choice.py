@@ -71,3 +71,4 @@ def test_an_adapter_that_scores_nothing_leaves_retention_null_with_a_reason() ->
     assert offer.retention is None
     assert not offer.keeps_enough
     assert offer.numbers()["retention_reason"]
+    assert offer.numbers()["offered_retention_reason"]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.stage.command import output, run_stage
+from tasks.stage.command import NamedPath, named, output, run_stage
 from tasks.stage.errors import DataError, Failure
 from tasks.stage.outputs import output_folders, verified
 from tasks.stage.params import StageParams
@@ -26,15 +26,23 @@ class Paths:
     given: Path
     scratch: Path
     made: Path = output()
+    extra: tuple[NamedPath, ...] = named()
 
 
-def run(tmp_path: Path, body: Callable[[Params, Paths], None], *, given: bool = True) -> int:
+def run(
+    tmp_path: Path,
+    body: Callable[[Params, Paths], None],
+    *extra: str,
+    given: bool = True,
+) -> int:
     (tmp_path / "numbers.yaml").write_text("count: 3\n")
     if given:
         (tmp_path / "given").mkdir(exist_ok=True)
     options = ["--params", str(tmp_path / "numbers.yaml")]
     for name in ("given", "scratch", "made"):
         options += [f"--{name}", str(tmp_path / name)]
+    for pair in extra:
+        options += ["--extra", pair]
     return run_stage("counting", Params, Paths, body, options)
 
 
@@ -97,3 +105,34 @@ def test_an_input_that_is_missing_is_named_with_its_option(
     assert "--given" in told
     assert "does not exist" in told
     assert not (tmp_path / "made").exists()
+
+
+def test_a_named_path_repeats_and_may_be_left_out(tmp_path: Path) -> None:
+    found: list[tuple[NamedPath, ...]] = []
+
+    def keep(params: Params, paths: Paths) -> None:
+        found.append(paths.extra)
+
+    (tmp_path / "a=b").mkdir()
+    assert run(tmp_path, keep) == 0
+    assert run(tmp_path, keep, f"x-1={tmp_path / 'a=b'}", f"y={tmp_path}") == 0
+    assert found == [(), (NamedPath("x-1", tmp_path / "a=b"), NamedPath("y", tmp_path))]
+
+
+@pytest.mark.parametrize("text", ["x", "=/tmp", "x=", "a b=/tmp", "../x=/tmp", "이름=/tmp"])
+def test_a_pair_that_is_none_is_a_usage_error(
+    tmp_path: Path, text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        run(tmp_path, write, text)
+    assert ended.value.code == 2
+    assert "is not NAME=PATH" in capsys.readouterr().err
+
+
+def test_a_named_path_that_is_missing_or_named_twice_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(tmp_path, write, f"x={tmp_path / 'none'}") == 1
+    assert "--extra x=" in capsys.readouterr().err
+    assert run(tmp_path, write, f"x={tmp_path}", f"x={tmp_path}") == 1
+    assert "names 'x' twice" in capsys.readouterr().err

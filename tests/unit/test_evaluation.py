@@ -6,23 +6,26 @@ from typing import Any
 
 import pytest
 
-from tasks.evaluation.aggregates import abstains, abstention, compare, primary_mode, retrieval
+from tasks.evaluation.abstaining import abstains
+from tasks.evaluation.aggregates import abstention, row_metrics
+from tasks.evaluation.comparisons import compare, compare_pairs, primary_mode
 from tasks.evaluation.params import EvaluationParams
 from tasks.evaluation.questions import choose_records, pose
+from tasks.evaluation.scores import length_ratio
 from tasks.evaluation.table import full_table, main
 from tasks.records.passages import Passage
 from tasks.records.predictions import (
+    DISTRACTOR,
     MODES,
     ROLES,
     SCORE_NAMES,
     Prediction,
     read_predictions,
-    write_predictions,
 )
 from tasks.records.record import Message, Record
 from tasks.serving.retrieval import Index, ScoredPassage
 from tasks.stage.errors import DataError
-from tasks.stage.metrics import read_metrics
+from tasks.stage.metrics import flatten, read_metrics
 from tasks.stage.params import read_yaml
 
 SYSTEMS = ("base", "adapter", *ROLES)
@@ -41,7 +44,7 @@ def ranked(*documents: str) -> list[ScoredPassage]:
 def prediction(output: str = "x", reference: str = "y", score: float = 0.5) -> Prediction:
     return Prediction(
         "base", "retrieved", "r", "s", "q", reference, output, "0", ("p#0",),
-        score, score, score, score, 1.0,
+        score, score, score, score, 1.0, 0.5, 1, None, None, 1.0, 2.0, 3, False,
     )  # fmt: skip
 
 
@@ -52,8 +55,11 @@ def test_every_record_is_asked_in_every_mode_by_every_system(scored: Any) -> Non
     by_system = {system: {mode for one, mode, _ in asked if one == system} for system in SYSTEMS}
     left = {"student": "twin", "twin": "student"}[offered]
     whole = {"base", "adapter", offered}
-    assert by_system == {name: set(MODES) for name in whole} | {left: {"retrieved"}}
-    assert len(asked) == len(rows) == 8 * (3 * len(MODES) + 1)
+    modes = {*MODES, DISTRACTOR}
+    assert by_system == {name: modes for name in whole} | {left: {"retrieved"}}
+    answerable = {row.record for row in rows if row.slice == "purpose"}
+    assert {record for _, mode, record in asked if mode == DISTRACTOR} == answerable
+    assert len(asked) == len(rows) == 8 * (3 * len(MODES) + 1) + 3 * len(answerable)
 
 
 def test_the_metrics_are_the_means_of_the_rows(scored: Any) -> None:
@@ -65,6 +71,41 @@ def test_the_metrics_are_the_means_of_the_rows(scored: Any) -> None:
             for name in SCORE_NAMES:
                 mean = sum(row.score(name) for row in chosen) / len(chosen)
                 assert metrics["systems"][system][mode][name] == pytest.approx(mean)
+
+
+def test_every_number_of_the_metrics_is_there_or_null_with_a_reason(scored: Any) -> None:
+    metrics = read_metrics(scored.report)
+    flat = flatten(metrics)
+    for name, value in flat.items():
+        assert value is not None or flat.get(f"{name}_reason"), name
+    rows = read_predictions(scored.report / "predictions.parquet")
+    for system, modes in metrics["systems"].items():
+        chosen = [row for row in rows if (row.system, row.mode) == (system, "retrieved")]
+        claims = [row for row in chosen if row.groundedness is not None]
+        assert modes["retrieved"]["groundedness_records"] == len(claims)
+        ratio = length_ratio([row.output for row in chosen], [row.reference for row in chosen])
+        assert modes["retrieved"]["length_ratio"] == ratio
+    for size in metrics["sizes"].values():
+        assert 0 < size["first_token_ms_p50"] <= size["latency_ms_p50"] <= size["latency_ms_p95"]
+        assert size["tokens_per_second"] > 0
+
+
+def test_a_comparison_tells_how_sure_it_is_overall_and_by_slice(scored: Any) -> None:
+    metrics = read_metrics(scored.report)
+    for found in metrics["comparisons"].values():
+        assert set(found["slices"]) == {"purpose", "unanswerable"}
+        for one in (found, *found["slices"].values()):
+            assert 0 < one["p_value"] <= one["p_value_holm"] <= 1
+            assert one["low"] <= one["difference"] <= one["high"]
+        assert sum(one["records"] for one in found["slices"].values()) == found["records"] == 8
+
+
+def test_rows_hold_what_they_rest_on_and_how_they_were_decoded(scored: Any) -> None:
+    for row in read_predictions(scored.report / "predictions.parquet"):
+        assert (row.groundedness is None) >= (row.mode == "closed_book")
+        assert 0 < row.first_token_ms <= row.latency_ms
+        assert row.new_tokens <= 4
+        assert not row.is_cut or row.new_tokens == 4
 
 
 def test_systems_with_other_weights_answer_differently(scored: Any) -> None:
@@ -85,10 +126,10 @@ def test_closed_book_holds_no_passage_and_oracle_holds_the_gold_one(scored: Any)
 
 def test_the_report_tells_what_each_step_bought(scored: Any) -> None:
     text = (scored.report / "report.md").read_text()
-    for question in ("fine-tuning buy", "smaller model cost", "teacher buy", "retrieval buy"):
+    for question in ("fine-tuning buy", " cost?", "teacher buy", "retrieval buy"):
         assert question in text
-    for plot in ("scores.png", "tradeoff.png"):
-        assert (scored.report / plot).stat().st_size > 5000
+    for plot in ("scores", "slices", "tradeoff", "abstention"):
+        assert (scored.report / f"{plot}.png").stat().st_size > 5000
 
 
 def test_the_table_is_printed_from_the_report(
@@ -103,49 +144,31 @@ def test_the_table_is_printed_from_the_report(
 
 def test_new_records_displace_few_of_the_chosen() -> None:
     old = [record(f"r{n}") for n in range(50)]
-    chosen = choose_records(old, 20, "s")
-    assert choose_records(list(reversed(old)), 20, "s") == chosen
-    with_one_more = choose_records([*old, record("new")], 20, "s")
+    chosen = choose_records(old, 20, "s", split="test")
+    assert choose_records(list(reversed(old)), 20, "s", split="test") == chosen
+    with_one_more = choose_records([*old, record("new")], 20, "s", split="test")
     assert len({item.id for item in chosen} - {item.id for item in with_one_more}) <= 1
 
 
 def test_an_empty_test_split_is_an_error() -> None:
     with pytest.raises(DataError, match="test split is empty"):
-        choose_records([], 1, "s")
+        choose_records([], 1, "s", split="test")
 
 
 def test_without_documents_there_is_closed_book_alone(scored: Any) -> None:
     empty = replace(Index.load(scored.index), passages=(), lexical=None)
-    questions = pose([record("a"), record("b")], [[], []], empty, passages=2)
+    questions = pose([record("a"), record("b")], [[], []], empty, passages=2, open_book=False)
     assert [question.mode for question in questions] == ["closed_book"] * 2
 
 
 def test_oracle_without_gold_documents_holds_what_was_retrieved(scored: Any) -> None:
     index = Index.load(scored.index)
     found = [ranked("x", "y", "z")]
-    by_mode = {q.mode: q.passages for q in pose([record("a")], found, index, passages=2)}
+    by_mode = {
+        q.mode: q.passages for q in pose([record("a")], found, index, passages=2, open_book=True)
+    }
     assert by_mode["oracle"] == by_mode["retrieved"]
     assert [passage.document for passage in by_mode["retrieved"]] == ["x", "y"]
-
-
-def test_recall_and_reciprocal_rank_have_their_known_values() -> None:
-    records = [record("1", ("a",)), record("2", ("a", "b")), record("3", ("a",)), record("4")]
-    found = [ranked("a"), ranked("x", "b", "a"), ranked("x"), ranked("x")]
-    metrics = retrieval(records, found)
-    assert metrics["records"] == 3
-    assert metrics["recall_at_1"] == pytest.approx(1 / 3)
-    assert metrics["recall_at_5"] == metrics["recall_at_10"] == pytest.approx(2 / 3)
-    assert metrics["mrr"] == pytest.approx((1 + 1 / 2) / 3)
-
-
-@pytest.mark.parametrize(
-    ("item", "reason"),
-    [(record("1", ("a",)), "no documents"), (record("1"), "no record names")],
-)
-def test_retrieval_that_cannot_be_measured_is_null_with_a_reason(item: Record, reason: str) -> None:
-    metrics = retrieval([item], [[]])
-    assert metrics["mrr"] is None
-    assert reason in str(metrics["mrr_reason"])
 
 
 def test_an_abstention_is_known_by_its_beginning() -> None:
@@ -163,6 +186,28 @@ def test_abstention_has_its_known_values() -> None:
     }
 
 
+def test_means_of_what_rows_rest_on_leave_out_those_that_have_none() -> None:
+    no_claim = replace(prediction(), groundedness=None, unsupported=0)
+    found = row_metrics([prediction(), no_claim], MARKERS)
+    assert (found["groundedness"], found["groundedness_records"]) == (0.5, 1)
+    assert (found["unsupported"], found["unsupported_records"]) == (0.5, 2)
+    assert found["citation"] is None
+    assert "cites" in str(found["citation_reason"])
+
+
+def test_without_passages_groundedness_is_null_and_never_perfect() -> None:
+    alone = replace(prediction(), retrieved=(), groundedness=None, unsupported=0)
+    found = row_metrics([alone], MARKERS)
+    for name in ("groundedness", "unsupported", "attribution", "citation"):
+        assert (found[name], found[f"{name}_reason"]) == (None, "no passages were shown")
+
+
+def test_answers_that_are_broken_or_cut_are_counted() -> None:
+    rows = [prediction("서\ufffd"), replace(prediction(), is_cut=True), prediction(), prediction()]
+    found = row_metrics(rows, MARKERS)
+    assert (found["broken_outputs"], found["cut_outputs"]) == (0.25, 0.25)
+
+
 def test_abstention_that_never_came_up_is_null_with_a_reason() -> None:
     found = abstention([prediction()], MARKERS)
     assert found["abstention_precision"] is None
@@ -174,20 +219,25 @@ def test_comparisons_take_the_primary_mode_and_are_paired() -> None:
     params = EvaluationParams.model_validate(
         read_yaml(Path("params/evaluation.yaml")) | {"resamples": 100}
     )
-    grouped = {
-        system: {"retrieved": [prediction(score=score)] * 5, "closed_book": [prediction()] * 5}
+    names = [f"r{number}" for number in range(5)]
+    rows = {
+        system: [replace(prediction(score=score), system=system, record=name) for name in names]
         for system, score in zip(SYSTEMS, (0.2, 0.9, 0.8, 0.7), strict=True)
+    }
+    grouped = {
+        system: {"retrieved": found, "closed_book": [replace(r, token_f1=0.5) for r in found]}
+        for system, found in rows.items()
     }
     mode = primary_mode("retrieved", grouped["base"])
     found = compare(grouped, mode, "student", params)
     assert found["adapter-base"]["difference"] == pytest.approx(0.7)
     assert found["student-adapter"]["low"] == pytest.approx(-0.1)
     assert found["student-twin"]["high"] == pytest.approx(0.1)
+    assert found["adapter-base"]["p_value"] == 2 / 2**5
+    assert "4 comparisons" in found["adapter-base"]["family"]
+    assert found["adapter-base"]["smallest_detectable"] is None
+    assert "no variance" in found["adapter-base"]["smallest_detectable_reason"]
     assert "twin-adapter" in compare(grouped, mode, "twin", params)
+    with pytest.raises(DataError, match="10 answers to 5 records"):
+        compare_pairs({"a": rows["base"] * 2, "b": rows["twin"]}, [("a", "b")], params)
     assert primary_mode("retrieved", {"closed_book"}) == "closed_book"
-
-
-def test_predictions_come_back_from_their_file(tmp_path: Path) -> None:
-    rows = [prediction("서울", "서울은"), replace(prediction(), retrieved=())]
-    write_predictions(tmp_path / "p.parquet", rows)
-    assert read_predictions(tmp_path / "p.parquet") == rows

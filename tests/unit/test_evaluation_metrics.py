@@ -1,6 +1,7 @@
 """Scores with known values in several scripts, the same through `evaluate.load`."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -8,9 +9,10 @@ from hypothesis import strategies as st
 from rouge_score.rouge_scorer import RougeScorer
 
 import tasks.evaluation.metrics
-from tasks.evaluation.scores import SCORES, exact_match, rouge_l, token_f1
+from tasks.evaluation.scores import SCORES, exact_match, length_ratio, rouge_l, token_f1
 from tasks.records.text import score_tokens
 
+MARKERS = ["I don't know", "모릅니다"]
 SENTENCES = [
     "Serialize an object to JSON.",
     "서울은 대한민국의 수도이다.",
@@ -109,3 +111,89 @@ def test_the_metric_modules_load_offline_and_agree_with_the_scores(
     for name, score in SCORES.items():
         pairs = zip(outputs, references, strict=True)
         assert found[name] == pytest.approx(sum(score(*pair) for pair in pairs) / 3)
+
+
+def load(name: str) -> Any:
+    import evaluate
+
+    folder = Path(tasks.evaluation.metrics.__file__).parent
+    return evaluate.load(str(folder / f"{name}.py"), keep_in_memory=True)
+
+
+def test_a_broken_output_is_never_equal_to_a_sound_reference() -> None:
+    assert exact_match("서울\ufffd", "서울") == 0
+    assert token_f1("서울\ufffd", "서울") == pytest.approx(0.8)
+    assert rouge_l("서\ufffd울", "서울") == pytest.approx(0.8)
+    assert SCORES["chrf"]("서울\ufffd", "서울") < 1
+
+
+@pytest.mark.parametrize(
+    ("outputs", "references", "expected"),
+    [
+        (["a b c d"], ["a b"], 2.0),
+        (["서울은"], ["서울"], 1.5),
+        (["東京は日本の首都", ""], ["東京", "首都 x"], 8 / 5),
+        (["한국 seoul city"], ["한국 Seoul"], 4 / 3),
+    ],
+)
+def test_the_length_ratio_has_its_known_values(
+    outputs: list[str], references: list[str], expected: float
+) -> None:
+    assert length_ratio(outputs, references) == pytest.approx(expected)
+    found = load("length_ratio").compute(predictions=outputs, references=references)
+    assert found == {"length_ratio": pytest.approx(expected)}
+
+
+def test_the_length_ratio_to_nothing_is_null_with_a_reason() -> None:
+    found = load("length_ratio").compute(predictions=["a"], references=[" "])
+    assert found == {"length_ratio": None, "length_ratio_reason": "no reference holds a token"}
+
+
+def test_the_abstention_module_has_its_known_values() -> None:
+    outputs, references = ["모릅니다.", "모릅니다", "서울"], ["모릅니다.", "서울", "모릅니다."]
+    module = load("abstention")
+    found = module.compute(predictions=outputs, references=references, markers=["모릅니다"])
+    assert found == {"abstention_precision": 0.5, "abstention_recall": 0.5}
+    none = module.compute(predictions=["x"], references=["y"], markers=["모릅니다"])
+    assert none["abstention_recall"] is None
+    assert none["abstention_recall_reason"] == "none should abstain"
+
+
+def test_the_groundedness_module_has_its_known_values() -> None:
+    module = load("groundedness")
+    found = module.compute(
+        predictions=["서울 2024", "東京", "x"],
+        questions=["수도?", "首都?", "?"],
+        passages=[["서울은 수도"], ["東京は", "日本"], []],
+        markers=MARKERS,
+    )
+    assert (found["groundedness"], found["groundedness_records"]) == (0.75, 2)
+    assert (found["unsupported"], found["unsupported_records"]) == (0.5, 2)
+    empty = module.compute(predictions=["x"], questions=["?"], passages=[[]], markers=MARKERS)
+    assert (empty["groundedness"], empty["groundedness_reason"]) == (None, "no passages were shown")
+
+
+def test_the_citation_module_has_its_known_values() -> None:
+    found = load("citation").compute(
+        predictions=["서울 [2]", "日本の首都 [1]"],
+        references=[["k"], ["j"]],
+        passages=[["東京は日本の首都", "서울은 수도"], ["東京は日本の首都", "서울은 수도"]],
+        documents=[["j", "k"], ["j", "k"]],
+        markers=MARKERS,
+    )
+    assert (found["citation"], found["attribution"]) == (1.0, 1.0)
+
+
+def test_the_retrieval_module_has_its_known_values() -> None:
+    found = load("retrieval").compute(
+        predictions=[["x", "서울"], ["x"]], references=[["서울"], ["gone"]], gold_passages=[1, 0]
+    )
+    assert (found["records"], found["records_without_gold_document"]) == (1, 1)
+    assert (found["recall_at_1"], found["recall_at_5"], found["mrr"]) == (0.0, 1.0, 0.5)
+    assert found["ndcg_at_10"] == pytest.approx(0.63093, abs=1e-5)
+
+
+def test_every_metric_module_is_tried_here() -> None:
+    folder = Path(tasks.evaluation.metrics.__file__).parent
+    extra = {"length_ratio", "abstention", "groundedness", "citation", "retrieval", "__init__"}
+    assert {path.stem for path in folder.glob("*.py")} == extra | set(SCORES)

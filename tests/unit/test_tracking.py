@@ -4,13 +4,20 @@ import json
 import time
 from pathlib import Path
 
+import mlflow
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from mlflow.tracking import MlflowClient
+from mlflow.utils.validation import MAX_ENTITY_KEY_LENGTH, _validate_metric_name
 
+from tasks.orchestration.metric_names import metric_name
 from tasks.orchestration.publication import CurvePublisher
 from tasks.orchestration.stages import Dependency, Stage
 from tasks.orchestration.stores import Stores
 from tasks.orchestration.tracking import Point, Tracker
+from tasks.records.predictions import write_predictions
+from tests.unit.answered import answered
 
 STAGE = Stage(
     name="curation",
@@ -79,6 +86,86 @@ def test_params_metrics_inputs_and_files_of_a_run_are_kept(
     assert [item.path for item in client.list_artifacts(run.run_id, "report")] == [
         "report/metrics.json"
     ]
+
+
+KEYS = st.lists(st.text(max_size=12) | st.sampled_from(["", ".", "..", "a/b", ":", ":3a:"]),
+                min_size=1, max_size=3)  # fmt: skip
+
+
+@given(KEYS, KEYS)
+def test_any_metric_has_a_name_that_mlflow_takes_and_no_other_has(
+    one: list[str], other: list[str]
+) -> None:
+    for path in (one, [*one, "x" * 300]):
+        _validate_metric_name(metric_name(path))
+        assert len(metric_name(path)) <= MAX_ENTITY_KEY_LENGTH
+    assert (metric_name(one) == metric_name(other)) == (one == other)
+
+
+def test_usual_metrics_keep_their_names_and_long_ones_stay_apart() -> None:
+    assert metric_name(["systems", "base", "closed_book", "token_f1"]) == (
+        "systems/base/closed_book/token_f1"
+    )
+    assert metric_name(["slices", "한국어"]) == "slices/한국어"
+    long = ["y" * 300 + end for end in "ab"]
+    assert metric_name(long[:1]) != metric_name(long[1:])
+
+
+def test_metrics_of_slices_with_any_name_are_kept_apart(
+    tracker: Tracker, client: MlflowClient, tmp_path: Path
+) -> None:
+    names = ["a:b/한국어?", "한국어", "", ".", "a.b", "a/b", "कि", "x" * 400]
+    report = tmp_path / "report"
+    report.mkdir()
+    slices = {name: {"token_f1": number} for number, name in enumerate(names)}
+    slices["a"] = {"b": {"token_f1": 99}}
+    (report / "metrics.json").write_text(json.dumps({"slices": slices}))
+    run = tracker.begin_night("n5", {})
+    tracker.log_metrics(run, report)
+    found = client.get_run(run.run_id).data.metrics
+    assert sorted(found.values()) == [*range(len(names)), 99]
+    assert found["slices/a:3a:b:2f:한국어:3f:/token_f1"] == 0
+    assert found["slices/:/token_f1"] == 2
+
+
+def test_the_table_of_answers_published_twice_holds_each_answer_once(
+    tracker: Tracker, client: MlflowClient, tmp_path: Path
+) -> None:
+    rows = [
+        answered(record=f"r{n}", system="base", mode="retrieved", output="서울\n", slice="한",
+                 retrieved=("a#0", "b#1"))
+        for n in range(3)
+    ]  # fmt: skip
+    write_predictions(tmp_path / "predictions.parquet", rows)
+    run = tracker.begin_night("n6", {})
+    client.log_table(run.run_id, {"own": [1]}, "other.json")
+    tracker.log_predictions(run, tmp_path)
+    tracker.log_predictions(run, tmp_path)
+    tags = client.get_run(run.run_id).data.tags
+    assert json.loads(tags["mlflow.loggedArtifacts"]) == [
+        {"path": "other.json", "type": "table"},
+        {"path": "answers.json", "type": "table"},
+    ]
+    mlflow.set_tracking_uri(client.tracking_uri)
+    try:
+        table = client.load_table(run.experiment_id, "answers.json", run_ids=[run.run_id])
+    finally:
+        mlflow.set_tracking_uri(None)
+    assert list(table["record"]) == ["r0", "r1", "r2"]
+    assert table.columns[0] == "answer"
+    assert list(table["answer"]) == [f"base / retrieved / r{n}" for n in range(3)]
+    assert set(table["output"]) == {"서울\n"}
+    assert set(table["retrieved"]) == {"a#0\nb#1"}
+    assert {"system", "mode", "slice", "reference", "token_f1", "latency_ms"} <= set(table.columns)
+    assert "prompt_sha256" not in table.columns
+
+
+def test_a_report_without_predictions_gives_no_table(
+    tracker: Tracker, client: MlflowClient, tmp_path: Path
+) -> None:
+    run = tracker.begin_night("n7", {})
+    tracker.log_predictions(run, tmp_path)
+    assert client.list_artifacts(run.run_id) == []
 
 
 def test_a_point_published_twice_shows_once(tracker: Tracker, client: MlflowClient) -> None:

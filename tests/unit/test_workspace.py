@@ -167,3 +167,13 @@ def test_a_second_night_names_the_pid_of_the_first_and_a_killed_one_does_not_blo
     assert holder(lock) is None
     with night_lock(lock):
         pass
+
+
+def test_a_full_evaluation_without_a_night_is_refused_and_makes_nothing() -> None:
+    from flows.full_evaluation import evaluate_fully
+
+    overrides = ["evaluation.records=7", "evaluation.salt=no night has it"]
+    workspace = choose_workspace(Path().resolve(), None, overrides)
+    with pytest.raises(ConfigError, match=r"holds no data/raw.*that night's models"):
+        evaluate_fully.fn(root=".", overrides=overrides)
+    assert not workspace.path.exists()

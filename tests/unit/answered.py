@@ -1,0 +1,70 @@
+"""Predictions and metrics of an evaluation that never ran, whole enough to be reported."""
+
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from tasks.evaluation.aggregates import by_system_and_mode
+from tasks.evaluation.comparisons import compare, intervals, slices
+from tasks.evaluation.gains import abstention_shares, mode_gains
+from tasks.evaluation.params import EvaluationParams
+from tasks.records.predictions import SCORE_NAMES, Prediction, write_predictions
+from tasks.stage.metrics import write_metrics
+from tasks.stage.params import read_yaml
+
+_EMPTY: dict[str, Any] = {"str": "", "float": 0.5, "int": 0, "bool": False}
+
+
+def answered(score: float = 0.5, **given: Any) -> Prediction:
+    """A prediction with what is given; every score is `score`, what may be None is."""
+    values: dict[str, Any] = {
+        item.name: () if "tuple" in str(item.type) else _EMPTY.get(_name(item.type))
+        for item in fields(Prediction)
+    }
+    return Prediction(**values | dict.fromkeys(SCORE_NAMES, score) | given)
+
+
+def _name(kind: Any) -> str:
+    return kind if isinstance(kind, str) else getattr(kind, "__name__", "")
+
+
+def params() -> EvaluationParams:
+    """The repository's params with few resamples."""
+    values = read_yaml(Path("params/evaluation.yaml"))
+    return EvaluationParams.model_validate(values | {"resamples": 200})
+
+
+def metrics_of(predictions: Sequence[Prediction]) -> dict[str, Any]:
+    """The metrics of predictions of base, adapter, student and twin that share a mode."""
+    grouped = by_system_and_mode(predictions)
+    whole = {name: 0.5 for name in (*SCORE_NAMES, "abstention_recall")}
+    size = {"parameters": 2_000_000, "megabytes": 8.0}
+    times = {"latency_ms_p50": 20.0, "latency_ms_p95": 30.0}
+    interval = {"value": 0.9, "low": 0.8, "high": 1.0}
+    return {
+        "systems": {system: dict.fromkeys(modes, whole) for system, modes in grouped.items()},
+        "primary": {"mode": "retrieved", "metric": "token_f1", "confidence": 0.95},
+        "intervals": intervals(grouped, params()),
+        "comparisons": compare(grouped, "retrieved", "student", params()),
+        "sizes": {system: size | times for system in grouped},
+        "slices": slices(grouped, "retrieved", "token_f1"),
+        "gains": mode_gains(grouped, params()),
+        "abstention_shares": abstention_shares(grouped, params()),
+        "offered": {
+            "system": "student", "name": "24", "text": "it paid", "keeps_enough": True,
+            "offered_retention": interval,
+        },
+        "retrieval": {"mrr": 0.9, "recall_at_1": 0.8, "recall_at_5": 1.0, "recall_at_10": 1.0,
+                      "records": 4},
+        "records": 4,
+        "machine": {"processor": "p", "cores": 2, "device": "no GPU", "python": "3.11"},
+    }  # fmt: skip
+
+
+def write_evaluation(folder: Path, predictions: Sequence[Prediction]) -> Path:
+    """A folder with the evidence of an evaluation."""
+    folder.mkdir(parents=True)
+    write_metrics(folder, metrics_of(predictions))
+    write_predictions(folder / "predictions.parquet", predictions)
+    return folder

@@ -1,0 +1,74 @@
+"""Predictions: they come back as they were, and a file of another kind is refused by name."""
+
+from dataclasses import fields, replace
+from pathlib import Path
+
+import pyarrow
+import pytest
+from pyarrow import parquet
+
+from tasks.records.predictions import Prediction, read_predictions, write_predictions
+from tasks.stage.errors import DataError
+
+ROW = Prediction(
+    system="base", mode="retrieved", record="r", slice="s", question="q", reference="서울은",
+    output="서울", prompt_sha256="0", retrieved=("p#0",), exact_match=0.0, token_f1=0.8,
+    rouge_l=0.8, chrf=0.5, length_ratio=2 / 3, groundedness=1.0, unsupported=2, attribution=0.5,
+    citation=1.0,
+    first_token_ms=1.0, latency_ms=2.0, new_tokens=3, is_cut=True,
+)  # fmt: skip
+BARE = replace(
+    ROW, retrieved=(), length_ratio=None, groundedness=None, attribution=None, citation=None,
+    output="\ufffd", is_cut=False,
+)  # fmt: skip
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "predictions.parquet"
+
+
+def test_predictions_come_back_from_their_file(path: Path) -> None:
+    write_predictions(path, [ROW, BARE])
+    assert read_predictions(path) == [ROW, BARE]
+
+
+def test_the_file_has_a_column_for_every_field(path: Path) -> None:
+    write_predictions(path, [ROW])
+    assert set(parquet.read_schema(path).names) == {field.name for field in fields(Prediction)}
+
+
+def test_a_file_of_an_older_version_is_refused_by_what_it_lacks(path: Path) -> None:
+    write_predictions(path, [ROW])
+    table = parquet.read_table(path).drop_columns(["groundedness", "is_cut"])
+    parquet.write_table(table.append_column("extra", pyarrow.array([1])), path)
+    with pytest.raises(DataError, match="no groundedness, no is_cut, extra is unknown"):
+        read_predictions(path)
+
+
+def test_a_column_of_another_type_is_refused(path: Path) -> None:
+    write_predictions(path, [ROW])
+    table = parquet.read_table(path)
+    at = table.schema.get_field_index("chrf")
+    parquet.write_table(table.set_column(at, "chrf", pyarrow.array(["0.5"])), path)
+    with pytest.raises(DataError, match="chrf is string, not double"):
+        read_predictions(path)
+
+
+def test_a_torn_file_is_refused(path: Path) -> None:
+    write_predictions(path, [ROW])
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(DataError, match="no whole Parquet file"):
+        read_predictions(path)
+
+
+def test_half_a_surrogate_pair_is_refused_with_the_record_that_holds_it(path: Path) -> None:
+    with pytest.raises(DataError, match=r"output of record 'r', system 'base'.* character 1"):
+        write_predictions(path, [ROW, replace(ROW, output="서\ud83d")])
+    assert not path.exists()
+
+
+def test_a_score_that_a_row_lacks_is_an_error_and_no_number() -> None:
+    assert ROW.score("groundedness") == 1.0
+    with pytest.raises(DataError, match="has no groundedness"):
+        BARE.score("groundedness")
