@@ -221,7 +221,7 @@ def promote(
     as_json: Json = False,
 ) -> None:
     """Let `production` name the version in staging; `previous` names the one before."""
-    from tasks.orchestration.release import promote as promote_version
+    from tasks.orchestration.promotion import promote as promote_version
 
     _move(root, as_json, lambda registry: promote_version(registry, model.value, version))
 
@@ -229,7 +229,7 @@ def promote(
 @app.command()
 def rollback(root: Root = _HERE, model: Which = ModelName.adapter, as_json: Json = False) -> None:
     """Let `production` name the version it named before."""
-    from tasks.orchestration.release import roll_back
+    from tasks.orchestration.promotion import roll_back
 
     _move(root, as_json, lambda registry: roll_back(registry, model.value))
 

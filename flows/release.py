@@ -6,14 +6,10 @@ from prefect import flow
 
 from flows.nights import NightLog, Verdict
 from flows.workspace import Workspace
+from tasks.orchestration.judgement import Judgement, judge
+from tasks.orchestration.promotion import all_aliases
+from tasks.orchestration.registration import register, register_prompt
 from tasks.orchestration.registry import MODELS, Registry
-from tasks.orchestration.release import (
-    Judgement,
-    all_aliases,
-    judge,
-    register,
-    register_prompt,
-)
 from tasks.orchestration.stores import RunRef
 from tasks.records.prompt_files import PROMPT
 from tasks.stage.errors import ConfigError

@@ -11,8 +11,8 @@ from flows.lock import holder
 from flows.nights import Night, last_nights
 from flows.services import Services, read_services
 from flows.workspace import STATE
+from tasks.orchestration.promotion import all_aliases
 from tasks.orchestration.registry import Registry
-from tasks.orchestration.release import all_aliases
 
 _SHOWN = 5
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from mlflow.tracking import MlflowClient
 
+from tasks.orchestration.promotion import move_to_staging, promote, reigning_name, roll_back
 from tasks.orchestration.registry import Registry, Version, promotion_key
-from tasks.orchestration.release import move_to_staging, promote, reigning_name, roll_back
 from tasks.orchestration.stores import Stores
 from tasks.orchestration.tracking import Tracker
 from tasks.stage.errors import ConfigError

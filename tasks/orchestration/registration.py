@@ -1,0 +1,79 @@
+"""A bundle registered: the version that the night's models are known by."""
+
+import shutil
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from prefect import get_run_logger, task
+from prefect.cache_policies import NO_CACHE
+
+from tasks.orchestration.process import run_child
+from tasks.orchestration.registry import MODELS, PROMPT_TAG, Model, Registry, Version, promotion_key
+from tasks.orchestration.stages import StageError
+from tasks.orchestration.stores import RunRef
+from tasks.records.hashing import text_sha256
+from tasks.records.prompt_files import DEMONSTRATIONS, TEMPLATE
+
+
+@task(task_run_name="register", cache_policy=NO_CACHE, persist_result=False)
+def register(
+    root: Path, bundle: Path, store: Path, run: RunRef, registry: Registry, *, prompt: int
+) -> list[Version]:
+    """Each model's version of the bundle: the one that exists, else a new `candidate`.
+
+    `prompt` is the version of the prompt in MLflow's prompt registry; a new version's tag says it.
+
+    Raises:
+        StageError: the bundle does not answer.
+    """
+    key = promotion_key(bundle)
+    known = {model: registry.find(model, key) for model in MODELS}
+    new = [model for model, version in known.items() if version is None]
+    temporary = root / ".nightloom" / "tmp"
+    temporary.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix="models-", dir=temporary))
+    try:
+        if new:
+            _save(new, root, bundle, folder, store)
+        made = {model: registry.register(model, key, folder / model, run) for model in new}
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    for model, version in made.items():
+        registry.tag(version, {PROMPT_TAG: str(prompt)})
+        registry.point(model, "candidate", version.number)
+        get_run_logger().info("%s: registered as version %d", model, version.number)
+    return [version or made[model] for model, version in known.items()]
+
+
+@task(task_run_name="register-prompt", cache_policy=NO_CACHE, persist_result=False)
+def register_prompt(prompt: Path, run: RunRef, registry: Registry) -> int:
+    """The version in MLflow's prompt registry of the prompt that a bundle's models learned.
+
+    It is known by the hash of the template and of the demonstrations shown with it.
+    """
+    parts = [(prompt / name).read_text(encoding="utf-8") for name in (TEMPLATE, DEMONSTRATIONS)]
+    number = registry.register_prompt(parts[0], text_sha256(*parts), run)
+    get_run_logger().info("the prompt is version %d", number)
+    return number
+
+
+def _save(models: Sequence[Model], root: Path, bundle: Path, folder: Path, store: Path) -> None:
+    """Write the bundle as MLflow models in `folder`, in a child that loads and asks each once."""
+    logger = get_run_logger()
+    lines: list[str] = []
+
+    def on_line(line: str) -> None:
+        lines.append(line)
+        logger.info("%s", line)
+
+    command = [sys.executable, "-m", "tasks.orchestration.registry", "--bundle", str(bundle)]
+    command += ["--models", *models, "--folder", str(folder), "--store", str(store)]
+    if run_child(command, root, on_line) != 0:
+        last = "\n".join(lines[-12:])
+        raise StageError(
+            f"the bundle could not be written as {' and '.join(models)} that answer:\n{last}",
+            "mend what these lines name; `python -m tasks.serving --help` asks a bundle directly",
+            "RegistrationError",
+        )
