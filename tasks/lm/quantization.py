@@ -74,6 +74,11 @@ def compute_in(model: PreTrainedModel, dtype: torch.dtype) -> None:
     """Let a quantised model compute in a dtype, its quantised weights as they are.
 
     All other weights become copies: as views into the mapped file they would keep all of it.
+
+    On CPUs with AVX512_BF16 bitsandbytes 0.50 repacks a layer's weights at its first pass that
+    takes no gradient and from then on computes in bfloat16, by a kernel without a backward pass
+    (its `Linear4bit.forward`): a training that was validated once would learn nothing below it.
+    So that kernel is switched off.
     """
     from bitsandbytes.nn.modules import Int8Params, Linear4bit, Params4bit
 
@@ -81,6 +86,7 @@ def compute_in(model: PreTrainedModel, dtype: torch.dtype) -> None:
         if isinstance(module, Linear4bit):
             quantized: Any = module.weight
             quantized.quant_state.dtype = dtype
+            module.support_avx512bf16_for_cpu = False
     psutil.heap_trim()  # what quantising freed: for a small base more than its weights
     for weight in model.parameters():
         if not isinstance(weight, (Params4bit, Int8Params)):
