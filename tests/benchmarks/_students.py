@@ -1,0 +1,286 @@
+"""Students tried on validation records: what distillation's defaults are chosen from (ADR 12).
+
+Each trial is a student or a twin of so many layers, with its objective, rate, batch and seed; it
+is told by its loss and KL on held-out examples and its token F1 in mode retrieved. A trial is one
+line of the output, and one whose line is there is not made again. No test record is read.
+
+    python -m tests.benchmarks._students --workspace . --out students.jsonl \
+        '{"layers": 24, "rate": 1e-5}' '{"layers": 24, "role": "twin", "rate": 2e-4}'
+"""
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tasks.distillation.comparison import measure
+from tasks.distillation.lessons import taught, untaught
+from tasks.distillation.params import DistillationParams, Params
+from tasks.distillation.pruning import block_influence
+from tasks.distillation.reconstruction import reconstruct
+from tasks.distillation.school import Material, read_material
+from tasks.distillation.states import StateMemory
+from tasks.distillation.students import FullStudents, Origins, Plan, plan_students, vocabulary
+from tasks.distillation.teaching import OnlineTeacher
+from tasks.evaluation.answers import Asking, Subject, System
+from tasks.evaluation.library import Library
+from tasks.evaluation.params import EvaluationParams
+from tasks.evaluation.questions import Question, choose_records, pose
+from tasks.lm.memory import release_memory
+from tasks.lm.models import LanguageModel, prepare_device
+from tasks.lm.prompt_kit import read_prompt_kit
+from tasks.lm.training import train
+from tasks.records.files import read_records
+from tasks.records.prompt_files import PROMPT
+from tasks.serving.retrieval import Index
+from tasks.stage.params import load_params, read_yaml
+from tasks.statistics.intervals import paired_bootstrap
+
+_OBJECTIVES = {
+    "forward KL": {"forward_kl": 1.0},
+    "reverse KL": {"forward_kl": 0.0, "reverse_kl": 1.0},
+    "cross-entropy": {"forward_kl": 0.0, "cross_entropy": 1.0},
+    "blend": {"forward_kl": 0.5, "cross_entropy": 0.5},
+}
+_SIZES = (28, 24, 20, 16)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One student to be: `rate` 0 leaves it as it was fitted, `fitted_tokens` 0 leaves that out."""
+
+    layers: int = 24
+    role: str = "student"
+    objective: Mapping[str, float] = field(default_factory=dict)
+    rate: float = 0.0
+    batch: int = 4
+    seed: int = 0
+    token_budget: int = 14_000
+    fitted_tokens: int = 16_000
+
+    @property
+    def key(self) -> str:
+        """What tells it from other trials."""
+        return json.dumps(asdict(self), sort_keys=True)
+
+
+def table(rate: float) -> Iterator[Trial]:
+    """Every size fitted alone and with every objective after it; more seeds of 24 layers."""
+    for layers in _SIZES:
+        yield Trial(layers)
+    for layers, objective in product(_SIZES, _OBJECTIVES.values()):
+        yield Trial(layers, objective=objective, rate=rate)
+    for seed, tried in product((1, 2), (0.0, rate)):
+        yield Trial(seed=seed, rate=tried)
+
+
+class Laboratory:
+    """A night's teacher, its held-out examples and its validation records."""
+
+    def __init__(self, records: int, compared: int) -> None:
+        """Read what lies in the working directory."""
+        files = [Path(f"params/{name}.yaml") for name in _FILES]
+        params = load_params(Params, files)
+        self._paths = {name: Path(path) for name, path in _yaml("paths").items()}
+        self._compute, self._prompting = params.compute, params.prompting
+        self._params = params.distillation.model_copy(update={"compared_examples": compared})
+        self._device = prepare_device(params.compute)
+        paths = self._paths
+        origins = Origins(
+            paths["base"],
+            paths["student_base"],
+            paths["model_store"],
+            paths["adapter"],
+            params.models.numeric_form,
+            self._params.dtype,
+            self._device,
+        )
+        self.students = FullStudents(origins, self._params.saved_dtype)
+        self._questions = self._pose(records)
+        self._memory = StateMemory()
+        # Before packed attention comes to it: what generation needs is another kind.
+        self._best = self._scores(self.students.teacher.model)
+
+    def _pose(self, records: int) -> list[Question]:
+        paths, passages = self._paths, self._prompting.passages
+        split = read_records(paths["curated"] / "validation.jsonl")
+        chosen = choose_records(split, records, "evaluation", split="validation")
+        index = Index.load(paths["index"])
+        library = Library(index, paths["embedder"], paths["model_store"], self._device, passages)
+        posed = pose(chosen, library.find(chosen), index, passages=passages, open_book=True)
+        return [question for question in posed if question.mode == "retrieved"]
+
+    def _scores(self, model: Any) -> dict[str, float]:
+        """Token F1 by record."""
+        params = EvaluationParams.model_validate(_yaml("evaluation"))
+        asking = Asking(
+            partial(read_prompt_kit, self._paths["adapter"] / PROMPT),
+            self._prompting.max_new_tokens,
+            self._compute.generation_batch,
+            self._device,
+            None,
+            tuple(params.abstentions),
+        )
+        asked = LanguageModel(model.eval(), self.students.teacher.tokenizer, "")
+        system = System("tried")
+        system.ask(Subject("tried", lambda _: asked, asking), [self._questions], lambda _: None)
+        return {row.record: row.score("token_f1") for row in system.predictions}
+
+    def try_one(self, trial: Trial) -> dict[str, Any]:
+        """What became of a trial."""
+        params = self._params.model_copy(
+            update={
+                "seed": trial.seed,
+                "token_budget": trial.token_budget,
+                "batch_examples": trial.batch,
+            }
+        )
+        with tempfile.TemporaryDirectory() as scratch:
+            material = self._material(params, Path(scratch))
+            plan = self._plan(trial, params, material)
+            model = self.students.make(plan)
+            material = material.prepared(model)
+            for batch in (*material.validation, *material.compared):
+                self._memory.want(batch.packs)
+            teacher = self.students.teacher.model
+            width = min(vocabulary(teacher), vocabulary(model))
+            online = OnlineTeacher(teacher, width, self._memory)
+            started = time.monotonic()
+            if trial.role == "student" and trial.fitted_tokens:
+                packs = material.first_packs(trial.fitted_tokens)
+                reconstruct(teacher, model, plan.kept or (), packs, self._memory)
+            fitted = time.monotonic()
+            if trial.rate:
+                self._train(trial, params, model, material, online, Path(scratch))
+            seconds = {"fit": fitted - started, "training": time.monotonic() - fitted}
+        return self._told(model, online, material) | {"seconds": seconds}
+
+    def _material(self, params: DistillationParams, memo: Path) -> Material:
+        return read_material(
+            self._paths["tokens"],
+            params,
+            self.students,
+            memo,
+            "",
+            max_tokens=self._compute.micro_batch_tokens,
+            max_new_tokens=self._prompting.max_new_tokens,
+            generation_batch=self._compute.generation_batch,
+        )
+
+    def _plan(self, trial: Trial, params: DistillationParams, material: Material) -> Plan:
+        model = self.students.teacher.model
+        influence = block_influence(model, material.first_packs(_INFLUENCE_TOKENS))
+        asked = params.model_copy(update={"students": [trial.layers], "layers": "importance"})
+        (plan,) = plan_students(asked, influence, "")
+        return plan
+
+    def _train(
+        self,
+        trial: Trial,
+        params: DistillationParams,
+        model: Any,
+        material: Material,
+        online: OnlineTeacher,
+        scratch: Path,
+    ) -> None:
+        objective = params.objective.model_copy(update=dict(trial.objective))
+        student = trial.role == "student"
+        loss = (
+            taught(online, objective, online.width)
+            if student
+            else untaught(objective, online.width)
+        )
+        train(
+            model,
+            material.taught if student else material.gold,
+            material.validation,
+            loss,
+            params.model_copy(update={"learning_rate": trial.rate}),
+            scratch=scratch,
+            identity=trial.key,
+        )
+
+    def _told(self, model: Any, online: OnlineTeacher, material: Material) -> dict[str, Any]:
+        """Loss, KL and agreement a token; token F1 beside the adapter's; of the model as saved."""
+        model.to(getattr(torch, self._params.saved_dtype)).float()
+        held = measure(model, online, material.compared, online.width)
+        tokens = sum(item.tokens for item in held)
+        model.set_attn_implementation("sdpa")
+        scores = self._scores(model)
+        size = torch.finfo(getattr(torch, self._params.saved_dtype)).bits // 8
+        weights: list[Tensor] = list(model.parameters())
+        records = sorted(scores)
+        gain = paired_bootstrap(
+            [scores[record] for record in records],
+            [self._best[record] for record in records],
+            confidence=0.95,
+            resamples=4000,
+            seed=0,
+        )
+        return {
+            "loss": sum(item.loss for item in held) / tokens,
+            "kl": sum(item.divergence for item in held) / tokens,
+            "agreement": sum(item.agreement for item in held) / tokens,
+            "token_f1": sum(scores.values()) / len(scores),
+            "kept": sum(scores.values()) / sum(self._best.values()),
+            "less_than_adapter": [gain.low, gain.high],
+            "bytes": sum(weight.numel() for weight in weights) * size,
+        }
+
+
+_FILES = ("distillation", "prompting", "models", "compute")
+_INFLUENCE_TOKENS = 4000
+
+
+def _yaml(name: str) -> dict[str, Any]:
+    found: dict[str, Any] = read_yaml(Path(f"params/{name}.yaml"))
+    return found
+
+
+def main() -> int:
+    """Make the trials that are asked for and not made yet; 0 when all are."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("trials", nargs="*", help="JSON objects of a trial's fields")
+    parser.add_argument(
+        "--table", type=float, metavar="RATE", help="sizes x objectives, then seeds"
+    )
+    parser.add_argument("--out", type=Path, required=True, help="(written) a JSON line a trial")
+    parser.add_argument("--workspace", type=Path, default=Path(), help="where a night's data lies")
+    parser.add_argument("--records", type=int, default=150, help="validation records")
+    parser.add_argument("--compared", type=int, default=128, help="held-out examples")
+    options = parser.parse_args()
+    out = options.out.resolve()
+    trials = [Trial(**json.loads(text)) for text in options.trials]
+    trials += table(options.table) if options.table else ()
+    done = out.read_text(encoding="utf-8").splitlines() if out.exists() else []
+    made = {json.loads(line)["key"] for line in done}
+    os.chdir(options.workspace)
+    laboratory = Laboratory(options.records, options.compared)
+    for trial in trials:
+        if trial.key in made:
+            continue
+        row = {"key": trial.key, **asdict(trial), **laboratory.try_one(trial)}
+        with out.open("a", encoding="utf-8") as lines:
+            lines.write(json.dumps(row) + "\n")
+        print(
+            {name: row[name] for name in ("key", "loss", "kl", "token_f1", "seconds")}, flush=True
+        )
+        release_memory()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
