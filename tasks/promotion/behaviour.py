@@ -89,27 +89,28 @@ def groundedness(case: Case, params: GroundednessParams) -> Iterator[Finding]:
 
 def abstention(case: Case, params: AbstentionParams) -> Iterator[Finding]:
     """The model says that it does not know where that is right, and not where it is wrong."""
+    least, most = params.min_unanswerable, params.max_answerable
     asked = (
-        (case.mode, "unanswerable", params.min_unanswerable, "of questions without an answer"),
-        (DISTRACTOR, "unanswerable", params.min_distractor, "of those with wrong passages alone"),
-        (case.mode, "answerable", params.max_answerable, "of questions that have an answer"),
+        (case.mode, "unanswerable", least, "questions that have no answer"),
+        (DISTRACTOR, "unanswerable", params.min_distractor, "questions beside wrong passages"),
+        (case.mode, "answerable", most, "questions that have an answer"),
     )
-    for mode, kind, bound, of_what in asked:
+    for mode, kind, bound, questions in asked:
         found = case.found("abstention_shares", case.system, mode, kind)
         if found is None:
-            yield nothing_to_ask(f"no question {of_what} was asked in mode {mode}")
+            yield nothing_to_ask(f"in mode {mode} there were no {questions}")
             continue
         interval = Interval(found["value"], found["low"], found["high"])
         if not is_number(interval.value):
             yield Finding(False, f"abstention_shares of {case.system} are not finite", None, bound)
             continue
-        least = kind == "unanswerable"
+        wanted = kind == "unanswerable"
         text = (
-            f"{case.system} says that it does not know to {interval.value:.0%} of "
-            f"{found['records']} {of_what.removeprefix('of ')} in mode {mode} "
-            f"({_shown(interval)}); {'at least' if least else 'at most'} {bound:.0%} is right"
+            f"{case.system} abstains from {interval.value:.0%} of {found['records']} {questions} "
+            f"({_shown(interval)}, mode {mode}); {'at least' if wanted else 'at most'} "
+            f"{bound:.0%} is asked for"
         )
-        holds = interval.value >= bound if least else interval.value <= bound
+        holds = interval.value >= bound if wanted else interval.value <= bound
         yield Finding(holds, text, interval.value, bound, interval)
 
 

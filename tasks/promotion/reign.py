@@ -1,6 +1,7 @@
 """The rules that hold a model against the version that reigns: no loss beyond a margin."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -32,7 +33,7 @@ def not_worse(case: Case, params: MarginParams) -> Iterator[Finding]:
         yield Finding(False, text, None, -params.margin)
         return
     pairs = Pairs(pair[0] - pair[1], np.ones(len(pair[0])), ours.slices)
-    yield from _losses(case, case.reigning, pairs, params, case.metric)
+    yield from _losses(case, case.reigning, pairs, params, _Measure(case.metric, "records"))
 
 
 def not_less_likely(case: Case, params: MarginParams) -> Iterator[Finding]:
@@ -56,8 +57,8 @@ def not_less_likely(case: Case, params: MarginParams) -> Iterator[Finding]:
         np.array([float(ours[name].tokens) for name in names]),
         [ours[name].slice for name in names],
     )
-    unit = "nats a token of the references' log-likelihood"
-    yield from _losses(case, case.reigning, pairs, params, unit)
+    measure = _Measure("nats a token of the references' log-likelihood", "likelihood_records")
+    yield from _losses(case, case.reigning, pairs, params, measure)
 
 
 def _scored_otherwise(
@@ -118,36 +119,56 @@ def _other_scoring(case: Case, reigning: ReigningCase) -> str | None:
     )
 
 
+@dataclass(frozen=True)
+class _Measure:
+    """What is compared: its unit, and the param that says of how many records it is."""
+
+    unit: str
+    dial: str
+
+
 def _losses(
-    case: Case, reigning: ReigningCase, pairs: Pairs, params: MarginParams, unit: str
+    case: Case, reigning: ReigningCase, pairs: Pairs, params: MarginParams, measure: _Measure
 ) -> Iterator[Finding]:
     """What all records say, then every slice where there are several."""
     name = f"{case.system} against {reigning.name}"
-    yield _finding(f"{name}: ", case.losses.whole(pairs, params.margin), case, unit)
+    yield _finding(name, case.losses.whole(pairs, params.margin), case, measure)
     if len(set(pairs.slices)) > 1:
         for label, loss in case.losses.slices(pairs, params.slice_margin).items():
-            said = f"{name} in slice {label or '(none)'}: "
-            yield _finding(said, loss, case, unit, place=label or "(none)")
+            place = label or "(none)"
+            yield _finding(f"{name} in slice {place}", loss, case, measure, place=place)
 
 
-def _finding(name: str, loss: Loss, case: Case, unit: str, place: str | None = None) -> Finding:
-    margin, interval = loss.margin, loss.interval
-    said = {
-        "not_worse": f"a loss of {margin:.2f} is ruled out (p {loss.p_loss:.3f})",
-        "worse": f"the loss is more than {margin:.2f} (p {loss.p_no_loss:.3f})",
-        "unproven": f"a loss of {margin:.2f} cannot be ruled out (p {loss.p_loss:.3f})",
-        "underpowered": (
-            f"so few records cannot rule out a loss of {margin:.2f}, which takes about "
-            f"{records_needed(loss, case.params.confidence)}: raise evaluation.records, or take in "
-            "more"
-        ),
-    }[loss.standing]
-    corrected = ", corrected over the slices" if place is not None else ""
+def _finding(
+    name: str, loss: Loss, case: Case, measure: _Measure, place: str | None = None
+) -> Finding:
+    interval, confidence = loss.interval, case.params.confidence
     text = (
-        f"{name}{interval.value:+.3f} {unit} over {loss.records} records ({interval.low:+.3f} to "
-        f"{interval.high:+.3f}, each end a {case.params.confidence:.0%} bound); {said}{corrected}"
+        f"{name}: {interval.value:+.3f} {measure.unit} over {loss.records} records "
+        f"({interval.low:+.3f} to {interval.high:+.3f}, each end a {confidence:.0%} bound); "
+        f"{_said(loss, confidence, measure)}"
     )
     # What a small slice cannot show is told; what it does show counts.
     mild = place is not None and loss.standing == "underpowered"
     holds = loss.standing == "not_worse"
-    return Finding(holds, text, interval.value, -margin, interval, place, mild)
+    return Finding(holds, text, interval.value, -loss.margin, interval, place, mild)
+
+
+def _said(loss: Loss, confidence: float, measure: _Measure) -> str:
+    """Where it stands, in words."""
+    margin = f"{loss.margin:.2f}"
+    if loss.standing == "not_worse":
+        return f"a loss of {margin} is ruled out ({_p_value(loss.p_loss, loss)})"
+    if loss.standing == "worse":
+        return f"the loss is more than {margin} ({_p_value(loss.p_no_loss, loss)})"
+    if loss.standing == "unproven":
+        return f"a loss of {margin} cannot be ruled out ({_p_value(loss.p_loss, loss)})"
+    return (
+        f"so few records cannot rule out a loss of {margin}, which takes about "
+        f"{records_needed(loss, confidence)}: raise evaluation.{measure.dial}, or take in more"
+    )
+
+
+def _p_value(value: float, loss: Loss) -> str:
+    shown = f"p {value:.3f}" if value >= 0.001 else "p < 0.001"
+    return shown if loss.family == 1 else f"{shown}, corrected over {loss.family} slices"

@@ -36,7 +36,7 @@ class Finding:
     `p_loss` is the chance of such records were the loss as large as the margin, `p_no_loss` were it
     no larger. The interval is of the level 1 - 2 (1 - confidence): each of its ends is a one-sided
     bound. `smallest_detectable` is the loss that could be ruled out with the test's power were both
-    alike, None where no variance was seen.
+    alike, None where no variance was seen; `family` is of how many findings this is one.
     """
 
     records: int
@@ -45,6 +45,7 @@ class Finding:
     p_loss: float
     p_no_loss: float
     smallest_detectable: float | None
+    family: int
     standing: Standing
 
 
@@ -86,7 +87,7 @@ class LossTest:
             replace(item, p_loss=p_loss, p_no_loss=p_no_loss)
             for item, p_loss, p_no_loss in zip(found, losses, none, strict=True)
         ]
-        return [replace(item, standing=self._standing(item, len(masks))) for item in corrected]
+        return [replace(item, standing=self._standing(item)) for item in corrected]
 
     def _measured(
         self,
@@ -110,16 +111,18 @@ class LossTest:
         linear = (parts - value * wholes) / wholes.mean()
         shown = smallest_detectable(linear.tolist(), alpha=2 * alpha / family, power=self.power)
         interval = Interval(float(value), float(low), float(high))
-        return Finding(len(parts), interval, margin, p_loss, p_no_loss, shown.value, "unproven")
+        return Finding(
+            len(parts), interval, margin, p_loss, p_no_loss, shown.value, family, "unproven"
+        )
 
-    def _standing(self, found: Finding, family: int) -> Standing:
+    def _standing(self, found: Finding) -> Standing:
         alpha = 1 - self.confidence
         if found.p_loss < alpha:
             return "not_worse"
         if found.p_no_loss < alpha:
             return "worse"
         shown = found.smallest_detectable
-        few = (1 - found.margin) ** found.records >= alpha / family
+        few = found.records < _least_records(found, self.confidence)
         return "underpowered" if few or shown is None or shown > found.margin else "unproven"
 
 
@@ -130,8 +133,13 @@ def _share(draws: NDArray[np.bool_]) -> float:
 
 def records_needed(found: Finding, confidence: float) -> int:
     """How many records it takes, about, to rule the loss out of two systems that are alike."""
-    least = math.ceil(math.log(1 - confidence) / math.log(1 - found.margin))
+    least = _least_records(found, confidence)
     if found.smallest_detectable is None:
         return least
     by_spread = math.ceil(found.records * (found.smallest_detectable / found.margin) ** 2)
     return max(least, by_spread)
+
+
+def _least_records(found: Finding, confidence: float) -> int:
+    """The fewest records that rule the loss out, however alike they look, whatever its family."""
+    return math.ceil(math.log((1 - confidence) / found.family) / math.log(1 - found.margin))

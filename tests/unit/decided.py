@@ -102,7 +102,7 @@ def prediction(system: str, mode: str, number: int, slices: int) -> Prediction:
         slice="abcdefghij"[number % slices],
         question=f"q{number}",
         reference=f"a{number}",
-        groundedness=0.8 + 0.01 * (number % 7) if shown and number % 5 else None,
+        groundedness=0.9 + 0.01 * (number % 7) if shown and number % 5 else None,
     )
 
 
