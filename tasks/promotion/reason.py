@@ -1,7 +1,7 @@
 """What the rules of promotion found, and what became of it."""
 
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Literal
 
 from tasks.statistics.intervals import Interval
 
@@ -48,6 +48,17 @@ class Reason:
         """Whether it has nothing against the candidate."""
         return self.outcome in ("passed", "off")
 
-    def row(self) -> dict[str, Any]:
-        """As JSON and tables hold it."""
-        return asdict(self)
+    def row(self) -> dict[str, str | float | None]:
+        """As JSON and tables hold it: a column a number, null where there is none."""
+        low, high = (
+            (None, None) if self.interval is None else (self.interval.low, self.interval.high)
+        )
+        return {
+            "rule": self.rule,
+            "outcome": self.outcome,
+            "found": self.value,
+            "low": low,
+            "high": high,
+            "bound": self.bound,
+            "text": self.text,
+        }

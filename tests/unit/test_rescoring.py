@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import yaml
-from mlflow.tracking import MlflowClient
 
 from tasks.evaluation import rescoring
 from tasks.orchestration import rescore as rescoring_task
@@ -146,14 +145,6 @@ class World:
     def rescore(self, version: Version) -> Reigning | None:
         """What the task finds."""
         return rescore.fn(version, self.tonight, self.registry, self.tracker)
-
-
-@pytest.fixture(scope="module")
-def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """MLflow's tables, which take seconds to make."""
-    database = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
-    MlflowClient(f"sqlite:///{database}").search_experiments()
-    return database
 
 
 @pytest.fixture
