@@ -123,6 +123,7 @@ class Bootstrap:
 
     def _counts(self, size: int) -> Iterator[NDArray[np.float64]]:
         """Blocks of resamples, (block, size): how often each drew every record."""
+        # A byte holds every count: of 256 records or more, none is drawn so often by chance.
         if size not in self._kept and size * self._resamples <= _KEPT_BYTES:
             self._kept = {size: [times.astype(np.uint8) for times in self._draw(size)]}
         for times in self._kept.get(size) or self._draw(size):
