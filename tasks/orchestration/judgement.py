@@ -23,6 +23,7 @@ VERDICT_TAG = "verdict"
 JUDGED_TAG = "judged_by"
 # MLflow's registry refuses longer tags.
 _TAG_CHARACTERS = 5000
+_LABELS = {"warned": "warning: ", "off": "off: "}
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,10 @@ def judge(version: Version, root: Path, evidence: Evidence, registry: Registry) 
     params: PromotionParams = load_params(Params, [_rules_file(root)]).promotion
     decision = decide(params, evidence, model=version.model)
     promoted = decision.verdict == "promote"
-    reasons = tuple(f"{decision.model}: {reason.text}" for reason in decision.told())
+    reasons = tuple(
+        f"{decision.model}: {_LABELS.get(reason.outcome, '')}{reason.text}"
+        for reason in decision.told()
+    )
     for reason in reasons:
         get_run_logger().info("%s", reason)
     create_table_artifact(

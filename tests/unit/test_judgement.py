@@ -82,6 +82,17 @@ def test_a_good_version_is_promoted_and_says_why(bench: Bench) -> None:
     assert table["rows"][0]["rule"] == "data_accepted"
 
 
+def test_warnings_and_rules_that_are_off_are_told_apart_from_what_passed(bench: Bench) -> None:
+    def doubtful(night: Any) -> None:
+        night.tonight.metrics["forgetting"]["instructions_kept"] = 0.2
+        night.reigning = None
+
+    found = bench.judge(bench.evidence(doubtful))
+    assert found.verdict == "promoted"
+    assert found.reasons[0].startswith("adapter: warning: the adapter still follows 20%")
+    assert sum(reason.startswith("adapter: off: no other version") for reason in found.reasons) == 2
+
+
 def test_a_refused_version_moves_nothing(bench: Bench) -> None:
     before = bench.registry.aliases("adapter")
     found = bench.judge(bench.evidence(slow))
