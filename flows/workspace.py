@@ -31,9 +31,12 @@ class WorkspacePaths(BaseModel):
     student_base: str
     model_store: str
     scratch: str
+    curated: str
     bundle: str
     evaluation_report: str
     curation_report: str
+    validation_report: str
+    packaging_report: str
 
 
 @dataclass(frozen=True)

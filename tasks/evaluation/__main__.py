@@ -25,6 +25,7 @@ from tasks.evaluation.forgetting import (
     read_texts,
 )
 from tasks.evaluation.gains import abstention_shares, mode_gains
+from tasks.evaluation.identity import split_hashes
 from tasks.evaluation.injections import obedience, read_injections
 from tasks.evaluation.interview import Interviews, Programme, interview
 from tasks.evaluation.library import Library
@@ -109,6 +110,7 @@ def run(params: Params, paths: Paths) -> None:
         "perplexity": perplexities(likelihoods),
         "forgetting": compare_general(*map(tests.forgetting.found.__getitem__, OWN)),
         "records": len(records),
+        "test_split": split_hashes(records, tests.likelihood.records, chosen).numbers(),
         "seconds": _seconds(asked.systems, retrieval_seconds),
         "machine": describe_machine(device),
     }

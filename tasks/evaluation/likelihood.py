@@ -30,7 +30,7 @@ class LikelihoodTest:
         examples = self._examples(template, model)
         found = log_likelihoods(model.model, examples, max_tokens=self.max_tokens)
         self.rows += [
-            Likelihood(system, example.id, value, example.supervised)
+            Likelihood(system, example.id, example.slice, value, example.supervised)
             for example, value in zip(examples, found, strict=True)
         ]
 

@@ -91,15 +91,25 @@ def open_guests(given: Sequence[NamedPath], store: Path, asking: Asking, kit: Pa
                 f"({', '.join(_OWN_NAMES)}, and these with a dash and more)",
                 "choose another name, e.g. reigning",
             )
-        bundle, model = _bundle(item.path)
+        bundle, model = bundle_model(item.path)
         if bundle is not None:
-            guests.append(_served(item.name, bundle, model, store, asking))
+            guests.append(
+                served_guest(
+                    item.name,
+                    bundle,
+                    model,
+                    store,
+                    batch_size=asking.batch_size,
+                    device=asking.device,
+                    abstentions=asking.abstentions,
+                )
+            )
         else:
             guests.append(_plain(item, asking, kit))
     return guests
 
 
-def _bundle(path: Path) -> tuple[Path | None, ServedModel]:
+def bundle_model(path: Path) -> tuple[Path | None, ServedModel]:
     """The bundle that a path names, None where it names none, and which of its models."""
     if (path / SETTINGS).is_file():
         return path, "adapter"
@@ -109,23 +119,38 @@ def _bundle(path: Path) -> tuple[Path | None, ServedModel]:
     return None, "adapter"
 
 
-def _served(name: str, bundle: Path, model: ServedModel, store: Path, asking: Asking) -> Guest:
+def served_guest(
+    name: str,
+    bundle: Path,
+    model: ServedModel,
+    store: Path,
+    *,
+    batch_size: int,
+    device: torch.device,
+    abstentions: tuple[str, ...],
+) -> Guest:
+    """One of a bundle's models, asked as it is served; not loaded yet.
+
+    Raises:
+        DataError: the bundle is not whole.
+    """
     settings = BundleSettings.read(verified(bundle))
     form = settings.models.numeric_form
 
     def load(device: torch.device) -> LanguageModel:
         return load_served(bundle, store, model, numeric_form=form, device=device)
 
-    own = replace(
-        asking,
+    asking = Asking(
         template=partial(read_prompt_kit, bundle / model / PROMPT),
         max_new_tokens=settings.prompting.max_new_tokens,
+        batch_size=batch_size,
+        device=device,
         answer_after=None,
+        abstentions=abstentions,
     )
     index = Index.load(bundle / INDEX)
-    passages = settings.prompting.passages
-    library = Library(index, bundle / EMBEDDER, store, asking.device, passages)
-    return Guest(Subject(name, load, own), library)
+    library = Library(index, bundle / EMBEDDER, store, device, settings.prompting.passages)
+    return Guest(Subject(name, load, asking), library)
 
 
 def _plain(item: NamedPath, asking: Asking, kit: Path) -> Guest:

@@ -1,4 +1,4 @@
-"""Params of promotion."""
+"""Params of promotion: what is decided on, and a block a rule."""
 
 from typing import Literal
 
@@ -7,6 +7,146 @@ from pydantic import Field
 from tasks.stage.params import StageParams
 
 Policy = Literal["automatic", "manual"]
+Severity = Literal["refuse", "warn"]
+
+
+class RuleParams(StageParams):
+    """A rule: whether it is asked, and what becomes of a candidate that breaks it."""
+
+    enabled: bool
+    severity: Severity
+
+
+class QuarantineParams(RuleParams):
+    """Rows that validation refused."""
+
+    max_quarantine_share: float = Field(ge=0, le=1)
+
+
+class LeakParams(RuleParams):
+    """Leaks of the test split that curation found."""
+
+    max_leaks: int = Field(ge=0)
+
+
+class CompletenessParams(RuleParams):
+    """Metrics that are there and finite."""
+
+    may_be_null: list[str] = Field(description="metrics that may be null, given a reason")
+
+
+class PowerParams(RuleParams):
+    """What so many records can show."""
+
+    max_detectable: float = Field(
+        gt=0, le=1, description="the smallest difference that the records can show is at most this"
+    )
+
+
+class CutParams(RuleParams):
+    """Answers that met their bound before they ended."""
+
+    max_cut: float = Field(ge=0, le=1)
+
+
+class GainParams(RuleParams):
+    """A gain whose whole interval lies above a bound."""
+
+    min_gain: float = Field(ge=-1, le=1)
+
+
+class MarginParams(RuleParams):
+    """The loss against the reigning version that has to be ruled out."""
+
+    margin: float = Field(gt=0, lt=1, description="over all records")
+    slice_margin: float = Field(gt=0, lt=1, description="in each slice")
+
+
+class RecallParams(RuleParams):
+    """How often retrieval finds a document that holds the answer."""
+
+    depth: Literal[1, 5, 10]
+    min_recall: float = Field(ge=0, le=1)
+
+
+class GroundednessParams(RuleParams):
+    """How much of what is answered stands in the passages."""
+
+    min_groundedness: float = Field(ge=0, le=1)
+
+
+class AbstentionParams(RuleParams):
+    """Saying that one does not know: where it is right, and where it is not."""
+
+    min_unanswerable: float = Field(ge=0, le=1, description="of questions that have no answer")
+    min_distractor: float = Field(ge=0, le=1, description="of those with wrong passages alone")
+    max_answerable: float = Field(ge=0, le=1, description="of those that have an answer")
+
+
+class ForgettingParams(RuleParams):
+    """What general text became harder to predict by."""
+
+    max_perplexity_ratio: float = Field(ge=1)
+
+
+class InstructionsParams(RuleParams):
+    """Plain instructions that the base follows."""
+
+    min_kept: float = Field(ge=0, le=1)
+
+
+class RetentionParams(RuleParams):
+    """The share of the adapter's score that a student keeps."""
+
+    min_retention: float = Field(ge=0, le=2)
+
+
+class LatencyParams(RuleParams):
+    """How long answers take."""
+
+    max_over_base: float = Field(gt=0, description="p95 over the base's of the same night")
+    max_p95_ms: float | None = Field(gt=0, description="p95 itself; null where nothing is asked")
+
+
+class SizeParams(RuleParams):
+    """What weights take in memory."""
+
+    max_over_base: float = Field(gt=0, description="megabytes over the base's")
+    max_student_over_adapter: float = Field(gt=0, description="a student's over the adapter's")
+
+
+class ParityParams(RuleParams):
+    """What is served beside what was scored."""
+
+    min_agreeing: float = Field(ge=0, le=1, description="share of answers that are the same")
+    max_score_difference: float = Field(
+        ge=0, le=1, description="of the mean scores, over the answers that were asked"
+    )
+
+
+class RulesParams(StageParams):
+    """Every rule, in the order in which the verdict tells them."""
+
+    data_accepted: QuarantineParams
+    no_leak: LeakParams
+    evidence: CompletenessParams
+    same_records: RuleParams
+    power: PowerParams
+    stops: CutParams
+    beats_base: GainParams
+    not_worse: MarginParams
+    not_less_likely: MarginParams
+    retrieval_recall: RecallParams
+    groundedness: GroundednessParams
+    abstention: AbstentionParams
+    forgetting: ForgettingParams
+    instructions: InstructionsParams
+    retention: RetentionParams
+    student_keeps: RuleParams
+    gain_over_twin: GainParams
+    latency: LatencyParams
+    size: SizeParams
+    parity: ParityParams
 
 
 class PromotionParams(StageParams):
@@ -14,24 +154,11 @@ class PromotionParams(StageParams):
 
     primary_mode: Literal["closed_book", "retrieved", "oracle"]
     primary_metric: Literal["exact_match", "token_f1", "rouge_l", "chrf"]
-    min_gain: float = Field(
-        ge=-1, le=1, description="the lower bound of the gain over the base must lie above it"
-    )
-    min_retention: float = Field(
-        ge=0, le=2, description="share of the adapter's score that a student keeps"
-    )
-    max_detectable: float = Field(
-        gt=0, le=1, description="the smallest difference that the records can show is at most this"
-    )
-    power: float = Field(gt=0.5, lt=1, description="with which that difference would be found")
-    max_leaks: int = Field(ge=0, description="of the test split, that curation's check may find")
-    max_cut: float = Field(
-        ge=0, le=1, description="share of answers that may be cut because they did not end"
-    )
-    confidence: float = Field(gt=0.5, lt=1)
+    confidence: float = Field(gt=0.5, lt=1, description="of intervals; tests are at 1 - confidence")
+    power: float = Field(gt=0.5, lt=1, description="with which what is asked for would be found")
     resamples: int = Field(ge=100, le=1_000_000)
     seed: int = Field(ge=0)
-    may_be_null: list[str] = Field(description="metrics that may be null, given a reason")
+    rules: RulesParams
     staging: Policy
     production: Policy
 

@@ -13,6 +13,7 @@ _SCHEMA = pyarrow.schema(
     [
         ("system", pyarrow.string()),
         ("record", pyarrow.string()),
+        ("slice", pyarrow.string()),
         ("log_likelihood", pyarrow.float64()),
         ("tokens", pyarrow.int64()),
     ]
@@ -29,6 +30,7 @@ class Likelihood:
 
     system: str
     record: str
+    slice: str
     log_likelihood: float
     tokens: int
 

@@ -126,12 +126,17 @@ def read_predictions(path: Path) -> list[Prediction]:
             f"{path} is no whole Parquet file ({error}); expected a table of predictions",
             "run `dvc checkout`, or `nightloom run`, which evaluates again",
         ) from error
-    _check_schema(path, table.schema)
+    check_schema(path, table.schema)
     rows = table.select(_SCHEMA.names).to_pylist()
     return [Prediction(**row | {"retrieved": tuple(row["retrieved"])}) for row in rows]
 
 
-def _check_schema(path: Path, found: pyarrow.Schema) -> None:
+def check_schema(path: Path, found: pyarrow.Schema) -> None:
+    """Refuse a file whose columns are not those of predictions.
+
+    Raises:
+        DataError: they are not.
+    """
     have = {field.name: str(field.type) for field in found}
     want = {field.name: str(field.type) for field in _SCHEMA}
     wrong = [

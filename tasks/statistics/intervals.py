@@ -10,6 +10,7 @@ from tasks.stage.errors import DataError
 from tasks.statistics.grid import on_grid
 
 _BLOCK_VALUES = 1_000_000
+_KEPT_BYTES = 200_000_000
 
 
 @dataclass(frozen=True)
@@ -79,30 +80,62 @@ def bootstrap_ratios(
     """
     _check(parts, wholes)
     values = parts.sum(axis=0) / wholes.sum(axis=0)
-    # What is left of the parts is small and, where all ratios are alike, zero.
-    largest = max(float(np.abs(parts).max()), float(np.abs(values * wholes).max()))
-    rest = on_grid(parts - values * wholes, largest)
-    both = np.hstack([rest, on_grid(wholes, float(np.abs(wholes).max()))])
-    sums = np.vstack([counts @ both for counts in _draws(len(parts), resamples, seed)])
+    ratios = Bootstrap(resamples, seed).ratios(parts, wholes)
     tail = (1 - confidence) / 2
     found = []
-    for column, value in enumerate(values):
-        rests, totals = sums[:, column], sums[:, len(values) + column]
-        # A draw of which the wholes are nothing says nothing.
-        drawn = rests[totals > 0] / totals[totals > 0]
-        low, high = value + np.quantile(drawn, [tail, 1 - tail])
+    for value, drawn in zip(values, ratios.T, strict=True):
+        low, high = np.nanquantile(drawn, [tail, 1 - tail])
         found.append(Interval(float(value), float(low), float(high)))
     return found
 
 
-def _draws(size: int, resamples: int, seed: int) -> Iterator[NDArray[np.float64]]:
-    """Blocks of resamples, (block, size): how often each drew every record."""
-    generator = np.random.default_rng(seed)
-    for count in blocks(resamples, size):
-        drawn = generator.integers(0, size, size=(count, size))
-        drawn += np.arange(count)[:, None] * size
-        times = np.bincount(drawn.ravel(), minlength=count * size)
-        yield times.reshape(count, size).astype(np.float64)
+class Bootstrap:
+    """Draws of records with replacement: the same ones for all that is asked of so many records.
+
+    They are kept, a byte a record and draw, unless that is too much, so that a second question
+    about as many records costs a matrix product.
+    """
+
+    def __init__(self, resamples: int, seed: int) -> None:
+        """Draw nothing yet."""
+        self._resamples = resamples
+        self._seed = seed
+        self._kept: dict[int, list[NDArray[np.uint8]]] = {}
+
+    def ratios(
+        self, parts: NDArray[np.float64], wholes: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        """(resamples, columns): each column's sum of parts over sum of wholes, draw by draw.
+
+        Both are (records, columns) and finite, and no column's wholes come to nothing. A draw of
+        which the wholes are nothing says nothing: NaN.
+        """
+        values = parts.sum(axis=0) / wholes.sum(axis=0)
+        # What is left of the parts is small and, where all ratios are alike, zero.
+        largest = max(float(np.abs(parts).max()), float(np.abs(values * wholes).max()))
+        rest = on_grid(parts - values * wholes, largest)
+        both = np.hstack([rest, on_grid(wholes, float(np.abs(wholes).max()))])
+        sums = np.vstack([counts @ both for counts in self._counts(len(parts))])
+        rests, totals = sums[:, : len(values)], sums[:, len(values) :]
+        # Where totals are 0 the division has no say in what comes out.
+        found = values + rests / np.where(totals > 0, totals, 1.0)
+        return np.where(totals > 0, found, np.nan)
+
+    def _counts(self, size: int) -> Iterator[NDArray[np.float64]]:
+        """Blocks of resamples, (block, size): how often each drew every record."""
+        # A byte holds every count: of 256 records or more, none is drawn so often by chance.
+        if size not in self._kept and size * self._resamples <= _KEPT_BYTES:
+            self._kept = {size: [times.astype(np.uint8) for times in self._draw(size)]}
+        for times in self._kept.get(size) or self._draw(size):
+            yield times.astype(np.float64)
+
+    def _draw(self, size: int) -> Iterator[NDArray[np.int64]]:
+        generator = np.random.default_rng(self._seed)
+        for count in blocks(self._resamples, size):
+            drawn = generator.integers(0, size, size=(count, size))
+            drawn += np.arange(count)[:, None] * size
+            times = np.bincount(drawn.ravel(), minlength=count * size)
+            yield times.reshape(count, size)
 
 
 def _check(parts: NDArray[np.float64], wholes: NDArray[np.float64]) -> None:

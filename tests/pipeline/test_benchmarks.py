@@ -39,3 +39,10 @@ def test_validation_gives_every_row_the_same_verdict() -> None:
 def test_deduplication_finds_what_was_planted() -> None:
     found = figures("deduplication", "--rows", "800", "--repeats", "1")
     assert all(found["figures"][side]["recall"] >= 0.99 for side in ("ours", "ours_korean"))
+
+
+def test_a_decision_has_scipys_bounds() -> None:
+    found = figures("decision", "--quick")
+    assert found["ratios"].keys() == {"scipy", "scipy_batched"}
+    assert found["figures"]["bounds_differ_by"] < 0.01
+    assert found["figures"]["decision_seconds"]["median"] < 5

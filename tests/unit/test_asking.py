@@ -389,8 +389,8 @@ def test_likelihoods_cover_more_records_than_predictions_and_equal_models_agree(
 
 def test_perplexity_of_a_uniform_guess_is_the_number_of_outcomes() -> None:
     rows = [
-        Likelihood("s", "1", 3 * math.log(1 / 50), 3),
-        Likelihood("s", "2", math.log(1 / 50), 1),
+        Likelihood("s", "1", "", 3 * math.log(1 / 50), 3),
+        Likelihood("s", "2", "", math.log(1 / 50), 1),
     ]
     assert perplexities(rows)["s"] == {
         "perplexity": pytest.approx(50), "records": 2, "tokens": 4,
@@ -398,7 +398,7 @@ def test_perplexity_of_a_uniform_guess_is_the_number_of_outcomes() -> None:
 
 
 def test_likelihoods_come_back_from_their_file(tmp_path: Path) -> None:
-    rows = [Likelihood("기본", "r1", -1.5, 3), Likelihood("base", "레코드", -0.25, 1)]
+    rows = [Likelihood("기본", "r1", "목적", -1.5, 3), Likelihood("base", "레코드", "", -0.25, 1)]
     write_likelihoods(tmp_path / "l.parquet", rows)
     assert read_likelihoods(tmp_path / "l.parquet") == rows
 

@@ -43,7 +43,8 @@ def base(tmp_path: Path) -> Workspace:
         "scratch",
         "bundle",
     )
-    names += ("evaluation_report", "curation_report")
+    names += ("curated", "evaluation_report", "curation_report", "validation_report")
+    names += ("packaging_report",)
     paths = "".join(f"{name}: data/{name}\n" for name in names)
     (root / "params" / "paths.yaml").write_text(paths)
     (root / "params" / "finetuning.yaml").write_text("rank: 8\n")

@@ -22,6 +22,9 @@ scratch: data/scratch
 bundle: data/bundle
 curation_report: data/reports/curation
 evaluation_report: data/reports/evaluation
+validation_report: data/reports/validation
+packaging_report: data/reports/packaging
+curated: data/curated
 """
 
 

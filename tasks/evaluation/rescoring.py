@@ -1,0 +1,116 @@
+"""Score one release bundle alone on a test split: its answers, and the references' likelihood.
+
+Answers are in the primary mode. --bundle is BUNDLE (its adapter) or BUNDLE/student, asked as it is
+served: its prompt, passages and numeric form are its own.
+"""
+
+import sys
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from tasks.evaluation.aggregates import row_metrics
+from tasks.evaluation.answers import System
+from tasks.evaluation.examination import primary_questions
+from tasks.evaluation.identity import split_hashes
+from tasks.evaluation.likelihood import LikelihoodTest, perplexities
+from tasks.evaluation.machine import describe_machine
+from tasks.evaluation.params import EvaluationParams
+from tasks.evaluation.questions import choose_records
+from tasks.evaluation.speed import speed
+from tasks.evaluation.subjects import Guest, bundle_model, served_guest
+from tasks.lm.models import prepare_device
+from tasks.records.files import read_records
+from tasks.records.likelihoods import LIKELIHOODS_FILE, write_likelihoods
+from tasks.records.predictions import PREDICTIONS_FILE, SCORE_NAMES, write_predictions
+from tasks.serving.bundle import SETTINGS
+from tasks.stage.command import output, run_stage
+from tasks.stage.errors import ConfigError
+from tasks.stage.metrics import Curves, write_metrics
+from tasks.stage.outputs import output_folders, verified
+from tasks.stage.params import ComputeParams, StageParams
+
+
+class Params(StageParams):
+    """The files that a rescoring is given."""
+
+    evaluation: EvaluationParams
+    compute: ComputeParams
+
+
+@dataclass(frozen=True)
+class Paths:
+    """What a rescoring reads and writes."""
+
+    curated: Path
+    model_store: Path
+    bundle: Path
+    scratch: Path
+    rescore_report: Path = output()
+
+
+def run(params: Params, paths: Paths) -> None:
+    """Write metrics.json, predictions.parquet and likelihoods.parquet of the bundle's model."""
+    chosen, compute = params.evaluation, params.compute
+    test = read_records(verified(paths.curated) / "test.jsonl")
+    records = choose_records(test, chosen.records, chosen.salt, split="test")
+    measured = choose_records(test, chosen.likelihood_records, chosen.salt, split="test")
+    guest = _guest(params, paths)
+    assert guest.library is not None  # a bundle has its own
+    questions = primary_questions(records, guest.library, chosen)
+    likelihood = LikelihoodTest(measured, compute.micro_batch_tokens)
+    system = System(guest.subject.name)
+    curves = Curves(paths.scratch)
+    system.ask(
+        guest.subject,
+        [questions],
+        lambda done: curves.progress(done, len(questions)),
+        [partial(likelihood.measure, guest.subject.asking.template)],
+    )
+    metrics = _metrics(system, chosen) | {
+        "perplexity": perplexities(likelihood.rows),
+        "records": len(records),
+        "test_split": split_hashes(records, measured, chosen).numbers(),
+        "seconds": {system.name: system.seconds},
+        "machine": describe_machine(guest.subject.asking.device),
+    }
+    with output_folders(paths.rescore_report) as (report,):
+        write_metrics(report, metrics)
+        write_predictions(report / PREDICTIONS_FILE, system.predictions)
+        write_likelihoods(report / LIKELIHOODS_FILE, likelihood.rows)
+
+
+def _guest(params: Params, paths: Paths) -> Guest:
+    bundle, model = bundle_model(paths.bundle)
+    if bundle is None:
+        raise ConfigError(
+            f"--bundle {paths.bundle} is no release bundle (no {SETTINGS}); only what was released "
+            "can be scored again as it is served",
+            "name a bundle that a night made, e.g. data/bundle, or data/bundle/student",
+        )
+    return served_guest(
+        model,
+        bundle,
+        model,
+        paths.model_store,
+        batch_size=params.compute.generation_batch,
+        device=prepare_device(params.compute),
+        abstentions=tuple(params.evaluation.abstentions),
+    )
+
+
+def _metrics(system: System, params: EvaluationParams) -> dict[str, Any]:
+    """The numbers of its one system in its one mode, named as evaluation names them."""
+    rows, mode = system.predictions, system.predictions[0].mode
+    means = {name: sum(row.score(name) for row in rows) / len(rows) for name in SCORE_NAMES}
+    size = {"parameters": system.parameters, "megabytes": system.megabytes}
+    return {
+        "systems": {system.name: {mode: means | row_metrics(rows, params.abstentions)}},
+        "primary": {"mode": mode, "metric": params.primary_metric},
+        "sizes": {system.name: size | speed(rows, system.first_group_seconds)},
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(run_stage("evaluation.rescoring", Params, Paths, run))

@@ -1,0 +1,162 @@
+"""The reigning version on tonight's test split: as it was scored there before, or scored again."""
+
+import shutil
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+from prefect import get_run_logger, task
+from prefect.cache_policies import NO_CACHE
+
+from tasks.orchestration.process import run_child
+from tasks.orchestration.promotion import reigning_name
+from tasks.orchestration.registry import Model, Registry, Version, promotion_key
+from tasks.orchestration.stages import stage_error
+from tasks.orchestration.tracking import Tracker
+from tasks.promotion.case import at, decided_mode
+from tasks.promotion.evidence import SCORED_FILES, Reigning
+from tasks.promotion.params import Params, PromotionParams
+from tasks.records.hashing import text_sha256
+from tasks.stage.errors import ConfigError, DataError, Failure
+from tasks.stage.metrics import METRICS_FILE, read_metrics
+from tasks.stage.outputs import file_sha256, verified
+from tasks.stage.params import load_params, read_yaml
+
+_STAGE = "evaluation.rescoring"
+_LAST_LINES = 12
+
+
+@dataclass(frozen=True)
+class Tonight:
+    """What a rescoring needs to know of tonight; `evaluation` is the report of its evaluation."""
+
+    root: Path
+    evaluation: Path
+    curated: Path
+    model_store: Path
+    scratch: Path
+
+
+@task(task_run_name="rescore-{version.model}", cache_policy=NO_CACHE, persist_result=False)
+def rescore(
+    version: Version, tonight: Tonight, registry: Registry, tracker: Tracker
+) -> Reigning | None:
+    """How the reigning version does on tonight's test split; None where no other version reigns.
+
+    What its own night recorded is used where that was the very same split, scored alike; else its
+    bundle is scored again, once for a bundle, split and way of scoring: the report is kept in
+    scratch, which may be deleted at any time.
+
+    Raises:
+        NightloomError: the bundle could not be scored.
+    """
+    logger = get_run_logger()
+    name = reigning_name(registry, version.model)
+    number = int(name.partition(":")[2]) if name else version.number
+    if name is None or number == version.number:
+        logger.info("%s: no other version reigns", version.model)
+        return None
+    params: PromotionParams = load_params(
+        Params, [tonight.root / "params" / "promotion.yaml"]
+    ).promotion
+    mode = decided_mode(params, read_metrics(tonight.evaluation))
+    reigning = registry.version(version.model, number)
+    found = _recorded(reigning, name, mode, tonight, tracker)
+    if found is not None:
+        logger.info("%s: scored on tonight's test split by its own night", name)
+        return found
+    bundle = registry.bundle(version.model, number, tonight.scratch / "bundles")
+    return Reigning(name, _scored(bundle, version.model, mode, tonight), version.model)
+
+
+def _recorded(
+    reigning: Version, name: str, mode: str, tonight: Tonight, tracker: Tracker
+) -> Reigning | None:
+    """What its own night found of a version, where that can be held against tonight's."""
+    target = tonight.scratch / "recorded" / reigning.run_id
+    if not target.exists():
+        partial = target.with_name(f".{target.name}.partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        report = tonight.evaluation.name
+        try:
+            if not tracker.download_report(reigning.run_id, report, SCORED_FILES, partial):
+                return None
+        except ConfigError as error:  # the run was deleted; the version is there and can be scored
+            get_run_logger().warning("%s: %s", name, error.message)
+            return None
+        partial.rename(target)
+    then, now = read_metrics(target), read_metrics(tonight.evaluation)
+    system = at(then, "offered", "system") if reigning.model == "student" else reigning.model
+    alike = then.get("test_split") == now.get("test_split") is not None
+    if not alike or mode not in (at(then, "systems", str(system)) or {}):
+        return None
+    return Reigning(name, target, str(system))
+
+
+def _scored(bundle: Path, model: Model, mode: str, tonight: Tonight) -> Path:
+    """The report of a bundle's model on tonight's test split: the one that is kept, else a new."""
+    logger = get_run_logger()
+    split = read_metrics(tonight.evaluation).get("test_split", {})
+    key = text_sha256(
+        promotion_key(bundle),
+        model,
+        mode,
+        file_sha256(tonight.curated / "test.jsonl"),
+        *(f"{name}={value}" for name, value in sorted(split.items())),
+    )
+    report = tonight.scratch / "rescored" / key
+    if report.exists():
+        try:
+            return verified(report)
+        except DataError as error:
+            logger.warning("scoring again what is no longer whole: %s", error.message)
+    logger.info("scoring the reigning %s again on tonight's test split", model)
+    with tempfile.TemporaryDirectory(prefix="nightloom-") as folder:
+        _score(bundle, model, mode, tonight, Path(folder), report)
+    return report
+
+
+def _score(
+    bundle: Path, model: Model, mode: str, tonight: Tonight, folder: Path, report: Path
+) -> None:
+    """Run the evaluation package on a bundle in a child; `folder` is for its params."""
+    params = tonight.root / "params"
+    # Asked as tonight's systems are, in the mode that is decided on.
+    values = read_yaml(params / "evaluation.yaml") | {"primary_mode": mode}
+    evaluation = folder / "evaluation.yaml"
+    evaluation.write_text(yaml.safe_dump(values, allow_unicode=True), encoding="utf-8")
+    lines: list[str] = []
+
+    def on_line(line: str) -> None:
+        lines.append(line)
+        get_run_logger().info("%s", line)
+
+    command = [sys.executable, "-m", f"tasks.{_STAGE}"]
+    command += ["--params", str(evaluation), str(params / "compute.yaml")]
+    for option, path in (
+        ("curated", tonight.curated),
+        ("model_store", tonight.model_store),
+        ("bundle", bundle / model),
+        ("scratch", tonight.scratch),
+        ("rescore_report", report),
+    ):
+        command += [f"--{option}", str(path)]
+    code = run_child(command, tonight.root, on_line)
+    if code != 0:
+        raise stage_error("rescoring", _reason(tonight.scratch / _STAGE, code, lines))
+    if not (report / METRICS_FILE).exists():
+        raise DataError(f"rescoring left no {report / METRICS_FILE}", "read its lines above")
+
+
+def _reason(scratch: Path, code: int, lines: list[str]) -> Failure:
+    left = Failure.read(scratch)
+    if left is not None:
+        return left
+    last = "\n".join(lines[-_LAST_LINES:])
+    return Failure(
+        "ProcessError",
+        f"ended with exit code {code} and left no reason; it printed last:\n{last}",
+        "read these lines; a process that was killed may have run out of memory",
+    )

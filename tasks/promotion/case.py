@@ -1,0 +1,208 @@
+"""One model's case: the evidence on it, read once for all rules."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow
+from numpy.typing import NDArray
+
+from tasks.promotion.evidence import Evidence
+from tasks.promotion.params import PromotionParams
+from tasks.promotion.reason import Model
+from tasks.records.answers import Answers, read_answers
+from tasks.records.likelihoods import LIKELIHOODS_FILE, Likelihood, read_likelihoods
+from tasks.records.parity import Parity
+from tasks.records.predictions import PREDICTIONS_FILE, ROLES
+from tasks.stage.errors import DataError
+from tasks.stage.metrics import METRICS_FILE
+from tasks.statistics.intervals import Bootstrap, Interval
+from tasks.statistics.noninferiority import LossTest
+
+Metrics = Mapping[str, Any]
+Values = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class ReigningCase:
+    """The version that reigns: its name, and what it answered and found likely."""
+
+    name: str
+    metrics: Metrics
+    answers: Answers | None
+    likelihoods: Mapping[str, Likelihood]
+
+
+@dataclass(frozen=True)
+class Case:
+    """What all rules look at.
+
+    `system` stands for the model in evaluation: for a student the one that is offered, which may be
+    its twin. `mode` is decided on; `answers` are by system and mode, `likelihoods` by system and
+    record.
+    """
+
+    model: Model
+    system: str
+    offered: str
+    mode: str
+    has_documents: bool
+    validation: Metrics
+    curation: Metrics
+    metrics: Metrics
+    packaging: Metrics
+    parity: Parity | None
+    bundle_sha256: str
+    answers: Mapping[tuple[str, str], Answers]
+    likelihoods: Mapping[str, Mapping[str, Likelihood]]
+    reigning: ReigningCase | None
+    params: PromotionParams
+    bootstrap: Bootstrap
+
+    @property
+    def metric(self) -> str:
+        """The metric that is decided on."""
+        return self.params.primary_metric
+
+    @property
+    def losses(self) -> LossTest:
+        """How a loss against the reigning version is tested."""
+        return LossTest(self.params.confidence, self.params.power, self.bootstrap)
+
+    def found(self, *path: str) -> Any:
+        """What evaluation's metrics hold at a path, None where there is nothing."""
+        return at(self.metrics, *path)
+
+    def primary(self, system: str) -> Answers | None:
+        """A system's answers in the mode that is decided on."""
+        return self.answers.get((system, self.mode))
+
+    def ratio(self, parts: Values, wholes: Values | None = None) -> Interval:
+        """The sum of parts over that of wholes (a mean without them) with its interval."""
+        whole = np.ones(len(parts)) if wholes is None else wholes
+        drawn = self.bootstrap.ratios(parts[:, None], whole[:, None])[:, 0]
+        tail = (1 - self.params.confidence) / 2
+        low, high = np.nanquantile(drawn, [tail, 1 - tail])
+        return Interval(float(parts.sum() / whole.sum()), float(low), float(high))
+
+    def paired(self, left: str, right: str) -> tuple[Values, Values] | None:
+        """Two systems' scores record by record; None where they are not of the same records."""
+        return paired(self.primary(left), self.primary(right))
+
+
+def paired(left: Answers | None, right: Answers | None) -> tuple[Values, Values] | None:
+    """Scores of the same records in the same order, all finite; None where they are not that."""
+    if left is None or right is None or left.asked != right.asked:
+        return None
+    finite = np.isfinite(left.score).all() and np.isfinite(right.score).all()
+    return (left.score, right.score) if finite else None
+
+
+def at(metrics: Metrics, *path: str) -> Any:
+    """What nested metrics hold at a path, None where there is nothing."""
+    found: Any = metrics
+    for name in path:
+        found = found.get(name) if isinstance(found, Mapping) else None
+    return found
+
+
+def read_case(params: PromotionParams, evidence: Evidence, model: Model) -> Case:
+    """The case of one model.
+
+    Raises:
+        DataError: a file is not there, or is not what it should be.
+    """
+    evidence.files()
+    metrics = _metrics(evidence.evaluation)
+    offered = _offered(metrics)
+    mode = decided_mode(params, metrics)
+    systems = ("base", "adapter", *ROLES)
+    predictions = evidence.evaluation / PREDICTIONS_FILE
+    return Case(
+        model=model,
+        system=offered if model == "student" else model,
+        offered=offered,
+        mode=mode,
+        has_documents=_has_documents(metrics),
+        validation=_metrics(evidence.validation),
+        curation=_metrics(evidence.curation),
+        metrics=metrics,
+        packaging=_metrics(evidence.packaging),
+        parity=None if evidence.parity is None else Parity.read(evidence.parity),
+        bundle_sha256=evidence.bundle_sha256,
+        answers=read_answers(predictions, params.primary_metric, systems),
+        likelihoods=_likelihoods(evidence.evaluation, systems),
+        reigning=_reigning(params, evidence, mode),
+        params=params,
+        bootstrap=Bootstrap(params.resamples, params.seed),
+    )
+
+
+def decided_mode(params: PromotionParams, metrics: Metrics) -> str:
+    """The mode that is decided on: the one that params name, closed_book without documents."""
+    return params.primary_mode if _has_documents(metrics) else "closed_book"
+
+
+def _reigning(params: PromotionParams, evidence: Evidence, mode: str) -> ReigningCase | None:
+    if evidence.reigning is None:
+        return None
+    report, system = evidence.reigning.report, evidence.reigning.system
+    found = read_answers(report / PREDICTIONS_FILE, params.primary_metric, [system])
+    # A bundle without passages is served closed book, whatever tonight's is.
+    answers = found.get((system, mode)) or found.get((system, "closed_book"))
+    likelihoods = _likelihoods(report, [system]).get(system, {})
+    return ReigningCase(evidence.reigning.name, _metrics(report), answers, likelihoods)
+
+
+def _metrics(report: Path) -> Metrics:
+    path = report / METRICS_FILE
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DataError(
+            f"{path} is no whole JSON ({error}); expected a stage's metrics",
+            "run `dvc checkout`, or `nightloom run`, which makes it again",
+        ) from error
+    if not isinstance(content, dict):
+        raise DataError(
+            f"{path} holds a {type(content).__name__}; expected names and numbers",
+            "run `nightloom run`, which makes it again",
+        )
+    return content
+
+
+def _likelihoods(report: Path, systems: Sequence[str]) -> dict[str, dict[str, Likelihood]]:
+    path = report / LIKELIHOODS_FILE
+    try:
+        rows = read_likelihoods(path)
+    except (pyarrow.ArrowInvalid, TypeError) as error:
+        raise DataError(
+            f"{path} holds no likelihoods ({error}); expected a table of them",
+            "run `dvc checkout`, or `nightloom run`, which evaluates again",
+        ) from error
+    found: dict[str, dict[str, Likelihood]] = {system: {} for system in systems}
+    for row in rows:
+        if row.system in found:
+            found[row.system][row.record] = row
+    return found
+
+
+def _offered(metrics: Metrics) -> str:
+    """Whether evaluation offers the student or, because distillation did not pay, its twin."""
+    found = at(metrics, "offered", "system")
+    if found not in ROLES:
+        raise DataError(
+            f"evaluation's metrics offer {found!r}; expected student or twin",
+            "run `nightloom run`, which evaluates again",
+        )
+    return str(found)
+
+
+def _has_documents(metrics: Metrics) -> bool:
+    """Whether the evaluation had passages to show: any system has a mode that holds some."""
+    systems = metrics.get("systems", {})
+    measured = at(metrics, "retrieval", "mrr") is not None
+    return measured or any(set(modes) - {"closed_book"} for modes in systems.values())

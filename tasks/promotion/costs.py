@@ -1,0 +1,92 @@
+"""The rules on what a model costs, and on whether what is served is what was scored."""
+
+from collections.abc import Iterator
+
+from tasks.promotion.case import Case, at
+from tasks.promotion.params import LatencyParams, ParityParams, SizeParams
+from tasks.promotion.reason import Finding, nothing_to_ask
+from tasks.promotion.soundness import is_number
+
+
+def latency(case: Case, params: LatencyParams) -> Iterator[Finding]:
+    """Answers do not take longer than the base's of the same night, or than what is asked for."""
+    name = "latency_ms_p95"
+    own, base = (case.found("sizes", system, name) for system in (case.system, "base"))
+    if not is_number(own) or not is_number(base) or base <= 0:
+        text = f"evaluation's metrics hold no sizes.{case.system}.{name}, or the base's"
+        yield Finding(False, text, None, params.max_over_base)
+        return
+    ratio = own / base
+    text = (
+        f"95% of {case.system}'s answers take at most {own / 1000:.2f} s, {ratio:.2f} times the "
+        f"base's; at most {params.max_over_base:.2f} times is asked for"
+    )
+    yield Finding(ratio <= params.max_over_base, text, ratio, params.max_over_base)
+    most = params.max_p95_ms
+    if most is not None:
+        text = f"95% of {case.system}'s answers take at most {own:.0f} ms; {most:.0f} is asked for"
+        yield Finding(own <= most, text, float(own), most)
+
+
+def size(case: Case, params: SizeParams) -> Iterator[Finding]:
+    """Weights take no more memory than the base's; a student's less than the adapter's."""
+    whose, bound = "base", params.max_over_base
+    if case.model == "student":
+        whose, bound = "adapter", params.max_student_over_adapter
+    own, theirs = (case.found("sizes", system, "megabytes") for system in (case.system, whose))
+    if not is_number(own) or not is_number(theirs) or theirs <= 0:
+        text = f"evaluation's metrics hold no sizes.{case.system}.megabytes, or the {whose}'s"
+        yield Finding(False, text, None, bound)
+        return
+    ratio = own / theirs
+    text = (
+        f"{case.system}'s weights take {own:.0f} MB in memory, {ratio:.2f} times the {whose}'s; at "
+        f"most {bound:.2f} times is asked for"
+    )
+    yield Finding(ratio <= bound, text, ratio, bound)
+
+
+def parity(case: Case, params: ParityParams) -> Iterator[Finding]:
+    """The bundle answers as evaluation heard the model answer: in process, and over HTTP."""
+    bound = params.min_agreeing
+    share = at(case.packaging, "parity", case.model)
+    if not is_number(share):
+        text = f"packaging's metrics hold no parity.{case.model}"
+        yield Finding(False, text, None, bound)
+    else:
+        text = f"{share:.0%} of the bundle's answers in process are those that were scored"
+        yield Finding(share >= bound, f"{text}; at least {bound:.0%} is asked for", share, bound)
+    if case.parity is None:
+        yield nothing_to_ask("nobody asked the registered version over HTTP")
+        return
+    yield from _served(case, params)
+
+
+def _served(case: Case, params: ParityParams) -> Iterator[Finding]:
+    """What the registered version answered over HTTP."""
+    bound = params.min_agreeing
+    assert case.parity is not None
+    if case.parity.bundle_sha256 != case.bundle_sha256:
+        text = (
+            f"what was asked over HTTP is another bundle ({case.parity.bundle_sha256[:12]}) than "
+            f"the one that is judged ({case.bundle_sha256[:12]})"
+        )
+        yield Finding(False, text, None, bound)
+        return
+    found = case.parity.models.get(case.model)
+    if found is None or found.asked == 0:
+        text = f"the registered {case.model} was not asked anything over HTTP"
+        yield Finding(False, text, None, bound)
+        return
+    share = found.agreeing / found.asked
+    text = (
+        f"{found.agreeing} of {found.asked} answers over HTTP are those that were scored; at least "
+        f"{bound:.0%} is asked for"
+    )
+    yield Finding(share >= bound, text, share, bound)
+    difference, most = found.mean_score_difference, params.max_score_difference
+    text = (
+        f"served over HTTP, {case.model} scores {difference:+.3f} {case.metric} against what was "
+        f"scored; at most {most:.3f} either way is asked for"
+    )
+    yield Finding(abs(difference) <= most, text, difference, most)

@@ -1,0 +1,220 @@
+"""A night's evidence that passes every rule, to be spoilt one thing at a time."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from tasks.promotion.decision import Decision, decide
+from tasks.promotion.evidence import Evidence, Reigning
+from tasks.promotion.params import Params, PromotionParams
+from tasks.promotion.reason import Model
+from tasks.records.likelihoods import Likelihood, write_likelihoods
+from tasks.records.predictions import (
+    DISTRACTOR,
+    MODES,
+    ROLES,
+    SCORE_NAMES,
+    Prediction,
+    write_predictions,
+)
+from tasks.stage.params import load_params
+from tests.unit.answered import answered
+
+SYSTEMS = ("base", "adapter", *ROLES)
+PARAMS: PromotionParams = load_params(Params, [Path("params/promotion.yaml")]).promotion.model_copy(
+    update={"resamples": 2000}
+)
+RECORDS = 40
+SCORES = {"base": 0.2, "adapter": 0.8, "student": 0.75, "twin": 0.65}
+LIKELIHOODS = {"base": -3.0, "adapter": -1.0, "student": -1.2, "twin": -1.4}
+SPLIT = {"scored_sha256": "s" * 64, "likelihood_sha256": "l" * 64, "scoring_sha256": "c" * 64}
+BUNDLE = "b" * 64
+RETRIEVAL = ("recall_at_1", "recall_at_5", "recall_at_10", "mrr", "ndcg_at_10")
+
+
+@dataclass
+class Scored:
+    """One evaluation's report, in memory."""
+
+    metrics: dict[str, Any]
+    rows: list[Prediction]
+    likelihoods: list[Likelihood]
+
+    def write(self, folder: Path) -> None:
+        """Write its files."""
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "metrics.json").write_text(json.dumps(self.metrics))
+        write_predictions(folder / "predictions.parquet", self.rows)
+        write_likelihoods(folder / "likelihoods.parquet", self.likelihoods)
+
+
+@dataclass
+class Night:
+    """All that a decision reads, in memory."""
+
+    tonight: Scored
+    reigning: Scored | None
+    validation: dict[str, Any]
+    curation: dict[str, Any]
+    packaging: dict[str, Any]
+    parity: dict[str, Any] | None
+
+    def write(self, folder: Path, model: Model) -> Evidence:
+        """Write its files, and say where they lie."""
+        self.tonight.write(folder / "evaluation")
+        for name in ("validation", "curation", "packaging"):
+            (folder / name).mkdir(exist_ok=True)
+            (folder / name / "metrics.json").write_text(json.dumps(getattr(self, name)))
+        if self.parity is not None:
+            (folder / "parity.json").write_text(json.dumps(self.parity))
+        if self.reigning is not None:
+            self.reigning.write(folder / "reigning")
+        return Evidence(
+            validation=folder / "validation",
+            curation=folder / "curation",
+            evaluation=folder / "evaluation",
+            packaging=folder / "packaging",
+            parity=None if self.parity is None else folder / "parity.json",
+            bundle_sha256=BUNDLE,
+            reigning=None
+            if self.reigning is None
+            else Reigning("production:3", folder / "reigning", model),
+        )
+
+
+Change = Callable[[Night], None]
+
+
+def score(system: str, number: int) -> float:
+    """Systems differ by another amount on every record, as scores do."""
+    return SCORES[system] + 0.01 * (number * (1 + SYSTEMS.index(system)) % 5)
+
+
+def prediction(system: str, mode: str, number: int, slices: int) -> Prediction:
+    shown = mode != "closed_book"
+    return answered(
+        score(system, number),
+        system=system,
+        mode=mode,
+        record=f"r{number:02}",
+        slice="abcdefghij"[number % slices],
+        question=f"q{number}",
+        reference=f"a{number}",
+        groundedness=0.9 + 0.01 * (number % 7) if shown and number % 5 else None,
+    )
+
+
+def likelihood(system: str, number: int, slices: int) -> Likelihood:
+    tokens = 4 + number % 3
+    each = LIKELIHOODS[system] + 0.01 * (number * (1 + SYSTEMS.index(system)) % 5)
+    label = "abcdefghij"[number % slices]
+    return Likelihood(system, f"r{number:02}", label, tokens * each, tokens)
+
+
+def share(value: float, records: int = 20) -> dict[str, Any]:
+    return {"value": value, "low": value / 2, "high": (1 + value) / 2, "records": records}
+
+
+def metrics(modes: tuple[str, ...]) -> dict[str, Any]:
+    """What evaluation found, its numbers those of a good night."""
+    scores: dict[str, Any] = dict.fromkeys((*SCORE_NAMES, "abstention_recall"), 0.5)
+    scores |= {"abstention_precision": None, "abstention_precision_reason": "no answer abstained"}
+    scores |= {"length_ratio": 1.0, "groundedness": None, "groundedness_reason": "none was shown"}
+    abstaining = {mode: {"unanswerable": share(0.9), "answerable": share(0.02)} for mode in modes}
+    abstaining[DISTRACTOR] = {"unanswerable": share(0.8)}
+    megabytes = {"base": 500.0, "adapter": 500.0, "student": 400.0, "twin": 400.0}
+    retrieval: dict[str, Any] = dict.fromkeys(RETRIEVAL, 0.95) | {"records": 40}
+    if modes == ("closed_book",):
+        retrieval = {name: None for name in RETRIEVAL}
+        retrieval |= {f"{name}_reason": "the data set has no documents" for name in RETRIEVAL}
+    return {
+        "systems": {system: {mode: dict(scores) for mode in modes} for system in SYSTEMS},
+        "offered": {"name": "24", "system": "student", "text": "it paid", "keeps_enough": True},
+        "retrieval": retrieval,
+        "abstention_shares": {system: json.loads(json.dumps(abstaining)) for system in SYSTEMS},
+        "forgetting": {
+            "perplexity_ratio": 1.06,
+            "instructions_kept": 0.9,
+            "base": {"instructions_right": 25},
+        },
+        "sizes": {
+            system: {"megabytes": megabytes[system], "latency_ms_p95": 900.0} for system in SYSTEMS
+        },
+        "test_split": dict(SPLIT),
+    }
+
+
+def good_night(
+    modes: tuple[str, ...] = MODES,
+    model: Model = "adapter",
+    *,
+    records: int = RECORDS,
+    slices: int = 2,
+) -> Night:
+    """A night with nothing against it, and a reigning version that is as good."""
+    numbers = range(records)
+    tonight = Scored(
+        metrics(modes),
+        [prediction(s, m, n, slices) for s in SYSTEMS for m in modes for n in numbers],
+        [likelihood(s, n, slices) for s in SYSTEMS for n in numbers],
+    )
+    reigning = Scored(
+        {"test_split": dict(SPLIT)},
+        [
+            replace(row, token_f1=row.token_f1 + 0.01 * (place % 3 - 1))
+            for place, row in enumerate(tonight.rows)
+            if row.system == model
+        ],
+        [
+            replace(row, log_likelihood=row.log_likelihood + 0.02 * (place % 3 - 1))
+            for place, row in enumerate(tonight.likelihoods)
+            if row.system == model
+        ],
+    )
+    rows = {"accepted": 3000, "quarantine_share": 0.01}
+    return Night(
+        tonight,
+        reigning,
+        {"records": dict(rows), "documents": dict(rows), "set": {"rows": 1.0}, "warnings": {}},
+        {"leaks": dict.fromkeys(("questions", "few_shot", "documents", "groups"), 0)},
+        {"parity": {"adapter": 1.0, "student": 1.0}},
+        {
+            "models": {
+                name: {"asked": 8, "agreeing": 8, "share": 1.0, "mean_score_difference": 0.0}
+                for name in ("adapter", "student")
+            },
+            "version": {"adapter": 4, "student": 4},
+            "bundle_sha256": BUNDLE,
+        },
+    )
+
+
+def with_rule(rule: str, **values: Any) -> PromotionParams:
+    """The repository's params with one rule's block changed."""
+    block = getattr(PARAMS.rules, rule).model_copy(update=values)
+    return PARAMS.model_copy(update={"rules": PARAMS.rules.model_copy(update={rule: block})})
+
+
+def decided(
+    folder: Path,
+    change: Change | None = None,
+    *,
+    model: Model = "adapter",
+    modes: tuple[str, ...] = MODES,
+    params: PromotionParams = PARAMS,
+) -> Decision:
+    """The decision on a good night that was changed."""
+    night = good_night(modes, model)
+    if change is not None:
+        change(night)
+    return decide(params, night.write(folder, model), model=model)
+
+
+def outcomes(decision: Decision, outcome: str) -> set[str]:
+    """The rules with an outcome, without their slices."""
+    refused = {item.rule for item in decision.reasons if item.outcome == "refused"}
+    assert (decision.verdict == "refuse") == bool(refused)
+    found = [item.rule for item in decision.reasons if item.outcome == outcome]
+    return {name.partition("/")[0] for name in found}

@@ -1,0 +1,125 @@
+"""Losses: what is ruled out, what is shown, what so few records leave open."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from tasks.statistics.intervals import Bootstrap, bootstrap_ratios
+from tasks.statistics.noninferiority import LossTest, Pairs, records_needed
+from tasks.statistics.shares import wilson
+
+TEST = LossTest(confidence=0.95, power=0.8, bootstrap=Bootstrap(2000, 3))
+
+
+def pairs(differences: np.ndarray, slices: str = "s") -> Pairs:
+    return Pairs(differences, np.ones(len(differences)), slices * len(differences))
+
+
+def spread(size: int, mean: float, deviation: float, seed: int = 0) -> np.ndarray:
+    """Differences with exactly this mean and deviation."""
+    drawn = np.random.default_rng(seed).normal(size=size)
+    standard = (drawn - drawn.mean()) / drawn.std(ddof=1)
+    return mean + deviation * standard
+
+
+@pytest.mark.parametrize(
+    ("size", "mean", "deviation", "standing"),
+    [
+        (100, 0.0, 0.2, "not_worse"),
+        (100, 0.3, 0.2, "not_worse"),
+        (100, -0.2, 0.2, "worse"),
+        (100, -0.09, 0.2, "unproven"),
+        (100, 0.0, 0.8, "underpowered"),
+        (28, 0.0, 0.0, "underpowered"),
+        (29, 0.0, 0.0, "not_worse"),
+    ],
+)
+def test_a_loss_of_a_tenth(size: int, mean: float, deviation: float, standing: str) -> None:
+    found = TEST.whole(pairs(spread(size, mean, deviation)), 0.1)
+    assert found.standing == standing
+    assert found.records == size
+    assert found.interval.value == pytest.approx(mean)
+
+
+def test_the_bounds_are_those_of_the_interval_of_twice_the_level() -> None:
+    values = spread(80, -0.05, 0.3)
+    found = TEST.whole(pairs(values), 0.1)
+    [same] = bootstrap_ratios(
+        values[:, None], np.ones((80, 1)), confidence=0.9, resamples=2000, seed=3
+    )
+    assert (found.interval.low, found.interval.high) == pytest.approx((same.low, same.high))
+
+
+def test_a_loss_on_the_margin_is_ruled_out_no_more_often_than_the_level_says() -> None:
+    """Of 300 draws from losses as skewed as they come: nothing, or everything."""
+    numbers = np.random.default_rng(1)
+    ruled_out = shown = 0
+    for _ in range(300):
+        lost = -(numbers.random(60) < 0.1).astype(float)
+        standing = TEST.whole(pairs(lost), 0.1).standing
+        ruled_out += standing == "not_worse"
+        shown += standing == "worse"
+    assert stats.binomtest(ruled_out, 300, 0.05, alternative="greater").pvalue > 0.01
+    assert stats.binomtest(shown, 300, 0.05, alternative="greater").pvalue > 0.01
+
+
+def test_more_slices_make_each_harder_to_clear_and_harder_to_blame() -> None:
+    values = spread(30, -0.1, 0.25)
+    alone = TEST.slices(pairs(values), 0.25)["s"]
+    eight = TEST.slices(Pairs(np.repeat(values, 8), np.ones(240), "abcdefgh" * 30), 0.25)
+    assert alone.standing == "not_worse"
+    assert all(found.p_loss > alone.p_loss for found in eight.values())
+    assert all(found.p_no_loss >= alone.p_no_loss for found in eight.values())
+
+
+def test_a_slice_is_tested_on_its_own_records_alone() -> None:
+    labels = "ab" * 30
+    values = np.where(np.array(list(labels)) == "a", 0.0, -0.9) + spread(60, 0, 0.01)
+    found = TEST.slices(Pairs(values, np.ones(60), labels), 0.25)
+    assert (found["a"].standing, found["b"].standing) == ("not_worse", "worse")
+    assert found["a"].records == found["b"].records == 30
+
+
+@pytest.mark.parametrize(("size", "standing"), [(1, "underpowered"), (2, "underpowered"),
+                                                (3, "worse")])  # fmt: skip
+def test_how_many_lost_answers_it_takes_to_blame_a_slice(size: int, standing: str) -> None:
+    assert TEST.slices(pairs(np.full(size, -1.0)), 0.25)["s"].standing == standing
+
+
+def test_a_ratio_weighs_records_by_their_wholes() -> None:
+    wholes = np.array([1.0, 9.0] * 40)
+    found = TEST.whole(Pairs(np.array([-1.0, 0.9] * 40), wholes, "s" * 80), 0.1)
+    assert found.interval.value == pytest.approx(-0.1 / 10)
+    # The delta method's standard error of the ratio.
+    rest = np.array([-1.0, 0.9] * 40) - found.interval.value * wholes
+    error = rest.std(ddof=1) / wholes.mean() / np.sqrt(80)
+    quantiles = stats.t.ppf(0.95, 79) + stats.t.ppf(0.8, 79)
+    assert found.smallest_detectable == pytest.approx(quantiles * error)
+
+
+def test_the_records_that_are_asked_for_suffice() -> None:
+    few = TEST.whole(pairs(spread(40, 0.0, 0.5)), 0.1)
+    assert few.standing == "underpowered"
+    enough = TEST.whole(pairs(spread(records_needed(few, 0.95), 0.0, 0.5)), 0.1)
+    assert enough.standing == "not_worse"
+    assert records_needed(TEST.whole(pairs(np.zeros(5)), 0.1), 0.95) == 29
+
+
+def test_a_second_question_about_as_many_records_has_the_same_draws() -> None:
+    bootstrap = Bootstrap(500, 9)
+    values, ones = spread(50, 0, 1)[:, None], np.ones((50, 1))
+    first = bootstrap.ratios(values, ones)
+    bootstrap.ratios(np.zeros((51, 1)), np.ones((51, 1)))
+    assert (bootstrap.ratios(values, ones) == first).all()
+    assert (Bootstrap(500, 9).ratios(values, ones) == first).all()
+    assert (Bootstrap(500, 8).ratios(values, ones) != first).any()
+
+
+@pytest.mark.parametrize(("share", "records"), [(0.0, 8), (0.5, 8), (1.0, 8), (0.96, 87)])
+def test_wilsons_interval_is_scipys(share: float, records: int) -> None:
+    found = wilson(share, records, confidence=0.95)
+    count = round(share * records)
+    theirs = stats.binomtest(count, records).proportion_ci(0.95, method="wilson")
+    exact = wilson(count / records, records, confidence=0.95)
+    assert (exact.low, exact.high) == pytest.approx((theirs.low, theirs.high), abs=1e-9)
+    assert found.low <= share <= found.high
