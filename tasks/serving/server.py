@@ -45,10 +45,16 @@ def load(store: Path, order: ServeVersion) -> "Answerer":
 
 
 def check_room(store: Path, order: ServeVersion) -> None:
-    """Refuse a version for which there is no memory beside the one that answers."""
-    from tasks.serving.room import require_room
+    """Refuse a version for which there is no memory beside the one that answers.
 
-    require_room(Path(order.bundle), store, order.model)
+    Raises:
+        ConfigError: it says how much is missing.
+        DataError: a file of the bundle, which tells how much it takes, is missing or changed.
+    """
+    from tasks.serving.room import require_room
+    from tasks.stage.outputs import verified
+
+    require_room(verified(Path(order.bundle)), store, order.model)
 
 
 def follow_orders(versions: Versions, server: uvicorn.Server) -> None:
