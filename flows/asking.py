@@ -87,7 +87,7 @@ def _ask_server(
     }
     try:
         standing = _get(f"{serving.address}/health")["models"][model]
-        if standing["version"] is None or alias not in (None, standing["alias"]):
+        if standing["version"] is None or alias not in (serving.alias, standing["alias"]):
             return None
         found = _get(f"{serving.address}/v1/chat/completions", body)
     except urllib.error.HTTPError as error:

@@ -49,12 +49,16 @@ _DRAIN_SECONDS = 40.0
 
 
 class ServingFile(BaseModel):
-    """Where a server of this checkout listens: the process that keeps it, and its address."""
+    """Where a server of this checkout listens: the process that keeps it, and its address.
+
+    `alias` is the one it was told to follow, None for production, else staging, else candidate.
+    """
 
     pid: int
     started: float
     address: str
     models: list[ServedName]
+    alias: str | None
 
 
 def serving_file(checkout: Path) -> Path:
@@ -227,6 +231,7 @@ def _heed(
             started=this.create_time(),
             address=notice.address,
             models=list(options.models),
+            alias=options.alias,
         )
         write_atomically(serving_file(checkout), content.model_dump_json(indent=1) + "\n")
         say(f"{notice.address}/v1 listens; loading")
@@ -268,8 +273,9 @@ def _server(checkout: Path, options: Serve) -> "Iterator[subprocess.Popen[str]]"
         yield child
     finally:
         end_group(child, _DRAIN_SECONDS)
-        with suppress(BrokenPipeError):
-            child.communicate()
+        assert child.stdin is not None
+        with suppress(BrokenPipeError):  # what an order left unsent
+            child.stdin.close()
 
 
 def _notices(child: "subprocess.Popen[str]") -> "queue.Queue[Notice | None]":

@@ -31,10 +31,17 @@ HOST = "127.0.0.1"
 _START_SECONDS = 300.0
 _ANSWER_SECONDS = 120.0
 _LAST_LINES = 15
+# The server of a release that is killed ends too; MLflow ties its own child to itself in this way.
+_TIED = """
+import ctypes, os, signal, sys
+if sys.platform.startswith("linux"):
+    ctypes.CDLL(None).prctl(1, signal.SIGTERM)
+os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
+"""
 
 
 @dataclass(frozen=True)
-class Evidence:
+class Scored:
     """What the served answers are held against: the night's bundle and evaluation's report."""
 
     bundle: Path
@@ -68,7 +75,7 @@ class Heard:
 
 @task(task_run_name="verify", cache_policy=NO_CACHE, persist_result=False)
 def verify(
-    versions: Mapping[ServedName, int], evidence: Evidence, house: House, target: Path
+    versions: Mapping[ServedName, int], scored: Scored, house: House, target: Path
 ) -> Parity:
     """The parity of registered versions with evaluation, which is then in `target/parity.json`.
 
@@ -77,7 +84,7 @@ def verify(
         StageError: a version does not come up, or does not answer.
     """
     started = time.monotonic()
-    found = measure_parity(versions, evidence, house)
+    found = measure_parity(versions, scored, house)
     found.write(target / PARITY_FILE)
     for model, parity in found.models.items():
         get_run_logger().info(
@@ -93,9 +100,9 @@ def verify(
     return found
 
 
-def measure_parity(versions: Mapping[ServedName, int], evidence: Evidence, house: House) -> Parity:
+def measure_parity(versions: Mapping[ServedName, int], scored: Scored, house: House) -> Parity:
     """The parity of registered versions with evaluation; the models are served side by side."""
-    asked = {model: read_asked(evidence, model) for model in versions}
+    asked = {model: read_asked(scored, model) for model in versions}
 
     def measure(model: ServedName) -> ModelParity:
         with served(model, versions[model], house) as address:
@@ -104,28 +111,28 @@ def measure_parity(versions: Mapping[ServedName, int], evidence: Evidence, house
 
     with ThreadPoolExecutor(len(versions)) as pool:
         found = dict(zip(versions, pool.map(measure, versions), strict=True))
-    digest = file_sha256(evidence.bundle / MANIFEST)
+    digest = file_sha256(scored.bundle / MANIFEST)
     return Parity(models=found, versions=dict(versions), bundle_sha256=digest)
 
 
-def read_asked(evidence: Evidence, model: ServedName) -> list[Asked]:
+def read_asked(scored: Scored, model: ServedName) -> list[Asked]:
     """The bundle's golden records with evaluation's answers to them, as the model is served.
 
     Raises:
         DataError: evaluation predicted one of them not at all, or there are none.
     """
-    evaluation = verified(evidence.evaluation)
+    evaluation = verified(scored.evaluation)
     offered = read_metrics(evaluation)["offered"]["system"]
     system = offered if model == "student" else model
     rows = [row for row in read_predictions(evaluation / PREDICTIONS_FILE) if row.system == system]
     # A served model retrieves where there are documents.
     mode = "retrieved" if any(row.mode == "retrieved" for row in rows) else "closed_book"
     expected = {row.record: row for row in rows if row.mode == mode}
-    golden = _golden_turns(evidence.bundle, model)
+    golden = _golden_turns(scored.bundle, model)
     missing = sorted(golden.keys() - expected.keys())
     if missing or not golden:
         raise DataError(
-            f"{evidence.bundle} has {len(golden)} golden records of the {model}; evaluation did "
+            f"{scored.bundle} has {len(golden)} golden records of the {model}; evaluation did "
             f"not predict {len(missing)} of them in mode {mode} as {system}: {missing[:3]}. "
             "So what is served can't be held against what was scored",
             "run `nightloom run`, so that evaluation and packaging see the same split",
@@ -170,7 +177,8 @@ def served(model: ServedName, version: int, house: House) -> Iterator[str]:
     house.logs.mkdir(parents=True, exist_ok=True)
     log = house.logs / f"serve-{model}-{version}.log"
     port = _free_port()
-    command = [sys.executable, "-m", "mlflow", "models", "serve", "--env-manager", "local"]
+    command = [sys.executable, "-c", _TIED, "-m", "mlflow", "models", "serve"]
+    command += ["--env-manager", "local"]
     command += ["--model-uri", f"models:/nightloom-{model}/{version}"]
     command += ["--host", HOST, "--port", str(port)]
     environment = child_environment() | {

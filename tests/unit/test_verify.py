@@ -15,9 +15,9 @@ from mlflow.tracking import MlflowClient
 from tasks.orchestration.stages import StageError
 from tasks.orchestration.verify import (
     Asked,
-    Evidence,
     Heard,
     House,
+    Scored,
     compare,
     measure_parity,
     read_asked,
@@ -33,65 +33,100 @@ MODELS = ("adapter", "student")
 
 
 @pytest.fixture(scope="module")
-def evidence(
+def night(
     tiny: Tiny,
     scored: Any,
     prompting: Any,
     models: Any,
     compute: Any,
     tmp_path_factory: pytest.TempPathFactory,
-) -> Evidence:
+) -> Scored:
     root = tmp_path_factory.mktemp("night")
     shared = {"prompting": prompting, "models": models, "compute": compute}
     params = Params.model_validate(shared | {"packaging": {"golden": 4, "max_mismatch": 0.25}})
-    return Evidence(package(root, params, tiny, scored.index, scored.report), scored.report)
+    return Scored(package(root, params, tiny, scored.index, scored.report), scored.report)
 
 
 @pytest.fixture(scope="module")
-def house(evidence: Evidence, bundles: Any, tmp_path_factory: pytest.TempPathFactory) -> House:
-    """A registry with both models of a night; the adapter's version 2 is of another night."""
+def house(night: Scored, tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> House:
+    """A registry with both models of a night, written as a release writes them."""
     root = tmp_path_factory.mktemp("house")
+    command = [sys.executable, "-m", "tasks.orchestration.registry", "--models", *MODELS]
+    command += ["--bundle", str(night.bundle), "--folder", str(root), "--store", str(tiny.store)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
     client = MlflowClient(f"sqlite:///{root / 'mlflow.db'}")
-    for bundle, names in ((evidence.bundle, MODELS), (bundles.folders[2], MODELS[:1])):
-        folder = root / bundle.parent.name
-        command = [sys.executable, "-m", "tasks.orchestration.registry", "--bundle", str(bundle)]
-        command += ["--models", *names, "--folder", str(folder), "--store", str(bundles.store)]
-        subprocess.run(command, check=True, capture_output=True)
-        for name in names:
-            if name not in {item.name[10:] for item in client.search_registered_models()}:
-                client.create_registered_model(f"nightloom-{name}")
-            client.create_model_version(f"nightloom-{name}", source=(folder / name).as_uri())
-    return House(f"sqlite:///{root / 'mlflow.db'}", bundles.store, root / "logs")
+    for name in MODELS:
+        client.create_registered_model(f"nightloom-{name}")
+        client.create_model_version(f"nightloom-{name}", source=(root / name).as_uri())
+    return House(f"sqlite:///{root / 'mlflow.db'}", tiny.store, root / "logs")
 
 
 def test_both_models_served_by_mlflow_say_what_evaluation_heard(
-    evidence: Evidence, house: House, tmp_path: Path
+    night: Scored, house: House, tmp_path: Path
 ) -> None:
-    found = measure_parity({"adapter": 1, "student": 1}, evidence, house)
+    found = measure_parity({"adapter": 1, "student": 1}, night, house)
     found.write(tmp_path / "parity.json")
     content = json.loads((tmp_path / "parity.json").read_text())
     whole = {"asked": 4, "agreeing": 4, "share": 1.0, "mean_score_difference": 0.0}
     assert content == {
         "models": {"adapter": whole, "student": whole},
         "versions": {"adapter": 1, "student": 1},
-        "bundle_sha256": file_sha256(evidence.bundle / MANIFEST),
+        "bundle_sha256": file_sha256(night.bundle / MANIFEST),
     }
     assert Parity.read(tmp_path / "parity.json") == found
     assert psutil.Process().children(recursive=True) == []
 
 
-def test_a_version_with_another_adapter_does_not_agree(evidence: Evidence, house: House) -> None:
-    found = measure_parity({"adapter": 2}, evidence, house)
-    assert found.models["adapter"].share < 1
-    assert found.versions == {"adapter": 2}
+def test_served_answers_that_evaluation_did_not_hear_are_counted_and_scored(
+    night: Scored, house: House, tmp_path: Path
+) -> None:
+    """Evaluation is made to have heard the reference, word for word, in one of four records."""
+    shutil.copytree(night.evaluation, tmp_path / "evaluation")
+    path = tmp_path / "evaluation" / "predictions.parquet"
+    [other, *_] = (item.expected.record for item in read_asked(night, "adapter"))
+    rows = [
+        replace(row, output=row.reference) if row.record == other else row
+        for row in read_predictions(path)
+    ]
+    write_predictions(path, rows)
+    write_manifest(tmp_path / "evaluation")
+    found = measure_parity({"adapter": 1}, Scored(night.bundle, path.parent), house)
+    assert (found.models["adapter"].agreeing, found.models["adapter"].share) == (3, 0.75)
+    assert -0.25 <= found.models["adapter"].mean_score_difference < 0
 
 
 def test_a_version_that_does_not_come_up_is_told_with_its_last_lines(
-    evidence: Evidence, house: House
+    night: Scored, house: House
 ) -> None:
     with pytest.raises(StageError, match=r"(?s)version 99, served by MLflow, ended.*not found"):
-        measure_parity({"adapter": 99}, evidence, house)
+        measure_parity({"adapter": 99}, night, house)
     assert psutil.Process().children(recursive=True) == []
+
+
+_KILLED = """
+import sys
+from pathlib import Path
+from tasks.orchestration.verify import House, served
+uri, store, logs = sys.argv[1:]
+with served("adapter", 1, House(uri, Path(store), Path(logs))) as address:
+    print(address, flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_release_that_is_killed_leaves_no_server_behind(house: House, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", _KILLED, house.tracking_uri, str(house.model_store)]
+    process = subprocess.Popen(
+        [*command, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline().startswith("http://127.0.0.1:")
+    servers = psutil.Process(process.pid).children(recursive=True)
+    assert len(servers) >= 2
+    process.kill()
+    process.communicate()
+    assert psutil.wait_procs(servers, timeout=60)[1] == []
 
 
 def asked(output: str, reference: str, rows: list[Any]) -> Asked:
@@ -109,24 +144,24 @@ def test_agreement_asks_for_the_same_prompt_and_the_same_text(scored: Any) -> No
 
 
 def test_golden_records_that_evaluation_did_not_predict_are_no_evidence(
-    evidence: Evidence, tmp_path: Path
+    night: Scored, tmp_path: Path
 ) -> None:
-    shutil.copytree(evidence.evaluation, tmp_path / "evaluation")
+    shutil.copytree(night.evaluation, tmp_path / "evaluation")
     path = tmp_path / "evaluation" / "predictions.parquet"
     write_predictions(path, [replace(row, record="else") for row in read_predictions(path)])
     write_manifest(tmp_path / "evaluation")
     with pytest.raises(DataError, match="did not predict 4 of them"):
-        read_asked(Evidence(evidence.bundle, tmp_path / "evaluation"), "adapter")
+        read_asked(Scored(night.bundle, tmp_path / "evaluation"), "adapter")
 
 
 def test_golden_records_of_either_form_are_asked_turn_by_turn(
-    evidence: Evidence, tmp_path: Path
+    night: Scored, tmp_path: Path
 ) -> None:
     """A record of several turns is asked with all of them."""
-    [first, *_] = read_asked(evidence, "adapter")
+    [first, *_] = read_asked(night, "adapter")
     turns = [["system", "Be brief."], ["user", "q"]]
     rows = [{"record": first.expected.record, "turns": turns, "prompt_ids": [1]}]
     (tmp_path / "golden.json").write_text(json.dumps({"format": 2, "models": {"adapter": rows}}))
-    [found] = read_asked(Evidence(tmp_path, evidence.evaluation), "adapter")
+    [found] = read_asked(Scored(tmp_path, night.evaluation), "adapter")
     assert found.turns == (("system", "Be brief."), ("user", "q"))
     assert found.expected == first.expected
