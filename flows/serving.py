@@ -58,7 +58,7 @@ class ServingFile(BaseModel):
     started: float
     address: str
     models: list[ServedName]
-    alias: str | None
+    alias: str | None = None
 
 
 def serving_file(checkout: Path) -> Path:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 LOGGER = logging.getLogger(__name__)
 _LOOPBACK = ("127.0.0.1", "localhost")
 _DRAIN_SECONDS = 30
+_BACKLOG = 2048
 
 
 def load(store: Path, order: ServeVersion) -> "Answerer":
@@ -91,6 +92,7 @@ def bind(host: str, port: int) -> socket.socket:
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         bound.bind((host, port))
+        bound.listen(_BACKLOG)  # so that who is told the address can connect at once
     except (OSError, OverflowError) as error:
         bound.close()
         raise ConfigError(
@@ -116,7 +118,11 @@ def main(arguments: list[str] | None = None) -> int:
     # Elsewhere than on loopback, clients call the machine by names that are not known here.
     app = make_app(versions, _LOOPBACK if options.host in _LOOPBACK else ["*"])
     config = uvicorn.Config(
-        app, log_config=None, access_log=False, timeout_graceful_shutdown=_DRAIN_SECONDS
+        app,
+        backlog=_BACKLOG,
+        log_config=None,
+        access_log=False,
+        timeout_graceful_shutdown=_DRAIN_SECONDS,
     )
     server = uvicorn.Server(config)
     threading.Thread(target=follow_orders, args=(versions, server), daemon=True).start()
