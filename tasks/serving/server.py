@@ -29,6 +29,9 @@ LOGGER = logging.getLogger(__name__)
 _LOOPBACK = ("127.0.0.1", "localhost")
 _DRAIN_SECONDS = 30
 _BACKLOG = 2048
+# Clients drop idle connections after 5 s (httpx, and so OpenAI's), as uvicorn would by itself: then
+# a request can go out on a connection that is just being closed, and is lost.
+_KEEP_ALIVE_SECONDS = 75
 
 
 def load(store: Path, order: ServeVersion) -> "Answerer":
@@ -122,6 +125,7 @@ def main(arguments: list[str] | None = None) -> int:
         backlog=_BACKLOG,
         log_config=None,
         access_log=False,
+        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=_DRAIN_SECONDS,
     )
     server = uvicorn.Server(config)
