@@ -15,7 +15,7 @@ import typer
 
 from flows.environment import find_stores, set_environment
 from flows.nights import error_entry, failed_report, report
-from flows.services import log_file, read_services, running_services, stop_services
+from flows.services import HOST, log_file, read_services, running_services, stop_services
 from flows.summary import make_console, print_error, print_summary, print_sweep
 from flows.workspace import choose_workspace, find_checkout
 from tasks.stage.errors import ConfigError, GateError, NightloomError
@@ -43,9 +43,13 @@ Root = Annotated[Path, typer.Option("--root", help="A folder of the project.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead.")]
 Preset = Annotated[str | None, typer.Option("--preset", help="A list in params/presets/.")]
 Set = Annotated[list[str], typer.Option("--set", help="FILE.KEY=VALUE; can be repeated.")]
+Alias = Annotated[
+    str | None, typer.Option(help="Instead of production, else staging, else candidate.")
+]
 Which = Annotated[ModelName, typer.Option("--model", help="The adapter or its student.")]
 
 _HERE = Path()
+_ADAPTER = ModelName.adapter
 _COMPARABLE = "A night, an MLflow run, a version (3, nightloom-student/3), an alias or a folder."
 
 
@@ -159,9 +163,7 @@ def ask(
     question: Annotated[str, typer.Argument(help="What to ask.")],
     root: Root = _HERE,
     model: Which = ModelName.adapter,
-    alias: Annotated[
-        str | None, typer.Option(help="Instead of production, else staging, else candidate.")
-    ] = None,
+    alias: Alias = None,
     where: Annotated[
         list[str] | None,
         typer.Option(help="Search only passages of this source, license, title or document."),
@@ -169,7 +171,7 @@ def ask(
     as_json: Json = False,
 ) -> None:
     """Ask the reigning version; show its answer and the passages it used."""
-    from flows.asking import ask_model
+    from flows.asking import ask_model, print_answer
 
     with _errors_told(as_json):
         checkout = find_checkout(root)
@@ -177,13 +179,23 @@ def ask(
     if as_json:
         print(answer.model_dump_json(indent=1))
         return
-    console = make_console(to_stderr=False)
-    console.print(answer.answer, markup=False, highlight=False, style="bold")
-    for number, passage in enumerate(answer.passages, start=1):
-        console.print(f"\n[{number}] {passage.id}", markup=False, highlight=False, style="dim")
-        console.print(passage.text, markup=False, highlight=False)
-    who = f"{answer.model} version {answer.version} ({answer.alias})"
-    console.print(f"\n{who}, {answer.latency_ms / 1000:.1f} s", style="dim", highlight=False)
+    print_answer(make_console(to_stderr=False), answer)
+
+
+@app.command()
+def serve(
+    root: Root = _HERE,
+    model: Annotated[list[ModelName], typer.Option(help="Can be repeated.")] = [_ADAPTER],  # noqa: B006
+    alias: Alias = None,
+    host: Annotated[str, typer.Option(help="There are no accounts: stay on loopback.")] = HOST,
+    port: Annotated[int, typer.Option(help="0 is any that is free.")] = 8000,
+) -> None:
+    """Serve the reigning version as OpenAI's chat API does; Ctrl-C stops it."""
+    from flows.serving import Serve, serve_until_interrupted
+
+    with _errors_told(as_json=False):
+        options = Serve([item.value for item in model], alias, host, port)
+        serve_until_interrupted(find_checkout(root), options, make_console(to_stderr=False))
 
 
 @app.command()

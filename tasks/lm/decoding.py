@@ -3,7 +3,7 @@
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -56,10 +56,11 @@ class Batch:
     """Rows that are decoded, the prompts that wait, and what is known of the latest prompt.
 
     Row n is in slot n. `path` are the tokens whose keys the slots hold as the latest prompt's;
-    `entering` is the row of a prompt that is not whole yet.
+    `entering` is the row of a prompt that is not whole yet. `prompts` holds those that wait or are
+    being answered, by number.
     """
 
-    prompts: Sequence[tuple[int, ...]]
+    prompts: dict[int, tuple[int, ...]]
     slots: Slots
     waiting: deque[int]
     pass_tokens: int
@@ -79,10 +80,43 @@ class Batch:
     ) -> "Batch":
         """A batch that all prompts wait for."""
         longest = max(map(len, prompts), default=0)
-        rows = min(batch_size, len(prompts))
-        slots = Slots(rows, longest, longest + max_new_tokens)
+        slots = Slots(min(batch_size, len(prompts)), longest, longest + max_new_tokens)
+        batch = cls.empty(slots, device)
+        batch.prompts |= enumerate(prompts)
+        batch.waiting.extend(depth_first(prompts))
+        return batch
+
+    @classmethod
+    def empty(cls, slots: Slots, device: torch.device) -> "Batch":
+        """A batch with room for what the slots hold, which prompts are yet to enter."""
         tokens = _PASS_TOKENS.get(device.type, _PASS_TOKENS["cpu"])
-        return cls(prompts, slots, deque(depth_first(prompts)), tokens, device)
+        return cls({}, slots, deque(), tokens, device)
+
+    @property
+    def free_rows(self) -> int:
+        """How many more prompts would get a slot as soon as their turn comes."""
+        return self.slots.rows - len(self.rows) - len(self.waiting)
+
+    def holds(self, prompt_tokens: int, max_new_tokens: int) -> bool:
+        """Whether the slots are long enough for such a prompt with its answer."""
+        whole = prompt_tokens + max_new_tokens
+        return prompt_tokens <= self.slots.prompt_tokens and whole <= self.slots.row_tokens
+
+    def enter(self, number: int, prompt: tuple[int, ...]) -> None:
+        """Let one more prompt wait; the slots must hold it."""
+        self.prompts[number] = prompt
+        self.waiting.append(number)
+
+    def drop(self, number: int) -> None:
+        """Stop answering a prompt, whether it waits, enters or is being answered."""
+        for row in self.rows:
+            row.is_done = row.is_done or row.number == number
+        self.let_go()
+        if number in self.waiting:
+            self.waiting.remove(number)
+            self.prompts.pop(number)
+        if self.entering is not None and self.entering.number == number:
+            self.entering = None
 
     def next_pass(self) -> Pass:
         """The newest token of each row, and of the waiting prompts what there is room for.
@@ -117,6 +151,7 @@ class Batch:
         """Drop the rows that are done; the last row takes the slot of one that leaves."""
         for slot in reversed(range(len(self.rows))):
             if self.rows[slot].is_done:
+                self.prompts.pop(self.rows[slot].number)
                 last = self.rows.pop()
                 if slot < len(self.rows):
                     self.slots.move(len(self.rows), slot, len(last.prompt) + len(last.tokens))
@@ -139,13 +174,28 @@ def decode(
     batch = Batch.start(
         prompts, max_new_tokens=max_new_tokens, batch_size=batch_size, device=language_model.device
     )
+    limits = dict.fromkeys(batch.prompts, max_new_tokens)
     while batch.waiting or batch.rows:
-        logits = run_pass(language_model.model, batch.next_pass())
-        picked = _likeliest(language_model.model, logits, batch.rows)
-        for row, token in zip(batch.rows, picked, strict=True):
-            row.take(token, stops, max_new_tokens)
-        yield from batch.rows
-        batch.let_go()
+        yield from advance(language_model, batch, stops, limits)
+
+
+def advance(
+    language_model: LanguageModel, batch: Batch, stops: Set[int], limits: Mapping[int, int]
+) -> list[Row]:
+    """The rows of a batch, each with one more token; those that are done have left it.
+
+    `limits` are the new tokens that each prompt's answer may have, by the prompt's number.
+
+    Raises:
+        ConfigError: the model's scores are not finite.
+    """
+    logits = run_pass(language_model.model, batch.next_pass())
+    rows = list(batch.rows)
+    picked = _likeliest(language_model.model, logits, rows)
+    for row, token in zip(rows, picked, strict=True):
+        row.take(token, stops, limits[row.number])
+    batch.let_go()
+    return rows
 
 
 @torch.inference_mode()

@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+_NF4_BLOCK = 64
+
 
 def decoder_linears(model: nn.Module) -> list[tuple[str, nn.Linear]]:
     """The linear layers below the vocabulary head: what is quantised and what LoRA adapts."""
@@ -28,10 +30,45 @@ def round_weights(model: nn.Module, numeric_form: str) -> None:
 def _round_to_nf4(weight: Tensor) -> Tensor:
     from bitsandbytes.functional import dequantize_4bit, quantize_4bit
 
+    if weight.device.type == "cpu" and weight.numel() % _NF4_BLOCK == 0:
+        return _round_to_nf4_by_comparing(weight)
     quantized, state = quantize_4bit(
-        weight, blocksize=64, compress_statistics=True, quant_type="nf4"
+        weight, blocksize=_NF4_BLOCK, compress_statistics=True, quant_type="nf4"
     )
     found: Tensor = dequantize_4bit(quantized, state)
+    return found
+
+
+def _round_to_nf4_by_comparing(weight: Tensor) -> Tensor:
+    """What bitsandbytes makes of a weight on a CPU, bit for bit, in a third of the time.
+
+    Its search for each number's place among fifteen bounds is a loop without vector instructions;
+    comparing all numbers with one bound after another is not.
+    """
+    from bitsandbytes import functional
+
+    bitsandbytes: Any = functional  # untyped
+    values = bitsandbytes.get_4bit_type("nf4", device=weight.device)
+    blocks = weight.float().reshape(-1, _NF4_BLOCK)
+    largest = torch.maximum(blocks.amax(-1), -blocks.amin(-1))
+    scaled = torch.clamp(blocks * (1.0 / largest.clamp(min=1e-38))[:, None], -1, 1).flatten()
+    places = torch.zeros_like(scaled, dtype=torch.uint8)
+    for bound in ((values[:-1] + values[1:]) / 2).tolist():
+        places += scaled > bound
+    offset = largest.mean()
+    scales, second = bitsandbytes.quantize_blockwise(largest - offset, blocksize=256)
+    state = bitsandbytes.QuantState(
+        absmax=scales,
+        shape=weight.shape,
+        dtype=weight.dtype,
+        blocksize=_NF4_BLOCK,
+        code=values,
+        quant_type="nf4",
+        offset=offset,
+        state2=second,
+    )
+    packed = ((places[::2] << 4) | places[1::2])[:, None]
+    found: Tensor = bitsandbytes.dequantize_4bit(packed, state)
     return found
 
 

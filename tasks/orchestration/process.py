@@ -66,12 +66,12 @@ def run_child(
                 on_line(line.rstrip())
         return child.wait()
     finally:
-        _end_group(child, grace_seconds)
+        end_group(child, grace_seconds)
         child.stdout.close()
 
 
-def _end_group(child: "subprocess.Popen[str]", grace_seconds: float) -> None:
-    """End what is left of a child's process group."""
+def end_group(child: "subprocess.Popen[str]", grace_seconds: float = _GRACE_SECONDS) -> None:
+    """End what is left of a child's process group: SIGTERM, then SIGKILL after `grace_seconds`."""
     deadline = time.monotonic() + grace_seconds
     if not _signal_group(child.pid, signal.SIGTERM):
         return

@@ -21,7 +21,7 @@ class _Strict(BaseModel):
 class ModelParity(_Strict):
     """One model: how many test records it was asked, and how many answers were evaluation's own.
 
-    `mean_score_difference` is served minus evaluated, on the metric that is decided on.
+    `mean_score_difference` is the mean token F1 of the served answers minus that of evaluation's.
     """
 
     asked: int = Field(ge=0)
@@ -34,7 +34,7 @@ class Parity(_Strict):
     """`parity.json`: by model, the version that was served and the bundle it was made from."""
 
     models: dict[_ServedModel, ModelParity]
-    version: dict[_ServedModel, int]
+    versions: dict[_ServedModel, int]
     bundle_sha256: str
 
     @classmethod

@@ -18,9 +18,11 @@ def main(arguments: list[str] | None = None) -> int:
         # Deferred: torch takes seconds to import, which --help should not.
         from tasks.serving.bundle import load_answerer
         from tasks.serving.filters import Where
+        from tasks.stage.outputs import verified
 
         where = Where.parse(options.where) if options.where else None
-        answerer = load_answerer(options.bundle, options.store, options.model)
+        bundle = Path(sys.stdin.readline().strip()) if options.bundle == "-" else options.bundle
+        answerer = load_answerer(verified(Path(bundle)), options.store, options.model)
         (answer,) = answerer.answer([[Message("user", options.question)]], where=where)
     except NightloomError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
@@ -41,7 +43,11 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tasks.serving", description=__doc__)
-    parser.add_argument("--bundle", type=Path, required=True, help="the release bundle's folder")
+    parser.add_argument(
+        "--bundle",
+        required=True,
+        help="the release bundle's folder, or - for a line of standard input that names it",
+    )
     parser.add_argument("--store", type=Path, required=True, help="the folder of base models")
     parser.add_argument("--model", choices=("adapter", "student"), default="adapter")
     parser.add_argument("--question", required=True)

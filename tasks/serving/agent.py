@@ -6,6 +6,7 @@ The bundle comes as the artifact `bundle`; `model_config` may hold `model` (adap
 """
 
 import os
+import threading
 import uuid
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from mlflow.types.responses_helpers import OutputItem
 from tasks.records.record import Message
 from tasks.serving.bundle import load_answerer
 from tasks.stage.errors import ConfigError
+from tasks.stage.outputs import verified
 
 DEFAULT_STORE = ".nightloom/models"
 
@@ -25,17 +27,25 @@ class Agent(ResponsesAgent):
     """Answers with a bundle's adapter or student, from the passages of the bundle's index."""
 
     def load_context(self, context: PythonModelContext) -> None:
-        """Load the bundle; weights that are missing raise a `ConfigError` naming the remedy."""
+        """Load the bundle, once every file of it is what its manifest says.
+
+        Weights that are missing raise a `ConfigError` that names the remedy.
+        """
         config = context.model_config or {}
         store = os.environ.get("NIGHTLOOM_MODEL_STORE") or config.get("model_store", DEFAULT_STORE)
         self.model = config.get("model", "adapter")
-        self.answerer = load_answerer(Path(context.artifacts["bundle"]), Path(store), self.model)
+        bundle = verified(Path(context.artifacts["bundle"]))
+        self.answerer = load_answerer(bundle, Path(store), self.model)
+        # MLflow's server calls from many threads; tokenizers are not made for that.
+        self.one_at_a_time = threading.Lock()
 
     def predict(  # type: ignore[override]  # ResponsesAgent narrows PythonModel's signature
         self, request: ResponsesAgentRequest
     ) -> ResponsesAgentResponse:
         """The answer as one output item, with the passages used in `custom_outputs`."""
-        (answer,) = self.answerer.answer([_turns(request)])
+        turns = _turns(request)
+        with self.one_at_a_time:
+            (answer,) = self.answerer.answer([turns])
         item = self.create_text_output_item(answer.text, id=f"msg_{uuid.uuid4().hex}")
         passages = [
             {"id": used.passage.id, "text": used.passage.shown, "score": used.score}
@@ -47,6 +57,7 @@ class Agent(ResponsesAgent):
                 "model": self.model,
                 "passages": passages,
                 "prompt_sha256": answer.prompt_sha256,
+                "token_ids": list(answer.token_ids),
                 "latency_ms": answer.latency_ms,
             },
         )

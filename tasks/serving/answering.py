@@ -26,6 +26,14 @@ class Answer:
 
 
 @dataclass(frozen=True)
+class Prepared:
+    """A conversation's prompt, and the passages in it, best first."""
+
+    passages: tuple[ScoredPassage, ...]
+    prompt: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class Answerer:
     """A model, an index with its embedder, and the way they are prompted."""
 
@@ -46,6 +54,26 @@ class Answerer:
 
         Where a filter is given, only the passages that it allows are searched.
         """
+        prepared = self.prepare(conversations, where)
+        generations = generate(
+            self.language_model,
+            [item.prompt for item in prepared],
+            max_new_tokens=self.prompting.max_new_tokens,
+            batch_size=self.batch_size,
+            progress=progress,
+        )
+        return [
+            Answer(
+                made.text, made.token_ids, item.passages, prompt_sha256(item.prompt),
+                made.latency_ms,
+            )
+            for made, item in zip(generations, prepared, strict=True)
+        ]  # fmt: skip
+
+    def prepare(
+        self, conversations: Sequence[Sequence[Message]], where: Where | None = None
+    ) -> list[Prepared]:
+        """Each conversation with the passages found for its last turn, as the prompt to answer."""
         questions = [turns[-1].content for turns in conversations]
         found = self.index.search(questions, self.prompting.passages, self.embedder, where)
         asked = [
@@ -53,17 +81,7 @@ class Answerer:
             for turns, passages in zip(conversations, found, strict=True)
         ]
         prompts = self.template.token_ids(self.language_model.tokenizer, asked)
-        generations = generate(
-            self.language_model,
-            prompts,
-            max_new_tokens=self.prompting.max_new_tokens,
-            batch_size=self.batch_size,
-            progress=progress,
-        )
-        return [
-            Answer(made.text, made.token_ids, tuple(used), prompt_sha256(ids), made.latency_ms)
-            for made, used, ids in zip(generations, found, prompts, strict=True)
-        ]
+        return [Prepared(tuple(used), tuple(ids)) for used, ids in zip(found, prompts, strict=True)]
 
 
 def prompt_sha256(token_ids: Sequence[int]) -> str:

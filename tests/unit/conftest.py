@@ -3,6 +3,7 @@
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -10,6 +11,9 @@ from tasks.records.files import write_documents, write_records
 from tasks.records.record import Document, Message, Record
 from tasks.stage.outputs import write_manifest
 from tasks.stage.params import ComputeParams, ModelsParams, PromptingParams, read_yaml
+
+if TYPE_CHECKING:
+    from tests.unit.served import Bundles
 
 TEMPLATE = Path("params/prompts/answer.jinja")
 
@@ -257,3 +261,20 @@ def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     database = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
     MlflowClient(f"sqlite:///{database}").search_experiments()
     return database
+
+
+@pytest.fixture(scope="session")
+def bundles(
+    tiny: Tiny,
+    scored: Scored,
+    prompting: PromptingParams,
+    models: ModelsParams,
+    compute: ComputeParams,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> "Bundles":
+    """Two release bundles of the tiny models, whose answers differ and have at most 10 tokens."""
+    from tests.unit.served import make_bundles
+
+    longer = prompting.model_copy(update={"max_new_tokens": 10})
+    shared = {"prompting": longer, "models": models, "compute": compute}
+    return make_bundles(tmp_path_factory.mktemp("bundles"), tiny, scored, shared)

@@ -14,6 +14,7 @@ from tasks.records.record import Message
 from tasks.serving.__main__ import main
 from tasks.serving.bundle import BundleSettings, load_answerer
 from tasks.stage.errors import ConfigError
+from tasks.stage.outputs import write_manifest
 
 QUESTION = "What does mod.f1 do?"
 
@@ -32,6 +33,7 @@ def bundle(
     parts = Parts(tiny.adapter, tiny.student, scored.index, tiny.base, tiny.embedder)
     settings = BundleSettings(prompting=prompting, models=models, compute=compute)
     assemble(folder, parts, settings)
+    write_manifest(folder)
     return folder
 
 

@@ -1,0 +1,258 @@
+"""Parity over HTTP: the registered versions, served by MLflow, say what evaluation heard."""
+
+import json
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from prefect import get_run_logger, task
+from prefect.cache_policies import NO_CACHE
+
+from tasks.orchestration.process import child_environment, end_group
+from tasks.orchestration.stages import StageError
+from tasks.records.orders import ServedName
+from tasks.records.overlap import token_f1
+from tasks.records.parity import PARITY_FILE, ModelParity, Parity
+from tasks.records.predictions import PREDICTIONS_FILE, Prediction, read_predictions
+from tasks.stage.errors import DataError
+from tasks.stage.metrics import read_metrics
+from tasks.stage.outputs import MANIFEST, file_sha256, verified
+
+HOST = "127.0.0.1"
+_START_SECONDS = 300.0
+_ANSWER_SECONDS = 600  # MLflow's own bound is 60, which a machine that is busy can pass
+_LAST_LINES = 15
+# The server of a release that is killed ends too; MLflow ties its own child to itself in this way.
+_TIED = """
+import ctypes, os, signal, sys
+if sys.platform.startswith("linux"):
+    ctypes.CDLL(None).prctl(1, signal.SIGTERM)
+os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
+"""
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What the served answers are held against: the night's bundle and evaluation's report."""
+
+    bundle: Path
+    evaluation: Path
+
+
+@dataclass(frozen=True)
+class House:
+    """From where versions are served: the MLflow store, the base models, a folder for logs."""
+
+    tracking_uri: str
+    model_store: Path
+    logs: Path
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A golden record: the turns that ask, and what evaluation heard of a model."""
+
+    turns: tuple[tuple[str, str], ...]
+    expected: Prediction
+
+
+@dataclass(frozen=True)
+class Heard:
+    """What a served version answered, and the hash of the prompt that it made of the turns."""
+
+    text: str
+    prompt_sha256: str
+
+
+@task(task_run_name="verify", cache_policy=NO_CACHE, persist_result=False)
+def verify(
+    versions: Mapping[ServedName, int], scored: Scored, house: House, target: Path
+) -> Parity:
+    """The parity of registered versions with evaluation, which is then in `target/parity.json`.
+
+    Raises:
+        DataError: the bundle's golden records are not those that evaluation predicted.
+        StageError: a version does not come up, or does not answer.
+    """
+    started = time.monotonic()
+    found = measure_parity(versions, scored, house)
+    found.write(target / PARITY_FILE)
+    for model, parity in found.models.items():
+        get_run_logger().info(
+            "%s version %d, served by MLflow: %d of %d answers are those that evaluation heard, "
+            "token F1 %+.3f",
+            model,
+            found.versions[model],
+            parity.agreeing,
+            parity.asked,
+            parity.mean_score_difference,
+        )
+    get_run_logger().info("asked over HTTP in %.0f s", time.monotonic() - started)
+    return found
+
+
+def measure_parity(versions: Mapping[ServedName, int], scored: Scored, house: House) -> Parity:
+    """The parity of registered versions with evaluation; the models are served side by side."""
+    asked = {model: read_asked(scored, model) for model in versions}
+
+    def measure(model: ServedName) -> ModelParity:
+        with served(model, versions[model], house) as address:
+            heard = [_ask(address, item, model) for item in asked[model]]
+        return compare(asked[model], heard)
+
+    with ThreadPoolExecutor(len(versions)) as pool:
+        found = dict(zip(versions, pool.map(measure, versions), strict=True))
+    digest = file_sha256(scored.bundle / MANIFEST)
+    return Parity(models=found, versions=dict(versions), bundle_sha256=digest)
+
+
+def read_asked(scored: Scored, model: ServedName) -> list[Asked]:
+    """The bundle's golden records with evaluation's answers to them, as the model is served.
+
+    Raises:
+        DataError: evaluation predicted one of them not at all, or there are none.
+    """
+    evaluation = verified(scored.evaluation)
+    offered = read_metrics(evaluation)["offered"]["system"]
+    system = offered if model == "student" else model
+    rows = [row for row in read_predictions(evaluation / PREDICTIONS_FILE) if row.system == system]
+    # A served model retrieves where there are documents.
+    mode = "retrieved" if any(row.mode == "retrieved" for row in rows) else "closed_book"
+    expected = {row.record: row for row in rows if row.mode == mode}
+    golden = _golden_turns(scored.bundle, model)
+    missing = sorted(golden.keys() - expected.keys())
+    if missing or not golden:
+        raise DataError(
+            f"{scored.bundle} has {len(golden)} golden records of the {model}; evaluation did "
+            f"not predict {len(missing)} of them in mode {mode} as {system}: {missing[:3]}. "
+            "So what is served can't be held against what was scored",
+            "run `nightloom run`, so that evaluation and packaging see the same split",
+        )
+    return [Asked(turns, expected[record]) for record, turns in golden.items()]
+
+
+def _golden_turns(bundle: Path, model: ServedName) -> dict[str, tuple[tuple[str, str], ...]]:
+    """Record id -> role and content of each turn that asks, from a bundle's `golden.json`."""
+    found = json.loads((bundle / "golden.json").read_text(encoding="utf-8"))
+    if isinstance(found, list):  # rows of all models, each with the question alone
+        rows = [row for row in found if row["model"] == model]
+        return {row["record"]: (("user", row["question"]),) for row in rows}
+    rows = found["models"][model]
+    return {row["record"]: tuple((role, text) for role, text in row["turns"]) for row in rows}
+
+
+def compare(asked: Sequence[Asked], heard: Sequence[Heard]) -> ModelParity:
+    """How many answers agree, in prompt and text, and what the differences are worth."""
+    agreeing, difference = 0, 0.0
+    for item, answer in zip(asked, heard, strict=True):
+        known = item.expected
+        same_prompt = answer.prompt_sha256 == known.prompt_sha256
+        agreeing += same_prompt and answer.text == known.output
+        scores = (token_f1(text, known.reference) for text in (answer.text, known.output))
+        difference += next(scores) - next(scores)
+    return ModelParity(
+        asked=len(asked),
+        agreeing=agreeing,
+        share=agreeing / len(asked),
+        mean_score_difference=difference / len(asked),
+    )
+
+
+@contextmanager
+def served(model: ServedName, version: int, house: House) -> Iterator[str]:
+    """The address at which MLflow serves a version, for as long as the block lasts.
+
+    Raises:
+        StageError: it did not come up; the message has the last lines of its log.
+    """
+    house.logs.mkdir(parents=True, exist_ok=True)
+    log = house.logs / f"serve-{model}-{version}.log"
+    port = _free_port()
+    command = [sys.executable, "-c", _TIED, "-m", "mlflow", "models", "serve"]
+    command += ["--env-manager", "local"]
+    command += ["--model-uri", f"models:/nightloom-{model}/{version}"]
+    command += ["--host", HOST, "--port", str(port), "--timeout", str(_ANSWER_SECONDS)]
+    environment = child_environment() | {
+        "MLFLOW_TRACKING_URI": house.tracking_uri,
+        "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
+        "NIGHTLOOM_MODEL_STORE": str(house.model_store.resolve()),
+    }
+    # A folder of its own: the served code is the version's, not what lies in a checkout.
+    with log.open("w", encoding="utf-8") as stream:
+        child = subprocess.Popen(
+            command,
+            cwd=house.logs,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=stream,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+    try:
+        address = f"http://{HOST}:{port}"
+        _wait(f"{address}/ping", child, log, f"nightloom-{model} version {version}")
+        yield address
+    finally:
+        end_group(child)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _wait(url: str, child: "subprocess.Popen[str]", log: Path, what: str) -> None:
+    deadline = time.monotonic() + _START_SECONDS
+    while time.monotonic() < deadline and child.poll() is None:
+        try:
+            with urllib.request.urlopen(url, timeout=5):
+                return
+        except OSError:
+            time.sleep(0.2)
+    how = "ended" if child.poll() is not None else f"did not come up in {_START_SECONDS:.0f} s"
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    last = "\n".join(lines[-_LAST_LINES:])
+    raise StageError(
+        f"{what}, served by MLflow, {how}; its log says last:\n{last}",
+        f"mend what these lines name; all of them are in {log}",
+        "ServingError",
+    )
+
+
+def _ask(address: str, item: Asked, model: ServedName) -> Heard:
+    """What a served version answers to a golden record.
+
+    Raises:
+        StageError: it does not answer.
+    """
+    turns = [{"role": role, "content": content} for role, content in item.turns]
+    body = json.dumps({"input": turns}).encode()
+    headers = {"content-type": "application/json"}
+    request = urllib.request.Request(f"{address}/invocations", body, headers)
+    try:
+        with urllib.request.urlopen(request, timeout=_ANSWER_SECONDS) as response:
+            found: Any = json.load(response)
+        return Heard(
+            found["output"][0]["content"][0]["text"], found["custom_outputs"]["prompt_sha256"]
+        )
+    except urllib.error.HTTPError as error:
+        reason = f"{error.code}: {error.read().decode(errors='replace')[:800]}"
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        reason = f"{type(error).__name__}: {error}"
+    raise StageError(
+        f"the served {model} did not answer record {item.expected.record}: {reason}",
+        "ask it by hand: `mlflow models serve --env-manager local -m models:/...`",
+        "ServingError",
+    )

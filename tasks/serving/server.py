@@ -1,0 +1,148 @@
+"""An OpenAI-compatible server: orders on standard input say what it serves, until that ends.
+
+`nightloom serve` starts it and watches the registry for it; notices on standard output say what
+came of each order. By hand, an order is one line, for example
+{"order": "serve", "model": "adapter", "version": 1, "alias": "by hand", "bundle": "data/bundle"}
+"""
+
+import argparse
+import logging
+import socket
+import sys
+import threading
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import uvicorn
+from pydantic import ValidationError
+
+from tasks.records.orders import ORDER, Listening, Notice, NotServing, ServedName, ServeVersion
+from tasks.serving.api import make_app
+from tasks.serving.versions import Versions
+from tasks.stage.errors import ConfigError, NightloomError
+
+if TYPE_CHECKING:
+    from tasks.serving.answering import Answerer
+
+LOGGER = logging.getLogger(__name__)
+_LOOPBACK = ("127.0.0.1", "localhost")
+_DRAIN_SECONDS = 30
+_BACKLOG = 2048
+# Clients drop idle connections after 5 s (httpx, and so OpenAI's), as uvicorn would by itself: then
+# a request can go out on a connection that is just being closed, and is lost.
+_KEEP_ALIVE_SECONDS = 75
+
+
+def load(store: Path, order: ServeVersion) -> "Answerer":
+    """The answerer of a version, once every file of its bundle is what its manifest says.
+
+    Raises:
+        ConfigError: the bundle or the base's weights can't be used.
+        DataError: a file of the bundle is missing or changed.
+    """
+    # Deferred: torch takes seconds to import, and the server is to tell its health meanwhile.
+    from tasks.serving.bundle import load_answerer
+    from tasks.stage.outputs import verified
+
+    return load_answerer(verified(Path(order.bundle)), store, order.model)
+
+
+def check_room(store: Path, order: ServeVersion) -> None:
+    """Refuse a version for which there is no memory beside the one that answers.
+
+    Raises:
+        ConfigError: it says how much is missing.
+        DataError: a file of the bundle, which tells how much it takes, is missing or changed.
+    """
+    from tasks.serving.room import require_room
+    from tasks.stage.outputs import verified
+
+    require_room(verified(Path(order.bundle)), store, order.model)
+
+
+def follow_orders(versions: Versions, server: uvicorn.Server) -> None:
+    """Carry out the orders on standard input until it ends, which ends the server."""
+    for line in sys.stdin:
+        try:
+            order = ORDER.validate_json(line)
+        except ValidationError as error:
+            LOGGER.error("this is not an order: %r (%s)", line, error)
+            continue
+        if not isinstance(order, ServeVersion):
+            versions.registry_error = order.error
+            continue
+        notice = versions.install(order)
+        if isinstance(notice, NotServing):
+            LOGGER.error("%s version %d: %s", notice.model, notice.version, notice.error)
+        tell(notice)
+    server.should_exit = True
+
+
+def tell(notice: Notice) -> None:
+    """Write a notice to standard output."""
+    sys.stdout.write(notice.line())
+    sys.stdout.flush()
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A socket that listens there; port 0 is any that is free.
+
+    Raises:
+        ConfigError: the address can't be had.
+    """
+    bound = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        bound.bind((host, port))
+        bound.listen(_BACKLOG)  # so that who is told the address can connect at once
+    except (OSError, OverflowError) as error:
+        bound.close()
+        raise ConfigError(
+            f"the server can't listen on {host} port {port}: {error}",
+            "choose another with --port, or end what uses it",
+        ) from None
+    return bound
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The exit code: 0 once standard input has ended, 1 with the reason on stderr."""
+    options = _parser().parse_args(arguments)
+    logging.basicConfig(
+        level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s"
+    )
+    models: list[ServedName] = list(dict.fromkeys(options.model))
+    versions = Versions(models, partial(load, options.store), partial(check_room, options.store))
+    try:
+        bound = bind(options.host, options.port)
+    except NightloomError as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return 1
+    # Elsewhere than on loopback, clients call the machine by names that are not known here.
+    app = make_app(versions, _LOOPBACK if options.host in _LOOPBACK else ["*"])
+    config = uvicorn.Config(
+        app,
+        backlog=_BACKLOG,
+        log_config=None,
+        access_log=False,
+        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=_DRAIN_SECONDS,
+    )
+    server = uvicorn.Server(config)
+    threading.Thread(target=follow_orders, args=(versions, server), daemon=True).start()
+    tell(Listening(address=f"http://{options.host}:{bound.getsockname()[1]}"))
+    server.run(sockets=[bound])
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m tasks.serving.server", description=__doc__)
+    parser.add_argument("--store", type=Path, required=True, help="the folder of base models")
+    parser.add_argument("--model", choices=("adapter", "student"), nargs="+", required=True)
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=8000, help="0 is any that is free")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,159 @@
+"""The versions that a server answers with: loaded beside the old one, swapped at once, let go."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from tasks.records.orders import NotServing, ServedName, ServeVersion, Serving
+from tasks.records.record import Message
+from tasks.stage.errors import ConfigError, NightloomError
+
+if TYPE_CHECKING:
+    from tasks.serving.answering import Answerer
+    from tasks.serving.engine import Engine
+    from tasks.serving.filters import Where
+    from tasks.serving.inquiry import Inquiry, Listener
+
+LOGGER = logging.getLogger(__name__)
+
+
+class NotLoadedError(ConfigError):
+    """The model that was asked is not served, or not yet."""
+
+
+@dataclass(frozen=True)
+class Served:
+    """A version that answers, the alias by which it was chosen, and since when."""
+
+    order: ServeVersion
+    engine: "Engine"
+    since: datetime
+
+
+@dataclass
+class _Seat:
+    """What is known of one model: what answers, what loads, and what could not be loaded."""
+
+    served: Served | None = None
+    loading: int | None = None
+    failed: NotServing | None = None
+
+
+@dataclass
+class Versions:
+    """One version a model; `load` makes an answerer of an order, `require_room` refuses first.
+
+    `install` is called from one thread, `ask` and `health` from any.
+    """
+
+    models: Sequence[ServedName]
+    load: "Callable[[ServeVersion], Answerer]"
+    require_room: Callable[[ServeVersion], None]
+    registry_error: str | None = None
+    _seats: dict[ServedName, _Seat] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def __post_init__(self) -> None:
+        self._seats = {model: _Seat() for model in self.models}
+
+    def ask(
+        self,
+        model: ServedName,
+        turns: Sequence[Message],
+        listener: "Listener",
+        *,
+        max_new_tokens: int | None = None,
+        where: "Where | None" = None,
+    ) -> "tuple[ServeVersion, Inquiry]":
+        """The version that answers, all of it, and the inquiry.
+
+        Raises:
+            NotLoadedError: no version of the model is loaded.
+        """
+        with self._lock:  # between looking and asking, no other version takes the seat
+            served = self._seats[model].served
+            if served is None:
+                raise NotLoadedError(f"no version of the {model} is loaded yet", "ask again soon")
+            inquiry = served.engine.ask(turns, listener, max_new_tokens=max_new_tokens, where=where)
+            return served.order, inquiry
+
+    def standing(self, model: ServedName) -> tuple[ServeVersion, datetime] | None:
+        """The version that answers new questions and since when, if one is loaded."""
+        served = self._seats[model].served
+        return None if served is None else (served.order, served.since)
+
+    def install(self, order: ServeVersion) -> Serving | NotServing:
+        """What came of an order. The old version serves until the new one can, and on if it can't.
+
+        Questions that the old one has begun with are answered by it; then its memory is given back.
+        """
+        seat, started = self._seats[order.model], time.perf_counter()
+        before = seat.served
+        if before is not None and before.order.version == order.version:
+            seat.served = Served(order, before.engine, before.since)
+            seat.failed = None
+            return Serving(model=order.model, version=order.version, alias=order.alias, seconds=0.0)
+        seat.loading = order.version
+        try:
+            engine = self._start(order, beside=before is not None)
+        except Exception as error:
+            if not isinstance(error, NightloomError):
+                LOGGER.exception("version %d was not foreseen to fail", order.version)
+            seat.failed = _not_serving(order, before, error)
+            return seat.failed
+        finally:
+            seat.loading = None
+        with self._lock:
+            seat.served = Served(order, engine, datetime.now(UTC))
+            seat.failed = None
+        seconds = time.perf_counter() - started
+        if before is not None:
+            before.engine.close()
+            before.engine.join()
+            before = None  # so that what it held can be given back
+            _release_memory()
+        return Serving(model=order.model, version=order.version, alias=order.alias, seconds=seconds)
+
+    def _start(self, order: ServeVersion, *, beside: bool) -> "Engine":
+        if beside:
+            self.require_room(order)
+        # Deferred: torch takes seconds to import, and the server is to tell its health meanwhile.
+        from tasks.serving.engine import Engine
+
+        return Engine(self.load(order))
+
+    def health(self) -> dict[str, object]:
+        """What `/health` tells, by model and of the registry."""
+        return {
+            "status": "ok" if all(seat.served for seat in self._seats.values()) else "loading",
+            "models": {model: _standing(seat) for model, seat in self._seats.items()},
+            "registry": {"error": self.registry_error},
+        }
+
+
+def _not_serving(order: ServeVersion, before: Served | None, error: Exception) -> NotServing:
+    still = None if before is None else before.order.version
+    text = f"{type(error).__name__}: {error}"
+    return NotServing(model=order.model, version=order.version, still=still, error=text)
+
+
+def _release_memory() -> None:
+    from tasks.lm.memory import release_memory
+
+    release_memory()
+
+
+def _standing(seat: _Seat) -> dict[str, object]:
+    served, failed = seat.served, seat.failed
+    return {
+        "version": None if served is None else served.order.version,
+        "alias": None if served is None else served.order.alias,
+        "since": None if served is None else served.since.isoformat(timespec="seconds"),
+        "in_flight": 0 if served is None else served.engine.in_flight,
+        "loading": seat.loading,
+        "failed": None if failed is None else {"version": failed.version, "error": failed.error},
+    }

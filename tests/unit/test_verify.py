@@ -1,0 +1,167 @@
+"""Registered versions, served by MLflow itself, are held against what evaluation heard."""
+
+import json
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from mlflow.tracking import MlflowClient
+
+from tasks.orchestration.stages import StageError
+from tasks.orchestration.verify import (
+    Asked,
+    Heard,
+    House,
+    Scored,
+    compare,
+    measure_parity,
+    read_asked,
+)
+from tasks.records.parity import Parity
+from tasks.records.predictions import read_predictions, write_predictions
+from tasks.stage.errors import DataError
+from tasks.stage.outputs import MANIFEST, file_sha256, write_manifest
+from tests.unit.conftest import Tiny
+from tests.unit.test_packaging import Params, package
+
+MODELS = ("adapter", "student")
+
+
+@pytest.fixture(scope="module")
+def night(
+    tiny: Tiny,
+    scored: Any,
+    prompting: Any,
+    models: Any,
+    compute: Any,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Scored:
+    root = tmp_path_factory.mktemp("night")
+    shared = {"prompting": prompting, "models": models, "compute": compute}
+    params = Params.model_validate(shared | {"packaging": {"golden": 4, "max_mismatch": 0.25}})
+    return Scored(package(root, params, tiny, scored.index, scored.report), scored.report)
+
+
+@pytest.fixture(scope="module")
+def house(night: Scored, tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> House:
+    """A registry with both models of a night, written as a release writes them."""
+    root = tmp_path_factory.mktemp("house")
+    command = [sys.executable, "-m", "tasks.orchestration.registry", "--models", *MODELS]
+    command += ["--bundle", str(night.bundle), "--folder", str(root), "--store", str(tiny.store)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    client = MlflowClient(f"sqlite:///{root / 'mlflow.db'}")
+    for name in MODELS:
+        client.create_registered_model(f"nightloom-{name}")
+        client.create_model_version(f"nightloom-{name}", source=(root / name).as_uri())
+    return House(f"sqlite:///{root / 'mlflow.db'}", tiny.store, root / "logs")
+
+
+def test_both_models_served_by_mlflow_say_what_evaluation_heard(
+    night: Scored, house: House, tmp_path: Path
+) -> None:
+    found = measure_parity({"adapter": 1, "student": 1}, night, house)
+    found.write(tmp_path / "parity.json")
+    content = json.loads((tmp_path / "parity.json").read_text())
+    whole = {"asked": 4, "agreeing": 4, "share": 1.0, "mean_score_difference": 0.0}
+    assert content == {
+        "models": {"adapter": whole, "student": whole},
+        "versions": {"adapter": 1, "student": 1},
+        "bundle_sha256": file_sha256(night.bundle / MANIFEST),
+    }
+    assert Parity.read(tmp_path / "parity.json") == found
+    assert psutil.Process().children(recursive=True) == []
+
+
+def test_served_answers_that_evaluation_did_not_hear_are_counted_and_scored(
+    night: Scored, house: House, tmp_path: Path
+) -> None:
+    """Evaluation is made to have heard the reference, word for word, in one of four records."""
+    shutil.copytree(night.evaluation, tmp_path / "evaluation")
+    path = tmp_path / "evaluation" / "predictions.parquet"
+    [other, *_] = (item.expected.record for item in read_asked(night, "adapter"))
+    rows = [
+        replace(row, output=row.reference) if row.record == other else row
+        for row in read_predictions(path)
+    ]
+    write_predictions(path, rows)
+    write_manifest(tmp_path / "evaluation")
+    found = measure_parity({"adapter": 1}, Scored(night.bundle, path.parent), house)
+    assert (found.models["adapter"].agreeing, found.models["adapter"].share) == (3, 0.75)
+    assert -0.25 <= found.models["adapter"].mean_score_difference < 0
+
+
+def test_a_version_that_does_not_come_up_is_told_with_its_last_lines(
+    night: Scored, house: House
+) -> None:
+    with pytest.raises(StageError, match=r"(?s)version 99, served by MLflow, ended.*not found"):
+        measure_parity({"adapter": 99}, night, house)
+    assert psutil.Process().children(recursive=True) == []
+
+
+_KILLED = """
+import sys
+from pathlib import Path
+from tasks.orchestration.verify import House, served
+uri, store, logs = sys.argv[1:]
+with served("adapter", 1, House(uri, Path(store), Path(logs))) as address:
+    print(address, flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_release_that_is_killed_leaves_no_server_behind(house: House, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", _KILLED, house.tracking_uri, str(house.model_store)]
+    process = subprocess.Popen(
+        [*command, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline().startswith("http://127.0.0.1:")
+    servers = psutil.Process(process.pid).children(recursive=True)
+    assert len(servers) >= 2
+    process.kill()
+    process.communicate()
+    assert psutil.wait_procs(servers, timeout=60)[1] == []
+
+
+def asked(output: str, reference: str, rows: list[Any]) -> Asked:
+    row = replace(rows[0], output=output, reference=reference, prompt_sha256="same")
+    return Asked((("user", "q"),), row)
+
+
+def test_agreement_asks_for_the_same_prompt_and_the_same_text(scored: Any) -> None:
+    rows = read_predictions(scored.report / "predictions.parquet")
+    items = [asked("a b", "a b", rows)] * 4
+    heard = [Heard("a b", "same"), Heard("a b", "other"), Heard("a", "same"), Heard("", "same")]
+    found = compare(items, heard)
+    assert (found.asked, found.agreeing, found.share) == (4, 1, 0.25)
+    assert found.mean_score_difference == pytest.approx((0 + 0 + (2 / 3 - 1) + (0 - 1)) / 4)
+
+
+def test_golden_records_that_evaluation_did_not_predict_are_no_evidence(
+    night: Scored, tmp_path: Path
+) -> None:
+    shutil.copytree(night.evaluation, tmp_path / "evaluation")
+    path = tmp_path / "evaluation" / "predictions.parquet"
+    write_predictions(path, [replace(row, record="else") for row in read_predictions(path)])
+    write_manifest(tmp_path / "evaluation")
+    with pytest.raises(DataError, match="did not predict 4 of them"):
+        read_asked(Scored(night.bundle, tmp_path / "evaluation"), "adapter")
+
+
+def test_golden_records_of_either_form_are_asked_turn_by_turn(
+    night: Scored, tmp_path: Path
+) -> None:
+    """A record of several turns is asked with all of them."""
+    [first, *_] = read_asked(night, "adapter")
+    turns = [["system", "Be brief."], ["user", "q"]]
+    rows = [{"record": first.expected.record, "turns": turns, "prompt_ids": [1]}]
+    (tmp_path / "golden.json").write_text(json.dumps({"format": 2, "models": {"adapter": rows}}))
+    [found] = read_asked(Scored(tmp_path, night.evaluation), "adapter")
+    assert found.turns == (("system", "Be brief."), ("user", "q"))
+    assert found.expected == first.expected
