@@ -5,7 +5,8 @@ from typing import TypedDict
 
 from tasks.evaluation.grounding import Shown, ground
 from tasks.evaluation.questions import Question
-from tasks.evaluation.scores import chrf, exact_match, length_ratio, rouge_l, token_f1
+from tasks.evaluation.scores import chrf, exact_match, length_ratio, rouge_l
+from tasks.records.overlap import token_f1
 
 
 class RowScores(TypedDict):

@@ -4,25 +4,19 @@ Every aggregate but the length ratio is the mean of these: the metric modules in
 them and nothing else.
 """
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import cache
 
 from sacrebleu.metrics.chrf import CHRF
 
 from tasks.evaluation.nulls import Metrics, null
+from tasks.records.overlap import f_measure, token_f1
 from tasks.records.text import bare, normalise, score_tokens
 
 
 def exact_match(output: str, reference: str) -> float:
     """1 when both are equal after normalisation and without punctuation at their ends, else 0."""
     return float(bare(output) == bare(reference))
-
-
-def token_f1(output: str, reference: str) -> float:
-    """The harmonic mean of the precision and recall of the output's tokens, as multisets."""
-    found, expected = score_tokens(output), score_tokens(reference)
-    return _f1((Counter(found) & Counter(expected)).total(), len(found), len(expected))
 
 
 def rouge_l(output: str, reference: str) -> float:
@@ -32,7 +26,7 @@ def rouge_l(output: str, reference: str) -> float:
     the reference package drops every letter that is not ASCII.
     """
     found, expected = score_tokens(output), score_tokens(reference)
-    return _f1(_common_subsequence(found, expected), len(found), len(expected))
+    return f_measure(_common_subsequence(found, expected), len(found), len(expected))
 
 
 def chrf(output: str, reference: str) -> float:
@@ -71,10 +65,6 @@ def mean_score(name: str, outputs: Sequence[str], references: Sequence[str]) -> 
     """The mean of one score over pairs of output and reference."""
     pairs = list(zip(outputs, references, strict=True))
     return sum(SCORES[name](output, reference) for output, reference in pairs) / len(pairs)
-
-
-def _f1(common: int, found: int, expected: int) -> float:
-    return 2 * common / (found + expected) if common else float(found == expected == 0)
 
 
 def _common_subsequence(left: Sequence[str], right: Sequence[str]) -> int:

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from tasks.packaging.assembly import Parts, assemble
 from tasks.records.record import Message
 from tasks.serving.__main__ import main
-from tasks.serving.bundle import BundleSettings, load_answerer
+from tasks.serving.bundle import load_answerer
 from tasks.stage.errors import ConfigError
+from tests.unit.packaged import package, packaging_params
 
 QUESTION = "What does mod.f1 do?"
 
@@ -27,12 +27,9 @@ def bundle(
     models: Any,
     compute: Any,
 ) -> Path:
-    folder = tmp_path_factory.mktemp("served") / "bundle"
-    folder.mkdir()
-    parts = Parts(tiny.adapter, tiny.student, scored.index, tiny.base, tiny.embedder)
-    settings = BundleSettings(prompting=prompting, models=models, compute=compute)
-    assemble(folder, parts, settings)
-    return folder
+    root = tmp_path_factory.mktemp("served")
+    params = packaging_params(prompting, models, compute)
+    return package(root, params, tiny, scored.index, scored.report)
 
 
 @pytest.mark.parametrize("model", ["adapter", "student"])

@@ -7,38 +7,18 @@ from typing import Any
 
 import pytest
 
-from tasks.packaging.__main__ import Params, Paths, run
+from tasks.packaging.__main__ import Params
 from tasks.records.predictions import read_predictions, write_predictions
 from tasks.serving.bundle import BundleSettings
 from tasks.stage.errors import DataError, GateError
 from tasks.stage.metrics import read_metrics
 from tasks.stage.outputs import verified, write_manifest
+from tests.unit.packaged import package, packaging_params
 
 
 @pytest.fixture
 def params(prompting: Any, models: Any, compute: Any) -> Params:
-    packaging = {"golden": 4, "max_mismatch": 0.25}
-    return Params.model_validate(
-        {"packaging": packaging, "prompting": prompting, "models": models, "compute": compute}
-    )
-
-
-def package(root: Path, params: Params, tiny: Any, index: Path, report: Path) -> Path:
-    paths = Paths(
-        curated=tiny.curated,
-        base=tiny.base,
-        embedder=tiny.embedder,
-        model_store=tiny.store,
-        adapter=tiny.adapter,
-        students=tiny.students,
-        index=index,
-        evaluation_report=report,
-        scratch=root / "scratch",
-        bundle=root / "bundle",
-        packaging_report=root / "report",
-    )
-    run(params, paths)
-    return paths.bundle
+    return packaging_params(prompting, models, compute)
 
 
 def altered(scored: Any, folder: Path, share: float) -> Path:
@@ -61,7 +41,7 @@ def test_a_bundle_holds_all_that_serving_needs_and_agrees(
     names = {path.name for path in bundle.iterdir()}
     assert names == {
         "adapter", "student", "index", "settings.json", "base.json",
-        "embedder.json", "model_card.md", "golden.json", "manifest.json",
+        "embedder.json", "README.md", "golden.json", "agent.py", "manifest.json",
     }  # fmt: skip
     assert BundleSettings.read(bundle).prompting == params.prompting
     offered = read_metrics(scored.report)["offered"]["folder"]
@@ -74,9 +54,9 @@ def test_a_bundle_holds_all_that_serving_needs_and_agrees(
 
 def test_the_card_tells_the_scores(tmp_path: Path, params: Params, tiny: Any, scored: Any) -> None:
     bundle = package(tmp_path, params, tiny, scored.index, scored.report)
-    card = (bundle / "model_card.md").read_text()
+    card = (bundle / "README.md").read_text()
     assert "tiny-llama" in card
-    assert card.count("| adapter |") == 3
+    assert card.count("| adapter |") == 4
 
 
 def test_a_bundle_that_says_something_else_is_refused_and_leaves_nothing(
