@@ -11,11 +11,11 @@ from typing import get_args
 
 from tasks.export.gguf_writing import Description, check_architecture, write_gguf
 from tasks.export.measurement import Records, measure
-from tasks.export.params import Format
 from tasks.export.reading_back import ReadBack, read_back_folder, read_back_gguf
 from tasks.export.table import write_costs
 from tasks.lm.conversion import ModelManifest
 from tasks.lm.models import LanguageModel, prepare_device
+from tasks.records.export_format import Format
 from tasks.records.prompt_files import PROMPT
 from tasks.serving.bundle import BASE, BundleSettings, ServedModel, load_served
 from tasks.serving.golden import GoldenPrompts

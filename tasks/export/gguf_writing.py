@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PretrainedConfig, PreTrainedModel
 
-from tasks.export.params import Format
 from tasks.export.vocabulary import MODEL, read_vocabulary
 from tasks.lm.gguf_layout import ARCHITECTURE, rotated_heads, tensor_names, to_pairs
 from tasks.lm.models import LanguageModel
+from tasks.records.export_format import Format
 from tasks.stage.errors import ConfigError
 
 _KINDS = {

@@ -16,7 +16,6 @@ import numpy as np
 import torch
 
 from tasks.export.gguf_writing import Description, write_gguf
-from tasks.export.params import Format
 from tasks.export.reading_back import round_to_form
 from tasks.export.table import Cost, Costs
 from tasks.lm.closed_book import closed_book_examples
@@ -25,6 +24,7 @@ from tasks.lm.likelihood import log_likelihoods
 from tasks.lm.memory import release_memory
 from tasks.lm.models import LanguageModel, prepare_device, quantize_folder
 from tasks.lm.prompt_kit import read_prompt_kit
+from tasks.records.export_format import Format
 from tasks.records.files import read_records
 from tasks.records.overlap import token_f1
 from tasks.records.predictions import PREDICTIONS_FILE, read_predictions

@@ -22,8 +22,8 @@ from transformers import (
 )
 
 from tasks.export.gguf_writing import as_stored, weight_kinds, weights
-from tasks.export.params import Format
 from tasks.lm.models import LanguageModel
+from tasks.records.export_format import Format
 from tasks.stage.errors import GateError
 
 Prompts = Sequence[Sequence[int]]

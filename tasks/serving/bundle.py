@@ -14,7 +14,7 @@ from tasks.serving.answering import Answerer
 from tasks.serving.golden import check_golden
 from tasks.serving.retrieval import Index
 from tasks.stage.errors import ConfigError
-from tasks.stage.outputs import verified
+from tasks.stage.outputs import MANIFEST, verified
 from tasks.stage.params import ComputeParams, ModelsParams, PromptingParams, StageParams
 
 ADAPTER = "adapter"
@@ -80,7 +80,8 @@ def load_answerer(bundle: Path, store: Path, model: ServedModel) -> Answerer:
             made for another base, or golden prompts are found, asked or answered otherwise.
         DataError: a file of the bundle or of its base is missing or changed.
     """
-    BundleSettings.read(bundle)  # which says it where the folder is no bundle at all
+    if not (bundle / MANIFEST).exists():
+        BundleSettings.read(bundle)  # which says it where the folder is no bundle at all
     verified(bundle)
     for name in (BASE, EMBEDDER):
         ModelManifest.read(bundle / name).verified_folder(store)

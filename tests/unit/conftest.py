@@ -137,6 +137,23 @@ def tokens(
     return tokenize(root, tiny, prompting, tiny.curated).tokens
 
 
+@pytest.fixture(scope="session")
+def released(
+    tiny: Tiny,
+    scored: "Scored",
+    prompting: PromptingParams,
+    models: ModelsParams,
+    compute: ComputeParams,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
+    """A release bundle of the tiny models; its packaging report lies beside it, in `report`."""
+    from tests.unit.packaged import package, packaging_params
+
+    root = tmp_path_factory.mktemp("released")
+    params = packaging_params(prompting, models, compute)
+    return package(root, params, tiny, scored.index, scored.report)
+
+
 def _weights(made: Tiny) -> Path:
     from tasks.lm.conversion import ModelManifest
 

@@ -13,23 +13,13 @@ from tasks.records.record import Message
 from tasks.serving.__main__ import main
 from tasks.serving.bundle import load_answerer
 from tasks.stage.errors import ConfigError
-from tests.unit.packaged import package, packaging_params
 
 QUESTION = "What does mod.f1 do?"
 
 
-@pytest.fixture(scope="module")
-def bundle(
-    tmp_path_factory: pytest.TempPathFactory,
-    tiny: Any,
-    scored: Any,
-    prompting: Any,
-    models: Any,
-    compute: Any,
-) -> Path:
-    root = tmp_path_factory.mktemp("served")
-    params = packaging_params(prompting, models, compute)
-    return package(root, params, tiny, scored.index, scored.report)
+@pytest.fixture
+def bundle(released: Path) -> Path:
+    return released
 
 
 @pytest.mark.parametrize("model", ["adapter", "student"])

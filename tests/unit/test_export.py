@@ -15,33 +15,23 @@ from tasks.export import reading_back
 from tasks.export.__main__ import Export, export, main
 from tasks.export.gguf_writing import check_architecture
 from tasks.export.measurement import Records
-from tasks.export.params import Format
 from tasks.export.vocabulary import read_vocabulary
 from tasks.lm.gguf_layout import to_halves, to_pairs
 from tasks.lm.gguf_reading import unpack_gguf
 from tasks.lm.models import LanguageModel
+from tasks.records.export_format import Format
 from tasks.serving.bundle import load_served
 from tasks.serving.golden import GoldenPrompts
 from tasks.stage.errors import ConfigError, DataError, GateError
 from tasks.stage.outputs import verified
-from tests.unit.packaged import package, packaging_params
 
 GGUF = [form for form in Format if form is not Format.safetensors]
 TEXT = "json.dumps(x, indent=4)  # 한국어 漢字\n\tand 12345 more"
 
 
-@pytest.fixture(scope="module")
-def bundle(
-    tmp_path_factory: pytest.TempPathFactory,
-    tiny: Any,
-    scored: Any,
-    prompting: Any,
-    models: Any,
-    compute: Any,
-) -> Path:
-    root = tmp_path_factory.mktemp("released")
-    params = packaging_params(prompting, models, compute)
-    return package(root, params, tiny, scored.index, scored.report)
+@pytest.fixture
+def bundle(released: Path) -> Path:
+    return released
 
 
 def asked(bundle: Path, tiny: Any, target: Path, **given: Any) -> Export:
