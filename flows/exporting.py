@@ -52,7 +52,13 @@ def export_version(
         command += ["--curated", str(checkout / paths.curated)]
         command += ["--evaluation_report", str(checkout / paths.evaluation_report)]
     lines: list[str] = []
-    code = run_child(command, checkout, lines.append)
+
+    def on_line(line: str) -> None:
+        lines.append(line)
+        if line[:1] != "{":
+            print(line, file=sys.stderr, flush=True)
+
+    code = run_child(command, checkout, on_line)
     if code != 0:
         raise _failure(lines, refused=code == _REFUSED)
     told = Exported.model_validate_json(next(line for line in reversed(lines) if line[:1] == "{"))

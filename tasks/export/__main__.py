@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import logging
 import shutil
 import sys
 from collections.abc import Sequence
@@ -119,6 +120,8 @@ def _write(
 def main(arguments: list[str] | None = None) -> int:
     """The exit code: 0 with the folder written, 1 or 3 (a gate) with the reason on stderr."""
     options = _parser().parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(message)s")
+    logging.getLogger("gguf").setLevel(logging.WARNING)
     measured = None
     if options.evaluation_report is not None:
         measured = Records(options.curated, options.evaluation_report, options.records)

@@ -5,6 +5,7 @@ rounded to it, computed in float32 here: its loss and answers are those of the n
 its speed would be llama.cpp's and is not measured.
 """
 
+import logging
 import shutil
 import tempfile
 import time
@@ -37,6 +38,7 @@ from tasks.stage.errors import DataError
 from tasks.stage.outputs import verified
 from tasks.statistics.intervals import bootstrap_ratios
 
+LOGGER = logging.getLogger(__name__)
 _WEIGHTS = "*.safetensors"
 _CONFIDENCE, _RESAMPLES, _SEED = 0.95, 10_000, 17
 _GGUF = (Format.gguf_f16, Format.gguf_q8_0, Format.gguf_q4_1, Format.gguf_q4_0)
@@ -103,6 +105,7 @@ def measure(bundle: Path, store: Path, model: ServedModel, asked: Records) -> Co
             one = replace(asking, language_model=held)
             is_run = not form.startswith("gguf")
             heard.append(_hear(form, one, records, size, most, is_run=is_run))
+            LOGGER.info("%s: loss %.3f", form, sum(heard[-1].losses) / sum(heard[-1].tokens))
             del one, held
             release_memory()
     return Costs(model, len(records), float_form, _costs(heard))

@@ -75,7 +75,8 @@ def _header(facts: CardFacts) -> ModelCardData:
         EvalResult(
             task_type="question-answering",
             dataset_type="held-out",
-            dataset_name=f"{facts.metrics['records']} records of the test split, {system}",
+            dataset_name=f"{facts.metrics['records']} records of the test split",
+            dataset_config=system,
             metric_type="f1" if primary["metric"] == "token_f1" else primary["metric"],
             metric_name=f"{primary['metric']}, {primary['mode']}",
             metric_value=round(found[system][primary["mode"]]["value"], 4),

@@ -91,5 +91,5 @@ def training_lines(trainings: Mapping[str, Mapping[str, Any]]) -> list[str]:
 def _shown(value: Any) -> str:
     """A param's value; of a mapping what is not zero."""
     if isinstance(value, Mapping):
-        return " + ".join(f"{name} {part}" for name, part in value.items() if part)
+        return "(" + ", ".join(f"{name} {part}" for name, part in value.items() if part) + ")"
     return str(value)
