@@ -285,3 +285,34 @@ def test_records_of_another_data_set_measure_nothing(
     write_manifest(tmp_path / "curated")
     with pytest.raises(DataError, match="none of the 8 records"):
         Records(tmp_path / "curated", scored.report, 5).read()
+
+
+def test_a_gguf_file_of_another_architecture_or_with_other_weights_is_not_read(
+    bundle: Path, tiny: Any, tmp_path: Path
+) -> None:
+    export(asked(bundle, tiny, tmp_path / "g"))
+    (path,) = (tmp_path / "g").glob("*.gguf")
+    content = path.read_bytes()
+    other = tmp_path / "other.gguf"
+    # Names of the same length, so that no offset moves.
+    kind = b"general.architecture\x08\0\0\0\x05\0\0\0\0\0\0\0"
+    other.write_bytes(content.replace(kind + b"llama", kind + b"gemma"))
+    with pytest.raises(ConfigError, match="a model of architecture 'gemma'"):
+        unpack_gguf(other, tmp_path / "read")
+    other.write_bytes(content.replace(b"blk.1.ffn_up.weight", b"blk.9.ffn_up.weight"))
+    with pytest.raises(ConfigError, match=r"2 layers differ in 2 weights, such as blk\.1\.ffn_up"):
+        unpack_gguf(other, tmp_path / "read")
+
+
+def test_the_bundles_adapter_is_peft_s_own_as_vllm_takes_it(bundle: Path, tiny: Any) -> None:
+    """What vLLM's `--lora-modules` asks of a folder: LoRA of linear layers, nothing besides."""
+    from peft import LoraConfig, PeftConfig, PeftModel
+
+    config = PeftConfig.from_pretrained(bundle / "adapter")
+    assert isinstance(config, LoraConfig)
+    assert (config.bias, config.use_dora, config.modules_to_save) == ("none", False, None)
+    assert (bundle / "adapter" / "adapter_model.safetensors").is_file()
+    base = served(bundle, tiny, "student").model  # any model of the base's shape
+    adapted = PeftModel.from_pretrained(base, bundle / "adapter")
+    assert set(config.target_modules) == {"q_proj", "v_proj"}
+    assert adapted.peft_config["default"].r == 4
