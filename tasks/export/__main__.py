@@ -122,6 +122,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(message)s")
     logging.getLogger("gguf").setLevel(logging.WARNING)
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # a line at each int8 product
     measured = None
     if options.evaluation_report is not None:
         measured = Records(options.curated, options.evaluation_report, options.records)
