@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from flows.environment import find_stores, set_environment
+from flows.export_command import app as exporting
 from flows.nights import error_entry, failed_report, report
 from flows.services import HOST, log_file, read_services, running_services, stop_services
 from flows.summary import make_console, print_error, print_summary, print_sweep
@@ -30,6 +31,7 @@ app = typer.Typer(
     help="Retrains a language-model adapter every night and promotes it only when the evidence "
     "says so.",
 )
+app.add_typer(exporting)
 
 
 class ModelName(StrEnum):

@@ -26,6 +26,7 @@ class WorkspacePaths(BaseModel):
 
     raw: str
     accepted: str
+    curated: str
     base: str
     embedder: str
     student_base: str

@@ -4,11 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tasks.evaluation.answers import ReadTemplate
-from tasks.lm.chats import encode_answers
-from tasks.lm.examples import Example
+from tasks.lm.closed_book import closed_book_examples
 from tasks.lm.likelihood import log_likelihoods, perplexity
 from tasks.lm.models import LanguageModel
-from tasks.lm.prompts import Prompt
 from tasks.records.likelihoods import Likelihood
 from tasks.records.record import Record
 
@@ -27,29 +25,11 @@ class LikelihoodTest:
 
     def measure(self, template: ReadTemplate, system: str, model: LanguageModel) -> None:
         """Take them from a model in memory, asked with a template."""
-        examples = self._examples(template, model)
+        examples = closed_book_examples(template(model.tokenizer), model.tokenizer, self.records)
         found = log_likelihoods(model.model, examples, max_tokens=self.max_tokens)
         self.rows += [
             Likelihood(system, example.id, example.slice, value, example.supervised)
             for example, value in zip(examples, found, strict=True)
-        ]
-
-    def _examples(self, template: ReadTemplate, model: LanguageModel) -> list[Example]:
-        tokenizer = model.tokenizer
-        asked = [Prompt(record.messages[:-1], ()) for record in self.records]
-        prompts = template(tokenizer).token_ids(tokenizer, asked)
-        answers = encode_answers(tokenizer, [record.answer for record in self.records])
-        return [
-            Example(
-                record.id,
-                record.slice,
-                record.intake,
-                "closed_book",
-                record.id,
-                tuple(prompt + answer),
-                len(prompt),
-            )
-            for record, prompt, answer in zip(self.records, prompts, answers, strict=True)
         ]
 
 

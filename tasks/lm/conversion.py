@@ -8,10 +8,11 @@ import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from tasks.lm.gguf_reading import unpack_gguf
 from tasks.lm.sources import copy_model, fetch_hub, find_embedded
 from tasks.records.hashing import text_sha256
-from tasks.stage.errors import ConfigError, NightloomError
-from tasks.stage.outputs import folder_files, write_atomically
+from tasks.stage.errors import ConfigError, DataError, NightloomError
+from tasks.stage.outputs import file_sha256, folder_files, write_atomically
 
 KINDS = ("causal_lm", "embedder")
 
@@ -51,6 +52,27 @@ class ModelManifest:
             raise ConfigError(
                 f"the weights of {self.source} ({self.digest[:12]}) are not in {store}",
                 "run `nightloom run`, which resolves the models of params/models.yaml first",
+            )
+        return folder
+
+    def verified_folder(self, store: Path) -> Path:
+        """Where the store keeps the weights, once every file has the hash that this manifest names.
+
+        Raises:
+            ConfigError: the store does not hold them.
+            DataError: a file is missing or changed.
+        """
+        folder = self.folder(store)
+        odd = [
+            name
+            for name, digest in self.files.items()
+            if not (folder / name).is_file() or file_sha256(folder / name) != digest
+        ]
+        if odd:
+            raise DataError(
+                f"{folder} does not hold {self.name} as it was recorded: missing or changed: "
+                f"{', '.join(odd[:5])}. Every answer and score rests on these weights",
+                f"remove {folder} and run `nightloom run`, which makes it again from {self.source}",
             )
         return folder
 
@@ -100,16 +122,7 @@ def _unpack(path: Path, target: Path) -> None:
     if path.suffix != ".gguf":
         copy_model(path, target)
         return
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
-
-    # Without dequantize=True the loaded model cannot be saved.
-    settings = GgufConfig(gguf_file=path.name, dequantize=True)
-    weights = AutoModelForCausalLM.from_pretrained(
-        path.parent, gguf_file=path.name, dtype=torch.float32, quantization_config=settings
-    )
-    weights.save_pretrained(target)
-    AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name).save_pretrained(target)
+    unpack_gguf(path, target)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -199,6 +199,16 @@ def load_quantized(
     """
     description = ModelManifest.read(manifest)
     folder = description.folder(store)
+    model = quantize_folder(
+        folder, numeric_form=numeric_form, compute_dtype=compute_dtype, device=device
+    )
+    return LanguageModel(model, load_tokenizer(folder), description.digest)
+
+
+def quantize_folder(
+    folder: Path, *, numeric_form: str, compute_dtype: torch.dtype, device: torch.device
+) -> PreTrainedModel:
+    """The model of a folder, its linear weights held in bitsandbytes' layers of a form."""
     if numeric_form == "int8_dequantized":
         settings = BitsAndBytesConfig(load_in_8bit=True)
     else:
@@ -210,7 +220,7 @@ def load_quantized(
         )
     model = _load(folder, device, quantization_config=settings)
     compute_in(model, compute_dtype)
-    return LanguageModel(model, load_tokenizer(folder), description.digest)
+    return model
 
 
 def _merged(model: PreTrainedModel, adapter: Path) -> PreTrainedModel:

@@ -188,7 +188,7 @@ def save_model(bundle: Path, model: Model, target: Path, store: Path) -> None:
     write_manifest(slim)
     mlflow.pyfunc.save_model(
         path=str(target),
-        python_model="tasks/serving/agent.py",
+        python_model=str(slim / "agent.py"),
         artifacts={"bundle": str(slim)},
         code_paths=["tasks"],
         model_config={"model": model, "model_store": str(store)},

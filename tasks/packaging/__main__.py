@@ -1,20 +1,37 @@
 """Put the release bundle together, answer from it as it will be served, and write its card."""
 
+import json
 import sys
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any, get_args
 
 from tasks.lm.conversion import ModelManifest
+from tasks.lm.provenance import PROVENANCE_FILE
 from tasks.packaging.assembly import Parts, assemble
-from tasks.packaging.card import CARD_FILE, model_card
-from tasks.packaging.golden import answer_golden, parity, write_golden
+from tasks.packaging.card import CARD_FILE, CardFacts, model_card
+from tasks.packaging.contents import count_contents
+from tasks.packaging.golden import golden_prompts
 from tasks.packaging.params import Params
-from tasks.records.files import read_records
+from tasks.packaging.parity import (
+    Heard,
+    check_parity,
+    choose_asked,
+    hear,
+    score_parity,
+    share_agreeing,
+)
+from tasks.records.files import read_records, write_rows
 from tasks.records.predictions import PREDICTIONS_FILE, read_predictions
-from tasks.serving.bundle import BundleSettings, ServedModel
+from tasks.serving.bundle import BundleSettings, ServedModel, open_answerer
+from tasks.serving.golden import GoldenPrompt, GoldenPrompts
 from tasks.stage.command import output, run_stage
 from tasks.stage.metrics import Curves, read_metrics, write_metrics
 from tasks.stage.outputs import output_folders, verified
+
+ANSWERS_FILE = "answers.jsonl"
+_SERVED: tuple[ServedModel, ...] = get_args(ServedModel)
 
 
 @dataclass(frozen=True)
@@ -37,37 +54,81 @@ class Paths:
 def run(params: Params, paths: Paths) -> None:
     """Write the bundle and the report on its parity with evaluation."""
     curves = Curves(paths.scratch)
-    evaluation = verified(paths.evaluation_report)
-    metrics = read_metrics(evaluation)
-    offered = metrics["offered"]
-    predictions = read_predictions(evaluation / PREDICTIONS_FILE)
-    records = read_records(verified(paths.curated) / "test.jsonl")
+    metrics = read_metrics(verified(paths.evaluation_report))
     with output_folders(paths.bundle, paths.packaging_report) as (bundle, report):
         settings = BundleSettings(
             prompting=params.prompting, models=params.models, compute=params.compute
         )
-        assemble(bundle, _parts(paths, offered["folder"]), settings)
+        assemble(bundle, _parts(paths, metrics["offered"]["folder"]), settings)
         curves.progress(1, 3)
-        heard: dict[ServedModel, str] = {"adapter": "adapter", "student": offered["system"]}
-        golden = answer_golden(
-            bundle, paths.model_store, records, predictions, heard, params.packaging.golden
-        )
-        shares = parity(golden, params.packaging.max_mismatch)
+        heard = _answer(bundle, params, paths, metrics["offered"]["system"])
+        shares = {model: share_agreeing(rows) for model, rows in heard.items()}
         curves.progress(2, 3)
-        write_golden(bundle, golden)
-        card = model_card(
-            metrics,
-            shares,
-            ModelManifest.read(paths.base),
-            ModelManifest.read(paths.embedder),
-            params.models.numeric_form,
-        )
+        card = model_card(_facts(params, paths, bundle, metrics, shares))
         (bundle / CARD_FILE).write_text(card, encoding="utf-8")
         size = sum(path.stat().st_size for path in bundle.rglob("*") if path.is_file())
-        asked = len({item.record for item in golden})
-        write_metrics(report, {"parity": shares, "golden": asked, "bundle_bytes": size})
+        found = {
+            "parity": shares,
+            "parity_scores": {model: score_parity(rows) for model, rows in heard.items()},
+            "golden": len(heard["adapter"]),
+            "bundle_bytes": size,
+        }
+        write_metrics(report, found)
+        write_rows(report / ANSWERS_FILE, (asdict(row) for rows in heard.values() for row in rows))
         (report / "report.md").write_text(card, encoding="utf-8")
     curves.progress(3, 3)
+
+
+def _answer(
+    bundle: Path, params: Params, paths: Paths, offered: str
+) -> dict[ServedModel, list[Heard]]:
+    """What each model answers from the bundle, beside what evaluation heard; writes golden.json.
+
+    `offered` is the system that evaluation knows the student as.
+
+    Raises:
+        GateError: a model answers otherwise than evaluation heard it.
+    """
+    records = read_records(verified(paths.curated) / "test.jsonl")
+    predictions = read_predictions(paths.evaluation_report / PREDICTIONS_FILE)
+    asked, expected = choose_asked(records, predictions, params.packaging.golden)
+    heard: dict[ServedModel, list[Heard]] = {}
+    golden: dict[str, tuple[GoldenPrompt, ...]] = {}
+    for model in _SERVED:
+        system = offered if model == "student" else model
+        answerer = open_answerer(bundle, paths.model_store, model)
+        answers = answerer.answer([record.messages[:-1] for record in asked])
+        heard[model] = [
+            hear(model, record, answer, expected[system, record.id])
+            for record, answer in zip(asked, answers, strict=True)
+        ]
+        check_parity(heard[model], params.packaging.max_mismatch)
+        golden[model] = golden_prompts(answerer, asked, answers, params.packaging)
+        del answerer  # one model is in memory at a time
+    GoldenPrompts(models=golden).write(bundle)
+    return heard
+
+
+def _facts(
+    params: Params,
+    paths: Paths,
+    bundle: Path,
+    metrics: Mapping[str, Any],
+    shares: Mapping[ServedModel, float],
+) -> CardFacts:
+    return CardFacts(
+        metrics=metrics,
+        parity={str(model): share for model, share in shares.items()},
+        contents=count_contents(paths.curated),
+        trainings={
+            model: json.loads((bundle / model / PROVENANCE_FILE).read_text(encoding="utf-8"))
+            for model in _SERVED
+        },
+        base=ModelManifest.read(paths.base),
+        embedder=ModelManifest.read(paths.embedder),
+        numeric_form=params.models.numeric_form,
+        max_new_tokens=params.prompting.max_new_tokens,
+    )
 
 
 def _parts(paths: Paths, offered: str) -> Parts:

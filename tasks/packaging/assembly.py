@@ -7,13 +7,21 @@ from pathlib import Path
 
 from tasks.serving.bundle import (
     ADAPTER,
+    AGENT,
+    AGENT_FILE,
     BASE,
     EMBEDDER,
     INDEX,
     STUDENT,
     BundleSettings,
 )
+from tasks.stage.errors import ConfigError
 from tasks.stage.outputs import verified
+
+_PICKLED = {".bin", ".pt", ".pth", ".pkl", ".pickle", ".joblib", ".ckpt", ".npz", ".dill"}
+# The first bytes of zip files, which torch.save writes, and of pickles of protocol 2 and later; 0
+# and 1 are told by their endings alone.
+_PICKLE_STARTS = (b"PK\x03\x04", *(bytes([0x80, protocol]) for protocol in range(2, 6)))
 
 
 @dataclass(frozen=True)
@@ -35,13 +43,38 @@ def assemble(bundle: Path, parts: Parts, settings: BundleSettings) -> None:
 
     Raises:
         DataError: a part does not match its manifest.
+        ConfigError: a part holds a pickle.
     """
     folders = {ADAPTER: parts.adapter, STUDENT: parts.student, INDEX: parts.index}
     for name, folder in folders.items():
         shutil.copytree(verified(folder), bundle / name, copy_function=_link)
-    for name, path in {BASE: parts.base, EMBEDDER: parts.embedder}.items():
+    for name, path in {BASE: parts.base, EMBEDDER: parts.embedder, AGENT: AGENT_FILE}.items():
         shutil.copyfile(path, bundle / name)
     settings.write(bundle)
+    refuse_pickles(bundle)
+
+
+def refuse_pickles(folder: Path) -> None:
+    """Check that no file of a folder is a pickle, which could run anything where it is loaded.
+
+    Raises:
+        ConfigError: one is, by its ending or by its first bytes.
+    """
+    pickled = [path for path in sorted(folder.rglob("*")) if path.is_file() and _is_pickled(path)]
+    if pickled:
+        names = ", ".join(path.relative_to(folder).as_posix() for path in pickled[:3])
+        raise ConfigError(
+            f"{len(pickled)} files of the bundle are pickled or may be: {names}; a pickle runs "
+            "what it likes where it is loaded, so none is released",
+            "save weights as safetensors and tables as JSON, Parquet or plain .npy",
+        )
+
+
+def _is_pickled(path: Path) -> bool:
+    if path.suffix in _PICKLED:
+        return True
+    with path.open("rb") as stream:
+        return stream.read(4).startswith(_PICKLE_STARTS)
 
 
 def _link(source: str, target: str) -> None:

@@ -1,124 +1,94 @@
-"""Golden answers: the bundle, loaded as it will be served, says what evaluation heard."""
+"""Golden prompts chosen: what each load of a bundle must find, ask and answer again."""
 
-import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import get_args
+from collections.abc import Sequence
 
-from tasks.records.predictions import Prediction
+import torch
+
+from tasks.lm.models import LanguageModel
+from tasks.lm.prompts import Prompt
+from tasks.packaging.params import PackagingParams
 from tasks.records.record import Record
 from tasks.serving.answering import Answer, Answerer
-from tasks.serving.bundle import ServedModel, load_answerer
-from tasks.stage.errors import DataError, GateError
+from tasks.serving.golden import GoldenPassage, GoldenPrompt
+from tasks.stage.errors import ConfigError
 
-GOLDEN_FILE = "golden.json"
-SERVED_MODELS: tuple[ServedModel, ...] = get_args(ServedModel)
-
-
-@dataclass(frozen=True)
-class Golden:
-    """One answer of the bundle beside evaluation's answer to the same record."""
-
-    model: str
-    record: str
-    question: str
-    reference: str
-    expected: str
-    answer: str
-    token_ids: tuple[int, ...]
-    passages: tuple[str, ...]
-    prompt_sha256: str
-    same_prompt: bool
-
-    @property
-    def agrees(self) -> bool:
-        """Whether prompt and answer are what evaluation had."""
-        return self.same_prompt and self.answer == self.expected
+# Below this share of the logits' spread, another processor's rounding could choose another token.
+_TIE = 0.01
 
 
-def answer_golden(
-    bundle: Path,
-    store: Path,
+def golden_prompts(
+    answerer: Answerer,
     records: Sequence[Record],
-    predictions: Sequence[Prediction],
-    heard: Mapping[ServedModel, str],
-    count: int,
-) -> list[Golden]:
-    """The bundle's answers to the first `count` records that evaluation predicted, by model.
-
-    `heard` names the system that evaluation knows each served model as.
-
-    Served models retrieve when there are documents, so their peers are evaluation's answers in
-    mode retrieved, or closed_book without documents.
+    answers: Sequence[Answer],
+    params: PackagingParams,
+) -> tuple[GoldenPrompt, ...]:
+    """One golden prompt a record, in their order; the shortest are those whose answers are checked.
 
     Raises:
-        DataError: evaluation predicted none of the records.
+        ConfigError: the prompts don't come out as those that were answered.
     """
-    mode = "retrieved" if any(row.mode == "retrieved" for row in predictions) else "closed_book"
-    expected = {(row.system, row.record): row for row in predictions if row.mode == mode}
-    asked = [record for record in records if ("adapter", record.id) in expected][:count]
-    if not asked:
-        raise DataError(
-            "evaluation predicted none of the test split's records, so the bundle has nothing to "
-            "be compared with",
-            "run `nightloom run`, so that evaluation and packaging see the same split",
+    asked = [
+        Prompt(record.messages[:-1], tuple(used.passage.shown for used in answer.passages))
+        for record, answer in zip(records, answers, strict=True)
+    ]
+    rendered = answerer.template.token_ids(answerer.language_model.tokenizer, asked)
+    found = [
+        GoldenPrompt(
+            record=record.id,
+            turns=tuple((turn.role, turn.content) for turn in record.messages[:-1]),
+            passages=tuple(
+                GoldenPassage(id=used.passage.id, text=used.passage.shown)
+                for used in answer.passages
+            ),
+            prompt_ids=tuple(ids),
+            answer_ids=answer.token_ids,
+            checked_tokens=0,
         )
-    golden: list[Golden] = []
-    for model in SERVED_MODELS:
-        answers = _answer(load_answerer(bundle, store, model), asked)
-        for record, answer in zip(asked, answers, strict=True):
-            golden.append(_compare(model, record, answer, expected[heard[model], record.id]))
-    return golden
-
-
-def _answer(answerer: Answerer, records: Sequence[Record]) -> list[Answer]:
-    """The answers of one model, which leaves memory with this call."""
-    return answerer.answer([record.messages[:-1] for record in records])
-
-
-def _compare(model: str, record: Record, answer: Answer, expected: Prediction) -> Golden:
-    return Golden(
-        model=model,
-        record=record.id,
-        question=record.question,
-        reference=record.answer,
-        expected=expected.output,
-        answer=answer.text,
-        token_ids=answer.token_ids,
-        passages=tuple(item.passage.id for item in answer.passages),
-        prompt_sha256=answer.prompt_sha256,
-        same_prompt=answer.prompt_sha256 == expected.prompt_sha256,
+        for record, answer, ids in zip(records, answers, rendered, strict=True)
+    ]
+    checked = _checked(answerer.language_model, found, params)
+    return tuple(
+        item.model_copy(update={"checked_tokens": checked.get(item.record, 0)}) for item in found
     )
 
 
-def parity(golden: Sequence[Golden], max_mismatch: float) -> dict[str, float]:
-    """The share of each model's golden answers that agree with evaluation's.
+def _checked(
+    language_model: LanguageModel, golden: Sequence[GoldenPrompt], params: PackagingParams
+) -> dict[str, int]:
+    """How many tokens of which answers are heard again at each load.
 
     Raises:
-        GateError: more than `max_mismatch` of a model's answers differ.
+        ConfigError: no answer begins with a token that is certain.
     """
-    shares: dict[str, float] = {}
-    for model in SERVED_MODELS:
-        rows = [item for item in golden if item.model == model]
-        differing = [item for item in rows if not item.agrees]
-        shares[model] = 1 - len(differing) / len(rows)
-        if len(differing) > max_mismatch * len(rows):
-            first = differing[0]
-            where = "the answer" if first.same_prompt else "the prompt"
-            raise GateError(
-                f"the {model} in the bundle differs from what evaluation heard on {len(differing)} "
-                f"of {len(rows)} records; at most {max_mismatch:.0%} may. In {first.record}, "
-                f"{where} differs: {first.answer!r} instead of {first.expected!r}. What is served "
-                "must be what was scored",
-                "run `dvc repro --force --single-item evaluation` and packaging again; if they "
-                "still differ, report it with both outputs",
-            )
-    return shares
+    found: dict[str, int] = {}
+    for item in sorted(golden, key=lambda item: (len(item.prompt_ids), item.record)):
+        if len(found) == params.golden_answers:
+            break
+        kept = item.answer_ids[: params.golden_tokens]
+        count = certain_tokens(language_model, item.prompt_ids, kept)
+        if count:
+            found[item.record] = count
+    if not found:
+        raise ConfigError(
+            f"none of {len(golden)} golden answers begins with a token that stands out from the "
+            "second best; expected at least one, or no load can tell whether the model is the same",
+            "look at the model's answers in the packaging report: it may have learned nothing",
+        )
+    return found
 
 
-def write_golden(bundle: Path, golden: Sequence[Golden]) -> None:
-    """Write `golden.json`: what the bundle is known to answer."""
-    rows = [asdict(item) for item in golden]
-    text = json.dumps(rows, indent=1, ensure_ascii=False) + "\n"
-    (bundle / GOLDEN_FILE).write_text(text, encoding="utf-8")
+@torch.inference_mode()
+def certain_tokens(
+    language_model: LanguageModel, prompt: Sequence[int], answer: Sequence[int]
+) -> int:
+    """How many of an answer's first tokens are the likeliest by more than rounding could turn."""
+    if not answer:
+        return 0
+    ids = torch.tensor([[*prompt, *answer]], device=language_model.device)
+    logits = language_model.model(input_ids=ids, use_cache=False).logits[0]
+    told = logits[len(prompt) - 1 : -1].float()
+    best = told.topk(2, dim=-1)
+    margins = best.values[:, 0] - best.values[:, 1]
+    sure = margins > _TIE * told.std(dim=-1)
+    same = best.indices[:, 0] == ids[0, len(prompt) :]
+    return int((sure & same).int().cumprod(0).sum())

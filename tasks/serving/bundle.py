@@ -5,13 +5,16 @@ from typing import Literal
 
 import torch
 
+from tasks.lm.conversion import ModelManifest
 from tasks.lm.embedding import Embedder
 from tasks.lm.models import LanguageModel, load_adapted, load_student, prepare_device
 from tasks.lm.prompt_kit import read_prompt_kit
 from tasks.records.prompt_files import PROMPT
 from tasks.serving.answering import Answerer
+from tasks.serving.golden import check_golden
 from tasks.serving.retrieval import Index
 from tasks.stage.errors import ConfigError
+from tasks.stage.outputs import MANIFEST, verified
 from tasks.stage.params import ComputeParams, ModelsParams, PromptingParams, StageParams
 
 ADAPTER = "adapter"
@@ -20,6 +23,8 @@ INDEX = "index"
 BASE = "base.json"
 EMBEDDER = "embedder.json"
 SETTINGS = "settings.json"
+AGENT = "agent.py"
+AGENT_FILE = Path(__file__).with_name(AGENT)  # what MLflow loads; a bundle holds a copy
 
 ServedModel = Literal["adapter", "student"]
 
@@ -68,7 +73,25 @@ def load_served(
 
 
 def load_answerer(bundle: Path, store: Path, model: ServedModel) -> Answerer:
-    """An answerer made of nothing but a bundle and the base models in the store.
+    """An answerer made of nothing but a bundle and the base models in the store, checked.
+
+    Raises:
+        ConfigError: the folder is no bundle, the store lacks the weights it names, the adapter was
+            made for another base, or golden prompts are found, asked or answered otherwise.
+        DataError: a file of the bundle or of its base is missing or changed.
+    """
+    if not (bundle / MANIFEST).exists():
+        BundleSettings.read(bundle)  # which says it where the folder is no bundle at all
+    verified(bundle)
+    for name in (BASE, EMBEDDER):
+        ModelManifest.read(bundle / name).verified_folder(store)
+    answerer = open_answerer(bundle, store, model)
+    check_golden(bundle, answerer, model)
+    return answerer
+
+
+def open_answerer(bundle: Path, store: Path, model: ServedModel) -> Answerer:
+    """An answerer of a bundle that is being made: nothing is known yet of what it answers.
 
     Raises:
         ConfigError: the folder is no bundle, the store lacks the weights it names, or prompts no

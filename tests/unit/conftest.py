@@ -1,5 +1,6 @@
 """Tiny models, an index and a data set, made on the spot, for the tests of what uses models."""
 
+import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -140,6 +141,23 @@ def tokens(
     return tokenize(root, tiny, prompting, tiny.curated).tokens
 
 
+@pytest.fixture(scope="session")
+def released(
+    tiny: Tiny,
+    scored: "Scored",
+    prompting: PromptingParams,
+    models: ModelsParams,
+    compute: ComputeParams,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
+    """A release bundle of the tiny models; its packaging report lies beside it, in `report`."""
+    from tests.unit.packaged import package, packaging_params
+
+    root = tmp_path_factory.mktemp("released")
+    params = packaging_params(prompting, models, compute)
+    return package(root, params, tiny, scored.index, scored.report)
+
+
 def _weights(made: Tiny) -> Path:
     from tasks.lm.conversion import ModelManifest
 
@@ -183,8 +201,21 @@ def _make_adapter(made: Tiny) -> None:
             student.save_pretrained(folder)
     shutil.copyfile(made.base, made.adapter / "base.json")
     _write_prompt_kits(made)
+    for folder in (made.adapter, made.student, made.twin):
+        _write_provenance(folder)
     for folder in (made.adapter, made.student, made.twin, made.students):
         write_manifest(folder)
+
+
+def _write_provenance(folder: Path) -> None:
+    found = {
+        "data_sha256": "d" * 64,
+        "template_sha256": "e" * 64,
+        "numeric_form": "nf4_dequantized",
+        "params": {"method": "qlora", "rank": 4, "seed": 0},
+        "versions": {"torch": "2"},
+    }
+    (folder / "training.json").write_text(json.dumps(found))
 
 
 def _write_prompt_kits(made: Tiny) -> None:

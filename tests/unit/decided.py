@@ -185,7 +185,7 @@ def good_night(
                 name: {"asked": 8, "agreeing": 8, "share": 1.0, "mean_score_difference": 0.0}
                 for name in ("adapter", "student")
             },
-            "version": {"adapter": 4, "student": 4},
+            "versions": {"adapter": 4, "student": 4},
             "bundle_sha256": BUNDLE,
         },
     )

@@ -9,32 +9,18 @@ from typing import Any
 
 import pytest
 
-from tasks.packaging.assembly import Parts, assemble
 from tasks.records.record import Message
 from tasks.serving.__main__ import main
-from tasks.serving.bundle import BundleSettings, load_answerer
+from tasks.serving.bundle import load_answerer
 from tasks.stage.errors import ConfigError
 from tasks.stage.outputs import write_manifest
 
 QUESTION = "What does mod.f1 do?"
 
 
-@pytest.fixture(scope="module")
-def bundle(
-    tmp_path_factory: pytest.TempPathFactory,
-    tiny: Any,
-    scored: Any,
-    prompting: Any,
-    models: Any,
-    compute: Any,
-) -> Path:
-    folder = tmp_path_factory.mktemp("served") / "bundle"
-    folder.mkdir()
-    parts = Parts(tiny.adapter, tiny.student, scored.index, tiny.base, tiny.embedder)
-    settings = BundleSettings(prompting=prompting, models=models, compute=compute)
-    assemble(folder, parts, settings)
-    write_manifest(folder)
-    return folder
+@pytest.fixture
+def bundle(released: Path) -> Path:
+    return released
 
 
 @pytest.mark.parametrize("model", ["adapter", "student"])

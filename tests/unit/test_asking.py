@@ -48,8 +48,8 @@ from tasks.stage.errors import ConfigError, DataError
 from tasks.stage.metrics import read_metrics
 from tasks.stage.params import read_yaml
 from tests.unit.conftest import Tiny
+from tests.unit.packaged import package, packaging_params
 from tests.unit.test_evaluation import prediction
-from tests.unit.test_packaging import package
 
 CPU = torch.device("cpu")
 NO = "I don't know"
@@ -89,14 +89,10 @@ def full(
     compute: Any,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Asked:
-    from tasks.packaging.__main__ import Params as PackagingParams
-
     root = tmp_path_factory.mktemp("full")
     shared = {"prompting": prompting, "compute": compute, "models": models}
-    packaging = shared | {"packaging": {"golden": 4, "max_mismatch": 0.25}}
-    bundle = package(
-        root, PackagingParams.model_validate(packaging), tiny, scored.index, scored.report
-    )
+    packaging = packaging_params(prompting, models, compute)
+    bundle = package(root, packaging, tiny, scored.index, scored.report)
     plain = ModelManifest.read(tiny.base).folder(tiny.store)
     settings = read_yaml(Path("params/evaluation.yaml"))
     compared = {"compared": ["zero_shot", "few_shot", "reasoning"], "records": 4}
@@ -203,8 +199,8 @@ def test_a_bundle_that_was_changed_is_refused(full: Asked, tiny: Tiny, tmp_path:
     import shutil
 
     shutil.copytree(full.bundle, tmp_path / "bundle")
-    (tmp_path / "bundle" / "model_card.md").write_text("better")
-    with pytest.raises(DataError, match=r"model_card\.md"):
+    (tmp_path / "bundle" / "README.md").write_text("better")
+    with pytest.raises(DataError, match=r"README\.md"):
         open_guests(
             [NamedPath("a", tmp_path / "bundle")], tiny.store, asking(tiny), tiny.adapter / PROMPT
         )

@@ -6,39 +6,24 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from huggingface_hub import ModelCard
 
-from tasks.packaging.__main__ import Params, Paths, run
+from tasks.packaging.__main__ import Params
+from tasks.packaging.card import license_id
+from tasks.packaging.card_tables import data_lines
+from tasks.packaging.contents import Contents
+from tasks.packaging.parity import Heard, check_parity, score_parity
 from tasks.records.predictions import read_predictions, write_predictions
 from tasks.serving.bundle import BundleSettings
 from tasks.stage.errors import DataError, GateError
 from tasks.stage.metrics import read_metrics
 from tasks.stage.outputs import verified, write_manifest
+from tests.unit.packaged import package, packaging_params
 
 
 @pytest.fixture
 def params(prompting: Any, models: Any, compute: Any) -> Params:
-    packaging = {"golden": 4, "max_mismatch": 0.25}
-    return Params.model_validate(
-        {"packaging": packaging, "prompting": prompting, "models": models, "compute": compute}
-    )
-
-
-def package(root: Path, params: Params, tiny: Any, index: Path, report: Path) -> Path:
-    paths = Paths(
-        curated=tiny.curated,
-        base=tiny.base,
-        embedder=tiny.embedder,
-        model_store=tiny.store,
-        adapter=tiny.adapter,
-        students=tiny.students,
-        index=index,
-        evaluation_report=report,
-        scratch=root / "scratch",
-        bundle=root / "bundle",
-        packaging_report=root / "report",
-    )
-    run(params, paths)
-    return paths.bundle
+    return packaging_params(prompting, models, compute)
 
 
 def altered(scored: Any, folder: Path, share: float) -> Path:
@@ -61,7 +46,7 @@ def test_a_bundle_holds_all_that_serving_needs_and_agrees(
     names = {path.name for path in bundle.iterdir()}
     assert names == {
         "adapter", "student", "index", "settings.json", "base.json",
-        "embedder.json", "model_card.md", "golden.json", "manifest.json",
+        "embedder.json", "README.md", "golden.json", "agent.py", "manifest.json",
     }  # fmt: skip
     assert BundleSettings.read(bundle).prompting == params.prompting
     offered = read_metrics(scored.report)["offered"]["folder"]
@@ -72,11 +57,61 @@ def test_a_bundle_holds_all_that_serving_needs_and_agrees(
     assert metrics["golden"] == 4
 
 
-def test_the_card_tells_the_scores(tmp_path: Path, params: Params, tiny: Any, scored: Any) -> None:
-    bundle = package(tmp_path, params, tiny, scored.index, scored.report)
-    card = (bundle / "model_card.md").read_text()
-    assert "tiny-llama" in card
-    assert card.count("| adapter |") == 3
+def test_the_card_tells_scores_with_intervals_data_licenses_and_training(
+    released: Path, scored: Any
+) -> None:
+    card = (released / "README.md").read_text()
+    metrics = read_metrics(scored.report)
+    found = metrics["intervals"]["adapter"]["retrieved"]
+    told = f"{found['value']:.3f} ({found['low']:.3f} to {found['high']:.3f})"
+    assert f"| adapter | retrieved | {told} |" in card
+    assert card.count("| adapter |") == len(metrics["systems"]["adapter"])
+    assert "| test | CC0 | 12 | 12 | 12 | 12 |" in card
+    assert "- base: Apache-2.0 (tiny:llama)" in card
+    assert "- adapter: method qlora, rank 4, seed 0; on data `dddddddddddd`" in card
+    assert "times the base's (" in card  # what was forgotten
+    assert "`nf4_dequantized`" in card
+
+
+def test_the_bundle_is_a_hugging_face_model_card(released: Path, scored: Any) -> None:
+    data = ModelCard.load(released / "README.md").data
+    assert (data.license, data.library_name, data.base_model) == (
+        "apache-2.0",
+        "peft",
+        "tiny:llama",
+    )
+    offered = read_metrics(scored.report)["offered"]["system"]
+    assert [result.dataset_config for result in data.eval_results] == ["adapter", offered]
+    value = read_metrics(scored.report)["intervals"]["adapter"]["retrieved"]["value"]
+    assert data.eval_results[0].metric_value == pytest.approx(value, abs=1e-4)
+
+
+def test_a_license_that_is_no_identifier_is_other() -> None:
+    assert license_id("Apache-2.0") == "apache-2.0"
+    assert license_id("see the hub's model page") == "other"
+
+
+def test_sources_beyond_the_largest_twenty_are_one_line() -> None:
+    rows = {(f"s{number:02}", "CC0"): {"train": 100 - number} for number in range(23)}
+    lines = data_lines(Contents(rows))
+    assert len(lines) == 2 + 20 + 1
+    assert lines[2] == "| s00 | CC0 | 100 | 0 | 0 | 0 |"
+    assert lines[-1] == "| 3 more sources | | 237 | 0 | 0 | 0 |"
+
+
+def test_parity_scores_what_differs() -> None:
+    given = {"model": "adapter", "question": "", "reference": "", "same_prompt": True}
+    heard = [
+        Heard(**given, record="a", expected="x", answer="x", expected_score=1.0, score=1.0),
+        Heard(**given, record="b", expected="x", answer="y", expected_score=0.75, score=0.25),
+    ]
+    found = score_parity(heard)
+    assert (found["agreeing"], found["records"]) == (1, 2)
+    assert (found["served"], found["evaluated"], found["difference"]) == (0.625, 0.875, -0.25)
+    assert found["largest_difference"] == 0.5
+    with pytest.raises(GateError, match="on 1 of 2 records"):
+        check_parity(heard, 0.4)
+    check_parity(heard, 0.5)
 
 
 def test_a_bundle_that_says_something_else_is_refused_and_leaves_nothing(

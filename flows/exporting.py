@@ -1,0 +1,117 @@
+"""A registered version in a form that other programs load, by a child that reads it back."""
+
+import json
+import sys
+from pathlib import Path
+
+from pydantic import BaseModel
+from rich.console import Console
+
+from flows.environment import find_stores
+from flows.workspace import STATE, WorkspacePaths
+from tasks.orchestration.process import run_child
+from tasks.orchestration.registry import Model, Registry, model_name
+from tasks.stage.errors import ConfigError, GateError
+from tasks.stage.params import read_yaml
+
+_REFUSED = 3  # the child's exit code where a gate refused
+_REMEDY = "\n  what to do: "
+TABLE = "quantization.md"
+
+
+class Exported(BaseModel):
+    """What was written: where, and how its logits compare (`tasks.export.reading_back`)."""
+
+    folder: Path
+    format: str
+    prompts: int
+    to_form: float
+    to_float: float
+    agreeing: float
+    version: int = 0
+    model: Model = "adapter"
+
+
+def export_version(
+    checkout: Path, which: str, model: Model, form: str, target: Path, *, measure: bool
+) -> Exported:
+    """What was written of a version, named by its number or by an alias.
+
+    Raises:
+        ConfigError: no such version, the folder is not empty, or the form can't hold the model.
+        GateError: what was written reads back as another model.
+    """
+    registry = Registry(find_stores(checkout))
+    number = find_version(registry, model, which)
+    bundle = registry.bundle(model, number, checkout / STATE / "downloads")
+    paths = WorkspacePaths.model_validate(read_yaml(checkout / "params" / "paths.yaml"))
+    command = [sys.executable, "-m", "tasks.export", "--bundle", str(bundle), "--model", model]
+    command += ["--store", str(checkout / paths.model_store), "--format", form]
+    command += ["--to", str(target.absolute()), "--name", f"{model_name(model)}-{number}"]
+    if measure:
+        command += ["--curated", str(checkout / paths.curated)]
+        command += ["--evaluation_report", str(checkout / paths.evaluation_report)]
+    lines: list[str] = []
+
+    def on_line(line: str) -> None:
+        lines.append(line)
+        if line[:1] != "{":
+            print(line, file=sys.stderr, flush=True)
+
+    code = run_child(command, checkout, on_line)
+    if code != 0:
+        raise _failure(lines, refused=code == _REFUSED)
+    told = Exported.model_validate_json(next(line for line in reversed(lines) if line[:1] == "{"))
+    return told.model_copy(update={"version": number, "model": model})
+
+
+def find_version(registry: Registry, model: Model, which: str) -> int:
+    """The number of a version that a number or an alias names.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    numbers, aliases = registry.numbers(model), registry.aliases(model)
+    number = int(which) if which.isdecimal() else aliases.get(which)
+    if number is None or number not in numbers:
+        shown = ", ".join([*map(str, numbers), *aliases]) or "none"
+        raise ConfigError(
+            f"{which!r} is no version of {model_name(model)}; found: {shown}",
+            "name one of these, or run `nightloom run`, which registers one",
+        )
+    return number
+
+
+def _failure(lines: list[str], *, refused: bool) -> ConfigError | GateError:
+    """The error that the child printed last."""
+    text = "\n".join(lines)
+    begin = max(text.rfind(f"{name}Error: ") for name in ("Config", "Data", "Device", "Gate"))
+    message, _, remedy = text[max(begin, 0) :].partition(_REMEDY)
+    kind = GateError if refused else ConfigError
+    if begin < 0 or not remedy:
+        return kind("the export failed:\n" + "\n".join(lines[-12:]), "read these lines")
+    return kind(message.partition(": ")[2], remedy)
+
+
+def print_exported(console: Console, exported: Exported) -> None:
+    """Show what was written, and what quantisation cost where that was measured."""
+    name = f"{exported.model} version {exported.version}"
+    console.print(f"{name} as {exported.format} in {exported.folder}", highlight=False)
+    console.print(
+        f"  read back over {exported.prompts} golden prompts: {exported.agreeing:.1%} of the "
+        f"likeliest tokens are the model's, the largest difference of a logit is "
+        f"{exported.to_float:.2g} of their spread",
+        highlight=False,
+    )
+    table = exported.folder / TABLE
+    if table.exists():
+        console.print("\n" + table.read_text(encoding="utf-8"), markup=False, highlight=False)
+
+
+def as_json(exported: Exported) -> str:
+    """One JSON object; with the table of costs where it was measured."""
+    found = exported.model_dump(mode="json")
+    costs = exported.folder / "quantization.json"
+    if costs.exists():
+        found["quantization"] = json.loads(costs.read_text(encoding="utf-8"))
+    return json.dumps(found, ensure_ascii=False, indent=1)

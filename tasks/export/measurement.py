@@ -1,0 +1,198 @@
+"""What quantisation cost: one model in several forms, on the same held-out records.
+
+int8 and NF4 are bitsandbytes' layers, computed as such. A GGUF form is the model with its weights
+rounded to it, computed in float32 here: its loss and answers are those of the numbers in the file,
+its speed would be llama.cpp's and is not measured.
+"""
+
+import logging
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from tasks.export.gguf_writing import Description, write_gguf
+from tasks.export.reading_back import round_to_form
+from tasks.export.table import Cost, Costs
+from tasks.lm.closed_book import closed_book_examples
+from tasks.lm.embedding import Embedder
+from tasks.lm.likelihood import log_likelihoods
+from tasks.lm.memory import release_memory
+from tasks.lm.models import LanguageModel, prepare_device, quantize_folder
+from tasks.lm.prompt_kit import read_prompt_kit
+from tasks.records.export_format import Format
+from tasks.records.files import read_records
+from tasks.records.overlap import token_f1
+from tasks.records.predictions import PREDICTIONS_FILE, read_predictions
+from tasks.records.prompt_files import PROMPT
+from tasks.records.record import Record
+from tasks.serving.answering import Answerer
+from tasks.serving.bundle import EMBEDDER, INDEX, BundleSettings, ServedModel, load_served
+from tasks.serving.retrieval import Index
+from tasks.stage.errors import DataError
+from tasks.stage.outputs import verified
+from tasks.statistics.intervals import bootstrap_ratios
+
+LOGGER = logging.getLogger(__name__)
+_WEIGHTS = "*.safetensors"
+_CONFIDENCE, _RESAMPLES, _SEED = 0.95, 10_000, 17
+_GGUF = (Format.gguf_f16, Format.gguf_q8_0, Format.gguf_q4_1, Format.gguf_q4_0)
+
+
+@dataclass(frozen=True)
+class Records:
+    """Which records are asked: those that an evaluation scored, at most `count` of them."""
+
+    curated: Path
+    evaluation_report: Path
+    count: int
+
+    def read(self) -> list[Record]:
+        """The records, in evaluation's order.
+
+        Raises:
+            DataError: the data set holds none of them.
+        """
+        rows = read_predictions(verified(self.evaluation_report) / PREDICTIONS_FILE)
+        test = {item.id: item for item in read_records(verified(self.curated) / "test.jsonl")}
+        names = dict.fromkeys(row.record for row in rows)
+        found = [test[name] for name in names if name in test][: self.count]
+        if not found:
+            raise DataError(
+                f"none of the {len(names)} records that {self.evaluation_report} scored is in the "
+                f"test split of {self.curated}; there is nothing to measure on",
+                "run `nightloom run`, so that both are of one night",
+            )
+        return found
+
+
+@dataclass(frozen=True)
+class _Heard:
+    """What one form said: the answers' losses in nats and tokens, scores, bytes, speed."""
+
+    form: str
+    losses: tuple[float, ...]
+    tokens: tuple[int, ...]
+    scores: tuple[float, ...]
+    bytes_on_disk: int
+    tokens_a_second: float | None
+
+
+def measure(bundle: Path, store: Path, model: ServedModel, asked: Records) -> Costs:
+    """What each form of a bundle's model costs, against the float form that is served."""
+    settings = BundleSettings.read(bundle)
+    device = prepare_device(settings.compute)
+    records = asked.read()
+    float_form = settings.models.numeric_form
+    served = load_served(bundle, store, model, numeric_form=float_form, device=device)
+    asking = Answerer(
+        language_model=served,
+        template=read_prompt_kit(bundle / model / PROMPT, served.tokenizer),
+        prompting=settings.prompting,
+        index=Index.load(bundle / INDEX),
+        embedder=Embedder.load(bundle / EMBEDDER, store, device=device),
+        batch_size=settings.compute.generation_batch,
+    )
+    most = settings.compute.micro_batch_tokens
+    heard = []
+    with tempfile.TemporaryDirectory(prefix="nightloom-") as scratch:
+        for form, held, size in _forms(served, Path(scratch)):
+            one = replace(asking, language_model=held)
+            is_run = not form.startswith("gguf")
+            heard.append(_hear(form, one, records, size, most, is_run=is_run))
+            LOGGER.info("%s: loss %.3f", form, sum(heard[-1].losses) / sum(heard[-1].tokens))
+            del one, held
+            release_memory()
+    return Costs(model, len(records), float_form, _costs(heard))
+
+
+def _forms(served: LanguageModel, scratch: Path) -> Iterator[tuple[str, LanguageModel, int]]:
+    """Each form by name, in memory, with its bytes on disk; `served` is changed on the way."""
+    folder = scratch / "float"
+    served.model.save_pretrained(folder)
+    yield "float32", served, _size(folder)
+    for name, form in (("int8", "int8_dequantized"), ("nf4", "nf4_dequantized")):
+        held = quantize_folder(
+            folder, numeric_form=form, compute_dtype=torch.float32, device=served.device
+        )
+        held.save_pretrained(scratch / name)
+        size = _size(scratch / name)
+        shutil.rmtree(scratch / name)
+        yield f"{name} (bitsandbytes)", LanguageModel(held, served.tokenizer, served.digest), size
+    exact = {name: weight.clone() for name, weight in served.model.state_dict().items()}
+    for form in _GGUF:
+        path = scratch / f"{form}.gguf"
+        write_gguf(path, served, form, Description("measured", "", ""))
+        size = path.stat().st_size
+        path.unlink()
+        round_to_form(served.model, form)
+        yield str(form), served, size
+        served.model.load_state_dict(exact)
+
+
+def _size(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.glob(_WEIGHTS))
+
+
+def _hear(
+    form: str,
+    answerer: Answerer,
+    records: Sequence[Record],
+    size: int,
+    most: int,
+    *,
+    is_run: bool,
+) -> _Heard:
+    held = answerer.language_model
+    examples = closed_book_examples(answerer.template, held.tokenizer, records)
+    likelihoods = log_likelihoods(held.model, examples, max_tokens=most)
+    begun = time.monotonic()
+    answers = answerer.answer([record.messages[:-1] for record in records])
+    seconds = time.monotonic() - begun
+    made = sum(len(answer.token_ids) for answer in answers)
+    return _Heard(
+        form=form,
+        losses=tuple(-value for value in likelihoods),
+        tokens=tuple(example.supervised for example in examples),
+        scores=tuple(
+            token_f1(answer.text, record.answer)
+            for answer, record in zip(answers, records, strict=True)
+        ),
+        bytes_on_disk=size,
+        tokens_a_second=made / seconds if is_run else None,
+    )
+
+
+def _costs(heard: Sequence[_Heard]) -> tuple[Cost, ...]:
+    """Each form's figures, with intervals of what they differ from the first form's."""
+    first = heard[0]
+    tokens = np.array(first.tokens, dtype=np.float64)
+    ones = np.ones(len(tokens))
+    columns, wholes = [], []
+    for one in heard:
+        columns += [np.subtract(one.losses, first.losses), np.subtract(one.scores, first.scores)]
+        wholes += [tokens, ones]
+    drawn = bootstrap_ratios(
+        np.column_stack(columns),
+        np.column_stack(wholes),
+        confidence=_CONFIDENCE,
+        resamples=_RESAMPLES,
+        seed=_SEED,
+    )
+    return tuple(
+        Cost(
+            form=one.form,
+            loss=sum(one.losses) / sum(one.tokens),
+            loss_difference=loss,
+            token_f1=sum(one.scores) / len(one.scores),
+            token_f1_difference=score,
+            bytes_on_disk=one.bytes_on_disk,
+            tokens_a_second=one.tokens_a_second,
+        )
+        for one, loss, score in zip(heard, drawn[::2], drawn[1::2], strict=True)
+    )

@@ -1,0 +1,117 @@
+"""Parity: the bundle, loaded as it will be served, says what evaluation heard."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tasks.records.overlap import token_f1
+from tasks.records.predictions import Prediction
+from tasks.records.record import Record
+from tasks.serving.answering import Answer
+from tasks.stage.errors import DataError, GateError
+
+METRIC = "token_f1"
+
+
+@dataclass(frozen=True)
+class Heard:
+    """One answer of the bundle beside evaluation's answer to the same record, both scored."""
+
+    model: str
+    record: str
+    question: str
+    reference: str
+    expected: str
+    answer: str
+    expected_score: float
+    score: float
+    same_prompt: bool
+
+    @property
+    def agrees(self) -> bool:
+        """Whether prompt and answer are what evaluation had."""
+        return self.same_prompt and self.answer == self.expected
+
+
+def hear(model: str, record: Record, answer: Answer, expected: Prediction) -> Heard:
+    """One answer beside what evaluation heard."""
+    return Heard(
+        model=model,
+        record=record.id,
+        question=record.question,
+        reference=record.answer,
+        expected=expected.output,
+        answer=answer.text,
+        expected_score=expected.score(METRIC),
+        score=token_f1(answer.text, record.answer),
+        same_prompt=answer.prompt_sha256 == expected.prompt_sha256,
+    )
+
+
+def choose_asked(
+    records: Sequence[Record], predictions: Sequence[Prediction], count: int
+) -> tuple[list[Record], dict[tuple[str, str], Prediction]]:
+    """The first `count` records that evaluation predicted, and its answers by system and record.
+
+    Served models retrieve when there are documents, so their peers are evaluation's answers in
+    mode retrieved, or closed_book without documents.
+
+    Raises:
+        DataError: evaluation predicted none of the records.
+    """
+    mode = "retrieved" if any(row.mode == "retrieved" for row in predictions) else "closed_book"
+    expected = {(row.system, row.record): row for row in predictions if row.mode == mode}
+    asked = [record for record in records if ("adapter", record.id) in expected][:count]
+    if not asked:
+        raise DataError(
+            "evaluation predicted none of the test split's records, so the bundle has nothing to "
+            "be compared with",
+            "run `nightloom run`, so that evaluation and packaging see the same split",
+        )
+    return asked, expected
+
+
+def check_parity(heard: Sequence[Heard], max_mismatch: float) -> None:
+    """Check that a model's answers from the bundle are those that evaluation heard.
+
+    Raises:
+        GateError: more than `max_mismatch` of them differ.
+    """
+    differing = [item for item in heard if not item.agrees]
+    if len(differing) <= max_mismatch * len(heard):
+        return
+    first = differing[0]
+    where = "the answer" if first.same_prompt else "the prompt"
+    raise GateError(
+        f"the {first.model} in the bundle differs from what evaluation heard on {len(differing)} "
+        f"of {len(heard)} records; at most {max_mismatch:.0%} may. In {first.record}, "
+        f"{where} differs: {first.answer!r} instead of {first.expected!r}. What is served "
+        "must be what was scored",
+        "run `dvc repro --force --single-item evaluation` and packaging again; if they "
+        "still differ, report it with both outputs",
+    )
+
+
+def share_agreeing(heard: Sequence[Heard]) -> float:
+    """The share of answers that agree with evaluation's."""
+    return sum(item.agrees for item in heard) / len(heard)
+
+
+def score_parity(heard: Sequence[Heard]) -> dict[str, Any]:
+    """What the differences are worth, as `metrics.json` holds it.
+
+    `difference` is the mean score of the served answers minus that of evaluation's, on the same
+    records; `largest_difference` is the largest of one record, whatever its sign.
+    """
+    served = sum(item.score for item in heard) / len(heard)
+    evaluated = sum(item.expected_score for item in heard) / len(heard)
+    return {
+        "metric": METRIC,
+        "records": len(heard),
+        "agreeing": sum(item.agrees for item in heard),
+        "same_prompts": sum(item.same_prompt for item in heard),
+        "served": served,
+        "evaluated": evaluated,
+        "difference": served - evaluated,
+        "largest_difference": max(abs(item.score - item.expected_score) for item in heard),
+    }

@@ -1,0 +1,33 @@
+"""A release bundle of the tiny models, made by the stage's own code."""
+
+from pathlib import Path
+from typing import Any
+
+from tasks.packaging.__main__ import Params, Paths, run
+
+PACKAGING = {"golden": 4, "golden_answers": 2, "golden_tokens": 3, "max_mismatch": 0.25}
+
+
+def packaging_params(prompting: Any, models: Any, compute: Any) -> Params:
+    return Params.model_validate(
+        {"packaging": PACKAGING, "prompting": prompting, "models": models, "compute": compute}
+    )
+
+
+def package(root: Path, params: Params, tiny: Any, index: Path, report: Path) -> Path:
+    """The bundle's folder, `root/bundle`; the report is in `root/report`."""
+    paths = Paths(
+        curated=tiny.curated,
+        base=tiny.base,
+        embedder=tiny.embedder,
+        model_store=tiny.store,
+        adapter=tiny.adapter,
+        students=tiny.students,
+        index=index,
+        evaluation_report=report,
+        scratch=root / "scratch",
+        bundle=root / "bundle",
+        packaging_report=root / "report",
+    )
+    run(params, paths)
+    return paths.bundle
