@@ -32,7 +32,6 @@ class WorkspacePaths(BaseModel):
     student_base: str
     model_store: str
     scratch: str
-    curated: str
     bundle: str
     evaluation_report: str
     curation_report: str

@@ -18,11 +18,10 @@ def main(arguments: list[str] | None = None) -> int:
         # Deferred: torch takes seconds to import, which --help should not.
         from tasks.serving.bundle import load_answerer
         from tasks.serving.filters import Where
-        from tasks.stage.outputs import verified
 
         where = Where.parse(options.where) if options.where else None
         bundle = Path(sys.stdin.readline().strip()) if options.bundle == "-" else options.bundle
-        answerer = load_answerer(verified(Path(bundle)), options.store, options.model)
+        answerer = load_answerer(Path(bundle), options.store, options.model)
         (answer,) = answerer.answer([[Message("user", options.question)]], where=where)
     except NightloomError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)

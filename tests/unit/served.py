@@ -14,7 +14,7 @@ from tasks.serving.engine import Engine
 from tasks.serving.inquiry import Begun, Event, Inquiry, Piece, Reply
 from tasks.stage.outputs import write_manifest
 from tests.unit.conftest import Tiny
-from tests.unit.test_packaging import Params, package
+from tests.unit.packaged import Params, package
 
 
 @dataclass(frozen=True)

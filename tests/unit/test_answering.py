@@ -13,7 +13,6 @@ from tasks.records.record import Message
 from tasks.serving.__main__ import main
 from tasks.serving.bundle import load_answerer
 from tasks.stage.errors import ConfigError
-from tasks.stage.outputs import write_manifest
 
 QUESTION = "What does mod.f1 do?"
 

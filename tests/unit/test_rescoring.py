@@ -24,7 +24,7 @@ from tasks.stage.errors import ConfigError, DataError
 from tasks.stage.metrics import read_metrics
 from tasks.stage.outputs import write_manifest
 from tasks.stage.params import ComputeParams, read_yaml
-from tests.unit.test_packaging import package
+from tests.unit.packaged import package
 
 
 @pytest.fixture(scope="module")

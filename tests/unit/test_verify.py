@@ -27,7 +27,7 @@ from tasks.records.predictions import read_predictions, write_predictions
 from tasks.stage.errors import DataError
 from tasks.stage.outputs import MANIFEST, file_sha256, write_manifest
 from tests.unit.conftest import Tiny
-from tests.unit.test_packaging import Params, package
+from tests.unit.packaged import Params, package
 
 MODELS = ("adapter", "student")
 
