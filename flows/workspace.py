@@ -28,6 +28,7 @@ class WorkspacePaths(BaseModel):
     accepted: str
     base: str
     embedder: str
+    reranker: str
     student_base: str
     model_store: str
     scratch: str
@@ -168,7 +169,7 @@ def share_inputs(base: Workspace, workspace: Workspace) -> None:
     target = workspace.path / paths.raw
     shutil.rmtree(target, ignore_errors=True)
     shutil.copytree(base.path / paths.raw, target, copy_function=_link)
-    for name in (paths.base, paths.embedder, paths.student_base):
+    for name in (paths.base, paths.embedder, paths.reranker, paths.student_base):
         (workspace.path / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(base.path / name, workspace.path / name)
 

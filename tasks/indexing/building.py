@@ -12,7 +12,7 @@ from tasks.records.lexical import LexicalIndex
 from tasks.records.passages import cut_documents, passages_sha256
 from tasks.records.record import Document
 from tasks.serving.dense import DenseIndex, Recall, Vectors, cluster_vectors
-from tasks.serving.retrieval import FORMAT, Index, IndexSettings
+from tasks.serving.retrieval import FORMAT, Index, IndexSettings, RerankerSettings
 from tasks.stage.errors import DataError
 from tasks.stage.params import PromptingParams
 
@@ -40,6 +40,7 @@ def build_index(
     indexing: IndexingParams,
     prompting: PromptingParams,
     *,
+    reranker: RerankerSettings | None,
     memo: VectorMemo,
     progress: Progress,
 ) -> BuiltIndex:
@@ -87,6 +88,7 @@ def build_index(
         lexical_weight=indexing.lexical_weight,
         dense_search="exact" if recall is None else "approximate",
         dense_recall=1.0 if recall is None else recall.share,
+        reranker=reranker,
     )
     lexical = LexicalIndex.build(texts) if texts else None
     return BuiltIndex(Index(settings, tuple(passages), lexical, dense), len(embedded), recall)

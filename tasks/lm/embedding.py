@@ -65,7 +65,7 @@ class Embedder:
             return vectors
         tokens = self.tokenizer(list(texts), truncation=True, max_length=self.max_tokens).input_ids
         done = 0
-        for rows in _batches([len(ids) for ids in tokens]):
+        for rows in batches_by_length([len(ids) for ids in tokens]):
             vectors[rows] = self._encode_batch([tokens[row] for row in rows])
             done += len(rows)
             if progress is not None:
@@ -82,7 +82,7 @@ class Embedder:
         return unit
 
 
-def _batches(lengths: Sequence[int]) -> list[list[int]]:
+def batches_by_length(lengths: Sequence[int]) -> list[list[int]]:
     """Rows of like length together, each batch at most `_BATCH_TOKENS` with its padding."""
     batches: list[list[int]] = []
     for row in sorted(range(len(lengths)), key=lambda row: lengths[row]):
