@@ -134,6 +134,12 @@ def _retrieval(metrics: Mapping[str, Any]) -> str:
             f" A retriever that never missed would change it by {joined(missed)} more; what then "
             "still lacks is the model's to learn."
         )
+    gone = metrics["retrieval"].get("records_without_gold_document")
+    if gone:
+        text += (
+            f" {gone} records name documents that are gone from the index: they can be neither "
+            "found nor shown, and were not asked in mode oracle."
+        )
     return text
 
 
