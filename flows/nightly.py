@@ -19,6 +19,7 @@ from flows.workspace import Workspace, choose_workspace, find_checkout, prepare
 from tasks.orchestration.base_model import resolve
 from tasks.orchestration.data import push, track
 from tasks.orchestration.ingestion import ingest
+from tasks.orchestration.judging import JudgingParams, judge
 from tasks.orchestration.notify import notify
 from tasks.orchestration.registry import Registry
 from tasks.orchestration.sources.params import IngestionParams
@@ -33,6 +34,7 @@ class _RefreshParams(StageParams):
     ingestion: IngestionParams
     models: ModelsParams
     reranking: RerankingParams
+    judging: JudgingParams  # read again when answers are judged; wrong ones are known before that
 
 
 def _run_name() -> str:
@@ -138,3 +140,6 @@ def record(workspace: Workspace, log: NightLog, run: RunRef, tracker: Tracker) -
     tracker.log_files(run, [root / "dvc.lock", root / f"{paths.raw}.dvc"], "versions")
     tracker.log_files(run, [root / paths.evaluation_report], "reports")
     push(root, remote=has_remote(root))
+    report = (root / paths.evaluation_report).resolve()
+    scratch = (root / paths.scratch / "judging").resolve()
+    judge(root, report, scratch, run, find_stores(workspace.checkout))
