@@ -92,7 +92,7 @@ def _chance(found: Mapping[str, Any]) -> str:
     if found.get("p_value") is None:
         return ""
     holm = found.get("p_value_holm")
-    corrected = "" if holm is None else f", {_probability(holm)} after Holm's correction"
+    corrected = "" if holm is None else f", after Holm's correction p {_probability(holm)}"
     return f"; p {_probability(found['p_value'])}{corrected}"
 
 

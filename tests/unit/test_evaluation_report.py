@@ -166,7 +166,7 @@ def test_the_words_tell_chance_and_power_where_they_were_measured() -> None:
     metrics["comparisons"]["adapter-base"] |= test
     [first, *_] = answers(metrics)
     assert first.question == "What did fine-tuning buy?"
-    assert "p < 0.001, = 0.012 after Holm's correction" in first.text
+    assert "p < 0.001, after Holm's correction p = 0.012" in first.text
     assert "smaller than 0.061 would mostly go unseen over 100 records" in first.text
 
 
