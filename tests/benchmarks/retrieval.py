@@ -212,8 +212,9 @@ def main() -> int:
         "bm25s": measure(lexical.ours, {"bm25s": lexical.theirs}, repeats=repeats),
         "faiss_flat": measure(dense.ours, {"faiss_flat": dense.theirs}, repeats=repeats),
     }
-    texts = of_all_lengths(corpus.texts[:embedded], seed=8)
-    sides["sentence_transformers"], embedding = measure_embedding(options.workspace, texts, repeats)
+    sides["sentence_transformers"], embedding = measure_embedding(
+        options.workspace, of_all_lengths(corpus.texts[:embedded], seed=8), repeats
+    )
     single = hybrid_milliseconds(lexical, dense)
     figures = {
         "passages": passages,
