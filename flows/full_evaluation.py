@@ -75,7 +75,7 @@ def _check(base: Workspace) -> None:
     paths = base.checkout_paths()
     missing = [
         name
-        for name in (paths.raw, paths.base, paths.embedder, paths.student_base)
+        for name in (paths.raw, paths.base, paths.embedder, paths.reranker, paths.student_base)
         if not (base.path / name).exists()
     ]
     if missing:

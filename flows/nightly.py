@@ -19,6 +19,7 @@ from flows.workspace import Workspace, choose_workspace, find_checkout, prepare
 from tasks.orchestration.base_model import resolve
 from tasks.orchestration.data import push, track
 from tasks.orchestration.ingestion import ingest
+from tasks.orchestration.judging import JudgingParams, judge
 from tasks.orchestration.notify import notify
 from tasks.orchestration.registry import Registry
 from tasks.orchestration.sources.params import IngestionParams
@@ -26,12 +27,14 @@ from tasks.orchestration.stores import RunRef
 from tasks.orchestration.tracking import Tracker
 from tasks.stage.errors import GateError
 from tasks.stage.outputs import write_atomically
-from tasks.stage.params import ModelsParams, StageParams, load_params
+from tasks.stage.params import ModelsParams, RerankingParams, StageParams, load_params
 
 
 class _RefreshParams(StageParams):
     ingestion: IngestionParams
     models: ModelsParams
+    reranking: RerankingParams
+    judging: JudgingParams  # read again when answers are judged; wrong ones are known before that
 
 
 def _run_name() -> str:
@@ -103,7 +106,7 @@ def _refuse(log: NightLog, error: GateError) -> None:
 def refresh(workspace: Workspace, log: NightLog) -> None:
     """Take new data in and have the base models ready."""
     log.begin("taking in new data")
-    files = [workspace.path / "params" / f"{name}.yaml" for name in ("ingestion", "models")]
+    files = [workspace.path / "params" / f"{name}.yaml" for name in _RefreshParams.model_fields]
     params = load_params(_RefreshParams, files)
     paths = workspace.paths()
     intake = ingest(params.ingestion, workspace.path / paths.raw, workspace.path / paths.accepted)
@@ -120,6 +123,10 @@ def refresh(workspace: Workspace, log: NightLog) -> None:
         write_atomically(root / paths.student_base, (root / paths.base).read_text("utf-8"))
     else:
         resolve(models.student, "causal_lm", root, root / paths.student_base, store)
+    if params.reranking.model is None:
+        write_atomically(root / paths.reranker, "null\n")
+    else:
+        resolve(params.reranking.model, "reranker", root, root / paths.reranker, store)
 
 
 def record(workspace: Workspace, log: NightLog, run: RunRef, tracker: Tracker) -> None:
@@ -133,3 +140,6 @@ def record(workspace: Workspace, log: NightLog, run: RunRef, tracker: Tracker) -
     tracker.log_files(run, [root / "dvc.lock", root / f"{paths.raw}.dvc"], "versions")
     tracker.log_files(run, [root / paths.evaluation_report], "reports")
     push(root, remote=has_remote(root))
+    report = (root / paths.evaluation_report).resolve()
+    scratch = (root / paths.scratch / "judging").resolve()
+    judge(root, report, scratch, run, find_stores(workspace.checkout))

@@ -154,7 +154,7 @@ def trial_name(trial: Trial | FrozenTrial) -> str:
 def _name(base: Workspace, params: SweepParams) -> str:
     """A digest of all that a trial's value depends on beside its own values."""
     paths = base.paths()
-    manifests = (paths.base, paths.embedder, paths.student_base)
+    manifests = (paths.base, paths.embedder, paths.reranker, paths.student_base)
     models = [(base.path / name).read_text("utf-8") for name in manifests]
     settings = [
         f"{path.name}:{path.read_text(encoding='utf-8')}"

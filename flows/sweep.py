@@ -37,7 +37,13 @@ from tasks.stage.errors import ConfigError, DataError
 from tasks.stage.metrics import PROGRESS, flatten, read_curve, read_metrics
 from tasks.stage.params import read_yaml, validate_params
 
-_SHARED_BY_TRIALS = ("ingestion.", "models.base", "models.embedder", "models.student")
+_SHARED_BY_TRIALS = (
+    "ingestion.",
+    "models.base",
+    "models.embedder",
+    "models.student",
+    "reranking.model",
+)
 
 
 class TrialFailedError(Exception):

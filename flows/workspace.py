@@ -29,6 +29,7 @@ class WorkspacePaths(BaseModel):
     curated: str
     base: str
     embedder: str
+    reranker: str
     student_base: str
     model_store: str
     scratch: str
@@ -171,7 +172,7 @@ def share_inputs(base: Workspace, workspace: Workspace) -> None:
     target = workspace.path / paths.raw
     shutil.rmtree(target, ignore_errors=True)
     shutil.copytree(base.path / paths.raw, target, copy_function=_link)
-    for name in (paths.base, paths.embedder, paths.student_base):
+    for name in (paths.base, paths.embedder, paths.reranker, paths.student_base):
         (workspace.path / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(base.path / name, workspace.path / name)
 

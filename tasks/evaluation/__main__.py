@@ -3,6 +3,7 @@
 A --system is a release bundle, asked as it is served, or a model folder, asked as tonight's are.
 """
 
+import logging
 import sys
 import time
 from collections import Counter
@@ -16,7 +17,13 @@ import torch
 
 from tasks.evaluation.aggregates import MetricModules, by_system_and_mode, row_metrics
 from tasks.evaluation.answers import Asking, System
-from tasks.evaluation.comparisons import compare, intervals, primary_mode, slices
+from tasks.evaluation.comparisons import (
+    compare,
+    compare_guests,
+    intervals,
+    primary_mode,
+    slices,
+)
 from tasks.evaluation.examination import Examination, count_questions, primary_questions
 from tasks.evaluation.forgetting import (
     ForgettingTest,
@@ -31,7 +38,7 @@ from tasks.evaluation.interview import Interviews, Programme, interview
 from tasks.evaluation.library import Library
 from tasks.evaluation.likelihood import LikelihoodTest, perplexities
 from tasks.evaluation.machine import describe_machine
-from tasks.evaluation.nulls import Metrics
+from tasks.evaluation.nulls import Metrics, null
 from tasks.evaluation.params import EvaluationParams, Params
 from tasks.evaluation.programme import Prompts, Tests, plan
 from tasks.evaluation.questions import Question, choose_records
@@ -57,6 +64,7 @@ from tasks.stage.command import NamedPath, named, output, run_stage
 from tasks.stage.metrics import Curves, write_metrics
 from tasks.stage.outputs import output_folders, verified
 
+LOGGER = logging.getLogger(__name__)
 OWN = ("base", "adapter")  # who is asked most
 
 
@@ -99,7 +107,8 @@ def run(params: Params, paths: Paths) -> None:
         replace(row, system=asked.names.get(row.system, row.system))
         for row in tests.likelihood.rows
     ]
-    metrics = _metrics(predictions, asked, chosen) | {
+    names = [guest.subject.name for guest in guests]
+    metrics = _metrics(predictions, asked, names, chosen) | {
         "offered": asked.offers[0].numbers(),
         "offers": {offer.name: offer.numbers() for offer in asked.offers},
         "retrieval": retrieval(
@@ -128,7 +137,11 @@ def _write(
         write_metrics(report, metrics)
         write_predictions(report / PREDICTIONS_FILE, predictions)
         write_likelihoods(report / LIKELIHOODS_FILE, likelihoods)
+        started = time.monotonic()
         write_report(report, metrics, predictions, shown)
+        LOGGER.info(
+            "report of %d answers written in %.1f s", len(predictions), time.monotonic() - started
+        )
 
 
 def _shown(programme: Programme) -> dict[str, str]:
@@ -213,7 +226,10 @@ def _prompts(
 
 
 def _metrics(
-    predictions: Sequence[Prediction], asked: Interviews, params: EvaluationParams
+    predictions: Sequence[Prediction],
+    asked: Interviews,
+    guests: Sequence[str],
+    params: EvaluationParams,
 ) -> dict[str, Any]:
     modules = MetricModules()
     grouped = by_system_and_mode(predictions)
@@ -230,11 +246,12 @@ def _metrics(
             "confidence": params.confidence,
         },
         "intervals": intervals(grouped, params),
-        "comparisons": compare(grouped, mode, asked.offers[0].system, params),
+        "comparisons": compare(grouped, mode, asked.offers[0].system, params)
+        | compare_guests(grouped, mode, guests, params),
         "sizes": {
             system.name: _size(system, grouped[system.name][mode]) for system in asked.systems
         },
-        "slices": slices(grouped, mode, params.primary_metric),
+        "slices": slices(grouped, mode, params),
         "injections": {
             system: obedience(modes, read_injections(), params)
             for system, modes in grouped.items()
@@ -252,11 +269,13 @@ def _scores(
     return {**means, **row_metrics(rows, params.abstentions)}
 
 
-def _size(system: System, rows: Sequence[Prediction]) -> dict[str, float]:
+def _size(system: System, rows: Sequence[Prediction]) -> Metrics:
     """What a system takes, and its speed over these rows, which are its first group's."""
+    name, peak = "peak_megabytes", system.peak_megabytes
     return {
         "parameters": system.parameters,
         "megabytes": system.megabytes,
+        **(null(name, "this system does not tell it") if peak is None else {name: peak}),
         **speed(rows, system.first_group_seconds),
     }
 

@@ -14,6 +14,7 @@ from tasks.evaluation.row_scores import score_row
 from tasks.lm.generation import Generation, generate
 from tasks.lm.memory import release_memory
 from tasks.lm.models import LanguageModel
+from tasks.lm.peak import begin_peak, peak_bytes_since
 from tasks.lm.prompts import Prompt, PromptTemplate
 from tasks.records.predictions import Prediction
 from tasks.serving.answering import prompt_sha256
@@ -53,13 +54,16 @@ class Subject:
 class System:
     """One system: its size, what it answered so far, and the seconds that took with loading.
 
-    `megabytes` are what its weights take as they are computed; `first_group_seconds` what decoding
-    the first group of questions took, which every system is asked alike.
+    `megabytes` are what its weights take as they are computed, `peak_megabytes` the most that the
+    process held of the device while the model was loaded and answered, None where the system does
+    not tell; `first_group_seconds` what decoding the first group of questions took, which every
+    system is asked alike.
     """
 
     name: str
     parameters: int = 0
     megabytes: float = 0.0
+    peak_megabytes: float | None = None
     seconds: float = 0.0
     first_group_seconds: float = 0.0
     predictions: list[Prediction] = field(default_factory=list)
@@ -79,13 +83,17 @@ class System:
         many of the questions are done.
         """
         started = time.monotonic()
-        model = subject.load(subject.asking.device)
+        device = subject.asking.device
+        tells_peak = begin_peak(device)
+        model = subject.load(device)
         self.parameters = model.model.num_parameters()
         self.megabytes = model.model.get_memory_footprint() / 1e6
         done = 0
         for group in groups:
             self._answer(model, group, subject.asking, partial(_further, progress, done))
             done += len(group)
+        if tells_peak:
+            self.peak_megabytes = max(self.peak_megabytes or 0, peak_bytes_since(device) / 1e6)
         for measure in measures:
             measure(self.name, model)
         del model

@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from tasks.evaluation.nulls import Metrics, null
 from tasks.evaluation.params import EvaluationParams
 from tasks.records.predictions import Prediction
 from tasks.stage.errors import DataError
 from tasks.statistics.comparison import Comparison, Inference, compare_systems
-from tasks.statistics.intervals import bootstrap_ratios
+from tasks.statistics.intervals import bootstrap_mean, bootstrap_ratios
 
 Grouped = Mapping[str, Mapping[str, Sequence[Prediction]]]
 
@@ -32,15 +33,31 @@ def compare(
     return compare_pairs({name: modes[mode] for name, modes in grouped.items()}, pairs, params)
 
 
+def compare_guests(
+    grouped: Grouped, mode: str, guests: Sequence[str], params: EvaluationParams
+) -> dict[str, dict[str, Any]]:
+    """The adapter against each system by path, and each of these against the base.
+
+    They are a family of their own, so that asking guests changes nothing that is said of the night.
+    """
+    if not guests:
+        return {}
+    pairs = [pair for guest in guests for pair in (("adapter", guest), (guest, "base"))]
+    rows = {name: modes[mode] for name, modes in grouped.items()}
+    return compare_pairs(rows, pairs, params, family="comparisons with systems by path")
+
+
 def compare_pairs(
     rows: Mapping[str, Sequence[Prediction]],
     pairs: Sequence[tuple[str, str]],
     params: EvaluationParams,
+    *,
+    family: str = "comparisons",
 ) -> dict[str, dict[str, Any]]:
     """Any pairs of systems, by `left-right`, on the primary metric and overall and by slice.
 
     `rows` are each system's, of one mode. The pairs that are given are the family over which their
-    p-values are corrected (`p_value_holm`); the slices of a pair are another.
+    p-values are corrected (`p_value_holm`), called `family`; the slices of a pair are another.
 
     Raises:
         DataError: a system has two rows for a record, or systems were asked other records.
@@ -51,6 +68,7 @@ def compare_pairs(
     found = compare_systems(
         scores, pairs, {row.record: row.slice for row in first}, inference(params)
     )
+    family = f"the {len(pairs)} {family} over all records"
     about = {
         "metric": params.primary_metric,
         "mode": first[0].mode,
@@ -58,7 +76,7 @@ def compare_pairs(
         "power": params.power,
     }
     return {
-        f"{left}-{right}": about | _numbers(comparison, len(pairs))
+        f"{left}-{right}": about | _numbers(comparison, family)
         for (left, right), comparison in found.items()
     }
 
@@ -79,11 +97,11 @@ def _by_record(rows: Sequence[Prediction], metric: str) -> dict[str, float]:
     return scores
 
 
-def _numbers(comparison: Comparison, pairs: int) -> dict[str, Any]:
+def _numbers(comparison: Comparison, family: str) -> dict[str, Any]:
     slices = comparison.slices
     return {
         **comparison.whole.numbers(),
-        "family": f"the {pairs} comparisons over all records",
+        "family": family,
         "slices_family": f"the {len(slices)} slices of this comparison",
         "slices": {name: found.numbers() for name, found in slices.items()},
     }
@@ -111,15 +129,28 @@ def intervals(grouped: Grouped, params: EvaluationParams) -> dict[str, dict[str,
     return found
 
 
-def slices(grouped: Grouped, mode: str, metric: str) -> dict[str, dict[str, Any]]:
-    """By system and slice: the mean of a metric in one mode, and how many records it is over."""
+def slices(grouped: Grouped, mode: str, params: EvaluationParams) -> dict[str, dict[str, Any]]:
+    """By system and slice: the primary metric in one mode, its interval, and over how many records.
+
+    The bounds are null, with a reason, where a slice has one record, which shows no variance.
+    """
     found: dict[str, dict[str, Any]] = {}
     for system, modes in grouped.items():
         scores: dict[str, list[float]] = defaultdict(list)
         for row in modes[mode]:
-            scores[row.slice].append(row.score(metric))
-        found[system] = {
-            name: {metric: sum(values) / len(values), "records": len(values)}
-            for name, values in sorted(scores.items())
-        }
+            scores[row.slice].append(row.score(params.primary_metric))
+        found[system] = {name: _slice(values, params) for name, values in sorted(scores.items())}
+    return found
+
+
+def _slice(values: Sequence[float], params: EvaluationParams) -> Metrics:
+    drawn = bootstrap_mean(
+        values, confidence=params.confidence, resamples=params.resamples, seed=params.seed
+    )
+    mean = sum(values) / len(values)
+    found: Metrics = {params.primary_metric: mean, "records": len(values)}
+    if len(values) > 1:
+        return found | {"low": drawn.low, "high": drawn.high}
+    for bound in ("low", "high"):
+        found |= null(bound, "one record shows no variance")
     return found

@@ -111,9 +111,15 @@ def slice_grid(metrics: Mapping[str, Any]) -> Grid:
     heading = f"{shown_metric(metric)}, {shown_mode(primary['mode'])}"
     rows = []
     for name, records in slice_sizes(metrics).items():
-        cells = [number(row[name][metric]) if name in row else NOTHING for row in found.values()]
+        cells = [_slice(row[name], metric) if name in row else NOTHING for row in found.values()]
         rows.append((shown_slice(name), str(records), *cells))
     return Grid("By slice", (heading, "records", *found), tuple(rows))
+
+
+def _slice(found: Mapping[str, Any], metric: str) -> str:
+    """A slice's score and its bounds, where it has any."""
+    known = found.get("low") is not None
+    return interval({**found, "value": found[metric]}) if known else number(found[metric])
 
 
 def slice_sizes(metrics: Mapping[str, Any]) -> dict[str, int]:
@@ -130,19 +136,22 @@ def size_grid(metrics: Mapping[str, Any]) -> Grid:
             system,
             f"{size['parameters'] / 1e6:.1f} M",
             f"{size['megabytes']:.0f} MB",
+            NOTHING if size["peak_megabytes"] is None else f"{size['peak_megabytes']:.0f} MB",
             f"{size['latency_ms_p50'] / 1e3:.2f} s",
             f"{size['latency_ms_p95'] / 1e3:.2f} s",
             *(number(size[name]) for name in _further(metrics)),
         )
         for system, size in metrics["sizes"].items()
     ]
-    columns = ("", "parameters", "weights in memory", "latency p50", "latency p95")
-    return Grid("Size and speed", (*columns, *map(shown_metric, _further(metrics))), tuple(rows))
+    columns = ("", "parameters", "weights in memory", "most memory held")
+    times = ("latency p50", "latency p95", *map(shown_metric, _further(metrics)))
+    return Grid("Size and speed", (*columns, *times), tuple(rows))
 
 
 def _further(metrics: Mapping[str, Any]) -> list[str]:
     """What sizes hold beside the usual, where every system has it."""
     usual = {"parameters", "megabytes", "latency_ms_p50", "latency_ms_p95"}
+    usual |= {"peak_megabytes", "peak_megabytes_reason"}
     rows = list(metrics["sizes"].values())
     return [name for name in rows[0] if name not in usual and all(name in row for row in rows)]
 

@@ -25,11 +25,12 @@ class Library:
     def find(self, records: Sequence[Record]) -> list[list[ScoredPassage]]:
         """The passages for every record's question, at the deepest depth that is measured.
 
-        The embedder is in memory until this returns.
+        Embedder and reranker are in memory until this returns.
 
         Raises:
-            ConfigError: the index was built with another embedder.
+            ConfigError: the index was built with another embedder, or its reranker is not there.
         """
         embedder = Embedder.load(self.embedder, self.store, device=self.device)
         depth = max(*DEPTHS, self.passages)
-        return self.index.search([record.question for record in records], depth, embedder)
+        index = self.index.with_reranker(self.store, self.device)
+        return index.search([record.question for record in records], depth, embedder)

@@ -104,7 +104,7 @@ def _scores(metrics: Mapping[str, Any]) -> Figure:
 
 
 def _slices(metrics: Mapping[str, Any], naming: Naming) -> Figure:
-    """Each system's score by slice in the primary mode; intervals where slices have them."""
+    """Each system's score by slice in the primary mode; one record alone has no interval."""
     primary, found, sizes = metrics["primary"], metrics["slices"], slice_sizes(metrics)
     largest = sorted(sizes, key=lambda name: -sizes[name])[:_SLICES]
     names = [name for name in sizes if name in largest]
@@ -208,7 +208,7 @@ def _bars(
     bars = axes.barh if lying else axes.bar
     bars(middles, values, width * 0.92, label=label, color=color)
     for middle, (_, row) in zip(middles, drawn, strict=True):
-        if "low" in row:
+        if row.get("low") is not None:
             axes.errorbar(
                 row["value"] if lying else middle,
                 middle if lying else row["value"],

@@ -49,8 +49,9 @@ def pose(
     """Every record in every mode that the data allow.
 
     `found` are the passages retrieved for each record. Unless the book is open there is closed_book
-    alone. Oracle holds the first passages of the gold documents; a record that has none (an
-    unanswerable one, say) gets the retrieved ones there.
+    alone. Oracle holds the first passages of the gold documents; a record that names none (an
+    unanswerable one, say) gets the retrieved ones there. One whose gold documents are all gone from
+    the index is left out of oracle: it would blame the model for what it was not shown.
     """
     questions = [Question(record, "closed_book", (), record.answer) for record in records]
     if not open_book:
@@ -61,9 +62,10 @@ def pose(
     for record, ranked in zip(records, found, strict=True):
         retrieved = tuple(item.passage for item in ranked[:passages])
         gold = [part for name in record.documents for part in by_document.get(name, [])]
-        oracle = tuple(gold[:passages]) or retrieved
         questions.append(Question(record, "retrieved", retrieved, record.answer))
-        questions.append(Question(record, "oracle", oracle, record.answer))
+        if gold or not record.documents:
+            oracle = tuple(gold[:passages]) or retrieved
+            questions.append(Question(record, "oracle", oracle, record.answer))
     return questions
 
 

@@ -92,7 +92,7 @@ def _chance(found: Mapping[str, Any]) -> str:
     if found.get("p_value") is None:
         return ""
     holm = found.get("p_value_holm")
-    corrected = "" if holm is None else f", {_probability(holm)} after Holm's correction"
+    corrected = "" if holm is None else f", after Holm's correction p {_probability(holm)}"
     return f"; p {_probability(found['p_value'])}{corrected}"
 
 
@@ -133,6 +133,12 @@ def _retrieval(metrics: Mapping[str, Any]) -> str:
         text += (
             f" A retriever that never missed would change it by {joined(missed)} more; what then "
             "still lacks is the model's to learn."
+        )
+    gone = metrics["retrieval"].get("records_without_gold_document")
+    if gone:
+        text += (
+            f" {gone} records name documents that are gone from the index: they can be neither "
+            "found nor shown, and were not asked in mode oracle."
         )
     return text
 

@@ -6,15 +6,22 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from tasks.indexing.building import BuiltIndex, build_index
 from tasks.indexing.params import Params
+from tasks.lm.conversion import ModelManifest
 from tasks.lm.embedding import Embedder
 from tasks.lm.memo import VectorMemo
 from tasks.lm.models import prepare_device
+from tasks.lm.reranking import Reranker
 from tasks.records.files import read_documents, read_records
+from tasks.serving.retrieval import RerankerSettings
 from tasks.stage.command import output, run_stage
+from tasks.stage.errors import ConfigError
 from tasks.stage.metrics import Curves, write_metrics
 from tasks.stage.outputs import output_folders, verified
+from tasks.stage.params import RerankingParams
 
 LOGGER = logging.getLogger(__name__)
 
@@ -25,6 +32,7 @@ class Paths:
 
     curated: Path
     embedder: Path
+    reranker: Path
     model_store: Path
     scratch: Path
     index: Path = output()
@@ -43,6 +51,7 @@ def run(params: Params, paths: Paths) -> None:
         embedder,
         params.indexing,
         params.prompting,
+        reranker=choose_reranker(params.reranking, paths, device),
         memo=VectorMemo(paths.scratch / "memos", embedder.digest),
         progress=Curves(paths.scratch).progress,
     )
@@ -55,6 +64,33 @@ def run(params: Params, paths: Paths) -> None:
     LOGGER.info("%d passages indexed, %d embedded, in %.1f s", count, built.embedded, seconds)
 
 
+def choose_reranker(
+    params: RerankingParams, paths: Paths, device: torch.device
+) -> RerankerSettings | None:
+    """What the index is to be reranked with, tried on one pair; None where params name nothing.
+
+    Raises:
+        ConfigError: the manifest is of another model, or the model is no cross-encoder.
+        DataError: its score is not finite.
+    """
+    if params.model is None:
+        return None
+    manifest = ModelManifest.read_optional(paths.reranker)
+    if manifest is None or manifest.source != params.model.source:
+        found = "no model" if manifest is None else manifest.source
+        raise ConfigError(
+            f"params name the reranker {params.model.source}, and {paths.reranker} stands for "
+            f"{found}; the index would be searched with another one",
+            "run `nightloom run`, which resolves the models of params first",
+        )
+    chosen = RerankerSettings(
+        digest=manifest.digest, source=manifest.source, passages=params.passages
+    )
+    reranker = Reranker.load(chosen.folder(paths.model_store), device=device)
+    reranker.score(["Is this a question?"], ["This is a passage."])
+    return chosen
+
+
 def _metrics(built: BuiltIndex) -> dict[str, object]:
     settings = built.index.settings
     return {
@@ -63,6 +99,7 @@ def _metrics(built: BuiltIndex) -> dict[str, object]:
         "dimension": built.index.dense.dimension,
         "dense_search": settings.dense_search,
         "dense_recall": settings.dense_recall,
+        "reranked_passages": 0 if settings.reranker is None else settings.reranker.passages,
     }
 
 
@@ -76,6 +113,11 @@ def _report(built: BuiltIndex) -> str:
             f"The dense search is approximate: a question looks into {recall.probes} of "
             f"{recall.clusters} clusters and finds {recall.share:.1%} of the {recall.depth} "
             f"passages that exact search finds (measured on {recall.questions} questions)."
+        )
+    if settings.reranker is not None:
+        dense += (
+            f" The best {settings.reranker.passages} are read with the question by "
+            f"`{settings.reranker.source}`, whose order counts."
         )
     return (
         f"# Index\n\n{settings.documents} documents make {settings.passages} passages of at most "

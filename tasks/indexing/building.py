@@ -9,10 +9,10 @@ from tasks.indexing.params import IndexingParams
 from tasks.lm.embedding import Embedder
 from tasks.lm.memo import VectorMemo, remembered
 from tasks.records.lexical import LexicalIndex
-from tasks.records.passages import cut_documents, passages_sha256
+from tasks.records.passages import Passage, cut_documents, passages_sha256
 from tasks.records.record import Document
 from tasks.serving.dense import DenseIndex, Recall, Vectors, cluster_vectors
-from tasks.serving.retrieval import FORMAT, Index, IndexSettings
+from tasks.serving.retrieval import FORMAT, Index, IndexSettings, RerankerSettings
 from tasks.stage.errors import DataError
 from tasks.stage.params import PromptingParams
 
@@ -40,6 +40,7 @@ def build_index(
     indexing: IndexingParams,
     prompting: PromptingParams,
     *,
+    reranker: RerankerSettings | None,
     memo: VectorMemo,
     progress: Progress,
 ) -> BuiltIndex:
@@ -65,19 +66,32 @@ def build_index(
 
     dense, recall = DenseIndex(np.empty((0, embedder.dimension), np.float32), None), None
     if texts:
-        vectors = remembered(texts, memo, embed)
-        dense = DenseIndex(vectors, None)
+        dense = DenseIndex(remembered(texts, memo, embed), None)
         if len(texts) >= indexing.exact_below:
             dense, recall = cluster_vectors(
-                vectors,
+                dense.vectors,
                 embedder.encode(questions[:_QUESTIONS_MEASURED]),
                 depth=indexing.candidates,
                 least_recall=indexing.least_recall,
             )
-    settings = IndexSettings(
+    settings = _settings(len(documents), passages, embedder, indexing, prompting, recall, reranker)
+    lexical = LexicalIndex.build(texts) if texts else None
+    return BuiltIndex(Index(settings, tuple(passages), lexical, dense), len(embedded), recall)
+
+
+def _settings(
+    documents: int,
+    passages: Sequence[Passage],
+    embedder: Embedder,
+    indexing: IndexingParams,
+    prompting: PromptingParams,
+    recall: Recall | None,
+    reranker: RerankerSettings | None,
+) -> IndexSettings:
+    return IndexSettings(
         format=FORMAT,
         embedder=embedder.digest,
-        documents=len(documents),
+        documents=documents,
         passages=len(passages),
         passages_sha256=passages_sha256(passages),
         passage_words=prompting.passage_words,
@@ -87,9 +101,8 @@ def build_index(
         lexical_weight=indexing.lexical_weight,
         dense_search="exact" if recall is None else "approximate",
         dense_recall=1.0 if recall is None else recall.share,
+        reranker=reranker,
     )
-    lexical = LexicalIndex.build(texts) if texts else None
-    return BuiltIndex(Index(settings, tuple(passages), lexical, dense), len(embedded), recall)
 
 
 def _finite(vectors: Vectors, texts: Sequence[str]) -> Vectors:

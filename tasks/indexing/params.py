@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from tasks.stage.params import ComputeParams, PromptingParams, StageParams
+from tasks.stage.params import ComputeParams, PromptingParams, RerankingParams, StageParams
 
 
 class IndexingParams(StageParams):
@@ -30,4 +30,5 @@ class Params(StageParams):
 
     indexing: IndexingParams
     prompting: PromptingParams
+    reranking: RerankingParams
     compute: ComputeParams

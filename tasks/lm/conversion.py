@@ -14,7 +14,7 @@ from tasks.records.hashing import text_sha256
 from tasks.stage.errors import ConfigError, DataError, NightloomError
 from tasks.stage.outputs import file_sha256, folder_files, write_atomically
 
-KINDS = ("causal_lm", "embedder")
+KINDS = ("causal_lm", "embedder", "reranker")
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,11 @@ class ModelManifest:
     def read(cls, path: Path) -> "ModelManifest":
         """The manifest in a file that `convert` wrote."""
         return cls(**json.loads(path.read_text(encoding="utf-8")))
+
+    @classmethod
+    def read_optional(cls, path: Path) -> "ModelManifest | None":
+        """The manifest in a file, None where the file stands for no model (`null`)."""
+        return None if json.loads(path.read_text(encoding="utf-8")) is None else cls.read(path)
 
     def write(self, path: Path) -> None:
         """Write the manifest, atomically and always in the same bytes."""

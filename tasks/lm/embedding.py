@@ -1,7 +1,7 @@
 """Sentence embeddings from an encoder model."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,15 +33,21 @@ class Embedder:
         """The embedder that a manifest describes, in float32.
 
         Raises:
-            ConfigError: it pools its token vectors in another way than by their mean.
+            ConfigError: it pools its token vectors in another way than by their mean, or lacks
+                weights.
         """
         disable_progress_bar()
         description = ModelManifest.read(manifest)
         folder = description.folder(store)
         _check_pooling(folder)
-        model = AutoModel.from_pretrained(
-            folder, local_files_only=True, use_safetensors=True, dtype=torch.float32
+        model, loading = AutoModel.from_pretrained(
+            folder,
+            local_files_only=True,
+            use_safetensors=True,
+            dtype=torch.float32,
+            output_loading_info=True,
         )
+        _check_whole(folder, loading["missing_keys"])
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         limit = min(_max_tokens(folder), model.config.max_position_embeddings)
         return cls(model.eval().to(device), tokenizer, description.digest, limit)
@@ -65,7 +71,7 @@ class Embedder:
             return vectors
         tokens = self.tokenizer(list(texts), truncation=True, max_length=self.max_tokens).input_ids
         done = 0
-        for rows in _batches([len(ids) for ids in tokens]):
+        for rows in batches_by_length([len(ids) for ids in tokens]):
             vectors[rows] = self._encode_batch([tokens[row] for row in rows])
             done += len(rows)
             if progress is not None:
@@ -82,7 +88,7 @@ class Embedder:
         return unit
 
 
-def _batches(lengths: Sequence[int]) -> list[list[int]]:
+def batches_by_length(lengths: Sequence[int]) -> list[list[int]]:
     """Rows of like length together, each batch at most `_BATCH_TOKENS` with its padding."""
     batches: list[list[int]] = []
     for row in sorted(range(len(lengths)), key=lambda row: lengths[row]):
@@ -91,6 +97,20 @@ def _batches(lengths: Sequence[int]) -> list[list[int]]:
         else:
             batches.append([row])
     return batches
+
+
+def _check_whole(folder: Path, missing: Collection[str]) -> None:
+    """Check that no weight was made up, which transformers does with a warning alone.
+
+    The pooler's may be: it reads one token and no vector of ours comes from it.
+    """
+    made_up = sorted(name for name in missing if not name.startswith("pooler."))
+    if made_up:
+        raise ConfigError(
+            f"the embedder in {folder} lacks {len(made_up)} weights, {made_up[0]} for one; made up "
+            "at random they would give vectors that mean nothing",
+            "name a whole encoder in params/models.yaml",
+        )
 
 
 def _check_pooling(folder: Path) -> None:

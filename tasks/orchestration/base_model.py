@@ -23,7 +23,7 @@ _LOCAL = ("/", ".", "~")
 )
 def resolve(
     model: ModelSource,
-    kind: Literal["causal_lm", "embedder"],
+    kind: Literal["causal_lm", "embedder", "reranker"],
     root: Path,
     manifest: Path,
     store: Path,
@@ -56,6 +56,8 @@ def is_resolved(model: ModelSource, manifest: Path, store: Path) -> bool:
     if not manifest.exists():
         return False
     found = json.loads(manifest.read_text(encoding="utf-8"))
+    if found is None:  # what stands for no model
+        return False
     if (found["source"], found["revision"]) != (model.source, model.revision):
         return False
     if model.source.startswith(_LOCAL) and _changed_since(Path(model.source), manifest):

@@ -106,7 +106,7 @@ def open_answerer(bundle: Path, store: Path, model: ServedModel) -> Answerer:
         language_model=language_model,
         template=read_prompt_kit(bundle / model / PROMPT, language_model.tokenizer),
         prompting=settings.prompting,
-        index=Index.load(bundle / INDEX),
+        index=Index.load(bundle / INDEX).with_reranker(store, device),
         embedder=Embedder.load(bundle / EMBEDDER, store, device=device),
         batch_size=settings.compute.generation_batch,
     )

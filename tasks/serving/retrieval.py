@@ -1,9 +1,12 @@
-"""Hybrid search over passages: BM25 and dense vectors, fused by reciprocal rank."""
+"""Hybrid search over passages: BM25 and dense vectors, fused by reciprocal rank.
+
+A cross-encoder may order the best of them anew.
+"""
 
 import json
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -19,22 +22,53 @@ from tasks.stage.errors import ConfigError, DataError
 from tasks.stage.params import StageParams
 
 if TYPE_CHECKING:
+    import torch
+
     from tasks.lm.embedding import Embedder
+    from tasks.lm.reranking import Reranker
 
 INDEX_FILE = "index.json"
 _PASSAGES_FILE = "passages.jsonl"
 _LEXICAL_FOLDER = "bm25"
 # Of how an index lies on the disk and of how documents are cut and terms are made. Version 1 had
-# no number.
-FORMAT = 2
+# no number, 2 knew no reranker.
+FORMAT = 3
+_READ = (2, FORMAT)
 
 
 @dataclass(frozen=True, slots=True)
 class ScoredPassage:
-    """A passage and its fused score; the score orders passages and means nothing else."""
+    """A passage and its score: the reranker's where one read it, else the fused one.
+
+    Scores of one kind order passages and mean nothing else.
+    """
 
     passage: Passage
     score: float
+
+
+class RerankerSettings(StageParams):
+    """Which cross-encoder reads the passages that search found, and how many of them."""
+
+    digest: str = Field(description="of its weights in the store of models")
+    source: str = Field(description="what params named it, for messages")
+    passages: int = Field(ge=1, description="the best so many are read; others stay behind them")
+
+    def folder(self, store: Path) -> Path:
+        """Where the store keeps its weights.
+
+        Raises:
+            ConfigError: the store does not hold them.
+        """
+        folder = store / self.digest
+        if not folder.is_dir():
+            raise ConfigError(
+                f"the index was built to be searched with the reranker {self.source} "
+                f"({self.digest[:12]}), which is not in {store}; without it other passages would "
+                "come first than those that were evaluated",
+                "run `nightloom run`, which resolves it first, or copy its folder into the store",
+            )
+        return folder
 
 
 class IndexSettings(StageParams):
@@ -52,6 +86,8 @@ class IndexSettings(StageParams):
     lexical_weight: float = Field(gt=0, description="weight of BM25's ranks; dense ranks have 1")
     dense_search: Literal["exact", "approximate"]
     dense_recall: float = Field(ge=0, le=1, description="share of exact search's results found")
+    # The one default of a params class: format 2 had no such line.
+    reranker: RerankerSettings | None = None
 
     @classmethod
     def read(cls, folder: Path) -> "IndexSettings":
@@ -68,10 +104,11 @@ class IndexSettings(StageParams):
             )
         text = path.read_text(encoding="utf-8")
         found = json.loads(text).get("format", 1)
-        if found != FORMAT:
+        if found not in _READ:
             raise ConfigError(
-                f"the index in {folder} has format {found}; this version reads format {FORMAT}, "
-                "and would cut or rank otherwise than the index was built",
+                f"the index in {folder} has format {found}; this version reads formats "
+                f"{' and '.join(map(str, _READ))}, and would cut or rank otherwise than the index "
+                "was built",
                 "run `nightloom run`, which indexes the documents again, or use the version of "
                 "nightloom that built it",
             )
@@ -80,12 +117,16 @@ class IndexSettings(StageParams):
 
 @dataclass(frozen=True)
 class Index:
-    """Passages with their BM25 index and their vectors; all three empty or none."""
+    """Passages with their BM25 index and their vectors; all three empty or none.
+
+    `reranker` is None until `with_reranker`, and where the settings name none.
+    """
 
     settings: IndexSettings
     passages: tuple[Passage, ...]
     lexical: LexicalIndex | None
     dense: DenseIndex
+    reranker: "Reranker | None" = None
 
     @classmethod
     def load(cls, folder: Path) -> "Index":
@@ -120,6 +161,19 @@ class Index:
         text = self.settings.model_dump_json(indent=1) + "\n"
         (folder / INDEX_FILE).write_text(text, encoding="utf-8")
 
+    def with_reranker(self, store: Path, device: "torch.device") -> "Index":
+        """The index with the reranker that it was built for, in memory; itself if that is none.
+
+        Raises:
+            ConfigError: the store lacks the reranker, or it is no cross-encoder with one output.
+        """
+        if self.settings.reranker is None:
+            return self
+        from tasks.lm.reranking import Reranker
+
+        folder = self.settings.reranker.folder(store)
+        return replace(self, reranker=Reranker.load(folder, device=device))
+
     @cached_property
     def documents(self) -> frozenset[str]:
         """The ids of the documents that can be found."""
@@ -141,8 +195,9 @@ class Index:
         Where a filter is given, only the passages that it allows are searched, and exactly.
 
         Raises:
-            ConfigError: the embedder is not the one that the index was built with, or the filter
-                allows nothing.
+            ConfigError: the embedder is not the one that the index was built with, its reranker is
+                not in memory, or the filter allows nothing.
+            DataError: the reranker gives a score that is not finite.
         """
         if self.lexical is None:
             return [[] for _ in questions]
@@ -152,13 +207,48 @@ class Index:
                 f"with {embedder.digest[:12]}; their vectors can't be compared",
                 "run `nightloom run`, so that the index is built with the embedder in use",
             )
+        self._check_reranker()
         among = None if where is None else self._columns.matching(where)
         depth = max(count, self.settings.candidates)
         lexical, scores = self.lexical.search(questions, depth, among)
         dense = self.dense.search(embedder.encode(questions), depth, among)
-        return [
-            self._fuse(positions[values > 0], nearest)[:count]
+        fused = [
+            self._fuse(positions[values > 0], nearest)
             for positions, values, nearest in zip(lexical, scores, dense, strict=True)
+        ]
+        return [ranked[:count] for ranked in self._rerank(questions, fused)]
+
+    def _check_reranker(self) -> None:
+        named = self.settings.reranker
+        if named is not None and self.reranker is None:
+            raise ConfigError(
+                f"the index is searched with the reranker {named.source}, which is not in memory; "
+                "without it other passages would come first than those that were evaluated",
+                "open the index with `Index.load(folder).with_reranker(store, device)`",
+            )
+
+    def _rerank(
+        self, questions: Sequence[str], fused: Sequence[list[ScoredPassage]]
+    ) -> Sequence[list[ScoredPassage]]:
+        """What was found, the best of it in the reranker's order; of equal scores search's stays.
+
+        How many are read does not depend on how many were asked for: evaluation asks for more than
+        a prompt shows, and both must see the same ones first.
+        """
+        if self.reranker is None or self.settings.reranker is None:
+            return fused
+        depth = self.settings.reranker.passages
+        read = [
+            (question, item.passage.shown)
+            for question, ranked in zip(questions, fused, strict=True)
+            for item in ranked[:depth]
+        ]
+        scores = self.reranker.score(*([pair[side] for pair in read] for side in (0, 1)))
+        given = iter(scores.tolist())
+        scored = [[replace(item, score=next(given)) for item in one[:depth]] for one in fused]
+        return [
+            sorted(best, key=lambda item: -item.score) + ranked[depth:]
+            for best, ranked in zip(scored, fused, strict=True)
         ]
 
     def _fuse(self, lexical: Positions, dense: Positions) -> list[ScoredPassage]:

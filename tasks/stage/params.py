@@ -42,6 +42,13 @@ class ModelsParams(StageParams):
     numeric_form: Literal["nf4_dequantized", "int8_dequantized", "float"]
 
 
+class RerankingParams(StageParams):
+    """`params/reranking.yaml`: a second look at the passages that search found."""
+
+    model: ModelSource | None = Field(description="a cross-encoder with one output, or none")
+    passages: int = Field(ge=1, le=1000, description="fused passages that it reads a question with")
+
+
 class ComputeParams(StageParams):
     """`params/compute.yaml`: what does not change results."""
 

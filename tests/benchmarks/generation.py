@@ -66,7 +66,7 @@ class Workspace:
         if passages:
             manifest, store = self.path("data/models/embedder.json"), self.path(".nightloom/models")
             embedder = Embedder.load(manifest, store, device=device)
-            index = Index.load(self.path("data/index"))
+            index = Index.load(self.path("data/index")).with_reranker(store, device)
             found = index.search([item.question for item in records], passages, embedder)
             shown = [tuple(item.passage.shown for item in ranked) for ranked in found]
         template = PromptTemplate.load(Path("params/prompts/answer.jinja"))

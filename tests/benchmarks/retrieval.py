@@ -3,9 +3,10 @@
 100,000 passages are made: words of a Zipf-like vocabulary, and unit vectors around centres. BM25
 gets the same terms on both sides, dense search the same vectors, and each gives the best 50.
 `bm25s` is its own `retrieve`; `faiss_flat` is FAISS's exact inner product; `sentence_transformers`
-embeds 2,000 of the passages with the embedder of the last night, so that one must have run before
-(`--workspace`). Which passages are found is compared with brute force, equal scores as equals.
-The time of a hybrid query leaves the question's embedding out, which is told by itself.
+embeds 2,000 of the passages, cut to 4 to 40 words as passages of documents are of all lengths, with
+the embedder of the last night, so that one must have run before (`--workspace`). Which passages are
+found is compared with brute force, equal scores as equals. The time of a hybrid query leaves the
+question's embedding out, which is told by itself.
 """
 
 import argparse
@@ -69,6 +70,12 @@ def make_corpus(passages: int, questions: int, seed: int) -> Corpus:
 
     made = texts(passages, WORDS), texts(questions, 8)
     return Corpus(*made, vectors(passages), vectors(questions))
+
+
+def of_all_lengths(texts: Sequence[str], seed: int) -> list[str]:
+    """The texts, each cut to some number of words between 4 and all of them."""
+    lengths = np.random.default_rng(seed).integers(4, WORDS + 1, size=len(texts))
+    return [" ".join(text.split()[:length]) for text, length in zip(texts, lengths, strict=True)]
 
 
 def recall(scores: Callable[[int], Vectors], found: Sequence[NDArray[np.int64]]) -> float:
@@ -191,12 +198,12 @@ def main() -> int:
     """Measure and print; 0 when it ran."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
-        "--quick", action="store_true", help="10,000 passages, 24 embedded, 2 repeats"
+        "--quick", action="store_true", help="10,000 passages, 64 embedded, 2 repeats"
     )
     parser.add_argument("--workspace", type=Path, default=Path(), help="where a night ran")
     options = parser.parse_args()
     passages, asked, embedded, repeats = (
-        (10_000, 40, 24, 2) if options.quick else (100_000, 200, 2000, 5)
+        (10_000, 40, 64, 2) if options.quick else (100_000, 200, 2000, 5)
     )
     torch.set_num_threads(faiss.omp_get_max_threads())
     corpus = make_corpus(passages, asked, seed=7)
@@ -205,8 +212,9 @@ def main() -> int:
         "bm25s": measure(lexical.ours, {"bm25s": lexical.theirs}, repeats=repeats),
         "faiss_flat": measure(dense.ours, {"faiss_flat": dense.theirs}, repeats=repeats),
     }
-    texts = [text[:200] for text in corpus.texts[:embedded]]
-    sides["sentence_transformers"], embedding = measure_embedding(options.workspace, texts, repeats)
+    sides["sentence_transformers"], embedding = measure_embedding(
+        options.workspace, of_all_lengths(corpus.texts[:embedded], seed=8), repeats
+    )
     single = hybrid_milliseconds(lexical, dense)
     figures = {
         "passages": passages,

@@ -39,7 +39,7 @@ def metrics_of(predictions: Sequence[Prediction]) -> dict[str, Any]:
     """The metrics of predictions of base, adapter, student and twin that share a mode."""
     grouped = by_system_and_mode(predictions)
     whole = {name: 0.5 for name in (*SCORE_NAMES, "abstention_recall")}
-    size = {"parameters": 2_000_000, "megabytes": 8.0}
+    size = {"parameters": 2_000_000, "megabytes": 8.0, "peak_megabytes": 900.0}
     times = {"latency_ms_p50": 20.0, "latency_ms_p95": 30.0}
     interval = {"value": 0.9, "low": 0.8, "high": 1.0}
     return {
@@ -48,7 +48,7 @@ def metrics_of(predictions: Sequence[Prediction]) -> dict[str, Any]:
         "intervals": intervals(grouped, params()),
         "comparisons": compare(grouped, "retrieved", "student", params()),
         "sizes": {system: size | times for system in grouped},
-        "slices": slices(grouped, "retrieved", "token_f1"),
+        "slices": slices(grouped, "retrieved", params()),
         "gains": mode_gains(grouped, params()),
         "abstention_shares": abstention_shares(grouped, params()),
         "offered": {

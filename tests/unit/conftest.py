@@ -38,6 +38,10 @@ class Tiny:
         return self.root / "embedder.json"
 
     @property
+    def reranker(self) -> Path:
+        return self.root / "reranker.json"
+
+    @property
     def adapter(self) -> Path:
         return self.root / "adapter"
 
@@ -125,6 +129,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
     convert("tiny:llama", None, "causal_lm", made.store).write(made.base)
     _make_embedder(made.root / "bert", made)
     convert(str(made.root / "bert"), None, "embedder", made.store).write(made.embedder)
+    made.reranker.write_text("null\n")
     _make_adapter(made)
     write_curated(made.curated, documents=12, records=12)
     return made
@@ -255,11 +260,13 @@ def scored(
     shared = {"prompting": prompting, "compute": compute}
     indexing.run(
         indexing.Params.model_validate(
-            shared | {"indexing": read_yaml(Path("params/indexing.yaml"))}
+            shared
+            | {name: read_yaml(Path(f"params/{name}.yaml")) for name in ("indexing", "reranking")}
         ),
         indexing.Paths(
             curated=tiny.curated,
             embedder=tiny.embedder,
+            reranker=tiny.reranker,
             model_store=tiny.store,
             scratch=root / "scratch" / "indexing",
             index=root / "index",

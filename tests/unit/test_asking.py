@@ -142,6 +142,21 @@ def test_a_bundle_by_path_is_asked_as_it_is_served(full: Asked) -> None:
         )  # fmt: skip
 
 
+def test_a_system_by_path_is_compared_with_adapter_and_base(full: Asked) -> None:
+    found = read_metrics(full.report)["comparisons"]
+    for guest in ("reigning", "plain"):
+        for name in (f"adapter-{guest}", f"{guest}-base"):
+            assert found[name]["records"] == 8
+            assert found[name]["low"] <= found[name]["difference"] <= found[name]["high"]
+            assert found[name]["family"].startswith("the 4 comparisons with systems by path")
+            assert set(found[name]["slices"]) == {"purpose", "unanswerable"}
+    # The bundle's adapter is tonight's, and a guest changes nothing that is said of the night.
+    assert found["adapter-reigning"]["difference"] == 0
+    assert found["adapter-base"]["family"] == "the 4 comparisons over all records"
+    text = (full.report / "report.md").read_text()
+    assert "**How does adapter compare with reigning?**" in text
+
+
 def test_a_model_folder_by_path_is_asked_with_tonights_prompt_and_passages(full: Asked) -> None:
     for own, guest in zip(full.of("adapter", *MODES), full.of("plain", *MODES), strict=True):
         assert (own.prompt_sha256, own.retrieved) == (guest.prompt_sha256, guest.retrieved)

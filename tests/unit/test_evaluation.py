@@ -8,7 +8,7 @@ import pytest
 
 from tasks.evaluation.abstaining import abstains
 from tasks.evaluation.aggregates import abstention, row_metrics
-from tasks.evaluation.comparisons import compare, compare_pairs, primary_mode
+from tasks.evaluation.comparisons import compare, compare_pairs, primary_mode, slices
 from tasks.evaluation.params import EvaluationParams
 from tasks.evaluation.questions import choose_records, pose
 from tasks.evaluation.scores import length_ratio
@@ -86,6 +86,7 @@ def test_every_number_of_the_metrics_is_there_or_null_with_a_reason(scored: Any)
         ratio = length_ratio([row.output for row in chosen], [row.reference for row in chosen])
         assert modes["retrieved"]["length_ratio"] == ratio
     for size in metrics["sizes"].values():
+        assert size["peak_megabytes"] > size["megabytes"] > 0
         assert 0 < size["first_token_ms_p50"] <= size["latency_ms_p50"] <= size["latency_ms_p95"]
         assert size["tokens_per_second"] > 0
 
@@ -98,6 +99,21 @@ def test_a_comparison_tells_how_sure_it_is_overall_and_by_slice(scored: Any) -> 
             assert 0 < one["p_value"] <= one["p_value_holm"] <= 1
             assert one["low"] <= one["difference"] <= one["high"]
         assert sum(one["records"] for one in found["slices"].values()) == found["records"] == 8
+
+
+def test_a_slice_has_its_interval_and_one_record_has_none() -> None:
+    params = EvaluationParams.model_validate(read_yaml(Path("params/evaluation.yaml")))
+    rows = [replace(prediction(score=s), record=str(s)) for s in (0.2, 0.4, 0.9)]
+    alone = replace(prediction(score=0.7), slice="혼자", record="r")
+    found = slices({"base": {"retrieved": [*rows, alone]}}, "retrieved", params)["base"]
+    assert found["s"]["token_f1"] == pytest.approx(0.5)
+    assert 0.2 <= found["s"]["low"] < 0.5 < found["s"]["high"] <= 0.9 + 1e-8
+    assert (found["혼자"]["token_f1"], found["혼자"]["low"], found["혼자"]["high"]) == (
+        0.7,
+        None,
+        None,
+    )
+    assert "one record" in found["혼자"]["low_reason"]
 
 
 def test_rows_hold_what_they_rest_on_and_how_they_were_decoded(scored: Any) -> None:
@@ -169,6 +185,17 @@ def test_oracle_without_gold_documents_holds_what_was_retrieved(scored: Any) -> 
     }
     assert by_mode["oracle"] == by_mode["retrieved"]
     assert [passage.document for passage in by_mode["retrieved"]] == ["x", "y"]
+
+
+def test_a_record_whose_gold_document_is_gone_is_not_asked_in_oracle(scored: Any) -> None:
+    index = Index.load(scored.index)
+    records = [record("a", ("gone",)), record("b", ("gone", "mod.f1"))]
+    found = [ranked("x", "y"), ranked("x", "y")]
+    questions = pose(records, found, index, passages=2, open_book=True)
+    asked = [(question.record.id, question.mode) for question in questions]
+    assert ("a", "retrieved") in asked
+    assert ("a", "oracle") not in asked
+    assert ("b", "oracle") in asked
 
 
 def test_an_abstention_is_known_by_its_beginning() -> None:

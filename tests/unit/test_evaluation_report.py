@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tasks.evaluation.gains import abstention_shares, mode_gains
-from tasks.evaluation.grids import Grid, comparison_grid, further_grids, sides
+from tasks.evaluation.grids import Grid, comparison_grid, further_grids, sides, size_grid
 from tasks.evaluation.plots import drawable
 from tasks.evaluation.report import write_report
 from tasks.evaluation.words import answers, headline
@@ -166,7 +166,7 @@ def test_the_words_tell_chance_and_power_where_they_were_measured() -> None:
     metrics["comparisons"]["adapter-base"] |= test
     [first, *_] = answers(metrics)
     assert first.question == "What did fine-tuning buy?"
-    assert "p < 0.001, = 0.012 after Holm's correction" in first.text
+    assert "p < 0.001, after Holm's correction p = 0.012" in first.text
     assert "smaller than 0.061 would mostly go unseen over 100 records" in first.text
 
 
@@ -177,6 +177,12 @@ def test_the_words_answer_what_retrieval_bought_and_what_distillation_cost() -> 
     assert "+0.100 [+0.100, +0.100] for adapter" in told["What did retrieval buy?"]
     cost = told["What did distillation cost?"]
     assert "25% fewer parameters and 50% fewer milliseconds" in cost
+    assert "gone" not in told["What did retrieval buy?"]
+    metrics["retrieval"]["records_without_gold_document"] = 2
+    told = {answer.question: answer.text for answer in answers(metrics)}
+    assert (
+        "2 records name documents that are gone from the index" in told["What did retrieval buy?"]
+    )
     metrics["gains"] = {}
     told = {answer.question: answer.text for answer in answers(metrics)}
     assert told["What did retrieval buy?"].startswith("Nothing: the data set has no documents")
@@ -287,6 +293,16 @@ def test_a_comparisons_sides_are_told_apart_where_names_hold_dashes() -> None:
     systems = ("base", "student", "student-24", "twin-24")
     assert sides("student-24-base", systems) == ("student-24", "base")
     assert sides("student-twin-24", systems) == ("student", "twin-24")
+
+
+def test_size_tells_the_most_memory_held_or_a_dash() -> None:
+    metrics = metrics_of(rows())
+    metrics["sizes"]["twin"] |= {"peak_megabytes": None, "peak_megabytes_reason": "not told"}
+    grid = size_grid(metrics)
+    place = grid.columns.index("most memory held")
+    held = {row[0]: row[place] for row in grid.rows}
+    assert (held["base"], held["twin"]) == ("900 MB", "–")
+    assert len(grid.columns) == len(grid.rows[0]) == 6
 
 
 def test_names_from_data_stay_one_cell_of_a_markdown_table() -> None:

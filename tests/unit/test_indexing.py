@@ -24,14 +24,15 @@ from tasks.stage.params import read_yaml
 
 @pytest.fixture
 def params(prompting: Any, compute: Any) -> Params:
-    indexing = read_yaml(Path("params/indexing.yaml"))
-    return Params.model_validate({"indexing": indexing, "prompting": prompting, "compute": compute})
+    files = {name: read_yaml(Path(f"params/{name}.yaml")) for name in ("indexing", "reranking")}
+    return Params.model_validate(files | {"prompting": prompting, "compute": compute})
 
 
 def index_into(root: Path, params: Params, tiny: Any, curated: Path | None = None) -> Index:
     paths = Paths(
         curated=curated or tiny.curated,
         embedder=tiny.embedder,
+        reranker=tiny.reranker,
         model_store=tiny.store,
         scratch=root / "scratch",
         index=root / "index",
@@ -53,6 +54,7 @@ def test_documents_become_passages_with_unit_vectors(
         "dimension": 16,
         "dense_search": "exact",
         "dense_recall": 1.0,
+        "reranked_passages": 0,
     }
     assert all((item.source, item.license) == ("test", "CC0") for item in index.passages)
 

@@ -1,6 +1,7 @@
 """Hybrid search: fusion has known values, and an index answers only its own embedder."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
+from tasks.lm.conversion import ModelManifest
 from tasks.lm.embedding import Embedder
 from tasks.records.lexical import LexicalIndex
 from tasks.records.passages import Passage, passages_sha256
@@ -81,6 +84,17 @@ def test_a_saved_index_finds_the_same(tmp_path: Path, index: Index, embedder: Em
 def test_another_embedder_is_refused(index: Index, embedder: Embedder) -> None:
     with pytest.raises(ConfigError, match="can't be compared"):
         index.search(["x"], 1, replace(embedder, digest="f" * 64))
+
+
+def test_an_embedder_that_lacks_weights_is_refused(tiny: Any, tmp_path: Path) -> None:
+    description = ModelManifest.read(tiny.embedder)
+    folder = tmp_path / description.digest
+    shutil.copytree(description.folder(tiny.store), folder)
+    weights = load_file(folder / "model.safetensors")
+    torn = {name: value for name, value in weights.items() if "layer.0.output" not in name}
+    save_file(torn, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ConfigError, match=r"lacks 4 weights, encoder\.layer\.0\.output"):
+        Embedder.load(tiny.embedder, tmp_path, device=torch.device("cpu"))
 
 
 def test_no_questions_find_nothing(index: Index, embedder: Embedder) -> None:

@@ -38,6 +38,7 @@ def base(tmp_path: Path) -> Workspace:
         "accepted",
         "base",
         "embedder",
+        "reranker",
         "student_base",
         "model_store",
         "scratch",
@@ -49,7 +50,7 @@ def base(tmp_path: Path) -> Workspace:
     (root / "params" / "paths.yaml").write_text(paths)
     (root / "params" / "finetuning.yaml").write_text("rank: 8\n")
     (root / "data" / "raw").mkdir(parents=True)
-    for name in ("raw/rows.jsonl", "base", "embedder", "student_base"):
+    for name in ("raw/rows.jsonl", "base", "embedder", "reranker", "student_base"):
         (root / "data" / name).write_text(name)
     return Workspace(root, root, ())
 

@@ -16,6 +16,7 @@ raw: data/raw
 accepted: data/accepted
 base: data/models/base.json
 embedder: data/models/embedder.json
+reranker: data/models/reranker.json
 student_base: data/models/student.json
 model_store: .nightloom/models
 scratch: data/scratch
