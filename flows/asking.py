@@ -9,7 +9,8 @@ from pydantic import BaseModel
 from flows.environment import find_stores
 from flows.workspace import STATE, WorkspacePaths
 from tasks.orchestration.process import run_child
-from tasks.orchestration.registry import Model, Registry
+from tasks.orchestration.registry import Registry
+from tasks.orchestration.versions import Model
 from tasks.stage.errors import ConfigError
 from tasks.stage.params import read_yaml
 

@@ -6,8 +6,6 @@ from pydantic import Field
 
 from tasks.stage.params import StageParams
 
-Policy = Literal["automatic", "manual"]
-
 
 class PromotionParams(StageParams):
     """`params/promotion.yaml`."""
@@ -32,8 +30,6 @@ class PromotionParams(StageParams):
     resamples: int = Field(ge=100, le=1_000_000)
     seed: int = Field(ge=0)
     may_be_null: list[str] = Field(description="metrics that may be null, given a reason")
-    staging: Policy
-    production: Policy
 
 
 class Params(StageParams):

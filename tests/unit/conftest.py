@@ -3,6 +3,7 @@
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -10,6 +11,9 @@ from tasks.records.files import write_documents, write_records
 from tasks.records.record import Document, Message, Record
 from tasks.stage.outputs import write_manifest
 from tasks.stage.params import ComputeParams, ModelsParams, PromptingParams, read_yaml
+
+if TYPE_CHECKING:
+    from tests.unit.shop import Shop
 
 TEMPLATE = Path("params/prompts/answer.jinja")
 
@@ -194,6 +198,42 @@ def _write_prompt_kits(made: Tiny) -> None:
     for folder in (made.adapter, made.student, made.twin):
         template = PromptTemplate.load(TEMPLATE)
         write_prompt_kit(folder / PROMPT, template, tokenizer, prompts)
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty MLflow database, to be copied."""
+    from tests.unit.shop import make_template
+
+    return make_template(tmp_path_factory.mktemp("store"))
+
+
+@pytest.fixture
+def shop(empty_store: Path, tmp_path: Path) -> "Shop":
+    """A registry of small bundles in a store of its own."""
+    from tests.unit.shop import Shop
+
+    return Shop.open(tmp_path / "shop", empty_store)
+
+
+@pytest.fixture(scope="session")
+def reigned_store(empty_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store in which version 1 was in production and 2 is, to be copied."""
+    from tests.unit.shop import Shop
+
+    shop = Shop.open(tmp_path_factory.mktemp("reigned"), empty_store)
+    for number, text in enumerate(("one", "two"), start=1):
+        shop.release(text)
+        shop.promote(number)
+    return shop.database
+
+
+@pytest.fixture
+def reigned(reigned_store: Path, tmp_path: Path) -> "Shop":
+    """A registry in which version 1 was in production and 2 is."""
+    from tests.unit.shop import Shop
+
+    return Shop.open(tmp_path / "shop", reigned_store)
 
 
 @dataclass(frozen=True)
