@@ -10,6 +10,7 @@ import signal
 import time
 from collections.abc import Callable
 from multiprocessing.process import BaseProcess
+from multiprocessing.queues import Queue
 from pathlib import Path
 from typing import Any
 
@@ -87,52 +88,72 @@ def start(work: Callable[..., None], *arguments: Any) -> BaseProcess:
     return child
 
 
-def run_killed(root: Path, step: str, call: int) -> int:
-    """How a step ended that was killed before its `call`-th call: -9, or 0 where it had fewer."""
-    child = start(_do, root, step, call)
+def count_calls(root: Path, step: str) -> int:
+    """How many things a step asks of MLflow, done to its end."""
+    made = _CONTEXT.Value("i", 0)
+    child = start(_do, root, step, _FAR, made)
+    child.join()
+    assert child.exitcode == 0
+    return int(made.value)
+
+
+def run_killed(root: Path, step: str, call: int) -> bool:
+    """Whether a step was killed before its `call`-th call, which it came to."""
+    child = start(_do, root, step, call, None)
     child.join()
     assert child.exitcode in (0, -signal.SIGKILL)
-    return int(child.exitcode or 0)
+    return child.exitcode != 0
 
 
-def run_killed_after(root: Path, step: str, seconds: float) -> int:
-    """How a step ended that was killed after a time, wherever it was."""
-    child = start(_do, root, step, _FAR)
+def run_killed_after(root: Path, step: str, seconds: float) -> bool:
+    """Whether a step was killed so long after its start, wherever it was: in a call, even."""
+    begun = _CONTEXT.Event()
+    child = start(_do, root, step, _FAR, None, begun)
+    begun.wait()
     time.sleep(seconds)
     child.kill()
     child.join()
     assert child.exitcode in (0, -signal.SIGKILL)
-    return int(child.exitcode or 0)
+    return child.exitcode != 0
 
 
-def run_through(root: Path, step: str) -> None:
-    """Nothing, once a step has ended well."""
-    child = start(_do, root, step, _FAR)
-    child.join()
-    assert child.exitcode == 0
-
-
-def alternate(root: Path, numbers: list[int]) -> None:
-    """Promote versions by hand, one after the other, as fast as the turn comes."""
+def promote_in_turn(root: Path, numbers: list[int], told: "Queue[list[str]]") -> None:
+    """Promote versions by hand, one after the other; tell the ids of what was decided."""
     shop = Shop(root)
-    for number in numbers:
-        shop.promote(number)
+    entries = [shop.promote(number) for number in numbers]
+    told.put([entry.id for entry in entries if entry is not None])
 
 
-def release_many(root: Path, texts: list[str]) -> None:
+def release_in_turn(root: Path, texts: list[str], told: "Queue[list[str]]") -> None:
     """Release bundles, one after the other."""
     shop = Shop(root)
     for text in texts:
         shop.release(text)
+    told.put(texts)
 
 
-def _do(root: Path, step: str, call: int) -> None:
-    _kill_before(call)
+def race(work: Callable[..., None], root: Path, *loads: list[Any]) -> list[list[str]]:
+    """What processes that worked at the same time told, each with a load of its own."""
+    told: Queue[list[str]] = _CONTEXT.Queue()
+    children = [start(work, root, load, told) for load in loads]
+    found = [told.get() for _ in children]
+    for child in children:
+        child.join()
+    assert [child.exitcode for child in children] == [0] * len(children)
+    return found
+
+
+def _do(root: Path, step: str, call: int, made: Any, begun: Any = None) -> None:
+    counts = _kill_before(call)
+    if begun is not None:
+        begun.set()
     STEPS[step](Shop(root))
+    if made is not None:
+        made.value = counts()
 
 
-def _kill_before(call: int) -> None:
-    """Let this process be killed before the `call`-th thing that it asks of MLflow."""
+def _kill_before(call: int) -> Callable[[], int]:
+    """Let this process be killed before the `call`-th thing that it asks of MLflow; the count."""
     made = 0
 
     def counted(method: Callable[..., Any]) -> Callable[..., Any]:
@@ -150,4 +171,5 @@ def _kill_before(call: int) -> None:
         if callable(method) and not name.startswith("_"):
             setattr(client, name, counted(method))
     repository = LocalArtifactRepository
-    repository.delete_artifacts = counted(repository.delete_artifacts)  # type: ignore[method-assign]
+    repository.delete_artifacts = counted(repository.delete_artifacts)
+    return lambda: made

@@ -1,6 +1,8 @@
 """A registry of small bundles in a store of its own, and what a release does with them."""
 
 import shutil
+import sqlite3
+from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -34,6 +36,22 @@ def make_template(folder: Path) -> Path:
     return path
 
 
+def _relocate(database: Path, old: Path, new: Path) -> None:
+    """Let a copied database name its own artifacts."""
+    columns = {
+        "experiments": ("artifact_location",),
+        "runs": ("artifact_uri",),
+        "model_versions": ("source", "storage_location"),
+    }
+    with closing(sqlite3.connect(database)) as connection:
+        for table, names in columns.items():
+            for name in names:
+                connection.execute(
+                    f"UPDATE {table} SET {name} = replace({name}, ?, ?)", (str(old), str(new))
+                )
+        connection.commit()
+
+
 @dataclass(frozen=True)
 class Shop:
     """One store, with what decides about its versions."""
@@ -42,8 +60,13 @@ class Shop:
 
     @classmethod
     def open(cls, root: Path, template: Path) -> "Shop":
+        """A shop of its own, with all that another one's database and artifacts hold."""
         root.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(template, root / "mlflow.db")
+        artifacts = template.parent / "artifacts"
+        if artifacts.exists():
+            shutil.copytree(artifacts, root / "artifacts")
+            _relocate(root / "mlflow.db", template.parent, root)
         return cls(root)
 
     @property

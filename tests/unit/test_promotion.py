@@ -185,7 +185,9 @@ def test_a_rollback_to_a_bundle_that_answers_otherwise_is_refused(reigned: Shop)
 
 
 def test_a_rollback_that_another_came_before_is_not_made(reigned: Shop) -> None:
-    with pytest.raises(ConfigError, match="named version 1 of the adapter when you asked, and names 2"):
+    with pytest.raises(
+        ConfigError, match="named version 1 of the adapter when you asked, and names 2"
+    ):
         roll_back(
             reigned.ledger, "adapter", None, by="ann", reason="worse", leaving=1,
             downloads=reigned.downloads, rehearse=lambda bundle: "",

@@ -2,8 +2,10 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
+from mlflow.tracking import MlflowClient
 
 from tasks.orchestration.tracking import Tracker
 from tasks.orchestration.versions import promotion_key
@@ -32,6 +34,25 @@ def test_a_bundle_that_was_uploaded_is_not_made_again(shop: Shop) -> None:
     version = shop.registry.register("adapter", "k" * 64, never, later, {})
     assert version.run_id == run.run_id
     assert shop.registry.bundle("adapter", 1, shop.downloads).is_dir()
+
+
+class LostError(Exception):
+    error_code = "INTERNAL_ERROR"
+
+
+def test_a_version_whose_answer_was_lost_is_not_made_twice(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create, calls = MlflowClient.create_model_version, []
+
+    def lose(*arguments: Any, **named: Any) -> None:
+        calls.append(create(*arguments, **named))
+        raise LostError("the connection was reset")
+
+    monkeypatch.setattr(MlflowClient, "create_model_version", lose)
+    assert shop.register("one").number == 1
+    assert len(calls) == 1
+    assert shop.registry.numbers("adapter") == [1]
 
 
 def test_a_version_that_does_not_exist_is_told_with_those_that_do(shop: Shop) -> None:
