@@ -39,7 +39,7 @@ class Approval(RunInput):
 
 
 @flow(name="approve", persist_result=False)
-def approve(root: str, entry: str) -> State[Any]:
+def approve(entry: str, root: str = ".") -> State[Any]:
     """Completed, and named after the answer: Approved, Rejected or NotPromoted.
 
     `entry` is the hash of the ledger's entry that asks.
@@ -56,8 +56,7 @@ def approve(root: str, entry: str) -> State[Any]:
     with promoter.turns.mine():
         found = settle(promoter.ledger, question, answer, promoter.params)
     if found.awaits is not None:
-        shared = promoter.turns.shared
-        ask(found.model, promoter.ledger, str(checkout), shared=shared)
+        ask(found.model, promoter.ledger, shared=promoter.turns.shared)
     return Completed(name=_NAMES[found.kind], message=_told(question, found))
 
 

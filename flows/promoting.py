@@ -3,6 +3,7 @@
 import os
 import pwd
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,9 +19,11 @@ from flows.services import shares_prefect
 from flows.workspace import STATE, WorkspacePaths, find_checkout
 from tasks.orchestration.ledger import Ledger, Link, Stage
 from tasks.orchestration.process import run_child
+from tasks.orchestration.reconciliation import reconcile
 from tasks.orchestration.registry import Registry
+from tasks.orchestration.retention import Fate, prune, review
 from tasks.orchestration.turns import Turns
-from tasks.orchestration.versions import Model
+from tasks.orchestration.versions import MODELS, Model
 from tasks.promotion.release_params import Params, ReleaseParams
 from tasks.stage.errors import ConfigError, GateError
 from tasks.stage.params import load_params, read_yaml
@@ -61,6 +64,31 @@ def deciding(root: Path) -> Iterator[Promoter]:
     promoter = make_promoter(checkout)
     with promoter.turns.mine():
         yield promoter
+
+
+def review_all(promoter: Promoter, model: str | None) -> list[Fate]:
+    """What retention says of every version of one model, or of both; nothing is written."""
+    now = time.time_ns() // 1_000_000
+    return [
+        fate
+        for name in _models(model)
+        for fate in review(promoter.ledger, name, promoter.params.retention, now_ms=now)
+    ]
+
+
+def delete_old(promoter: Promoter, model: str | None, by: str | None) -> list[Fate]:
+    """The same, once what goes is gone. Call it in the promoter's turn."""
+    for name in _models(model):
+        reconcile(promoter.ledger, name)
+    fates = review_all(promoter, model)
+    for fate in fates:
+        if fate.goes:
+            prune(promoter.ledger, fate, by=by or operating_user())
+    return fates
+
+
+def _models(name: str | None) -> list[Model]:
+    return [model for model in MODELS if name in (None, model)]
 
 
 def print_ledger(console: Console, links: Sequence[Link]) -> None:

@@ -1,13 +1,15 @@
 """The commands that decide about versions: promote, rollback, ledger, prune."""
 
 import json
-import time
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from flows.options import EXIT_FAILED, HERE, Json, ModelName, Root, Which, errors_told
 from flows.summary import make_console
+
+if TYPE_CHECKING:
+    from tasks.orchestration.retention import Fate
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 ledger_app = typer.Typer(add_completion=False, invoke_without_command=True)
@@ -112,25 +114,17 @@ def prune(
 
     What an alias names, what a rollback may need and what Nightloom did not make always stays.
     """
-    from flows.promoting import deciding, operating_user
+    from flows.promoting import deciding, delete_old, make_promoter, review_all
+    from flows.workspace import find_checkout
 
     with errors_told(as_json):
-        from tasks.orchestration.reconciliation import reconcile
-        from tasks.orchestration.retention import prune as delete
-        from tasks.orchestration.retention import review
-        from tasks.orchestration.versions import MODELS
-
-        rows: list[dict[str, Any]] = []
-        with deciding(root) as promoter:
-            for name in MODELS if model is None else (model.value,):
-                reconcile(promoter.ledger, name)
-                retention, now = promoter.params.retention, time.time_ns() // 1_000_000
-                for fate in review(promoter.ledger, name, retention, now_ms=now):
-                    if fate.goes and yes:
-                        delete(promoter.ledger, fate, by=by or operating_user())
-                    row = {"model": name, "version": fate.version.number}
-                    rows.append(row | {"goes": fate.goes, "why": fate.why})
-    _tell_fates(rows, yes, as_json)
+        name = None if model is None else model.value
+        if yes:
+            with deciding(root) as promoter:
+                fates = delete_old(promoter, name, by)
+        else:
+            fates = review_all(make_promoter(find_checkout(root)), name)
+    _tell_fates(fates, yes, as_json)
 
 
 @ledger_app.callback()
@@ -211,15 +205,17 @@ def _tell_move(
     console.print(f"  {shown}", highlight=False)
 
 
-def _tell_fates(rows: list[dict[str, Any]], done: bool, as_json: bool) -> None:
+def _tell_fates(fates: "list[Fate]", done: bool, as_json: bool) -> None:
     """Show which versions go and which stay."""
+    rows = [(fate.version.model, fate.version.number, fate.goes, fate.why) for fate in fates]
     if as_json:
-        print(json.dumps({"deleted": done, "versions": rows}, ensure_ascii=False, indent=1))
+        found = [dict(zip(("model", "version", "goes", "why"), row, strict=True)) for row in rows]
+        print(json.dumps({"deleted": done, "versions": found}, ensure_ascii=False, indent=1))
         return
     console = make_console(to_stderr=False)
     gone = "deleted" if done else "would go"
-    for row in rows:
-        state = gone if row["goes"] else "stays"
-        console.print(f"{row['model']} {row['version']}: {state}: {row['why']}", highlight=False)
-    if not done and any(row["goes"] for row in rows):
+    for name, number, goes, why in rows:
+        state = gone if goes else "stays"
+        console.print(f"{name} {number}: {state}: {why}", highlight=False)
+    if not done and any(fate.goes for fate in fates):
         console.print("nothing was deleted; say --yes to do it")

@@ -78,13 +78,13 @@ def _decide(
     log.begin("judging")
     with promoter.turns.mine():
         notes = [note for model in MODELS for note in mend(model, ledger)]
-        judgements = [
-            judge(version, workspace.path, *reports, ledger.registry) for version in versions
-        ]
+        # Read again: another release of the same bundle may have judged it since.
+        now = [ledger.registry.version(version.model, version.number) for version in versions]
+        judgements = [judge(version, workspace.path, *reports, ledger.registry) for version in now]
         for judgement in judgements:
             apply(judgement, ledger, promoter.params)
-    root, shared = str(workspace.checkout), promoter.turns.shared
-    asked = [text for model in MODELS for text in ask(model, ledger, root, shared=shared)]
+    shared = promoter.turns.shared
+    asked = [text for model in MODELS for text in ask(model, ledger, shared=shared)]
     return judgements, [*notes, *asked]
 
 

@@ -14,7 +14,7 @@ from tasks.stage.errors import ConfigError, DataError, GateError
 from tasks.stage.outputs import MANIFEST, file_sha256, verified
 
 POLICY = "nightloom"
-_SHORTEST_REASON = 3
+_SHORTEST_REASON, _LONGEST_REASON = 3, 900
 
 
 def reigning_name(registry: Registry, model: Model) -> str | None:
@@ -233,9 +233,10 @@ def decision(
 
 
 def _check_reason(reason: str) -> None:
-    if len(reason.strip()) < _SHORTEST_REASON:
+    if not _SHORTEST_REASON <= len(reason.strip()) <= _LONGEST_REASON:
         raise ConfigError(
-            f"the reason is {reason!r}; expected a sentence, which the ledger keeps",
+            f"the reason is {reason[:80]!r}, {len(reason)} characters; expected a sentence of "
+            f"{_SHORTEST_REASON} to {_LONGEST_REASON}, which the ledger keeps",
             'say why, e.g. --reason "checked 20 answers by hand"',
         )
 

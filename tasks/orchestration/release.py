@@ -56,7 +56,7 @@ def apply(judgement: Judgement, ledger: Ledger, params: ReleaseParams) -> None:
 
 
 @task(task_run_name="ask-{model}", cache_policy=NO_CACHE, persist_result=False)
-def ask(model: Model, ledger: Ledger, root: str, *, shared: bool) -> list[str]:
+def ask(model: Model, ledger: Ledger, *, shared: bool) -> list[str]:
     """What people are asked about a model, one sentence a question.
 
     Each question is one flow run on the shared server, however often it is asked.
@@ -76,7 +76,7 @@ def ask(model: Model, ledger: Ledger, root: str, *, shared: bool) -> list[str]:
         try:
             run: Any = run_deployment(
                 APPROVAL,
-                parameters={"root": root, "entry": sha256},
+                parameters={"entry": sha256},
                 flow_run_name=name,
                 timeout=0,
                 idempotency_key=f"nightloom-approval-{sha256}",

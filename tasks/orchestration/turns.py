@@ -19,8 +19,7 @@ _LOOK_SECONDS = 0.05
 
 @dataclass(frozen=True)
 class Turns:
-    """Where turns are taken: a file that the checkout's promoters lock and, where others share the
-    Prefect server, its global concurrency limit too."""
+    """Where turns are taken: a file that is locked; on a shared Prefect server its limit too."""
 
     lock: Path
     shared: bool
@@ -35,30 +34,34 @@ class Turns:
         """
         deadline = time.monotonic() + self.wait_seconds
         with ExitStack() as stack:
-            stack.enter_context(_locked(self.lock, deadline, self.wait_seconds))
+            # Whoever waits stands here, so that one who has just had a turn can't overtake them.
+            with self._locked(self.lock.with_suffix(".next"), deadline):
+                stack.enter_context(self._locked(self.lock, deadline))
             if self.shared:
                 _enter_limit(stack, max(1.0, deadline - time.monotonic()))
             yield
 
+    @contextmanager
+    def _locked(self, path: Path, deadline: float) -> Iterator[None]:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a+", encoding="utf-8") as stream:
+            while not _try_lock(stream):
+                if time.monotonic() > deadline:
+                    raise self._held()
+                time.sleep(_LOOK_SECONDS)
+            stream.truncate(0)
+            stream.write(f"{os.getpid()}\n")
+            stream.flush()
+            yield
+            stream.truncate(0)
 
-@contextmanager
-def _locked(path: Path, deadline: float, seconds: float) -> Iterator[None]:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+", encoding="utf-8") as stream:
-        while not _try_lock(stream):
-            if time.monotonic() > deadline:
-                stream.seek(0)
-                raise ConfigError(
-                    f"process {stream.read().strip() or 'unknown'} has been promoting for longer "
-                    f"than {seconds:.0f} s; it holds {path}",
-                    "wait for it, or end it with `kill PID`: what it began is then finished first",
-                )
-            time.sleep(_LOOK_SECONDS)
-        stream.truncate(0)
-        stream.write(f"{os.getpid()}\n")
-        stream.flush()
-        yield
-        stream.truncate(0)
+    def _held(self) -> ConfigError:
+        holder = self.lock.read_text(encoding="utf-8").strip() if self.lock.exists() else ""
+        return ConfigError(
+            f"no turn to promote came within {self.wait_seconds:.0f} s: process "
+            f"{holder or 'unknown'} holds {self.lock}",
+            "wait for it, or end it with `kill PID`: what it began is then finished first",
+        )
 
 
 def _try_lock(stream: TextIO) -> bool:

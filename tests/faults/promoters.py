@@ -136,11 +136,10 @@ def race(work: Callable[..., None], root: Path, *loads: list[Any]) -> list[list[
     """What processes that worked at the same time told, each with a load of its own."""
     told: Queue[list[str]] = _CONTEXT.Queue()
     children = [start(work, root, load, told) for load in loads]
-    found = [told.get() for _ in children]
     for child in children:
         child.join()
     assert [child.exitcode for child in children] == [0] * len(children)
-    return found
+    return [told.get() for _ in children]
 
 
 def _do(root: Path, step: str, call: int, made: Any, begun: Any = None) -> None:

@@ -5,6 +5,9 @@ A few kills by default; `make faults` kills at least twenty times in each step, 
 
 import os
 import random
+import sqlite3
+import time
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -160,3 +163,22 @@ def test_of_two_releases_that_race_each_bundle_becomes_one_version(
     assert shop.kinds()[entries:] == ["promoted"] * len(texts)
     assert shop.aliases()["staging"] == shop.aliases()["candidate"] == 3 + len(texts)
     assert shop.faults() == ()
+
+
+@pytest.mark.skipif(not ALL, reason="it waits for a minute: make faults")
+@pytest.mark.timeout(600)
+def test_a_registry_that_is_away_for_a_minute_is_waited_for(
+    prepared: dict[str, Shop], tmp_path: Path
+) -> None:
+    begun = prepared["promotion"]
+    entries = len(begun.kinds())
+    shop = Shop.open(tmp_path / "shop", begun.database)
+    with closing(sqlite3.connect(shop.database)) as connection:
+        connection.execute("BEGIN EXCLUSIVE")
+        child = promoters.start(promoters.promotion, Shop(shop.root))
+        time.sleep(60)
+        assert child.is_alive()
+        connection.rollback()
+    child.join()
+    assert child.exitcode == 0
+    check(shop, "promotion", entries)

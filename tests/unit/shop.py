@@ -95,7 +95,7 @@ class Shop:
 
     @property
     def turns(self) -> Turns:
-        return Turns(self.root / "promotion.lock", shared=False, wait_seconds=60.0)
+        return Turns(self.root / "promotion.lock", shared=False, wait_seconds=600.0)
 
     def folder(self, text: str) -> Path:
         """A model's folder as registration writes it: the bundle below `artifacts`."""

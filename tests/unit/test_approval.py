@@ -195,7 +195,7 @@ def test_the_flow_ends_as_not_promoted_when_nobody_answers(harness: None, checko
 def ask_within_a_flow(shop: Shop, *, shared: bool) -> list[str]:
     @flow
     def asker() -> list[str]:
-        return ask("adapter", shop.ledger, str(shop.root.parent), shared=shared)
+        return ask("adapter", shop.ledger, shared=shared)
 
     return list(asker())
 

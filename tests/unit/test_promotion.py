@@ -122,12 +122,12 @@ def test_a_refused_or_unjudged_version_is_moved_by_hand_only_when_that_is_said(s
     assert shop.aliases()["production"] == 1
 
 
-def test_a_reason_is_asked_for(shop: Shop) -> None:
-    shop.release("one")
-    with pytest.raises(ConfigError, match="expected a sentence"):
+@pytest.mark.parametrize("reason", [" ", "x" * 901])
+def test_a_reason_is_asked_for_and_is_a_sentence(reason: str, shop: Shop) -> None:
+    with pytest.raises(ConfigError, match="expected a sentence of 3 to 900"):
         promote(
-            shop.ledger, "adapter", 1, "production", by="ann", reason=" ", despite_refusal=False,
-            downloads=shop.downloads,
+            shop.ledger, "adapter", 1, "production", by="ann", reason=reason,
+            despite_refusal=False, downloads=shop.downloads,
         )  # fmt: skip
 
 
@@ -368,7 +368,7 @@ def test_a_turn_that_another_holds_is_waited_for_and_then_refused(tmp_path: Path
     late = Turns(lock, shared=False, wait_seconds=0)
     with (
         Turns(lock, shared=False, wait_seconds=1).mine(),
-        pytest.raises(ConfigError, match=f"process {os.getpid()} has been promoting"),
+        pytest.raises(ConfigError, match=f"within 0 s: process {os.getpid()} holds"),
         late.mine(),
     ):
         pass
