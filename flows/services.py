@@ -233,7 +233,8 @@ def _deploy(checkout: Path, environment: Mapping[str, str], deployment: list[str
             text=True,
             check=False,
         )
-        if done.returncode != 0 and "already exists" not in done.stdout + done.stderr:
+        known = LIMIT in command and "already exists" in done.stdout + done.stderr
+        if done.returncode != 0 and not known:
             raise ConfigError(
                 f"`{' '.join(command[2:])}` failed:\n{done.stdout[-1500:]}{done.stderr[-1500:]}",
                 "mend prefect.yaml, or the options given to `nightloom up`",
