@@ -9,7 +9,7 @@ from uuid import uuid4
 
 from pydantic import ValidationError
 
-from tasks.orchestration.ledger import Entry, Ledger, Statement
+from tasks.orchestration.ledger import FOREIGN, Entry, Ledger, Statement
 from tasks.orchestration.moves import DECIDED, IN_ORDER, ours, stage_tag
 from tasks.orchestration.registry import Registry
 from tasks.orchestration.versions import STAGE_TAG, Model
@@ -143,7 +143,7 @@ def _give_up(ledger: Ledger, intent: Intent, strangers: list[str]) -> None:
     what = f"{intent.kind}, version {intent.version}, by {intent.by}"
     text = f"something else than Nightloom moved {told}, while this was being carried out: {what}"
     found = intent.model_dump(include=set(Statement.model_fields)) | {
-        "id": f"{intent.id}-foreign",
+        "id": f"{intent.id}{FOREIGN}",
         "kind": "found",
         "after": now,
         "awaits": None,

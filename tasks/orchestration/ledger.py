@@ -27,6 +27,7 @@ from tasks.stage.errors import ConfigError
 LEDGER = "nightloom-ledger"
 HEAD_TAG = "nightloom.ledger"
 BEGINNING = "0" * 64
+FOREIGN = "-foreign"  # ends the id of what was found instead of a decision
 # MLflow cuts a longer param without a word.
 _MOST_CHARACTERS = 6000
 _APPENDS_AT_ONCE = 20
@@ -117,10 +118,11 @@ class Ledger:
             ConfigError: it is longer than MLflow keeps, or others append without end.
         """
         for _ in range(_APPENDS_AT_ONCE):
-            end, known = self._end(), self.find(statement.id)
-            link = known or self._try_append(statement, end)
+            heads, known = self._heads(), self.find(statement.id)
+            link = known or self._try_append(statement, self._end(heads))
             if link is not None:
-                if link.entry.number >= end.number:
+                # A head that is there is never written again: it is what a changed entry shows by.
+                if all(link.entry.number > head.number for head in heads.values()):
                     self.registry.set_model_tag(statement.model, HEAD_TAG, _head(link))
                 return link
         raise ConfigError(
@@ -143,25 +145,24 @@ class Ledger:
         faults += self._head_faults(kept, pending)
         return Audit(len(kept), end.sha256 if kept else "", tuple(faults))
 
-    def _end(self) -> "_End":
+    def _end(self, heads: Mapping[Model, "_End"]) -> "_End":
         """Where the next entry goes: after the last one, or after the one that a head names.
 
-        Where the end was cut off, a gap stays for the audit to find, and promotion goes on.
+        A head counts before the entry that it names. So where the last entry was changed or the end
+        cut off, the chain does not fit for the audit to find, and promotion goes on.
         """
         kept = self._kept()
         ends = [_End(int(name), _sha256(text)) for name, text in kept.items() if name.isdigit()]
-        heads = [_read_head(head) for head in self._heads().values()]
-        return max([_End(0, BEGINNING), *ends, *heads], key=lambda end: end.number)
+        return max([*heads.values(), *ends, _End(0, BEGINNING)], key=lambda end: end.number)
 
-    def _heads(self) -> dict[Model, str]:
+    def _heads(self) -> dict[Model, "_End"]:
         heads = {model: self.registry.model_tags(model).get(HEAD_TAG, "") for model in MODELS}
-        return {model: head for model, head in heads.items() if head}
+        return {model: _read_head(head) for model, head in heads.items() if head}
 
     def _head_faults(self, kept: Mapping[str, str], pending: Container[str]) -> list[str]:
         """What the heads that the registered models carry say against the entries."""
         faults, highest = [], 0
-        for model, head in self._heads().items():
-            end = _read_head(head)
+        for model, end in self._heads().items():
             highest = max(highest, end.number)
             text = kept.get(_name(end.number))
             found = "no such entry" if text is None else _sha256(text)
@@ -175,7 +176,7 @@ class Ledger:
             f"entry {entry.number}: no head names it, and no decision that is being carried out "
             "made it"
             for entry in unheard
-            if entry.number > highest and entry.id not in pending
+            if entry.number > highest and entry.id.removesuffix(FOREIGN) not in pending
         ]
 
     def _second_ledgers(self) -> list[str]:

@@ -110,6 +110,16 @@ def test_a_deleted_run_is_found_and_promotion_goes_on_with_the_gap_to_be_seen(
     assert any("entry 1 is missing: the next one is 5" in fault for fault in reigned.faults())
 
 
+def test_a_changed_last_entry_is_still_found_after_the_next_decision(reigned: Shop) -> None:
+    with sqlite3.connect(reigned.database) as connection:
+        [text] = connection.execute("SELECT value FROM params WHERE key = '00000004'").fetchone()
+        forged = json.dumps(json.loads(text) | {"by": "eve"}, separators=(",", ":"))
+        connection.execute("UPDATE params SET value = ? WHERE key = '00000004'", (forged,))
+    assert any("entry 4: the head" in fault for fault in reigned.faults())
+    reigned.promote(1)
+    assert any("entry 5 follows" in fault for fault in reigned.faults())
+
+
 def test_a_second_ledger_beside_the_first_is_named(reigned: Shop) -> None:
     experiment = reigned.client.get_experiment_by_name("nightloom-ledger")
     other = reigned.client.create_run(experiment.experiment_id)
