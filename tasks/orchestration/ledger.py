@@ -18,7 +18,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from tasks.orchestration.patience import Patient
+from tasks.orchestration.patience import Patient, patiently
 from tasks.orchestration.registry import Registry
 from tasks.orchestration.stores import Stores
 from tasks.orchestration.versions import MODELS, Model
@@ -93,7 +93,8 @@ class Ledger:
     def __init__(self, stores: Stores, registry: Registry) -> None:
         """Open it; nothing is written before the first entry."""
         where = stores.tracking_uri
-        self._client = cast(MlflowClient, Patient(MlflowClient(where), where))
+        client = patiently(lambda: MlflowClient(where), where)
+        self._client = cast(MlflowClient, Patient(client, where))
         self._artifacts = stores.artifacts
         self.registry = registry
 

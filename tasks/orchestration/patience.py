@@ -21,7 +21,9 @@ _logger = logging.getLogger(__name__)
 
 def is_passing(error: Exception) -> bool:
     """Whether an error of MLflow's may be gone in a while, so that a call is worth repeating."""
-    return getattr(error, "error_code", None) in _PASSING
+    # What SQLAlchemy says of the same before MLflow has opened its store.
+    unopened = type(error).__name__ == "OperationalError"
+    return unopened or getattr(error, "error_code", None) in _PASSING
 
 
 def patiently(

@@ -51,7 +51,8 @@ class Registry:
     def __init__(self, stores: Stores) -> None:
         """Open the store."""
         self._where = stores.tracking_uri
-        self._client = cast(MlflowClient, Patient(MlflowClient(self._where), self._where))
+        client = patiently(lambda: MlflowClient(self._where), self._where)
+        self._client = cast(MlflowClient, Patient(client, self._where))
         self._uploads = Uploads(self._client)
 
     def find(self, model: Model, key: str) -> Version | None:
