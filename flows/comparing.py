@@ -12,8 +12,9 @@ from rich.text import Text
 
 from flows.environment import find_stores
 from flows.workspace import Workspace
-from tasks.orchestration.registry import MODELS, Alias, Model, Registry, model_name
+from tasks.orchestration.registry import Registry
 from tasks.orchestration.tracking import Tracker
+from tasks.orchestration.versions import MODELS, Alias, Model, model_name
 from tasks.promotion.comparison import Change, Comparison, Difference, Side, compare
 from tasks.promotion.params import Params
 from tasks.records.predictions import PREDICTIONS_FILE, read_predictions

@@ -10,7 +10,8 @@ from rich.console import Console
 from flows.environment import find_stores
 from flows.workspace import STATE, WorkspacePaths
 from tasks.orchestration.process import run_child
-from tasks.orchestration.registry import Model, Registry, model_name
+from tasks.orchestration.registry import Registry
+from tasks.orchestration.versions import Model, model_name
 from tasks.stage.errors import ConfigError, GateError
 from tasks.stage.params import read_yaml
 

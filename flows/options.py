@@ -28,6 +28,9 @@ Root = Annotated[Path, typer.Option("--root", help="A folder of the project.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead.")]
 Preset = Annotated[str | None, typer.Option("--preset", help="A list in params/presets/.")]
 Set = Annotated[list[str], typer.Option("--set", help="FILE.KEY=VALUE; can be repeated.")]
+Alias = Annotated[
+    str | None, typer.Option(help="Instead of production, else staging, else candidate.")
+]
 Which = Annotated[ModelName, typer.Option("--model", help="The adapter or its student.")]
 
 HERE = Path()

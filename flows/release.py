@@ -1,20 +1,27 @@
-"""The release: registered, judged, the aliases moved; it can be run again alone."""
+"""The release: registered, held against what reigns, judged, the aliases moved; also alone."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from prefect import flow
 
 from flows.environment import find_stores
 from flows.nights import NightLog, Verdict
+from flows.promoting import Promoter, make_promoter
 from flows.workspace import Workspace
 from tasks.orchestration.judgement import Judgement, earlier_judgement, judge, write_decision
-from tasks.orchestration.promotion import all_aliases
+from tasks.orchestration.promotion import all_aliases, reigning_name
 from tasks.orchestration.registration import register, register_prompt
-from tasks.orchestration.registry import MODELS, Registry, Version, promotion_key
+from tasks.orchestration.registry import Registry
+from tasks.orchestration.release import apply, ask, mend
 from tasks.orchestration.rescore import Tonight, rescore
 from tasks.orchestration.stores import RunRef
 from tasks.orchestration.tracking import Tracker
+from tasks.orchestration.verify import House, Scored, verify
+from tasks.orchestration.versions import MODELS, Model, Version, promotion_key
 from tasks.promotion.evidence import Evidence
+from tasks.records.parity import PARITY_FILE
 from tasks.records.prompt_files import PROMPT
 from tasks.stage.errors import ConfigError
 from tasks.stage.outputs import MANIFEST, verified
@@ -28,6 +35,22 @@ class Release:
     reasons: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class _Court:
+    """Where a release finds its evidence, and who carries its verdicts out."""
+
+    workspace: Workspace
+    night: RunRef
+    promoter: Promoter
+    registry: Registry
+    tracker: Tracker
+
+    @property
+    def scratch(self) -> Path:
+        """Where the release leaves what it found, below the workspace's scratch."""
+        return self.workspace.path / self.workspace.paths().scratch / "release"
+
+
 @flow(name="release", validate_parameters=False, persist_result=False)
 def release(workspace: Workspace, log: NightLog, night: RunRef, registry: Registry) -> Release:
     """What became of the bundle that lies in the workspace.
@@ -36,32 +59,59 @@ def release(workspace: Workspace, log: NightLog, night: RunRef, registry: Regist
         ConfigError: there is none.
         DataError: it does not match its manifest.
     """
-    paths = workspace.paths()
-    bundle = workspace.path / paths.bundle
+    bundle = workspace.path / workspace.paths().bundle
     if not (bundle / MANIFEST).exists():
         raise ConfigError(f"there is no bundle in {bundle}", "run `nightloom run`, which makes one")
     verified(bundle)
-    store = (workspace.checkout / paths.model_store).resolve()
-    prompt = register_prompt(bundle / MODELS[0] / PROMPT, night, registry)
-    log.begin("registering")
-    versions = register(workspace.path, bundle, store, night, registry, prompt=prompt)
-    log.now.versions.update((version.model, version.number) for version in versions)
-    log.begin("judging")
-    judgements = [_judge(version, workspace, night, registry) for version in versions]
+    promoter = make_promoter(workspace.checkout, workspace.path)
+    tracker = Tracker(find_stores(workspace.checkout))
+    court = _Court(workspace, night, promoter, registry, tracker)
+    versions, notes = _register(court, log)
+    evidence = _gather(court, versions, log)
+    judgements, asked = _decide(court, versions, evidence, log)
     log.now.aliases = all_aliases(registry)
-    result = _combine(judgements)
+    result = _combine(judgements, [*notes, *asked])
     log.now.reasons = list(result.reasons)
     log.write()
     return result
 
 
-def _judge(version: Version, workspace: Workspace, night: RunRef, registry: Registry) -> Judgement:
-    """What becomes of one version, held against the one that reigns."""
-    root, paths = workspace.path, workspace.paths()
-    known = earlier_judgement(version, root, root / paths.curation_report)
-    if known is not None:
-        return known
-    tracker = Tracker(find_stores(workspace.checkout))
+def _register(court: _Court, log: NightLog) -> tuple[list[Version], list[str]]:
+    """Each model's version of the bundle, and what an earlier release had left."""
+    root, paths = court.workspace.path, court.workspace.paths()
+    bundle = root / paths.bundle
+    store = (court.workspace.checkout / paths.model_store).resolve()
+    prompt = register_prompt(bundle / MODELS[0] / PROMPT, court.night, court.registry)
+    log.begin("registering")
+    with court.promoter.turns.mine():
+        notes = [note for model in MODELS for note in mend(model, court.promoter.ledger)]
+        versions = register(root, bundle, store, court.night, court.registry, prompt=prompt)
+    log.now.versions.update((version.model, version.number) for version in versions)
+    return versions, notes
+
+
+def _gather(court: _Court, versions: Sequence[Version], log: NightLog) -> dict[Model, Evidence]:
+    """The evidence on each version that was not judged yet, by its model: slow, so in no turn."""
+    root, paths = court.workspace.path, court.workspace.paths()
+    curation = root / paths.curation_report
+    new = [item for item in versions if earlier_judgement(item, root, curation) is None]
+    if not new:
+        return {}
+    log.begin("rescoring what reigns")
+    found = {version.model: _evidence(court, version) for version in new}
+    log.begin("asking what was registered")
+    scored = Scored(root / paths.bundle, root / paths.evaluation_report)
+    store = (court.workspace.checkout / paths.model_store).resolve()
+    stores = find_stores(court.workspace.checkout)
+    house = House(stores.tracking_uri, store, court.scratch / "servers")
+    verify({version.model: version.number for version in new}, scored, house, court.scratch)
+    court.tracker.log_files(court.night, [court.scratch / PARITY_FILE], "verdict")
+    return found
+
+
+def _evidence(court: _Court, version: Version) -> Evidence:
+    """All that a version is judged by, what reigns now scored on tonight's split among it."""
+    root, paths = court.workspace.path, court.workspace.paths()
     tonight = Tonight(
         root=root,
         evaluation=root / paths.evaluation_report,
@@ -69,27 +119,66 @@ def _judge(version: Version, workspace: Workspace, night: RunRef, registry: Regi
         model_store=root / paths.model_store,
         scratch=root / paths.scratch,
     )
-    evidence = Evidence(
+    return Evidence(
         validation=root / paths.validation_report,
         curation=root / paths.curation_report,
         evaluation=tonight.evaluation,
         packaging=root / paths.packaging_report,
-        parity=None,
+        parity=court.scratch / PARITY_FILE,
         bundle_sha256=promotion_key(root / paths.bundle),
-        reigning=rescore(version, tonight, registry, tracker),
+        reigning=rescore(version, tonight, court.registry, court.tracker),
     )
-    judgement = judge(version, root, evidence, registry)
-    if judgement.decision is not None:
-        file = root / paths.scratch / "release" / f"verdict-{version.model}.json"
-        write_decision(judgement.decision, version, evidence, file)
-        tracker.log_files(night, [file], "verdict")
+
+
+def _decide(
+    court: _Court, versions: Sequence[Version], evidence: Mapping[Model, Evidence], log: NightLog
+) -> tuple[list[Judgement], list[str]]:
+    """The judgements, carried out, and what people are asked.
+
+    The turn was free since the registration; within it, what reigns does not change any more.
+    """
+    ledger, turns = court.promoter.ledger, court.promoter.turns
+    log.begin("judging")
+    with turns.mine():
+        notes = [note for model in MODELS for note in mend(model, ledger)]
+        judgements = []
+        for version in versions:
+            judgements.append(_judge(court, version, evidence))
+            apply(judgements[-1], ledger, court.promoter.params)
+    asked = [text for model in MODELS for text in ask(model, ledger, shared=turns.shared)]
+    return judgements, [*notes, *asked]
+
+
+def _judge(court: _Court, version: Version, evidence: Mapping[Model, Evidence]) -> Judgement:
+    """What is found of one version, by evidence on what reigns at this moment."""
+    root, paths = court.workspace.path, court.workspace.paths()
+    # Read again: another release of the same bundle may have judged it since.
+    now = court.registry.version(version.model, version.number)
+    known = earlier_judgement(now, root, root / paths.curation_report)
+    if known is not None:
+        return known
+    found = evidence[version.model]
+    held_against = None if found.reigning is None else found.reigning.name
+    reigns = reigning_name(court.registry, version.model)
+    if reigns not in (held_against, _by_itself(reigns, version)):
+        found = _evidence(court, now)
+    judgement = judge(now, root, found)
+    file = court.scratch / f"verdict-{version.model}.json"
+    write_decision(judgement, file)
+    court.tracker.log_files(court.night, [file], "verdict")
     return judgement
 
 
-def _combine(judgements: list[Judgement]) -> Release:
-    """The adapter's verdict, unless it alone is unchanged; the reasons of all."""
+def _by_itself(reigns: str | None, version: Version) -> str | None:
+    """The name of what reigns where that is the version itself, which is held against nothing."""
+    itself = reigns is not None and int(reigns.partition(":")[2]) == version.number
+    return reigns if itself else None
+
+
+def _combine(judgements: Sequence[Judgement], notes: Sequence[str]) -> Release:
+    """The adapter's verdict, unless it alone is unchanged; the reasons of all, then the notes."""
     changed = [item for item in judgements if item.verdict != "unchanged"]
     return Release(
         verdict=(changed or judgements)[0].verdict,
-        reasons=tuple(reason for item in judgements for reason in item.reasons),
+        reasons=(*(reason for item in judgements for reason in item.reasons), *notes),
     )

@@ -19,12 +19,15 @@ from pydantic import BaseModel
 
 from flows.workspace import STATE
 from tasks.orchestration.process import child_environment
+from tasks.orchestration.turns import LIMIT
 from tasks.stage.errors import ConfigError
 from tasks.stage.outputs import write_atomically
 
 HOST = "127.0.0.1"
 POOL = "nightloom"
 _START_SECONDS = 180.0
+# The address of a Prefect server that only this process and its children use.
+_OWN_SERVER = "NIGHTLOOM_OWN_PREFECT"
 _STOP_SECONDS = 20.0
 
 
@@ -59,6 +62,14 @@ def read_services(checkout: Path) -> Services | None:
     except psutil.NoSuchProcess:
         alive = False
     return services if alive else None
+
+
+def shares_prefect(checkout: Path) -> bool:
+    """Whether others use the Prefect server that runs here talk to."""
+    given = os.environ.get("PREFECT_API_URL")
+    if given:
+        return given != os.environ.get(_OWN_SERVER)
+    return read_services(checkout) is not None
 
 
 def stop_services(checkout: Path) -> bool:
@@ -145,7 +156,7 @@ def start_night_server(checkout: Path) -> Callable[[], None]:
     command = ("prefect", "server", "start", "--host", HOST, "--port", port)
     child = _start(checkout, "prefect", command, _prefect_environment(checkout, address))
     atexit.register(_stop, [child])
-    os.environ["PREFECT_API_URL"] = f"{address}/api"
+    os.environ["PREFECT_API_URL"] = os.environ[_OWN_SERVER] = f"{address}/api"
     return lambda: _wait(f"{address}/api/health", "prefect", checkout, child)
 
 
@@ -154,6 +165,10 @@ def _environment(checkout: Path, services: Services) -> Mapping[str, str]:
     return _prefect_environment(checkout, services.prefect) | {
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         "NIGHTLOOM_ROOT": str(checkout),
+        # In memory, a restart would leave a promoter's slot taken for ever.
+        "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": (
+            "prefect.server.concurrency.lease_storage.filesystem"
+        ),
     }
 
 
@@ -202,11 +217,14 @@ def log_file(checkout: Path, name: str) -> Path:
 
 
 def _deploy(checkout: Path, environment: Mapping[str, str], deployment: list[str]) -> None:
-    """Make the work pool where it is missing, and deploy `prefect.yaml`'s nightly deployment."""
+    """Make the work pool and the promoters' limit where they are missing; deploy `prefect.yaml`."""
     prefect = [sys.executable, "-m", "prefect", "--no-prompt"]
-    pool = [*prefect, "work-pool", "create", POOL, "--type", "process", "--overwrite"]
-    deploy = [*prefect, "deploy", "--name", "nightly", *deployment]
-    for command in (pool, deploy):
+    for command in (
+        [*prefect, "work-pool", "create", POOL, "--type", "process", "--overwrite"],
+        [*prefect, "gcl", "create", LIMIT, "--limit", "1"],
+        [*prefect, "deploy", "--name", "approve"],
+        [*prefect, "deploy", "--name", "nightly", *deployment],
+    ):
         done = subprocess.run(
             command,
             cwd=checkout,
@@ -215,7 +233,8 @@ def _deploy(checkout: Path, environment: Mapping[str, str], deployment: list[str
             text=True,
             check=False,
         )
-        if done.returncode != 0:
+        known = LIMIT in command and "already exists" in done.stdout + done.stderr
+        if done.returncode != 0 and not known:
             raise ConfigError(
                 f"`{' '.join(command[2:])}` failed:\n{done.stdout[-1500:]}{done.stderr[-1500:]}",
                 "mend prefect.yaml, or the options given to `nightloom up`",

@@ -11,27 +11,38 @@ from flows.lock import holder
 from flows.nights import Night, last_nights
 from flows.services import Services, read_services
 from flows.workspace import STATE
+from tasks.orchestration.execution import pending
+from tasks.orchestration.ledger import Ledger
 from tasks.orchestration.promotion import all_aliases
 from tasks.orchestration.registry import Registry
+from tasks.orchestration.retention import awaited
+from tasks.orchestration.versions import MODELS
 
 _SHOWN = 5
 
 
 class Standing(BaseModel):
-    """What `nightloom status` reports; `running` is the pid of a night, by workspace."""
+    """What `nightloom status` reports; `running` is the pid of a night, by workspace.
+
+    `open` are decisions that were cut short, or that a person has not answered yet.
+    """
 
     nights: list[Night]
     running: dict[str, int]
     aliases: dict[str, dict[str, int]]
+    open: list[str]
     services: Services | None
 
 
 def read_standing(checkout: Path) -> Standing:
     """Where things stand now."""
+    stores = find_stores(checkout)
+    registry = Registry(stores)
     return Standing(
         nights=last_nights(checkout, _SHOWN),
         running=_running(checkout),
-        aliases=all_aliases(Registry(find_stores(checkout))),
+        aliases=all_aliases(registry),
+        open=_open_decisions(Ledger(stores, registry)),
         services=read_services(checkout),
     )
 
@@ -52,9 +63,29 @@ def print_standing(console: Console, standing: Standing) -> None:
     for model, aliases in standing.aliases.items():
         shown = ", ".join(f"{name} -> {number}" for name, number in aliases.items())
         console.print(f"{model}: {shown or 'nothing registered'}", highlight=False)
+    for text in standing.open:
+        console.print(text, highlight=False, markup=False, soft_wrap=True)
     services = standing.services
     where = f"Prefect {services.prefect}, MLflow {services.mlflow}" if services else "down"
     console.print(f"servers: {where}", highlight=False)
+
+
+def _open_decisions(ledger: Ledger) -> list[str]:
+    """What was begun about versions and is not done, a sentence each."""
+    found = []
+    for model in MODELS:
+        intent = pending(ledger.registry, model)
+        if intent is not None:
+            found.append(
+                f"{model}: {intent.kind}, version {intent.version}, by {intent.by}, is being "
+                "carried out, or was cut short: then the next decision finishes it first"
+            )
+        found += [
+            f"{model}: version {entry.version} awaits approval for {entry.awaits} since "
+            f"{entry.time}"
+            for entry in awaited(ledger, model)
+        ]
+    return found
 
 
 def _verdict(night: Night, running: dict[str, int]) -> str:

@@ -94,7 +94,7 @@ def measure(bundle: Path, store: Path, model: ServedModel, asked: Records) -> Co
         language_model=served,
         template=read_prompt_kit(bundle / model / PROMPT, served.tokenizer),
         prompting=settings.prompting,
-        index=Index.load(bundle / INDEX),
+        index=Index.load(bundle / INDEX).with_reranker(store, device),
         embedder=Embedder.load(bundle / EMBEDDER, store, device=device),
         batch_size=settings.compute.generation_batch,
     )

@@ -1,88 +1,289 @@
-"""Where a version stands: the aliases and tags that say what it is for, and their moves."""
+"""Decisions of people and policies about a version: promoted, moved, rolled back."""
 
-from tasks.orchestration.registry import MODELS, STAGE_TAG, Alias, Model, Registry, Version
-from tasks.promotion.params import PromotionParams
-from tasks.stage.errors import ConfigError
+from collections.abc import Callable, Mapping
+from pathlib import Path
 
+from tasks.orchestration import moves
+from tasks.orchestration.execution import Intent, carry_out, new_identity, pending, shortened
+from tasks.orchestration.ledger import Entry, Kind, Ledger, Stage
+from tasks.orchestration.reconciliation import reconcile
+from tasks.orchestration.registry import Registry
+from tasks.orchestration.versions import BUNDLE_TAG, MODELS, VERDICT_TAG, Model, Version, model_name
+from tasks.promotion.release_params import ReleaseParams
+from tasks.stage.errors import ConfigError, DataError, GateError
+from tasks.stage.outputs import MANIFEST, file_sha256, verified
 
-def move(registry: Registry, version: Version, params: PromotionParams, *, promoted: bool) -> None:
-    """Move a judged version as far as the policies let it go by itself."""
-    if promoted and params.staging == "automatic":
-        move_to_staging(registry, version)
-    if promoted and params.production == "automatic":
-        promote(registry, version.model, version.number)
+POLICY = "nightloom"
+_SHORTEST_REASON, _LONGEST_REASON = 3, 900
 
 
 def reigning_name(registry: Registry, model: Model) -> str | None:
     """`ALIAS:NUMBER` of the version that reigns; None where that is the base."""
-    aliases = registry.aliases(model)
-    for alias in ("production", "staging"):
-        if alias in aliases:
-            return f"{alias}:{aliases[alias]}"
-    return None
-
-
-def move_to_staging(registry: Registry, version: Version) -> None:
-    """Let `staging` name a version; the one that it named before is archived."""
-    aliases = registry.aliases(version.model)
-    registry.point(version.model, "staging", version.number)
-    registry.tag(version, {STAGE_TAG: "staging"})
-    before = aliases.get("staging")
-    if before not in (None, version.number, aliases.get("production")):
-        registry.tag(registry.version(version.model, aliases["staging"]), {STAGE_TAG: "archived"})
-
-
-def promote(registry: Registry, model: Model, number: int | None) -> Version:
-    """The version that `production` then names: the given one, else that of `staging`.
-
-    Raises:
-        ConfigError: there is no such version.
-    """
-    aliases = registry.aliases(model)
-    if number is None and "staging" not in aliases:
-        raise ConfigError(
-            f"no version of the {model} is in staging; found aliases {_shown(aliases)}",
-            "run `nightloom run` until a night is promoted, or name one with `--version N`",
-        )
-    version = registry.version(model, number if number is not None else aliases["staging"])
-    _enthrone(registry, version, aliases)
-    return version
-
-
-def roll_back(registry: Registry, model: Model) -> Version:
-    """The version that `production` named before, which it then names again.
-
-    Raises:
-        ConfigError: nothing was in production before.
-    """
-    aliases = registry.aliases(model)
-    if "previous" not in aliases:
-        raise ConfigError(
-            f"no version of the {model} was in production before; found aliases {_shown(aliases)}",
-            "roll back only after a second `nightloom promote`",
-        )
-    version = registry.version(model, aliases["previous"])
-    _enthrone(registry, version, aliases)
-    return version
-
-
-def _enthrone(registry: Registry, version: Version, aliases: dict[str, int]) -> None:
-    before = aliases.get("production")
-    if before == version.number:
-        return
-    if before is not None:
-        previous: Alias = "previous"
-        registry.point(version.model, previous, before)
-    registry.point(version.model, "production", version.number)
-    registry.tag(version, {STAGE_TAG: "production"})
-    if before is not None:
-        registry.tag(registry.version(version.model, before), {STAGE_TAG: "archived"})
-
-
-def _shown(aliases: dict[str, int]) -> str:
-    return ", ".join(f"{name} -> {number}" for name, number in aliases.items()) or "none"
+    return moves.reigning(registry.aliases(model))
 
 
 def all_aliases(registry: Registry) -> dict[str, dict[str, int]]:
     """Model -> alias -> version number."""
     return {model: registry.aliases(model) for model in MODELS}
+
+
+def decide_on(
+    ledger: Ledger,
+    version: Version,
+    params: ReleaseParams,
+    *,
+    promoted: bool,
+    reason: str,
+    evidence: Mapping[str, str],
+    tags: Mapping[str, str],
+) -> Entry:
+    """The ledger's entry of a verdict, with the version moved as far as the policies let it go."""
+    aliases = ledger.registry.aliases(version.model)
+    plan = moves.Plan(moves.ours(aliases), None)
+    if promoted:
+        plan = moves.advance(aliases, version.number, params, reached=None)
+    kind: Kind = "promoted" if promoted else "refused"
+    intent = decision(ledger, version, kind, by=POLICY, reason=reason, plan=plan)
+    more = {"evidence": intent.evidence | dict(evidence), "tags": dict(tags)}
+    return carry_out(ledger, intent.model_copy(update=more))
+
+
+def check_reign(registry: Registry, model: Model) -> None:
+    """Nothing, where what reigns was made here, or nothing reigns.
+
+    Raises:
+        GateError: something else put a version of its own there.
+    """
+    aliases = registry.aliases(model)
+    reigning = moves.reigning(aliases)
+    if reigning is None:
+        return
+    alias, _, number = reigning.partition(":")
+    if not registry.version(model, int(number)).key:
+        raise GateError(
+            f"{alias} names {model_name(model)} version {number}, which Nightloom did not make: "
+            "nothing is known of how it scores, so nothing can be shown to be no worse",
+            f"`nightloom promote VERSION --model {model} --to {alias} --reason ...` puts one of "
+            "Nightloom's there",
+        )
+
+
+def promote(
+    ledger: Ledger,
+    model: Model,
+    number: int | None,
+    to: Stage,
+    *,
+    by: str,
+    reason: str,
+    despite_refusal: bool,
+    downloads: Path,
+) -> Entry | None:
+    """The entry of a version moved by hand, None where it stood there already.
+
+    Without a number it is the version one stage before: staging's, or the candidate.
+
+    Raises:
+        ConfigError: there is no such version, or no reason.
+        GateError: the version was refused, not judged, or not made by Nightloom.
+        DataError: its bundle is not as it was registered.
+    """
+    _check_reason(reason)
+    reconcile(ledger, model)
+    aliases = ledger.registry.aliases(model)
+    version = ledger.registry.version(model, number or _default(model, aliases, to))
+    if aliases.get(to) == version.number:
+        return None
+    _check_verdict(version, despite_refusal=despite_refusal)
+    checked_bundle(ledger.registry, version, downloads)
+    after = moves.moved(aliases, version.number, to)
+    _skip_foreign(ledger.registry, model, aliases, after)
+    intent = decision(
+        ledger, version, "moved", by=by, reason=reason, plan=moves.Plan(after, awaits=None)
+    )
+    return carry_out(ledger, intent)
+
+
+def rollback_target(ledger: Ledger, model: Model, number: int | None) -> Version:
+    """The version that a rollback goes to: the given one, else that of `previous`.
+
+    Raises:
+        ConfigError: nothing was in production before, or that one never was, or is now.
+    """
+    aliases = ledger.registry.aliases(model)
+    wanted = number if number is not None else aliases.get("previous")
+    if wanted is None:
+        raise ConfigError(
+            f"no version of the {model} was in production before; found aliases {_shown(aliases)}",
+            "roll back only after a second `nightloom promote`",
+        )
+    version = ledger.registry.version(model, wanted)
+    if wanted == aliases.get("production"):
+        raise ConfigError(f"{version.name} is in production now", "name another one with --to")
+    known = set(were_in_production(ledger, model)) | {aliases.get("previous")}
+    if wanted not in known:
+        raise ConfigError(
+            f"{version.name} was never in production, so there is no going back to it",
+            f"`nightloom promote {wanted} --to production --reason ...` moves it there",
+        )
+    return version
+
+
+def roll_back(
+    ledger: Ledger,
+    model: Model,
+    number: int | None,
+    *,
+    by: str,
+    reason: str,
+    leaving: int | None,
+    downloads: Path,
+    rehearse: Callable[[Path], str],
+) -> Entry:
+    """The entry of `production` moved back to a version that was there before.
+
+    `leaving` is what was in production when it was asked for, before the turn came. `rehearse` asks
+    a bundle its golden prompts, and returns in a sentence how it went. A rollback that a kill cut
+    short is finished, and not made a second time.
+
+    Raises:
+        ConfigError: there is no way back, no reason, or production is another one by now.
+        DataError: the old bundle is not as it was registered.
+        GateError: it does not answer as recorded.
+    """
+    _check_reason(reason)
+    earlier = pending(ledger.registry, model)
+    reconcile(ledger, model)
+    done = None if earlier is None else ledger.find(earlier.id)
+    if done is not None and done.entry.kind == "rolled_back":
+        return done.entry
+    now = ledger.registry.aliases(model).get("production")
+    if now != leaving:
+        raise ConfigError(
+            f"production named version {leaving} of the {model} when you asked, and names {now} "
+            "now: somebody else decided first",
+            "look at `nightloom ledger`, and roll back again if that is still what you want",
+        )
+    version = rollback_target(ledger, model, number)
+    if not version.key:
+        raise _not_ours(version)
+    said = rehearse(checked_bundle(ledger.registry, version, downloads))
+    aliases = ledger.registry.aliases(model)
+    after = moves.moved(aliases, version.number, "production")
+    _skip_foreign(ledger.registry, model, aliases, after)
+    intent = decision(
+        ledger,
+        version,
+        "rolled_back",
+        by=by,
+        reason=f"{reason} ({said})",
+        plan=moves.Plan(after, awaits=None),
+    )
+    return carry_out(ledger, intent)
+
+
+def were_in_production(ledger: Ledger, model: Model) -> list[int]:
+    """The versions that were in production, by the ledger, the last one first."""
+    numbers = [
+        entry.after["production"]
+        for entry in (link.entry for link in reversed(ledger.links(model)))
+        if "production" in entry.after
+    ]
+    return list(dict.fromkeys(numbers))
+
+
+def checked_bundle(registry: Registry, version: Version, downloads: Path) -> Path:
+    """The folder of a version's bundle, every byte as it was registered.
+
+    Raises:
+        DataError: a file is missing, added or changed, or there is none.
+    """
+    bundle = verified(registry.bundle(version.model, version.number, downloads))
+    recorded = version.tags.get(BUNDLE_TAG)
+    found = file_sha256(bundle / MANIFEST)
+    if recorded not in (None, found):
+        raise DataError(
+            f"the bundle of {version.name} has another {MANIFEST} than when it was registered: "
+            f"expected SHA-256 {str(recorded)[:12]}, found {found[:12]} in {bundle}. What was "
+            "scored is not what lies there",
+            "name another version, or restore MLflow's artifacts from a backup",
+        )
+    return bundle
+
+
+def decision(
+    ledger: Ledger, version: Version, kind: Kind, *, by: str, reason: str, plan: moves.Plan
+) -> Intent:
+    """A decision about a version, ready to be carried out."""
+    return Intent(
+        id=new_identity(),
+        kind=kind,
+        model=version.model,
+        version=version.number,
+        key=version.key,
+        by=by,
+        reason=shortened(reason),
+        evidence={BUNDLE_TAG: version.tags[BUNDLE_TAG]} if BUNDLE_TAG in version.tags else {},
+        before=moves.ours(ledger.registry.aliases(version.model)),
+        after=plan.after,
+        awaits=plan.awaits,
+        tags={},
+        discards=False,
+    )
+
+
+def _check_reason(reason: str) -> None:
+    if not _SHORTEST_REASON <= len(reason.strip()) <= _LONGEST_REASON:
+        raise ConfigError(
+            f"the reason is {reason[:80]!r}, {len(reason)} characters; expected a sentence of "
+            f"{_SHORTEST_REASON} to {_LONGEST_REASON}, which the ledger keeps",
+            'say why, e.g. --reason "checked 20 answers by hand"',
+        )
+
+
+def _default(model: Model, aliases: Mapping[str, int], to: Stage) -> int:
+    before = "staging" if to == "production" else "candidate"
+    if before not in aliases:
+        what = "in staging" if before == "staging" else "a candidate"
+        raise ConfigError(
+            f"no version of the {model} is {what}; found aliases {_shown(aliases)}",
+            "run `nightloom run` until a night is promoted, or name one: `nightloom promote N`",
+        )
+    return aliases[before]
+
+
+def _check_verdict(version: Version, *, despite_refusal: bool) -> None:
+    if not version.key:
+        raise _not_ours(version)
+    verdict = version.tags.get(VERDICT_TAG)
+    if verdict == "promoted" or despite_refusal:
+        return
+    found = "was never judged" if verdict is None else f"was {verdict} by the rules"
+    raise GateError(
+        f"{version.name} {found}: a version moves on evidence, and its reasons are in its tags",
+        "name one that was promoted; or say --despite-refusal, which the ledger keeps too",
+    )
+
+
+def _not_ours(version: Version) -> GateError:
+    return GateError(
+        f"{version.name} was not made by Nightloom: it carries no promotion key, so nothing ties "
+        "it to a bundle that was scored",
+        "name a version that a night registered; `nightloom status` shows them",
+    )
+
+
+def _skip_foreign(
+    registry: Registry, model: Model, before: Mapping[str, int], after: dict[str, int]
+) -> None:
+    """Let `previous` stay where it is when a version that we did not make leaves production."""
+    left = before.get("production")
+    if left is None or after.get("previous") != left or registry.version(model, left).key:
+        return
+    del after["previous"]
+    if "previous" in before:
+        after["previous"] = before["previous"]
+
+
+def _shown(aliases: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} -> {number}" for name, number in aliases.items()) or "none"

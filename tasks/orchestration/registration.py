@@ -4,15 +4,25 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
+from tasks.orchestration.moves import stage_tag
 from tasks.orchestration.process import run_child
-from tasks.orchestration.registry import MODELS, PROMPT_TAG, Model, Registry, Version, promotion_key
+from tasks.orchestration.registry import Registry
 from tasks.orchestration.stages import StageError
 from tasks.orchestration.stores import RunRef
+from tasks.orchestration.versions import (
+    MODELS,
+    PROMPT_TAG,
+    STAGE_TAG,
+    Model,
+    Version,
+    promotion_key,
+)
 from tasks.records.hashing import text_sha256
 from tasks.records.prompt_files import DEMONSTRATIONS, TEMPLATE
 
@@ -24,6 +34,7 @@ def register(
     """Each model's version of the bundle: the one that exists, else a new `candidate`.
 
     `prompt` is the version of the prompt in MLflow's prompt registry; a new version's tag says it.
+    Call it while holding the promoter's turn; killed anywhere and called again, it goes on.
 
     Raises:
         StageError: the bundle does not answer.
@@ -34,17 +45,37 @@ def register(
     temporary = root / ".nightloom" / "tmp"
     temporary.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix="models-", dir=temporary))
-    try:
-        if new:
+
+    def saved(model: Model) -> Path:
+        if not (folder / model).exists():
             _save(new, root, bundle, folder, store)
-        made = {model: registry.register(model, key, folder / model, run) for model in new}
+        return folder / model
+
+    tags = {PROMPT_TAG: str(prompt)}
+    try:
+        made = {
+            model: registry.register(model, key, partial(saved, model), run, tags) for model in new
+        }
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     for model, version in made.items():
-        registry.tag(version, {PROMPT_TAG: str(prompt)})
-        registry.point(model, "candidate", version.number)
         get_run_logger().info("%s: registered as version %d", model, version.number)
-    return [version or made[model] for model, version in known.items()]
+    versions = [version or made[model] for model, version in known.items()]
+    for version in versions:
+        nominate(registry, version)
+    return versions
+
+
+def nominate(registry: Registry, version: Version) -> None:
+    """Let `candidate` name a version, unless it names a newer one or this."""
+    before = registry.aliases(version.model)
+    if before.get("candidate", 0) >= version.number:
+        return
+    registry.point(version.model, "candidate", version.number)
+    aliases = registry.aliases(version.model)
+    for item in registry.versions(version.model):
+        if item.number == before.get("candidate"):
+            registry.tag(item, {STAGE_TAG: stage_tag(item.number, aliases)})
 
 
 @task(task_run_name="register-prompt", cache_policy=NO_CACHE, persist_result=False)

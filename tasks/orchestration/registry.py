@@ -9,28 +9,33 @@ import json
 import os
 import shutil
 import sys
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from importlib.metadata import version as installed
 from pathlib import Path
-from typing import Literal
+from typing import cast
 from urllib.parse import urlparse
 from urllib.request import url2pathname
 
-from mlflow.entities.model_registry import ModelVersion
+from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
+from tasks.orchestration.patience import Patient, patiently
 from tasks.orchestration.stores import RunRef, Stores
-from tasks.stage.errors import ConfigError, NightloomError
-from tasks.stage.outputs import MANIFEST, file_sha256, write_manifest
+from tasks.orchestration.uploads import Upload, Uploads
+from tasks.orchestration.versions import (
+    BUNDLE_TAG,
+    KEY_TAG,
+    MODELS,
+    STAGE_TAG,
+    Model,
+    Version,
+    model_name,
+)  # fmt: skip
+from tasks.stage.errors import ConfigError, DataError, NightloomError
+from tasks.stage.outputs import MANIFEST, write_manifest
 
-Model = Literal["adapter", "student"]
-Alias = Literal["candidate", "staging", "production", "previous"]
-MODELS: tuple[Model, ...] = ("adapter", "student")
-KEY_TAG = "promotion_key"
-STAGE_TAG = "stage"
 PROMPT_NAME = "nightloom-answer"
-PROMPT_TAG = "prompt_version"
 DIGEST_TAG = "sha256"
 _LINKED_PROMPTS = "mlflow.linkedPrompts"
 _REQUIREMENTS = (
@@ -40,77 +45,122 @@ _REQUIREMENTS = (
 _EXAMPLE = {"input": [{"role": "user", "content": "What does json.dumps do?"}]}
 
 
-@dataclass(frozen=True)
-class Version:
-    """One registered version of a model, what its tags say, and the night's run that made it."""
-
-    model: Model
-    number: int
-    tags: dict[str, str]
-    run_id: str
-
-
-def promotion_key(bundle: Path) -> str:
-    """The SHA-256 of a bundle's manifest: the same bytes are the same version."""
-    return file_sha256(bundle / MANIFEST)
-
-
-def model_name(model: Model) -> str:
-    """The name under which a model is registered."""
-    return f"nightloom-{model}"
-
-
 class Registry:
     """Versions and aliases of one MLflow store."""
 
     def __init__(self, stores: Stores) -> None:
         """Open the store."""
-        self._client = MlflowClient(stores.tracking_uri)
+        self._where = stores.tracking_uri
+        client = patiently(lambda: MlflowClient(self._where), self._where)
+        self._client = cast(MlflowClient, Patient(client, self._where))
+        self._uploads = Uploads(self._client)
 
     def find(self, model: Model, key: str) -> Version | None:
-        """The version that carries a promotion key, None where there is none."""
+        """The version that carries a promotion key, the first of them; None where there is none."""
         query = f"name = '{model_name(model)}' and tags.`{KEY_TAG}` = '{key}'"
-        found = self._client.search_model_versions(query)
-        return _version(model, found[0]) if found else None
+        found = [_version(model, item) for item in self._client.search_model_versions(query)]
+        return min(found, key=lambda version: version.number, default=None)
 
-    def register(self, model: Model, key: str, folder: Path, run: RunRef) -> Version:
-        """A new version of the model that a folder holds, logged to a night's run."""
+    def register(
+        self,
+        model: Model,
+        key: str,
+        folder: Callable[[], Path],
+        run: RunRef,
+        tags: Mapping[str, str],
+    ) -> Version:
+        """The version of a key: the one that exists, else a new one with these tags.
+
+        `folder` writes what the model consists of; it is not asked where a run has it already.
+        """
+        upload = self._uploads.of_key(model, key)
+        upload = upload or self._uploads.add(model, key, folder(), run)
         name = model_name(model)
-        self._client.log_artifacts(run.run_id, str(folder), f"models/{model}")
         try:
             self._client.create_registered_model(name)
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
-        root = self._client.get_run(run.run_id).info.artifact_uri
-        made = self._client.create_model_version(
-            name,
-            source=f"{root}/models/{model}",
-            run_id=run.run_id,
-            tags={KEY_TAG: key, STAGE_TAG: "none"},
-        )
-        return _version(model, made)
+
+        def create() -> Version:
+            # Looked for each time: the answer to a call that succeeded may have been lost.
+            found = self.find(model, key)
+            return found or _version(
+                model,
+                self._client.create_model_version(
+                    name,
+                    source=upload.source,
+                    run_id=upload.run_id,
+                    tags={**tags, KEY_TAG: key, BUNDLE_TAG: upload.manifest, STAGE_TAG: "none"},
+                ),
+            )
+
+        return cast(Version, patiently(create, self._where))
+
+    def upload_of(self, version: Version) -> Upload | None:
+        """What a version was made of, None where no night uploaded it."""
+        return self._uploads.of_version(version)
 
     def aliases(self, model: Model) -> dict[str, int]:
         """Alias -> version number; empty where nothing is registered."""
+        found = self._registered(model)
+        aliases = {} if found is None else found.aliases
+        return {name: int(number) for name, number in sorted(aliases.items())}
+
+    def model_tags(self, model: Model) -> dict[str, str]:
+        """The tags of the registered model itself; empty where nothing is registered."""
+        found = self._registered(model)
+        return {} if found is None else dict(found.tags)
+
+    def _registered(self, model: Model) -> RegisteredModel | None:
         try:
-            found = self._client.get_registered_model(model_name(model))
+            return self._client.get_registered_model(model_name(model))
         except MlflowException as error:
             if error.error_code != "RESOURCE_DOES_NOT_EXIST":
                 raise
-            return {}
-        return {name: int(number) for name, number in sorted(found.aliases.items())}
+            return None
+
+    def set_model_tag(self, model: Model, tag: str, value: str) -> None:
+        """Set a tag of the registered model itself."""
+        self._client.set_registered_model_tag(model_name(model), tag, value)
+
+    def delete_model_tag(self, model: Model, tag: str) -> None:
+        """Take a tag of the registered model itself away, where it is there."""
+        self._client.delete_registered_model_tag(model_name(model), tag)
 
     def version(self, model: Model, number: int) -> Version:
-        """One version by its number."""
-        return _version(model, self._client.get_model_version(model_name(model), str(number)))
+        """One version by its number.
+
+        Raises:
+            ConfigError: there is no such version.
+        """
+        found = next((item for item in self.versions(model) if item.number == number), None)
+        if found is None:
+            known = ", ".join(map(str, self.numbers(model))) or "none"
+            raise ConfigError(
+                f"{model_name(model)} has no version {number}; found {known}",
+                "name one of these; `nightloom status` shows which alias names which",
+            )
+        return found
+
+    def versions(self, model: Model) -> list[Version]:
+        """All versions, by number."""
+        found = self._client.search_model_versions(f"name = '{model_name(model)}'")
+        versions = [_version(model, item) for item in found]
+        return sorted(versions, key=lambda version: version.number)
 
     def numbers(self, model: Model) -> list[int]:
         """The numbers of all versions, ascending."""
-        found = self._client.search_model_versions(f"name = '{model_name(model)}'")
-        return sorted(int(item.version) for item in found)
+        return [version.number for version in self.versions(model)]
 
-    def point(self, model: Model, alias: Alias, number: int) -> None:
+    def delete(self, version: Version) -> None:
+        """Take a version away, and its artifacts; a delete that was cut short goes on."""
+        others = {item.source for item in self.versions(version.model) if item != version}
+        if version.source not in others:
+            self._uploads.delete(version)
+        self._client.delete_model_version(model_name(version.model), str(version.number))
+
+    def point(self, model: Model, alias: str, number: int) -> None:
         """Let an alias name a version. Two that create the same alias at once: one tries again."""
         name = model_name(model)
         try:
@@ -118,7 +168,7 @@ class Registry:
         except MlflowException:
             self._client.set_registered_model_alias(name, alias, str(number))
 
-    def tag(self, version: Version, tags: dict[str, str]) -> None:
+    def tag(self, version: Version, tags: Mapping[str, str]) -> None:
         """Set tags of a version."""
         name = model_name(version.model)
         for tag, value in tags.items():
@@ -147,14 +197,24 @@ class Registry:
         return int(version.version)
 
     def bundle(self, model: Model, number: int, downloads: Path) -> Path:
-        """A local folder with the bundle of a version, downloaded where the store is elsewhere."""
+        """A local folder with the bundle of a version, downloaded where the store is elsewhere.
+
+        Raises:
+            DataError: the version holds none.
+        """
         uri = self._client.get_model_version_download_uri(model_name(model), str(number))
         if uri.startswith("file:"):
             folder = Path(url2pathname(urlparse(uri).path))
         else:
             folder = _download(self._client, uri, downloads / model_name(model) / str(number))
-        [bundle] = [path.parent for path in folder.glob(f"artifacts/*/{MANIFEST}")]
-        return bundle
+        found = [path.parent for path in folder.glob(f"artifacts/*/{MANIFEST}")]
+        if len(found) != 1:
+            raise DataError(
+                f"{model_name(model)} version {number} holds no bundle in {folder}; expected one "
+                f"with a {MANIFEST}: its artifacts were deleted, or something else registered it",
+                "name another version, or run `nightloom run`, which makes a new one",
+            )
+        return found[0]
 
 
 def _download(client: MlflowClient, uri: str, target: Path) -> Path:
@@ -174,7 +234,14 @@ def _download(client: MlflowClient, uri: str, target: Path) -> Path:
 
 
 def _version(model: Model, found: ModelVersion) -> Version:
-    return Version(model, int(found.version), dict(found.tags), str(found.run_id))
+    return Version(
+        model=model,
+        number=int(found.version),
+        tags=dict(found.tags),
+        run_id=str(found.run_id),
+        source=str(found.source),
+        created_ms=int(found.creation_timestamp or 0),
+    )
 
 
 def save_model(bundle: Path, model: Model, target: Path, store: Path) -> None:

@@ -12,9 +12,10 @@ from prefect.cache_policies import NO_CACHE
 
 from tasks.orchestration.process import run_child
 from tasks.orchestration.promotion import reigning_name
-from tasks.orchestration.registry import Model, Registry, Version, promotion_key
+from tasks.orchestration.registry import Registry
 from tasks.orchestration.stages import stage_error
 from tasks.orchestration.tracking import Tracker
+from tasks.orchestration.versions import Model, Version, promotion_key
 from tasks.promotion.case import at, decided_mode
 from tasks.promotion.evidence import SCORED_FILES, Reigning
 from tasks.promotion.params import Params, PromotionParams

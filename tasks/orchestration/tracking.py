@@ -210,6 +210,10 @@ class Tracker:
         place = f"experiments/{run.experiment_id}/runs/{run.run_id}/artifacts/{path}"
         return f"{uri.rstrip('/')}/#/{place}"
 
+    def report_link(self, run_id: str) -> str | None:
+        """Where MLflow's own pages show a night's reports, None where no server holds the store."""
+        return self.artifact_link(RunRef(self._experiment, run_id), "reports")
+
     def tag(self, run: RunRef, tags: Mapping[str, str]) -> None:
         """Set tags of a run."""
         for name, value in tags.items():

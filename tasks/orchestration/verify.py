@@ -143,9 +143,6 @@ def read_asked(scored: Scored, model: ServedName) -> list[Asked]:
 def _golden_turns(bundle: Path, model: ServedName) -> dict[str, tuple[tuple[str, str], ...]]:
     """Record id -> role and content of each turn that asks, from a bundle's `golden.json`."""
     found = json.loads((bundle / "golden.json").read_text(encoding="utf-8"))
-    if isinstance(found, list):  # rows of all models, each with the question alone
-        rows = [row for row in found if row["model"] == model]
-        return {row["record"]: (("user", row["question"]),) for row in rows}
     rows = found["models"][model]
     return {row["record"]: tuple((role, text) for role, text in row["turns"]) for row in rows}
 

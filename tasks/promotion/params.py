@@ -6,7 +6,6 @@ from pydantic import Field
 
 from tasks.stage.params import StageParams
 
-Policy = Literal["automatic", "manual"]
 Severity = Literal["refuse", "warn"]
 
 
@@ -159,8 +158,6 @@ class PromotionParams(StageParams):
     resamples: int = Field(ge=100, le=1_000_000)
     seed: int = Field(ge=0)
     rules: RulesParams
-    staging: Policy
-    production: Policy
 
 
 class Params(StageParams):

@@ -43,6 +43,7 @@ def load(store: Path, order: ServeVersion) -> "Answerer":
     """
     # Deferred: torch takes seconds to import, and the server is to tell its health meanwhile.
     from tasks.serving.bundle import load_answerer
+
     return load_answerer(Path(order.bundle), store, order.model)
 
 

@@ -1,5 +1,5 @@
 """The tiny models and data of the unit tests, for what is done to them here."""
 
-from tests.unit.conftest import prompting, tiny, tokens
+from tests.unit.conftest import empty_store, prompting, reigned_store, tiny, tokens
 
-__all__ = ["prompting", "tiny", "tokens"]
+__all__ = ["empty_store", "prompting", "reigned_store", "tiny", "tokens"]

@@ -15,6 +15,7 @@ from tasks.stage.params import ComputeParams, ModelsParams, PromptingParams, rea
 
 if TYPE_CHECKING:
     from tests.unit.served import Bundles
+    from tests.unit.shop import Shop
 
 TEMPLATE = Path("params/prompts/answer.jinja")
 
@@ -236,6 +237,42 @@ def _write_prompt_kits(made: Tiny) -> None:
         write_prompt_kit(folder / PROMPT, template, tokenizer, prompts)
 
 
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty MLflow database, to be copied."""
+    from tests.unit.shop import make_template
+
+    return make_template(tmp_path_factory.mktemp("store"))
+
+
+@pytest.fixture
+def shop(empty_store: Path, tmp_path: Path) -> "Shop":
+    """A registry of small bundles in a store of its own."""
+    from tests.unit.shop import Shop
+
+    return Shop.open(tmp_path / "shop", empty_store)
+
+
+@pytest.fixture(scope="session")
+def reigned_store(empty_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store in which version 1 was in production and 2 is, to be copied."""
+    from tests.unit.shop import Shop
+
+    shop = Shop.open(tmp_path_factory.mktemp("reigned"), empty_store)
+    for number, text in enumerate(("one", "two"), start=1):
+        shop.release(text)
+        shop.promote(number)
+    return shop.database
+
+
+@pytest.fixture
+def reigned(reigned_store: Path, tmp_path: Path) -> "Shop":
+    """A registry in which version 1 was in production and 2 is."""
+    from tests.unit.shop import Shop
+
+    return Shop.open(tmp_path / "shop", reigned_store)
+
+
 @dataclass(frozen=True)
 class Scored:
     """A tiny night up to evaluation: the index and the evaluation's report."""
@@ -289,16 +326,6 @@ def scored(
         ),
     )
     return Scored(root / "index", root / "evaluation")
-
-
-@pytest.fixture(scope="session")
-def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """MLflow's tables in a file to be copied: they take seconds to make."""
-    from mlflow.tracking import MlflowClient
-
-    database = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
-    MlflowClient(f"sqlite:///{database}").search_experiments()
-    return database
 
 
 @pytest.fixture(scope="session")

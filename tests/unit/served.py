@@ -14,7 +14,7 @@ from tasks.serving.engine import Engine
 from tasks.serving.inquiry import Begun, Event, Inquiry, Piece, Reply
 from tasks.stage.outputs import write_manifest
 from tests.unit.conftest import Tiny
-from tests.unit.packaged import Params, package
+from tests.unit.packaged import PACKAGING, Params, package
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def make_bundles(root: Path, tiny: Tiny, scored: Any, shared: dict[str, Any]) ->
     weights = root / "adapter" / "adapter_model.safetensors"
     save_file({name: -3 * weight for name, weight in load_file(weights).items()}, weights)
     write_manifest(root / "adapter")
-    settings = shared | {"packaging": {"golden": 4, "max_mismatch": 1.0}}
+    settings = shared | {"packaging": PACKAGING | {"max_mismatch": 1.0}}
     params = Params.model_validate(settings)
     nights = {1: tiny, 2: OtherAdapter(tiny.root, root / "adapter")}
     return Bundles(

@@ -52,8 +52,12 @@ def test_an_unknown_option_is_a_usage_error() -> None:
 
 
 def test_outside_of_a_project_every_command_says_so(tmp_path: Path) -> None:
-    for command in ("run", "status", "promote", "rollback", "doctor", "down", "up", "serve"):
-        found = CliRunner().invoke(app, [command, "--root", str(tmp_path)])
+    reason = ["--reason", "because"]
+    for command in (
+        ["run"], ["status"], ["promote", *reason], ["rollback", *reason], ["prune"], ["ledger"],
+        ["ledger", "verify"], ["doctor"], ["down"], ["up"], ["serve"],
+    ):  # fmt: skip
+        found = CliRunner().invoke(app, [*command, "--root", str(tmp_path)])
         assert found.exit_code == 1
         assert "no project at or above" in found.stderr
 

@@ -18,6 +18,7 @@ from tasks.promotion.comparison import Side, compare
 from tasks.promotion.params import PromotionParams
 from tasks.records.predictions import Prediction
 from tasks.stage.errors import ConfigError, DataError
+from tasks.stage.outputs import output_folders
 from tasks.stage.params import read_yaml
 from tests.unit.answered import answered, write_evaluation
 
@@ -145,6 +146,9 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
         stores = find_stores(root)
     tracker, registry = Tracker(stores), Registry(stores)
+    made = root / "made"
+    with output_folders(made / "artifacts" / "bundle"):
+        pass
     runs = []
     for number, (score, records) in enumerate(((0.5, 12), (0.75, 10))):
         folder = write_evaluation(
@@ -153,7 +157,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
         run = tracker.begin_night(f"2026-11-2{number}T003000Z", {})
         tracker.log_files(run, [folder], "reports")
         for model in ("adapter", "student"):
-            registry.register(model, f"key{number}", folder, run)
+            registry.register(model, f"key{number}", lambda: made, run, {})
         runs.append(run.run_id)
     tracker.begin_night("2026-11-25T003000Z", {})
     registry.point("adapter", "production", 1)

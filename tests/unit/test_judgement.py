@@ -1,4 +1,4 @@
-"""A verdict reaches the registry: once, with its reasons, and with what it rests on."""
+"""A verdict reaches registry and ledger: once, with its reasons, and with what it rests on."""
 
 import json
 import logging
@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 
 from tasks.orchestration import judgement
+from tasks.orchestration import release as releasing
 from tasks.orchestration.judgement import Judgement, earlier_judgement, judge, write_decision
-from tasks.orchestration.registry import Registry, Version
-from tasks.orchestration.stores import Stores
-from tasks.orchestration.tracking import Tracker
+from tasks.orchestration.release import apply
+from tasks.orchestration.versions import Version
 from tasks.promotion.evidence import Evidence
 from tasks.stage.errors import DataError
-from tasks.stage.outputs import write_manifest
 from tests.unit.decided import Change, good_night
+from tests.unit.shop import PARAMS, Shop
 
 
 @dataclass
@@ -25,9 +25,13 @@ class Bench:
     """A registered version, the evidence on it, and the tables that Prefect was given."""
 
     root: Path
-    registry: Registry
-    version: Version
+    shop: Shop
+    number: int
     tables: list[dict[str, Any]]
+
+    @property
+    def version(self) -> Version:
+        return self.shop.registry.version("adapter", self.number)
 
     def evidence(self, change: Change | None = None) -> Evidence:
         night = good_night()
@@ -36,34 +40,32 @@ class Bench:
         return night.write(self.root, "adapter")
 
     def judge(self, evidence: Evidence) -> Judgement:
-        return judge.fn(self.version, self.root, evidence, self.registry)
+        """The judgement, carried out, unless there is an earlier one."""
+        known = earlier_judgement(self.version, self.root, evidence.curation)
+        found = known or judge.fn(self.version, self.root, evidence)
+        apply.fn(found, self.shop.ledger, PARAMS)
+        return found
 
     def tags(self) -> dict[str, str]:
-        return self.registry.version("adapter", self.version.number).tags
+        return self.version.tags
 
 
 @pytest.fixture
-def bench(tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
-    shutil.copyfile(empty_store, tmp_path / "mlflow.db")
-    stores = Stores(f"sqlite:///{tmp_path / 'mlflow.db'}", tmp_path / "artifacts")
-    registry = Registry(stores)
-    bundle = tmp_path / "model" / "artifacts" / "bundle"
-    bundle.mkdir(parents=True)
-    write_manifest(bundle)
-    run = Tracker(stores).begin_night("night", {})
-    version = registry.register("adapter", "key", tmp_path / "model", run)
+def bench(tmp_path: Path, shop: Shop, monkeypatch: pytest.MonkeyPatch) -> Bench:
+    version = shop.register("night")
     root = tmp_path / "root"
     (root / "params").mkdir(parents=True)
     shutil.copyfile("params/promotion.yaml", root / "params" / "promotion.yaml")
     tables: list[dict[str, Any]] = []
     # Both need a run in Prefect, which tests/pipeline has.
-    monkeypatch.setattr(judgement, "get_run_logger", lambda: logging.getLogger("judge"))
+    for module in (judgement, releasing):
+        monkeypatch.setattr(module, "get_run_logger", lambda: logging.getLogger("judge"))
     monkeypatch.setattr(
         judgement,
         "create_table_artifact",
         lambda rows, **given: tables.append({**given, "rows": rows}),
     )
-    return Bench(root, registry, version, tables)
+    return Bench(root, shop, version.number, tables)
 
 
 def slow(night: Any) -> None:
@@ -75,7 +77,7 @@ def test_a_good_version_is_promoted_and_says_why(bench: Bench) -> None:
     assert found.verdict == "promoted"
     assert bench.tags()["verdict"] == "promoted"
     reasons = json.loads(bench.tags()["reasons"])
-    assert reasons == list(found.reasons)[: len(reasons)]
+    assert reasons == list(found.reasons)
     assert all(reason.startswith("adapter: ") for reason in reasons)
     [table] = bench.tables
     assert table["key"] == "verdict-adapter"
@@ -94,12 +96,12 @@ def test_warnings_and_rules_that_are_off_are_told_apart_from_what_passed(bench: 
 
 
 def test_a_refused_version_moves_nothing(bench: Bench) -> None:
-    before = bench.registry.aliases("adapter")
+    before = bench.shop.aliases()
     found = bench.judge(bench.evidence(slow))
     assert found.verdict == "refused"
     assert "5.56 times the base's" in found.reasons[0]
     assert len(found.reasons) == 1
-    assert bench.registry.aliases("adapter") == before
+    assert bench.shop.aliases() == before
     assert bench.tags()["stage"] == "none"
 
 
@@ -109,13 +111,12 @@ def test_evidence_that_is_not_there_leaves_no_verdict(bench: Bench) -> None:
     with pytest.raises(DataError, match="likelihoods"):
         bench.judge(evidence)
     assert "verdict" not in bench.tags()
-    assert "staging" not in bench.registry.aliases("adapter")
+    assert "staging" not in bench.shop.aliases()
 
 
 def test_a_judged_version_keeps_its_verdict_until_rules_or_leaks_change(bench: Bench) -> None:
     evidence = bench.evidence(slow)
     bench.judge(evidence)
-    bench.version = bench.registry.version("adapter", bench.version.number)
     assert earlier_judgement(bench.version, bench.root, evidence.curation) is not None
     again = bench.judge(evidence)
     assert (again.verdict, again.decision) == ("unchanged", None)
@@ -123,7 +124,6 @@ def test_a_judged_version_keeps_its_verdict_until_rules_or_leaks_change(bench: B
     rules = bench.root / "params" / "promotion.yaml"
     rules.write_text(rules.read_text().replace("max_over_base: 1.5", "max_over_base: 8.0"))
     assert bench.judge(evidence).verdict == "promoted"
-    bench.version = bench.registry.version("adapter", bench.version.number)
     (evidence.curation / "metrics.json").write_text(json.dumps({"leaks": {"questions": 1}}))
     assert bench.judge(evidence).verdict == "refused"
 
@@ -139,15 +139,18 @@ def test_a_tag_holds_as_many_reasons_as_fit_and_stays_json(bench: Bench) -> None
 
     found = bench.judge(bench.evidence(wordy))
     kept = json.loads(bench.tags()["reasons"])
-    assert 0 < len(kept) < len(found.reasons)
+    assert 1 < len(kept) < len(found.reasons)
+    assert kept[-1] == f"and {len(found.reasons) - len(kept) + 1} more"
 
 
 def test_a_decision_is_written_with_what_it_rests_on(bench: Bench, tmp_path: Path) -> None:
     evidence = bench.evidence()
     found = bench.judge(evidence)
     assert found.decision is not None
-    write_decision(found.decision, bench.version, evidence, tmp_path / "verdict.json")
+    write_decision(found, tmp_path / "verdict.json")
     content = json.loads((tmp_path / "verdict.json").read_text())
-    assert content["evidence"] == evidence.digests()
-    assert (content["version"], content["reigning"]) == (bench.version.number, "production:3")
+    assert evidence.digests().items() <= content["evidence"].items()
+    assert (content["version"], content["evidence"]["reigning"]) == (bench.number, "production:3")
+    [link] = bench.shop.ledger.links("adapter")
+    assert content["evidence"].items() <= link.entry.evidence.items()
     assert {row["outcome"] for row in content["reasons"]} == {"passed"}

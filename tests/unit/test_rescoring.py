@@ -12,10 +12,11 @@ import yaml
 
 from tasks.evaluation import rescoring
 from tasks.orchestration import rescore as rescoring_task
-from tasks.orchestration.registry import Model, Registry, Version
+from tasks.orchestration.registry import Registry
 from tasks.orchestration.rescore import Tonight, rescore
 from tasks.orchestration.stores import Stores
 from tasks.orchestration.tracking import Tracker
+from tasks.orchestration.versions import Model, Version
 from tasks.promotion.evidence import Reigning
 from tasks.records.files import read_records, write_records
 from tasks.records.likelihoods import read_likelihoods
@@ -24,7 +25,7 @@ from tasks.stage.errors import ConfigError, DataError
 from tasks.stage.metrics import read_metrics
 from tasks.stage.outputs import write_manifest
 from tasks.stage.params import ComputeParams, read_yaml
-from tests.unit.packaged import package
+from tests.unit.packaged import PACKAGING, package
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +36,7 @@ def bundle(
     from tasks.packaging.__main__ import Params
 
     shared = {"prompting": prompting, "models": models, "compute": compute}
-    packaging = {"golden": 1, "max_mismatch": 1.0}
+    packaging = PACKAGING | {"max_mismatch": 1.0}
     params = Params.model_validate(shared | {"packaging": packaging})
     root = tmp_path_factory.mktemp("bundle")
     return package(root, params, tiny, scored.index, scored.report)

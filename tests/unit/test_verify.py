@@ -27,7 +27,7 @@ from tasks.records.predictions import read_predictions, write_predictions
 from tasks.stage.errors import DataError
 from tasks.stage.outputs import MANIFEST, file_sha256, write_manifest
 from tests.unit.conftest import Tiny
-from tests.unit.packaged import Params, package
+from tests.unit.packaged import PACKAGING, Params, package
 
 MODELS = ("adapter", "student")
 
@@ -43,7 +43,7 @@ def night(
 ) -> Scored:
     root = tmp_path_factory.mktemp("night")
     shared = {"prompting": prompting, "models": models, "compute": compute}
-    params = Params.model_validate(shared | {"packaging": {"golden": 4, "max_mismatch": 0.25}})
+    params = Params.model_validate(shared | {"packaging": PACKAGING})
     return Scored(package(root, params, tiny, scored.index, scored.report), scored.report)
 
 

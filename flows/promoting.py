@@ -1,0 +1,162 @@
+"""What a promoter needs of a checkout: the ledger, its turn and the policies."""
+
+import os
+import pwd
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from flows.environment import find_stores, set_environment
+from flows.services import shares_prefect
+from flows.workspace import STATE, WorkspacePaths, find_checkout
+from tasks.orchestration.ledger import Ledger, Link, Stage
+from tasks.orchestration.process import run_child
+from tasks.orchestration.reconciliation import reconcile
+from tasks.orchestration.registry import Registry
+from tasks.orchestration.retention import Fate, prune, review
+from tasks.orchestration.turns import Turns
+from tasks.orchestration.versions import MODELS, Model
+from tasks.promotion.release_params import Params, ReleaseParams
+from tasks.stage.errors import ConfigError, GateError
+from tasks.stage.params import load_params, read_yaml
+
+_REFUSED = 3
+STAGES: tuple[Stage, ...] = ("staging", "production")
+
+
+@dataclass(frozen=True)
+class Promoter:
+    """One that decides about versions: where it writes, when it may, and by which policies."""
+
+    ledger: Ledger
+    turns: Turns
+    params: ReleaseParams
+    downloads: Path
+
+
+def make_promoter(checkout: Path, params_root: Path | None = None) -> Promoter:
+    """A promoter of a checkout's stores; `params_root` is a workspace with params of its own."""
+    stores = find_stores(checkout)
+    file = (params_root or checkout) / "params" / "release.yaml"
+    params: ReleaseParams = load_params(Params, [file]).release
+    turns = Turns(
+        lock=checkout / STATE / "promotion.lock",
+        shared=shares_prefect(checkout),
+        wait_seconds=params.wait_seconds,
+    )
+    ledger = Ledger(stores, Registry(stores))
+    return Promoter(ledger, turns, params, checkout / STATE / "downloads")
+
+
+@contextmanager
+def deciding(root: Path) -> Iterator[Promoter]:
+    """The promoter of the checkout at or above a folder, in its turn."""
+    checkout = find_checkout(root)
+    set_environment(checkout)
+    promoter = make_promoter(checkout)
+    with promoter.turns.mine():
+        yield promoter
+
+
+def review_all(promoter: Promoter, model: str | None) -> list[Fate]:
+    """What retention says of every version of one model, or of both; nothing is written."""
+    now = time.time_ns() // 1_000_000
+    return [
+        fate
+        for name in _models(model)
+        for fate in review(promoter.ledger, name, promoter.params.retention, now_ms=now)
+    ]
+
+
+def delete_old(promoter: Promoter, model: str | None, by: str | None) -> list[Fate]:
+    """The same, once what goes is gone. Call it in the promoter's turn."""
+    for name in _models(model):
+        reconcile(promoter.ledger, name)
+    fates = review_all(promoter, model)
+    for fate in fates:
+        if fate.goes:
+            prune(promoter.ledger, fate, by=by or operating_user())
+    return fates
+
+
+def _models(name: str | None) -> list[Model]:
+    return [model for model in MODELS if name in (None, model)]
+
+
+def print_ledger(console: Console, links: Sequence[Link]) -> None:
+    """Print entries for people."""
+    if not links:
+        console.print("nothing was decided yet")
+        return
+    table = Table(box=None)
+    for heading in ("", "when", "version", "what", "by", "production", "why"):
+        table.add_column(heading, overflow="fold")
+    for link in links:
+        entry = link.entry
+        version = entry.model if entry.version is None else f"{entry.model} {entry.version}"
+        moved = [str(side.get("production", "-")) for side in (entry.before, entry.after)]
+        what = entry.kind.replace("_", " ")
+        if entry.awaits is not None:
+            what += f", asks for {entry.awaits}"
+        when = entry.time.removesuffix("+00:00").replace("T", " ")
+        cells = [str(entry.number), when, version, what, entry.by, " -> ".join(moved), entry.reason]
+        table.add_row(*map(escape, cells))
+    console.print(table)
+
+
+def operating_user() -> str:
+    """Who runs this process, as the system knows them, whatever the environment says."""
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return f"uid {os.getuid()}"
+
+
+def read_stage(text: str) -> Stage:
+    """The stage that somebody named.
+
+    Raises:
+        ConfigError: there is none of this name.
+    """
+    for stage in STAGES:
+        if text == stage:
+            return stage
+    hint = f"; MLflow tells {text} from {text.lower()}" if text.lower() in STAGES else ""
+    raise ConfigError(
+        f"{text!r} is no stage to move to; expected staging or production, in lower case{hint}",
+        "say --to production",
+    )
+
+
+def rehearsal(checkout: Path, model: Model, params: ReleaseParams) -> "partial[str]":
+    """A call that asks a bundle its golden prompts, in a process of its own."""
+    return partial(_rehearse, checkout, model, params)
+
+
+def _rehearse(checkout: Path, model: Model, params: ReleaseParams, bundle: Path) -> str:
+    """How many golden prompts a bundle answers as it once did, in a sentence.
+
+    Raises:
+        ConfigError: it could not be asked.
+        GateError: too many come out otherwise.
+    """
+    paths = WorkspacePaths.model_validate(read_yaml(checkout / "params" / "paths.yaml"))
+    command = [sys.executable, "-m", "tasks.serving.rehearsal", "--bundle", str(bundle)]
+    command += ["--model", model, "--store", str(checkout / paths.model_store)]
+    command += ["--mismatch", str(params.golden_mismatch)]
+    lines: list[str] = []
+    code = run_child(command, checkout, lines.append)
+    if code == 0:
+        return next(line for line in reversed(lines) if "golden prompts" in line)
+    told = "\n".join(lines[-8:])
+    if code == _REFUSED:
+        raise GateError(told, "name another version with --to; this one no longer answers so")
+    raise ConfigError(f"the old bundle can't be asked:\n{told}", "mend what these lines name")

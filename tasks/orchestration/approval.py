@@ -1,0 +1,108 @@
+"""A person's approval: what is asked, whether it still stands, and what the answer does."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from tasks.orchestration import moves
+from tasks.orchestration.execution import carry_out
+from tasks.orchestration.ledger import Entry, Kind, Ledger, Link, Stage
+from tasks.orchestration.promotion import POLICY, check_reign, decision
+from tasks.orchestration.reconciliation import reconcile
+from tasks.orchestration.versions import Version
+from tasks.promotion.release_params import ReleaseParams
+from tasks.stage.errors import ConfigError, GateError
+
+
+@dataclass(frozen=True)
+class Question:
+    """Whether a version may go to a stage, as the ledger's entry asked it."""
+
+    link: Link
+    version: Version
+    to: Stage
+
+    @property
+    def text(self) -> str:
+        """In words."""
+        return f"may {self.version.name} go to {self.to}?"
+
+    @property
+    def reigning(self) -> str:
+        """What reigned when it was asked."""
+        return moves.reigning(self.link.entry.after) or "the base"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What was said to a question: by whom, and why; nobody says that it expired."""
+
+    decision: Literal["approve", "reject", "expire"]
+    by: str
+    reason: str
+
+
+def read_question(ledger: Ledger, sha256: str) -> Question:
+    """The question of the entry with a hash.
+
+    Raises:
+        ConfigError: no entry has it, or it asks nothing.
+    """
+    link = next((item for item in ledger.links() if item.sha256 == sha256), None)
+    if link is None or link.entry.awaits is None or link.entry.version is None:
+        what = "no entry has it" if link is None else "the entry asks nobody"
+        raise ConfigError(
+            f"there is no question {sha256[:12]!r} in the ledger: {what}",
+            "let a release ask: `nightloom run` with the policy `approval`",
+        )
+    version = ledger.registry.version(link.entry.model, link.entry.version)
+    return Question(link, version, link.entry.awaits)
+
+
+def settle(ledger: Ledger, question: Question, answer: Answer, params: ReleaseParams) -> Entry:
+    """The ledger's entry of an answer, with the version moved where it is approved.
+
+    An approval of what no longer stands is recorded and moves nothing. A second answer is not
+    heard: the entry is the first one's. Call it while holding the turn.
+    """
+    reconcile(ledger, question.version.model)
+    identity = f"approval-{question.link.sha256}"
+    known = ledger.find(identity)
+    if known is not None:
+        return known.entry
+    stale = _stale(ledger, question)
+    now = ledger.registry.aliases(question.version.model)
+    plan = moves.Plan(moves.ours(now), awaits=None)
+    kind: Kind = "expired" if answer.decision == "expire" else "rejected"
+    by, reason = answer.by, answer.reason
+    if answer.decision == "approve" and stale:
+        by, reason = POLICY, f"{answer.by} approved ({answer.reason}), but {stale}"
+    elif answer.decision == "approve":
+        kind = "approved"
+        reached = moves.moved(now, question.version.number, question.to)
+        further = moves.advance(reached, question.version.number, params, reached=question.to)
+        plan = moves.Plan(further.after, further.awaits)
+    intent = decision(ledger, question.version, kind, by=by, reason=reason, plan=plan)
+    asked = {"question": question.link.sha256} | question.link.entry.evidence
+    more = {"id": identity, "evidence": intent.evidence | asked}
+    return carry_out(ledger, intent.model_copy(update=more))
+
+
+def _stale(ledger: Ledger, question: Question) -> str:
+    """Why a question no longer stands; empty where it does."""
+    entry, model = question.link.entry, question.version.model
+    about = [
+        link
+        for link in ledger.links(model)
+        if link.entry.version == entry.version and link.entry.kind != "found"
+    ]
+    if about[-1].sha256 != question.link.sha256:
+        newer = about[-1].entry
+        return f"it was decided anew since: entry {newer.number}, {newer.kind} by {newer.by}"
+    reigning = moves.reigning(ledger.registry.aliases(model)) or "the base"
+    if reigning != question.reigning:
+        return f"{question.reigning} reigned when it was judged, and {reigning} reigns now"
+    try:
+        check_reign(ledger.registry, model)
+    except GateError as error:
+        return error.message
+    return ""

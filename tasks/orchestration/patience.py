@@ -1,0 +1,81 @@
+"""Calls to a store that may be away for a while: made again, within bounds, where that is safe."""
+
+import logging
+import time
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+from tasks.stage.errors import ConfigError
+
+PATIENCE_SECONDS = 90.0
+_FIRST_WAIT = 0.25
+_LONGEST_WAIT = 8.0
+# What MLflow says of a store that is away: a locked or unreachable database, a dead server.
+_PASSING = {"TEMPORARILY_UNAVAILABLE", "INTERNAL_ERROR", "REQUEST_LIMIT_EXCEEDED"}
+# Made twice, these make two of a kind: their callers look first, then call again.
+NOT_REPEATABLE = frozenset({"create_model_version", "create_run"})
+
+_logger = logging.getLogger(__name__)
+
+
+def is_passing(error: Exception) -> bool:
+    """Whether an error of MLflow's may be gone in a while, so that a call is worth repeating."""
+    # What SQLAlchemy says of the same before MLflow has opened its store.
+    unopened = type(error).__name__ == "OperationalError"
+    return unopened or getattr(error, "error_code", None) in _PASSING
+
+
+def patiently(
+    call: Callable[[], Any], where: str, *, seconds: float = PATIENCE_SECONDS
+) -> Any:  # the type is the call's
+    """What a call returns, made again while the store is away.
+
+    Raises:
+        ConfigError: it was away for longer than `seconds`.
+    """
+    deadline = time.monotonic() + seconds
+    wait = _FIRST_WAIT
+    while True:
+        try:
+            return call()
+        except Exception as error:
+            if not is_passing(error):
+                raise
+            if time.monotonic() + wait > deadline:
+                raise _away(where, seconds, error) from error
+            _logger.warning("MLflow at %s is away, asking again in %.1f s", where, wait)
+            time.sleep(wait)
+            wait = min(2 * wait, _LONGEST_WAIT)
+
+
+class Patient:
+    """A client of a store whose calls are made again while the store is away.
+
+    MLflow's own client asks a server again for some minutes, and a database not at all.
+    """
+
+    def __init__(self, client: Any, where: str) -> None:
+        self._client = client
+        self._where = where
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._client, name)
+        if not callable(found) or name in NOT_REPEATABLE:
+            return found
+
+        @wraps(found)
+        def call(*arguments: Any, **named: Any) -> Any:
+            return patiently(lambda: found(*arguments, **named), self._where)
+
+        return call
+
+
+def _away(where: str, seconds: float, error: Exception) -> ConfigError:
+    first = str(error).splitlines()[0][:200]
+    return ConfigError(
+        f"MLflow's store at {where} did not answer for {seconds:.0f} s: {first}. No alias was left "
+        "half-moved that the next release would not find",
+        "bring the store back (`nightloom doctor` looks at it) and run the same command again: "
+        "what was begun is finished first",
+    )

@@ -1,0 +1,80 @@
+"""A model's folder in the run of a night, which says so once all of it lies there.
+
+A night that is killed between the upload and the version leaves the folder for the next one.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlflow.entities import Run
+from mlflow.exceptions import MlflowException
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+from mlflow.tracking import MlflowClient
+
+from tasks.orchestration.stores import EXPERIMENT, RunRef
+from tasks.orchestration.versions import Model, Version
+from tasks.stage.outputs import MANIFEST, file_sha256
+
+_TAG = "nightloom.uploaded"
+
+
+@dataclass(frozen=True)
+class Upload:
+    """A folder that lies complete in a run: of which key, with which bundle's manifest."""
+
+    run_id: str
+    source: str
+    key: str
+    manifest: str
+
+
+class Uploads:
+    """The models' folders in one MLflow store."""
+
+    def __init__(self, client: MlflowClient) -> None:
+        self._client = client
+
+    def add(self, model: Model, key: str, folder: Path, run: RunRef) -> Upload:
+        """The folder in a run; a tag of the run names the key once all of it is there."""
+        [manifest] = folder.glob(f"artifacts/*/{MANIFEST}")
+        self._client.log_artifacts(run.run_id, str(folder), f"models/{model}")
+        self._client.set_tag(run.run_id, f"{_TAG}.{model}", f"{key} {file_sha256(manifest)}")
+        upload = _read(self._client.get_run(run.run_id), model)
+        assert upload is not None
+        return upload
+
+    def of_key(self, model: Model, key: str) -> Upload | None:
+        """The folder of a promotion key, None where no night came so far."""
+        experiment = self._client.get_experiment_by_name(EXPERIMENT)
+        if experiment is None:
+            return None
+        query = f"tags.`{_TAG}.{model}` LIKE '{key} %'"
+        runs = self._client.search_runs([experiment.experiment_id], query, max_results=1)
+        return _read(runs[0], model) if runs else None
+
+    def of_version(self, version: Version) -> Upload | None:
+        """What a version was made of, None where no night uploaded it."""
+        try:
+            run = self._client.get_run(version.run_id)
+        except MlflowException as error:
+            if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+                raise
+            return None
+        upload = _read(run, version.model)
+        return upload if upload is not None and upload.source == version.source else None
+
+    def delete(self, version: Version) -> None:
+        """Take away what a version was made of; a delete that was cut short goes on."""
+        if self.of_version(version) is not None:
+            # First, lest a later night makes a version of artifacts that are gone.
+            self._client.delete_tag(version.run_id, f"{_TAG}.{version.model}")
+        store = get_artifact_repository(version.source, tracking_uri=self._client.tracking_uri)
+        store.delete_artifacts()  # type: ignore[no-untyped-call]
+
+
+def _read(run: Run, model: Model) -> Upload | None:
+    tag = run.data.tags.get(f"{_TAG}.{model}")
+    if not tag:
+        return None
+    key, manifest = tag.split(" ")
+    return Upload(run.info.run_id, f"{run.info.artifact_uri}/models/{model}", key, manifest)

@@ -1,0 +1,173 @@
+"""A registry of small bundles in a store of its own, and what a release does with them."""
+
+import shutil
+import sqlite3
+from contextlib import closing
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from mlflow.tracking import MlflowClient
+
+from tasks.orchestration.ledger import Entry, Ledger
+from tasks.orchestration.promotion import decide_on, promote
+from tasks.orchestration.reconciliation import reconcile
+from tasks.orchestration.registration import nominate
+from tasks.orchestration.registry import Registry
+from tasks.orchestration.stores import Stores
+from tasks.orchestration.tracking import Tracker
+from tasks.orchestration.turns import Turns
+from tasks.orchestration.versions import VERDICT_TAG, Model, Version, promotion_key
+from tasks.promotion.release_params import Params, ReleaseParams
+from tasks.stage.outputs import write_manifest
+from tasks.stage.params import load_params
+
+PARAMS: ReleaseParams = load_params(Params, [Path("params/release.yaml")]).release
+
+
+def policies(staging: str = "automatic", production: str = "manual") -> ReleaseParams:
+    return PARAMS.model_copy(update={"staging": staging, "production": production})
+
+
+def make_template(folder: Path) -> Path:
+    """An empty MLflow database, which takes seconds to make and none to copy."""
+    path = folder / "template.db"
+    MlflowClient(f"sqlite:///{path}").search_experiments()
+    return path
+
+
+def _relocate(database: Path, old: Path, new: Path) -> None:
+    """Let a copied database name its own artifacts."""
+    columns = {
+        "experiments": ("artifact_location",),
+        "runs": ("artifact_uri",),
+        "model_versions": ("source", "storage_location"),
+    }
+    with closing(sqlite3.connect(database)) as connection:
+        for table, names in columns.items():
+            for name in names:
+                connection.execute(
+                    f"UPDATE {table} SET {name} = replace({name}, ?, ?)", (str(old), str(new))
+                )
+        connection.commit()
+
+
+@dataclass(frozen=True)
+class Shop:
+    """One store, with what decides about its versions."""
+
+    root: Path
+
+    @classmethod
+    def open(cls, root: Path, template: Path) -> "Shop":
+        """A shop of its own, with all that another one's database and artifacts hold."""
+        root.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(template, root / "mlflow.db")
+        artifacts = template.parent / "artifacts"
+        if artifacts.exists():
+            shutil.copytree(artifacts, root / "artifacts")
+            _relocate(root / "mlflow.db", template.parent, root)
+        return cls(root)
+
+    @property
+    def database(self) -> Path:
+        return self.root / "mlflow.db"
+
+    @property
+    def downloads(self) -> Path:
+        return self.root / "downloads"
+
+    @cached_property
+    def stores(self) -> Stores:
+        return Stores(f"sqlite:///{self.database}", self.root / "artifacts")
+
+    @cached_property
+    def registry(self) -> Registry:
+        return Registry(self.stores)
+
+    @cached_property
+    def ledger(self) -> Ledger:
+        return Ledger(self.stores, self.registry)
+
+    @cached_property
+    def client(self) -> MlflowClient:
+        return MlflowClient(self.stores.tracking_uri)
+
+    @property
+    def turns(self) -> Turns:
+        return Turns(self.root / "promotion.lock", shared=False, wait_seconds=600.0)
+
+    def folder(self, text: str) -> Path:
+        """A model's folder as registration writes it: the bundle below `artifacts`."""
+        folder = self.root / "made" / text
+        bundle = folder / "artifacts" / "bundle"
+        bundle.mkdir(parents=True, exist_ok=True)
+        (bundle / "settings.json").write_text(text)
+        (bundle / "golden.json").write_text("[]")
+        write_manifest(bundle)
+        return folder
+
+    def key(self, text: str) -> str:
+        return promotion_key(self.folder(text) / "artifacts" / "bundle")
+
+    def register(self, text: str, model: Model = "adapter") -> Version:
+        """The version of a bundle, registered as a release does it."""
+        run = Tracker(self.stores).begin_night(text, {})
+        key = self.key(text)
+        version = self.registry.find(model, key) or self.registry.register(
+            model, key, lambda: self.folder(text), run, {"prompt_version": "1"}
+        )
+        nominate(self.registry, version)
+        return version
+
+    def judge(
+        self, version: Version, *, promoted: bool = True, params: ReleaseParams = PARAMS
+    ) -> Entry:
+        """The entry of a verdict."""
+        return decide_on(
+            self.ledger,
+            version,
+            params,
+            promoted=promoted,
+            reason="token_f1 +0.20 [+0.10, +0.30] over the base",
+            evidence={"metrics": "a" * 64, "reigning": "base"},
+            tags={VERDICT_TAG: "promoted" if promoted else "refused", "judged_by": "rules"},
+        )
+
+    def release(self, text: str, params: ReleaseParams = PARAMS, model: Model = "adapter") -> None:
+        """A night's release: reconciled, registered, judged and applied."""
+        with self.turns.mine():
+            reconcile(self.ledger, model)
+            version = self.register(text, model)
+        with self.turns.mine():
+            reconcile(self.ledger, model)
+            version = self.registry.version(model, version.number)
+            if version.tags.get("judged_by") != "rules":
+                self.judge(version, params=params)
+
+    def promote(self, number: int | None = None, to: str = "production") -> Entry | None:
+        """The entry of a promotion by hand."""
+        assert to in ("staging", "production")
+        with self.turns.mine():
+            return promote(
+                self.ledger,
+                "adapter",
+                number,
+                "staging" if to == "staging" else "production",
+                by="ann",
+                reason="checked by hand",
+                despite_refusal=False,
+                downloads=self.downloads,
+            )
+
+    def aliases(self, model: Model = "adapter") -> dict[str, int]:
+        return self.registry.aliases(model)
+
+    def stage(self, number: int) -> str:
+        return self.registry.version("adapter", number).tags["stage"]
+
+    def kinds(self) -> list[str]:
+        return [link.entry.kind for link in self.ledger.links()]
+
+    def faults(self) -> tuple[str, ...]:
+        return self.ledger.audit(pending=frozenset()).faults

@@ -1,0 +1,77 @@
+"""What prune deletes, and what it never does."""
+
+from pathlib import Path
+
+import pytest
+
+from tasks.orchestration.retention import Fate, prune, review
+from tasks.orchestration.versions import model_name
+from tests.unit.shop import PARAMS, Shop, policies
+
+DAY_MS = 86_400_000
+
+
+def fates(shop: Shop, *, days: int = 0, archived: int = 1, targets: int = 2) -> dict[int, Fate]:
+    retention = PARAMS.retention.model_copy(
+        update={"archived": archived, "days": days, "rollback_targets": targets}
+    )
+    newest = shop.registry.versions("adapter")[-1].created_ms
+    found = review(shop.ledger, "adapter", retention, now_ms=newest + 100 * DAY_MS)
+    return {fate.version.number: fate for fate in found}
+
+
+@pytest.fixture(scope="module")
+def stocked(reigned_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Shop:
+    """Seven versions, only to be looked at: 2 is in production, 1 was, 7 is in staging."""
+    shop = Shop.open(tmp_path_factory.mktemp("stocked"), reigned_store)
+    for number in range(3, 8):
+        shop.register(f"bundle {number}")
+    asked = shop.registry.version("adapter", 4)
+    shop.judge(asked, params=policies("automatic", "approval"))
+    shop.judge(shop.registry.version("adapter", 7))
+    shop.client.create_model_version(model_name("adapter"), source="elsewhere")
+    return shop
+
+
+def test_only_old_archived_versions_that_nothing_needs_go(stocked: Shop) -> None:
+    found = {number: fate.why for number, fate in fates(stocked, archived=2).items()}
+    assert found == {
+        1: "the alias previous names it",
+        2: "the alias production names it",
+        3: "archived, 100 days old, beyond the newest 2",
+        4: "a person is asked about it",
+        5: "archived, 100 days old, beyond the newest 2",
+        6: "one of the newest 2 archived",
+        7: "the alias staging names it",
+        8: "something else than Nightloom made it",
+    }
+
+
+def test_a_younger_version_stays(stocked: Shop) -> None:
+    found = fates(stocked, days=101, archived=0)
+    assert not any(fate.goes for fate in found.values())
+    assert found[3].why == "younger than 101 days"
+
+
+def test_a_version_that_a_rollback_may_need_stays(reigned: Shop) -> None:
+    reigned.release("three")
+    reigned.promote(3)
+    assert fates(reigned, archived=0, targets=3)[1].why == "a rollback may need it"
+    assert fates(reigned, archived=0, targets=2)[1].goes
+
+
+def test_a_pruned_version_is_gone_with_its_artifacts_and_in_the_ledger(reigned: Shop) -> None:
+    reigned.release("three")
+    reigned.release("four")
+    bundle = reigned.registry.bundle("adapter", 3, reigned.downloads)
+    kept = reigned.registry.bundle("adapter", 4, reigned.downloads)
+    with reigned.turns.mine():
+        entry = prune(reigned.ledger, fates(reigned, archived=0)[3], by="ann")
+    assert (entry.kind, entry.version, entry.by) == ("pruned", 3, "ann")
+    assert reigned.registry.numbers("adapter") == [1, 2, 4]
+    assert not bundle.exists()
+    assert kept.exists()
+    assert reigned.faults() == ()
+    reigned.release("three")  # the very bundle again is a new version, with artifacts of its own
+    assert reigned.registry.numbers("adapter") == [1, 2, 4, 5]
+    assert reigned.registry.bundle("adapter", 5, reigned.downloads).is_dir()
