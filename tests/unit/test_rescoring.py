@@ -136,7 +136,7 @@ class World:
         """A new version of a bundle, and the run of its night."""
         shutil.copytree(bundle, folder / "artifacts" / "bundle")
         run = self.tracker.begin_night(key, {})
-        return self.registry.register(model, key, folder, run)
+        return self.registry.register(model, key, lambda: folder, run, {})
 
     def record(self, version: Version, report: Path) -> None:
         """Keep a report in the run of a version's night, as nights do."""
