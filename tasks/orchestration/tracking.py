@@ -85,9 +85,11 @@ class Tracker:
 
     @contextmanager
     def system_metrics(self, run: RunRef) -> Iterator[None]:
-        """CPU, memory, disk and GPU of the machine in a run, every ten seconds of the block."""
+        """CPU, memory, disk and GPU of the machine in a run, every five seconds of the block."""
         uri = self._client.tracking_uri
-        monitor = SystemMetricsMonitor(run.run_id, resume_logging=True, tracking_uri=uri)
+        monitor = SystemMetricsMonitor(
+            run.run_id, sampling_interval=5, resume_logging=True, tracking_uri=uri
+        )
         monitor.start()
         try:
             yield

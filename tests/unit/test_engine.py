@@ -51,9 +51,11 @@ def test_answers_are_those_of_the_answering_core_token_by_token(
 
 
 def test_text_comes_in_pieces_while_it_is_made(engine: Engine) -> None:
-    ear = Ear(engine, QUESTIONS[1])
-    ear.hear()
-    assert len(ear.pieces) > 4
+    ears = [Ear(engine, question) for question in QUESTIONS[:12]]
+    for ear in ears:
+        ear.hear()
+    # Some tokens of a model that was never trained make no text.
+    assert max(len(ear.pieces) for ear in ears) > 4
 
 
 def test_a_request_can_lower_the_bound_on_tokens_and_not_raise_it(engine: Engine) -> None:

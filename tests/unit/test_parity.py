@@ -12,7 +12,7 @@ from tasks.stage.errors import DataError
 ONE = {"asked": 8, "agreeing": 7, "share": 0.875, "mean_score_difference": -0.01}
 CONTENT: dict[str, Any] = {
     "models": {"adapter": ONE, "student": ONE | {"share": 1, "agreeing": 8}},
-    "version": {"adapter": 3, "student": 2},
+    "versions": {"adapter": 3, "student": 2},
     "bundle_sha256": "a" * 64,
 }
 
@@ -32,7 +32,7 @@ def test_what_was_served_comes_back_as_it_was_written(tmp_path: Path) -> None:
         {"models": {"adapter": ONE | {"share": float("nan")}}},
         {"models": {"adapter": ONE | {"asked": -1}}},
         {"models": {"adapter": ONE | {"share": 1.5}}},
-        {"version": {"adapter": "3"}},
+        {"versions": {"adapter": "3"}},
         {"else": 1},
     ],
 )

@@ -18,7 +18,7 @@ from tasks.lm.reranking import Reranker
 from tasks.orchestration.base_model import is_resolved
 from tasks.packaging.assembly import Parts, assemble
 from tasks.records.record import Message
-from tasks.serving.bundle import BundleSettings, load_answerer
+from tasks.serving.bundle import BundleSettings, open_answerer
 from tasks.serving.retrieval import Index, RerankerSettings
 from tasks.stage.errors import ConfigError, DataError
 from tasks.stage.metrics import read_metrics
@@ -154,7 +154,7 @@ def test_what_is_served_finds_what_was_evaluated(
     assemble(bundle, parts, settings)
     library = Library(Index.load(reranked / "index"), tiny.embedder, tiny.store, CPU, 2)
     evaluated = library.find([record(number) for number in range(4)])
-    answerer = load_answerer(bundle, tiny.store, "student")
+    answerer = open_answerer(bundle, tiny.store, "student")
     answers = answerer.answer([[Message("user", question)] for question in QUESTIONS])
     assert [answer.passages for answer in answers] == [tuple(found[:2]) for found in evaluated]
 
