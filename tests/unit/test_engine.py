@@ -19,7 +19,10 @@ QUESTIONS = [f"What does mod.f{n} do{' exactly' * (n % 5)}?" for n in range(20)]
 
 @pytest.fixture(scope="module")
 def answerer(bundles: Bundles) -> Answerer:
-    return load_answerer(bundles.folders[1], bundles.store, "adapter")
+    loaded = load_answerer(bundles.folders[1], bundles.store, "adapter")
+    # In float32 a batch of another size rounds otherwise, which turns ties of an untrained model.
+    loaded.language_model.model.double()
+    return loaded
 
 
 @pytest.fixture
