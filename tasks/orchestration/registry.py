@@ -253,9 +253,13 @@ def save_model(bundle: Path, model: Model, target: Path, store: Path) -> None:
     shutil.copytree(bundle, slim, ignore=shutil.ignore_patterns(other), copy_function=os.link)
     (slim / MANIFEST).unlink()  # a link to the bundle's own, which must not change
     write_manifest(slim)
+    # MLflow imports it before it copies the artifacts; beside it, Python would leave its bytecode.
+    code = target.with_name(f"{target.name}-code")
+    code.mkdir()
+    shutil.copyfile(bundle / "agent.py", code / "agent.py")
     mlflow.pyfunc.save_model(
         path=str(target),
-        python_model=str(slim / "agent.py"),
+        python_model=str(code / "agent.py"),
         artifacts={"bundle": str(slim)},
         code_paths=["tasks"],
         model_config={"model": model, "model_store": str(store)},
