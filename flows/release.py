@@ -11,7 +11,7 @@ from flows.nights import NightLog, Verdict
 from flows.promoting import Promoter, make_promoter
 from flows.workspace import Workspace
 from tasks.orchestration.judgement import Judgement, earlier_judgement, judge, write_decision
-from tasks.orchestration.promotion import all_aliases, reigning_name
+from tasks.orchestration.promotion import all_aliases, other_reigning
 from tasks.orchestration.registration import register, register_prompt
 from tasks.orchestration.registry import Registry
 from tasks.orchestration.release import apply, ask, mend
@@ -157,22 +157,20 @@ def _judge(court: _Court, version: Version, evidence: Mapping[Model, Evidence]) 
     known = earlier_judgement(now, root, root / paths.curation_report)
     if known is not None:
         return known
-    found = evidence[version.model]
-    held_against = None if found.reigning is None else found.reigning.name
-    reigns = reigning_name(court.registry, version.model)
-    if reigns not in (held_against, _by_itself(reigns, version)):
-        found = _evidence(court, now)
-    judgement = judge(now, root, found)
+    judgement = judge(now, root, _current(court, now, evidence.get(version.model)))
     file = court.scratch / f"verdict-{version.model}.json"
     write_decision(judgement, file)
     court.tracker.log_files(court.night, [file], "verdict")
     return judgement
 
 
-def _by_itself(reigns: str | None, version: Version) -> str | None:
-    """The name of what reigns where that is the version itself, which is held against nothing."""
-    itself = reigns is not None and int(reigns.partition(":")[2]) == version.number
-    return reigns if itself else None
+def _current(court: _Court, version: Version, found: Evidence | None) -> Evidence:
+    """The evidence, gathered again where something else reigns by now than it was held against."""
+    if found is not None:
+        held_against = None if found.reigning is None else found.reigning.name
+        if held_against == other_reigning(court.registry, version):
+            return found
+    return _evidence(court, version)
 
 
 def _combine(judgements: Sequence[Judgement], notes: Sequence[str]) -> Release:

@@ -22,6 +22,12 @@ def reigning_name(registry: Registry, model: Model) -> str | None:
     return moves.reigning(registry.aliases(model))
 
 
+def other_reigning(registry: Registry, version: Version) -> str | None:
+    """`ALIAS:NUMBER` of what a version is held against; None where it reigns itself, or nothing."""
+    name = reigning_name(registry, version.model)
+    return None if name is None or int(name.partition(":")[2]) == version.number else name
+
+
 def all_aliases(registry: Registry) -> dict[str, dict[str, int]]:
     """Model -> alias -> version number."""
     return {model: registry.aliases(model) for model in MODELS}
@@ -96,12 +102,7 @@ def promote(
         return None
     _check_verdict(version, despite_refusal=despite_refusal)
     checked_bundle(ledger.registry, version, downloads)
-    after = moves.moved(aliases, version.number, to)
-    _skip_foreign(ledger.registry, model, aliases, after)
-    intent = decision(
-        ledger, version, "moved", by=by, reason=reason, plan=moves.Plan(after, awaits=None)
-    )
-    return carry_out(ledger, intent)
+    return _move(ledger, version, to, kind="moved", by=by, why=reason)
 
 
 def rollback_target(ledger: Ledger, model: Model, number: int | None) -> Version:
@@ -157,29 +158,12 @@ def roll_back(
     done = None if earlier is None else ledger.find(earlier.id)
     if done is not None and done.entry.kind == "rolled_back":
         return done.entry
-    now = ledger.registry.aliases(model).get("production")
-    if now != leaving:
-        raise ConfigError(
-            f"production named version {leaving} of the {model} when you asked, and names {now} "
-            "now: somebody else decided first",
-            "look at `nightloom ledger`, and roll back again if that is still what you want",
-        )
+    _check_left(ledger.registry, model, leaving)
     version = rollback_target(ledger, model, number)
     if not version.key:
         raise _not_ours(version)
     said = rehearse(checked_bundle(ledger.registry, version, downloads))
-    aliases = ledger.registry.aliases(model)
-    after = moves.moved(aliases, version.number, "production")
-    _skip_foreign(ledger.registry, model, aliases, after)
-    intent = decision(
-        ledger,
-        version,
-        "rolled_back",
-        by=by,
-        reason=f"{reason} ({said})",
-        plan=moves.Plan(after, awaits=None),
-    )
-    return carry_out(ledger, intent)
+    return _move(ledger, version, "production", kind="rolled_back", by=by, why=f"{reason} ({said})")
 
 
 def were_in_production(ledger: Ledger, model: Model) -> list[int]:
@@ -230,6 +214,26 @@ def decision(
         tags={},
         discards=False,
     )
+
+
+def _move(ledger: Ledger, version: Version, to: Stage, *, kind: Kind, by: str, why: str) -> Entry:
+    """The entry of a version moved to a stage, for a person's reason."""
+    aliases = ledger.registry.aliases(version.model)
+    after = moves.moved(aliases, version.number, to)
+    _skip_foreign(ledger.registry, version.model, aliases, after)
+    plan = moves.Plan(after, awaits=None)
+    return carry_out(ledger, decision(ledger, version, kind, by=by, reason=why, plan=plan))
+
+
+def _check_left(registry: Registry, model: Model, leaving: int | None) -> None:
+    """Refuse where production is another version by now than the one to be left."""
+    now = registry.aliases(model).get("production")
+    if now != leaving:
+        raise ConfigError(
+            f"production named version {leaving} of the {model} when you asked, and names {now} "
+            "now: somebody else decided first",
+            "look at `nightloom ledger`, and roll back again if that is still what you want",
+        )
 
 
 def _check_reason(reason: str) -> None:

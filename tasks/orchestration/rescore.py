@@ -10,23 +10,22 @@ import yaml
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
+from tasks.orchestration.failures import left_failure, stage_error
 from tasks.orchestration.process import run_child
-from tasks.orchestration.promotion import reigning_name
+from tasks.orchestration.promotion import other_reigning
 from tasks.orchestration.registry import Registry
-from tasks.orchestration.stages import stage_error
 from tasks.orchestration.tracking import Tracker
 from tasks.orchestration.versions import Model, Version, promotion_key
 from tasks.promotion.case import at, decided_mode
 from tasks.promotion.evidence import SCORED_FILES, Reigning
 from tasks.promotion.params import Params, PromotionParams
 from tasks.records.hashing import text_sha256
-from tasks.stage.errors import ConfigError, DataError, Failure
+from tasks.stage.errors import ConfigError, DataError
 from tasks.stage.metrics import METRICS_FILE, read_metrics
 from tasks.stage.outputs import file_sha256, verified
 from tasks.stage.params import load_params, read_yaml
 
 _STAGE = "evaluation.rescoring"
-_LAST_LINES = 12
 
 
 @dataclass(frozen=True)
@@ -54,14 +53,14 @@ def rescore(
         NightloomError: the bundle could not be scored.
     """
     logger = get_run_logger()
-    name = reigning_name(registry, version.model)
-    number = int(name.partition(":")[2]) if name else version.number
-    if name is None or number == version.number:
+    name = other_reigning(registry, version)
+    if name is None:
         logger.info("%s: no other version reigns", version.model)
         return None
     params: PromotionParams = load_params(
         Params, [tonight.root / "params" / "promotion.yaml"]
     ).promotion
+    number = int(name.partition(":")[2])
     mode = decided_mode(params, read_metrics(tonight.evaluation))
     reigning = registry.version(version.model, number)
     found = _recorded(reigning, name, mode, tonight, tracker)
@@ -146,18 +145,6 @@ def _score(
         command += [f"--{option}", str(path)]
     code = run_child(command, tonight.root, on_line)
     if code != 0:
-        raise stage_error("rescoring", _reason(tonight.scratch / _STAGE, code, lines))
+        raise stage_error("rescoring", left_failure(tonight.scratch / _STAGE, code, lines))
     if not (report / METRICS_FILE).exists():
         raise DataError(f"rescoring left no {report / METRICS_FILE}", "read its lines above")
-
-
-def _reason(scratch: Path, code: int, lines: list[str]) -> Failure:
-    left = Failure.read(scratch)
-    if left is not None:
-        return left
-    last = "\n".join(lines[-_LAST_LINES:])
-    return Failure(
-        "ProcessError",
-        f"ended with exit code {code} and left no reason; it printed last:\n{last}",
-        "read these lines; a process that was killed may have run out of memory",
-    )

@@ -1,0 +1,79 @@
+"""A release judges by what reigns at that moment, not by what reigned when it looked first."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flows import release
+from flows.release import _Court, _current
+from tasks.orchestration.versions import Version
+from tasks.promotion.evidence import Evidence, Reigning
+from tests.unit.shop import Shop
+
+
+@pytest.fixture
+def gathered(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The versions that evidence was gathered on once more; each gets none worth reading."""
+    numbers: list[int] = []
+
+    def gather(_: _Court, version: Version) -> Evidence:
+        numbers.append(version.number)
+        return evidence(None)
+
+    monkeypatch.setattr(release, "_evidence", gather)
+    return numbers
+
+
+def evidence(reigning: str | None) -> Evidence:
+    folder = Path("report")
+    held = None if reigning is None else Reigning(reigning, folder, "adapter")
+    return Evidence(folder, folder, folder, folder, folder, "0" * 64, held)
+
+
+def court(shop: Shop) -> _Court:
+    anything: Any = None
+    return _Court(anything, anything, anything, shop.registry, anything)
+
+
+def test_evidence_on_what_still_reigns_is_taken_as_it_is(shop: Shop, gathered: list[int]) -> None:
+    shop.release("one")
+    candidate = shop.register("two")
+    found = evidence("staging:1")
+    assert _current(court(shop), candidate, found) is found
+    assert gathered == []
+
+
+def test_a_version_that_reigns_itself_is_held_against_nothing(
+    shop: Shop, gathered: list[int]
+) -> None:
+    shop.release("one")
+    itself = shop.registry.version("adapter", 1)
+    found = evidence(None)
+    assert _current(court(shop), itself, found) is found
+    assert gathered == []
+
+
+@pytest.mark.parametrize("held_against", [None, "staging:9", "production:1"])
+def test_another_reign_since_asks_for_new_evidence(
+    held_against: str | None, shop: Shop, gathered: list[int]
+) -> None:
+    shop.release("one")
+    candidate = shop.register("two")
+    _current(court(shop), candidate, evidence(held_against))
+    assert gathered == [2]
+
+
+def test_a_reign_that_ended_asks_for_new_evidence(shop: Shop, gathered: list[int]) -> None:
+    candidate = shop.register("two")
+    _current(court(shop), candidate, evidence("staging:1"))
+    assert gathered == [candidate.number]
+
+
+def test_what_another_release_judged_half_way_has_evidence_gathered(
+    shop: Shop, gathered: list[int]
+) -> None:
+    """It had a verdict when evidence was gathered, and has none now: a rule was changed between."""
+    candidate = shop.register("two")
+    _current(court(shop), candidate, None)
+    assert gathered == [candidate.number]
