@@ -68,41 +68,11 @@ def make_app(versions: Versions, hosts: Sequence[str]) -> FastAPI:
 
     @app.post("/v1/chat/completions")
     async def complete(body: ChatRequest, request: Request) -> Response:
-        try:
-            asked = _Asked(versions, body)
-        except NotLoadedError as error:
-            raise RequestError(str(error), status=503, code="model_loading") from None
-        except NightloomError as error:
-            raise refusal(error) from None
-        completion = Completion(asked.order)
-        if body.stream:
-            # Its beginning is waited for: what is refused until then has a status of its own.
-            begun = await asked.next(request)
-            assert isinstance(begun, Begun)
-            events = _stream(asked, completion, begun, request, usage=body.tells_usage)
-            return StreamingResponse(events, media_type="text/event-stream")
-        while not isinstance(event := await asked.next(request), Reply):
-            pass
-        return JSONResponse(completion.whole(event))
+        return await _complete(versions, body, request)
 
     @app.get("/v1/models")
     async def models() -> dict[str, Any]:
-        found = [(model, versions.standing(model)) for model in versions.models]
-        return {
-            "object": "list",
-            "data": [
-                {
-                    "id": f"nightloom-{model}",
-                    "object": "model",
-                    "created": int(standing[1].timestamp()),
-                    "owned_by": "nightloom",
-                    "version": standing[0].version,
-                    "alias": standing[0].alias,
-                }
-                for model, standing in found
-                if standing is not None
-            ],
-        }
+        return {"object": "list", "data": _listed(versions)}
 
     @app.get("/health")
     async def health() -> Response:
@@ -110,6 +80,47 @@ def make_app(versions: Versions, hosts: Sequence[str]) -> FastAPI:
         return JSONResponse(found, status_code=200 if found["status"] == "ok" else 503)
 
     return app
+
+
+async def _complete(versions: Versions, body: ChatRequest, request: Request) -> Response:
+    """The answer, whole or as a stream.
+
+    Raises:
+        RequestError: the question could not be answered, or nobody waits for it.
+    """
+    try:
+        asked = _Asked(versions, body)
+    except NotLoadedError as error:
+        raise RequestError(str(error), status=503, code="model_loading") from None
+    except NightloomError as error:
+        raise refusal(error) from None
+    completion = Completion(asked.order)
+    if body.stream:
+        # Its beginning is waited for: what is refused until then has a status of its own.
+        begun = await asked.next(request)
+        assert isinstance(begun, Begun)
+        events = _stream(asked, completion, begun, request, usage=body.tells_usage)
+        return StreamingResponse(events, media_type="text/event-stream")
+    while not isinstance(event := await asked.next(request), Reply):
+        pass
+    return JSONResponse(completion.whole(event))
+
+
+def _listed(versions: Versions) -> list[dict[str, Any]]:
+    """The models that answer, in OpenAI's shape."""
+    found = [(model, versions.standing(model)) for model in versions.models]
+    return [
+        {
+            "id": f"nightloom-{model}",
+            "object": "model",
+            "created": int(standing[1].timestamp()),
+            "owned_by": "nightloom",
+            "version": standing[0].version,
+            "alias": standing[0].alias,
+        }
+        for model, standing in found
+        if standing is not None
+    ]
 
 
 async def _stream(
