@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import BaseModel
 
 from flows.environment import find_stores
-from flows.serving import read_serving
+from flows.serving import ModelServer
 from flows.workspace import STATE, WorkspacePaths
 from tasks.orchestration.process import child_environment, end_group
 from tasks.stage.errors import ConfigError
@@ -77,7 +77,7 @@ def _ask_server(
     Raises:
         ConfigError: it refused the question.
     """
-    serving = read_serving(checkout)
+    serving = ModelServer.read(checkout)
     if serving is None or model not in serving.models:
         return None
     body = {

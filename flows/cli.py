@@ -26,7 +26,7 @@ from flows.options import (
     errors_told,
 )
 from flows.promotion_commands import app as promotion
-from flows.services import HOST, log_file, read_services, running_services, stop_services
+from flows.services import HOST, Services, log_file, running_services, stop_services
 from flows.summary import make_console, print_summary, print_sweep
 from flows.workspace import choose_workspace, find_checkout
 from tasks.stage.errors import ConfigError
@@ -57,7 +57,7 @@ def run(root: Root = HERE, preset: Preset = None, set_: Set = [], as_json: Json 
     if as_json:
         print(report(night))
     evaluation = workspace.path / workspace.checkout_paths().evaluation_report
-    print_summary(make_console(to_stderr=as_json), night, evaluation, read_services(checkout))
+    print_summary(make_console(to_stderr=as_json), night, evaluation, Services.read(checkout))
     codes = {"failed": EXIT_FAILED, "refused": EXIT_REFUSED}
     raise SystemExit(codes.get(str(night.verdict), 0))
 

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from flows.services import read_services
+from flows.services import Services
 from flows.workspace import STATE
 from tasks.orchestration.stores import Stores
 
@@ -26,7 +26,7 @@ def set_environment(checkout: Path) -> None:
     home = checkout / STATE / "prefect"
     home.mkdir(parents=True, exist_ok=True)  # Prefect makes the last folder of its path alone
     os.environ.setdefault("PREFECT_HOME", str(home))
-    services = read_services(checkout)
+    services = Services.read(checkout)
     if services is not None:
         os.environ.setdefault("PREFECT_API_URL", services.prefect_api)
 
@@ -37,7 +37,7 @@ def find_stores(checkout: Path) -> Stores:
     if given:
         return Stores(given, None)
     artifacts = checkout / STATE / "artifacts"
-    services = read_services(checkout)
+    services = Services.read(checkout)
     if services is not None:
         return Stores(services.mlflow, artifacts)
     (checkout / STATE).mkdir(exist_ok=True)

@@ -9,14 +9,13 @@ from rich.console import Console
 
 from flows.environment import find_stores
 from flows.workspace import STATE, WorkspacePaths
+from tasks.orchestration.failures import printed_failure, stage_error
 from tasks.orchestration.process import run_child
 from tasks.orchestration.registry import Registry
 from tasks.orchestration.versions import Model, model_name
-from tasks.stage.errors import ConfigError, GateError
+from tasks.stage.errors import ConfigError
 from tasks.stage.params import read_yaml
 
-_REFUSED = 3  # the child's exit code where a gate refused
-_REMEDY = "\n  what to do: "
 TABLE = "quantization.md"
 
 
@@ -61,7 +60,7 @@ def export_version(
 
     code = run_child(command, checkout, on_line)
     if code != 0:
-        raise _failure(lines, refused=code == _REFUSED)
+        raise stage_error("export", printed_failure(code, lines))
     told = Exported.model_validate_json(next(line for line in reversed(lines) if line[:1] == "{"))
     return told.model_copy(update={"version": number, "model": model})
 
@@ -81,17 +80,6 @@ def find_version(registry: Registry, model: Model, which: str) -> int:
             "name one of these, or run `nightloom run`, which registers one",
         )
     return number
-
-
-def _failure(lines: list[str], *, refused: bool) -> ConfigError | GateError:
-    """The error that the child printed last."""
-    text = "\n".join(lines)
-    begin = max(text.rfind(f"{name}Error: ") for name in ("Config", "Data", "Device", "Gate"))
-    message, _, remedy = text[max(begin, 0) :].partition(_REMEDY)
-    kind = GateError if refused else ConfigError
-    if begin < 0 or not remedy:
-        return kind("the export failed:\n" + "\n".join(lines[-12:]), "read these lines")
-    return kind(message.partition(": ")[2], remedy)
 
 
 def print_exported(console: Console, exported: Exported) -> None:

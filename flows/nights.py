@@ -10,7 +10,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field
 
 from flows.workspace import STATE, Workspace
-from tasks.orchestration.stages import StageOutcome, error_class
+from tasks.orchestration.failures import error_class
+from tasks.orchestration.stages import StageOutcome
 from tasks.stage.errors import Failure
 from tasks.stage.outputs import write_atomically
 

@@ -17,6 +17,7 @@ from rich.table import Table
 from flows.environment import find_stores, set_environment
 from flows.services import shares_prefect
 from flows.workspace import STATE, WorkspacePaths, find_checkout
+from tasks.orchestration.failures import last_lines
 from tasks.orchestration.ledger import Ledger, Link, Stage
 from tasks.orchestration.process import run_child
 from tasks.orchestration.reconciliation import reconcile
@@ -156,7 +157,7 @@ def _rehearse(checkout: Path, model: Model, params: ReleaseParams, bundle: Path)
     code = run_child(command, checkout, lines.append)
     if code == 0:
         return next(line for line in reversed(lines) if "golden prompts" in line)
-    told = "\n".join(lines[-8:])
+    told = last_lines(lines)
     if code == _REFUSED:
         raise GateError(told, "name another version with --to; this one no longer answers so")
     raise ConfigError(f"the old bundle can't be asked:\n{told}", "mend what these lines name")

@@ -13,15 +13,15 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import psutil
-from pydantic import BaseModel
 
+from flows.keeping import KeptFile, this_process
 from flows.workspace import STATE
 from tasks.orchestration.process import child_environment
 from tasks.orchestration.turns import LIMIT
 from tasks.stage.errors import ConfigError
-from tasks.stage.outputs import write_atomically
 
 HOST = "127.0.0.1"
 POOL = "nightloom"
@@ -31,11 +31,11 @@ _OWN_SERVER = "NIGHTLOOM_OWN_PREFECT"
 _STOP_SECONDS = 20.0
 
 
-class Services(BaseModel):
+class Services(KeptFile):
     """Servers that are up: the process that keeps them, and their addresses."""
 
-    pid: int
-    started: float
+    FILE: ClassVar[str] = "services.json"
+
     prefect: str
     mlflow: str
 
@@ -45,36 +45,17 @@ class Services(BaseModel):
         return f"{self.prefect}/api"
 
 
-def services_file(checkout: Path) -> Path:
-    """Where `up` says what it started."""
-    return checkout / STATE / "services.json"
-
-
-def read_services(checkout: Path) -> Services | None:
-    """The servers, None unless the process that keeps them is alive."""
-    path = services_file(checkout)
-    if not path.exists():
-        return None
-    services = Services.model_validate_json(path.read_text(encoding="utf-8"))
-    try:
-        # A pid may have been given to another process since.
-        alive = abs(psutil.Process(services.pid).create_time() - services.started) < 1
-    except psutil.NoSuchProcess:
-        alive = False
-    return services if alive else None
-
-
 def shares_prefect(checkout: Path) -> bool:
     """Whether others use the Prefect server that runs here talk to."""
     given = os.environ.get("PREFECT_API_URL")
     if given:
         return given != os.environ.get(_OWN_SERVER)
-    return read_services(checkout) is not None
+    return Services.read(checkout) is not None
 
 
 def stop_services(checkout: Path) -> bool:
     """Whether there were servers, which are stopped now."""
-    services = read_services(checkout)
+    services = Services.read(checkout)
     if services is None:
         return False
     process = psutil.Process(services.pid)
@@ -113,9 +94,10 @@ def running_services(
         ConfigError: they are up already, a port is taken, or one did not come up.
     """
     _check_startable(checkout, prefect_port, mlflow_port)
+    pid, started = this_process()
     services = Services(
-        pid=os.getpid(),
-        started=psutil.Process().create_time(),
+        pid=pid,
+        started=started,
         prefect=f"http://{HOST}:{prefect_port}",
         mlflow=f"http://{HOST}:{mlflow_port}",
     )
@@ -132,10 +114,10 @@ def running_services(
         _wait(f"{services.mlflow}/health", "mlflow", checkout, children["mlflow"])
         _deploy(checkout, environment, deployment)
         start("worker", "prefect", "worker", "start", "--pool", POOL, "--type", "process")
-        write_atomically(services_file(checkout), services.model_dump_json(indent=1) + "\n")
+        services.write(checkout)
         yield Running(services, children)
     finally:
-        services_file(checkout).unlink(missing_ok=True)
+        Services.remove(checkout)
         _stop(list(children.values()))
 
 
@@ -242,7 +224,7 @@ def _deploy(checkout: Path, environment: Mapping[str, str], deployment: list[str
 
 
 def _check_startable(checkout: Path, *ports: int) -> None:
-    services = read_services(checkout)
+    services = Services.read(checkout)
     if services is not None:
         raise ConfigError(
             f"the servers are up already, kept by process {services.pid}",

@@ -14,14 +14,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-import psutil
-from pydantic import BaseModel
+from typing import TYPE_CHECKING, ClassVar
 
 from flows.environment import find_stores
+from flows.keeping import KeptFile, this_process
 from flows.services import log_file
 from flows.workspace import STATE, WorkspacePaths
+from tasks.orchestration.failures import last_lines
 from tasks.orchestration.process import child_environment, end_group
 from tasks.records.orders import (
     NOTICE,
@@ -34,7 +33,6 @@ from tasks.records.orders import (
     TellRegistry,
 )
 from tasks.stage.errors import ConfigError, NightloomError
-from tasks.stage.outputs import write_atomically
 from tasks.stage.params import read_yaml
 
 if TYPE_CHECKING:
@@ -48,36 +46,17 @@ _RETRY_SECONDS = 300.0
 _DRAIN_SECONDS = 40.0
 
 
-class ServingFile(BaseModel):
+class ModelServer(KeptFile):
     """Where a server of this checkout listens: the process that keeps it, and its address.
 
     `alias` is the one it was told to follow, None for production, else staging, else candidate.
     """
 
-    pid: int
-    started: float
+    FILE: ClassVar[str] = "serving.json"
+
     address: str
     models: list[ServedName]
     alias: str | None = None
-
-
-def serving_file(checkout: Path) -> Path:
-    """Where `serve` says what it started."""
-    return checkout / STATE / "serving.json"
-
-
-def read_serving(checkout: Path) -> ServingFile | None:
-    """The server of a checkout, None unless the process that keeps it is alive."""
-    path = serving_file(checkout)
-    if not path.exists():
-        return None
-    found = ServingFile.model_validate_json(path.read_text(encoding="utf-8"))
-    try:
-        # A pid may have been given to another process since.
-        alive = abs(psutil.Process(found.pid).create_time() - found.started) < 1
-    except psutil.NoSuchProcess:
-        alive = False
-    return found if alive else None
 
 
 @dataclass(frozen=True)
@@ -158,7 +137,7 @@ def serve(checkout: Path, options: Serve, say: Callable[[str], None]) -> None:
     Raises:
         ConfigError: a server is up already, nothing can be served, or the server ended.
     """
-    running = read_serving(checkout)
+    running = ModelServer.read(checkout)
     if running is not None:
         raise ConfigError(
             f"a server is up already at {running.address}, kept by process {running.pid}",
@@ -173,7 +152,7 @@ def serve(checkout: Path, options: Serve, say: Callable[[str], None]) -> None:
         try:
             _follow(checkout, options, watch, child, notices, say)
         finally:
-            serving_file(checkout).unlink(missing_ok=True)
+            ModelServer.remove(checkout)
 
 
 def _follow(
@@ -225,15 +204,15 @@ def _heed(
         ConfigError: a model has no version that could be loaded.
     """
     if isinstance(notice, Listening):
-        this = psutil.Process()
-        content = ServingFile(
-            pid=this.pid,
-            started=this.create_time(),
+        pid, started = this_process()
+        server = ModelServer(
+            pid=pid,
+            started=started,
             address=notice.address,
             models=list(options.models),
             alias=options.alias,
         )
-        write_atomically(serving_file(checkout), content.model_dump_json(indent=1) + "\n")
+        server.write(checkout)
         say(f"{notice.address}/v1 listens; loading")
     elif isinstance(notice, NotServing):
         watch.failed(notice)
@@ -302,5 +281,5 @@ def _order(child: "subprocess.Popen[str]", order: Order) -> None:
 
 def _fallen(checkout: Path) -> ConfigError:
     log = log_file(checkout, "serve")
-    last = "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-8:])
+    last = last_lines(log.read_text(encoding="utf-8", errors="replace").splitlines())
     return ConfigError(f"the server has ended; its log says last:\n{last}", f"read {log}")

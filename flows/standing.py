@@ -9,7 +9,7 @@ from rich.table import Table
 from flows.environment import find_stores
 from flows.lock import holder
 from flows.nights import Night, last_nights
-from flows.services import Services, read_services
+from flows.services import Services
 from flows.workspace import STATE
 from tasks.orchestration.execution import pending
 from tasks.orchestration.ledger import Ledger
@@ -43,7 +43,7 @@ def read_standing(checkout: Path) -> Standing:
         running=_running(checkout),
         aliases=all_aliases(registry),
         open=_open_decisions(Ledger(stores, registry)),
-        services=read_services(checkout),
+        services=Services.read(checkout),
     )
 
 

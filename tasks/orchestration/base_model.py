@@ -8,9 +8,8 @@ from typing import Literal
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
+from tasks.orchestration.failures import printed_failure, stage_error
 from tasks.orchestration.process import child_environment, run_child
-from tasks.orchestration.stages import stage_error
-from tasks.stage.errors import Failure
 from tasks.stage.params import ModelSource
 
 _LOCAL = ("/", ".", "~")
@@ -47,8 +46,9 @@ def resolve(
         logger.info("%s", line)
 
     environment = child_environment(online=model.source.startswith("hub:"))
-    if run_child(command, root, on_line, environment) != 0:
-        raise stage_error(f"base model {model.source}", _failure(lines))
+    code = run_child(command, root, on_line, environment)
+    if code != 0:
+        raise stage_error(f"base model {model.source}", printed_failure(code, lines))
 
 
 def is_resolved(model: ModelSource, manifest: Path, store: Path) -> bool:
@@ -71,14 +71,3 @@ def _changed_since(source: Path, manifest: Path) -> bool:
     files = list(source.expanduser().rglob("*"))
     made = manifest.stat().st_mtime
     return not files or any(path.stat().st_mtime >= made for path in files)
-
-
-def _failure(lines: list[str]) -> Failure:
-    """The error that the child printed last."""
-    text = "\n".join(lines)
-    start = max((text.rfind(name) for name in ("ConfigError: ", "DataError: ")), default=-1)
-    if start < 0:
-        return Failure("ProcessError", "\n".join(lines[-12:]), "read these lines")
-    name, _, rest = text[start:].partition(": ")
-    message, _, remedy = rest.partition("\n  what to do: ")
-    return Failure(name, message, remedy)

@@ -6,6 +6,7 @@ from pathlib import Path
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
+from tasks.orchestration.failures import last_lines
 from tasks.orchestration.process import run_child
 from tasks.stage.errors import ConfigError
 
@@ -44,8 +45,7 @@ def _dvc(root: Path, *arguments: str) -> None:
 
     command = [sys.executable, "-m", "dvc", "--wait-for-lock", *arguments]
     if run_child(command, root, on_line) != 0:
-        said = "\n".join(lines[-8:])
         raise ConfigError(
-            f"`dvc {' '.join(arguments)}` failed in {root}:\n{said}",
+            f"`dvc {' '.join(arguments)}` failed in {root}:\n{last_lines(lines)}",
             "mend what DVC names, then run again",
         )

@@ -10,14 +10,14 @@ from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from pydantic import Field
 
+from tasks.orchestration.failures import left_failure, stage_error
 from tasks.orchestration.metric_names import metric_name, numbers
 from tasks.orchestration.process import child_environment, run_child
-from tasks.orchestration.stages import stage_error
 from tasks.orchestration.stores import RunRef, Stores
 from tasks.orchestration.tracking import Point, Tracker
 from tasks.records.hashing import text_sha256
 from tasks.records.predictions import PREDICTIONS_FILE
-from tasks.stage.errors import FAILURE_FILE, Failure
+from tasks.stage.errors import FAILURE_FILE
 from tasks.stage.outputs import file_sha256
 from tasks.stage.params import StageParams, load_params
 
@@ -89,6 +89,6 @@ def _ask(
         lines.append(line)
         logger.info("%s", line)
 
-    if run_child(command, root, on_line, environment) != 0:
-        unforeseen = Failure("ProcessError", "\n".join(lines[-12:]), "read these lines")
-        raise stage_error("judging", Failure.read(scratch) or unforeseen)
+    code = run_child(command, root, on_line, environment)
+    if code != 0:
+        raise stage_error("judging", left_failure(scratch, code, lines))

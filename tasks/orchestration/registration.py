@@ -10,10 +10,10 @@ from pathlib import Path
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
+from tasks.orchestration.failures import StageError, last_lines
 from tasks.orchestration.moves import stage_tag
 from tasks.orchestration.process import run_child
 from tasks.orchestration.registry import Registry
-from tasks.orchestration.stages import StageError
 from tasks.orchestration.stores import RunRef
 from tasks.orchestration.versions import (
     MODELS,
@@ -102,9 +102,9 @@ def _save(models: Sequence[Model], root: Path, bundle: Path, folder: Path, store
     command = [sys.executable, "-m", "tasks.orchestration.registry", "--bundle", str(bundle)]
     command += ["--models", *models, "--folder", str(folder), "--store", str(store)]
     if run_child(command, root, on_line) != 0:
-        last = "\n".join(lines[-12:])
         raise StageError(
-            f"the bundle could not be written as {' and '.join(models)} that answer:\n{last}",
+            f"the bundle could not be written as {' and '.join(models)} that answer:\n"
+            f"{last_lines(lines)}",
             "mend what these lines name; `python -m tasks.serving --help` asks a bundle directly",
             "RegistrationError",
         )

@@ -12,19 +12,19 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 from prefect.states import Completed
 
+from tasks.orchestration.failures import left_failure, stage_error
 from tasks.orchestration.process import run_child
 from tasks.orchestration.publication import CurvePublisher, link_pages
-from tasks.orchestration.stages import Stage, StageOutcome, StageState, stage_error
+from tasks.orchestration.stages import Stage, StageOutcome, StageState
 from tasks.orchestration.stores import RunRef
 from tasks.orchestration.tracking import Point, Tracker
-from tasks.stage.errors import DeviceError, Failure
+from tasks.stage.errors import DeviceError
 
 # Whether a point of a stage's curves, the stage's name first, says that it should stop.
 Watch = Callable[[str, Point], bool]
 
 _RESTORED = "is cached - skipping run"
 _CURRENT = "didn't change, skipping"
-_LAST_LINES = 12
 
 
 class StageStoppedError(Exception):
@@ -113,23 +113,10 @@ def _repro(
     with tracker.system_metrics(run), CurvePublisher(scratch, publish, logger.warning):
         code = run_child(command, root, on_line)
     if code != 0:
-        raise stage_error(stage.name, _reason(scratch, code, lines))
+        raise stage_error(stage.name, left_failure(scratch, code, lines))
     if any(_RESTORED in line for line in lines):
         return "restored"
     return "skipped" if any(_CURRENT in line for line in lines) else "executed"
-
-
-def _reason(scratch: Path, code: int, lines: list[str]) -> Failure:
-    """Why a stage failed: what it left, else what it printed last."""
-    left = Failure.read(scratch)
-    if left is not None:
-        return left
-    last = "\n".join(lines[-_LAST_LINES:])
-    return Failure(
-        "ProcessError",
-        f"ended with exit code {code} and left no reason; it printed last:\n{last}",
-        "read these lines; a process that was killed may have run out of memory",
-    )
 
 
 def _bring_back(stage: Stage, root: Path) -> None:

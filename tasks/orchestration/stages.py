@@ -4,15 +4,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from tasks.stage.errors import (
-    ConfigError,
-    DataError,
-    DeviceError,
-    Failure,
-    GateError,
-    NightloomError,
-)
-
 StageState = Literal["executed", "restored", "skipped", "failed", "not_run"]
 
 
@@ -54,30 +45,3 @@ class StageOutcome:
     name: str
     state: StageState
     seconds: float
-
-
-class StageError(NightloomError):
-    """A stage ended in a way that it did not foresee; `kind` is the class it names."""
-
-    def __init__(self, message: str, remedy: str, kind: str) -> None:
-        super().__init__(message, remedy)
-        self.kind = kind
-
-
-_KNOWN: dict[str, type[NightloomError]] = {
-    cls.__name__: cls for cls in (ConfigError, DataError, DeviceError, GateError)
-}
-
-
-def stage_error(stage: str, failure: Failure) -> NightloomError:
-    """The error that a stage's `failure.json` stands for."""
-    message = f"{stage}: {failure.message}"
-    known = _KNOWN.get(failure.error)
-    if known is None:
-        return StageError(message, failure.remedy, failure.error)
-    return known(message, failure.remedy)
-
-
-def error_class(error: BaseException) -> str:
-    """The class name by which an error is reported."""
-    return error.kind if isinstance(error, StageError) else type(error).__name__

@@ -17,8 +17,8 @@ from typing import Any
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
+from tasks.orchestration.failures import StageError, last_lines
 from tasks.orchestration.process import child_environment, end_group
-from tasks.orchestration.stages import StageError
 from tasks.records.orders import ServedName
 from tasks.records.overlap import token_f1
 from tasks.records.parity import PARITY_FILE, ModelParity, Parity
@@ -30,7 +30,6 @@ from tasks.stage.outputs import MANIFEST, file_sha256, verified
 HOST = "127.0.0.1"
 _START_SECONDS = 300.0
 _ANSWER_SECONDS = 600  # MLflow's own bound is 60, which a machine that is busy can pass
-_LAST_LINES = 15
 # The server of a release that is killed ends too; MLflow ties its own child to itself in this way.
 _TIED = """
 import ctypes, os, signal, sys
@@ -219,8 +218,7 @@ def _wait(url: str, child: "subprocess.Popen[str]", log: Path, what: str) -> Non
         except OSError:
             time.sleep(0.2)
     how = "ended" if child.poll() is not None else f"did not come up in {_START_SECONDS:.0f} s"
-    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
-    last = "\n".join(lines[-_LAST_LINES:])
+    last = last_lines(log.read_text(encoding="utf-8", errors="replace").splitlines())
     raise StageError(
         f"{what}, served by MLflow, {how}; its log says last:\n{last}",
         f"mend what these lines name; all of them are in {log}",

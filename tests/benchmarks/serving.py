@@ -28,7 +28,7 @@ import httpx
 import psutil
 from mlflow.tracking import MlflowClient
 
-from flows.serving import read_serving
+from flows.serving import ModelServer
 from tasks.records.files import read_records
 from tasks.stage.errors import ConfigError
 
@@ -103,7 +103,7 @@ def running(project: Project) -> Iterator[tuple[str, float, int]]:
 def _ready(project: Project, process: "subprocess.Popen[bytes]") -> str:
     deadline = time.monotonic() + _START_SECONDS
     while time.monotonic() < deadline and process.poll() is None:
-        serving = read_serving(project.root)
+        serving = ModelServer.read(project.root)
         try:
             if serving and httpx.get(f"{serving.address}/health").status_code == 200:
                 return serving.address

@@ -12,9 +12,10 @@ from typer.testing import CliRunner
 
 from flows.cli import app
 from flows.nights import NightLog, failed_report, new_night_name, read_night, report
-from flows.services import Services, read_services, services_file
+from flows.services import Services
 from flows.workspace import Workspace
-from tasks.orchestration.stages import StageOutcome, stage_error
+from tasks.orchestration.failures import stage_error
+from tasks.orchestration.stages import StageOutcome
 from tasks.stage.errors import DataError, Failure
 
 KEYS = ["night", "verdict", "stages", "reasons", "versions", "aliases", "error"]
@@ -94,8 +95,7 @@ def test_the_report_of_a_night_that_never_began_has_the_same_keys() -> None:
 
 
 def test_servers_of_a_dead_process_or_of_a_reused_pid_do_not_count(tmp_path: Path) -> None:
-    path = services_file(tmp_path)
-    path.parent.mkdir()
     services = Services(pid=os.getpid(), started=0.0, prefect="http://a", mlflow="http://b")
-    path.write_text(services.model_dump_json())
-    assert read_services(tmp_path) is None
+    services.write(tmp_path)
+    assert Services.path(tmp_path).exists()
+    assert Services.read(tmp_path) is None

@@ -17,8 +17,8 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from flows.asking import ask_model
-from flows.services import Services, services_file
-from flows.serving import Serve, Watch, _look, read_serving, serve
+from flows.services import Services
+from flows.serving import ModelServer, Serve, Watch, _look, serve
 from tasks.orchestration.choice import choose_version
 from tasks.records.orders import NotServing, ServeVersion
 from tasks.stage.errors import ConfigError
@@ -81,7 +81,7 @@ def start(project: Project, *options: str) -> "subprocess.Popen[str]":
 
 
 def health(project: Project) -> Any:
-    serving = read_serving(project.root)
+    serving = ModelServer.read(project.root)
     if serving is None:
         return {}
     try:
@@ -125,7 +125,7 @@ def test_ask_uses_the_server_and_says_so(
     project: Project, running: "subprocess.Popen[str]", monkeypatch: pytest.MonkeyPatch
 ) -> None:
     answer = project.answer()
-    serving = read_serving(project.root)
+    serving = ModelServer.read(project.root)
     assert serving is not None
     assert (answer.version, answer.alias, answer.server) == (1, "staging", serving.address)
     assert answer.passages
@@ -174,13 +174,13 @@ def test_while_the_registry_is_down_the_old_version_serves_on(
     this = psutil.Process()
     gone = "http://127.0.0.1:9"
     up = Services(pid=this.pid, started=this.create_time(), prefect=gone, mlflow=gone)
-    services_file(project.root).write_text(up.model_dump_json())
+    up.write(project.root)
     try:
         found = wait(project, lambda found: found["registry"]["error"] is not None)
         assert version_of(found) == 2
         assert project.answer().version == 2
     finally:
-        services_file(project.root).unlink()
+        Services.remove(project.root)
     wait(project, lambda found: found["registry"]["error"] is None)
 
 
@@ -193,7 +193,7 @@ def test_when_its_keeper_is_killed_the_server_ends(
     running.kill()
     running.wait()
     assert psutil.wait_procs(children, timeout=30)[1] == []
-    assert read_serving(project.root) is None
+    assert ModelServer.read(project.root) is None
 
 
 def test_ctrl_c_ends_a_server_before_it_has_loaded(project: Project) -> None:

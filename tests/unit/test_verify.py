@@ -12,7 +12,7 @@ import psutil
 import pytest
 from mlflow.tracking import MlflowClient
 
-from tasks.orchestration.stages import StageError
+from tasks.orchestration.failures import StageError
 from tasks.orchestration.verify import (
     Asked,
     Heard,

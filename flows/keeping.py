@@ -1,0 +1,53 @@
+"""State files that hold for as long as the process that keeps them lives."""
+
+import os
+from pathlib import Path
+from typing import ClassVar, Self
+
+import psutil
+from pydantic import BaseModel
+
+from flows.workspace import STATE
+from tasks.stage.outputs import write_atomically
+
+
+class KeptFile(BaseModel):
+    """What a live process says of itself to the other commands of a checkout."""
+
+    FILE: ClassVar[str]
+
+    pid: int
+    started: float
+
+    @classmethod
+    def path(cls, checkout: Path) -> Path:
+        """Where it lies."""
+        return checkout / STATE / cls.FILE
+
+    @classmethod
+    def read(cls, checkout: Path) -> Self | None:
+        """What the file says, None unless the process that keeps it is alive."""
+        path = cls.path(checkout)
+        if not path.exists():
+            return None
+        found = cls.model_validate_json(path.read_text(encoding="utf-8"))
+        try:
+            # A pid may have been given to another process since.
+            alive = abs(psutil.Process(found.pid).create_time() - found.started) < 1
+        except psutil.NoSuchProcess:
+            alive = False
+        return found if alive else None
+
+    def write(self, checkout: Path) -> None:
+        """Let the other commands read it."""
+        write_atomically(self.path(checkout), self.model_dump_json(indent=1) + "\n")
+
+    @classmethod
+    def remove(cls, checkout: Path) -> None:
+        """Let nothing be found any more."""
+        cls.path(checkout).unlink(missing_ok=True)
+
+
+def this_process() -> tuple[int, float]:
+    """The pid and the start, in seconds since 1970, of the process that asks."""
+    return os.getpid(), psutil.Process().create_time()
