@@ -1,6 +1,7 @@
 """What quantisation cost: one model in several forms, on the same held-out records.
 
-int8 and NF4 are bitsandbytes' layers, computed as such. A GGUF form is the model with its weights
+int8 and NF4 are bitsandbytes' layers, computed as such: of the model that is served, and of the
+base with the adapter beside it, as QLoRA trained it. A GGUF form is the model with its weights
 rounded to it, computed in float32 here: its loss and answers are those of the numbers in the file,
 its speed would be llama.cpp's and is not measured.
 """
@@ -11,6 +12,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +25,14 @@ from tasks.lm.closed_book import closed_book_examples
 from tasks.lm.embedding import Embedder
 from tasks.lm.likelihood import log_likelihoods
 from tasks.lm.memory import release_memory
-from tasks.lm.models import LanguageModel, prepare_device, quantize_folder
+from tasks.lm.models import (
+    ADAPTER_WEIGHTS,
+    LanguageModel,
+    load_quantized,
+    prepare_device,
+    quantize_folder,
+    with_adapter,
+)
 from tasks.lm.prompt_kit import read_prompt_kit
 from tasks.records.export_format import Format
 from tasks.records.files import read_records
@@ -32,7 +41,15 @@ from tasks.records.predictions import PREDICTIONS_FILE, read_predictions
 from tasks.records.prompt_files import PROMPT
 from tasks.records.record import Record
 from tasks.serving.answering import Answerer
-from tasks.serving.bundle import EMBEDDER, INDEX, BundleSettings, ServedModel, load_served
+from tasks.serving.bundle import (
+    ADAPTER,
+    BASE,
+    EMBEDDER,
+    INDEX,
+    BundleSettings,
+    ServedModel,
+    load_served,
+)
 from tasks.serving.retrieval import Index
 from tasks.stage.errors import DataError
 from tasks.stage.outputs import verified
@@ -101,7 +118,8 @@ def measure(bundle: Path, store: Path, model: ServedModel, asked: Records) -> Co
     most = settings.compute.micro_batch_tokens
     heard = []
     with tempfile.TemporaryDirectory(prefix="nightloom-") as scratch:
-        for form, held, size in _forms(served, Path(scratch)):
+        forms = chain(_forms(served, Path(scratch)), _beside(bundle, store, model, device))
+        for form, held, size in forms:
             one = replace(asking, language_model=held)
             is_run = not form.startswith("gguf")
             heard.append(_hear(form, one, records, size, most, is_run=is_run))
@@ -133,6 +151,22 @@ def _forms(served: LanguageModel, scratch: Path) -> Iterator[tuple[str, Language
         round_to_form(served.model, form)
         yield str(form), served, size
         served.model.load_state_dict(exact)
+
+
+def _beside(
+    bundle: Path, store: Path, model: ServedModel, device: torch.device
+) -> Iterator[tuple[str, LanguageModel, int]]:
+    """The adapter as QLoRA trained it: the base in NF4, and itself beside it; else nothing."""
+    form, adapter = BundleSettings.read(bundle).models.numeric_form, bundle / ADAPTER
+    if model != "adapter" or form != "nf4_dequantized" or not (adapter / ADAPTER_WEIGHTS).exists():
+        return
+    base = load_quantized(
+        bundle / BASE, store, numeric_form=form, compute_dtype=torch.float32, device=device
+    )
+    with tempfile.TemporaryDirectory(prefix="nightloom-") as scratch:
+        base.model.save_pretrained(scratch)
+        size = _size(Path(scratch)) + (adapter / ADAPTER_WEIGHTS).stat().st_size
+    yield "nf4 base, adapter beside it", with_adapter(base, adapter), size
 
 
 def _size(folder: Path) -> int:

@@ -110,8 +110,20 @@ def load_adapted(
         model, weights = _load(adapter, device), adapter / STUDENT_WEIGHTS
         return LanguageModel(model, load_tokenizer(description.folder(store)), file_sha256(weights))
     base = load_base(manifest, store, numeric_form=numeric_form, device=device)
-    merged = _merged(base.model, adapter)
+    merged: PreTrainedModel = _adapted(base.model, adapter).merge_and_unload().eval()
     return LanguageModel(merged, base.tokenizer, file_sha256(adapter / ADAPTER_WEIGHTS))
+
+
+def with_adapter(base: LanguageModel, adapter: Path) -> LanguageModel:
+    """The same model with an adapter beside its weights, as training has it, not merged.
+
+    Raises:
+        ConfigError: the adapter was made for another base, or its weights are not this base's.
+        DataError: a file of the adapter is missing or changed.
+    """
+    check_adapter(adapter, base.digest)
+    model: PreTrainedModel = _adapted(base.model, adapter).get_base_model().eval()
+    return LanguageModel(model, base.tokenizer, file_sha256(adapter / ADAPTER_WEIGHTS))
 
 
 def check_adapter(adapter: Path, base_digest: str) -> None:
@@ -223,8 +235,8 @@ def quantize_folder(
     return model
 
 
-def _merged(model: PreTrainedModel, adapter: Path) -> PreTrainedModel:
-    """A base with an adapter added to its weights.
+def _adapted(model: PreTrainedModel, adapter: Path) -> Any:
+    """A base with an adapter in its layers, not merged.
 
     Raises:
         ConfigError: the adapter lacks weights, has others, or has them in other shapes.
@@ -242,8 +254,7 @@ def _merged(model: PreTrainedModel, adapter: Path) -> PreTrainedModel:
     if given != expected:
         odd = sorted(given ^ expected)
         raise _misfit(adapter, f"{len(odd)} weights are on one side alone, such as {odd[0]}")
-    merged: PreTrainedModel = adapted.merge_and_unload().eval()
-    return merged
+    return adapted
 
 
 def _misfit(folder: Path, how: str) -> ConfigError:

@@ -254,7 +254,8 @@ def test_what_quantisation_cost_is_told_for_every_form(
     records = Records(tiny.curated, scored.report, 5)
     export(asked(bundle, tiny, tmp_path / "g", measured=records))
     told = json.loads((verified(tmp_path / "g") / "quantization.json").read_text())
-    rows = {row["form"].partition(" ")[0]: row for row in told["rows"]}
+    rows = {row["form"].removesuffix(" (bitsandbytes)"): row for row in told["rows"]}
+    beside = rows.pop("nf4 base, adapter beside it")
     assert list(rows) == ["float32", "int8", "nf4", *GGUF]
     assert told["records"] == 5
     exact = rows["float32"]
@@ -265,6 +266,10 @@ def test_what_quantisation_cost_is_told_for_every_form(
     sizes = {form: row["bytes_on_disk"] for form, row in rows.items()}
     assert sizes["gguf-q4_0"] < sizes["gguf-q8_0"] < sizes["gguf-f16"] < sizes["float32"]
     assert exact["tokens_a_second"] > 0
+    # What QLoRA trained is what is served, merged: the same numbers in other bytes.
+    assert abs(beside["loss_difference"]["value"]) < 1e-4 < moved["nf4"]
+    assert beside["token_f1_difference"]["value"] == 0
+    assert sizes["nf4"] < beside["bytes_on_disk"] < sizes["float32"]
     assert rows["gguf-q4_0"]["tokens_a_second"] is None
     assert rows["gguf-q4_0"]["tokens_a_second_reason"]
     table = (tmp_path / "g" / "quantization.md").read_text()
