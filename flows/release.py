@@ -115,6 +115,7 @@ def _evidence(court: _Court, version: Version) -> Evidence:
     tonight = Tonight(
         root=root,
         evaluation=root / paths.evaluation_report,
+        packaging=root / paths.packaging_report,
         curated=root / paths.curated,
         model_store=root / paths.model_store,
         scratch=root / paths.scratch,
@@ -123,7 +124,7 @@ def _evidence(court: _Court, version: Version) -> Evidence:
         validation=root / paths.validation_report,
         curation=root / paths.curation_report,
         evaluation=tonight.evaluation,
-        packaging=root / paths.packaging_report,
+        packaging=tonight.packaging,
         parity=court.scratch / PARITY_FILE,
         bundle_sha256=promotion_key(root / paths.bundle),
         reigning=rescore(version, tonight, court.registry, court.tracker),

@@ -94,7 +94,7 @@ def run(params: Params, paths: Paths) -> None:
     started = time.monotonic()
     found = library.find(records)
     retrieval_seconds = time.monotonic() - started
-    tests = _tests(params, test, records, open_book=bool(library.index.passages))
+    tests = _tests(params, records, open_book=bool(library.index.passages))
     models = _models(params, paths)
     trained = _trained(params, paths, device)
     prompts, choice = _prompts(params, paths, models, library, trained)
@@ -119,7 +119,7 @@ def run(params: Params, paths: Paths) -> None:
         "perplexity": perplexities(likelihoods),
         "forgetting": compare_general(*map(tests.forgetting.found.__getitem__, OWN)),
         "records": len(records),
-        "test_split": split_hashes(records, tests.likelihood.records, chosen).numbers(),
+        "test_split": split_hashes(records, chosen).numbers(),
         "seconds": _seconds(asked.systems, retrieval_seconds),
         "machine": describe_machine(device),
     }
@@ -161,16 +161,11 @@ def _library(params: Params, paths: Paths, device: torch.device) -> Library:
     return Library(index, paths.embedder, paths.model_store, device, count)
 
 
-def _tests(
-    params: Params, test: Sequence[Record], records: Sequence[Record], *, open_book: bool
-) -> Tests:
+def _tests(params: Params, records: Sequence[Record], *, open_book: bool) -> Tests:
     chosen, compute = params.evaluation, params.compute
     return Tests(
         Examination(records, read_injections(), open_book, chosen),
-        LikelihoodTest(
-            choose_records(test, chosen.likelihood_records, chosen.salt, split="test"),
-            compute.micro_batch_tokens,
-        ),
+        LikelihoodTest(records, compute.micro_batch_tokens),
         ForgettingTest(
             read_texts(),
             read_instructions(),

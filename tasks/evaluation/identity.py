@@ -12,7 +12,7 @@ from tasks.lm import losses
 from tasks.records import text
 from tasks.records.hashing import text_sha256
 from tasks.records.record import Record
-from tasks.records.splits import SplitHashes, split_sha256
+from tasks.records.splits import SplitHashes, records_sha256
 
 # What makes a number of an answer. Decoding is not here: it belongs to the system that is scored.
 _SCORING: tuple[ModuleType, ...] = (
@@ -20,21 +20,14 @@ _SCORING: tuple[ModuleType, ...] = (
 )  # fmt: skip
 
 
-def split_hashes(
-    scored: Sequence[Record], measured: Sequence[Record], params: EvaluationParams
-) -> SplitHashes:
-    """The hashes of what was asked, of whose likelihood was taken, and of how both are scored."""
+def split_hashes(scored: Sequence[Record], params: EvaluationParams) -> SplitHashes:
+    """The hashes of what was asked and of how it is scored."""
     return SplitHashes(
-        scored_sha256=_sha256(scored),
-        likelihood_sha256=_sha256(measured),
+        scored_sha256=records_sha256(scored),
         scoring_sha256=text_sha256(
             *(_source(module) for module in _SCORING), json.dumps(params.abstentions)
         ),
     )
-
-
-def _sha256(records: Sequence[Record]) -> str:
-    return split_sha256((record.id, record.question, record.answer) for record in records)
 
 
 def _source(module: ModuleType) -> str:

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tasks.evaluation.answers import ReadTemplate
-from tasks.lm.closed_book import closed_book_examples
-from tasks.lm.likelihood import log_likelihoods, perplexity
+from tasks.lm.closed_book import reference_likelihoods
+from tasks.lm.likelihood import perplexity
 from tasks.lm.models import LanguageModel
 from tasks.records.likelihoods import Likelihood
 from tasks.records.record import Record
@@ -25,12 +25,10 @@ class LikelihoodTest:
 
     def measure(self, template: ReadTemplate, system: str, model: LanguageModel) -> None:
         """Take them from a model in memory, asked with a template."""
-        examples = closed_book_examples(template(model.tokenizer), model.tokenizer, self.records)
-        found = log_likelihoods(model.model, examples, max_tokens=self.max_tokens)
-        self.rows += [
-            Likelihood(system, example.id, example.slice, value, example.supervised)
-            for example, value in zip(examples, found, strict=True)
-        ]
+        asked = template(model.tokenizer)
+        self.rows += reference_likelihoods(
+            system, model, asked, self.records, max_tokens=self.max_tokens
+        )
 
 
 def perplexities(rows: Sequence[Likelihood]) -> dict[str, Mapping[str, float | int]]:

@@ -29,9 +29,6 @@ class EvaluationParams(StageParams):
     records: int = Field(ge=1, le=100_000, description="test records scored, chosen by hashed id")
     distractor_records: int = Field(ge=0, le=100_000, description="of these, in mode distractor")
     injection_records: int = Field(ge=0, le=100_000, description="of these, in mode injected")
-    likelihood_records: int = Field(
-        ge=1, le=1_000_000, description="test records whose answers' likelihood is taken"
-    )
     instruction_tokens: int = Field(ge=1, le=4096, description="new tokens of a plain instruction")
     all_modes: bool = Field(description="whether students and twins are all asked in every mode")
     variants: VariantParams

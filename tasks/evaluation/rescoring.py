@@ -1,4 +1,4 @@
-"""Score one release bundle alone on a test split: its answers, and the references' likelihood.
+"""Score one release bundle alone on a test split: answers, and the whole split's likelihood.
 
 Answers are in the primary mode. --bundle is BUNDLE (its adapter) or BUNDLE/student, asked as it is
 served: its prompt, passages and numeric form are its own.
@@ -24,6 +24,7 @@ from tasks.lm.models import prepare_device
 from tasks.records.files import read_records
 from tasks.records.likelihoods import LIKELIHOODS_FILE, write_likelihoods
 from tasks.records.predictions import PREDICTIONS_FILE, SCORE_NAMES, write_predictions
+from tasks.records.splits import records_sha256
 from tasks.serving.bundle import SETTINGS
 from tasks.stage.command import output, run_stage
 from tasks.stage.errors import ConfigError
@@ -55,11 +56,10 @@ def run(params: Params, paths: Paths) -> None:
     chosen, compute = params.evaluation, params.compute
     test = read_records(verified(paths.curated) / "test.jsonl")
     records = choose_records(test, chosen.records, chosen.salt, split="test")
-    measured = choose_records(test, chosen.likelihood_records, chosen.salt, split="test")
     guest = _guest(params, paths)
     assert guest.library is not None  # a bundle has its own
     questions = primary_questions(records, guest.library, chosen)
-    likelihood = LikelihoodTest(measured, compute.micro_batch_tokens)
+    likelihood = LikelihoodTest(test, compute.micro_batch_tokens)
     system = System(guest.subject.name)
     curves = Curves(paths.scratch)
     system.ask(
@@ -71,7 +71,8 @@ def run(params: Params, paths: Paths) -> None:
     metrics = _metrics(system, chosen) | {
         "perplexity": perplexities(likelihood.rows),
         "records": len(records),
-        "test_split": split_hashes(records, measured, chosen).numbers(),
+        "test_split": split_hashes(records, chosen).numbers(),
+        "likelihood_sha256": records_sha256(test),
         "seconds": {system.name: system.seconds},
         "machine": describe_machine(guest.subject.asking.device),
     }

@@ -1,4 +1,4 @@
-"""Reference answers as examples, closed book: what their likelihood is taken of."""
+"""Reference answers, closed book: as examples, and how likely a model finds them."""
 
 from collections.abc import Sequence
 
@@ -6,8 +6,32 @@ from transformers import PreTrainedTokenizerBase
 
 from tasks.lm.chats import encode_answers
 from tasks.lm.examples import Example
+from tasks.lm.likelihood import log_likelihoods
+from tasks.lm.models import LanguageModel
 from tasks.lm.prompts import Prompt, PromptTemplate
+from tasks.records.likelihoods import Likelihood
 from tasks.records.record import Record
+
+
+def reference_likelihoods(
+    system: str,
+    model: LanguageModel,
+    template: PromptTemplate,
+    records: Sequence[Record],
+    *,
+    max_tokens: int,
+) -> list[Likelihood]:
+    """How likely a model, known as `system`, finds each record's answer after its question alone.
+
+    Raises:
+        DataError: one of them is not finite.
+    """
+    examples = closed_book_examples(template, model.tokenizer, records)
+    found = log_likelihoods(model.model, examples, max_tokens=max_tokens)
+    return [
+        Likelihood(system, example.id, example.slice, value, example.supervised)
+        for example, value in zip(examples, found, strict=True)
+    ]
 
 
 def closed_book_examples(

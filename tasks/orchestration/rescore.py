@@ -17,7 +17,7 @@ from tasks.orchestration.registry import Registry
 from tasks.orchestration.tracking import Tracker
 from tasks.orchestration.versions import Model, Version, promotion_key
 from tasks.promotion.case import at, decided_mode
-from tasks.promotion.evidence import SCORED_FILES, Reigning
+from tasks.promotion.evidence import MEASURED_FILES, SCORED_FILES, Reigning
 from tasks.promotion.params import Params, PromotionParams
 from tasks.records.hashing import text_sha256
 from tasks.stage.errors import ConfigError, DataError
@@ -30,10 +30,11 @@ _STAGE = "evaluation.rescoring"
 
 @dataclass(frozen=True)
 class Tonight:
-    """What a rescoring needs to know of tonight; `evaluation` is the report of its evaluation."""
+    """What a rescoring needs to know of tonight; `evaluation` and `packaging` are its reports."""
 
     root: Path
     evaluation: Path
+    packaging: Path
     curated: Path
     model_store: Path
     scratch: Path
@@ -68,37 +69,51 @@ def rescore(
         logger.info("%s: scored on tonight's test split by its own night", name)
         return found
     bundle = registry.bundle(version.model, number, tonight.scratch / "bundles")
-    return Reigning(name, _scored(bundle, version.model, mode, tonight), version.model)
+    report = _scored(bundle, version.model, mode, tonight)
+    return Reigning(name, report, version.model, report, version.model)
 
 
 def _recorded(
     reigning: Version, name: str, mode: str, tonight: Tonight, tracker: Tracker
 ) -> Reigning | None:
     """What its own night found of a version, where that can be held against tonight's."""
-    target = tonight.scratch / "recorded" / reigning.run_id
+    target = tonight.scratch / "nights" / reigning.run_id
     if not target.exists():
         partial = target.with_name(f".{target.name}.partial")
         shutil.rmtree(partial, ignore_errors=True)
-        report = tonight.evaluation.name
         try:
-            if not tracker.download_report(reigning.run_id, report, SCORED_FILES, partial):
-                return None
+            for stage, files in (
+                (tonight.evaluation.name, SCORED_FILES),
+                (tonight.packaging.name, MEASURED_FILES),
+            ):
+                place = partial / stage
+                if not tracker.download_report(reigning.run_id, stage, files, place):
+                    return None
         except ConfigError as error:  # the run was deleted; the version is there and can be scored
             get_run_logger().warning("%s: %s", name, error.message)
             return None
         partial.rename(target)
-    then, now = read_metrics(target), read_metrics(tonight.evaluation)
+    report, likely = target / tonight.evaluation.name, target / tonight.packaging.name
+    then = read_metrics(report)
     system = at(then, "offered", "system") if reigning.model == "student" else reigning.model
-    alike = then.get("test_split") == now.get("test_split") is not None
+    alike = _split(report, likely) == _split(tonight.evaluation, tonight.packaging)
     if not alike or mode not in (at(then, "systems", str(system)) or {}):
         return None
-    return Reigning(name, target, str(system))
+    return Reigning(name, report, str(system), likely, reigning.model)
+
+
+def _split(evaluation: Path, packaging: Path) -> dict[str, object]:
+    """What tells a night's test split, and how it was scored, from another's."""
+    return {
+        **(read_metrics(evaluation).get("test_split") or {}),
+        "likelihood_sha256": read_metrics(packaging).get("likelihood_sha256"),
+    }
 
 
 def _scored(bundle: Path, model: Model, mode: str, tonight: Tonight) -> Path:
     """The report of a bundle's model on tonight's test split: the one that is kept, else a new."""
     logger = get_run_logger()
-    split = read_metrics(tonight.evaluation).get("test_split", {})
+    split = _split(tonight.evaluation, tonight.packaging)
     key = text_sha256(
         promotion_key(bundle),
         model,

@@ -2,11 +2,12 @@
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, get_args
 
+from tasks.lm.closed_book import reference_likelihoods
 from tasks.lm.conversion import ModelManifest
 from tasks.lm.provenance import PROVENANCE_FILE
 from tasks.packaging.assembly import Parts, assemble
@@ -23,7 +24,10 @@ from tasks.packaging.parity import (
     share_agreeing,
 )
 from tasks.records.files import read_records, write_rows
+from tasks.records.likelihoods import LIKELIHOODS_FILE, Likelihood, write_likelihoods
 from tasks.records.predictions import PREDICTIONS_FILE, read_predictions
+from tasks.records.record import Record
+from tasks.records.splits import records_sha256
 from tasks.serving.bundle import BundleSettings, ServedModel, open_answerer
 from tasks.serving.golden import GoldenPrompt, GoldenPrompts
 from tasks.stage.command import output, run_stage
@@ -61,7 +65,8 @@ def run(params: Params, paths: Paths) -> None:
         )
         assemble(bundle, _parts(paths, metrics["offered"]["folder"]), settings)
         curves.progress(1, 3)
-        heard = _answer(bundle, params, paths, metrics["offered"]["system"])
+        test = read_records(verified(paths.curated) / "test.jsonl")
+        heard, likely = _ask(bundle, params, paths, test, metrics["offered"]["system"])
         shares = {model: share_agreeing(rows) for model, rows in heard.items()}
         curves.progress(2, 3)
         card = model_card(_facts(params, paths, bundle, metrics, shares))
@@ -72,27 +77,31 @@ def run(params: Params, paths: Paths) -> None:
             "parity_scores": {model: score_parity(rows) for model, rows in heard.items()},
             "golden": len(heard["adapter"]),
             "bundle_bytes": size,
+            "likelihood_sha256": records_sha256(test),
         }
         write_metrics(report, found)
+        write_likelihoods(report / LIKELIHOODS_FILE, likely)
         write_rows(report / ANSWERS_FILE, (asdict(row) for rows in heard.values() for row in rows))
         (report / "report.md").write_text(card, encoding="utf-8")
     curves.progress(3, 3)
 
 
-def _answer(
-    bundle: Path, params: Params, paths: Paths, offered: str
-) -> dict[ServedModel, list[Heard]]:
+def _ask(
+    bundle: Path, params: Params, paths: Paths, test: Sequence[Record], offered: str
+) -> tuple[dict[ServedModel, list[Heard]], list[Likelihood]]:
     """What each model answers from the bundle, beside what evaluation heard; writes golden.json.
 
-    `offered` is the system that evaluation knows the student as.
+    With it, how likely each finds the references of the whole test split. `offered` is the system
+    that evaluation knows the student as.
 
     Raises:
         GateError: a model answers otherwise than evaluation heard it.
     """
-    records = read_records(verified(paths.curated) / "test.jsonl")
     predictions = read_predictions(paths.evaluation_report / PREDICTIONS_FILE)
-    asked, expected = choose_asked(records, predictions, params.packaging.golden)
+    asked, expected = choose_asked(test, predictions, params.packaging.golden)
     heard: dict[ServedModel, list[Heard]] = {}
+    likely: list[Likelihood] = []
+    most = params.compute.micro_batch_tokens
     golden: dict[str, tuple[GoldenPrompt, ...]] = {}
     for model in _SERVED:
         system = offered if model == "student" else model
@@ -104,9 +113,12 @@ def _answer(
         ]
         check_parity(heard[model], params.packaging.max_mismatch)
         golden[model] = golden_prompts(answerer, asked, answers, params.packaging)
+        likely += reference_likelihoods(
+            model, answerer.language_model, answerer.template, test, max_tokens=most
+        )
         del answerer  # one model is in memory at a time
     GoldenPrompts(models=golden).write(bundle)
-    return heard
+    return heard, likely
 
 
 def _facts(

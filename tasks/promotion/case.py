@@ -1,7 +1,7 @@
 """One model's case: the evidence on it, read once for all rules."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,13 +27,21 @@ Values = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
+class Likely:
+    """How likely a model finds the references of a split: by record, and the split's hash."""
+
+    rows: Mapping[str, Likelihood]
+    sha256: str | None
+
+
+@dataclass(frozen=True)
 class ReigningCase:
     """The version that reigns: its name, and what it answered and found likely."""
 
     name: str
     metrics: Metrics
     answers: Answers | None
-    likelihoods: Mapping[str, Likelihood]
+    likely: Likely
 
 
 @dataclass(frozen=True)
@@ -41,8 +49,7 @@ class Case:
     """What all rules look at.
 
     `system` stands for the model in evaluation: for a student the one that is offered, which may be
-    its twin. `mode` is decided on; `answers` are by system and mode, `likelihoods` by system and
-    record.
+    its twin. `mode` is decided on; `answers` are by system and mode.
     """
 
     model: Model
@@ -57,7 +64,7 @@ class Case:
     parity: Parity | None
     bundle_sha256: str
     answers: Mapping[tuple[str, str], Answers]
-    likelihoods: Mapping[str, Mapping[str, Likelihood]]
+    likely: Likely
     reigning: ReigningCase | None
     params: PromotionParams
     bootstrap: Bootstrap
@@ -134,7 +141,7 @@ def read_case(params: PromotionParams, evidence: Evidence, model: Model) -> Case
         parity=None if evidence.parity is None else Parity.read(evidence.parity),
         bundle_sha256=evidence.bundle_sha256,
         answers=read_answers(predictions, params.primary_metric, systems),
-        likelihoods=_likelihoods(evidence.evaluation, systems),
+        likely=_likely(evidence.packaging, model),
         reigning=_reigning(params, evidence, mode),
         params=params,
         bootstrap=Bootstrap(params.resamples, params.seed),
@@ -153,8 +160,8 @@ def _reigning(params: PromotionParams, evidence: Evidence, mode: str) -> Reignin
     found = read_answers(report / PREDICTIONS_FILE, params.primary_metric, [system])
     # A bundle without passages is served closed book, whatever tonight's is.
     answers = found.get((system, mode)) or found.get((system, "closed_book"))
-    likelihoods = _likelihoods(report, [system]).get(system, {})
-    return ReigningCase(evidence.reigning.name, _metrics(report), answers, likelihoods)
+    likely = _likely(evidence.reigning.likely, evidence.reigning.model)
+    return ReigningCase(evidence.reigning.name, _metrics(report), answers, likely)
 
 
 def _metrics(report: Path) -> Metrics:
@@ -174,20 +181,17 @@ def _metrics(report: Path) -> Metrics:
     return content
 
 
-def _likelihoods(report: Path, systems: Sequence[str]) -> dict[str, dict[str, Likelihood]]:
+def _likely(report: Path, model: Model) -> Likely:
     path = report / LIKELIHOODS_FILE
     try:
         rows = read_likelihoods(path)
     except (pyarrow.ArrowInvalid, TypeError) as error:
         raise DataError(
             f"{path} holds no likelihoods ({error}); expected a table of them",
-            "run `dvc checkout`, or `nightloom run`, which evaluates again",
+            "run `dvc checkout`, or `nightloom run`, which makes it again",
         ) from error
-    found: dict[str, dict[str, Likelihood]] = {system: {} for system in systems}
-    for row in rows:
-        if row.system in found:
-            found[row.system][row.record] = row
-    return found
+    own = {row.record: row for row in rows if row.system == model}
+    return Likely(own, at(_metrics(report), "likelihood_sha256"))
 
 
 def _offered(metrics: Metrics) -> str:

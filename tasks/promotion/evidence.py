@@ -3,22 +3,30 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from tasks.promotion.reason import Model
 from tasks.records.likelihoods import LIKELIHOODS_FILE
 from tasks.records.predictions import PREDICTIONS_FILE
 from tasks.stage.errors import DataError
 from tasks.stage.metrics import METRICS_FILE
 from tasks.stage.outputs import file_sha256
 
-SCORED_FILES = (METRICS_FILE, PREDICTIONS_FILE, LIKELIHOODS_FILE)
+SCORED_FILES = (METRICS_FILE, PREDICTIONS_FILE)
+MEASURED_FILES = (METRICS_FILE, LIKELIHOODS_FILE)
 
 
 @dataclass(frozen=True)
 class Reigning:
-    """The version that reigns, `ALIAS:NUMBER`, and a report of how it did: its system in there."""
+    """The version that reigns, `ALIAS:NUMBER`, and how it did.
+
+    `system` is what it is called in the report on its answers; `likely` is the report that holds
+    the likelihoods of its `model`.
+    """
 
     name: str
     report: Path
     system: str
+    likely: Path
+    model: Model
 
 
 @dataclass(frozen=True)
@@ -48,14 +56,15 @@ class Evidence:
         found = {
             "validation": self.validation / METRICS_FILE,
             "curation": self.curation / METRICS_FILE,
-            "packaging": self.packaging / METRICS_FILE,
+            **{f"packaging/{name}": self.packaging / name for name in MEASURED_FILES},
             **{f"evaluation/{name}": self.evaluation / name for name in SCORED_FILES},
         }
         if self.parity is not None:
             found["parity"] = self.parity
         if self.reigning is not None:
-            report = self.reigning.report
+            report, likely = self.reigning.report, self.reigning.likely
             found |= {f"reigning/{name}": report / name for name in SCORED_FILES}
+            found |= {f"reigning/likely/{name}": likely / name for name in MEASURED_FILES}
         missing = [str(path) for path in found.values() if not path.exists()]
         if missing:
             raise DataError(

@@ -1,6 +1,6 @@
 """The rules that hold a model against the version that reigns: no loss beyond a margin."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,11 +9,11 @@ from tasks.promotion.case import Case, ReigningCase, at, paired
 from tasks.promotion.params import MarginParams
 from tasks.promotion.reason import Finding, nothing_to_ask
 from tasks.records.answers import Answers
-from tasks.records.likelihoods import Likelihood
 from tasks.statistics.noninferiority import Finding as Loss
 from tasks.statistics.noninferiority import Pairs, records_needed
 
 _NOBODY = "no other version reigns: the base is what is to be beaten"
+_MORE = "raise evaluation.records, or take in more"
 _AGAIN = (
     "score it again on tonight's split: `python -m tasks.evaluation.rescoring --help`, which the "
     "release's task `rescore` runs"
@@ -33,7 +33,7 @@ def not_worse(case: Case, params: MarginParams) -> Iterator[Finding]:
         yield Finding(False, text, None, -params.margin)
         return
     pairs = Pairs(pair[0] - pair[1], np.ones(len(pair[0])), ours.slices)
-    yield from _losses(case, case.reigning, pairs, params, _Measure(case.metric, "records"))
+    yield from _losses(case, case.reigning, pairs, params, _Measure(case.metric, _MORE))
 
 
 def not_less_likely(case: Case, params: MarginParams) -> Iterator[Finding]:
@@ -41,8 +41,8 @@ def not_less_likely(case: Case, params: MarginParams) -> Iterator[Finding]:
     if case.reigning is None:
         yield nothing_to_ask(_NOBODY)
         return
-    ours, theirs = case.likelihoods[case.system], case.reigning.likelihoods
-    objection = _measured_otherwise(case, case.reigning, ours, theirs)
+    ours, theirs = case.likely.rows, case.reigning.likely.rows
+    objection = _measured_otherwise(case, case.reigning)
     names = sorted(ours)
     values = [(ours[name].log_likelihood, theirs[name].log_likelihood) for name in names
               if name in theirs]  # fmt: skip
@@ -57,7 +57,9 @@ def not_less_likely(case: Case, params: MarginParams) -> Iterator[Finding]:
         np.array([float(ours[name].tokens) for name in names]),
         [ours[name].slice for name in names],
     )
-    measure = _Measure("nats a token of the references' log-likelihood", "likelihood_records")
+    measure = _Measure(
+        "nats a token of the references' log-likelihood", "take in more: the test split is small"
+    )
     yield from _losses(case, case.reigning, pairs, params, measure)
 
 
@@ -76,17 +78,10 @@ def _scored_otherwise(
     return _other_scoring(case, reigning)
 
 
-def _measured_otherwise(
-    case: Case,
-    reigning: ReigningCase,
-    ours: Mapping[str, Likelihood],
-    theirs: Mapping[str, Likelihood],
-) -> str | None:
+def _measured_otherwise(case: Case, reigning: ReigningCase) -> str | None:
     """Why the two cannot be compared, None where they can."""
-    hashes = [
-        at(metrics, "test_split", "likelihood_sha256")
-        for metrics in (case.metrics, reigning.metrics)
-    ]
+    ours, theirs = case.likely.rows, reigning.likely.rows
+    hashes = (case.likely.sha256, reigning.likely.sha256)
     if not ours or not theirs:
         who = reigning.name if ours else case.system
         return f"{who} has no log-likelihoods, so nothing tells whether references are less likely"
@@ -121,10 +116,10 @@ def _other_scoring(case: Case, reigning: ReigningCase) -> str | None:
 
 @dataclass(frozen=True)
 class _Measure:
-    """What is compared: its unit, and the param that says of how many records it is."""
+    """What is compared: its unit, and what to do where its records are too few."""
 
     unit: str
-    dial: str
+    remedy: str
 
 
 def _losses(
@@ -165,7 +160,7 @@ def _said(loss: Loss, confidence: float, measure: _Measure) -> str:
         return f"a loss of {margin} cannot be ruled out ({_p_value(loss.p_loss, loss)})"
     return (
         f"so few records cannot rule out a loss of {margin}, which takes about "
-        f"{records_needed(loss, confidence)}: raise evaluation.{measure.dial}, or take in more"
+        f"{records_needed(loss, confidence)}: {measure.remedy}"
     )
 
 

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from tasks.records.hashing import text_sha256
+from tasks.records.record import Record
 
 # How a record is told from another one: its id, its question and its reference.
 Asked = tuple[str, str, str]
@@ -14,17 +15,21 @@ Asked = tuple[str, str, str]
 class SplitHashes:
     """What an evaluation asked and how it scored, each by hash: equal ones can be compared.
 
-    `scored_sha256` is over the records that were answered, `likelihood_sha256` over those whose
-    reference's likelihood was taken, `scoring_sha256` over the code and params that score.
+    `scored_sha256` is over the records that were answered, `scoring_sha256` over the code and
+    params that score.
     """
 
     scored_sha256: str
-    likelihood_sha256: str
     scoring_sha256: str
 
     def numbers(self) -> dict[str, Any]:
         """As `metrics.json` holds it."""
         return asdict(self)
+
+
+def records_sha256(records: Iterable[Record]) -> str:
+    """The SHA-256 over records as they are asked, in any order."""
+    return split_sha256((record.id, record.question, record.answer) for record in records)
 
 
 def split_sha256(asked: Iterable[Asked]) -> str:

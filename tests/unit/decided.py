@@ -28,26 +28,30 @@ PARAMS: PromotionParams = load_params(Params, [Path("params/promotion.yaml")]).p
 )
 RECORDS = 40
 SCORES = {"base": 0.2, "adapter": 0.8, "student": 0.75, "twin": 0.65}
-LIKELIHOODS = {"base": -3.0, "adapter": -1.0, "student": -1.2, "twin": -1.4}
-SPLIT = {"scored_sha256": "s" * 64, "likelihood_sha256": "l" * 64, "scoring_sha256": "c" * 64}
+LIKELIHOODS = {"adapter": -1.0, "student": -1.2}
+SPLIT = {"scored_sha256": "s" * 64, "scoring_sha256": "c" * 64}
+MEASURED = {"likelihood_sha256": "l" * 64}
 BUNDLE = "b" * 64
 RETRIEVAL = ("recall_at_1", "recall_at_5", "recall_at_10", "mrr", "ndcg_at_10")
 
 
 @dataclass
 class Scored:
-    """One evaluation's report, in memory."""
+    """What was found of systems, in memory: an evaluation's report and a packaging's."""
 
     metrics: dict[str, Any]
     rows: list[Prediction]
+    packaging: dict[str, Any]
     likelihoods: list[Likelihood]
 
     def write(self, folder: Path) -> None:
-        """Write its files."""
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "metrics.json").write_text(json.dumps(self.metrics))
-        write_predictions(folder / "predictions.parquet", self.rows)
-        write_likelihoods(folder / "likelihoods.parquet", self.likelihoods)
+        """Write both reports' files."""
+        evaluation, packaging = folder / "evaluation", folder / "packaging"
+        for report, metrics in ((evaluation, self.metrics), (packaging, self.packaging)):
+            report.mkdir(parents=True, exist_ok=True)
+            (report / "metrics.json").write_text(json.dumps(metrics))
+        write_predictions(evaluation / "predictions.parquet", self.rows)
+        write_likelihoods(packaging / "likelihoods.parquet", self.likelihoods)
 
 
 @dataclass
@@ -58,19 +62,19 @@ class Night:
     reigning: Scored | None
     validation: dict[str, Any]
     curation: dict[str, Any]
-    packaging: dict[str, Any]
     parity: dict[str, Any] | None
 
     def write(self, folder: Path, model: Model) -> Evidence:
         """Write its files, and say where they lie."""
-        self.tonight.write(folder / "evaluation")
-        for name in ("validation", "curation", "packaging"):
+        self.tonight.write(folder)
+        for name in ("validation", "curation"):
             (folder / name).mkdir(exist_ok=True)
             (folder / name / "metrics.json").write_text(json.dumps(getattr(self, name)))
         if self.parity is not None:
             (folder / "parity.json").write_text(json.dumps(self.parity))
+        reigning = folder / "reigning"
         if self.reigning is not None:
-            self.reigning.write(folder / "reigning")
+            self.reigning.write(reigning)
         return Evidence(
             validation=folder / "validation",
             curation=folder / "curation",
@@ -80,7 +84,9 @@ class Night:
             bundle_sha256=BUNDLE,
             reigning=None
             if self.reigning is None
-            else Reigning("production:3", folder / "reigning", model),
+            else Reigning(
+                "production:3", reigning / "evaluation", model, reigning / "packaging", model
+            ),
         )
 
 
@@ -108,7 +114,7 @@ def prediction(system: str, mode: str, number: int, slices: int) -> Prediction:
 
 def likelihood(system: str, number: int, slices: int) -> Likelihood:
     tokens = 4 + number % 3
-    each = LIKELIHOODS[system] + 0.01 * (number * (1 + SYSTEMS.index(system)) % 5)
+    each = LIKELIHOODS[system] + 0.01 * (number % 5)
     label = "abcdefghij"[number % slices]
     return Likelihood(system, f"r{number:02}", label, tokens * each, tokens)
 
@@ -158,7 +164,8 @@ def good_night(
     tonight = Scored(
         metrics(modes),
         [prediction(s, m, n, slices) for s in SYSTEMS for m in modes for n in numbers],
-        [likelihood(s, n, slices) for s in SYSTEMS for n in numbers],
+        {"parity": {"adapter": 1.0, "student": 1.0}, **MEASURED},
+        [likelihood(s, n, slices) for s in LIKELIHOODS for n in numbers],
     )
     reigning = Scored(
         {"test_split": dict(SPLIT)},
@@ -167,6 +174,7 @@ def good_night(
             for place, row in enumerate(tonight.rows)
             if row.system == model
         ],
+        dict(MEASURED),
         [
             replace(row, log_likelihood=row.log_likelihood + 0.02 * (place % 3 - 1))
             for place, row in enumerate(tonight.likelihoods)
@@ -179,7 +187,6 @@ def good_night(
         reigning,
         {"records": dict(rows), "documents": dict(rows), "set": {"rows": 1.0}, "warnings": {}},
         {"leaks": dict.fromkeys(("questions", "few_shot", "documents", "groups"), 0)},
-        {"parity": {"adapter": 1.0, "student": 1.0}},
         {
             "models": {
                 name: {"asked": 8, "agreeing": 8, "share": 1.0, "mean_score_difference": 0.0}

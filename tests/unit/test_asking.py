@@ -58,7 +58,6 @@ FULL: dict[str, Any] = {
     "resamples": 200,
     "distractor_records": 4,
     "injection_records": 8,
-    "likelihood_records": 12,
     "all_modes": True,
 }
 PARAMS = EvaluationParams.model_validate(read_yaml(Path("params/evaluation.yaml")))
@@ -380,7 +379,7 @@ def test_the_answer_is_what_follows_the_last_marker(output: str, answer: str) ->
     assert final_answer(output, None) == output
 
 
-def test_likelihoods_cover_more_records_than_predictions_and_equal_models_agree(
+def test_likelihoods_cover_the_records_that_are_asked_and_equal_models_agree(
     full: Asked,
 ) -> None:
     rows = read_likelihoods(full.report / "likelihoods.parquet")
@@ -389,7 +388,7 @@ def test_likelihoods_cover_more_records_than_predictions_and_equal_models_agree(
         found.setdefault(row.system, []).append(row)
     assert set(found) == {"base", "adapter", "student", "twin", "reigning", "plain"}
     ids = [row.record for row in found["base"]]
-    assert len(set(ids)) == 12
+    assert len(set(ids)) == 8
     assert all([row.record for row in one] == ids for one in found.values())
     pairs = zip(found["adapter"], found["reigning"], strict=True)
     assert all(one.log_likelihood == pytest.approx(other.log_likelihood) for one, other in pairs)

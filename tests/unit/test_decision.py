@@ -240,7 +240,8 @@ def test_evidence_of_another_split_or_scoring_refuses(
 ) -> None:
     def other(night: Night) -> None:
         assert night.reigning is not None
-        night.reigning.metrics["test_split"][name] = value
+        for found in (night.reigning.metrics["test_split"], night.reigning.packaging):
+            found |= {name: value} if name in found else {}
 
     assert outcomes(decided(tmp_path, other), "refused") == refused
 
@@ -324,9 +325,11 @@ def test_answers_that_are_all_the_same_as_the_reigning_ones_pass(tmp_path: Path)
 
 
 FILES = [
-    "validation/metrics.json", "curation/metrics.json", "packaging/metrics.json", "parity.json",
-    *(f"{report}/{name}" for report in ("evaluation", "reigning")
-      for name in ("metrics.json", "predictions.parquet", "likelihoods.parquet")),
+    "validation/metrics.json", "curation/metrics.json", "parity.json",
+    *(f"{place}{report}/{name}"
+      for place in ("", "reigning/")
+      for report, table in (("evaluation", "predictions"), ("packaging", "likelihoods"))
+      for name in ("metrics.json", f"{table}.parquet")),
 ]  # fmt: skip
 
 

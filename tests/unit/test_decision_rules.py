@@ -31,7 +31,7 @@ def put(place: str, value: Any) -> Change:
 
     def apply(night: Night) -> None:
         part, *names, last = place.split("/")
-        found = night.tonight.metrics if part == "metrics" else getattr(night, part)
+        found = getattr(night.tonight if part in ("metrics", "packaging") else night, part)
         for name in names:
             found = found[name]
         if value is ...:

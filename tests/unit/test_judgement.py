@@ -107,7 +107,7 @@ def test_a_refused_version_moves_nothing(bench: Bench) -> None:
 
 def test_evidence_that_is_not_there_leaves_no_verdict(bench: Bench) -> None:
     evidence = bench.evidence()
-    (evidence.evaluation / "likelihoods.parquet").unlink()
+    (evidence.packaging / "likelihoods.parquet").unlink()
     with pytest.raises(DataError, match="likelihoods"):
         bench.judge(evidence)
     assert "verdict" not in bench.tags()

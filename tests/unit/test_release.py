@@ -27,7 +27,7 @@ def gathered(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 def evidence(reigning: str | None) -> Evidence:
     folder = Path("report")
-    held = None if reigning is None else Reigning(reigning, folder, "adapter")
+    held = None if reigning is None else Reigning(reigning, folder, "adapter", folder, "adapter")
     return Evidence(folder, folder, folder, folder, folder, "0" * 64, held)
 
 

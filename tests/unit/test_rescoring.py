@@ -78,16 +78,21 @@ def test_a_bundle_alone_says_and_finds_likely_what_it_did_in_its_night(
         old = expected[row.record]
         assert (row.system, row.mode, row.output) == (model, "retrieved", old.output)
         assert (row.token_f1, row.prompt_sha256) == (old.token_f1, old.prompt_sha256)
+    packaged = bundle.parent / "report"
     likely = {
         row.record: row
-        for row in read_likelihoods(scored.report / "likelihoods.parquet")
-        if row.system == system
+        for row in read_likelihoods(packaged / "likelihoods.parquet")
+        if row.system == model
     }
-    for one in read_likelihoods(report / "likelihoods.parquet"):
+    assert likely.keys() == {record.id for record in read_records(tiny.curated / "test.jsonl")}
+    measured = read_likelihoods(report / "likelihoods.parquet")
+    assert len(measured) == len(likely)
+    for one in measured:
         old_one = likely[one.record]
         assert (one.slice, one.tokens) == (old_one.slice, old_one.tokens)
         assert one.log_likelihood == pytest.approx(old_one.log_likelihood, abs=1e-3)
     assert now["test_split"] == then["test_split"]
+    assert now["likelihood_sha256"] == read_metrics(packaged)["likelihood_sha256"]
     assert len(set(now["test_split"].values())) > 1
     assert list(now["systems"]) == [model]
 
@@ -98,7 +103,6 @@ def test_what_is_scored_otherwise_says_so(
     then = read_metrics(scored.report)["test_split"]
     for changed, name in (
         ({"records": 7}, "scored_sha256"),
-        ({"likelihood_records": 7}, "likelihood_sha256"),
         ({"abstentions": ["No idea"]}, "scoring_sha256"),
     ):
         report = rescored(tmp_path / name, tiny, bundle / "student", compute, **changed)
@@ -138,10 +142,11 @@ class World:
         run = self.tracker.begin_night(key, {})
         return self.registry.register(model, key, lambda: folder, run, {})
 
-    def record(self, version: Version, report: Path) -> None:
-        """Keep a report in the run of a version's night, as nights do."""
+    def record(self, version: Version) -> None:
+        """Keep tonight's reports in the run of a version's night, as nights do."""
         run = replace(self.tracker.begin_night("unused", {}), run_id=version.run_id)
-        self.tracker.log_files(run, [report], "reports")
+        reports = [self.tonight.evaluation, self.tonight.packaging]
+        self.tracker.log_files(run, reports, "reports")
 
     def rescore(self, version: Version) -> Reigning | None:
         """What the task finds."""
@@ -153,6 +158,7 @@ def world(
     tmp_path: Path,
     tiny: Any,
     scored: Any,
+    bundle: Path,
     compute: ComputeParams,
     empty_store: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -167,11 +173,12 @@ def world(
         ("promotion", read_yaml(Path("params/promotion.yaml"))),
     ):
         (root / "params" / f"{name}.yaml").write_text(yaml.safe_dump(content))
-    report = tmp_path / "evaluation"
+    report, packaged = tmp_path / "evaluation", tmp_path / "packaging"
     shutil.copytree(scored.report, report)
+    shutil.copytree(bundle.parent / "report", packaged)
     shutil.copyfile(empty_store, tmp_path / "mlflow.db")
     stores = Stores(f"sqlite:///{tmp_path / 'mlflow.db'}", tmp_path / "artifacts")
-    tonight = Tonight(root, report, tiny.curated, tiny.store, tmp_path / "scratch")
+    tonight = Tonight(root, report, packaged, tiny.curated, tiny.store, tmp_path / "scratch")
     found = World(tonight, Registry(stores), Tracker(stores), [])
     run_child = rescoring_task.run_child
 
@@ -199,7 +206,7 @@ def test_what_its_own_night_found_on_the_same_split_is_used(
     tmp_path: Path, world: World, bundle: Path
 ) -> None:
     reigning = world.register(bundle, tmp_path / "model", "first")
-    world.record(reigning, world.tonight.evaluation)
+    world.record(reigning)
     world.registry.point("adapter", "production", reigning.number)
     candidate = replace(reigning, number=reigning.number + 1)
     for _ in range(2):  # downloaded, then kept
@@ -208,6 +215,8 @@ def test_what_its_own_night_found_on_the_same_split_is_used(
         assert (found.name, found.system) == (f"production:{reigning.number}", "adapter")
         rows = read_predictions(found.report / "predictions.parquet")
         assert rows == read_predictions(world.tonight.evaluation / "predictions.parquet")
+        [kept] = {path.read_bytes() for path in found.likely.parent.rglob("likelihoods.parquet")}
+        assert kept == (world.tonight.packaging / "likelihoods.parquet").read_bytes()
     assert world.commands == []
 
 
@@ -215,7 +224,7 @@ def test_a_students_record_is_that_of_the_one_that_was_offered(
     tmp_path: Path, world: World, bundle: Path
 ) -> None:
     reigning = world.register(bundle, tmp_path / "model", "first", "student")
-    world.record(reigning, world.tonight.evaluation)
+    world.record(reigning)
     world.registry.point("student", "staging", reigning.number)
     found = world.rescore(replace(reigning, number=reigning.number + 1))
     assert found is not None
@@ -227,7 +236,7 @@ def test_on_another_split_the_bundle_is_scored_once_and_again_where_the_memo_is_
     tmp_path: Path, world: World, bundle: Path, tiny: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reigning = world.register(bundle, tmp_path / "model", "first")
-    world.record(reigning, world.tonight.evaluation)
+    world.record(reigning)
     world.registry.point("adapter", "production", reigning.number)
     candidate = replace(reigning, number=reigning.number + 1)
     changed_split(world, tiny, tmp_path / "curated")
