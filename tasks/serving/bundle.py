@@ -80,11 +80,31 @@ def load_answerer(bundle: Path, store: Path, model: ServedModel) -> Answerer:
             made for another base, or golden prompts are found, asked or answered otherwise.
         DataError: a file of the bundle or of its base is missing or changed.
     """
+    verify_bundle(bundle, store)
+    return open_verified(bundle, store, model)
+
+
+def verify_bundle(bundle: Path, store: Path) -> None:
+    """Check every file of a bundle, and of the models in the store that it names.
+
+    Raises:
+        ConfigError: the folder is no bundle, or the store lacks a model.
+        DataError: a file is missing or changed.
+    """
     if not (bundle / MANIFEST).exists():
         BundleSettings.read(bundle)  # which says it where the folder is no bundle at all
     verified(bundle)
     for name in (BASE, EMBEDDER):
         ModelManifest.read(bundle / name).verified_folder(store)
+
+
+def open_verified(bundle: Path, store: Path, model: ServedModel) -> Answerer:
+    """An answerer of a bundle whose files were checked; its golden prompts are checked now.
+
+    Raises:
+        ConfigError: the adapter was made for another base, or golden prompts are found, asked or
+            answered otherwise.
+    """
     answerer = open_answerer(bundle, store, model)
     check_golden(bundle, answerer, model)
     return answerer

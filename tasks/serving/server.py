@@ -34,30 +34,23 @@ _BACKLOG = 2048
 _KEEP_ALIVE_SECONDS = 75
 
 
-def load(store: Path, order: ServeVersion) -> "Answerer":
+def load(store: Path, order: ServeVersion, *, beside: bool) -> "Answerer":
     """The answerer of a version, once every file of its bundle is what its manifest says.
 
     Raises:
-        ConfigError: the bundle or the base's weights can't be used.
+        ConfigError: the bundle or the base's weights can't be used; or another version answers
+            that it would have to lie `beside`, and there is no memory for both.
         DataError: a file of the bundle is missing or changed.
     """
     # Deferred: torch takes seconds to import, and the server is to tell its health meanwhile.
-    from tasks.serving.bundle import load_answerer
-
-    return load_answerer(Path(order.bundle), store, order.model)
-
-
-def check_room(store: Path, order: ServeVersion) -> None:
-    """Refuse a version for which there is no memory beside the one that answers.
-
-    Raises:
-        ConfigError: it says how much is missing.
-        DataError: a file of the bundle, which tells how much it takes, is missing or changed.
-    """
+    from tasks.serving.bundle import open_verified, verify_bundle
     from tasks.serving.room import require_room
-    from tasks.stage.outputs import verified
 
-    require_room(verified(Path(order.bundle)), store, order.model)
+    bundle = Path(order.bundle)
+    verify_bundle(bundle, store)
+    if beside:
+        require_room(bundle, store, order.model)
+    return open_verified(bundle, store, order.model)
 
 
 def follow_orders(versions: Versions, server: uvicorn.Server) -> None:
@@ -111,7 +104,7 @@ def main(arguments: list[str] | None = None) -> int:
         level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s"
     )
     models: list[ServedName] = list(dict.fromkeys(options.model))
-    versions = Versions(models, partial(load, options.store), partial(check_room, options.store))
+    versions = Versions(models, partial(load, options.store))
     try:
         bound = bind(options.host, options.port)
     except NightloomError as error:

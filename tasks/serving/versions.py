@@ -3,10 +3,10 @@
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from tasks.records.orders import NotServing, ServedName, ServeVersion, Serving
 from tasks.records.record import Message
@@ -19,6 +19,14 @@ if TYPE_CHECKING:
     from tasks.serving.inquiry import Inquiry, Listener
 
 LOGGER = logging.getLogger(__name__)
+
+
+class Load(Protocol):
+    """Loads what an order names."""
+
+    def __call__(self, order: ServeVersion, *, beside: bool) -> "Answerer":
+        """The answerer; `beside` says that another version answers while it is made."""
+        ...
 
 
 class NotLoadedError(ConfigError):
@@ -45,14 +53,13 @@ class _Seat:
 
 @dataclass
 class Versions:
-    """One version a model; `load` makes an answerer of an order, `require_room` refuses first.
+    """One version a model; `load` makes an answerer of an order, maybe beside one that answers.
 
     `install` is called from one thread, `ask` and `health` from any.
     """
 
     models: Sequence[ServedName]
-    load: "Callable[[ServeVersion], Answerer]"
-    require_room: Callable[[ServeVersion], None]
+    load: "Load"
     registry_error: str | None = None
     _seats: dict[ServedName, _Seat] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -119,12 +126,10 @@ class Versions:
         return Serving(model=order.model, version=order.version, alias=order.alias, seconds=seconds)
 
     def _start(self, order: ServeVersion, *, beside: bool) -> "Engine":
-        if beside:
-            self.require_room(order)
         # Deferred: torch takes seconds to import, and the server is to tell its health meanwhile.
         from tasks.serving.engine import Engine
 
-        return Engine(self.load(order))
+        return Engine(self.load(order, beside=beside))
 
     def health(self) -> dict[str, object]:
         """What `/health` tells, by model and of the registry."""

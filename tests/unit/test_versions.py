@@ -17,7 +17,7 @@ from tasks.serving.answering import Answerer
 from tasks.serving.bundle import load_answerer
 from tasks.serving.inquiry import Event, Reply
 from tasks.serving.room import needed_bytes, require_room
-from tasks.serving.server import check_room, load
+from tasks.serving.server import load
 from tasks.serving.versions import NotLoadedError, Versions
 from tasks.stage.errors import ConfigError
 from tests.unit.served import Bundles
@@ -27,8 +27,7 @@ QUESTION = [Message("user", "What does mod.f1 do?")]
 
 @pytest.fixture
 def versions(bundles: Bundles) -> Versions:
-    store = bundles.store
-    return Versions(["adapter"], partial(load, store), partial(check_room, store))
+    return Versions(["adapter"], partial(load, bundles.store))
 
 
 def ask(versions: Versions) -> tuple[ServeVersion, "queue.Queue[Event]"]:
@@ -77,12 +76,12 @@ def test_every_question_is_answered_by_one_version_wholly_over_a_swap(
 def test_the_old_version_leaves_memory(bundles: Bundles) -> None:
     seen: list[weakref.ref[Answerer]] = []
 
-    def watched(order: ServeVersion) -> Answerer:
-        answerer = load(bundles.store, order)
+    def watched(order: ServeVersion, *, beside: bool) -> Answerer:
+        answerer = load(bundles.store, order, beside=beside)
         seen.append(weakref.ref(answerer))
         return answerer
 
-    versions = Versions(["adapter"], watched, lambda _: None)
+    versions = Versions(["adapter"], watched)
     versions.install(bundles.order(1))
     hear(ask(versions)[1])
     versions.install(bundles.order(2))
@@ -93,11 +92,11 @@ def test_the_old_version_leaves_memory(bundles: Bundles) -> None:
 def test_an_alias_that_moves_to_the_same_version_loads_nothing(bundles: Bundles) -> None:
     loaded: list[int] = []
 
-    def counted(order: ServeVersion) -> Answerer:
+    def counted(order: ServeVersion, *, beside: bool) -> Answerer:
         loaded.append(order.version)
-        return load(bundles.store, order)
+        return load(bundles.store, order, beside=beside)
 
-    versions = Versions(["adapter"], counted, lambda _: None)
+    versions = Versions(["adapter"], counted)
     versions.install(bundles.order(1, "staging"))
     notice = versions.install(bundles.order(1, "production"))
     assert (loaded, notice.alias if isinstance(notice, Serving) else "") == ([1], "production")
@@ -168,12 +167,12 @@ def test_questions_are_taken_while_a_version_loads(bundles: Bundles) -> None:
     """The seat is not locked for as long as loading takes."""
     may_load = threading.Event()
 
-    def slow(order: ServeVersion) -> Answerer:
+    def slow(order: ServeVersion, *, beside: bool) -> Answerer:
         if order.version == 2:
             assert may_load.wait(60)
-        return load(bundles.store, order)
+        return load(bundles.store, order, beside=beside)
 
-    versions = Versions(["adapter"], slow, lambda _: None)
+    versions = Versions(["adapter"], slow)
     versions.install(bundles.order(1))
     loading = threading.Thread(target=versions.install, args=(bundles.order(2),))
     loading.start()
