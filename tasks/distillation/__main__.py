@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tasks.distillation.params import DistillationParams, Params
-from tasks.distillation.pruning import block_influence
+from tasks.distillation.pruning import measure_influence
 from tasks.distillation.report import Night, numbers, plot_influence, write_report
 from tasks.distillation.school import (
     Material,
@@ -72,8 +72,8 @@ def run(params: Params, paths: Paths) -> None:
     template = read_prompt_kit(paths.adapter / PROMPT, teacher.tokenizer)
     school = _school(params, paths, students)
     packs = _some_packs(school.material, settings.influence_examples)
-    influence = block_influence(teacher.model, packs)
-    plans = plan_students(settings, influence, ModelManifest.read(paths.student_base).digest)
+    influence = measure_influence(teacher.model, packs, settings.layers)
+    plans = plan_students(settings, influence.values, ModelManifest.read(paths.student_base).digest)
     series = [series_of(plan, role) for plan in plans for role in ROLES]
     forget_others(paths.scratch, series)
     with output_folders(paths.students, paths.distillation_report) as (folder, report):
@@ -86,7 +86,7 @@ def run(params: Params, paths: Paths) -> None:
             outcomes.append(school.teach(plan, place, share))
             _finish(plan, place, params, paths, teacher.digest, template.digest)
         size, overlap = served_parameters(teacher.model), school.material.overlap
-        night = Night(size, tuple(influence), tuple(outcomes), overlap)
+        night = Night(size, influence, tuple(outcomes), overlap)
         _report(night, settings, paths.scratch, report)
     for name in series:
         drop_checkpoints(paths.scratch / name)

@@ -37,14 +37,14 @@ class DistillationParams(TrainingParams):
         min_length=1,
         description="decoder layers of each; `model` is the one that models.yaml names",
     )
-    layers: Literal["importance", "uniform"] | list[int] = Field(
+    layers: Literal["divergence", "importance", "uniform"] | list[int] = Field(
         description="which of the teacher's layers stay; a list of their numbers, from 0"
     )
     weights: Literal["full", "shared"]
     signal: Literal["online", "cached", "generated"]
     likeliest: int = Field(ge=1, le=4096, description="tokens a position that a cache keeps")
     objective: ObjectiveParams
-    influence_examples: int = Field(ge=1)
+    influence_examples: int = Field(ge=1, description="on which the layers are measured")
     calibration_tokens: int = Field(
         ge=0, description="on which students are fitted to the teacher's states; 0: not"
     )

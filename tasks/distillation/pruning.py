@@ -2,15 +2,26 @@
 
 import copy
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cosine_similarity
+from torch.nn.functional import cosine_similarity, kl_div
 from transformers import PreTrainedModel
 
 from tasks.lm.packing import Pack, packed_logits
 from tasks.stage.errors import ConfigError
+
+Rule = Literal["divergence", "importance", "uniform"]
+
+
+@dataclass(frozen=True)
+class Influence:
+    """A number for each of a teacher's layers, and what it measures."""
+
+    values: tuple[float, ...]
+    measure: str
 
 
 def block_influence(model: PreTrainedModel, packs: Sequence[Pack]) -> list[float]:
@@ -45,9 +56,45 @@ def block_influence(model: PreTrainedModel, packs: Sequence[Pack]) -> list[float
     return [total / tokens for total in sums]
 
 
-def choose_layers(
-    influence: Sequence[float], count: int, rule: Literal["importance", "uniform"]
-) -> list[int]:
+def removal_divergence(model: PreTrainedModel, packs: Sequence[Pack]) -> list[float]:
+    """KL(model || model without the layer), in nats an answer token, for each decoder layer.
+
+    The model runs once more for each of them. One layer at a time is left out, as in Kim et al.
+    2024 (arXiv:2402.02834, section 3), whose measure is the perplexity that remains.
+    """
+    layers = decoder_layers(model)
+    sums, positions = [0.0] * len(layers), 0
+    with torch.no_grad():
+        for pack in (pack.to(model.device) for pack in packs):
+            whole = packed_logits(model, pack).float().log_softmax(-1)
+            positions += len(whole)
+            for number, layer in enumerate(layers):
+                hook = layer.register_forward_hook(_pass_on)
+                try:
+                    without = packed_logits(model, pack).float().log_softmax(-1)
+                finally:
+                    hook.remove()
+                sums[number] += kl_div(without, whole, reduction="sum", log_target=True).item()
+    return [total / positions for total in sums]
+
+
+def _pass_on(
+    _: nn.Module, inputs: tuple[Tensor, ...], output: Tensor | tuple[Tensor, ...]
+) -> Tensor | tuple[Tensor, ...]:
+    """A layer's output as if it were not there: its input."""
+    return (inputs[0], *output[1:]) if isinstance(output, tuple) else inputs[0]
+
+
+def measure_influence(
+    model: PreTrainedModel, packs: Sequence[Pack], rule: Rule | Sequence[int]
+) -> Influence:
+    """What a rule chooses layers by; what the report shows where it asks for nothing."""
+    if rule == "divergence":
+        return Influence(tuple(removal_divergence(model, packs)), "KL without it, nats a token")
+    return Influence(tuple(block_influence(model, packs)), "1 - cosine of input and output")
+
+
+def choose_layers(influence: Sequence[float], count: int, rule: Rule) -> list[int]:
     """The numbers, rising, of `count` layers: the most influential, or evenly from first to last.
 
     Raises:
@@ -78,7 +125,7 @@ def check_layers(kept: Sequence[int], total: int) -> None:
         raise ConfigError(
             f"distillation.layers names {list(kept)}; the teacher's layers are 0 to {total - 1}, "
             "and each is kept at most once, in its order",
-            "name some of these, rising, or set layers: importance",
+            "name some of these, rising, or set layers: divergence",
         )
 
 

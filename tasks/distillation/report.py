@@ -7,6 +7,7 @@ from typing import Any
 
 from tasks.distillation.comparison import CONFIDENCE, Held, divergence_share, figures, interval
 from tasks.distillation.params import DistillationParams
+from tasks.distillation.pruning import Influence
 from tasks.distillation.school import Outcome, Start
 from tasks.records.predictions import ROLES
 from tasks.statistics.intervals import Interval
@@ -14,13 +15,13 @@ from tasks.statistics.intervals import Interval
 
 @dataclass(frozen=True)
 class Night:
-    """The teacher, how much each of its layers turns its input, and what became of its students.
+    """The teacher, what each of its layers does, and what became of its students.
 
     `overlap` counts the compared examples that also chose the checkpoints.
     """
 
     teacher_parameters: int
-    influence: tuple[float, ...]
+    influence: Influence
     outcomes: tuple[Outcome, ...]
     overlap: int
 
@@ -41,7 +42,8 @@ def numbers(night: Night, params: DistillationParams) -> dict[str, Any]:
             "parameters": night.teacher_parameters,
             "loss": asdict(interval(night.compared, "teacher_loss", params.seed)),
         },
-        "influence": list(night.influence),
+        "influence": list(night.influence.values),
+        "influence_measure": night.influence.measure,
         "compared_examples": len(night.compared),
         "compared_that_choose_checkpoints": night.overlap,
         "confidence": CONFIDENCE,
@@ -81,9 +83,10 @@ def write_report(night: Night, found: Mapping[str, Any], folder: Path) -> None:
     parts = [
         "# Distillation",
         f"The teacher has {night.teacher_parameters / 1e6:.1f} million parameters and "
-        f"{len(night.influence)} layers. All were compared on the same {len(night.compared)} "
-        f"held-out examples; in brackets {CONFIDENCE:.0%} bootstrap intervals over examples. A "
-        "twin begins as its student does and learns the same examples without the teacher."
+        f"{len(night.influence.values)} layers. All were compared on the same "
+        f"{len(night.compared)} held-out examples; in brackets {CONFIDENCE:.0%} bootstrap "
+        "intervals over examples. A twin begins as its student does and learns the same examples "
+        "without the teacher."
         + (
             f" {night.overlap} of them also chose the checkpoints: the validation split is small."
             if night.overlap
@@ -114,7 +117,7 @@ def _student(outcome: Outcome, night: Night, found: Mapping[str, Any]) -> list[s
     trained, twin = outcome.student.training, outcome.twin.training
     return [
         f"## Student {name}",
-        _layers(outcome, len(night.influence))
+        _layers(outcome, len(night.influence.values))
         + f" {own['parameters'] / 1e6:.1f} million parameters, {size:.0%} of the teacher's.",
         "\n".join(table),
         f"{_verdict(share)} {_began(own['start'])}",
@@ -184,14 +187,19 @@ def plot_influence(night: Night, path: Path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
+    values = night.influence.values
     pruned = [outcome.plan for outcome in night.outcomes if outcome.plan.kept is not None]
     figure = Figure(figsize=(7, 1 + 2 * max(len(pruned), 1)), layout="constrained")
     FigureCanvasAgg(figure)
     for place, plan in enumerate(pruned, start=1):
         axes = figure.add_subplot(len(pruned), 1, place)
         kept = set(plan.kept or ())
-        colours = ["C0" if number in kept else "0.8" for number in range(len(night.influence))]
-        axes.bar(range(len(night.influence)), night.influence, color=colours)
-        axes.set(title=f"{plan.name} layers kept (blue)", xlabel="layer", ylabel="1 - cosine")
+        colours = ["C0" if number in kept else "0.8" for number in range(len(values))]
+        axes.bar(range(len(values)), values, color=colours)
+        # The first and last layers are worth a hundred times the others.
+        axes.set_yscale("log")
+        axes.set(
+            title=f"{plan.name} layers kept (blue)", xlabel="layer", ylabel=night.influence.measure
+        )
         axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=120, metadata={"Software": None})

@@ -18,7 +18,13 @@ from transformers import (
 )
 
 from tasks.distillation.params import DistillationParams
-from tasks.distillation.pruning import check_layers, choose_layers, keep_layers, prune
+from tasks.distillation.pruning import (
+    Influence,
+    check_layers,
+    choose_layers,
+    keep_layers,
+    prune,
+)
 from tasks.distillation.shared import (
     lora_config,
     save_shared,
@@ -287,7 +293,8 @@ def write_folder(
     copytree(origins.adapter / PROMPT, folder / PROMPT)
 
 
-def write_layers(plan: Plan, influence: Sequence[float], rule: object, folder: Path) -> None:
+def write_layers(plan: Plan, influence: Influence, rule: object, folder: Path) -> None:
     """Write `layers.json`: the teacher's layers that a student has, and the scores behind it."""
-    told = {"layers": plan.kept, "of": len(influence), "rule": rule, "influence": list(influence)}
+    told = {"layers": plan.kept, "of": len(influence.values), "rule": rule}
+    told |= {"influence": influence.values, "measure": influence.measure}
     (folder / LAYERS_FILE).write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")

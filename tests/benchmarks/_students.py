@@ -27,7 +27,7 @@ from torch import Tensor
 from tasks.distillation.comparison import measure
 from tasks.distillation.lessons import taught, untaught
 from tasks.distillation.params import DistillationParams, Params
-from tasks.distillation.pruning import block_influence
+from tasks.distillation.pruning import Rule, measure_influence
 from tasks.distillation.reconstruction import reconstruct
 from tasks.distillation.school import Material, read_material
 from tasks.distillation.states import StateMemory
@@ -61,6 +61,7 @@ class Trial:
     """One student to be: `rate` 0 leaves it as it was fitted, `fitted_tokens` 0 leaves that out."""
 
     layers: int = 24
+    rule: Rule = "divergence"
     role: str = "student"
     objective: Mapping[str, float] = field(default_factory=dict)
     rate: float = 0.0
@@ -180,9 +181,10 @@ class Laboratory:
 
     def _plan(self, trial: Trial, params: DistillationParams, material: Material) -> Plan:
         model = self.students.teacher.model
-        influence = block_influence(model, material.first_packs(_INFLUENCE_TOKENS))
-        asked = params.model_copy(update={"students": [trial.layers], "layers": "importance"})
-        (plan,) = plan_students(asked, influence, "")
+        packs = material.first_packs(_INFLUENCE_TOKENS)
+        influence = measure_influence(model, packs, trial.rule)
+        asked = params.model_copy(update={"students": [trial.layers], "layers": trial.rule})
+        (plan,) = plan_students(asked, influence.values, "")
         return plan
 
     def _train(
@@ -240,7 +242,7 @@ class Laboratory:
 
 
 _FILES = ("distillation", "prompting", "models", "compute")
-_INFLUENCE_TOKENS = 4000
+_INFLUENCE_TOKENS = 1000
 
 
 def _yaml(name: str) -> dict[str, Any]:

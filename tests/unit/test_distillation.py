@@ -1,14 +1,21 @@
 """Which layers a student keeps, and that it is then a model of its own."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from tasks.distillation.pruning import block_influence, check_layers, choose_layers, prune
+from tasks.distillation.pruning import (
+    block_influence,
+    check_layers,
+    choose_layers,
+    prune,
+    removal_divergence,
+)
 from tasks.lm.attention import use_packed_attention
-from tasks.lm.packing import build_pack
+from tasks.lm.packing import build_pack, packed_logits
 from tasks.stage.errors import ConfigError
 from tests.unit.conftest import Tiny
 from tests.unit.test_generation import make
@@ -36,15 +43,36 @@ def test_a_student_as_deep_as_its_teacher_is_refused(count: int) -> None:
         choose_layers([0.1, 0.2, 0.3], count, "importance")
 
 
-def test_a_layer_that_does_nothing_has_no_influence(tiny: Tiny) -> None:
+@pytest.mark.parametrize("measure", [block_influence, removal_divergence])
+def test_a_layer_that_does_nothing_has_no_influence(measure: Any, tiny: Tiny) -> None:
     model = make("llama", tiny).model
     use_packed_attention(model)
     idle = model.model.layers[1]
     idle.self_attn.o_proj.weight.data.zero_()
     idle.mlp.down_proj.weight.data.zero_()
-    influence = block_influence(model, [build_pack(examples())])
+    influence = measure(model, [build_pack(examples())])
     assert influence[1] == pytest.approx(0, abs=1e-6)
     assert min(influence[0], influence[2]) > 1e-3
+
+
+@pytest.mark.parametrize("architecture", ["llama", "qwen", "gemma"])
+def test_a_layer_is_worth_what_the_model_says_else_without_it(
+    architecture: str, tiny: Tiny
+) -> None:
+    model = make(architecture, tiny).model
+    use_packed_attention(model)
+    pack = build_pack(examples())
+    found = removal_divergence(model, [pack, pack])
+    with torch.no_grad():
+        whole = packed_logits(model, pack).log_softmax(-1)
+        for number, value in enumerate(found):
+            student = prune(model, [other for other in range(len(found)) if other != number])
+            left = packed_logits(student, pack).log_softmax(-1)
+            expected = (whole.exp() * (whole - left)).sum(-1).mean()
+            assert value == pytest.approx(float(expected), rel=1e-4)
+    assert min(found) > 0
+    with torch.no_grad():  # and the model is left as it was
+        torch.testing.assert_close(packed_logits(model, pack).log_softmax(-1), whole)
 
 
 @pytest.mark.parametrize("architecture", ["llama", "qwen", "gemma"])

@@ -145,7 +145,7 @@ def test_layers_and_the_scores_behind_them_are_told(distilled: Paths) -> None:
     told = json.loads((distilled.students / "1" / "layers.json").read_text())
     influence = told["influence"]
     assert told["layers"] == [influence.index(max(influence))]
-    assert (told["of"], told["rule"]) == (2, "importance")
+    assert (told["of"], told["rule"]) == (2, "divergence")
     assert (distilled.distillation_report / "influence.png").stat().st_size > 2000
 
 
