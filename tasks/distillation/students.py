@@ -18,13 +18,7 @@ from transformers import (
 )
 
 from tasks.distillation.params import DistillationParams
-from tasks.distillation.pruning import (
-    Influence,
-    check_layers,
-    choose_layers,
-    keep_layers,
-    prune,
-)
+from tasks.distillation.pruning import Influence, check_layers, choose_layers, keep_layers, prune
 from tasks.distillation.shared import (
     lora_config,
     save_shared,
