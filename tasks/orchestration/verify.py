@@ -180,6 +180,7 @@ def served(model: ServedName, version: int, house: House) -> Iterator[str]:
     environment = child_environment() | {
         "MLFLOW_TRACKING_URI": house.tracking_uri,
         "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
+        "MLFLOW_TRACE_SAMPLING_RATIO": "0",  # traces are of users' questions, not of ours
         "NIGHTLOOM_MODEL_STORE": str(house.model_store.resolve()),
     }
     # A folder of its own: the served code is the version's, not what lies in a checkout.

@@ -78,6 +78,14 @@ def test_both_models_served_by_mlflow_say_what_evaluation_heard(
     assert psutil.Process().children(recursive=True) == []
 
 
+def test_what_verify_asks_leaves_no_traces(
+    night: Scored, house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_ENABLE_ASYNC_TRACE_LOGGING", "false")  # written before the answer
+    measure_parity({"adapter": 1}, night, house)
+    assert MlflowClient(house.tracking_uri).search_traces(locations=["0"]) == []
+
+
 def test_served_answers_that_evaluation_did_not_hear_are_counted_and_scored(
     night: Scored, house: House, tmp_path: Path
 ) -> None:
