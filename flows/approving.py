@@ -102,7 +102,7 @@ def _description(checkout: Path, question: Question) -> str:
     link = tracker.report_link(question.version.run_id)
     report = f"[the night's report]({link})" if link else f"MLflow run {question.version.run_id}"
     lines = [f"## {question.text}", "", f"It was judged against {question.reigning}: {report}.", ""]
-    lines += [f"- {reason}" for reason in entry.reason.split("; ")]
+    lines += [f"- {reason}" for reason in entry.reasons]
     lines += ["", f"The ledger's entry {entry.number}, `{question.link.sha256}`."]
     return "\n".join(lines)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.padding import Padding
 
 from flows.environment import find_stores, set_environment
 from flows.services import shares_prefect
@@ -97,20 +97,21 @@ def print_ledger(console: Console, links: Sequence[Link]) -> None:
     if not links:
         console.print("nothing was decided yet")
         return
-    table = Table(box=None)
-    for heading in ("", "when", "version", "what", "by", "production", "why"):
-        table.add_column(heading, overflow="fold")
     for link in links:
         entry = link.entry
         version = entry.model if entry.version is None else f"{entry.model} {entry.version}"
-        moved = [str(side.get("production", "-")) for side in (entry.before, entry.after)]
         what = entry.kind.replace("_", " ")
         if entry.awaits is not None:
             what += f", asks for {entry.awaits}"
         when = entry.time.removesuffix("+00:00").replace("T", " ")
-        cells = [str(entry.number), when, version, what, entry.by, " -> ".join(moved), entry.reason]
-        table.add_row(*map(escape, cells))
-    console.print(table)
+        what += f" by {escape(entry.by)}"
+        head = [f"{entry.number:>3}", when, f"[bold]{escape(version)}[/bold]", what]
+        before, after = (side.get("production", "-") for side in (entry.before, entry.after))
+        if before != after:
+            head.append(f"production {before} -> {after}")
+        console.print("  ".join(head))
+        for reason in entry.reasons:
+            console.print(Padding(escape(reason), (0, 0, 0, 5), expand=False))
 
 
 def operating_user() -> str:

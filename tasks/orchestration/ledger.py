@@ -61,6 +61,12 @@ class Statement(BaseModel):
     after: dict[str, int]
     awaits: Stage | None
 
+    @property
+    def reasons(self) -> list[str]:
+        """What the reason is made of: what was said of each rule, or what a person wrote."""
+        said_of = f"{self.model}: "
+        return self.reason.removeprefix(said_of).split(f"; {said_of}")
+
 
 class Entry(Statement):
     """A statement in its place: `previous` is the hash of the entry before."""

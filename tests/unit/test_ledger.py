@@ -50,6 +50,12 @@ def test_an_entry_that_mlflow_would_cut_is_refused(shop: Shop) -> None:
         shop.ledger.append(statement("a", reason="x" * 6000))
 
 
+def test_a_reason_is_told_rule_by_rule_and_what_a_person_wrote_as_it_is() -> None:
+    rules = statement("a", "adapter: warning: 4 of 9; at most 3; adapter: gains +0.1")
+    assert rules.reasons == ["warning: 4 of 9; at most 3", "gains +0.1"]
+    assert statement("b", "it answers well; ship it").reasons == ["it answers well; ship it"]
+
+
 def execute(*commands: str) -> Callable[[Shop], None]:
     def damage(shop: Shop) -> None:
         with sqlite3.connect(shop.database) as connection:
