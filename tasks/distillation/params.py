@@ -46,7 +46,8 @@ class DistillationParams(TrainingParams):
     objective: ObjectiveParams
     influence_examples: int = Field(ge=1, description="on which the layers are measured")
     calibration_tokens: int = Field(
-        ge=0, description="on which students are fitted to the teacher's states; 0: not"
+        ge=0,
+        description="on which students are fitted to the teacher's states, learned or not; 0: none",
     )
     fitted_learning_rate: float = Field(
         gt=0, le=1, description="of students that were fitted, instead of learning_rate"

@@ -20,6 +20,7 @@ from tasks.distillation.teaching import CachedTeacher, MemoKey, OnlineTeacher
 from tasks.lm.batches import Batch, make_batches, read_splits
 from tasks.lm.curves import fit_of
 from tasks.lm.exactness import prepare_packs
+from tasks.lm.examples import Example
 from tasks.lm.fit import Fit
 from tasks.lm.losses import SummedLoss
 from tasks.lm.memory import release_memory
@@ -36,26 +37,27 @@ LOGGER = logging.getLogger(__name__)
 class Material:
     """The night's batches: what students learn, what twins learn, and what is held out.
 
-    `overlap` counts the compared examples that also choose the checkpoints.
+    `further` is what the fit takes beyond what is learned; `overlap` counts the compared examples
+    that also choose the checkpoints.
     """
 
+    overlap: int
     taught: list[Batch]
+    further: list[Batch]
     gold: list[Batch]
     validation: list[Batch]
     compared: list[Batch]
-    overlap: int
 
     def first_packs(self, tokens: int) -> list[Pack]:
-        """The first packs of what students learn, until they hold so many tokens."""
-        packs = [pack for batch in self.taught for pack in batch.packs]
+        """The first packs of what students learn, then of `further`, to hold so many tokens."""
+        packs = [pack for batch in (*self.taught, *self.further) for pack in batch.packs]
         before = accumulate((pack.tokens for pack in packs), initial=0)
         return [pack for pack, held in zip(packs, before, strict=False) if held < tokens]
 
     def prepared(self, model: PreTrainedModel) -> "Material":
         """The same in packs that this model, too, computes exactly."""
-        groups = (self.taught, self.gold, self.validation, self.compared)
-        taught, gold, validation, compared = prepare_packs(model, *groups)
-        return Material(taught, gold, validation, compared, self.overlap)
+        groups = (self.taught, self.further, self.gold, self.validation, self.compared)
+        return Material(self.overlap, *prepare_packs(model, *groups))
 
 
 @dataclass(frozen=True)
@@ -131,11 +133,17 @@ def read_material(
             max_new_tokens=max_new_tokens,
             batch_size=generation_batch,
         )
-    taught, gold, chosen_by, held = (
-        make_batches(group, params, max_tokens=max_tokens)
-        for group in (own, learned, validation, compared)
-    )
-    return Material(taught, gold, chosen_by, held, overlap).prepared(students.teacher.model)
+    further = _further(tokens, params, learned)
+    groups = (own, further, learned, validation, compared)
+    batches = (make_batches(group, params, max_tokens=max_tokens) for group in groups)
+    return Material(overlap, *batches).prepared(students.teacher.model)
+
+
+def _further(tokens: Path, params: DistillationParams, learned: list[Example]) -> list[Example]:
+    """The examples that a budget as large as the calibration's would take beyond the learned."""
+    larger = params.model_copy(update={"token_budget": params.calibration_tokens})
+    known = {item.id for item in learned}
+    return [item for item in read_splits(tokens, larger)[0] if item.id not in known]
 
 
 def forget_others(scratch: Path, series: Collection[str]) -> None:

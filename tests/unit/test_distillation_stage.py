@@ -134,6 +134,18 @@ def test_what_fitting_to_the_teachers_states_bought_is_told(distilled: Paths) ->
     assert f"{start['divergence_made']:.3f}; once its 1 layers from the first gap on were" in text
 
 
+def test_a_student_is_fitted_on_more_than_it_learns(stage: Stage, tmp_path: Path) -> None:
+    changes = {"token_budget": 600, "epochs": 1, "evaluations": 1}
+    seen = {}
+    for tokens in (300, 900):
+        paths = stage.run(tmp_path / str(tokens), calibration_tokens=tokens, **changes)
+        found = read_metrics(paths.distillation_report)["students"]["1"]
+        learned = found["student"]["training"]["computed_tokens"]
+        seen[tokens] = found["start"]["reconstruction"]["tokens"], learned
+    assert seen[300][1] == seen[900][1]
+    assert seen[300][0] < seen[300][1] < seen[900][0]
+
+
 def test_a_student_that_is_not_fitted_begins_as_it_was_made(stage: Stage, tmp_path: Path) -> None:
     paths = stage.run(tmp_path, calibration_tokens=0)
     found = read_metrics(paths.distillation_report)["students"]["1"]
