@@ -125,10 +125,21 @@ def _student(outcome: Outcome, night: Night, found: Mapping[str, Any]) -> list[s
         f"learned; {trained.computed_tokens} went through the model (shared beginnings once). The "
         f"twin stopped after {twin.steps} steps.",
         "\n".join(_slices(own)),
-        f"Fit of the student: {outcome.student.fit.text}",
+        _judged(outcome),
         f"Fit of the twin: {outcome.twin.fit.text}",
         f"![losses](loss-student-{name}.png) ![losses of the twin](loss-twin-{name}.png)",
     ]
+
+
+def _judged(outcome: Outcome) -> str:
+    """How the student's training went, which may well bring nothing after least squares."""
+    fit = outcome.student.fit
+    if outcome.start.reconstruction is not None and fit.verdict == "not_learning":
+        return (
+            "Its training brought the student hardly further than least squares had "
+            f"({fit.reason}); nothing is to turn."
+        )
+    return f"Fit of the student: {fit.text}"
 
 
 def _layers(outcome: Outcome, total: int) -> str:

@@ -134,6 +134,18 @@ def test_what_fitting_to_the_teachers_states_bought_is_told(distilled: Paths) ->
     assert f"{start['divergence_made']:.3f}; once its 1 layers from the first gap on were" in text
 
 
+def test_a_training_that_adds_nothing_to_the_fit_is_told_as_such(
+    stage: Stage, tmp_path: Path
+) -> None:
+    for tokens, said in (
+        (4000, "hardly further than least squares"),
+        (0, "Fit of the student: **not_learning**"),
+    ):
+        changes = {"learning_rate": 1e-9, "fitted_learning_rate": 1e-9}
+        paths = stage.run(tmp_path / str(tokens), calibration_tokens=tokens, **changes)
+        assert said in (paths.distillation_report / "report.md").read_text()
+
+
 def test_a_student_is_fitted_on_more_than_it_learns(stage: Stage, tmp_path: Path) -> None:
     changes = {"token_budget": 600, "epochs": 1, "evaluations": 1}
     seen = {}
