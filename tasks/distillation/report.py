@@ -137,7 +137,7 @@ def _judged(outcome: Outcome) -> str:
     if outcome.start.reconstruction is not None and fit.verdict == "not_learning":
         return (
             "Its training brought the student hardly further than least squares had "
-            f"({fit.reason}); nothing is to turn."
+            f"({fit.reason})."
         )
     return f"Fit of the student: {fit.text}"
 
