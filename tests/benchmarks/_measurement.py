@@ -8,12 +8,20 @@ from typing import Any
 
 
 def measure(
-    ours: Callable[[], object], peers: Mapping[str, Callable[[], object]], *, repeats: int
+    ours: Callable[[], object],
+    peers: Mapping[str, Callable[[], object]],
+    *,
+    repeats: int,
+    is_warm: bool = False,
 ) -> dict[str, list[float]]:
-    """Seconds of each repeat, by name; `ours` and every peer take turns after one warm-up each."""
+    """Seconds of each repeat, by name; `ours` and every peer take turns.
+
+    Each runs once before that, unless they are warm.
+    """
     contestants = {"ours": ours, **peers}
-    for contestant in contestants.values():
-        contestant()
+    if not is_warm:
+        for contestant in contestants.values():
+            contestant()
     seconds: dict[str, list[float]] = {name: [] for name in contestants}
     for _ in range(repeats):
         for name, contestant in contestants.items():

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -236,10 +237,16 @@ class Contest:
 
         self.megabytes[name] = max(growth(call), self.megabytes.get(name, 0.0))
 
+    def peers(self) -> dict[str, Callable[[], None]]:
+        """The sides beside ours, by name."""
+        return {f"generate_{size}": partial(self.peer, size) for size in (1, PEER_BATCH)}
+
     def seconds(self, repeats: int) -> dict[str, list[float]]:
-        """The seconds of each side, interleaved."""
-        peers = {f"generate_{size}": lambda size=size: self.peer(size) for size in (1, PEER_BATCH)}
-        return measure(self.ours, peers, repeats=repeats)
+        """The seconds of each side, interleaved; the first of the prompts warm them up."""
+        few = Contest(self.base, self.prompts[:PEER_BATCH], self.rows)
+        for warm_up in (few.ours, *few.peers().values()):
+            warm_up()
+        return measure(self.ours, self.peers(), repeats=repeats, is_warm=True)
 
     def figures(self, rates: Rates) -> dict[str, Any]:
         """What makes the comparison fair, and what it rests on; runs ours once more to count it."""

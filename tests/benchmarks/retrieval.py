@@ -195,7 +195,7 @@ def measure_embedding(
 
 
 def main() -> int:
-    """Measure and print; 0 when it ran."""
+    """Measure and print; 0 when it ran and exact search missed nothing."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
         "--quick", action="store_true", help="10,000 passages, 64 embedded, 2 repeats"
@@ -235,7 +235,7 @@ def main() -> int:
         "approximate": dense.approximate(),
     }
     print_tasks("retrieval", sides, figures)
-    return 0
+    return 0 if all(share == 1.0 for share in figures["recall"].values()) else 1
 
 
 if __name__ == "__main__":
