@@ -62,6 +62,13 @@ def run(params: Params, paths: Paths) -> None:
     seconds = time.monotonic() - started
     count = built.index.settings.passages
     LOGGER.info("%d passages indexed, %d embedded, in %.1f s", count, built.embedded, seconds)
+    if built.cut:
+        LOGGER.warning(
+            "the embedder sees only the beginning of %d passages (%d tokens): lower "
+            "prompting.passage_words",
+            built.cut,
+            embedder.max_tokens,
+        )
 
 
 def choose_reranker(
@@ -96,6 +103,7 @@ def _metrics(built: BuiltIndex) -> dict[str, object]:
     return {
         "documents": settings.documents,
         "passages": settings.passages,
+        "passages_cut": built.cut,
         "dimension": built.index.dense.dimension,
         "dense_search": settings.dense_search,
         "dense_recall": settings.dense_recall,
@@ -125,7 +133,16 @@ def _report(built: BuiltIndex) -> str:
         f"{settings.passage_overlap_words}. They are searched by BM25 and by the cosine of "
         f"{built.index.dense.dimension}-dimensional vectors; the best {settings.candidates} of "
         f"each are fused by reciprocal rank (k = {settings.rank_constant}, BM25 weighted "
-        f"{settings.lexical_weight:g}). {dense}\n"
+        f"{settings.lexical_weight:g}). {dense}{_cut(built)}\n"
+    )
+
+
+def _cut(built: BuiltIndex) -> str:
+    if not built.cut:
+        return ""
+    return (
+        f" **The embedder sees the beginning alone of {built.cut} passages**, which have more "
+        "tokens than it takes: their ends are found by BM25 only. Lower `prompting.passage_words`."
     )
 
 

@@ -25,11 +25,13 @@ Progress = Callable[[int, int], None]
 class BuiltIndex:
     """An index, how many texts had to be embedded for it, and the recall of approximate search.
 
-    `recall` is None where dense search is exact.
+    Of `cut` passages the embedder sees the beginning alone. `recall` is None where dense search is
+    exact.
     """
 
     index: Index
     embedded: int
+    cut: int
     recall: Recall | None
 
 
@@ -76,7 +78,8 @@ def build_index(
             )
     settings = _settings(len(documents), passages, embedder, indexing, prompting, recall, reranker)
     lexical = LexicalIndex.build(texts) if texts else None
-    return BuiltIndex(Index(settings, tuple(passages), lexical, dense), len(embedded), recall)
+    index = Index(settings, tuple(passages), lexical, dense)
+    return BuiltIndex(index, len(embedded), embedder.cut(texts), recall)
 
 
 def _settings(

@@ -15,8 +15,10 @@ from tasks.lm.conversion import ModelManifest
 from tasks.stage.errors import ConfigError
 
 _BATCH_TOKENS = 2048
+_MODULES_FILE = "modules.json"
 _POOLING_FILE = "1_Pooling/config.json"
 _LENGTH_FILE = "sentence_bert_config.json"
+_MODULES = {"Transformer", "Pooling", "Normalize"}
 
 
 @dataclass(frozen=True)
@@ -33,8 +35,8 @@ class Embedder:
         """The embedder that a manifest describes, in float32.
 
         Raises:
-            ConfigError: it pools its token vectors in another way than by their mean, or lacks
-                weights.
+            ConfigError: it makes a vector otherwise than by the mean of its tokens' vectors, or
+                lacks weights.
         """
         disable_progress_bar()
         description = ModelManifest.read(manifest)
@@ -57,6 +59,11 @@ class Embedder:
         """The length of a vector."""
         width: int = self.model.config.hidden_size
         return width
+
+    def cut(self, texts: Sequence[str]) -> int:
+        """How many texts are longer than `max_tokens`: of these `encode` sees the beginning."""
+        found = self.tokenizer(list(texts), verbose=False).input_ids if texts else []
+        return sum(len(ids) > self.max_tokens for ids in found)
 
     @torch.inference_mode()
     def encode(
@@ -114,6 +121,17 @@ def _check_whole(folder: Path, missing: Collection[str]) -> None:
 
 
 def _check_pooling(folder: Path) -> None:
+    """Check that what sentence-transformers would compute is what is computed here."""
+    modules = folder / _MODULES_FILE
+    if modules.exists():
+        kinds = {one["type"].rpartition(".")[2] for one in json.loads(modules.read_text())}
+        further = sorted(kinds - _MODULES)
+        if further:
+            raise ConfigError(
+                f"the embedder in {folder} has a module {further[0]} behind its pooling, which is "
+                "not computed here: its vectors would be others",
+                "name an embedder that pools and normalizes alone in params/models.yaml",
+            )
     path = folder / _POOLING_FILE
     if path.exists() and not json.loads(path.read_text()).get("pooling_mode_mean_tokens"):
         raise ConfigError(
