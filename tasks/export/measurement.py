@@ -1,9 +1,8 @@
 """What quantisation cost: one model in several forms, on the same held-out records.
 
 int8 and NF4 are bitsandbytes' layers, computed as such: of the model that is served, and of the
-base with the adapter beside it, as QLoRA trained it. A GGUF form is the model with its weights
-rounded to it, computed in float32 here: its loss and answers are those of the numbers in the file,
-its speed would be llama.cpp's and is not measured.
+base with the adapter beside it, as QLoRA trained it. A GGUF file is answered from by llama.cpp
+itself, and its loss is that of the numbers in it, computed in float32.
 """
 
 import logging
@@ -19,10 +18,12 @@ import numpy as np
 import torch
 
 from tasks.export.gguf_writing import Description, write_gguf
+from tasks.export.llama_cpp import Spoken, ask_llama_cpp
 from tasks.export.reading_back import round_to_form
 from tasks.export.table import Cost, Costs
 from tasks.lm.closed_book import closed_book_examples
 from tasks.lm.embedding import Embedder
+from tasks.lm.generation import generate
 from tasks.lm.likelihood import log_likelihoods
 from tasks.lm.memory import release_memory
 from tasks.lm.models import (
@@ -53,6 +54,7 @@ from tasks.serving.bundle import (
 from tasks.serving.retrieval import Index
 from tasks.stage.errors import DataError
 from tasks.stage.outputs import verified
+from tasks.stage.params import ComputeParams
 from tasks.statistics.intervals import bootstrap_ratios
 
 LOGGER = logging.getLogger(__name__)
@@ -97,7 +99,17 @@ class _Heard:
     tokens: tuple[int, ...]
     scores: tuple[float, ...]
     bytes_on_disk: int
-    tokens_a_second: float | None
+    tokens_a_second: float
+
+
+@dataclass(frozen=True)
+class _Form:
+    """A form in memory, how many bytes it has on disk, and its file where llama.cpp runs it."""
+
+    name: str
+    held: LanguageModel
+    bytes_on_disk: int
+    file: Path | None = None
 
 
 def measure(bundle: Path, store: Path, model: ServedModel, asked: Records) -> Costs:
@@ -115,25 +127,24 @@ def measure(bundle: Path, store: Path, model: ServedModel, asked: Records) -> Co
         embedder=Embedder.load(bundle / EMBEDDER, store, device=device),
         batch_size=settings.compute.generation_batch,
     )
-    most = settings.compute.micro_batch_tokens
     heard = []
     with tempfile.TemporaryDirectory(prefix="nightloom-") as scratch:
         forms = chain(_forms(served, Path(scratch)), _beside(bundle, store, model, device))
-        for form, held, size in forms:
-            one = replace(asking, language_model=held)
-            is_run = not form.startswith("gguf")
-            heard.append(_hear(form, one, records, size, most, is_run=is_run))
-            LOGGER.info("%s: loss %.3f", form, sum(heard[-1].losses) / sum(heard[-1].tokens))
-            del one, held
+        for form in forms:
+            one = replace(asking, language_model=form.held)
+            heard.append(_hear(form, one, records, settings.compute))
+            loss = sum(heard[-1].losses) / sum(heard[-1].tokens)
+            LOGGER.info("%s: loss %.3f", form.name, loss)
+            del one, form
             release_memory()
     return Costs(model, len(records), float_form, _costs(heard))
 
 
-def _forms(served: LanguageModel, scratch: Path) -> Iterator[tuple[str, LanguageModel, int]]:
-    """Each form by name, in memory, with its bytes on disk; `served` is changed on the way."""
+def _forms(served: LanguageModel, scratch: Path) -> Iterator[_Form]:
+    """Each form in memory, with its bytes on disk; `served` is changed on the way."""
     folder = scratch / "float"
     served.model.save_pretrained(folder)
-    yield "float32", served, _size(folder)
+    yield _Form("float32", served, _size(folder))
     for name, form in (("int8", "int8_dequantized"), ("nf4", "nf4_dequantized")):
         held = quantize_folder(
             folder, numeric_form=form, compute_dtype=torch.float32, device=served.device
@@ -141,21 +152,19 @@ def _forms(served: LanguageModel, scratch: Path) -> Iterator[tuple[str, Language
         held.save_pretrained(scratch / name)
         size = _size(scratch / name)
         shutil.rmtree(scratch / name)
-        yield f"{name} (bitsandbytes)", LanguageModel(held, served.tokenizer, served.digest), size
+        one = LanguageModel(held, served.tokenizer, served.digest)
+        yield _Form(f"{name} (bitsandbytes)", one, size)
     exact = {name: weight.clone() for name, weight in served.model.state_dict().items()}
     for form in _GGUF:
         path = scratch / f"{form}.gguf"
         write_gguf(path, served, form, Description("measured", "", ""))
-        size = path.stat().st_size
-        path.unlink()
         round_to_form(served.model, form)
-        yield str(form), served, size
+        yield _Form(str(form), served, path.stat().st_size, path)
+        path.unlink()
         served.model.load_state_dict(exact)
 
 
-def _beside(
-    bundle: Path, store: Path, model: ServedModel, device: torch.device
-) -> Iterator[tuple[str, LanguageModel, int]]:
+def _beside(bundle: Path, store: Path, model: ServedModel, device: torch.device) -> Iterator[_Form]:
     """The adapter as QLoRA trained it: the base in NF4, and itself beside it; else nothing."""
     form, adapter = BundleSettings.read(bundle).models.numeric_form, bundle / ADAPTER
     if model != "adapter" or form != "nf4_dequantized" or not (adapter / ADAPTER_WEIGHTS).exists():
@@ -166,7 +175,7 @@ def _beside(
     with tempfile.TemporaryDirectory(prefix="nightloom-") as scratch:
         base.model.save_pretrained(scratch)
         size = _size(Path(scratch)) + (adapter / ADAPTER_WEIGHTS).stat().st_size
-    yield "nf4 base, adapter beside it", with_adapter(base, adapter), size
+    yield _Form("nf4 base, adapter beside it", with_adapter(base, adapter), size)
 
 
 def _size(folder: Path) -> int:
@@ -174,32 +183,40 @@ def _size(folder: Path) -> int:
 
 
 def _hear(
-    form: str,
-    answerer: Answerer,
-    records: Sequence[Record],
-    size: int,
-    most: int,
-    *,
-    is_run: bool,
+    form: _Form, answerer: Answerer, records: Sequence[Record], compute: ComputeParams
 ) -> _Heard:
     held = answerer.language_model
     examples = closed_book_examples(answerer.template, held.tokenizer, records)
+    most = compute.micro_batch_tokens
     likelihoods = log_likelihoods(held.model, examples, max_tokens=most)
-    begun = time.monotonic()
-    answers = answerer.answer([record.messages[:-1] for record in records])
-    seconds = time.monotonic() - begun
-    made = sum(len(answer.token_ids) for answer in answers)
+    prepared = answerer.prepare([record.messages[:-1] for record in records])
+    prompts = [item.prompt for item in prepared]
+    spoken = _answers(form, answerer, prompts)
     return _Heard(
-        form=form,
+        form=form.name,
         losses=tuple(-value for value in likelihoods),
         tokens=tuple(example.supervised for example in examples),
         scores=tuple(
-            token_f1(answer.text, record.answer)
-            for answer, record in zip(answers, records, strict=True)
+            token_f1(answer, record.answer)
+            for answer, record in zip(spoken.answers, records, strict=True)
         ),
-        bytes_on_disk=size,
-        tokens_a_second=made / seconds if is_run else None,
+        bytes_on_disk=form.bytes_on_disk,
+        tokens_a_second=spoken.tokens / spoken.seconds,
     )
+
+
+def _answers(form: _Form, answerer: Answerer, prompts: Sequence[Sequence[int]]) -> Spoken:
+    """What a form answers, by llama.cpp where that is whose file it is."""
+    most = answerer.prompting.max_new_tokens
+    if form.file is not None:
+        return ask_llama_cpp(
+            form.file, prompts, max_new_tokens=most, threads=torch.get_num_threads()
+        )
+    begun = time.monotonic()
+    made = generate(form.held, prompts, max_new_tokens=most, batch_size=answerer.batch_size)
+    seconds = time.monotonic() - begun
+    tokens = sum(len(item.token_ids) for item in made)
+    return Spoken(tuple(item.text for item in made), tokens, seconds)
 
 
 def _costs(heard: Sequence[_Heard]) -> tuple[Cost, ...]:

@@ -270,8 +270,9 @@ def test_what_quantisation_cost_is_told_for_every_form(
     assert abs(beside["loss_difference"]["value"]) < 1e-4 < moved["nf4"]
     assert beside["token_f1_difference"]["value"] == 0
     assert sizes["nf4"] < beside["bytes_on_disk"] < sizes["float32"]
-    assert rows["gguf-q4_0"]["tokens_a_second"] is None
-    assert rows["gguf-q4_0"]["tokens_a_second_reason"]
+    assert all(row["tokens_a_second"] > 0 for row in told["rows"])
+    # llama.cpp answers from what is all but the served numbers as the served model does.
+    assert abs(rows["gguf-f16"]["token_f1_difference"]["value"]) < 0.05
     table = (tmp_path / "g" / "quantization.md").read_text()
     assert all(f"| {row['form']} |" in table for row in told["rows"])
 
