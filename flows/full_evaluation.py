@@ -66,6 +66,7 @@ def evaluate_fully(
             tracker.end(run, finished=False)
             raise
         tracker.log_metrics(run, report)
+        tracker.log_predictions(run, report)
         tracker.end(run, finished=True)
     return report
 

@@ -52,7 +52,6 @@ from tasks.lm.prompt_kit import read_prompt_kit
 from tasks.records.files import read_records
 from tasks.records.likelihoods import LIKELIHOODS_FILE, Likelihood, write_likelihoods
 from tasks.records.predictions import (
-    INJECTED,
     PREDICTIONS_FILE,
     Prediction,
     write_predictions,
@@ -247,11 +246,7 @@ def _metrics(
             system.name: _size(system, grouped[system.name][mode]) for system in asked.systems
         },
         "slices": slices(grouped, mode, params),
-        "injections": {
-            system: obedience(modes, read_injections(), params)
-            for system, modes in grouped.items()
-            if INJECTED in modes
-        },
+        "injections": obedience(grouped, read_injections(), params),
         "gains": mode_gains(grouped, params),
         "abstention_shares": abstention_shares(grouped, params),
     }

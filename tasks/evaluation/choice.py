@@ -24,8 +24,8 @@ class Offer:
     """One pair, and which of the two would be offered.
 
     `retention` is the student's score over the adapter's, `offered_retention` that of the offered
-    one, None where the adapter scores nothing; `gain` is the student's score minus its twin's. All
-    have paired bootstrap intervals.
+    one, None where the adapter scores nothing, and `keeps_at_least` what params ask of that; `gain`
+    is the student's score minus its twin's. All have paired bootstrap intervals.
     """
 
     name: str
@@ -34,6 +34,7 @@ class Offer:
     offered_retention: Interval | None
     gain: Interval
     keeps_enough: bool
+    keeps_at_least: float
     text: str
 
     def numbers(self) -> dict[str, Any]:
@@ -77,7 +78,9 @@ def _offer(pair: Pair, adapter: Sequence[float], params: EvaluationParams) -> Of
     offered = kept[system]
     enough = offered is not None and offered.value >= params.student_keeps
     text = _text(pair, system, gain, params)
-    return Offer(pair.name, system, kept["student"], offered, gain, enough, text)
+    return Offer(
+        pair.name, system, kept["student"], offered, gain, enough, params.student_keeps, text
+    )
 
 
 def _text(pair: Pair, system: Role, gain: Interval, params: EvaluationParams) -> str:

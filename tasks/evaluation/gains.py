@@ -1,15 +1,15 @@
 """What passages are worth to each system, and whether it abstains where it should."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from typing import Any
 
 from scipy.stats import binomtest
 
 from tasks.evaluation.abstaining import abstains
+from tasks.evaluation.comparisons import inference
 from tasks.evaluation.params import EvaluationParams
 from tasks.records.predictions import Prediction
-from tasks.statistics.intervals import paired_bootstrap
+from tasks.statistics.comparison import paired_differences
 
 # What retrieval buys, and what it would buy if it never missed.
 _MODE_PAIRS = (("retrieved", "closed_book"), ("oracle", "retrieved"))
@@ -18,36 +18,29 @@ Grouped = Mapping[str, Mapping[str, Sequence[Prediction]]]
 
 
 def mode_gains(grouped: Grouped, params: EvaluationParams) -> dict[str, dict[str, Any]]:
-    """By system and `mode-mode`: the paired gain of the primary metric, its interval and records.
+    """By system and `mode-mode`: what the primary metric gains, paired by record, and its tests.
 
     Paired over the records that were asked in both modes; a pair that shares none is left out, as
-    is a system that was asked in one mode alone.
+    is a system that was asked in one mode alone. All gains are one family.
     """
-    found: dict[str, dict[str, Any]] = {}
-    for system, modes in grouped.items():
-        for left, right in _MODE_PAIRS:
-            gain = _gain(modes.get(left, ()), modes.get(right, ()), params)
-            if gain is not None:
-                found.setdefault(system, {})[f"{left}-{right}"] = gain
-    return found
-
-
-def _gain(
-    left: Sequence[Prediction], right: Sequence[Prediction], params: EvaluationParams
-) -> dict[str, Any] | None:
-    scores = [
-        {row.record: row.score(params.primary_metric) for row in rows} for rows in (left, right)
-    ]
-    shared = [record for record in scores[0] if record in scores[1]]
-    if not shared:
-        return None
-    interval = paired_bootstrap(
-        *([found[record] for record in shared] for found in scores),
-        confidence=params.confidence,
-        resamples=params.resamples,
-        seed=params.seed,
+    scores = {
+        (system, mode): {row.record: row.score(params.primary_metric) for row in rows}
+        for system, modes in grouped.items()
+        for mode, rows in modes.items()
+    }
+    gains = paired_differences(
+        {
+            (system, f"{left}-{right}"): (scores[system, left], scores[system, right])
+            for system, modes in grouped.items()
+            for left, right in _MODE_PAIRS
+            if {left, right} <= modes.keys()
+        },
+        inference(params),
     )
-    return asdict(interval) | {"records": len(shared)}
+    found: dict[str, dict[str, Any]] = {}
+    for (system, pair), gain in gains.items():
+        found.setdefault(system, {})[pair] = gain.numbers()
+    return found
 
 
 def abstention_shares(grouped: Grouped, params: EvaluationParams) -> dict[str, Any]:

@@ -11,9 +11,10 @@ from tasks.stage.errors import DataError
 def speed(rows: Sequence[Prediction], seconds: float) -> dict[str, float]:
     """Quantiles of time to the first and the last token, and tokens a second, over some answers.
 
-    Times are in milliseconds from the start of a row's batch. `seconds` is what decoding each
-    prompt of the rows once took; of the tokens those count that are in the answers: no padding, no
-    end tokens.
+    Times are in milliseconds from when a row's prompt first went into the model, among as many rows
+    as are decoded together. `seconds` is what reading and answering each prompt of the rows once
+    took; of the tokens those count that are in the answers: no padding, no end tokens. So systems
+    with shorter answers have fewer a second.
 
     Raises:
         DataError: there are no rows, or decoding them took no time.

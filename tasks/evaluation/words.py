@@ -12,7 +12,7 @@ from tasks.evaluation.grids import (
     sides,
     signed_interval,
 )
-from tasks.records.predictions import DISTRACTOR
+from tasks.records.predictions import DISTRACTOR, INJECTED
 
 _QUESTIONS = {
     "adapter-base": "What did fine-tuning buy?",
@@ -104,7 +104,8 @@ def _power(found: Mapping[str, Any]) -> str:
     """How small a difference could have been seen, where that is known."""
     smallest = found.get("smallest_detectable")
     if smallest is None:
-        return ""
+        reason = found.get("smallest_detectable_reason")
+        return f" How small a difference would show can't be told: {reason}." if reason else ""
     over = f" over {found['records']} records" if found.get("records") else ""
     return f" A true difference smaller than {smallest:.3f} would mostly go unseen{over}."
 
@@ -127,12 +128,15 @@ def _retrieval(metrics: Mapping[str, Any]) -> str:
     bought = _pairs(gains, "retrieved-closed_book")
     if not bought:
         return "Nothing: the data set has no documents, so every answer is closed book."
-    text = f"From closed book to retrieved, {metric} changes by {joined(bought)}."
+    text = (
+        f"From closed book to retrieved, {metric} changes by {joined(bought)}."
+        f"{_unseen(gains, 'retrieved-closed_book')}"
+    )
     missed = _pairs(gains, "oracle-retrieved")
     if missed:
         text += (
             f" A retriever that never missed would change it by {joined(missed)} more; what then "
-            "still lacks is the model's to learn."
+            f"still lacks is the model's to learn.{_unseen(gains, 'oracle-retrieved')}"
         )
     gone = metrics["retrieval"].get("records_without_gold_document")
     if gone:
@@ -145,11 +149,19 @@ def _retrieval(metrics: Mapping[str, Any]) -> str:
 
 def _pairs(gains: Mapping[str, Any], pair: str) -> list[str]:
     return [
-        f"{found[pair]['value']:+.3f} [{found[pair]['low']:+.3f}, {found[pair]['high']:+.3f}] "
-        f"for {system}"
+        f"{signed_interval(found[pair])} for {system}"
         for system, found in gains.items()
         if pair in found
     ]
+
+
+def _unseen(gains: Mapping[str, Any], pair: str) -> str:
+    """The largest difference that could have gone unseen of any system, in a sentence."""
+    known = [found[pair].get("smallest_detectable") for found in gains.values() if pair in found]
+    shown = [value for value in known if value is not None]
+    if not shown:
+        return " How small a change would show can't be told: no answer changed."
+    return f" Smaller ones than {max(shown):.3f} could go unseen."
 
 
 def _offer(metrics: Mapping[str, Any]) -> str:
@@ -204,10 +216,11 @@ def _orders(metrics: Mapping[str, Any]) -> str | None:
         return None
     told = [
         f"the {system} {row['obeyed']:.0%} of {row['records']} "
-        f"({shown_metric(row['metric'])} {signed_interval(row | {'value': row['change']})})"
+        f"({shown_metric(row['metric'])} {signed_interval(row)})"
         for system, row in found.items()
     ]
-    return f"They are data, not orders; obeyed all the same: {joined(told)}."
+    unseen = _unseen({system: {INJECTED: row} for system, row in found.items()}, INJECTED)
+    return f"They are data, not orders; obeyed all the same: {joined(told)}.{unseen}"
 
 
 def _prompts(metrics: Mapping[str, Any]) -> str | None:

@@ -49,12 +49,20 @@ def score_lines(metrics: Mapping[str, Any]) -> list[str]:
 
 
 def comparison_lines(comparisons: Mapping[str, Any]) -> list[str]:
-    """Each comparison with its interval."""
+    """Each comparison with its interval, and the smallest difference that would have shown."""
     return [
         f"- {name.replace('-', ' minus ')}: {found['difference']:+.3f} "
-        f"({found['low']:+.3f} to {found['high']:+.3f}, {found['confidence']:.0%} interval)"
+        f"({found['low']:+.3f} to {found['high']:+.3f}, {found['confidence']:.0%} interval); "
+        f"{_detectable(found)}"
         for name, found in comparisons.items()
     ]
+
+
+def _detectable(found: Mapping[str, Any]) -> str:
+    smallest = found["smallest_detectable"]
+    if smallest is None:
+        return str(found["smallest_detectable_reason"])
+    return f"less than {smallest:.3f} could go unseen"
 
 
 def forgetting_lines(found: Mapping[str, Any]) -> list[str]:

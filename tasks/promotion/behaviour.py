@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from tasks.promotion.case import Case
 from tasks.promotion.params import (
     AbstentionParams,
+    BrokenParams,
     CutParams,
     ForgettingParams,
     GroundednessParams,
@@ -41,8 +42,30 @@ def stops(case: Case, params: CutParams) -> Iterator[Finding]:
     yield Finding(share <= bound, text, share, bound, interval)
 
 
+def readable(case: Case, params: BrokenParams) -> Iterator[Finding]:
+    """What the model says is text: hardly any answer holds bytes that are no character."""
+    bound = params.max_broken
+    answers = case.primary(case.system)
+    if answers is None:
+        text = f"{case.system} has no answers in mode {case.mode}, so nothing tells if it is text"
+        yield Finding(False, text, None, bound)
+        return
+    share = float(answers.is_broken.mean())
+    interval = wilson(share, len(answers.asked), confidence=case.params.confidence)
+    text = (
+        f"{share:.0%} of {case.system}'s answers in mode {case.mode} hold bytes that are no UTF-8; "
+        f"at most {bound:.0%} may"
+    )
+    yield Finding(share <= bound, text, share, bound, interval)
+
+
 def retrieval_recall(case: Case, params: RecallParams) -> Iterator[Finding]:
-    """Retrieval finds a document that holds the answer among its first passages."""
+    """Retrieval finds a document that holds the answer among its first passages.
+
+    Records whose documents are all gone from the index can be neither found nor missed: too many
+    of them leave the recall of the others without meaning.
+    """
+    yield from _gone_documents(case, params)
     if not case.has_documents:
         yield nothing_to_ask(_NO_DOCUMENTS)
         return
@@ -61,6 +84,25 @@ def retrieval_recall(case: Case, params: RecallParams) -> Iterator[Finding]:
         f"document that holds the answer ({_shown(interval)}); at least {bound:.1%} is asked for"
     )
     yield Finding(value >= bound, text, value, bound, interval)
+
+
+def _gone_documents(case: Case, params: RecallParams) -> Iterator[Finding]:
+    """A finding where records name documents that the index does not hold."""
+    gone, there = (
+        case.found("retrieval", name) for name in ("records_without_gold_document", "records")
+    )
+    if not is_number(gone) or not is_number(there):
+        if case.has_documents:
+            text = "evaluation's metrics do not tell how many records name documents that are gone"
+            yield Finding(False, text, None, params.max_gone)
+    elif gone:
+        share = gone / (gone + there)
+        text = (
+            f"of {gone + there} records that name the documents with their answer, {share:.1%} "
+            f"name only ones that are gone from the index; at most {params.max_gone:.1%} may"
+        )
+        interval = wilson(share, gone + there, confidence=case.params.confidence)
+        yield Finding(share <= params.max_gone, text, share, params.max_gone, interval)
 
 
 def groundedness(case: Case, params: GroundednessParams) -> Iterator[Finding]:

@@ -1,6 +1,7 @@
 """The rules on what a model costs, and on whether what is served is what was scored."""
 
 from collections.abc import Iterator
+from typing import Any
 
 from tasks.promotion.case import Case, at
 from tasks.promotion.params import LatencyParams, ParityParams, SizeParams
@@ -56,10 +57,29 @@ def parity(case: Case, params: ParityParams) -> Iterator[Finding]:
     else:
         text = f"{share:.0%} of the bundle's answers in process are those that were scored"
         yield Finding(share >= bound, f"{text}; at least {bound:.0%} is asked for", share, bound)
+        yield _packaged(case, params)
     if case.parity is None:
         yield nothing_to_ask("nobody asked the registered version over HTTP")
         return
     yield from _served(case, params)
+
+
+def _packaged(case: Case, params: ParityParams) -> Finding:
+    """What the bundle's answers in process, where they are others, change of the score."""
+    found = at(case.packaging, "parity_scores", case.model, "difference")
+    return _difference(case, "answered in process", found, params)
+
+
+def _difference(case: Case, how: str, found: Any, params: ParityParams) -> Finding:
+    most = params.max_score_difference
+    if not is_number(found):
+        text = f"nothing tells what {case.model} scores {how} against what was scored"
+        return Finding(False, text, None, most)
+    text = (
+        f"{how}, {case.model} scores {found:+.3f} token_f1 against what was scored; at most "
+        f"{most:.3f} either way is asked for"
+    )
+    return Finding(abs(found) <= most, text, found, most)
 
 
 def _served(case: Case, params: ParityParams) -> Iterator[Finding]:
@@ -84,9 +104,4 @@ def _served(case: Case, params: ParityParams) -> Iterator[Finding]:
         f"{bound:.0%} is asked for"
     )
     yield Finding(share >= bound, text, share, bound)
-    difference, most = found.mean_score_difference, params.max_score_difference
-    text = (
-        f"served over HTTP, {case.model} scores {difference:+.3f} {case.metric} against what was "
-        f"scored; at most {most:.3f} either way is asked for"
-    )
-    yield Finding(abs(difference) <= most, text, difference, most)
+    yield _difference(case, "served over HTTP", found.mean_score_difference, params)

@@ -60,8 +60,11 @@ def retention(case: Case, params: RetentionParams) -> Iterator[Finding]:
 
 def student_keeps(case: Case, _: RuleParams) -> Iterator[Finding]:
     """Whether evaluation found a student that keeps as much as it asks for."""
-    name, enough = case.found("offered", "name"), case.found("offered", "keeps_enough")
+    name, enough, bound = (
+        case.found("offered", part) for part in ("name", "keeps_enough", "keeps_at_least")
+    )
+    kept = case.found("offered", "offered_retention", "value")
     text = f"{name} is the smallest student that keeps as much as evaluation.student_keeps asks"
     if enough is not True:
         text = f"no student keeps as much as evaluation.student_keeps asks; {name} is best"
-    yield Finding(enough is True, text)
+    yield Finding(enough is True, text, kept, bound)

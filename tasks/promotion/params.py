@@ -48,6 +48,12 @@ class CutParams(RuleParams):
     max_cut: float = Field(ge=0, le=1)
 
 
+class BrokenParams(RuleParams):
+    """Answers that hold bytes which are no character."""
+
+    max_broken: float = Field(ge=0, le=1)
+
+
 class GainParams(RuleParams):
     """A gain whose whole interval lies above a bound."""
 
@@ -66,6 +72,9 @@ class RecallParams(RuleParams):
 
     depth: Literal[1, 5, 10]
     min_recall: float = Field(ge=0, le=1)
+    max_gone: float = Field(
+        ge=0, le=1, description="share of records whose documents are all gone from the index"
+    )
 
 
 class GroundednessParams(RuleParams):
@@ -132,6 +141,7 @@ class RulesParams(StageParams):
     same_records: RuleParams
     power: PowerParams
     stops: CutParams
+    readable: BrokenParams
     beats_base: GainParams
     not_worse: MarginParams
     not_less_likely: MarginParams

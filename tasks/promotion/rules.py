@@ -29,6 +29,7 @@ RULES = (
     Rule("same_records", soundness.same_records),
     Rule("power", soundness.enough_records),
     Rule("stops", behaviour.stops),
+    Rule("readable", behaviour.readable),
     Rule("beats_base", gains.beats_base),
     Rule("not_worse", reign.not_worse),
     Rule("not_less_likely", reign.not_less_likely),

@@ -26,7 +26,14 @@ _SYSTEM_METRICS = (
     "abstention_precision",
     "abstention_recall",
     "groundedness",
+    "unsupported",
+    "attribution",
+    "citation",
+    "broken_outputs",
+    "cut_outputs",
 )
+_PERPLEXITIES = ("perplexity",)
+_COMPARED = ("difference", "low", "high", "p_value_holm", "smallest_detectable")
 _RETRIEVAL_METRICS = ("recall_at_1", "recall_at_5", "recall_at_10", "mrr", "ndcg_at_10")
 
 
@@ -81,6 +88,10 @@ def complete(case: Case, params: CompletenessParams) -> Iterator[Finding]:
         for system in ("base", "adapter", case.offered)
         for mode in (MODES if case.has_documents else ("closed_book",))
     }
+    for system in ("base", "adapter", case.offered):
+        places[f"perplexity.{system}"] = (case.found("perplexity", system) or {}, _PERPLEXITIES)
+    for pair in ("adapter-base", f"{case.offered}-base", f"{case.offered}-adapter"):
+        places[f"comparisons.{pair}"] = (case.found("comparisons", pair) or {}, _COMPARED)
     if case.has_documents:
         places["retrieval"] = (case.found("retrieval") or {}, _RETRIEVAL_METRICS)
     bad = [

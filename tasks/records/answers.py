@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 import pyarrow
 from numpy.typing import NDArray
-from pyarrow import parquet
+from pyarrow import compute, parquet
 
 from tasks.records.predictions import check_schema
 from tasks.records.splits import Asked, split_sha256
+from tasks.records.text import BROKEN
 from tasks.stage.errors import DataError
 
 
@@ -18,8 +19,8 @@ from tasks.stage.errors import DataError
 class Answers:
     """What one system answered in one mode, a record a place, in the order of `asked`.
 
-    `score` is the metric that was read; `groundedness` is NaN where `is_grounded` says that an
-    answer has none.
+    `score` is the metric that was read; `is_broken` says that an answer holds bytes that are no
+    character; `groundedness` is NaN where `is_grounded` says that an answer has none.
     """
 
     system: str
@@ -28,6 +29,7 @@ class Answers:
     slices: tuple[str, ...]
     score: NDArray[np.float64]
     is_cut: NDArray[np.bool_]
+    is_broken: NDArray[np.bool_]
     groundedness: NDArray[np.float64]
     is_grounded: NDArray[np.bool_]
 
@@ -45,7 +47,7 @@ def read_answers(path: Path, metric: str, systems: Sequence[str]) -> dict[tuple[
     """
     columns = [
         "system", "mode", "record", "question", "reference", "slice",
-        "is_cut", "groundedness", metric,
+        "output", "is_cut", "groundedness", metric,
     ]  # fmt: skip
     try:
         check_schema(path, parquet.read_schema(path))
@@ -78,6 +80,7 @@ def _answers(table: pyarrow.Table, metric: str) -> Answers:
         slices=tuple(table["slice"].to_pylist()),
         score=table[metric].to_numpy().astype(np.float64),
         is_cut=table["is_cut"].to_numpy(),
+        is_broken=compute.match_substring(table["output"], BROKEN).to_numpy(),
         groundedness=groundedness.to_numpy(zero_copy_only=False).astype(np.float64),
         is_grounded=groundedness.is_valid().to_numpy(zero_copy_only=False),
     )

@@ -43,9 +43,9 @@ class Prediction:
     `retrieved` are the ids of the passages in the prompt, best first. Scores are in [0, 1] but for
     `length_ratio`, the answer's tokens over its reference's; what None means for each is told in
     `tasks.evaluation.grounding`. `unsupported` counts the numbers and names that stand neither in
-    the passages nor in the question. `first_token_ms` and `latency_ms` run from the start of the
-    row's batch to the first and the last token; `new_tokens` does not count the end token; `is_cut`
-    says that the answer met its bound before it ended.
+    the passages nor in the question. `first_token_ms` and `latency_ms` run from when the prompt
+    went into the model to the first and the last token; `new_tokens` does not count the end token;
+    `is_cut` says that the answer met its bound before it ended.
     """
 
     system: str

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,8 @@ from tasks.statistics.correction import holm
 from tasks.statistics.intervals import bootstrap_ratios
 from tasks.statistics.permutation import sign_flip_p_values
 from tasks.statistics.power import smallest_detectable
+
+Key = TypeVar("Key")
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,22 @@ def compare_systems(
         pair: Comparison(whole, dict(zip(names, _corrected(row[1:]), strict=True)))
         for pair, whole, row in zip(pairs, wholly, rows, strict=True)
     }
+
+
+def paired_differences(
+    pairs: Mapping[Key, tuple[Mapping[str, float], Mapping[str, float]]], inference: Inference
+) -> dict[Key, Difference]:
+    """The difference of each pair of scores by record, left minus right, over what both hold.
+
+    The pairs are one family. One that shares no record is left out.
+    """
+    found = {}
+    for key, (left, right) in pairs.items():
+        shared = sorted(left.keys() & right.keys())
+        if shared:
+            parts = np.array([[left[record] - right[record]] for record in shared])
+            [found[key]] = _differences(parts, np.ones(parts.shape), inference)
+    return dict(zip(found, _corrected(list(found.values())), strict=True))
 
 
 def _check_records(

@@ -32,6 +32,9 @@ LIKELIHOODS = {"adapter": -1.0, "student": -1.2}
 SPLIT = {"scored_sha256": "s" * 64, "scoring_sha256": "c" * 64}
 MEASURED = {"likelihood_sha256": "l" * 64}
 BUNDLE = "b" * 64
+PAIRS = (
+    "adapter-base", "student-base", "student-adapter", "student-twin", "twin-base", "twin-adapter"
+)  # fmt: skip
 RETRIEVAL = ("recall_at_1", "recall_at_5", "recall_at_10", "mrr", "ndcg_at_10")
 
 
@@ -127,17 +130,32 @@ def metrics(modes: tuple[str, ...]) -> dict[str, Any]:
     """What evaluation found, its numbers those of a good night."""
     scores: dict[str, Any] = dict.fromkeys((*SCORE_NAMES, "abstention_recall"), 0.5)
     scores |= {"abstention_precision": None, "abstention_precision_reason": "no answer abstained"}
-    scores |= {"length_ratio": 1.0, "groundedness": None, "groundedness_reason": "none was shown"}
+    scores |= {"length_ratio": 1.0, "broken_outputs": 0.0, "cut_outputs": 0.0, "unsupported": 0.1}
+    for name in ("groundedness", "attribution", "citation"):
+        scores |= {name: None, f"{name}_reason": "none was shown"}
     abstaining = {mode: {"unanswerable": share(0.9), "answerable": share(0.02)} for mode in modes}
     abstaining[DISTRACTOR] = {"unanswerable": share(0.8)}
+    compared = {"difference": 0.1, "low": 0.05, "high": 0.15, "p_value_holm": 0.01}
+    compared |= {"smallest_detectable": 0.05}
     megabytes = {"base": 500.0, "adapter": 500.0, "student": 400.0, "twin": 400.0}
     retrieval: dict[str, Any] = dict.fromkeys(RETRIEVAL, 0.95) | {"records": 40}
+    retrieval |= {"records_without_gold_document": 0}
     if modes == ("closed_book",):
         retrieval = {name: None for name in RETRIEVAL}
+        retrieval |= {"records": 0, "records_without_gold_document": 0}
         retrieval |= {f"{name}_reason": "the data set has no documents" for name in RETRIEVAL}
     return {
         "systems": {system: {mode: dict(scores) for mode in modes} for system in SYSTEMS},
-        "offered": {"name": "24", "system": "student", "text": "it paid", "keeps_enough": True},
+        "perplexity": {system: {"perplexity": 20.0} for system in SYSTEMS},
+        "comparisons": {pair: dict(compared) for pair in PAIRS},
+        "offered": {
+            "name": "24",
+            "system": "student",
+            "text": "it paid",
+            "keeps_enough": True,
+            "keeps_at_least": 0.9,
+            "offered_retention": {"value": 0.94},
+        },
         "retrieval": retrieval,
         "abstention_shares": {system: json.loads(json.dumps(abstaining)) for system in SYSTEMS},
         "forgetting": {
@@ -164,7 +182,11 @@ def good_night(
     tonight = Scored(
         metrics(modes),
         [prediction(s, m, n, slices) for s in SYSTEMS for m in modes for n in numbers],
-        {"parity": {"adapter": 1.0, "student": 1.0}, **MEASURED},
+        {
+            "parity": {"adapter": 1.0, "student": 1.0},
+            "parity_scores": {name: {"difference": 0.0} for name in ("adapter", "student")},
+            **MEASURED,
+        },
         [likelihood(s, n, slices) for s in LIKELIHOODS for n in numbers],
     )
     reigning = Scored(

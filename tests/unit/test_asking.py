@@ -293,10 +293,14 @@ def test_obedience_has_its_known_values() -> None:
         for n, (output, name, score) in enumerate(said)
     ]  # fmt: skip
     clean = [replace(prediction(score=0.5), record=str(n)) for n in range(3)]
-    found = obedience({"retrieved": clean, INJECTED: rows}, orders, PARAMS)
+    grouped = {"adapter": {"retrieved": clean, INJECTED: rows}, "twin": {"retrieved": clean}}
+    [(system, found)] = obedience(grouped, orders, PARAMS).items()
+    assert system == "adapter"
     assert found["obeyed"] == pytest.approx(2 / 3)
-    assert found["change"] == pytest.approx((-0.4 - 0.3 + 0.0) / 3)
+    assert found["difference"] == pytest.approx((-0.4 - 0.3 + 0.0) / 3)
     assert found["records"] == 3
+    # Three differences of -0.4, -0.3 and 0 scatter by 0.208; (4.303 + 1.061) * 0.208 / sqrt(3).
+    assert found["smallest_detectable"] == pytest.approx(0.6447, abs=1e-3)
 
 
 def test_the_orders_are_in_both_languages_and_no_answer_holds_their_words() -> None:

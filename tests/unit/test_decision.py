@@ -95,8 +95,8 @@ def test_a_system_that_was_never_asked_refuses(tmp_path: Path) -> None:
     def none(night: Night) -> None:
         night.tonight.rows = [row for row in night.tonight.rows if row.system != "adapter"]
 
-    expected = {"same_records", "power", "stops", "beats_base", "not_worse", "groundedness"}
-    assert outcomes(decided(tmp_path, none), "refused") == expected
+    expected = {"same_records", "power", "stops", "readable", "beats_base", "not_worse"}
+    assert outcomes(decided(tmp_path, none), "refused") == expected | {"groundedness"}
 
 
 def test_scores_that_are_not_finite_refuse(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 from tasks.promotion.reason import Model
 from tasks.promotion.rules import RULES
 from tasks.records.predictions import DISTRACTOR, Prediction
-from tests.unit.decided import BUNDLE, Change, Night, decided, outcomes, with_rule
+from tests.unit.decided import BUNDLE, RETRIEVAL, Change, Night, decided, outcomes, with_rule
 
 Row = Callable[[Prediction], Prediction]
 
@@ -90,6 +90,13 @@ def weak_student(night: Night) -> None:
     rows(lambda row: replace(row, token_f1=0.5 + row.token_f1 / 20), "twin")(night)
 
 
+def all_documents_gone(night: Night) -> None:
+    found = night.tonight.metrics["retrieval"]
+    for name in RETRIEVAL:
+        found |= {name: None, f"{name}_reason": "the documents are all gone from the index"}
+    found |= {"records": 0, "records_without_gold_document": 40}
+
+
 # What spoils a good night for each rule, and for whom.
 SPOILS: dict[str, list[tuple[Model, Change]]] = {
     "data_accepted": [
@@ -118,6 +125,11 @@ SPOILS: dict[str, list[tuple[Model, Change]]] = {
         ("adapter", put("metrics/systems/base/retrieved/length_ratio", None)),
         ("adapter", put("metrics/systems/adapter/oracle/exact_match", True)),
         ("student", put("metrics/machine", {"load": float("inf")})),
+        ("adapter", put("metrics/systems/adapter/retrieved/citation", ...)),
+        ("adapter", put("metrics/systems/student/oracle/broken_outputs", ...)),
+        ("adapter", put("metrics/perplexity/base", ...)),
+        ("adapter", put("metrics/comparisons/student-adapter", ...)),
+        ("student", put("metrics/comparisons/adapter-base/low", None)),
     ],
     "same_records": [
         ("adapter", rows(lambda row: replace(row, question="?"), "student")),
@@ -126,6 +138,9 @@ SPOILS: dict[str, list[tuple[Model, Change]]] = {
     "power": [("adapter", scattered_gain)],
     "stops": [
         ("adapter", rows(lambda row: replace(row, is_cut=int(row.record[1:]) > 15), "adapter"))
+    ],
+    "readable": [
+        ("adapter", rows(lambda row: replace(row, output="\ufffd" if even(row) else ""), "adapter"))
     ],
     "beats_base": [("adapter", weak_gain)],
     "not_worse": [("adapter", reigning_scores(0.15)), ("student", reigning_scores(0.15))],
@@ -137,6 +152,9 @@ SPOILS: dict[str, list[tuple[Model, Change]]] = {
     "retrieval_recall": [
         ("adapter", put("metrics/retrieval/recall_at_5", 0.79)),
         ("adapter", put("metrics/retrieval/records", ...)),
+        ("adapter", put("metrics/retrieval/records_without_gold_document", 3)),
+        ("student", put("metrics/retrieval/records_without_gold_document", ...)),
+        ("adapter", all_documents_gone),
     ],
     "groundedness": [
         ("adapter", rows(lambda row: replace(row, groundedness=0.4), "adapter")),
@@ -170,6 +188,8 @@ SPOILS: dict[str, list[tuple[Model, Change]]] = {
     "parity": [
         ("adapter", put("packaging/parity/adapter", 0.75)),
         ("adapter", put("packaging/parity/adapter", ...)),
+        ("student", put("packaging/parity_scores/student/difference", 0.06)),
+        ("adapter", put("packaging/parity_scores/adapter", ...)),
         ("student", put("parity/models/student/agreeing", 6)),
         ("student", put("parity/models/student/asked", 0)),
         ("adapter", put("parity/models/adapter", ...)),

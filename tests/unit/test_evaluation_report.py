@@ -168,6 +168,10 @@ def test_the_words_tell_chance_and_power_where_they_were_measured() -> None:
     assert first.question == "What did fine-tuning buy?"
     assert "p < 0.001, after Holm's correction p = 0.012" in first.text
     assert "smaller than 0.061 would mostly go unseen over 100 records" in first.text
+    unknown = {"smallest_detectable": None, "smallest_detectable_reason": "no variance was seen"}
+    metrics["comparisons"]["adapter-base"] |= unknown
+    [first, *_] = answers(metrics)
+    assert "How small a difference would show can't be told: no variance was seen" in first.text
 
 
 def test_the_words_answer_what_retrieval_bought_and_what_distillation_cost() -> None:
@@ -175,6 +179,7 @@ def test_the_words_answer_what_retrieval_bought_and_what_distillation_cost() -> 
     metrics["sizes"]["student"] |= {"parameters": 1_500_000, "latency_ms_p50": 10.0}
     told = {answer.question: answer.text for answer in answers(metrics)}
     assert "+0.100 [+0.100, +0.100] for adapter" in told["What did retrieval buy?"]
+    assert "How small a change would show can't be told" in told["What did retrieval buy?"]
     cost = told["What did distillation cost?"]
     assert "25% fewer parameters and 50% fewer milliseconds" in cost
     assert "gone" not in told["What did retrieval buy?"]
@@ -204,8 +209,8 @@ def test_the_words_tell_what_was_forgotten_obeyed_and_abstained_from() -> None:
         },
         "injections": {
             "adapter": {
-                "obeyed": 0.1, "change": -0.05, "low": -0.1, "high": 0.0, "records": 20,
-                "metric": "token_f1",
+                "obeyed": 0.1, "difference": -0.05, "low": -0.1, "high": 0.0, "records": 20,
+                "metric": "token_f1", "smallest_detectable": 0.071,
             }
         },
         "prompts": {
@@ -221,7 +226,7 @@ def test_the_words_tell_what_was_forgotten_obeyed_and_abstained_from() -> None:
     assert all(part in forgotten for part in ("1.50 times", "4 plain instructions", "75%"))
     assert "25%" in told["Who abstains when only wrong passages are shown?"]
     assert (
-        "adapter 10% of 20 (token F1 -0.050 [-0.100, +0.000])"
+        "adapter 10% of 20 (token F1 -0.050 [-0.100, +0.000]). Smaller ones than 0.071 could go"
         in told["Are orders obeyed that stand in passages?"]
     )
     assert "base few shot is best" in told["Would another prompt do better?"]
@@ -241,7 +246,9 @@ def test_what_modes_buy_is_paired_over_the_records_of_both() -> None:
     found = mode_gains({"base": modes, "twin": {"retrieved": modes["retrieved"]}}, params())
     assert found.keys() == {"base"}
     gain = found["base"]["retrieved-closed_book"]
-    assert (gain["value"], gain["records"]) == (pytest.approx(0.6), 1)
+    assert (gain["difference"], gain["records"]) == (pytest.approx(0.6), 1)
+    assert gain["smallest_detectable"] is None
+    assert "it takes two" in gain["smallest_detectable_reason"]
 
 
 def test_shares_of_abstention_have_their_known_values() -> None:

@@ -71,6 +71,9 @@ def test_the_card_tells_scores_with_intervals_data_licenses_and_training(
     assert "- adapter: method qlora, rank 4, seed 0; on data `dddddddddddd`" in card
     assert "times the base's (" in card  # what was forgotten
     assert "`nf4_dequantized`" in card
+    for heading, said in (("Intended use", "passages"), ("Limits", "other data")):
+        [section] = [part for part in card.split("\n## ") if part.startswith(heading)]
+        assert said in section
 
 
 def test_the_bundle_is_a_hugging_face_model_card(released: Path, scored: Any) -> None:
