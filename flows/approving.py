@@ -54,7 +54,7 @@ def approve(entry: str, root: str = ".") -> State[Any]:
     get_run_logger().info("%s %s", question.text, entry)
     answer = _wait_for_answer(promoter, question, _description(checkout, question))
     with promoter.turns.mine():
-        found = settle(promoter.ledger, question, answer, promoter.params)
+        found = settle(promoter.ledger, question, answer, promoter.params, promoter.downloads)
     if found.awaits is not None:
         ask(found.model, promoter.ledger, shared=promoter.turns.shared)
     return Completed(name=_NAMES[found.kind], message=_told(question, found))

@@ -162,6 +162,8 @@ def verify(
 ) -> None:
     """Check that no entry was changed, deleted or moved; exit 1 with the entry named.
 
+    Versions' verdicts and the aliases must be those that the entries tell.
+
     The one thing it can't see is somebody who rewrites every entry from one on, and the last hash
     that the registered models carry. Note the last hash down elsewhere, and --contains finds that.
     """
@@ -169,12 +171,10 @@ def verify(
     from flows.workspace import find_checkout
 
     with errors_told(as_json):
-        from tasks.orchestration.execution import pending
-        from tasks.orchestration.versions import MODELS
+        from tasks.orchestration.audit import audit
 
         ledger = make_promoter(find_checkout(root)).ledger
-        begun = [pending(ledger.registry, name) for name in MODELS]
-        found = ledger.audit(pending={intent.id for intent in begun if intent is not None})
+        found = audit(ledger)
         faults = list(found.faults)
         if contains and not any(link.sha256.startswith(contains) for link in ledger.links()):
             faults.append(f"no entry has the hash {contains}: the chain was written anew since")

@@ -8,13 +8,13 @@ from prefect import flow
 
 from flows.environment import find_stores
 from flows.nights import NightLog, Verdict
-from flows.promoting import Promoter, make_promoter
+from flows.promoting import Promoter, delete_old, make_promoter
 from flows.workspace import Workspace
 from tasks.orchestration.judgement import Judgement, earlier_judgement, judge, write_decision
-from tasks.orchestration.promotion import all_aliases, other_reigning
-from tasks.orchestration.registration import register, register_prompt
+from tasks.orchestration.promotion import POLICY, all_aliases, other_reigning
+from tasks.orchestration.registration import nominate, register, register_prompt
 from tasks.orchestration.registry import Registry
-from tasks.orchestration.release import apply, ask, mend
+from tasks.orchestration.release import apply, ask, held_against_ours, mend
 from tasks.orchestration.rescore import Tonight, rescore
 from tasks.orchestration.stores import RunRef
 from tasks.orchestration.tracking import Tracker
@@ -81,13 +81,19 @@ def _register(court: _Court, log: NightLog) -> tuple[list[Version], list[str]]:
     root, paths = court.workspace.path, court.workspace.paths()
     bundle = root / paths.bundle
     store = (court.workspace.checkout / paths.model_store).resolve()
-    prompt = register_prompt(bundle / MODELS[0] / PROMPT, court.night, court.registry)
     log.begin("registering")
     with court.promoter.turns.mine():
-        notes = [note for model in MODELS for note in mend(model, court.promoter.ledger)]
+        notes = _mend(court.promoter)
+        prompt = register_prompt(bundle / MODELS[0] / PROMPT, court.night, court.registry)
         versions = register(root, bundle, store, court.night, court.registry, prompt=prompt)
     log.now.versions.update((version.model, version.number) for version in versions)
     return versions, notes
+
+
+def _mend(promoter: Promoter) -> list[str]:
+    """What an earlier release had left of both models, mended. Call it in the turn."""
+    ledger, params, downloads = promoter.ledger, promoter.params, promoter.downloads
+    return [note for model in MODELS for note in mend(model, ledger, params, downloads)]
 
 
 def _gather(court: _Court, versions: Sequence[Version], log: NightLog) -> dict[Model, Evidence]:
@@ -136,16 +142,21 @@ def _decide(
 ) -> tuple[list[Judgement], list[str]]:
     """The judgements, carried out, and what people are asked.
 
-    The turn was free since the registration; within it, what reigns does not change any more.
+    The turn was free since the registration; within it, what reigns does not change any more. No
+    alias names a version before this: it was served once and answered, or the release ended.
     """
     ledger, turns = court.promoter.ledger, court.promoter.turns
     log.begin("judging")
     with turns.mine():
-        notes = [note for model in MODELS for note in mend(model, ledger)]
+        notes = _mend(court.promoter)
         judgements = []
         for version in versions:
+            nominate(court.registry, version)
             judgements.append(_judge(court, version, evidence))
             apply(judgements[-1], ledger, court.promoter.params)
+        if court.promoter.params.retention.at_release:
+            gone = [fate for fate in delete_old(court.promoter, None, POLICY) if fate.goes]
+            notes += [f"{fate.version.name} was deleted: {fate.why}" for fate in gone]
     asked = [text for model in MODELS for text in ask(model, ledger, shared=turns.shared)]
     return judgements, [*notes, *asked]
 
@@ -158,7 +169,8 @@ def _judge(court: _Court, version: Version, evidence: Mapping[Model, Evidence]) 
     known = earlier_judgement(now, root, root / paths.curation_report)
     if known is not None:
         return known
-    judgement = judge(now, root, _current(court, now, evidence.get(version.model)))
+    found = judge(now, root, _current(court, now, evidence.get(version.model)))
+    judgement = held_against_ours(found, court.promoter.ledger)
     file = court.scratch / f"verdict-{version.model}.json"
     write_decision(judgement, file)
     court.tracker.log_files(court.night, [file], "verdict")

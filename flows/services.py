@@ -199,13 +199,17 @@ def log_file(checkout: Path, name: str) -> Path:
 
 
 def _deploy(checkout: Path, environment: Mapping[str, str], deployment: list[str]) -> None:
-    """Make the work pool and the promoters' limit where they are missing; deploy `prefect.yaml`."""
+    """Make the work pool and the promoters' limit where they are missing; deploy `prefect.yaml`.
+
+    Questions of an earlier worker, which ended with it, are asked again.
+    """
     prefect = [sys.executable, "-m", "prefect", "--no-prompt"]
     for command in (
         [*prefect, "work-pool", "create", POOL, "--type", "process", "--overwrite"],
         [*prefect, "gcl", "create", LIMIT, "--limit", "1"],
         [*prefect, "deploy", "--name", "approve"],
         [*prefect, "deploy", "--name", "nightly", *deployment],
+        [sys.executable, "-m", "flows.questions"],
     ):
         done = subprocess.run(
             command,

@@ -1,6 +1,8 @@
 """A person's approval: what is asked, whether it still stands, and what the answer does."""
 
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Literal
 
 from tasks.orchestration import moves
@@ -8,9 +10,11 @@ from tasks.orchestration.execution import carry_out
 from tasks.orchestration.ledger import Entry, Kind, Ledger, Link, Stage
 from tasks.orchestration.promotion import POLICY, check_reign, decision
 from tasks.orchestration.reconciliation import reconcile
-from tasks.orchestration.versions import Version
+from tasks.orchestration.retention import awaited
+from tasks.orchestration.verdicts import check_verdict, checked_bundle
+from tasks.orchestration.versions import Model, Version
 from tasks.promotion.release_params import ReleaseParams
-from tasks.stage.errors import ConfigError, GateError
+from tasks.stage.errors import ConfigError, DataError, GateError
 
 
 @dataclass(frozen=True)
@@ -58,23 +62,26 @@ def read_question(ledger: Ledger, sha256: str) -> Question:
     return Question(link, version, link.entry.awaits)
 
 
-def settle(ledger: Ledger, question: Question, answer: Answer, params: ReleaseParams) -> Entry:
+def settle(
+    ledger: Ledger, question: Question, answer: Answer, params: ReleaseParams, downloads: Path
+) -> Entry:
     """The ledger's entry of an answer, with the version moved where it is approved.
 
-    An approval of what no longer stands is recorded and moves nothing. A second answer is not
-    heard: the entry is the first one's. Call it while holding the turn.
+    An approval of what no longer stands, or of a bundle that is not what was judged any more, is
+    recorded and moves nothing. A second answer is not heard: the entry is the first one's. Call it
+    while holding the turn.
     """
     reconcile(ledger, question.version.model)
     identity = f"approval-{question.link.sha256}"
     known = ledger.find(identity)
     if known is not None:
         return known.entry
-    stale = _stale(ledger, question)
+    stale = _stale(ledger, question, downloads) if answer.decision == "approve" else ""
     now = ledger.registry.aliases(question.version.model)
     plan = moves.Plan(moves.ours(now), awaits=None)
     kind: Kind = "expired" if answer.decision == "expire" else "rejected"
     by, reason = answer.by, answer.reason
-    if answer.decision == "approve" and stale:
+    if stale:
         by, reason = POLICY, f"{answer.by} approved ({answer.reason}), but {stale}"
     elif answer.decision == "approve":
         kind = "approved"
@@ -87,7 +94,25 @@ def settle(ledger: Ledger, question: Question, answer: Answer, params: ReleasePa
     return carry_out(ledger, intent.model_copy(update=more))
 
 
-def _stale(ledger: Ledger, question: Question) -> str:
+def expire_old(ledger: Ledger, model: Model, params: ReleaseParams, downloads: Path) -> list[str]:
+    """What nobody answered in time, though whoever waited for the answer is gone: now recorded.
+
+    Call it while holding the turn.
+    """
+    begun = datetime.now(UTC) - timedelta(hours=params.approval_hours)
+    notes = []
+    for entry in awaited(ledger, model):
+        link = ledger.find(entry.id)
+        if link is None or datetime.fromisoformat(entry.time) > begun:
+            continue
+        question = read_question(ledger, link.sha256)
+        text = f"nobody answered within {params.approval_hours:g} hours"
+        settle(ledger, question, Answer("expire", POLICY, text), params, downloads)
+        notes.append(f"{text}: {question.text} It is not promoted")
+    return notes
+
+
+def _stale(ledger: Ledger, question: Question, downloads: Path) -> str:
     """Why a question no longer stands; empty where it does."""
     entry, model = question.link.entry, question.version.model
     about = [
@@ -101,8 +126,11 @@ def _stale(ledger: Ledger, question: Question) -> str:
     reigning = moves.reigning(ledger.registry.aliases(model)) or "the base"
     if reigning != question.reigning:
         return f"{question.reigning} reigned when it was judged, and {reigning} reigns now"
+    version = ledger.registry.version(model, question.version.number)
     try:
         check_reign(ledger.registry, model)
-    except GateError as error:
+        check_verdict(ledger, version, despite_refusal=False)
+        checked_bundle(ledger, version, downloads)
+    except (GateError, DataError) as error:
         return error.message
     return ""

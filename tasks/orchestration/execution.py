@@ -134,6 +134,8 @@ def _not_as_intended(registry: Registry, intent: Intent) -> list[str]:
 def _give_up(ledger: Ledger, intent: Intent, strangers: list[str]) -> None:
     """Leave the aliases as something else has put them, say so in the ledger, and refuse.
 
+    What the version's tags were to say never came true, so they say nothing.
+
     Raises:
         GateError: always.
     """
@@ -150,6 +152,9 @@ def _give_up(ledger: Ledger, intent: Intent, strangers: list[str]) -> None:
         "reason": shortened(f"{text} ({intent.reason})"),
     }
     ledger.append(Statement(**found))
+    for version in registry.versions(model):
+        if version.number == intent.version:
+            registry.tag(version, dict.fromkeys(intent.tags, ""))
     registry.delete_model_tag(model, INTENT_TAG)
     raise GateError(
         f"{text}. It is left as it is, so that nobody's decision is lost",

@@ -91,7 +91,7 @@ def write_decision(judgement: Judgement, path: Path) -> None:
     content = {
         "model": judgement.version.model,
         "version": judgement.version.number,
-        "verdict": judgement.decision.verdict,
+        "verdict": judgement.verdict,
         "evidence": dict(judgement.evidence),
         "reasons": [reason.row() for reason in judgement.decision.reasons],
     }

@@ -43,7 +43,8 @@ class Statement(BaseModel):
     """What was decided about a version: by whom, why, on which evidence, and what it moved.
 
     `id` is the decision's own: the same decision made again is the same statement. `evidence` are
-    hashes by name, and what reigned when it was judged. `awaits` is the stage for which a person is
+    hashes by name, what reigned when it was judged, and despite which verdict a person moved it.
+    `awaits` is the stage for which a person is
     asked next. What is `found` was done by something else than Nightloom.
     """
 

@@ -14,7 +14,9 @@ _LONGEST_WAIT = 8.0
 # What MLflow says of a store that is away: a locked or unreachable database, a dead server.
 _PASSING = {"TEMPORARILY_UNAVAILABLE", "INTERNAL_ERROR", "REQUEST_LIMIT_EXCEEDED"}
 # Made twice, these make two of a kind: their callers look first, then call again.
-NOT_REPEATABLE = frozenset({"create_model_version", "create_run"})
+NOT_REPEATABLE = frozenset(
+    {"create_model_version", "create_prompt", "create_prompt_version", "create_run"}
+)
 
 _logger = logging.getLogger(__name__)
 

@@ -8,10 +8,10 @@ from tasks.orchestration.execution import Intent, carry_out, new_identity, pendi
 from tasks.orchestration.ledger import Entry, Kind, Ledger, Stage
 from tasks.orchestration.reconciliation import reconcile
 from tasks.orchestration.registry import Registry
-from tasks.orchestration.versions import BUNDLE_TAG, MODELS, VERDICT_TAG, Model, Version, model_name
+from tasks.orchestration.verdicts import check_verdict, checked_bundle, not_ours, verdict_on
+from tasks.orchestration.versions import BUNDLE_TAG, MODELS, Model, Version, model_name
 from tasks.promotion.release_params import ReleaseParams
-from tasks.stage.errors import ConfigError, DataError, GateError
-from tasks.stage.outputs import MANIFEST, file_sha256, verified
+from tasks.stage.errors import ConfigError, GateError
 
 POLICY = "nightloom"
 _SHORTEST_REASON, _LONGEST_REASON = 3, 900
@@ -91,7 +91,8 @@ def promote(
 
     Raises:
         ConfigError: there is no such version, or no reason.
-        GateError: the version was refused, not judged, or not made by Nightloom.
+        GateError: the version was refused, not judged, or not made by Nightloom; or its tags say
+            otherwise than the ledger.
         DataError: its bundle is not as it was registered.
     """
     _check_reason(reason)
@@ -100,8 +101,8 @@ def promote(
     version = ledger.registry.version(model, number or _default(model, aliases, to))
     if aliases.get(to) == version.number:
         return None
-    _check_verdict(version, despite_refusal=despite_refusal)
-    checked_bundle(ledger.registry, version, downloads)
+    check_verdict(ledger, version, despite_refusal=despite_refusal)
+    checked_bundle(ledger, version, downloads)
     return _move(ledger, version, to, kind="moved", by=by, why=reason)
 
 
@@ -161,8 +162,8 @@ def roll_back(
     _check_left(ledger.registry, model, leaving)
     version = rollback_target(ledger, model, number)
     if not version.key:
-        raise _not_ours(version)
-    said = rehearse(checked_bundle(ledger.registry, version, downloads))
+        raise not_ours(version)
+    said = rehearse(checked_bundle(ledger, version, downloads))
     return _move(ledger, version, "production", kind="rolled_back", by=by, why=f"{reason} ({said})")
 
 
@@ -174,25 +175,6 @@ def were_in_production(ledger: Ledger, model: Model) -> list[int]:
         if "production" in entry.after
     ]
     return list(dict.fromkeys(numbers))
-
-
-def checked_bundle(registry: Registry, version: Version, downloads: Path) -> Path:
-    """The folder of a version's bundle, every byte as it was registered.
-
-    Raises:
-        DataError: a file is missing, added or changed, or there is none.
-    """
-    bundle = verified(registry.bundle(version.model, version.number, downloads))
-    recorded = version.tags.get(BUNDLE_TAG)
-    found = file_sha256(bundle / MANIFEST)
-    if recorded not in (None, found):
-        raise DataError(
-            f"the bundle of {version.name} has another {MANIFEST} than when it was registered: "
-            f"expected SHA-256 {str(recorded)[:12]}, found {found[:12]} in {bundle}. What was "
-            "scored is not what lies there",
-            "name another version, or restore MLflow's artifacts from a backup",
-        )
-    return bundle
 
 
 def decision(
@@ -217,12 +199,17 @@ def decision(
 
 
 def _move(ledger: Ledger, version: Version, to: Stage, *, kind: Kind, by: str, why: str) -> Entry:
-    """The entry of a version moved to a stage, for a person's reason."""
+    """The entry of a version moved to a stage, for a person's reason and by the verdict on it."""
     aliases = ledger.registry.aliases(version.model)
     after = moves.moved(aliases, version.number, to)
     _skip_foreign(ledger.registry, version.model, aliases, after)
-    plan = moves.Plan(after, awaits=None)
-    return carry_out(ledger, decision(ledger, version, kind, by=by, reason=why, plan=plan))
+    intent = decision(ledger, version, kind, by=by, reason=why, plan=moves.Plan(after, awaits=None))
+    link = verdict_on(ledger, version)
+    verdict = "none" if link is None else link.sha256
+    evidence = intent.evidence | {"verdict": verdict}
+    if link is None or link.entry.kind == "refused":
+        evidence["despite"] = "no verdict" if link is None else "refused"
+    return carry_out(ledger, intent.model_copy(update={"evidence": evidence}))
 
 
 def _check_left(registry: Registry, model: Model, leaving: int | None) -> None:
@@ -254,27 +241,6 @@ def _default(model: Model, aliases: Mapping[str, int], to: Stage) -> int:
             "run `nightloom run` until a night is promoted, or name one: `nightloom promote N`",
         )
     return aliases[before]
-
-
-def _check_verdict(version: Version, *, despite_refusal: bool) -> None:
-    if not version.key:
-        raise _not_ours(version)
-    verdict = version.tags.get(VERDICT_TAG)
-    if verdict == "promoted" or despite_refusal:
-        return
-    found = "was never judged" if verdict is None else f"was {verdict} by the rules"
-    raise GateError(
-        f"{version.name} {found}: a version moves on evidence, and its reasons are in its tags",
-        "name one that was promoted; or say --despite-refusal, which the ledger keeps too",
-    )
-
-
-def _not_ours(version: Version) -> GateError:
-    return GateError(
-        f"{version.name} was not made by Nightloom: it carries no promotion key, so nothing ties "
-        "it to a bundle that was scored",
-        "name a version that a night registered; `nightloom status` shows them",
-    )
 
 
 def _skip_foreign(

@@ -31,7 +31,9 @@ from tasks.records.prompt_files import DEMONSTRATIONS, TEMPLATE
 def register(
     root: Path, bundle: Path, store: Path, run: RunRef, registry: Registry, *, prompt: int
 ) -> list[Version]:
-    """Each model's version of the bundle: the one that exists, else a new `candidate`.
+    """Each model's version of the bundle: the one that exists, else a new one.
+
+    No alias names a new one yet (`nominate`).
 
     `prompt` is the version of the prompt in MLflow's prompt registry; a new version's tag says it.
     Call it while holding the promoter's turn; killed anywhere and called again, it goes on.
@@ -60,10 +62,7 @@ def register(
         shutil.rmtree(folder, ignore_errors=True)
     for model, version in made.items():
         get_run_logger().info("%s: registered as version %d", model, version.number)
-    versions = [version or made[model] for model, version in known.items()]
-    for version in versions:
-        nominate(registry, version)
-    return versions
+    return [version or made[model] for model, version in known.items()]
 
 
 def nominate(registry: Registry, version: Version) -> None:

@@ -177,24 +177,24 @@ class Registry:
     def register_prompt(self, text: str, digest: str, run: RunRef) -> int:
         """The version of a prompt in MLflow's prompt registry, linked to a night's run.
 
-        A digest that is registered already keeps its version.
+        A digest that is registered already keeps its version. Call it while holding the turn.
         """
-        if self._client.get_prompt(PROMPT_NAME) is None:
-            self._client.create_prompt(PROMPT_NAME, "How Nightloom asks; Jinja, in three parts")
-        found = [
-            version
-            for version in self._client.search_prompt_versions(PROMPT_NAME)
-            if version.tags.get(DIGEST_TAG) == digest
-        ]
-        version = (
-            found[0]
-            if found
-            else self._client.create_prompt_version(PROMPT_NAME, text, tags={DIGEST_TAG: digest})
-        )
+
+        def made() -> int:
+            # Looked for each time: the answer to a call that succeeded may have been lost.
+            if self._client.get_prompt(PROMPT_NAME) is None:
+                self._client.create_prompt(PROMPT_NAME, "How Nightloom asks; Jinja, in three parts")
+            for version in self._client.search_prompt_versions(PROMPT_NAME):
+                if version.tags.get(DIGEST_TAG) == digest:
+                    return int(version.version)
+            tags = {DIGEST_TAG: digest}
+            return int(self._client.create_prompt_version(PROMPT_NAME, text, tags=tags).version)
+
+        number = cast(int, patiently(made, self._where))
         # As link_prompt_version_to_run does, which writes to the process's default store instead.
-        link = [{"name": PROMPT_NAME, "version": str(version.version)}]
+        link = [{"name": PROMPT_NAME, "version": str(number)}]
         self._client.set_tag(run.run_id, _LINKED_PROMPTS, json.dumps(link))
-        return int(version.version)
+        return number
 
     def bundle(self, model: Model, number: int, downloads: Path) -> Path:
         """A local folder with the bundle of a version, downloaded where the store is elsewhere.

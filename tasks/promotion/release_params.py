@@ -10,7 +10,11 @@ Policy = Literal["automatic", "approval", "manual"]
 
 
 class RetentionParams(StageParams):
-    """What `nightloom prune` leaves."""
+    """Which versions stay."""
+
+    at_release: bool = Field(
+        description="whether each release deletes the others; else `nightloom prune` does"
+    )
 
     archived: int = Field(ge=0, description="the newest archived versions of each model stay")
     days: int = Field(ge=0, description="younger versions stay, whatever they are")

@@ -60,7 +60,8 @@ def approval(shop: Shop) -> None:
     assert link is not None
     with shop.turns.mine():
         question = read_question(shop.ledger, link.sha256)
-        settle(shop.ledger, question, Answer("approve", "ann", "good answers"), APPROVING)
+        answer = Answer("approve", "ann", "good answers")
+        settle(shop.ledger, question, answer, APPROVING, shop.downloads)
 
 
 def pruning(shop: Shop) -> None:

@@ -13,6 +13,8 @@ import psutil
 import pytest
 from mlflow.tracking import MlflowClient
 
+from tasks.orchestration.tracking import TABLE_FILE
+
 pytestmark = [pytest.mark.night, pytest.mark.timeout(900)]
 
 OURS = ("PREFECT_", "MLFLOW_", "PYTEST_")
@@ -129,6 +131,21 @@ def test_a_training_leaves_its_curves_its_plot_and_what_it_was_made_from(
         assert [len(found) for found in hashes] == [64] * 3
 
 
+@pytest.mark.parametrize("benchmark", ["generation", "retrieval"])
+def test_on_a_nights_data_a_benchmark_finds_what_its_peers_find(
+    clone: Path, nights: list[tuple[int, dict[str, Any]]], benchmark: str
+) -> None:
+    [workspace] = clone.glob(".nightloom/workspaces/*")
+    done = subprocess.run(
+        [sys.executable, "-m", f"tests.benchmarks.{benchmark}", "--quick",
+         "--workspace", workspace],
+        cwd=clone, env=environment(), capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    # 1 where an answer of ours is no tie with the peer's, or a passage was not found.
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert json.loads(done.stdout.splitlines()[-1])["benchmark"] == benchmark
+
+
 def test_on_a_nights_data_distillation_beside_trl_comes_to_the_same_divergence(
     clone: Path, nights: list[tuple[int, dict[str, Any]]]
 ) -> None:
@@ -173,6 +190,12 @@ def test_a_full_evaluation_asks_more_of_the_same_models_and_leaves_the_night_alo
     assert lean.read_bytes() == before
     night = json.loads(before)["systems"]["adapter"]["retrieved"]
     assert full["systems"]["adapter"]["retrieved"]["token_f1"] == night["token_f1"]
+    client = MlflowClient(f"sqlite:///{clone / '.nightloom' / 'mlflow.db'}")
+    [experiment] = client.search_experiments(filter_string="name = 'nightloom'")
+    [run] = client.search_runs(
+        [experiment.experiment_id], filter_string="run_name LIKE 'evaluation-full-%'"
+    )
+    assert TABLE_FILE in {item.path for item in client.list_artifacts(run.info.run_id)}
 
 
 def test_the_registered_model_answers_from_its_passages(

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from mlflow.tracking import MlflowClient
 
+from tasks.orchestration.audit import audit
 from tasks.orchestration.ledger import Entry, Ledger
 from tasks.orchestration.promotion import decide_on, promote
 from tasks.orchestration.reconciliation import reconcile
@@ -111,14 +112,17 @@ class Shop:
         return promotion_key(self.folder(text) / "artifacts" / "bundle")
 
     def register(self, text: str, model: Model = "adapter") -> Version:
-        """The version of a bundle, registered as a release does it."""
-        run = Tracker(self.stores).begin_night(text, {})
-        key = self.key(text)
-        version = self.registry.find(model, key) or self.registry.register(
-            model, key, lambda: self.folder(text), run, {"prompt_version": "1"}
-        )
+        """The version of a bundle, registered and nominated."""
+        version = self._make(text, model)
         nominate(self.registry, version)
         return version
+
+    def _make(self, text: str, model: Model) -> Version:
+        run = Tracker(self.stores).begin_night(text, {})
+        key = self.key(text)
+        return self.registry.find(model, key) or self.registry.register(
+            model, key, lambda: self.folder(text), run, {"prompt_version": "1"}
+        )
 
     def judge(
         self, version: Version, *, promoted: bool = True, params: ReleaseParams = PARAMS
@@ -135,17 +139,24 @@ class Shop:
         )
 
     def release(self, text: str, params: ReleaseParams = PARAMS, model: Model = "adapter") -> None:
-        """A night's release: reconciled, registered, judged and applied."""
+        """A night's release: reconciled, registered, nominated, judged and applied."""
         with self.turns.mine():
             reconcile(self.ledger, model)
-            version = self.register(text, model)
+            version = self._make(text, model)
         with self.turns.mine():
             reconcile(self.ledger, model)
+            nominate(self.registry, version)
             version = self.registry.version(model, version.number)
             if version.tags.get("judged_by") != "rules":
                 self.judge(version, params=params)
 
-    def promote(self, number: int | None = None, to: str = "production") -> Entry | None:
+    def promote(
+        self,
+        number: int | None = None,
+        to: str = "production",
+        *,
+        despite_refusal: bool = False,
+    ) -> Entry | None:
         """The entry of a promotion by hand."""
         assert to in ("staging", "production")
         with self.turns.mine():
@@ -156,7 +167,7 @@ class Shop:
                 "staging" if to == "staging" else "production",
                 by="ann",
                 reason="checked by hand",
-                despite_refusal=False,
+                despite_refusal=despite_refusal,
                 downloads=self.downloads,
             )
 
@@ -170,4 +181,4 @@ class Shop:
         return [link.entry.kind for link in self.ledger.links()]
 
     def faults(self) -> tuple[str, ...]:
-        return self.ledger.audit(pending=frozenset()).faults
+        return audit(self.ledger).faults

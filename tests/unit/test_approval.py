@@ -4,7 +4,7 @@ import contextvars
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import redirect_stderr
+from contextlib import nullcontext, redirect_stderr
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -14,14 +14,16 @@ import pytest
 import yaml
 from prefect import flow
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.objects import FlowRun, State
 from prefect.flow_runs import resume_flow_run
+from prefect.states import Cancelled, Paused
 from prefect.testing.utilities import prefect_test_harness
 
-from flows import approving
-from tasks.orchestration.approval import Answer, read_question, settle
+from flows import approving, questions
+from tasks.orchestration.approval import Answer, expire_old, read_question, settle
 from tasks.orchestration.ledger import Entry, Link
 from tasks.orchestration.release import ask
+from tasks.orchestration.tracking import Tracker
 from tasks.orchestration.turns import LIMIT, Turns
 from tasks.promotion.release_params import ReleaseParams
 from tasks.stage.errors import ConfigError
@@ -46,7 +48,8 @@ def answered(
     assert decision in ("approve", "reject", "expire")
     answer = Answer(decision, "bea", "read twenty answers")  # type: ignore[arg-type]
     with shop.turns.mine():
-        return settle(shop.ledger, read_question(shop.ledger, link.sha256), answer, params)
+        question = read_question(shop.ledger, link.sha256)
+        return settle(shop.ledger, question, answer, params, shop.downloads)
 
 
 def test_an_approval_moves_the_version_and_says_who_and_on_what(reigned: Shop) -> None:
@@ -91,6 +94,37 @@ def test_an_approval_against_another_reigning_version_moves_nothing(reigned: Sho
     assert entry.kind == "rejected"
     assert "production:2 reigned when it was judged, and production:1 reigns now" in entry.reason
     assert reigned.aliases()["production"] == 1
+
+
+def test_an_approval_of_a_bundle_that_was_changed_meanwhile_moves_nothing(reigned: Shop) -> None:
+    link = asked(reigned)
+    bundle = reigned.registry.bundle("adapter", 3, reigned.downloads)
+    (bundle / "settings.json").write_text("changed")
+    entry = answered(reigned, link)
+    assert (entry.kind, entry.by) == ("rejected", "nightloom")
+    assert "bea approved" in entry.reason
+    assert "settings.json" in entry.reason
+    assert reigned.aliases()["production"] == 2
+
+
+def test_a_question_that_nobody_waits_for_any_more_expires_at_the_next_release(
+    reigned: Shop,
+) -> None:
+    link = asked(reigned)
+
+    def expire(hours: float) -> list[str]:
+        params = APPROVAL.model_copy(update={"approval_hours": hours})
+        with reigned.turns.mine():
+            return expire_old(reigned.ledger, "adapter", params, reigned.downloads)
+
+    assert expire(1) == []
+    time.sleep(1.1)
+    [told] = expire(1e-4)
+    assert told.startswith("nobody answered within 0.0001 hours: may nightloom-adapter version 3")
+    assert expire(1e-4) == []
+    assert reigned.kinds()[-1] == "expired"
+    assert reigned.aliases()["production"] == 2
+    assert answered(reigned, link).kind == "expired"  # who answers after that is not heard
 
 
 def test_an_approved_staging_goes_on_as_the_next_policy_says(reigned: Shop) -> None:
@@ -192,6 +226,17 @@ def test_the_flow_ends_as_not_promoted_when_nobody_answers(harness: None, checko
     assert checkout.aliases()["production"] == 2
 
 
+def test_the_question_links_the_nights_report_where_a_server_shows_it(
+    checkout: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    question = read_question(checkout.ledger, asked(checkout).sha256)
+    root = checkout.root.parent
+    assert f"MLflow run {question.version.run_id}" in approving._description(root, question)
+    link = f"http://127.0.0.1:5000/#/experiments/1/runs/{question.version.run_id}/artifacts/reports"
+    monkeypatch.setattr(Tracker, "report_link", lambda _, run: link if run else None)
+    assert f"[the night's report]({link})" in approving._description(root, question)
+
+
 def ask_within_a_flow(shop: Shop, *, shared: bool) -> list[str]:
     @flow
     def asker() -> list[str]:
@@ -201,7 +246,7 @@ def ask_within_a_flow(shop: Shop, *, shared: bool) -> list[str]:
 
 
 def test_a_question_is_one_flow_run_however_often_it_is_asked(
-    harness: None, checkout: Shop
+    harness: None, checkout: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked(checkout)
     [text] = ask_within_a_flow(checkout, shared=False)
@@ -214,6 +259,31 @@ def test_a_question_is_one_flow_run_however_often_it_is_asked(
     [first] = ask_within_a_flow(checkout, shared=True)
     assert ask_within_a_flow(checkout, shared=True) == [first]
     assert "asked in Prefect's UI as flow run adapter-3-to-production" in first
+    # A run that ended without an answer asks nobody any more.
+    set_state(run_of(first), Cancelled())
+    [second] = ask_within_a_flow(checkout, shared=True)
+    assert run_of(second) != run_of(first)
+    assert ask_within_a_flow(checkout, shared=True) == [second]
+    # Nor does one that waits in a process which is gone, as all are when `nightloom up` begins.
+    set_state(run_of(second), Paused())
+    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
+    monkeypatch.setattr(Turns, "mine", lambda turns: nullcontext())
+    [third] = questions.ask_again(checkout.root.parent)
+    assert run_of(third) not in (run_of(first), run_of(second))
+    with get_client(sync_client=True) as client:
+        state = client.read_flow_run(UUID(run_of(second))).state
+    assert state is not None
+    assert state.is_crashed()
+
+
+def run_of(told: str) -> str:
+    """The id of the flow run that a sentence names."""
+    return told.rpartition("(")[2].rstrip(")")
+
+
+def set_state(run: str, state: State[Any]) -> None:
+    with get_client(sync_client=True) as client:
+        client.set_flow_run_state(UUID(run), state, force=True)
 
 
 def test_promoters_that_share_a_server_take_turns_by_its_limit(

@@ -12,7 +12,8 @@ import pytest
 from tasks.orchestration import judgement
 from tasks.orchestration import release as releasing
 from tasks.orchestration.judgement import Judgement, earlier_judgement, judge, write_decision
-from tasks.orchestration.release import apply
+from tasks.orchestration.reconciliation import reconcile
+from tasks.orchestration.release import apply, held_against_ours
 from tasks.orchestration.versions import Version
 from tasks.promotion.evidence import Evidence
 from tasks.stage.errors import DataError
@@ -93,6 +94,28 @@ def test_warnings_and_rules_that_are_off_are_told_apart_from_what_passed(bench: 
     assert found.verdict == "promoted"
     assert found.reasons[0].startswith("adapter: warning: the adapter still follows 20%")
     assert sum(reason.startswith("adapter: off: no other version") for reason in found.reasons) == 2
+
+
+def test_a_good_version_beside_a_foreign_reign_is_refused_in_the_ledger_and_judged_again(
+    bench: Bench,
+) -> None:
+    shop = bench.shop
+    shop.client.create_model_version("nightloom-adapter", source=str(shop.root), run_id=None)
+    shop.client.set_registered_model_alias("nightloom-adapter", "production", "2")
+    reconcile(shop.ledger, "adapter")
+    judged = judge.fn(bench.version, bench.root, bench.evidence())
+    assert judged.verdict == "promoted"
+    found = held_against_ours(judged, shop.ledger)
+    apply.fn(found, shop.ledger, PARAMS)
+    assert (
+        "production names nightloom-adapter version 2, which Nightloom did not" in found.reasons[0]
+    )
+    last = shop.ledger.links()[-1].entry
+    assert (last.kind, last.version) == ("refused", bench.number)
+    assert "which Nightloom did not make" in last.reason
+    assert bench.tags()["verdict"] == "refused"
+    assert earlier_judgement(bench.version, bench.root, bench.evidence().curation) is None
+    assert shop.aliases()["production"] == 2
 
 
 def test_a_refused_version_moves_nothing(bench: Bench) -> None:

@@ -1,14 +1,15 @@
 """The ledger keeps every decision, and finds what was done to it."""
 
+import hashlib
 import json
 import sqlite3
 from collections.abc import Callable
 
 import pytest
 
-from tasks.orchestration.ledger import HEAD_TAG, Statement
+from tasks.orchestration.ledger import BEGINNING, HEAD_TAG, Statement
 from tasks.orchestration.versions import model_name
-from tasks.stage.errors import ConfigError
+from tasks.stage.errors import ConfigError, GateError
 from tests.unit.shop import Shop
 
 
@@ -110,10 +111,30 @@ def test_a_deleted_run_is_found_and_promotion_goes_on_with_the_gap_to_be_seen(
     [run] = reigned.ledger._runs()
     reigned.client.delete_run(run.info.run_id)
     assert any("entry 4" in fault for fault in reigned.faults())
-    reigned.promote(1)
+    with pytest.raises(GateError, match="the ledger says nothing"):
+        reigned.promote(1)
+    reigned.promote(1, despite_refusal=True)
     assert reigned.aliases()["production"] == 1
     assert reigned.ledger.links()[-1].entry.number == 6  # 5 says where the aliases stood
     assert any("entry 1 is missing: the next one is 5" in fault for fault in reigned.faults())
+
+
+def test_a_ledger_that_is_gone_with_its_heads_is_missed_by_versions_and_aliases(
+    reigned: Shop,
+) -> None:
+    [run] = reigned.ledger._runs()
+    reigned.client.delete_run(run.info.run_id)
+    reigned.client.delete_registered_model_tag(model_name("adapter"), HEAD_TAG)
+    faults = reigned.faults()
+    assert "nightloom-adapter version 1 is tagged promoted, and no entry tells of a" in faults[0]
+    assert any("alias production names 2, and by the last entry nothing" in one for one in faults)
+
+
+def test_a_deleted_head_and_an_alias_that_was_moved_in_mlflow_are_named(reigned: Shop) -> None:
+    reigned.client.delete_registered_model_tag(model_name("adapter"), HEAD_TAG)
+    assert any("the adapter carries no head, and 4 entries" in one for one in reigned.faults())
+    reigned.client.set_registered_model_alias(model_name("adapter"), "production", "1")
+    assert any("production names 1, and by the last entry 2" in one for one in reigned.faults())
 
 
 def test_a_changed_last_entry_is_still_found_after_the_next_decision(reigned: Shop) -> None:
@@ -137,12 +158,20 @@ def test_whoever_rewrites_the_chain_and_its_head_is_found_only_by_a_hash_noted_e
     reigned: Shop,
 ) -> None:
     noted = reigned.ledger.links()[-1].sha256
+    previous = BEGINNING
     with sqlite3.connect(reigned.database) as connection:
-        connection.execute("DELETE FROM params WHERE key > '00000001'")
-        connection.execute("DELETE FROM registered_model_tags")
-    first = reigned.ledger.links()[0]
-    reigned.registry.set_model_tag("adapter", HEAD_TAG, f"1:{first.sha256}")
+        rows = connection.execute("SELECT key, value FROM params WHERE key LIKE '0000%'").fetchall()
+        for key, text in sorted(rows):
+            entry = json.loads(text) | {"by": "eve", "previous": previous}
+            forged = json.dumps(entry, separators=(",", ":"))
+            previous = hashlib.sha256(forged.encode()).hexdigest()
+            connection.execute("UPDATE params SET value = ? WHERE key = ?", (forged, key))
+        head = f"{len(rows)}:{previous}"
+        connection.execute(
+            "UPDATE registered_model_tags SET value = ? WHERE key = ?", (head, HEAD_TAG)
+        )
     assert reigned.faults() == ()
+    assert {link.entry.by for link in reigned.ledger.links()} == {"eve"}
     assert all(link.sha256 != noted for link in reigned.ledger.links())
 
 

@@ -4,8 +4,9 @@ import os
 from pathlib import Path
 
 import pytest
+from mlflow.tracking import MlflowClient
 
-from tasks.orchestration import moves
+from tasks.orchestration import moves, patience
 from tasks.orchestration.execution import INTENT_TAG, Intent, carry_out
 from tasks.orchestration.patience import Patient, patiently
 from tasks.orchestration.promotion import (
@@ -21,7 +22,7 @@ from tasks.orchestration.turns import Turns
 from tasks.orchestration.versions import Version, model_name
 from tasks.promotion.release_params import Params
 from tasks.stage.errors import ConfigError, DataError, GateError
-from tasks.stage.outputs import MANIFEST, write_manifest
+from tasks.stage.outputs import MANIFEST, file_sha256, write_manifest
 from tasks.stage.params import load_params, read_yaml, validate_params
 from tests.unit.shop import PARAMS, Shop, policies
 
@@ -210,6 +211,56 @@ def test_a_foreign_version_under_our_name_is_told_once_and_never_promoted(shop: 
     assert shop.kinds() == ["promoted", "found"]
 
 
+@pytest.mark.parametrize(
+    ("tag", "value", "said"),
+    [
+        ("verdict", "promoted", "say verdict promoted, and the ledger says refused"),
+        ("verdict", "", "say verdict nothing, and the ledger says refused"),
+        ("promotion_key", "f" * 64, "say promotion key ffff"),
+    ],
+)
+def test_tags_that_somebody_edited_promote_nothing(
+    tag: str, value: str, said: str, shop: Shop
+) -> None:
+    version = shop.register("one")
+    shop.judge(version, promoted=False)
+    shop.client.set_model_version_tag(NAME, "1", tag, value)
+    for despite_refusal in (False, True):
+        with pytest.raises(GateError, match=said):
+            by_hand(shop, 1, despite_refusal=despite_refusal)
+    assert "production" not in shop.aliases()
+
+
+def test_a_bundle_that_its_tag_or_the_ledger_knows_otherwise_is_refused(shop: Shop) -> None:
+    shop.release("one")
+    shop.client.set_model_version_tag(NAME, "1", "bundle_manifest", "0" * 64)
+    with pytest.raises(DataError, match="the tag bundle_manifest says 000000000000"):
+        by_hand(shop, 1)
+    # Another bundle, and the tag to go with it: the ledger remembers the one that was judged.
+    bundle = shop.registry.bundle("adapter", 1, shop.downloads)
+    (bundle / "settings.json").write_text("another")
+    write_manifest(bundle)
+    manifest = file_sha256(bundle / MANIFEST)
+    shop.client.set_model_version_tag(NAME, "1", "bundle_manifest", manifest)
+    with pytest.raises(DataError, match="the ledger's entry 1 says"):
+        by_hand(shop, 1)
+    assert "production" not in shop.aliases()
+
+
+def test_a_move_by_hand_names_the_verdict_that_it_rests_on_or_goes_against(shop: Shop) -> None:
+    shop.release("one")
+    verdict = shop.ledger.links()[-1]
+    by_hand(shop, 1)
+    moved = shop.ledger.links()[-1].entry
+    assert (moved.kind, moved.evidence["verdict"]) == ("moved", verdict.sha256)
+    assert "despite" not in moved.evidence
+    shop.judge(shop.register("two"), promoted=False)
+    refused = shop.ledger.links()[-1]
+    by_hand(shop, 2, despite_refusal=True)
+    moved = shop.ledger.links()[-1].entry
+    assert (moved.evidence["verdict"], moved.evidence["despite"]) == (refused.sha256, "refused")
+
+
 def test_a_foreign_version_that_reigns_stops_automatic_moves_and_is_put_right_by_hand(
     reigned: Shop,
 ) -> None:
@@ -356,6 +407,40 @@ def test_a_store_that_is_away_for_a_while_is_asked_again() -> None:
 def test_a_call_that_may_not_be_made_twice_is_not_made_again_blindly() -> None:
     with pytest.raises(AwayError):
         Patient(Flaky(1), "http://store").create_model_version()
+
+
+@pytest.mark.parametrize(
+    "lost",
+    [
+        "create_model_version",
+        "delete_registered_model_tag",
+        "log_param",
+        "set_model_version_tag",
+        "set_registered_model_alias",
+        "set_registered_model_tag",
+    ],
+)
+def test_a_release_and_a_promotion_whose_answers_are_lost_come_out_as_any(
+    lost: str, reigned: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    call, seen = getattr(MlflowClient, lost), set()
+
+    def loses(client: MlflowClient, *given: object, **named: object) -> object:
+        made, asked = call(client, *given, **named), repr((given, named))
+        if asked not in seen:
+            seen.add(asked)
+            raise AwayError("the connection was reset")
+        return made
+
+    monkeypatch.setattr(MlflowClient, lost, loses)
+    monkeypatch.setattr(patience, "_FIRST_WAIT", 0.001)
+    reigned.release("three")
+    reigned.promote(3)
+    assert seen
+    assert reigned.registry.numbers("adapter") == [1, 2, 3]
+    assert reigned.aliases() == {"candidate": 3, "previous": 2, "production": 3, "staging": 3}
+    assert reigned.kinds()[-2:] == ["promoted", "moved"]
+    assert reigned.faults() == ()
 
 
 def test_a_store_that_stays_away_is_named_with_what_to_do() -> None:

@@ -1,12 +1,16 @@
 """Versions, prompts and bundles in a real MLflow registry on sqlite."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 from mlflow.tracking import MlflowClient
+from prefect.logging import disable_run_logger
 
+from tasks.orchestration import registration
+from tasks.orchestration.registry import PROMPT_NAME
 from tasks.orchestration.tracking import Tracker
 from tasks.orchestration.versions import promotion_key
 from tasks.stage.errors import ConfigError, DataError
@@ -79,6 +83,45 @@ def test_a_prompt_has_one_version_a_digest_and_is_linked_to_its_night(shop: Shop
     assert shop.registry.register_prompt("Ask: {{ question }}", "b" * 64, run) == first + 1
     linked = shop.client.get_run(run.run_id).data.tags["mlflow.linkedPrompts"]
     assert json.loads(linked) == [{"name": "nightloom-answer", "version": str(first + 1)}]
+
+
+@pytest.mark.parametrize("lost", ["create_prompt", "create_prompt_version"])
+def test_a_prompt_whose_answer_was_lost_is_not_made_twice(
+    lost: str, shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Tracker(shop.stores).begin_night("one", {})
+    call, calls = getattr(MlflowClient, lost), []
+
+    def loses(*given: Any, **named: Any) -> Any:
+        made = call(*given, **named)
+        calls.append(made)
+        if len(calls) == 1:
+            raise LostError("the connection was reset")
+        return made
+
+    monkeypatch.setattr(MlflowClient, lost, loses)
+    assert shop.registry.register_prompt("ask", "digest", run) == 1
+    assert [item.version for item in shop.client.search_prompt_versions(PROMPT_NAME)] == [1]
+
+
+def test_a_new_version_is_named_by_no_alias_until_it_is_nominated(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def save(models: Any, root: Path, bundle: Path, folder: Path, store: Path) -> None:
+        for model in models:
+            shutil.copytree(shop.folder("one"), folder / model)
+
+    monkeypatch.setattr(registration, "_save", save)
+    bundle = shop.folder("one") / "artifacts" / "bundle"
+    run = Tracker(shop.stores).begin_night("one", {})
+    with disable_run_logger():
+        versions = registration.register.fn(
+            shop.root, bundle, shop.root, run, shop.registry, prompt=1
+        )
+    assert [version.number for version in versions] == [1, 1]
+    assert shop.aliases() == {}
+    registration.nominate(shop.registry, versions[0])
+    assert shop.aliases() == {"candidate": 1}
 
 
 def test_the_promotion_key_follows_the_bytes_of_the_bundle(tmp_path: Path) -> None:

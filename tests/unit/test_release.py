@@ -1,5 +1,6 @@
 """A release judges by what reigns at that moment, not by what reigned when it looked first."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,8 @@ from flows import release
 from flows.release import _Court, _current
 from tasks.orchestration.versions import Version
 from tasks.promotion.evidence import Evidence, Reigning
+from tasks.stage.errors import DataError
+from tasks.stage.outputs import MANIFEST
 from tests.unit.shop import Shop
 
 
@@ -34,6 +37,42 @@ def evidence(reigning: str | None) -> Evidence:
 def court(shop: Shop) -> _Court:
     anything: Any = None
     return _Court(anything, anything, anything, shop.registry, anything)
+
+
+def test_a_version_that_does_not_answer_when_it_is_served_is_named_by_no_alias(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    version = shop.register("one")
+    shop.client.delete_registered_model_alias("nightloom-adapter", "candidate")
+
+    def unanswered(*_: Any) -> Any:
+        raise DataError("it does not answer", "look")
+
+    monkeypatch.setattr(release, "_register", lambda *_: ([version], []))
+    monkeypatch.setattr(release, "_gather", unanswered)
+    monkeypatch.setattr(release, "verified", lambda bundle: bundle)
+    for name in ("make_promoter", "Tracker", "find_stores"):
+        monkeypatch.setattr(release, name, lambda *_: None)
+    workspace: Any = Workspace(tmp_path)
+    (tmp_path / MANIFEST).touch()
+    with pytest.raises(DataError, match="it does not answer"):
+        release.release.fn(workspace, None, None, shop.registry)
+    assert shop.aliases() == {}
+
+
+@dataclass
+class Workspace:
+    """As much of one as a release asks for before it gathers evidence."""
+
+    path: Path
+    checkout: Path = Path()
+
+    def paths(self) -> "Workspace":
+        return self
+
+    @property
+    def bundle(self) -> Path:
+        return self.path
 
 
 def test_evidence_on_what_still_reigns_is_taken_as_it_is(shop: Shop, gathered: list[int]) -> None:

@@ -1,6 +1,7 @@
 """Registered versions, served by MLflow itself, are held against what evaluation heard."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -76,6 +77,31 @@ def test_both_models_served_by_mlflow_say_what_evaluation_heard(
     }
     assert Parity.read(tmp_path / "parity.json") == found
     assert psutil.Process().children(recursive=True) == []
+
+
+_PRODUCTION = """
+import json, sys
+import mlflow
+mlflow.set_tracking_uri(sys.argv[1])
+loaded = mlflow.pyfunc.load_model("models:/nightloom-adapter@production")
+turns = [{"role": "user", "content": "What does mod.f1 do?"}]
+print(json.dumps(loaded.predict({"input": turns})))
+"""
+
+
+def test_what_is_in_production_loads_by_its_alias_with_the_code_that_came_with_it(
+    house: House, tmp_path: Path
+) -> None:
+    client = MlflowClient(house.tracking_uri)
+    client.set_registered_model_alias("nightloom-adapter", "production", "1")
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", _PRODUCTION, house.tracking_uri],
+        cwd=tmp_path, env=os.environ | {"MLFLOW_TRACE_SAMPLING_RATIO": "0"},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    [said] = json.loads(done.stdout.splitlines()[-1])["output"]
+    assert (said["type"], said["content"][0]["type"]) == ("message", "output_text")
 
 
 def test_what_verify_asks_leaves_no_traces(

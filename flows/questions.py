@@ -1,0 +1,71 @@
+"""Questions whose asker is gone: they expire, or are asked again. `nightloom up` runs it."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import (
+    FlowFilter,
+    FlowFilterName,
+    FlowRunFilter,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+)
+from prefect.client.schemas.objects import State, StateType
+from prefect.states import Crashed
+
+from flows.approving import approve
+from flows.promoting import make_promoter
+from flows.workspace import find_checkout
+from tasks.orchestration.approval import expire_old
+from tasks.orchestration.release import ask
+from tasks.orchestration.versions import MODELS
+
+_BEGUN = [StateType.PENDING, StateType.RUNNING, StateType.PAUSED, StateType.CANCELLING]
+
+
+def ask_again(checkout: Path) -> list[str]:
+    """What became of each question that nobody has answered, one sentence a question.
+
+    Call it while no worker runs: a flow run that waits for an answer then waits in no process, and
+    an answer given to it would be heard by nobody.
+    """
+    promoter = make_promoter(checkout)
+    ledger, params, downloads = promoter.ledger, promoter.params, promoter.downloads
+    with promoter.turns.mine():
+        told = [text for model in MODELS for text in expire_old(ledger, model, params, downloads)]
+    _end_abandoned()
+    shared = promoter.turns.shared
+    return told + [text for model in MODELS for text in ask.fn(model, ledger, shared=shared)]
+
+
+def _end_abandoned() -> None:
+    """End the flow runs that a worker had begun and that no process holds any more."""
+    with get_client(sync_client=True) as client:
+        runs = client.read_flow_runs(
+            flow_filter=FlowFilter(name=FlowFilterName(any_=[approve.name])),
+            flow_run_filter=FlowRunFilter(
+                state=FlowRunFilterState(type=FlowRunFilterStateType(any_=_BEGUN))
+            ),
+        )
+        for run in runs:
+            gone: State[Any] = Crashed(
+                message="the worker that waited for the answer is gone; asked again"
+            )
+            client.set_flow_run_state(run.id, gone, force=True)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Ask again, and say what became of each question."""
+    parser = argparse.ArgumentParser(prog="python -m flows.questions", description=__doc__)
+    parser.add_argument("--root", type=Path, default=Path(), help="a folder of the project")
+    for text in ask_again(find_checkout(parser.parse_args(arguments).root)):
+        print(text)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
