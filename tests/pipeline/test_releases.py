@@ -63,14 +63,13 @@ def test_versions_are_promoted_held_against_what_reigns_rolled_back_and_refused(
     assert last["kind"] == "rolled_back"
     assert "golden prompts" in last["reason"]
 
-    # By the rules as they are the same bundle is judged anew, and refused: exit code 3.
+    # By the rules as they are: exit code 3, and what reigns is untouched.
     code, third = night(clone, *AUTOMATIC, *OTHER)
     assert (code, third["verdict"]) == (3, "refused")
-    assert {entry["state"] for entry in third["stages"]} == {"skipped"}
-    assert third["versions"] == second["versions"]
-    assert third["aliases"]["adapter"]["production"] == 1
+    aliases = {"candidate": 3, "previous": 2, "production": 1, "staging": 2}
+    assert third["aliases"]["adapter"] == aliases
 
-    done = nightloom(clone, "promote", "2", "--reason", "it was refused")
+    done = nightloom(clone, "promote", "3", "--reason", "it was refused")
     assert done.returncode == 3
     assert "was refused by the rules" in done.stderr
     done = nightloom(clone, "ledger", "verify", "--json")
@@ -84,4 +83,5 @@ def test_versions_are_promoted_held_against_what_reigns_rolled_back_and_refused(
     assert {int(number): stage for number, stage in stages.items()} == {
         1: "production",
         2: "staging",
+        3: "none",
     }
