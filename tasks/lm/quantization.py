@@ -20,11 +20,15 @@ def decoder_linears(model: nn.Module) -> list[tuple[str, nn.Linear]]:
 
 
 def round_weights(model: nn.Module, numeric_form: str) -> None:
-    """Round a model's decoder weights, in place, to what a quantised numeric form can hold."""
+    """Round a model's decoder weights to what a quantised numeric form can hold.
+
+    Each gets new memory: what it was read into may be a file's, and writing there takes as long as
+    the rounding.
+    """
     rounded = {"nf4_dequantized": _round_to_nf4, "int8_dequantized": _round_to_int8}[numeric_form]
     with torch.no_grad():
         for _, linear in decoder_linears(model):
-            linear.weight.copy_(rounded(linear.weight.data))
+            linear.weight.data = rounded(linear.weight.data)
 
 
 def _round_to_nf4(weight: Tensor) -> Tensor:

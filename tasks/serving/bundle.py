@@ -1,5 +1,6 @@
 """The release bundle: the names of its parts, and an answerer made from them."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Literal
 
@@ -93,9 +94,13 @@ def verify_bundle(bundle: Path, store: Path) -> None:
     """
     if not (bundle / MANIFEST).exists():
         BundleSettings.read(bundle)  # which says it where the folder is no bundle at all
-    verified(bundle)
-    for name in (BASE, EMBEDDER):
-        ModelManifest.read(bundle / name).verified_folder(store)
+    models = [ModelManifest.read(bundle / name) for name in (BASE, EMBEDDER)]
+    # Hashing lets other threads run meanwhile.
+    with ThreadPoolExecutor() as pool:
+        checks = [pool.submit(verified, bundle)]
+        checks += [pool.submit(model.verified_folder, store) for model in models]
+    for check in checks:
+        check.result()
 
 
 def open_verified(bundle: Path, store: Path, model: ServedModel) -> Answerer:

@@ -11,6 +11,7 @@ import socket
 import sys
 import threading
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -55,6 +56,7 @@ def load(store: Path, order: ServeVersion, *, beside: bool) -> "Answerer":
 
 def follow_orders(versions: Versions, server: uvicorn.Server) -> None:
     """Carry out the orders on standard input until it ends, which ends the server."""
+    _import_models()
     for line in sys.stdin:
         try:
             order = ORDER.validate_json(line)
@@ -69,6 +71,12 @@ def follow_orders(versions: Versions, server: uvicorn.Server) -> None:
             LOGGER.error("%s version %d: %s", notice.model, notice.version, notice.error)
         tell(notice)
     server.should_exit = True
+
+
+def _import_models() -> None:
+    """Import what a load needs, some five seconds, while the first order is still being found."""
+    for name in ("tasks.serving.engine", "tasks.serving.bundle", "bitsandbytes.functional"):
+        import_module(name)
 
 
 def tell(notice: Notice) -> None:
