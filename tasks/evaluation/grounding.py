@@ -7,7 +7,8 @@ What counts as supported:
   hold it: the K-precision of Adlakha et al. 2023 (arXiv:2307.16877, section 3.3). Pairs, because
   single syllables of Korean or Chinese stand in almost any passage.
 - A number is a run of digits that continues no word; thousands separators are left out. A name is
-  a word with a capital that begins no sentence, a word with two capitals, or a code identifier.
+  a word with a capital that begins no sentence, or any where all words have one ("Paris."), a word
+  with two capitals, or a code identifier.
   What has neither capitals nor dots, a Korean or Chinese name, cannot be told from other words
   here: groundedness counts it, `unsupported` does not.
 - An answer that abstains, or is empty, claims nothing and has no groundedness.
@@ -162,20 +163,22 @@ def _numbers(text: str) -> set[str]:
 
 def _names(text: str) -> set[str]:
     folded = unicodedata.normalize("NFKC", text)
+    words = list(_WORD.finditer(folded))
+    is_title = all(_CAPITAL.match(match.group()) for match in words)
     return {
         normalise(match.group())
-        for match in _WORD.finditer(folded)
-        if _is_name(match.group(), folded[: match.start()])
+        for match in words
+        if _is_name(match.group(), folded[: match.start()], is_title=is_title)
     }
 
 
-def _is_name(word: str, before: str) -> bool:
+def _is_name(word: str, before: str, *, is_title: bool) -> bool:
     if word == "I" or not any(one.isalpha() for one in word):
         return False
     dotted = "." in word and all(len(piece) > 1 for piece in word.split("."))
     if dotted or "_" in word.strip("_") or _CAMEL.search(word) or len(_CAPITAL.findall(word)) > 1:
         return True
-    return bool(_CAPITAL.search(word)) and not _SENTENCE_START.search(before)
+    return bool(_CAPITAL.search(word)) and (is_title or not _SENTENCE_START.search(before))
 
 
 def _holds(folded: str, name: str) -> bool:

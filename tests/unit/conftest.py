@@ -2,9 +2,10 @@
 
 import json
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -281,27 +282,22 @@ class Scored:
     report: Path
 
 
-@pytest.fixture(scope="session")
-def scored(
-    tiny: Tiny,
-    prompting: PromptingParams,
-    models: ModelsParams,
-    compute: ComputeParams,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Scored:
-    """The index and the evaluation of the tiny models, by the stages' own code."""
+def score_night(root: Path, tiny: Tiny, curated: Path, shared: Mapping[str, Any]) -> Scored:
+    """The index and the evaluation of the tiny models on a data set, by the stages' own code.
+
+    `shared` are the params of models, prompting and compute.
+    """
     from tasks.evaluation import __main__ as evaluation
     from tasks.indexing import __main__ as indexing
 
-    root = tmp_path_factory.mktemp("scored")
-    shared = {"prompting": prompting, "compute": compute}
+    usual = {name: shared[name] for name in ("prompting", "compute")}
     indexing.run(
         indexing.Params.model_validate(
-            shared
+            usual
             | {name: read_yaml(Path(f"params/{name}.yaml")) for name in ("indexing", "reranking")}
         ),
         indexing.Paths(
-            curated=tiny.curated,
+            curated=curated,
             embedder=tiny.embedder,
             reranker=tiny.reranker,
             model_store=tiny.store,
@@ -312,9 +308,9 @@ def scored(
     )
     settings = read_yaml(Path("params/evaluation.yaml")) | {"records": 8, "resamples": 200}
     evaluation.run(
-        evaluation.Params.model_validate(shared | {"models": models, "evaluation": settings}),
+        evaluation.Params.model_validate(dict(shared) | {"evaluation": settings}),
         evaluation.Paths(
-            curated=tiny.curated,
+            curated=curated,
             base=tiny.base,
             embedder=tiny.embedder,
             model_store=tiny.store,
@@ -326,6 +322,19 @@ def scored(
         ),
     )
     return Scored(root / "index", root / "evaluation")
+
+
+@pytest.fixture(scope="session")
+def scored(
+    tiny: Tiny,
+    prompting: PromptingParams,
+    models: ModelsParams,
+    compute: ComputeParams,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Scored:
+    """A night of the tiny models on their own data set."""
+    shared = {"prompting": prompting, "models": models, "compute": compute}
+    return score_night(tmp_path_factory.mktemp("scored"), tiny, tiny.curated, shared)
 
 
 @pytest.fixture(scope="session")

@@ -57,7 +57,7 @@ def test_what_claims_nothing_has_no_groundedness(output: str) -> None:
 
 
 def test_without_passages_nothing_is_grounded_or_perfect() -> None:
-    assert ground("Paris", shown(), MARKERS) == Grounding(None, 0, None, None)
+    assert ground("Paris", shown(), MARKERS) == Grounding(None, 1, None, None)
 
 
 @pytest.mark.parametrize(
@@ -69,6 +69,9 @@ def test_without_passages_nothing_is_grounded_or_perfect() -> None:
         ("b32decode of utf8 and v1", set()),
         ("Return it. Then stop: Now!\nGo", set()),
         ("the city of Paris", {"paris"}),
+        ("Paris.", {"paris"}),
+        ("New York", {"new", "york"}),
+        ("Paris는 수도이다", {"paris"}),
         ("NASA did", {"nasa"}),
         ("use json.dumps and my_name, TextWrapper", {"json.dumps", "my_name", "textwrapper"}),
         ("삼성전자는 GPU에서", {"gpu"}),
