@@ -12,13 +12,13 @@ import hashlib
 from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from tasks.orchestration.patience import Patient, patiently
+from tasks.orchestration.patience import patient
 from tasks.orchestration.registry import Registry
 from tasks.orchestration.stores import Stores
 from tasks.orchestration.versions import MODELS, Model
@@ -99,9 +99,7 @@ class Ledger:
 
     def __init__(self, stores: Stores, registry: Registry) -> None:
         """Open it; nothing is written before the first entry."""
-        where = stores.tracking_uri
-        client = patiently(lambda: MlflowClient(where), where)
-        self._client = cast(MlflowClient, Patient(client, where))
+        self._client = patient(MlflowClient, stores.tracking_uri)
         self._artifacts = stores.artifacts
         self.registry = registry
 

@@ -4,7 +4,7 @@ import logging
 import time
 from collections.abc import Callable
 from functools import wraps
-from typing import Any
+from typing import Any, TypeVar, cast
 
 from tasks.stage.errors import ConfigError
 
@@ -18,6 +18,7 @@ NOT_REPEATABLE = frozenset(
     {"create_model_version", "create_prompt", "create_prompt_version", "create_run"}
 )
 
+Client = TypeVar("Client")
 _logger = logging.getLogger(__name__)
 
 
@@ -71,6 +72,15 @@ class Patient:
             return patiently(lambda: found(*arguments, **named), self._where)
 
         return call
+
+
+def patient(client: Callable[[str], Client], where: str) -> Client:
+    """A client of the store at an address, opened once the store is there.
+
+    Raises:
+        ConfigError: it was away for too long.
+    """
+    return cast(Client, Patient(patiently(lambda: client(where), where), where))
 
 
 def _away(where: str, seconds: float, error: Exception) -> ConfigError:

@@ -20,7 +20,7 @@ from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
-from tasks.orchestration.patience import Patient, patiently
+from tasks.orchestration.patience import patient, patiently
 from tasks.orchestration.stores import RunRef, Stores
 from tasks.orchestration.uploads import Upload, Uploads
 from tasks.orchestration.versions import (
@@ -51,8 +51,7 @@ class Registry:
     def __init__(self, stores: Stores) -> None:
         """Open the store."""
         self._where = stores.tracking_uri
-        client = patiently(lambda: MlflowClient(self._where), self._where)
-        self._client = cast(MlflowClient, Patient(client, self._where))
+        self._client = patient(MlflowClient, self._where)
         self._uploads = Uploads(self._client)
 
     def find(self, model: Model, key: str) -> Version | None:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
@@ -19,7 +19,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_LOGGED_ARTIFACTS
 from pyarrow import parquet
 
 from tasks.orchestration.metric_names import metric_name, numbers
-from tasks.orchestration.patience import Patient, patiently
+from tasks.orchestration.patience import patient
 from tasks.orchestration.stages import Dependency, Stage
 from tasks.orchestration.stores import EXPERIMENT, RunRef, Stores
 from tasks.records.predictions import PREDICTIONS_FILE
@@ -54,9 +54,7 @@ class Tracker:
 
     def __init__(self, stores: Stores) -> None:
         """Open the store and its experiment, made where it is missing."""
-        where = stores.tracking_uri
-        client = patiently(lambda: MlflowClient(where), where)
-        self._client = cast(MlflowClient, Patient(client, where))
+        self._client = patient(MlflowClient, stores.tracking_uri)
         self._experiment = _experiment(self._client, stores.artifacts)
 
     def begin_night(self, night: str, tags: Mapping[str, str]) -> RunRef:

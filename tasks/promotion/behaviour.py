@@ -1,6 +1,8 @@
 """The rules on how a model answers: whether it ends, rests on passages, abstains, forgot."""
 
 from collections.abc import Iterator
+from dataclasses import replace
+from typing import Literal
 
 from tasks.promotion.case import Case
 from tasks.promotion.params import (
@@ -23,40 +25,34 @@ _NO_DOCUMENTS = "the data set has no documents: closed_book decides, and nothing
 
 def stops(case: Case, params: CutParams) -> Iterator[Finding]:
     """The model ends its answers by itself: one that never stops says too much, and costs most."""
-    bound = params.max_cut
-    answers = case.primary(case.system)
-    if answers is None:
-        text = f"{case.system} has no answers in mode {case.mode}, so nothing tells if they end"
-        yield Finding(False, text, None, bound)
-        return
-    share = float(answers.is_cut.mean())
-    interval = wilson(share, len(answers.asked), confidence=case.params.confidence)
-    text = (
-        f"{share:.0%} of {case.system}'s answers in mode {case.mode} were cut at "
-        f"prompting.max_new_tokens; at most {bound:.0%} may be"
+    finding = _share_of_answers(
+        case, "is_cut", params.max_cut, "were cut at prompting.max_new_tokens"
     )
-    if share > bound:
-        text += (
-            ": it does not stop, or the data's answers are longer and the bound should be raised"
-        )
-    yield Finding(share <= bound, text, share, bound, interval)
+    more = ": it does not stop, or the data's answers are longer and the bound should be raised"
+    over = not finding.holds and finding.value is not None
+    yield replace(finding, text=finding.text + more) if over else finding
 
 
 def readable(case: Case, params: BrokenParams) -> Iterator[Finding]:
     """What the model says is text: hardly any answer holds bytes that are no character."""
-    bound = params.max_broken
+    yield _share_of_answers(case, "is_broken", params.max_broken, "hold bytes that are no UTF-8")
+
+
+def _share_of_answers(
+    case: Case, mark: Literal["is_cut", "is_broken"], bound: float, what: str
+) -> Finding:
+    """Whether at most so many of the answers bear a mark; `what` says in words what it means."""
     answers = case.primary(case.system)
     if answers is None:
-        text = f"{case.system} has no answers in mode {case.mode}, so nothing tells if it is text"
-        yield Finding(False, text, None, bound)
-        return
-    share = float(answers.is_broken.mean())
+        text = f"{case.system} has no answers in mode {case.mode}, so nothing tells if any {what}"
+        return Finding(False, text, None, bound)
+    share = float(getattr(answers, mark).mean())
     interval = wilson(share, len(answers.asked), confidence=case.params.confidence)
     text = (
-        f"{share:.0%} of {case.system}'s answers in mode {case.mode} hold bytes that are no UTF-8; "
-        f"at most {bound:.0%} may"
+        f"{share:.0%} of {case.system}'s answers in mode {case.mode} {what}; at most {bound:.0%} "
+        "is asked for"
     )
-    yield Finding(share <= bound, text, share, bound, interval)
+    return Finding(share <= bound, text, share, bound, interval)
 
 
 def retrieval_recall(case: Case, params: RecallParams) -> Iterator[Finding]:
