@@ -23,6 +23,7 @@ from flows.workspace import find_checkout
 from tasks.orchestration.approval import expire_old
 from tasks.orchestration.release import ask
 from tasks.orchestration.versions import MODELS
+from tasks.stage.errors import NightloomError
 
 _BEGUN = [StateType.PENDING, StateType.RUNNING, StateType.PAUSED, StateType.CANCELLING]
 
@@ -59,10 +60,16 @@ def _end_abandoned() -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Ask again, and say what became of each question."""
+    """The exit code: 0 with what became of each question on stdout, 1 with the reason on stderr."""
     parser = argparse.ArgumentParser(prog="python -m flows.questions", description=__doc__)
     parser.add_argument("--root", type=Path, default=Path(), help="a folder of the project")
-    for text in ask_again(find_checkout(parser.parse_args(arguments).root)):
+    options = parser.parse_args(arguments)
+    try:
+        told = ask_again(find_checkout(options.root))
+    except NightloomError as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return 1
+    for text in told:
         print(text)
     return 0
 

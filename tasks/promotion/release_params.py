@@ -15,7 +15,6 @@ class RetentionParams(StageParams):
     at_release: bool = Field(
         description="whether each release deletes the others; else `nightloom prune` does"
     )
-
     archived: int = Field(ge=0, description="the newest archived versions of each model stay")
     days: int = Field(ge=0, description="younger versions stay, whatever they are")
     rollback_targets: int = Field(

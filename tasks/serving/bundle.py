@@ -94,13 +94,16 @@ def verify_bundle(bundle: Path, store: Path) -> None:
     """
     if not (bundle / MANIFEST).exists():
         BundleSettings.read(bundle)  # which says it where the folder is no bundle at all
-    models = [ModelManifest.read(bundle / name) for name in (BASE, EMBEDDER)]
-    # Hashing lets other threads run meanwhile.
+    # Hashing lets other threads run meanwhile. The bundle's own files are told of first.
     with ThreadPoolExecutor() as pool:
         checks = [pool.submit(verified, bundle)]
-        checks += [pool.submit(model.verified_folder, store) for model in models]
+        checks += [pool.submit(_verify_model, bundle / name, store) for name in (BASE, EMBEDDER)]
     for check in checks:
         check.result()
+
+
+def _verify_model(manifest: Path, store: Path) -> Path:
+    return ModelManifest.read(manifest).verified_folder(store)
 
 
 def open_verified(bundle: Path, store: Path, model: ServedModel) -> Answerer:

@@ -10,6 +10,7 @@ import logging
 import socket
 import sys
 import threading
+from contextlib import suppress
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -76,7 +77,8 @@ def follow_orders(versions: Versions, server: uvicorn.Server) -> None:
 def _import_models() -> None:
     """Import what a load needs, some five seconds, while the first order is still being found."""
     for name in ("tasks.serving.engine", "tasks.serving.bundle", "bitsandbytes.functional"):
-        import_module(name)
+        with suppress(ImportError):  # the load that needs it tells
+            import_module(name)
 
 
 def tell(notice: Notice) -> None:

@@ -129,7 +129,7 @@ def test_a_bundle_without_golden_prompts_of_this_format_is_refused(
 
 @pytest.mark.parametrize(
     "name",
-    ["adapter/adapter_model.safetensors", "index/passages.jsonl", "settings.json"],
+    ["adapter/adapter_model.safetensors", "index/passages.jsonl", "settings.json", "base.json"],
 )
 @pytest.mark.parametrize("how", ["changed", "missing"])
 def test_a_bundle_with_a_changed_byte_or_a_missing_file_is_refused_by_its_name(

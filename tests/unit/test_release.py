@@ -2,17 +2,19 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from flows import release
+from flows.promoting import Promoter
 from flows.release import _Court, _current
 from tasks.orchestration.versions import Version
 from tasks.promotion.evidence import Evidence, Reigning
 from tasks.stage.errors import DataError
 from tasks.stage.outputs import MANIFEST
-from tests.unit.shop import Shop
+from tests.unit.shop import PARAMS, Shop
 
 
 @pytest.fixture
@@ -116,3 +118,25 @@ def test_what_another_release_judged_half_way_has_evidence_gathered(
     candidate = shop.register("two")
     _current(court(shop), candidate, None)
     assert gathered == [candidate.number]
+
+
+@pytest.mark.parametrize("at_release", [True, False])
+def test_a_release_deletes_what_is_old_where_params_say_so(
+    at_release: bool, reigned: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for text in ("three", "four"):
+        reigned.release(text)  # four takes staging from three, which nothing needs then
+    kept = PARAMS.retention.model_copy(
+        update={"at_release": at_release, "archived": 0, "days": 0, "rollback_targets": 1}
+    )
+    params = PARAMS.model_copy(update={"retention": kept})
+    promoter = Promoter(reigned.ledger, reigned.turns, params, reigned.downloads)
+    anything: Any = SimpleNamespace(begin=lambda _: None)
+    monkeypatch.setattr(release, "_mend", lambda _: [])
+    monkeypatch.setattr(release, "ask", lambda *_, **__: [])
+    made = _Court(anything, anything, promoter, reigned.registry, anything)
+    _, notes = release._decide(made, [], {}, anything)
+    deleted = [note for note in notes if "was deleted" in note]
+    assert bool(deleted) is at_release
+    assert (3 in reigned.registry.numbers("adapter")) is not at_release
+    assert reigned.faults() == ()
