@@ -1,6 +1,8 @@
 """Quantised weights: rounded to what a form holds, held dequantised, computed with in a dtype."""
 
+from types import ModuleType
 from typing import Any
+from unittest.mock import patch
 
 import psutil
 import torch
@@ -31,15 +33,26 @@ def round_weights(model: nn.Module, numeric_form: str) -> None:
             linear.weight.data = rounded(linear.weight.data)
 
 
-def _round_to_nf4(weight: Tensor) -> Tensor:
-    from bitsandbytes.functional import dequantize_4bit, quantize_4bit
+def import_kernels() -> ModuleType:
+    """bitsandbytes.functional, imported in a twentieth of its second.
 
+    The rest is torch's compiler: bitsandbytes 0.50 decorates four functions of its default backend
+    with torch.compile, which loads it at once. Neither a CPU nor a CUDA device calls any of them.
+    """
+    with patch.object(torch, "compile", lambda function=None, **_: function or (lambda own: own)):
+        from bitsandbytes import functional
+    module: ModuleType = functional
+    return module
+
+
+def _round_to_nf4(weight: Tensor) -> Tensor:
     if weight.device.type == "cpu" and weight.numel() % _NF4_BLOCK == 0:
         return _round_to_nf4_by_comparing(weight)
-    quantized, state = quantize_4bit(
+    kernels: Any = import_kernels()
+    quantized, state = kernels.quantize_4bit(
         weight, blocksize=_NF4_BLOCK, compress_statistics=True, quant_type="nf4"
     )
-    found: Tensor = dequantize_4bit(quantized, state)
+    found: Tensor = kernels.dequantize_4bit(quantized, state)
     return found
 
 
@@ -49,9 +62,7 @@ def _round_to_nf4_by_comparing(weight: Tensor) -> Tensor:
     Its search for each number's place among fifteen bounds is a loop without vector instructions;
     comparing all numbers with one bound after another is not.
     """
-    from bitsandbytes import functional
-
-    bitsandbytes: Any = functional  # untyped
+    bitsandbytes: Any = import_kernels()
     values = bitsandbytes.get_4bit_type("nf4", device=weight.device)
     blocks = weight.float().reshape(-1, _NF4_BLOCK)
     largest = torch.maximum(blocks.amax(-1), -blocks.amin(-1))

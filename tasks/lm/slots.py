@@ -50,11 +50,24 @@ class _Layer:
     """One layer's keys and values.
 
     Those of the path are (heads, prompt tokens, width), those of slots (rows, heads, row tokens,
-    width).
+    width). Slots that were not `used` hold anything.
     """
 
     path: tuple[Tensor, Tensor]
     slots: tuple[Tensor, Tensor]
+    used: set[int] = field(default_factory=set)
+
+    def fill(self, slot: int, tokens: int) -> None:
+        """Copy the path's first tokens into a slot.
+
+        What lies behind them is masked, which does not help against what is no number: so zeros
+        when a slot is first used. All slots at once would be a gigabyte written for one question.
+        """
+        for room, path in zip(self.slots, self.path, strict=True):
+            room[slot, :, :tokens] = path[:, :tokens]
+            if slot not in self.used:
+                room[slot, :, tokens:] = 0.0
+        self.used.add(slot)
 
 
 @dataclass(frozen=True)
@@ -70,9 +83,8 @@ class Slots:
         """A layer's room; made when the layer is first seen."""
         if module not in self.layers:
             heads = key.shape[1]
-            # Shorter rows are masked, which does not help against what is no number: so zeros.
             slots = [
-                states.new_zeros((self.rows, heads, self.row_tokens, states.shape[3]))
+                states.new_empty((self.rows, heads, self.row_tokens, states.shape[3]))
                 for states in (key, value)
             ]
             path = [
@@ -184,8 +196,7 @@ def _attend_slots(
             room[:, piece.start : piece.stop] = states[0, :, span]
         made[:, span] = _attend_piece(decoding, piece, layer, query[:, :, span], form)
         if piece.slot is not None:
-            for slots, room in zip(layer.slots, layer.path, strict=True):
-                slots[piece.slot, :, : piece.stop] = room[:, : piece.stop]
+            layer.fill(piece.slot, piece.stop)
     return made, None
 
 

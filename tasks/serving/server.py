@@ -76,9 +76,10 @@ def follow_orders(versions: Versions, server: uvicorn.Server) -> None:
 
 def _import_models() -> None:
     """Import what a load needs, some five seconds, while the first order is still being found."""
-    for name in ("tasks.serving.engine", "tasks.serving.bundle", "bitsandbytes.functional"):
-        with suppress(ImportError):  # the load that needs it tells
-            import_module(name)
+    with suppress(ImportError):  # the load that needs it tells
+        import_module("tasks.serving.engine")
+        import_module("tasks.serving.bundle")
+        import_module("tasks.lm.quantization").import_kernels()
 
 
 def tell(notice: Notice) -> None:
