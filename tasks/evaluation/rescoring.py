@@ -25,7 +25,7 @@ from tasks.records.files import read_records
 from tasks.records.likelihoods import LIKELIHOODS_FILE, write_likelihoods
 from tasks.records.predictions import PREDICTIONS_FILE, SCORE_NAMES, write_predictions
 from tasks.records.splits import records_sha256
-from tasks.serving.bundle import SETTINGS
+from tasks.serving.contents import SETTINGS
 from tasks.stage.command import output, run_stage
 from tasks.stage.errors import ConfigError
 from tasks.stage.metrics import Curves, write_metrics

@@ -14,7 +14,8 @@ from tasks.lm.prompt_kit import read_prompt_kit, read_template
 from tasks.lm.prompts import PromptTemplate
 from tasks.records.predictions import ROLES
 from tasks.records.prompt_files import PROMPT
-from tasks.serving.bundle import (
+from tasks.serving.bundle import load_served
+from tasks.serving.contents import (
     ADAPTER,
     EMBEDDER,
     INDEX,
@@ -22,7 +23,6 @@ from tasks.serving.bundle import (
     STUDENT,
     BundleSettings,
     ServedModel,
-    load_served,
 )
 from tasks.serving.retrieval import Index
 from tasks.stage.command import NamedPath

@@ -18,7 +18,8 @@ from tasks.lm.conversion import ModelManifest
 from tasks.lm.models import LanguageModel, prepare_device
 from tasks.records.export_format import Format
 from tasks.records.prompt_files import PROMPT
-from tasks.serving.bundle import BASE, BundleSettings, ServedModel, load_served
+from tasks.serving.bundle import load_served
+from tasks.serving.contents import BASE, BundleSettings, ServedModel
 from tasks.serving.golden import GoldenPrompts
 from tasks.stage.errors import ConfigError, GateError, NightloomError
 from tasks.stage.outputs import MANIFEST, file_sha256, output_folders, verified

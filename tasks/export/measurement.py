@@ -42,15 +42,8 @@ from tasks.records.predictions import PREDICTIONS_FILE, read_predictions
 from tasks.records.prompt_files import PROMPT
 from tasks.records.record import Record
 from tasks.serving.answering import Answerer
-from tasks.serving.bundle import (
-    ADAPTER,
-    BASE,
-    EMBEDDER,
-    INDEX,
-    BundleSettings,
-    ServedModel,
-    load_served,
-)
+from tasks.serving.bundle import load_served
+from tasks.serving.contents import ADAPTER, BASE, EMBEDDER, INDEX, BundleSettings, ServedModel
 from tasks.serving.retrieval import Index
 from tasks.stage.errors import DataError
 from tasks.stage.outputs import verified

@@ -28,7 +28,8 @@ from tasks.records.likelihoods import LIKELIHOODS_FILE, Likelihood, write_likeli
 from tasks.records.predictions import PREDICTIONS_FILE, read_predictions
 from tasks.records.record import Record
 from tasks.records.splits import records_sha256
-from tasks.serving.bundle import BundleSettings, ServedModel, open_answerer
+from tasks.serving.bundle import open_answerer
+from tasks.serving.contents import BundleSettings, ServedModel
 from tasks.serving.golden import GoldenPrompt, GoldenPrompts
 from tasks.stage.command import output, run_stage
 from tasks.stage.metrics import Curves, read_metrics, write_metrics

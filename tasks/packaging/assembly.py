@@ -5,7 +5,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from tasks.serving.bundle import (
+from tasks.serving.contents import (
     ADAPTER,
     AGENT,
     AGENT_FILE,

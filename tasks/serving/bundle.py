@@ -1,61 +1,26 @@
-"""The release bundle: the names of its parts, and an answerer made from them."""
+"""An answerer made of a release bundle and the base models in the store."""
 
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Literal
 
 import torch
 
-from tasks.lm.conversion import ModelManifest
 from tasks.lm.embedding import Embedder
 from tasks.lm.models import LanguageModel, load_adapted, load_student, prepare_device
 from tasks.lm.prompt_kit import read_prompt_kit
 from tasks.records.prompt_files import PROMPT
 from tasks.serving.answering import Answerer
+from tasks.serving.contents import (
+    ADAPTER,
+    BASE,
+    EMBEDDER,
+    INDEX,
+    STUDENT,
+    BundleSettings,
+    ServedModel,
+    verify_bundle,
+)
 from tasks.serving.golden import check_golden
 from tasks.serving.retrieval import Index
-from tasks.stage.errors import ConfigError
-from tasks.stage.outputs import MANIFEST, verified
-from tasks.stage.params import ComputeParams, ModelsParams, PromptingParams, StageParams
-
-ADAPTER = "adapter"
-STUDENT = "student"
-INDEX = "index"
-BASE = "base.json"
-EMBEDDER = "embedder.json"
-SETTINGS = "settings.json"
-AGENT = "agent.py"
-AGENT_FILE = Path(__file__).with_name(AGENT)  # what MLflow loads; a bundle holds a copy
-
-ServedModel = Literal["adapter", "student"]
-
-
-class BundleSettings(StageParams):
-    """`settings.json`: the params that answering needs."""
-
-    prompting: PromptingParams
-    models: ModelsParams
-    compute: ComputeParams
-
-    @classmethod
-    def read(cls, bundle: Path) -> "BundleSettings":
-        """The settings of a bundle.
-
-        Raises:
-            ConfigError: the folder is not a bundle.
-        """
-        path = bundle / SETTINGS
-        if not path.exists():
-            raise ConfigError(
-                f"{bundle} holds no {SETTINGS}, so it is not a release bundle",
-                "name a bundle that a night made, e.g. data/bundle",
-            )
-        return cls.model_validate_json(path.read_text(encoding="utf-8"))
-
-    def write(self, bundle: Path) -> None:
-        """Write the settings into a bundle."""
-        text = self.model_dump_json(indent=1) + "\n"
-        (bundle / SETTINGS).write_text(text, encoding="utf-8")
 
 
 def load_served(
@@ -83,27 +48,6 @@ def load_answerer(bundle: Path, store: Path, model: ServedModel) -> Answerer:
     """
     verify_bundle(bundle, store)
     return open_verified(bundle, store, model)
-
-
-def verify_bundle(bundle: Path, store: Path) -> None:
-    """Check every file of a bundle, and of the models in the store that it names.
-
-    Raises:
-        ConfigError: the folder is no bundle, or the store lacks a model.
-        DataError: a file is missing or changed.
-    """
-    if not (bundle / MANIFEST).exists():
-        BundleSettings.read(bundle)  # which says it where the folder is no bundle at all
-    # Hashing lets other threads run meanwhile. The bundle's own files are told of first.
-    with ThreadPoolExecutor() as pool:
-        checks = [pool.submit(verified, bundle)]
-        checks += [pool.submit(_verify_model, bundle / name, store) for name in (BASE, EMBEDDER)]
-    for check in checks:
-        check.result()
-
-
-def _verify_model(manifest: Path, store: Path) -> Path:
-    return ModelManifest.read(manifest).verified_folder(store)
 
 
 def open_verified(bundle: Path, store: Path, model: ServedModel) -> Answerer:

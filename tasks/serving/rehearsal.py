@@ -17,7 +17,8 @@ def rehearse(bundle: Path, store: Path, model: str, mismatch: float) -> str:
         DataError: a file of it is missing or changed.
         GateError: a greater share than `mismatch` was answered otherwise.
     """
-    from tasks.serving.bundle import ServedModel, load_answerer
+    from tasks.serving.bundle import load_answerer
+    from tasks.serving.contents import ServedModel
     from tasks.serving.golden import GoldenPrompts
 
     served: ServedModel = "student" if model == "student" else "adapter"

@@ -10,7 +10,7 @@ from tasks.lm.conversion import ModelManifest
 from tasks.lm.memory import free_bytes
 from tasks.lm.models import prepare_device
 from tasks.lm.weights import WEIGHTS
-from tasks.serving.bundle import BASE, EMBEDDER, INDEX, STUDENT, BundleSettings, ServedModel
+from tasks.serving.contents import BASE, EMBEDDER, INDEX, STUDENT, BundleSettings, ServedModel
 from tasks.stage.errors import ConfigError
 
 _FLOAT_BYTES = torch.float32.itemsize

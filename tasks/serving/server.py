@@ -36,8 +36,12 @@ _BACKLOG = 2048
 _KEEP_ALIVE_SECONDS = 75
 
 
-def load(store: Path, order: ServeVersion, *, beside: bool) -> "Answerer":
+def load(
+    store: Path, order: ServeVersion, *, beside: bool, imports: threading.Thread | None = None
+) -> "Answerer":
     """The answerer of a version, once every file of its bundle is what its manifest says.
+
+    Files are hashed while `imports` imports what opening a bundle needs.
 
     Raises:
         ConfigError: the bundle or the base's weights can't be used; or another version answers
@@ -45,11 +49,15 @@ def load(store: Path, order: ServeVersion, *, beside: bool) -> "Answerer":
         DataError: a file of the bundle is missing or changed.
     """
     # Deferred: torch takes seconds to import, and the server is to tell its health meanwhile.
-    from tasks.serving.bundle import open_verified, verify_bundle
-    from tasks.serving.room import require_room
+    from tasks.serving.contents import verify_bundle
 
     bundle = Path(order.bundle)
     verify_bundle(bundle, store)
+    if imports is not None:  # two threads in one package's imports can get it half imported
+        imports.join()
+    from tasks.serving.bundle import open_verified
+    from tasks.serving.room import require_room
+
     if beside:
         require_room(bundle, store, order.model)
     return open_verified(bundle, store, order.model)
@@ -57,7 +65,6 @@ def load(store: Path, order: ServeVersion, *, beside: bool) -> "Answerer":
 
 def follow_orders(versions: Versions, server: uvicorn.Server) -> None:
     """Carry out the orders on standard input until it ends, which ends the server."""
-    _import_models()
     for line in sys.stdin:
         try:
             order = ORDER.validate_json(line)
@@ -74,11 +81,12 @@ def follow_orders(versions: Versions, server: uvicorn.Server) -> None:
     server.should_exit = True
 
 
-def _import_models() -> None:
-    """Import what a load needs, some five seconds, while the first order is still being found."""
+def import_models() -> None:
+    """Import what a load needs, some four seconds, while the first order is still being found."""
     with suppress(ImportError):  # the load that needs it tells
-        import_module("tasks.serving.engine")
+        import_module("tasks.serving.contents")  # first, since a load waits for nothing else
         import_module("tasks.serving.bundle")
+        import_module("tasks.serving.engine")
         import_module("tasks.lm.quantization").import_kernels()
 
 
@@ -115,7 +123,8 @@ def main(arguments: list[str] | None = None) -> int:
         level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s"
     )
     models: list[ServedName] = list(dict.fromkeys(options.model))
-    versions = Versions(models, partial(load, options.store))
+    imports = threading.Thread(target=import_models, name="imports", daemon=True)
+    versions = Versions(models, partial(load, options.store, imports=imports))
     try:
         bound = bind(options.host, options.port)
     except NightloomError as error:
@@ -132,6 +141,7 @@ def main(arguments: list[str] | None = None) -> int:
         timeout_graceful_shutdown=_DRAIN_SECONDS,
     )
     server = uvicorn.Server(config)
+    imports.start()
     threading.Thread(target=follow_orders, args=(versions, server), daemon=True).start()
     tell(Listening(address=f"http://{options.host}:{bound.getsockname()[1]}"))
     server.run(sockets=[bound])

@@ -126,10 +126,11 @@ class Versions:
         return Serving(model=order.model, version=order.version, alias=order.alias, seconds=seconds)
 
     def _start(self, order: ServeVersion, *, beside: bool) -> "Engine":
+        answerer = self.load(order, beside=beside)
         # Deferred: torch takes seconds to import, and the server is to tell its health meanwhile.
         from tasks.serving.engine import Engine
 
-        return Engine(self.load(order, beside=beside))
+        return Engine(answerer)
 
     def health(self) -> dict[str, object]:
         """What `/health` tells, by model and of the registry."""

@@ -19,7 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -102,14 +102,13 @@ def running(project: Project) -> Iterator[tuple[str, float, int]]:
 
 def _ready(project: Project, process: "subprocess.Popen[bytes]") -> str:
     deadline = time.monotonic() + _START_SECONDS
-    while time.monotonic() < deadline and process.poll() is None:
-        serving = ModelServer.read(project.root)
-        try:
-            if serving and httpx.get(f"{serving.address}/health").status_code == 200:
-                return serving.address
-        except httpx.HTTPError:
-            pass
-        time.sleep(0.05)
+    with httpx.Client() as client:  # one a look would keep a core busy that the server needs
+        while time.monotonic() < deadline and process.poll() is None:
+            serving = ModelServer.read(project.root)
+            with suppress(httpx.HTTPError):
+                if serving and client.get(f"{serving.address}/health").status_code == 200:
+                    return serving.address
+            time.sleep(0.05)
     raise ConfigError(
         "the server did not come up", f"read {project.root}/.nightloom/logs/serve.log"
     )

@@ -14,7 +14,7 @@ from tasks.packaging.card_tables import data_lines
 from tasks.packaging.contents import Contents
 from tasks.packaging.parity import Heard, check_parity, score_parity
 from tasks.records.predictions import read_predictions, write_predictions
-from tasks.serving.bundle import BundleSettings
+from tasks.serving.contents import BundleSettings
 from tasks.stage.errors import DataError, GateError
 from tasks.stage.metrics import read_metrics
 from tasks.stage.outputs import verified, write_manifest

@@ -18,7 +18,8 @@ from tasks.lm.reranking import Reranker
 from tasks.orchestration.base_model import is_resolved
 from tasks.packaging.assembly import Parts, assemble
 from tasks.records.record import Message
-from tasks.serving.bundle import BundleSettings, open_answerer
+from tasks.serving.bundle import open_answerer
+from tasks.serving.contents import BundleSettings
 from tasks.serving.retrieval import Index, RerankerSettings
 from tasks.stage.errors import ConfigError, DataError
 from tasks.stage.metrics import read_metrics
