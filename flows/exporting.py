@@ -91,10 +91,12 @@ def print_exported(console: Console, exported: Exported) -> None:
         f"likeliest tokens are the model's, the largest difference of a logit is "
         f"{exported.to_float:.2g} of their spread",
         highlight=False,
+        soft_wrap=True,
     )
     table = exported.folder / TABLE
     if table.exists():
-        console.print("\n" + table.read_text(encoding="utf-8"), markup=False, highlight=False)
+        text = "\n" + table.read_text(encoding="utf-8")
+        console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def as_json(exported: Exported) -> str:

@@ -54,7 +54,8 @@ def render_costs(costs: Costs) -> str:
         "and token F1 of answers with passages. Differences are to the served form "
         f"(`{costs.numeric_form}`, computed in float32), paired by record, with 95% intervals. "
         "GGUF files are answered from by llama.cpp, up to 16 prompts at a time; their loss is that "
-        "of the numbers in them, computed in float32.",
+        "of the numbers in them, computed in float32. Tokens a second are those of answers, over "
+        "the time that reading the prompts and answering took.",
         "",
         "| form | loss | difference | token F1 | difference | MB on disk | tokens/s |",
         "|---|---:|---:|---:|---:|---:|---:|",
