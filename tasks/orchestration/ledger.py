@@ -18,7 +18,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from tasks.orchestration.patience import patient
+from tasks.orchestration.patience import made_once, patient
 from tasks.orchestration.registry import Registry
 from tasks.orchestration.stores import Stores
 from tasks.orchestration.versions import MODELS, Model
@@ -226,11 +226,12 @@ class Ledger:
 
     def _run(self) -> str:
         """The id of the ledger's run, made where there is none."""
-        runs = self._runs()
-        if not runs:
-            self._client.create_run(self._experiment(), run_name="ledger")
-            runs = self._runs()
-        return str(runs[0].info.run_id)
+        run = made_once(
+            lambda: next(iter(self._runs()), None),
+            lambda: self._client.create_run(self._experiment(), run_name="ledger"),
+            self._client.tracking_uri,
+        )
+        return str(run.info.run_id)
 
     def _experiment(self) -> str:
         found = self._client.get_experiment_by_name(LEDGER)

@@ -1,8 +1,11 @@
 """Calls to a store that may be away for a while: made again, within bounds, where that is safe."""
 
 import logging
+import os
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import wraps
 from typing import Any, TypeVar, cast
 
@@ -13,12 +16,15 @@ _FIRST_WAIT = 0.25
 _LONGEST_WAIT = 8.0
 # What MLflow says of a store that is away: a locked or unreachable database, a dead server.
 _PASSING = {"TEMPORARILY_UNAVAILABLE", "INTERNAL_ERROR", "REQUEST_LIMIT_EXCEEDED"}
-# Made twice, these make two of a kind: their callers look first, then call again.
+# Made twice, these make two of a kind: call them by `made_once`.
 NOT_REPEATABLE = frozenset(
     {"create_model_version", "create_prompt", "create_prompt_version", "create_run"}
 )
 
 Client = TypeVar("Client")
+Made = TypeVar("Made")
+_RETRIES = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
+_ASKING_ONCE = threading.Lock()
 _logger = logging.getLogger(__name__)
 
 
@@ -50,6 +56,41 @@ def patiently(
             _logger.warning("MLflow at %s is away, asking again in %.1f s", where, wait)
             time.sleep(wait)
             wait = min(2 * wait, _LONGEST_WAIT)
+
+
+def made_once(find: Callable[[], Made | None], make: Callable[[], Made], where: str) -> Made:
+    """What `find` finds, else what `make` makes: looked for each time before it is made.
+
+    The answer to a call that succeeded may be lost. MLflow's own client then sends the request
+    again without looking (its sessions retry POST too), which would make two; so it may not here.
+
+    Raises:
+        ConfigError: the store was away for too long.
+    """
+
+    def attempt() -> Made:
+        found = find()
+        if found is not None:
+            return found
+        with _asked_once():
+            return make()
+
+    return cast(Made, patiently(attempt, where))
+
+
+@contextmanager
+def _asked_once() -> Iterator[None]:
+    """Let MLflow's client ask a server but once; other threads' calls too, which are patient."""
+    with _ASKING_ONCE:
+        before = os.environ.get(_RETRIES)
+        os.environ[_RETRIES] = "0"
+        try:
+            yield
+        finally:
+            if before is None:
+                del os.environ[_RETRIES]
+            else:
+                os.environ[_RETRIES] = before
 
 
 class Patient:

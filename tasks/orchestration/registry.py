@@ -12,7 +12,6 @@ import sys
 from collections.abc import Callable, Mapping
 from importlib.metadata import version as installed
 from pathlib import Path
-from typing import cast
 from urllib.parse import urlparse
 from urllib.request import url2pathname
 
@@ -20,9 +19,9 @@ from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
-from tasks.orchestration.patience import patient, patiently
+from tasks.orchestration.patience import made_once, patient
 from tasks.orchestration.stores import RunRef, Stores
-from tasks.orchestration.uploads import Upload, Uploads
+from tasks.orchestration.uploads import Upload, Uploads, gone_is_fine
 from tasks.orchestration.versions import (
     BUNDLE_TAG,
     KEY_TAG,
@@ -82,19 +81,15 @@ class Registry:
                 raise
 
         def create() -> Version:
-            # Looked for each time: the answer to a call that succeeded may have been lost.
-            found = self.find(model, key)
-            return found or _version(
-                model,
-                self._client.create_model_version(
-                    name,
-                    source=upload.source,
-                    run_id=upload.run_id,
-                    tags={**tags, KEY_TAG: key, BUNDLE_TAG: upload.manifest, STAGE_TAG: "none"},
-                ),
+            made = self._client.create_model_version(
+                name,
+                source=upload.source,
+                run_id=upload.run_id,
+                tags={**tags, KEY_TAG: key, BUNDLE_TAG: upload.manifest, STAGE_TAG: "none"},
             )
+            return _version(model, made)
 
-        return cast(Version, patiently(create, self._where))
+        return made_once(lambda: self.find(model, key), create, self._where)
 
     def upload_of(self, version: Version) -> Upload | None:
         """What a version was made of, None where no night uploaded it."""
@@ -157,7 +152,8 @@ class Registry:
         others = {item.source for item in self.versions(version.model) if item != version}
         if version.source not in others:
             self._uploads.delete(version)
-        self._client.delete_model_version(model_name(version.model), str(version.number))
+        with gone_is_fine():
+            self._client.delete_model_version(model_name(version.model), str(version.number))
 
     def point(self, model: Model, alias: str, number: int) -> None:
         """Let an alias name a version. Two that create the same alias at once: one tries again."""
@@ -179,21 +175,32 @@ class Registry:
         A digest that is registered already keeps its version. Call it while holding the turn.
         """
 
-        def made() -> int:
-            # Looked for each time: the answer to a call that succeeded may have been lost.
-            if self._client.get_prompt(PROMPT_NAME) is None:
-                self._client.create_prompt(PROMPT_NAME, "How Nightloom asks; Jinja, in three parts")
-            for version in self._client.search_prompt_versions(PROMPT_NAME):
-                if version.tags.get(DIGEST_TAG) == digest:
-                    return int(version.version)
-            tags = {DIGEST_TAG: digest}
-            return int(self._client.create_prompt_version(PROMPT_NAME, text, tags=tags).version)
-
-        number = cast(int, patiently(made, self._where))
+        made_once(
+            lambda: self._client.get_prompt(PROMPT_NAME),
+            lambda: self._client.create_prompt(
+                PROMPT_NAME, "How Nightloom asks; Jinja, in three parts"
+            ),
+            self._where,
+        )
+        number = made_once(
+            lambda: self._prompt_version(digest),
+            lambda: int(
+                self._client.create_prompt_version(
+                    PROMPT_NAME, text, tags={DIGEST_TAG: digest}
+                ).version
+            ),
+            self._where,
+        )
         # As link_prompt_version_to_run does, which writes to the process's default store instead.
         link = [{"name": PROMPT_NAME, "version": str(number)}]
         self._client.set_tag(run.run_id, _LINKED_PROMPTS, json.dumps(link))
         return number
+
+    def _prompt_version(self, digest: str) -> int | None:
+        """The version of the prompt that has a digest, None where there is none."""
+        found = self._client.search_prompt_versions(PROMPT_NAME)
+        numbers = (int(one.version) for one in found if one.tags.get(DIGEST_TAG) == digest)
+        return next(numbers, None)
 
     def bundle(self, model: Model, number: int, downloads: Path) -> Path:
         """A local folder with the bundle of a version, downloaded where the store is elsewhere.

@@ -5,6 +5,7 @@ import re
 import shutil
 import tempfile
 import time
+import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,10 +17,10 @@ from mlflow.exceptions import MlflowException
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 from mlflow.tracking import MlflowClient
 from mlflow.utils.mlflow_tags import MLFLOW_LOGGED_ARTIFACTS
-from pyarrow import parquet
 
+from tasks.orchestration.answers import TABLE_FILE, split_table
 from tasks.orchestration.metric_names import metric_name, numbers
-from tasks.orchestration.patience import patient
+from tasks.orchestration.patience import made_once, patient
 from tasks.orchestration.stages import Dependency, Stage
 from tasks.orchestration.stores import EXPERIMENT, RunRef, Stores
 from tasks.records.predictions import PREDICTIONS_FILE
@@ -31,10 +32,8 @@ KEY_TAG = "nightloom.key"
 _PARENT_TAG = "mlflow.parentRunId"
 _NIGHT_TAG = "nightloom.night"
 _LINK_TAG = "nightloom.run"
+_BEGUN_TAG = "nightloom.begun"
 _RUN_ID = re.compile(r"[0-9a-f]{32}")
-# What MLflow's pages call the table when runs are compared.
-TABLE_FILE = "answers.json"
-_NOT_IN_TABLE = ("prompt_sha256",)
 _BATCH = 100
 _PARAM_CHARACTERS = 6000
 
@@ -146,7 +145,7 @@ class Tracker:
             return
         with tempfile.TemporaryDirectory() as folder:
             table = Path(folder) / TABLE_FILE
-            table.write_text(_split_table(report / PREDICTIONS_FILE), encoding="utf-8")
+            table.write_text(split_table(report / PREDICTIONS_FILE), encoding="utf-8")
             self._client.log_artifact(run.run_id, str(table))
         entry = {"path": TABLE_FILE, "type": "table"}
         tags = self._client.get_run(run.run_id).data.tags
@@ -157,10 +156,8 @@ class Tracker:
 
     def night_run(self, night: str) -> str | None:
         """The id of a night's newest run, None where there is no such night."""
-        found = self._client.search_runs(
-            [self._experiment], f"tags.`{_NIGHT_TAG}` = '{night}'", max_results=1
-        )
-        return found[0].info.run_id if found else None
+        found = self._tagged(_NIGHT_TAG, night)
+        return found.info.run_id if found else None
 
     def nights(self, count: int) -> list[str]:
         """The names of the last nights, newest first."""
@@ -247,12 +244,23 @@ class Tracker:
         return RunRef(self._experiment, found.info.run_id)
 
     def _begin(self, name: str, tags: Mapping[str, str]) -> RunRef:
-        run = self._client.create_run(self._experiment, run_name=name, tags=dict(tags))
+        begun = uuid.uuid4().hex
+        run = made_once(
+            lambda: self._tagged(_BEGUN_TAG, begun),
+            lambda: self._client.create_run(
+                self._experiment, run_name=name, tags={**tags, _BEGUN_TAG: begun}
+            ),
+            self._client.tracking_uri,
+        )
         return RunRef(self._experiment, run.info.run_id)
 
     def _find(self, key: str) -> Run | None:
+        return self._tagged(KEY_TAG, key)
+
+    def _tagged(self, tag: str, value: str) -> Run | None:
+        """The newest run that has a tag of a value."""
         found = self._client.search_runs(
-            [self._experiment], filter_string=f"tags.`{KEY_TAG}` = '{key}'", max_results=1
+            [self._experiment], f"tags.`{tag}` = '{value}'", max_results=1
         )
         return found[0] if found else None
 
@@ -273,19 +281,6 @@ def _experiment(client: MlflowClient, artifacts: Path | None) -> str:
             if found is None:
                 raise
     return str(found.experiment_id)
-
-
-def _split_table(predictions: Path) -> str:
-    """Predictions as pandas' `split` JSON: a row an answer, without what only we can read."""
-    found = parquet.read_table(predictions)
-    rows = found.drop_columns([name for name in _NOT_IN_TABLE if name in found.column_names])
-    columns = rows.to_pydict()
-    columns["retrieved"] = ["\n".join(names) for names in columns["retrieved"]]
-    # MLflow's pages group by the first column: by system alone, one answer of many would show.
-    keys = zip(columns["system"], columns["mode"], columns["record"], strict=True)
-    columns = {"answer": [" / ".join(key) for key in keys]} | columns
-    data = [list(row) for row in zip(*columns.values(), strict=True)]
-    return json.dumps({"columns": list(columns), "data": data}, ensure_ascii=False)
 
 
 def _flat(values: Mapping[str, Any], prefix: str) -> dict[str, str]:

@@ -3,6 +3,8 @@
 A night that is killed between the upload and the version leaves the folder for the next one.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +18,16 @@ from tasks.orchestration.versions import Model, Version
 from tasks.stage.outputs import MANIFEST, file_sha256
 
 _TAG = "nightloom.uploaded"
+
+
+@contextmanager
+def gone_is_fine() -> Iterator[None]:
+    """A block that takes something away, whose answer may be lost and its request made again."""
+    try:
+        yield
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
 
 
 @dataclass(frozen=True)
@@ -67,7 +79,8 @@ class Uploads:
         """Take away what a version was made of; a delete that was cut short goes on."""
         if self.of_version(version) is not None:
             # First, lest a later night makes a version of artifacts that are gone.
-            self._client.delete_tag(version.run_id, f"{_TAG}.{version.model}")
+            with gone_is_fine():
+                self._client.delete_tag(version.run_id, f"{_TAG}.{version.model}")
         store = get_artifact_repository(version.source, tracking_uri=self._client.tracking_uri)
         store.delete_artifacts()  # type: ignore[no-untyped-call]
 

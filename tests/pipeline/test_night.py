@@ -13,7 +13,7 @@ import psutil
 import pytest
 from mlflow.tracking import MlflowClient
 
-from tasks.orchestration.tracking import TABLE_FILE
+from tasks.orchestration.answers import TABLE_FILE
 
 pytestmark = [pytest.mark.night, pytest.mark.timeout(900)]
 

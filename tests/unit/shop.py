@@ -55,9 +55,10 @@ def _relocate(database: Path, old: Path, new: Path) -> None:
 
 @dataclass(frozen=True)
 class Shop:
-    """One store, with what decides about its versions."""
+    """One store, with what decides about its versions; opened by a server where it has one."""
 
     root: Path
+    server: str | None = None
 
     @classmethod
     def open(cls, root: Path, template: Path) -> "Shop":
@@ -80,7 +81,7 @@ class Shop:
 
     @cached_property
     def stores(self) -> Stores:
-        return Stores(f"sqlite:///{self.database}", self.root / "artifacts")
+        return Stores(self.server or f"sqlite:///{self.database}", self.root / "artifacts")
 
     @cached_property
     def registry(self) -> Registry:

@@ -1,0 +1,102 @@
+"""A real MLflow server over a shop's store, and a connection to it that loses answers."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+
+import httpx
+
+from tests.unit.shop import Shop
+
+_START_SECONDS = 120.0
+
+
+class Server:
+    """`mlflow server` as `nightloom up` starts it, at one port, however often it is started."""
+
+    def __init__(self, shop: Shop, port: int) -> None:
+        self.address = f"http://127.0.0.1:{port}"
+        self._command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1"]
+        self._command += ["--port", str(port), "--workers", "1"]
+        self._command += ["--backend-store-uri", f"sqlite:///{shop.database}"]
+        self._command += ["--artifacts-destination", (shop.root / "artifacts").as_uri()]
+        self._log = shop.root / "server.log"
+        self._child: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Return once it answers."""
+        environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+        with self._log.open("ab") as log:
+            self._child = subprocess.Popen(
+                self._command, stdout=log, stderr=log, env=environment, start_new_session=True
+            )
+        deadline = time.monotonic() + _START_SECONDS
+        while not self._answers():
+            assert time.monotonic() < deadline, self._log.read_text()
+            time.sleep(0.1)
+
+    def kill(self) -> None:
+        """End it at once, whatever it is doing."""
+        if self._child is not None:
+            os.killpg(self._child.pid, 9)
+            self._child.wait()
+            self._child = None
+
+    def _answers(self) -> bool:
+        try:
+            return httpx.get(f"{self.address}/health").status_code == 200
+        except httpx.HTTPError:
+            return False
+
+
+@contextmanager
+def losing_answers(upstream: str) -> Iterator[tuple[str, set[str]]]:
+    """An address that passes requests on, and the paths of those whose first answer it lost.
+
+    Each request that writes is carried out; when it is first made, the connection ends instead of
+    an answer, as if the server had died a moment after it had written.
+    """
+    lost, asked = set[str](), set[tuple[str, str, bytes]]()
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def _pass_on(self) -> None:
+            length = int(self.headers.get("Content-Length") or 0)
+            request = (self.command, self.path, self.rfile.read(length))
+            answer = httpx.request(
+                self.command,
+                upstream + self.path,
+                content=request[2],
+                headers={"Content-Type": self.headers.get("Content-Type", "application/json")},
+                timeout=60,
+            )
+            writes = self.command != "GET" and not self.path.endswith("/search")
+            if writes and request not in asked:
+                asked.add(request)
+                lost.add(self.path.rsplit("mlflow/", 1)[-1])
+                self.close_connection = True
+                return
+            self.send_response(answer.status_code)
+            self.send_header("Content-Type", answer.headers.get("Content-Type", "text/plain"))
+            self.send_header("Content-Length", str(len(answer.content)))
+            self.end_headers()
+            self.wfile.write(answer.content)
+
+        def log_message(self, *_: object) -> None:
+            """Keep what was asked to itself."""
+
+    for method in ("GET", "POST", "PUT", "PATCH", "DELETE"):
+        setattr(Handler, f"do_{method}", Handler._pass_on)
+    proxy = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    Thread(target=proxy.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{proxy.server_port}", lost
+    finally:
+        proxy.shutdown()
+        proxy.server_close()
