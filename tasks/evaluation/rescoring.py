@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.evaluation.aggregates import row_metrics
-from tasks.evaluation.answers import System
+from tasks.evaluation.answers import Asking, System
 from tasks.evaluation.examination import primary_questions
 from tasks.evaluation.identity import split_hashes
 from tasks.evaluation.likelihood import LikelihoodTest, perplexities
@@ -19,13 +19,14 @@ from tasks.evaluation.machine import describe_machine
 from tasks.evaluation.params import EvaluationParams
 from tasks.evaluation.questions import choose_records
 from tasks.evaluation.speed import speed
-from tasks.evaluation.subjects import Guest, bundle_model, served_guest
-from tasks.lm.models import prepare_device
+from tasks.evaluation.subjects import bundle_model, served_guest
+from tasks.lm.models import LanguageModel, prepare_device
 from tasks.records.files import read_records
 from tasks.records.likelihoods import LIKELIHOODS_FILE, write_likelihoods
 from tasks.records.predictions import PREDICTIONS_FILE, SCORE_NAMES, write_predictions
 from tasks.records.splits import records_sha256
-from tasks.serving.contents import SETTINGS
+from tasks.serving.contents import SETTINGS, ServedModel
+from tasks.serving.golden import check_golden_model
 from tasks.stage.command import output, run_stage
 from tasks.stage.errors import ConfigError
 from tasks.stage.metrics import Curves, write_metrics
@@ -56,17 +57,27 @@ def run(params: Params, paths: Paths) -> None:
     chosen, compute = params.evaluation, params.compute
     test = read_records(verified(paths.curated) / "test.jsonl")
     records = choose_records(test, chosen.records, chosen.salt, split="test")
-    guest = _guest(params, paths)
+    bundle, model = _bundle_model(paths.bundle)
+    guest = served_guest(
+        model,
+        bundle,
+        model,
+        paths.model_store,
+        batch_size=compute.generation_batch,
+        device=prepare_device(compute),
+        abstentions=tuple(chosen.abstentions),
+    )
     assert guest.library is not None  # a bundle has its own
     questions = primary_questions(records, guest.library, chosen)
     likelihood = LikelihoodTest(test, compute.micro_batch_tokens)
     system = System(guest.subject.name)
+    golden = _GoldenTest(bundle, guest.subject.asking)
     curves = Curves(paths.scratch)
     system.ask(
         guest.subject,
         [questions],
         lambda done: curves.progress(done, len(questions)),
-        [partial(likelihood.measure, guest.subject.asking.template)],
+        [partial(likelihood.measure, guest.subject.asking.template), golden.measure],
     )
     metrics = _metrics(system, chosen) | {
         "perplexity": perplexities(likelihood.rows),
@@ -76,29 +87,41 @@ def run(params: Params, paths: Paths) -> None:
         "seconds": {system.name: system.seconds},
         "machine": describe_machine(guest.subject.asking.device),
     }
+    if golden.objection:
+        metrics["golden_objection"] = golden.objection
     with output_folders(paths.rescore_report) as (report,):
         write_metrics(report, metrics)
         write_predictions(report / PREDICTIONS_FILE, system.predictions)
         write_likelihoods(report / LIKELIHOODS_FILE, likelihood.rows)
 
 
-def _guest(params: Params, paths: Paths) -> Guest:
-    bundle, model = bundle_model(paths.bundle)
+@dataclass
+class _GoldenTest:
+    """Whether a bundle's model still answers its golden prompts; `objection` says how not."""
+
+    bundle: Path
+    asking: Asking
+    objection: str | None = None
+
+    def measure(self, name: str, language_model: LanguageModel) -> None:
+        """Ask a model, and go on where it answers otherwise: it is scored as it answers now."""
+        template = self.asking.template(language_model.tokenizer)
+        size = self.asking.batch_size
+        try:
+            check_golden_model(self.bundle, name, language_model, template, size)
+        except ConfigError as error:
+            self.objection = error.message
+
+
+def _bundle_model(path: Path) -> tuple[Path, ServedModel]:
+    bundle, model = bundle_model(path)
     if bundle is None:
         raise ConfigError(
-            f"--bundle {paths.bundle} is no release bundle (no {SETTINGS}); only what was released "
+            f"--bundle {path} is no release bundle (no {SETTINGS}); only what was released "
             "can be scored again as it is served",
             "name a bundle that a night made, e.g. data/bundle, or data/bundle/student",
         )
-    return served_guest(
-        model,
-        bundle,
-        model,
-        paths.model_store,
-        batch_size=params.compute.generation_batch,
-        device=prepare_device(params.compute),
-        abstentions=tuple(params.evaluation.abstentions),
-    )
+    return bundle, model
 
 
 def _metrics(system: System, params: EvaluationParams) -> dict[str, Any]:

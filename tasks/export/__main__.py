@@ -16,11 +16,12 @@ from tasks.export.reading_back import ReadBack, read_back_folder, read_back_gguf
 from tasks.export.table import write_costs
 from tasks.lm.conversion import ModelManifest
 from tasks.lm.models import LanguageModel, prepare_device
+from tasks.lm.prompt_kit import read_prompt_kit
 from tasks.records.export_format import Format
 from tasks.records.prompt_files import PROMPT
 from tasks.serving.bundle import load_served
 from tasks.serving.contents import BASE, BundleSettings, ServedModel
-from tasks.serving.golden import GoldenPrompts
+from tasks.serving.golden import GoldenPrompts, check_golden_model
 from tasks.stage.errors import ConfigError, GateError, NightloomError
 from tasks.stage.outputs import MANIFEST, file_sha256, output_folders, verified
 
@@ -46,7 +47,8 @@ def export(asked: Export) -> ReadBack:
     """How what was written compares with the model; the folder then stands at `asked.target`.
 
     Raises:
-        ConfigError: the folder is not empty, or the form can't hold the model.
+        ConfigError: the folder is not empty, the form can't hold the model, or the model no longer
+            asks and answers its golden prompts as it was recorded.
         DataError: a file of the bundle or of its base is missing or changed.
         GateError: what was written reads back as another model.
     """
@@ -61,6 +63,9 @@ def export(asked: Export) -> ReadBack:
     language_model = load_served(
         asked.bundle, asked.store, asked.model, numeric_form=form, device=device
     )
+    template = read_prompt_kit(asked.bundle / asked.model / PROMPT, language_model.tokenizer)
+    batch_size = settings.compute.generation_batch
+    check_golden_model(asked.bundle, asked.model, language_model, template, batch_size)
     if asked.measured is not None:
         check_architecture(language_model.model.config)
     with output_folders(asked.target) as (folder,):

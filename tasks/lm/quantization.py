@@ -1,8 +1,10 @@
 """Quantised weights: rounded to what a form holds, held dequantised, computed with in a dtype."""
 
-from types import ModuleType
+import sys
+import threading
+from collections.abc import Callable
+from importlib import import_module
 from typing import Any
-from unittest.mock import patch
 
 import psutil
 import torch
@@ -10,6 +12,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 _NF4_BLOCK = 64
+_IMPORTING = threading.Lock()
 
 
 def decoder_linears(model: nn.Module) -> list[tuple[str, nn.Linear]]:
@@ -33,26 +36,42 @@ def round_weights(model: nn.Module, numeric_form: str) -> None:
             linear.weight.data = rounded(linear.weight.data)
 
 
-def import_kernels() -> ModuleType:
+def import_kernels() -> Any:  # an untyped module
     """bitsandbytes.functional, imported in a twentieth of its second.
 
     The rest is torch's compiler: bitsandbytes 0.50 decorates four functions of its default backend
-    with torch.compile, which loads it at once. Neither a CPU nor a CUDA device calls any of them.
+    with torch.compile, which loads it at once. They stand in where a device lacks a kernel of its
+    own, which for what is done here neither a CPU nor a CUDA device does; they are not compiled
+    then.
     """
-    with patch.object(torch, "compile", lambda function=None, **_: function or (lambda own: own)):
-        from bitsandbytes import functional
-    module: ModuleType = functional
-    return module
+    if "bitsandbytes" not in sys.modules:
+        with _IMPORTING:
+            own = torch.compile
+            torch.compile = _as_it_is  # type: ignore[assignment]
+            try:
+                import_module("bitsandbytes")
+            finally:
+                torch.compile = own
+    return import_module("bitsandbytes.functional")
+
+
+def _as_it_is(function: Any = None, **_: Any) -> Any:
+    """A decorator that changes nothing, with and without arguments."""
+
+    def decorate(decorated: Callable[..., Any]) -> Callable[..., Any]:
+        return decorated
+
+    return decorate if function is None else function
 
 
 def _round_to_nf4(weight: Tensor) -> Tensor:
     if weight.device.type == "cpu" and weight.numel() % _NF4_BLOCK == 0:
         return _round_to_nf4_by_comparing(weight)
-    kernels: Any = import_kernels()
-    quantized, state = kernels.quantize_4bit(
+    bitsandbytes = import_kernels()
+    quantized, state = bitsandbytes.quantize_4bit(
         weight, blocksize=_NF4_BLOCK, compress_statistics=True, quant_type="nf4"
     )
-    found: Tensor = kernels.dequantize_4bit(quantized, state)
+    found: Tensor = bitsandbytes.dequantize_4bit(quantized, state)
     return found
 
 
@@ -62,7 +81,7 @@ def _round_to_nf4_by_comparing(weight: Tensor) -> Tensor:
     Its search for each number's place among fifteen bounds is a loop without vector instructions;
     comparing all numbers with one bound after another is not.
     """
-    bitsandbytes: Any = import_kernels()
+    bitsandbytes = import_kernels()
     values = bitsandbytes.get_4bit_type("nf4", device=weight.device)
     blocks = weight.float().reshape(-1, _NF4_BLOCK)
     largest = torch.maximum(blocks.amax(-1), -blocks.amin(-1))
@@ -88,10 +107,8 @@ def _round_to_nf4_by_comparing(weight: Tensor) -> Tensor:
 
 
 def _round_to_int8(weight: Tensor) -> Tensor:
-    from bitsandbytes.functional import int8_vectorwise_quant
-
     # bitsandbytes' int8 layers hold what this makes of float16.
-    quantized, scales, _ = int8_vectorwise_quant(weight.half())
+    quantized, scales, _ = import_kernels().int8_vectorwise_quant(weight.half())
     return _dequantize_int8(quantized, scales).to(weight.dtype)
 
 

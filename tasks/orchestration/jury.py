@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import mlflow
-from mlflow.tracking import MlflowClient
 
 from tasks.orchestration.judging import JudgingParams, Params
+from tasks.orchestration.stores import RunRef, Stores
+from tasks.orchestration.tracking import Tracker
 from tasks.records.predictions import PREDICTIONS_FILE, Prediction, read_predictions
 from tasks.stage.errors import ConfigError, Failure, NightloomError
 from tasks.stage.metrics import read_metrics
@@ -25,7 +26,7 @@ _CALLS = "/chat/completions"
 
 
 def judge_report(
-    params: JudgingParams, report: Path, experiment: str, parent: str
+    params: JudgingParams, report: Path, tracker: Tracker, night: RunRef
 ) -> dict[str, dict[str, float | int]]:
     """By system: the share of yes to each question, and over how many records.
 
@@ -47,8 +48,8 @@ def judge_report(
     found = {}
     for system in params.systems:
         own = [row for row in rows if row.system == system][: params.records]
-        run_id = _begin(experiment, parent, system)
-        found[system] = _judge(scorers, own, run_id) | {"records": len(own)}
+        run = tracker.begin_judge(night, system)
+        found[system] = _judge(scorers, own, run.run_id) | {"records": len(own)}
         print(f"{system}: {found[system]}", flush=True)
     return found
 
@@ -73,13 +74,6 @@ def _scorers(params: JudgingParams) -> dict[str, Any]:
             f"MLflow takes no scorer from judging.questions: {error}",
             "write text that holds {{ inputs }}, {{ outputs }} or {{ expectations }}",
         ) from error
-
-
-def _begin(experiment: str, parent: str, system: str) -> str:
-    """The id of a new run for a system's verdicts, a child of the night's."""
-    tags = {"mlflow.parentRunId": parent, "nightloom.judged": system}
-    run = MlflowClient().create_run(experiment, run_name=f"judge of {system}", tags=tags)
-    return str(run.info.run_id)
 
 
 def _judge(
@@ -128,7 +122,9 @@ def main(arguments: list[str] | None = None) -> int:
     mlflow.set_experiment(experiment_id=options.experiment)
     try:
         params = load_params(Params, [options.params]).judging
-        found = judge_report(params, options.report, options.experiment, options.parent)
+        tracker = Tracker(Stores(os.environ["MLFLOW_TRACKING_URI"], None))
+        night = RunRef(options.experiment, options.parent)
+        found = judge_report(params, options.report, tracker, night)
     except NightloomError as error:
         Failure.of(error).write(options.verdicts.parent)
         print(f"{type(error).__name__}: {error}", file=sys.stderr)

@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tasks.orchestration.patience import made_once, patient
 from tasks.orchestration.registry import Registry
-from tasks.orchestration.stores import Stores
+from tasks.orchestration.stores import Stores, open_experiment
 from tasks.orchestration.versions import MODELS, Model
 from tasks.stage.errors import ConfigError
 
@@ -226,19 +226,13 @@ class Ledger:
 
     def _run(self) -> str:
         """The id of the ledger's run, made where there is none."""
-        run = made_once(
+        experiment = open_experiment(self._client, LEDGER, self._artifacts)
+        made_once(
             lambda: next(iter(self._runs()), None),
-            lambda: self._client.create_run(self._experiment(), run_name="ledger"),
+            lambda: self._client.create_run(experiment, run_name="ledger"),
             self._client.tracking_uri,
         )
-        return str(run.info.run_id)
-
-    def _experiment(self) -> str:
-        found = self._client.get_experiment_by_name(LEDGER)
-        if found is not None:
-            return str(found.experiment_id)
-        location = None if self._artifacts is None else self._artifacts.resolve().as_uri()
-        return str(self._client.create_experiment(LEDGER, artifact_location=location))
+        return str(self._runs()[0].info.run_id)  # of two that are made at once, the first counts
 
 
 @dataclass(frozen=True)

@@ -80,7 +80,11 @@ def made_once(find: Callable[[], Made | None], make: Callable[[], Made], where: 
 
 @contextmanager
 def _asked_once() -> Iterator[None]:
-    """Let MLflow's client ask a server but once; other threads' calls too, which are patient."""
+    """Let MLflow's client ask a server but once.
+
+    That holds for the calls of other threads too, which are patient or may fail, and for a child
+    that one of them would start meanwhile.
+    """
     with _ASKING_ONCE:
         before = os.environ.get(_RETRIES)
         os.environ[_RETRIES] = "0"
@@ -88,9 +92,19 @@ def _asked_once() -> Iterator[None]:
             yield
         finally:
             if before is None:
-                del os.environ[_RETRIES]
+                os.environ.pop(_RETRIES, None)
             else:
                 os.environ[_RETRIES] = before
+
+
+@contextmanager
+def gone_is_fine() -> Iterator[None]:
+    """A block that takes something away, whose answer may be lost and its request made again."""
+    try:
+        yield
+    except Exception as error:
+        if getattr(error, "error_code", None) != "RESOURCE_DOES_NOT_EXIST":
+            raise
 
 
 class Patient:

@@ -19,9 +19,9 @@ from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
-from tasks.orchestration.patience import made_once, patient
+from tasks.orchestration.patience import gone_is_fine, made_once, patient
 from tasks.orchestration.stores import RunRef, Stores
-from tasks.orchestration.uploads import Upload, Uploads, gone_is_fine
+from tasks.orchestration.uploads import Upload, Uploads
 from tasks.orchestration.versions import (
     BUNDLE_TAG,
     KEY_TAG,
@@ -174,7 +174,6 @@ class Registry:
 
         A digest that is registered already keeps its version. Call it while holding the turn.
         """
-
         made_once(
             lambda: self._client.get_prompt(PROMPT_NAME),
             lambda: self._client.create_prompt(

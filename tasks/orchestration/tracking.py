@@ -22,7 +22,7 @@ from tasks.orchestration.answers import TABLE_FILE, split_table
 from tasks.orchestration.metric_names import metric_name, numbers
 from tasks.orchestration.patience import made_once, patient
 from tasks.orchestration.stages import Dependency, Stage
-from tasks.orchestration.stores import EXPERIMENT, RunRef, Stores
+from tasks.orchestration.stores import EXPERIMENT, RunRef, Stores, open_experiment
 from tasks.records.predictions import PREDICTIONS_FILE
 from tasks.stage.errors import ConfigError
 from tasks.stage.metrics import METRICS_FILE, read_metrics
@@ -54,7 +54,7 @@ class Tracker:
     def __init__(self, stores: Stores) -> None:
         """Open the store and its experiment, made where it is missing."""
         self._client = patient(MlflowClient, stores.tracking_uri)
-        self._experiment = _experiment(self._client, stores.artifacts)
+        self._experiment = open_experiment(self._client, EXPERIMENT, stores.artifacts)
 
     def begin_night(self, night: str, tags: Mapping[str, str]) -> RunRef:
         """The parent run of a night."""
@@ -70,6 +70,11 @@ class Tracker:
         params = [Param(key, str(value)) for key, value in values.items()]
         self._client.log_batch(run.run_id, params=params)
         return run
+
+    def begin_judge(self, parent: RunRef, system: str) -> RunRef:
+        """The child run of a night for a language model's verdicts on a system's answers."""
+        tags = {_PARENT_TAG: parent.run_id, "nightloom.judged": system}
+        return self._begin(f"judge of {system}", tags)
 
     def begin_stage(self, parent: RunRef, stage: Stage) -> RunRef:
         """The child run of a stage: the one that its key already has, else a new one."""
@@ -267,20 +272,6 @@ class Tracker:
     def _link(self, parent: RunRef, stage: str, run_id: str) -> None:
         tag = RunTag(f"{_LINK_TAG}.{stage}", run_id)
         self._client.log_batch(parent.run_id, tags=[tag])
-
-
-def _experiment(client: MlflowClient, artifacts: Path | None) -> str:
-    """The id of our experiment, made where it is missing."""
-    found = client.get_experiment_by_name(EXPERIMENT)
-    if found is None:
-        location = None if artifacts is None else artifacts.resolve().as_uri()
-        try:
-            return str(client.create_experiment(EXPERIMENT, artifact_location=location))
-        except MlflowException:
-            found = client.get_experiment_by_name(EXPERIMENT)  # made by another night meanwhile
-            if found is None:
-                raise
-    return str(found.experiment_id)
 
 
 def _flat(values: Mapping[str, Any], prefix: str) -> dict[str, str]:

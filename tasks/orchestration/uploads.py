@@ -3,8 +3,6 @@
 A night that is killed between the upload and the version leaves the folder for the next one.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,21 +11,12 @@ from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.tracking import MlflowClient
 
+from tasks.orchestration.patience import gone_is_fine, patiently
 from tasks.orchestration.stores import EXPERIMENT, RunRef
 from tasks.orchestration.versions import Model, Version
 from tasks.stage.outputs import MANIFEST, file_sha256
 
 _TAG = "nightloom.uploaded"
-
-
-@contextmanager
-def gone_is_fine() -> Iterator[None]:
-    """A block that takes something away, whose answer may be lost and its request made again."""
-    try:
-        yield
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-            raise
 
 
 @dataclass(frozen=True)
@@ -82,7 +71,7 @@ class Uploads:
             with gone_is_fine():
                 self._client.delete_tag(version.run_id, f"{_TAG}.{version.model}")
         store = get_artifact_repository(version.source, tracking_uri=self._client.tracking_uri)
-        store.delete_artifacts()  # type: ignore[no-untyped-call]
+        patiently(store.delete_artifacts, self._client.tracking_uri)
 
 
 def _read(run: Run, model: Model) -> Upload | None:

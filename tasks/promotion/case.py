@@ -61,7 +61,7 @@ class Case:
     curation: Metrics
     metrics: Metrics
     packaging: Metrics
-    parity: Parity | None
+    parity: Parity
     bundle_sha256: str
     answers: Mapping[tuple[str, str], Answers]
     likely: Likely
@@ -138,7 +138,7 @@ def read_case(params: PromotionParams, evidence: Evidence, model: Model) -> Case
         curation=_metrics(evidence.curation),
         metrics=metrics,
         packaging=_metrics(evidence.packaging),
-        parity=None if evidence.parity is None else Parity.read(evidence.parity),
+        parity=Parity.read(evidence.parity),
         bundle_sha256=evidence.bundle_sha256,
         answers=read_answers(predictions, params.primary_metric, systems),
         likely=_likely(evidence.packaging, model),

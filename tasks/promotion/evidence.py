@@ -34,7 +34,7 @@ class Evidence:
     """All that `decide` reads.
 
     The first four are the reports of tonight's stages. `parity` is the file of what the registered
-    versions answered over HTTP, None where nobody asked them; `bundle_sha256` is the hash of the
+    versions answered over HTTP; `bundle_sha256` is the hash of the
     bundle's manifest that it must name. `reigning` is None where the base reigns, or the candidate
     itself does.
     """
@@ -43,7 +43,7 @@ class Evidence:
     curation: Path
     evaluation: Path
     packaging: Path
-    parity: Path | None
+    parity: Path
     bundle_sha256: str
     reigning: Reigning | None
 
@@ -56,11 +56,10 @@ class Evidence:
         found = {
             "validation": self.validation / METRICS_FILE,
             "curation": self.curation / METRICS_FILE,
+            "parity": self.parity,
             **{f"packaging/{name}": self.packaging / name for name in MEASURED_FILES},
             **{f"evaluation/{name}": self.evaluation / name for name in SCORED_FILES},
         }
-        if self.parity is not None:
-            found["parity"] = self.parity
         if self.reigning is not None:
             report, likely = self.reigning.report, self.reigning.likely
             found |= {f"reigning/{name}": report / name for name in SCORED_FILES}

@@ -32,6 +32,10 @@ def not_worse(case: Case, params: MarginParams) -> Iterator[Finding]:
         text = objection or f"{case.system}'s scores or {case.reigning.name}'s are not finite"
         yield Finding(False, text, None, -params.margin)
         return
+    changed = at(case.reigning.metrics, "golden_objection")
+    if changed:
+        text = f"{case.reigning.name} answers otherwise by now than it did when it was made: "
+        yield Finding(False, f"{text}{changed}", mild=True)
     pairs = Pairs(pair[0] - pair[1], np.ones(len(pair[0])), ours.slices)
     yield from _losses(case, case.reigning, pairs, params, _Measure(case.metric, _MORE))
 

@@ -12,7 +12,8 @@ from pathlib import Path
 from pydantic import Field, ValidationError
 
 from tasks.lm.generation import generate
-from tasks.lm.prompts import Prompt
+from tasks.lm.models import LanguageModel
+from tasks.lm.prompts import Prompt, PromptTemplate
 from tasks.records.record import Message
 from tasks.serving.answering import Answerer
 from tasks.stage.errors import ConfigError
@@ -91,10 +92,30 @@ def check_golden(bundle: Path, answerer: Answerer, model: str) -> None:
     Raises:
         ConfigError: it does not; the message names the prompt and the passage or token.
     """
+    _check_search(answerer, GoldenPrompts.read(bundle).models[model])
+    check_golden_model(
+        bundle, model, answerer.language_model, answerer.template, answerer.batch_size
+    )
+
+
+def check_golden_model(
+    bundle: Path,
+    model: str,
+    language_model: LanguageModel,
+    template: PromptTemplate,
+    batch_size: int,
+) -> None:
+    """Check that a bundle's model asks and answers its golden prompts as it was recorded.
+
+    For loads without the index; what search finds is not looked at.
+
+    Raises:
+        ConfigError: it does not; the message names the prompt and the token.
+    """
     golden = GoldenPrompts.read(bundle).models[model]
-    _check_search(answerer, golden)
-    _check_ids(answerer, golden)
-    _check_answers(answerer, [item for item in golden if item.checked_tokens])
+    _check_ids(language_model, template, golden)
+    heard = [item for item in golden if item.checked_tokens]
+    _check_answers(language_model, heard, batch_size)
 
 
 def _check_search(answerer: Answerer, golden: Sequence[GoldenPrompt]) -> None:
@@ -114,23 +135,26 @@ def _check_search(answerer: Answerer, golden: Sequence[GoldenPrompt]) -> None:
             )
 
 
-def _check_ids(answerer: Answerer, golden: Sequence[GoldenPrompt]) -> None:
-    tokenizer = answerer.language_model.tokenizer
-    rendered = answerer.template.token_ids(tokenizer, [item.prompt for item in golden])
+def _check_ids(
+    language_model: LanguageModel, template: PromptTemplate, golden: Sequence[GoldenPrompt]
+) -> None:
+    rendered = template.token_ids(language_model.tokenizer, [item.prompt for item in golden])
     for number, (item, ids) in enumerate(zip(golden, rendered, strict=True), start=1):
         _compare(ids, item.prompt_ids, f"golden prompt {number} of {len(golden)}", item.record)
 
 
-def _check_answers(answerer: Answerer, golden: Sequence[GoldenPrompt]) -> None:
+def _check_answers(
+    language_model: LanguageModel, golden: Sequence[GoldenPrompt], batch_size: int
+) -> None:
     """Decode the first tokens of answers that are heard again, all in one batch."""
     if not golden:
         return
     longest = max(item.checked_tokens for item in golden)
     made = generate(
-        answerer.language_model,
+        language_model,
         [item.prompt_ids for item in golden],
         max_new_tokens=longest,
-        batch_size=answerer.batch_size,
+        batch_size=batch_size,
     )
     for item, answer in zip(golden, made, strict=True):
         wanted = item.answer_ids[: item.checked_tokens]

@@ -10,6 +10,7 @@ import logging
 import socket
 import sys
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from importlib import import_module
@@ -37,11 +38,15 @@ _KEEP_ALIVE_SECONDS = 75
 
 
 def load(
-    store: Path, order: ServeVersion, *, beside: bool, imports: threading.Thread | None = None
+    store: Path,
+    order: ServeVersion,
+    *,
+    beside: bool,
+    wait_for_imports: Callable[[], None] = lambda: None,
 ) -> "Answerer":
     """The answerer of a version, once every file of its bundle is what its manifest says.
 
-    Files are hashed while `imports` imports what opening a bundle needs.
+    Files are hashed while another thread imports what opening a bundle needs.
 
     Raises:
         ConfigError: the bundle or the base's weights can't be used; or another version answers
@@ -53,8 +58,7 @@ def load(
 
     bundle = Path(order.bundle)
     verify_bundle(bundle, store)
-    if imports is not None:  # two threads in one package's imports can get it half imported
-        imports.join()
+    wait_for_imports()  # two threads in one package's imports can get it half imported
     from tasks.serving.bundle import open_verified
     from tasks.serving.room import require_room
 
@@ -124,7 +128,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     models: list[ServedName] = list(dict.fromkeys(options.model))
     imports = threading.Thread(target=import_models, name="imports", daemon=True)
-    versions = Versions(models, partial(load, options.store, imports=imports))
+    versions = Versions(models, partial(load, options.store, wait_for_imports=imports.join))
     try:
         bound = bind(options.host, options.port)
     except NightloomError as error:

@@ -1,11 +1,12 @@
 """A real MLflow server over a shop's store, and a connection to it that loses answers."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 
@@ -37,13 +38,16 @@ class Server:
             )
         deadline = time.monotonic() + _START_SECONDS
         while not self._answers():
-            assert time.monotonic() < deadline, self._log.read_text()
+            if self._child.poll() is not None or time.monotonic() > deadline:
+                self.kill()
+                raise AssertionError(self._log.read_text())
             time.sleep(0.1)
 
     def kill(self) -> None:
         """End it at once, whatever it is doing."""
         if self._child is not None:
-            os.killpg(self._child.pid, 9)
+            with suppress(ProcessLookupError):
+                os.killpg(self._child.pid, signal.SIGKILL)
             self._child.wait()
             self._child = None
 
@@ -55,11 +59,14 @@ class Server:
 
 
 @contextmanager
-def losing_answers(upstream: str) -> Iterator[tuple[str, set[str]]]:
+def losing_answers(
+    upstream: str, to: str = "", then: Callable[[], None] = lambda: None
+) -> Iterator[tuple[str, set[str]]]:
     """An address that passes requests on, and the paths of those whose first answer it lost.
 
-    Each request that writes is carried out; when it is first made, the connection ends instead of
-    an answer, as if the server had died a moment after it had written.
+    Each request that writes, to paths that end with `to`, is carried out; when it is first made,
+    the connection ends instead of an answer, as if the server had died a moment after it had
+    written. `then` is called at the first of them.
     """
     lost, asked = set[str](), set[tuple[str, str, bytes]]()
 
@@ -69,18 +76,25 @@ def losing_answers(upstream: str) -> Iterator[tuple[str, set[str]]]:
         def _pass_on(self) -> None:
             length = int(self.headers.get("Content-Length") or 0)
             request = (self.command, self.path, self.rfile.read(length))
-            answer = httpx.request(
-                self.command,
-                upstream + self.path,
-                content=request[2],
-                headers={"Content-Type": self.headers.get("Content-Type", "application/json")},
-                timeout=60,
-            )
+            kind = self.headers.get("Content-Type", "application/json")
+            try:
+                answer = httpx.request(
+                    self.command,
+                    upstream + self.path,
+                    content=request[2],
+                    headers={"Content-Type": kind},
+                    timeout=60,
+                )
+            except httpx.HTTPError:  # the server is away, and so is this connection
+                self.close_connection = True
+                return
             writes = self.command != "GET" and not self.path.endswith("/search")
-            if writes and request not in asked:
+            if writes and self.path.endswith(to) and request not in asked:
                 asked.add(request)
                 lost.add(self.path.rsplit("mlflow/", 1)[-1])
                 self.close_connection = True
+                if len(asked) == 1:
+                    then()
                 return
             self.send_response(answer.status_code)
             self.send_header("Content-Type", answer.headers.get("Content-Type", "text/plain"))

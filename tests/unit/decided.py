@@ -65,7 +65,7 @@ class Night:
     reigning: Scored | None
     validation: dict[str, Any]
     curation: dict[str, Any]
-    parity: dict[str, Any] | None
+    parity: dict[str, Any]
 
     def write(self, folder: Path, model: Model) -> Evidence:
         """Write its files, and say where they lie."""
@@ -73,8 +73,7 @@ class Night:
         for name in ("validation", "curation"):
             (folder / name).mkdir(exist_ok=True)
             (folder / name / "metrics.json").write_text(json.dumps(getattr(self, name)))
-        if self.parity is not None:
-            (folder / "parity.json").write_text(json.dumps(self.parity))
+        (folder / "parity.json").write_text(json.dumps(self.parity))
         reigning = folder / "reigning"
         if self.reigning is not None:
             self.reigning.write(reigning)
@@ -83,7 +82,7 @@ class Night:
             curation=folder / "curation",
             evaluation=folder / "evaluation",
             packaging=folder / "packaging",
-            parity=None if self.parity is None else folder / "parity.json",
+            parity=folder / "parity.json",
             bundle_sha256=BUNDLE,
             reigning=None
             if self.reigning is None

@@ -1,9 +1,12 @@
 """A release bundle of the tiny models, made by the stage's own code."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from tasks.packaging.__main__ import Params, Paths, run
+from tasks.serving.golden import GoldenPrompt, GoldenPrompts
+from tasks.stage.outputs import write_manifest
 
 PACKAGING = {"golden": 4, "golden_answers": 2, "golden_tokens": 3, "max_mismatch": 0.25}
 
@@ -31,3 +34,18 @@ def package(root: Path, params: Params, tiny: Any, index: Path, report: Path) ->
     )
     run(params, paths)
     return paths.bundle
+
+
+def rewrite_golden(bundle: Path, change: Callable[[GoldenPrompt], dict[str, Any]]) -> None:
+    """Change what is recorded of the adapter's golden prompts, and seal the bundle again."""
+    golden = GoldenPrompts.read(bundle)
+    changed = tuple(item.model_copy(update=change(item)) for item in golden.models["adapter"])
+    GoldenPrompts(models=golden.models | {"adapter": changed}).write(bundle)
+    write_manifest(bundle)
+
+
+def forge_prompt_ids(bundle: Path) -> None:
+    """Let the adapter's golden prompts have been recorded with another sixth token."""
+    rewrite_golden(
+        bundle, lambda item: {"prompt_ids": (*item.prompt_ids[:5], 7, *item.prompt_ids[6:])}
+    )

@@ -9,9 +9,11 @@ from pathlib import Path
 
 from mlflow.tracking import MlflowClient
 
+from tasks.orchestration import moves
 from tasks.orchestration.audit import audit
+from tasks.orchestration.execution import Intent
 from tasks.orchestration.ledger import Entry, Ledger
-from tasks.orchestration.promotion import decide_on, promote
+from tasks.orchestration.promotion import decide_on, decision, promote
 from tasks.orchestration.reconciliation import reconcile
 from tasks.orchestration.registration import nominate
 from tasks.orchestration.registry import Registry
@@ -81,7 +83,9 @@ class Shop:
 
     @cached_property
     def stores(self) -> Stores:
-        return Stores(self.server or f"sqlite:///{self.database}", self.root / "artifacts")
+        if self.server is not None:
+            return Stores(self.server, None)
+        return Stores(f"sqlite:///{self.database}", self.root / "artifacts")
 
     @cached_property
     def registry(self) -> Registry:
@@ -171,6 +175,14 @@ class Shop:
                 despite_refusal=despite_refusal,
                 downloads=self.downloads,
             )
+
+    def intent(self, number: int) -> Intent:
+        """A decision to bring a version to production, which nothing of is done."""
+        after = moves.moved(self.aliases(), number, "production")
+        version = self.registry.version("adapter", number)
+        return decision(
+            self.ledger, version, "moved", by="ann", reason="because", plan=moves.Plan(after, None)
+        )
 
     def aliases(self, model: Model = "adapter") -> dict[str, int]:
         return self.registry.aliases(model)

@@ -276,6 +276,13 @@ def test_a_question_is_one_flow_run_however_often_it_is_asked(
     assert state.is_crashed()
 
 
+def test_questions_say_in_a_line_why_they_could_not_be_asked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert questions.main(["--root", str(tmp_path)]) == 1
+    assert capsys.readouterr().err.startswith("ConfigError: ")
+
+
 def run_of(told: str) -> str:
     """The id of the flow run that a sentence names."""
     return told.rpartition("(")[2].rstrip(")")

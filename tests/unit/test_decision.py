@@ -173,12 +173,11 @@ def test_what_could_not_be_measured_is_off_with_its_reason(tmp_path: Path) -> No
         night.tonight.metrics["forgetting"] |= {
             "instructions_kept": None, "instructions_kept_reason": "the base gets none right",
         }  # fmt: skip
-        night.parity = None
 
     decision = decided(tmp_path, unknown)
     assert decision.verdict == "promote"
     texts = {item.rule: item.text for item in decision.reasons if item.outcome == "off"}
-    assert texts.keys() == {"retrieval_recall", "instructions", "parity"}
+    assert texts.keys() == {"retrieval_recall", "instructions"}
     assert texts["retrieval_recall"].endswith("gone")
 
 
@@ -269,6 +268,19 @@ def test_a_slice_that_lost_refuses_though_all_records_together_did_not(tmp_path:
     assert "corrected over 2 slices" in decision.told()[0].text
 
 
+def test_a_reigning_version_that_answers_otherwise_by_now_warns(tmp_path: Path) -> None:
+    def other_code(night: Night) -> None:
+        assert night.reigning is not None
+        night.reigning.metrics["golden_objection"] = "golden prompt 1 of 8 parts at token 6"
+
+    decision = decided(tmp_path, other_code)
+    assert decision.verdict == "promote"
+    [reason] = [item for item in decision.reasons if item.outcome == "warned"]
+    assert reason.rule == "not_worse"
+    assert "production:3 answers otherwise by now" in reason.text
+    assert reason.text.endswith("parts at token 6")
+
+
 def test_a_slice_too_small_to_tell_warns(tmp_path: Path) -> None:
     def rare(night: Night) -> None:
         night.tonight.rows = [
@@ -352,7 +364,6 @@ def test_nothing_is_decided_without_evidence_or_on_torn_evidence(
 
 def test_a_parity_that_is_not_finite_is_no_evidence(tmp_path: Path) -> None:
     def lost(night: Night) -> None:
-        assert night.parity is not None
         night.parity["models"]["adapter"]["mean_score_difference"] = float("nan")
 
     with pytest.raises(DataError, match="mean_score_difference"):

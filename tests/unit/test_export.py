@@ -24,6 +24,7 @@ from tasks.serving.bundle import load_served
 from tasks.serving.golden import GoldenPrompts
 from tasks.stage.errors import ConfigError, DataError, GateError
 from tasks.stage.outputs import verified
+from tests.unit.packaged import forge_prompt_ids
 
 GGUF = [form for form in Format if form is not Format.safetensors]
 TEXT = "json.dumps(x, indent=4)  # 한국어 漢字\n\tand 12345 more"
@@ -230,6 +231,17 @@ def test_a_folder_with_something_in_it_is_refused_and_an_empty_one_taken(
     (tmp_path / "empty").mkdir()
     export(asked(bundle, tiny, tmp_path / "empty"))
     assert verified(tmp_path / "empty")
+
+
+def test_a_model_that_asks_otherwise_than_it_was_recorded_is_not_exported(
+    bundle: Path, tiny: Any, tmp_path: Path
+) -> None:
+    changed = tmp_path / "bundle"
+    shutil.copytree(bundle, changed)
+    forge_prompt_ids(changed)
+    with pytest.raises(ConfigError, match="golden prompt 1 of 4"):
+        export(asked(changed, tiny, tmp_path / "to"))
+    assert not (tmp_path / "to").exists()
 
 
 def test_a_bundle_with_a_changed_byte_is_not_exported(

@@ -1,7 +1,6 @@
 """A bundle loads only where it finds, asks and answers its golden prompts as recorded."""
 
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +12,12 @@ from tasks.lm.conversion import ModelManifest, convert
 from tasks.packaging.assembly import refuse_pickles
 from tasks.packaging.golden import certain_tokens
 from tasks.serving.bundle import load_answerer
-from tasks.serving.golden import GoldenPrompt, GoldenPrompts
+from tasks.serving.golden import GoldenPrompts
 from tasks.serving.retrieval import Index
 from tasks.stage.errors import ConfigError, DataError
 from tasks.stage.metrics import read_metrics
 from tasks.stage.outputs import write_manifest
-from tests.unit.packaged import PACKAGING
+from tests.unit.packaged import PACKAGING, forge_prompt_ids, rewrite_golden
 
 
 @pytest.fixture
@@ -31,14 +30,6 @@ def bundle(made: Path, tmp_path: Path) -> Path:
     """A copy that a test may break."""
     shutil.copytree(made, tmp_path / "bundle")
     return tmp_path / "bundle"
-
-
-def rewrite(bundle: Path, change: Callable[[GoldenPrompt], dict[str, Any]]) -> None:
-    """Change what is recorded of the adapter's golden prompts, and seal the bundle again."""
-    golden = GoldenPrompts.read(bundle)
-    changed = tuple(item.model_copy(update=change(item)) for item in golden.models["adapter"])
-    GoldenPrompts(models=golden.models | {"adapter": changed}).write(bundle)
-    write_manifest(bundle)
 
 
 def test_a_bundle_carries_golden_prompts_of_both_models(made: Path) -> None:
@@ -58,7 +49,7 @@ def test_a_whole_bundle_loads_and_answers_its_golden_prompts(made: Path, tiny: A
 
 
 def test_other_passages_are_named_by_prompt_and_id(bundle: Path, tiny: Any) -> None:
-    rewrite(bundle, lambda item: {"passages": item.passages[::-1]})
+    rewrite_golden(bundle, lambda item: {"passages": item.passages[::-1]})
     with pytest.raises(ConfigError, match=r"golden prompt 1 of 4 \(record r\d+\) finds passages"):
         load_answerer(bundle, tiny.store, "adapter")
     load_answerer(bundle, tiny.store, "student")  # whose own were left alone
@@ -74,7 +65,7 @@ def test_a_search_that_ranks_otherwise_is_noticed(
 
 
 def test_other_token_ids_are_named_by_prompt_and_place(bundle: Path, tiny: Any) -> None:
-    rewrite(bundle, lambda item: {"prompt_ids": (*item.prompt_ids[:5], 7, *item.prompt_ids[6:])})
+    forge_prompt_ids(bundle)
     with pytest.raises(
         ConfigError, match=r"golden prompt 1 of 4 .* at token 6: it is \d+ and was 7"
     ):
@@ -90,7 +81,7 @@ def test_newer_code_that_asks_otherwise_is_noticed(
 
 
 def test_another_first_token_of_an_answer_is_named(bundle: Path, tiny: Any) -> None:
-    rewrite(bundle, lambda item: {"answer_ids": (9, *item.answer_ids[1:])})
+    rewrite_golden(bundle, lambda item: {"answer_ids": (9, *item.answer_ids[1:])})
     with pytest.raises(ConfigError, match=r"the answer to a golden prompt .* token 1: .* was 9"):
         load_answerer(bundle, tiny.store, "adapter")
 

@@ -3,9 +3,12 @@
 import hashlib
 import json
 import sqlite3
+import time
 from collections.abc import Callable
+from typing import Any
 
 import pytest
+from mlflow.tracking import MlflowClient
 
 from tasks.orchestration.ledger import BEGINNING, HEAD_TAG, Statement
 from tasks.orchestration.versions import model_name
@@ -34,6 +37,23 @@ def test_each_entry_is_chained_to_the_last_by_its_sha256(reigned: Shop) -> None:
     links = reigned.ledger.links()
     before = [link.sha256 for link in links]
     assert [link.entry.previous for link in links] == ["0" * 64, *before[:-1]]
+
+
+def test_of_two_ledgers_that_are_begun_at_once_the_first_has_the_entry(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create = MlflowClient.create_run
+
+    def overtaken(client: MlflowClient, experiment: str, **named: Any) -> Any:
+        if named["run_name"] == "ledger":
+            create(client, experiment, **named)
+            time.sleep(0.01)  # runs are told apart by milliseconds
+        return create(client, experiment, **named)
+
+    monkeypatch.setattr(MlflowClient, "create_run", overtaken)
+    shop.release("one")
+    assert shop.kinds()[-1] == "promoted"
+    assert shop.faults() == ()
 
 
 def test_a_decision_that_is_told_twice_is_one_entry(shop: Shop) -> None:

@@ -6,13 +6,12 @@ from pathlib import Path
 import pytest
 from mlflow.tracking import MlflowClient
 
-from tasks.orchestration import moves, patience
-from tasks.orchestration.execution import INTENT_TAG, Intent, carry_out
+from tasks.orchestration import patience
+from tasks.orchestration.execution import INTENT_TAG, carry_out
 from tasks.orchestration.patience import Patient, patiently
 from tasks.orchestration.promotion import (
     POLICY,
     check_reign,
-    decision,
     promote,
     reigning_name,
     roll_back,
@@ -296,17 +295,9 @@ def test_an_alias_in_capitals_is_told_and_serves_nothing(shop: Shop) -> None:
     assert reigning_name(shop.registry, "adapter") == "staging:1"
 
 
-def intent_to(shop: Shop, number: int) -> Intent:
-    after = moves.moved(shop.aliases(), number, "production")
-    version = shop.registry.version("adapter", number)
-    return decision(
-        shop.ledger, version, "moved", by="ann", reason="because", plan=moves.Plan(after, None)
-    )
-
-
 def test_an_alias_moved_while_a_decision_is_carried_out_is_left_and_told(reigned: Shop) -> None:
     reigned.release("three")
-    intent = intent_to(reigned, 3)
+    intent = reigned.intent(3)
     reigned.client.set_registered_model_alias(NAME, "production", "1")
     with pytest.raises(GateError, match="moved production -> 1, while this was being carried out"):
         carry_out(reigned.ledger, intent)
@@ -331,7 +322,7 @@ def test_an_alias_moved_right_after_ours_is_seen_when_it_is_read_back(
 
     monkeypatch.setattr(reigned.registry, "point", overtaken)
     with pytest.raises(GateError, match="production -> 1"):
-        carry_out(reigned.ledger, intent_to(reigned, 3))
+        carry_out(reigned.ledger, reigned.intent(3))
     assert reigned.kinds()[-1] == "found"
     assert reigned.faults() == ()
 

@@ -1,5 +1,8 @@
 """Rounding to NF4 is bitsandbytes' own, bit for bit."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -36,6 +39,18 @@ def test_weights_are_rounded_to_the_bits_that_bitsandbytes_makes(kind: str) -> N
     model[0].weight.data.copy_(weight(kind))
     round_weights(model, "nf4_dequantized")
     assert torch.equal(model[0].weight.data, by_bitsandbytes(weight(kind)))
+
+
+def test_kernels_are_imported_without_torchs_compiler() -> None:
+    code = """
+import sys, torch
+own = torch.compile
+from tasks.lm.quantization import import_kernels
+assert import_kernels().quantize_4bit is import_kernels().quantize_4bit
+assert torch.compile is own
+assert "torch._inductor.compile_fx" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_a_number_on_the_bound_of_two_values_goes_where_bitsandbytes_sends_it() -> None:

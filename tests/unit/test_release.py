@@ -10,7 +10,11 @@ import pytest
 from flows import release
 from flows.promoting import Promoter
 from flows.release import _Court, _current
-from tasks.orchestration.versions import Version
+from tasks.orchestration.approval import expire_old
+from tasks.orchestration.execution import INTENT_TAG
+from tasks.orchestration.ledger import Ledger
+from tasks.orchestration.reconciliation import reconcile
+from tasks.orchestration.versions import Model, Version
 from tasks.promotion.evidence import Evidence, Reigning
 from tasks.stage.errors import DataError
 from tasks.stage.outputs import MANIFEST
@@ -120,6 +124,39 @@ def test_what_another_release_judged_half_way_has_evidence_gathered(
     assert gathered == [candidate.number]
 
 
+def quiet_mend(model: Model, ledger: Ledger, params: Any, downloads: Path) -> list[str]:
+    """What `mend` does, outside of a flow."""
+    return [*reconcile(ledger, model), *expire_old(ledger, model, params, downloads)]
+
+
+@pytest.mark.parametrize("step", ["registering", "judging"])
+def test_a_release_first_finishes_what_another_left(
+    step: str, reigned: Shop, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    reigned.release("three")
+    intent = reigned.intent(3)
+    reigned.registry.set_model_tag("adapter", INTENT_TAG, intent.model_dump_json())
+    monkeypatch.setattr(release, "mend", quiet_mend)
+    monkeypatch.setattr(release, "ask", lambda *_, **__: [])
+    now = SimpleNamespace(versions={})
+    log: Any = SimpleNamespace(begin=lambda _: None, now=now)
+    promoter = Promoter(reigned.ledger, reigned.turns, PARAMS, reigned.downloads)
+    paths = SimpleNamespace(bundle="b", model_store="m")
+    workspace: Any = SimpleNamespace(path=tmp_path, checkout=tmp_path, paths=lambda: paths)
+    made = _Court(workspace, log, promoter, reigned.registry, log)
+    if step == "judging":
+        release._decide(made, [], {}, log)
+    else:
+        seen = list[dict[str, int]]()
+        monkeypatch.setattr(release, "register_prompt", lambda *_: seen.append(reigned.aliases()))
+        monkeypatch.setattr(release, "register", lambda *_, **__: [])
+        release._register(made, log)
+        assert seen[0]["production"] == 3
+    assert reigned.kinds()[-1] == "moved"
+    assert reigned.aliases() == {"candidate": 3, "previous": 2, "production": 3, "staging": 3}
+    assert reigned.faults() == ()
+
+
 @pytest.mark.parametrize("at_release", [True, False])
 def test_a_release_deletes_what_is_old_where_params_say_so(
     at_release: bool, reigned: Shop, monkeypatch: pytest.MonkeyPatch
@@ -132,7 +169,7 @@ def test_a_release_deletes_what_is_old_where_params_say_so(
     params = PARAMS.model_copy(update={"retention": kept})
     promoter = Promoter(reigned.ledger, reigned.turns, params, reigned.downloads)
     anything: Any = SimpleNamespace(begin=lambda _: None)
-    monkeypatch.setattr(release, "_mend", lambda _: [])
+    monkeypatch.setattr(release, "mend", quiet_mend)
     monkeypatch.setattr(release, "ask", lambda *_, **__: [])
     made = _Court(anything, anything, promoter, reigned.registry, anything)
     _, notes = release._decide(made, [], {}, anything)

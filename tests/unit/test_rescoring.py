@@ -25,7 +25,7 @@ from tasks.stage.errors import ConfigError, DataError
 from tasks.stage.metrics import read_metrics
 from tasks.stage.outputs import write_manifest
 from tasks.stage.params import ComputeParams, read_yaml
-from tests.unit.packaged import PACKAGING, package
+from tests.unit.packaged import PACKAGING, forge_prompt_ids, package
 
 
 @pytest.fixture(scope="module")
@@ -95,6 +95,17 @@ def test_a_bundle_alone_says_and_finds_likely_what_it_did_in_its_night(
     assert now["likelihood_sha256"] == read_metrics(packaged)["likelihood_sha256"]
     assert len(set(now["test_split"].values())) > 1
     assert list(now["systems"]) == [model]
+    assert "golden_objection" not in now
+
+
+def test_a_bundle_that_answers_its_golden_prompts_otherwise_is_scored_and_says_so(
+    tmp_path: Path, tiny: Any, bundle: Path, compute: ComputeParams
+) -> None:
+    copy = tmp_path / "bundle"
+    shutil.copytree(bundle, copy)
+    forge_prompt_ids(copy)
+    now = read_metrics(rescored(tmp_path, tiny, copy / "adapter", compute))
+    assert "golden prompt 1 of 4" in now["golden_objection"]
 
 
 def test_what_is_scored_otherwise_says_so(
