@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
+from typing import Any
 
 import httpx
 
@@ -56,6 +57,13 @@ class Server:
             return httpx.get(f"{self.address}/health").status_code == 200
         except httpx.HTTPError:
             return False
+
+
+class _Proxy(ThreadingHTTPServer):
+    def handle_error(self, *given: Any) -> None:
+        """Tell what went wrong, but not that a client has gone."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(*given)
 
 
 @contextmanager
@@ -107,7 +115,7 @@ def losing_answers(
 
     for method in ("GET", "POST", "PUT", "PATCH", "DELETE"):
         setattr(Handler, f"do_{method}", Handler._pass_on)
-    proxy = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    proxy = _Proxy(("127.0.0.1", 0), Handler)
     Thread(target=proxy.serve_forever, daemon=True).start()
     try:
         yield f"http://127.0.0.1:{proxy.server_port}", lost
