@@ -12,6 +12,8 @@ _DEFAULTS = {
     "DVC_NO_ANALYTICS": "1",
     "GX_ANALYTICS_ENABLED": "false",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    # Ours are asked again by `patience`, which tells so and counts the time.
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     # A first start on a slow machine takes longer than Prefect's 20 seconds.
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",

@@ -109,6 +109,8 @@ def print_ledger(console: Console, links: Sequence[Link]) -> None:
         before, after = (side.get("production", "-") for side in (entry.before, entry.after))
         if before != after:
             head.append(f"production {before} -> {after}")
+        if "despite" in entry.evidence:
+            head.append(f"despite {entry.evidence['despite']}")
         console.print("  ".join(head))
         for reason in entry.reasons:
             console.print(Padding(escape(reason), (0, 0, 0, 5), expand=False))

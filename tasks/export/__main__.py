@@ -23,7 +23,7 @@ from tasks.serving.bundle import load_served
 from tasks.serving.contents import BASE, BundleSettings, ServedModel
 from tasks.serving.golden import GoldenPrompts, check_golden_model
 from tasks.stage.errors import ConfigError, GateError, NightloomError
-from tasks.stage.outputs import MANIFEST, file_sha256, output_folders, verified
+from tasks.stage.outputs import MANIFEST, RESTORE, file_sha256, output_folders, verified
 
 EXPORT_FILE = "export.json"
 _CARD = "README.md"
@@ -54,7 +54,7 @@ def export(asked: Export) -> ReadBack:
     """
     check_empty(asked.target)
     settings = BundleSettings.read(asked.bundle)
-    verified(asked.bundle)
+    verified(asked.bundle, remedy=RESTORE)
     base = ModelManifest.read(asked.bundle / BASE)
     base.verified_folder(asked.store)
     golden = GoldenPrompts.read(asked.bundle).models[asked.model]

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from functools import wraps
 from typing import Any, TypeVar, cast
 
-from tasks.stage.errors import ConfigError
+from tasks.stage.errors import ConfigError, NightloomError
 
 PATIENCE_SECONDS = 90.0
 _FIRST_WAIT = 0.25
@@ -30,6 +30,8 @@ _logger = logging.getLogger(__name__)
 
 def is_passing(error: Exception) -> bool:
     """Whether an error of MLflow's may be gone in a while, so that a call is worth repeating."""
+    if "readonly database" in str(error):
+        return False
     # What SQLAlchemy says of the same before MLflow has opened its store.
     unopened = type(error).__name__ == "OperationalError"
     return unopened or getattr(error, "error_code", None) in _PASSING
@@ -50,6 +52,8 @@ def patiently(
             return call()
         except Exception as error:
             if not is_passing(error):
+                if _is_broken(error):
+                    raise _broken(where, error) from error
                 raise
             if time.monotonic() + wait > deadline:
                 raise _away(where, seconds, error) from error
@@ -133,9 +137,34 @@ def patient(client: Callable[[str], Client], where: str) -> Client:
     """A client of the store at an address, opened once the store is there.
 
     Raises:
-        ConfigError: it was away for too long.
+        ConfigError: it was away for too long, or it is no store that can be opened.
     """
-    return cast(Client, Patient(patiently(lambda: client(where), where), where))
+    try:
+        opened = patiently(lambda: client(where), where)
+    except NightloomError:
+        raise
+    except Exception as error:  # of an address or a driver, each library has its own
+        raise _broken(where, error) from error
+    return cast(Client, Patient(opened, where))
+
+
+def _is_broken(error: Exception) -> bool:
+    """Whether a database is damaged, or may not be written."""
+    text = str(error)
+    return (
+        type(error).__name__ == "DatabaseError"
+        or "readonly database" in text
+        or ("DatabaseError" in text)
+    )
+
+
+def _broken(where: str, error: Exception) -> ConfigError:
+    first = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+    return ConfigError(
+        f"MLflow's store at {where} can't be used: {first}",
+        "check MLFLOW_TRACKING_URI where it is set, and that the database may be written; one that "
+        "is damaged comes back from a backup",
+    )
 
 
 def _away(where: str, seconds: float, error: Exception) -> ConfigError:

@@ -1,5 +1,6 @@
 """Decisions of people and policies about a version: promoted, moved, rolled back."""
 
+import unicodedata
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -14,7 +15,9 @@ from tasks.promotion.release_params import ReleaseParams
 from tasks.stage.errors import ConfigError, GateError
 
 POLICY = "nightloom"
-_SHORTEST_REASON, _LONGEST_REASON = 3, 900
+_SHORTEST_REASON, _LONGEST_REASON, _LONGEST_NAME = 3, 900, 100
+# Control characters, those that turn the direction of text or can't be seen, and broken UTF-8.
+_UNSEEN = {"Cc", "Cf", "Cs"}
 
 
 def reigning_name(registry: Registry, model: Model) -> str | None:
@@ -95,10 +98,13 @@ def promote(
             otherwise than the ledger.
         DataError: its bundle is not as it was registered.
     """
-    _check_reason(reason)
+    _check_words(by, reason)
     reconcile(ledger, model)
     aliases = ledger.registry.aliases(model)
-    version = ledger.registry.version(model, number or _default(model, aliases, to))
+    wanted = _default(model, aliases, to) if number is None else number
+    version = ledger.registry.version(model, wanted)
+    if not version.key:
+        raise not_ours(version)
     if aliases.get(to) == version.number:
         return None
     check_verdict(ledger, version, despite_refusal=despite_refusal)
@@ -107,13 +113,17 @@ def promote(
 
 
 def rollback_target(ledger: Ledger, model: Model, number: int | None) -> Version:
-    """The version that a rollback goes to: the given one, else that of `previous`.
+    """The version that a rollback goes to: the given one, else the last of ours in production.
 
     Raises:
         ConfigError: nothing was in production before, or that one never was, or is now.
     """
     aliases = ledger.registry.aliases(model)
-    wanted = number if number is not None else aliases.get("previous")
+    known = were_in_production(ledger, model)
+    there = set(ledger.registry.numbers(model)) - {aliases.get("production")}
+    wanted = number
+    if wanted is None:
+        wanted = next((one for one in known if one in there), aliases.get("previous"))
     if wanted is None:
         raise ConfigError(
             f"no version of the {model} was in production before; found aliases {_shown(aliases)}",
@@ -122,8 +132,7 @@ def rollback_target(ledger: Ledger, model: Model, number: int | None) -> Version
     version = ledger.registry.version(model, wanted)
     if wanted == aliases.get("production"):
         raise ConfigError(f"{version.name} is in production now", "name another one with --to")
-    known = set(were_in_production(ledger, model)) | {aliases.get("previous")}
-    if wanted not in known:
+    if wanted not in {*known, aliases.get("previous")}:
         raise ConfigError(
             f"{version.name} was never in production, so there is no going back to it",
             f"`nightloom promote {wanted} --to production --reason ...` moves it there",
@@ -151,9 +160,10 @@ def roll_back(
     Raises:
         ConfigError: there is no way back, no reason, or production is another one by now.
         DataError: the old bundle is not as it was registered.
-        GateError: it does not answer as recorded.
+        GateError: it does not answer as recorded, or nobody but something else than Nightloom had
+            put it there.
     """
-    _check_reason(reason)
+    _check_words(by, reason)
     earlier = pending(ledger.registry, model)
     reconcile(ledger, model)
     done = None if earlier is None else ledger.find(earlier.id)
@@ -163,16 +173,21 @@ def roll_back(
     version = rollback_target(ledger, model, number)
     if not version.key:
         raise not_ours(version)
+    if version.number not in were_in_production(ledger, model):
+        check_verdict(ledger, version, despite_refusal=False)
     said = rehearse(checked_bundle(ledger, version, downloads))
     return _move(ledger, version, "production", kind="rolled_back", by=by, why=f"{reason} ({said})")
 
 
 def were_in_production(ledger: Ledger, model: Model) -> list[int]:
-    """The versions that were in production, by the ledger, the last one first."""
+    """The versions that a decision put in production, by the ledger, the last one first.
+
+    What something else put there was found, not decided.
+    """
     numbers = [
         entry.after["production"]
         for entry in (link.entry for link in reversed(ledger.links(model)))
-        if "production" in entry.after
+        if entry.kind != "found" and entry.after.get("production") != entry.before.get("production")
     ]
     return list(dict.fromkeys(numbers))
 
@@ -223,11 +238,27 @@ def _check_left(registry: Registry, model: Model, leaving: int | None) -> None:
         )
 
 
-def _check_reason(reason: str) -> None:
+def _check_words(by: str, reason: str) -> None:
+    """Refuse what a reader of the ledger could take for something else than was said."""
+    for name, text, allowed in (("name", by, ""), ("reason", reason, "\n\t")):
+        odd = [
+            sign for sign in text if unicodedata.category(sign) in _UNSEEN and sign not in allowed
+        ]
+        if odd:
+            raise ConfigError(
+                f"the {name} {text[:80]!r} holds {odd[0]!r}, which is no character of a text: the "
+                "ledger could be read otherwise than it was written",
+                "leave out control characters, and give UTF-8",
+            )
+    if not 0 < len(by.strip()) <= _LONGEST_NAME:
+        raise ConfigError(
+            f"the name is {by[:80]!r}, {len(by)} characters; expected 1 to {_LONGEST_NAME}",
+            "say --by and who decides",
+        )
     if not _SHORTEST_REASON <= len(reason.strip()) <= _LONGEST_REASON:
         raise ConfigError(
-            f"the reason is {reason[:80]!r}, {len(reason)} characters; expected a sentence of "
-            f"{_SHORTEST_REASON} to {_LONGEST_REASON}, which the ledger keeps",
+            f"the reason is {reason[:80]!r}, {len(reason.strip())} characters; expected a sentence "
+            f"of {_SHORTEST_REASON} to {_LONGEST_REASON}, which the ledger keeps",
             'say why, e.g. --reason "checked 20 answers by hand"',
         )
 

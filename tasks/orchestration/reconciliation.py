@@ -87,7 +87,10 @@ def _tell_foreign_versions(ledger: Ledger, versions: list[Version]) -> list[str]
         identity = f"foreign-version-{version.model}-{version.number}"
         if version.key or ledger.find(identity) is not None:
             continue
-        text = f"{version.name} was not made by Nightloom: it has no tag {KEY_TAG}"
+        text = (
+            f"{version.name} was not made by Nightloom: it has no tag {KEY_TAG}, or its files are "
+            "those of no night"
+        )
         intent = _intent(ledger, version.model, "found", version, text)
         carry_out(ledger, intent.model_copy(update={"id": identity}))
         notes.append(f"{text}; it can't be promoted, and is never deleted")

@@ -29,6 +29,7 @@ from tasks.orchestration.versions import (
     STAGE_TAG,
     Model,
     Version,
+    check_manifest,
     model_name,
 )  # fmt: skip
 from tasks.stage.errors import ConfigError, DataError, NightloomError
@@ -56,7 +57,8 @@ class Registry:
     def find(self, model: Model, key: str) -> Version | None:
         """The version that carries a promotion key, the first of them; None where there is none."""
         query = f"name = '{model_name(model)}' and tags.`{KEY_TAG}` = '{key}'"
-        found = [_version(model, item) for item in self._client.search_model_versions(query)]
+        items = self._client.search_model_versions(query)
+        found = [one for one in (_version(model, item) for item in items) if one.key == key]
         return min(found, key=lambda version: version.number, default=None)
 
     def register(
@@ -205,13 +207,13 @@ class Registry:
         """A local folder with the bundle of a version, downloaded where the store is elsewhere.
 
         Raises:
-            DataError: the version holds none.
+            DataError: the version holds none, or another one than was registered.
         """
         uri = self._client.get_model_version_download_uri(model_name(model), str(number))
         if uri.startswith("file:"):
             folder = Path(url2pathname(urlparse(uri).path))
         else:
-            folder = _download(self._client, uri, downloads / model_name(model) / str(number))
+            folder = self._uploads.download(uri, downloads / model_name(model) / str(number))
         found = [path.parent for path in folder.glob(f"artifacts/*/{MANIFEST}")]
         if len(found) != 1:
             raise DataError(
@@ -219,23 +221,11 @@ class Registry:
                 f"with a {MANIFEST}: its artifacts were deleted, or something else registered it",
                 "name another version, or run `nightloom run`, which makes a new one",
             )
+        tags = self._client.get_model_version(model_name(model), str(number)).tags
+        if BUNDLE_TAG in tags:
+            name = f"{model_name(model)} version {number}"
+            check_manifest(found[0], name, f"the tag {BUNDLE_TAG}", tags[BUNDLE_TAG])
         return found[0]
-
-
-def _download(client: MlflowClient, uri: str, target: Path) -> Path:
-    """The folder that holds what lies at an artifact URI."""
-    from mlflow.artifacts import download_artifacts
-
-    if not target.exists():
-        partial = target.with_name(f".{target.name}.partial")
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        found = download_artifacts(
-            artifact_uri=uri, dst_path=str(partial), tracking_uri=client.tracking_uri
-        )
-        Path(found).rename(target)
-        shutil.rmtree(partial, ignore_errors=True)
-    return target
 
 
 def _version(model: Model, found: ModelVersion) -> Version:

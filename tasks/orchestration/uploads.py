@@ -3,9 +3,11 @@
 A night that is killed between the upload and the version leaves the folder for the next one.
 """
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+from mlflow.artifacts import download_artifacts
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
@@ -13,7 +15,7 @@ from mlflow.tracking import MlflowClient
 
 from tasks.orchestration.patience import gone_is_fine, patiently
 from tasks.orchestration.stores import EXPERIMENT, RunRef
-from tasks.orchestration.versions import Model, Version
+from tasks.orchestration.versions import Model, Version, models_folder
 from tasks.stage.outputs import MANIFEST, file_sha256
 
 _TAG = "nightloom.uploaded"
@@ -38,7 +40,7 @@ class Uploads:
     def add(self, model: Model, key: str, folder: Path, run: RunRef) -> Upload:
         """The folder in a run; a tag of the run names the key once all of it is there."""
         [manifest] = folder.glob(f"artifacts/*/{MANIFEST}")
-        self._client.log_artifacts(run.run_id, str(folder), f"models/{model}")
+        self._client.log_artifacts(run.run_id, str(folder), models_folder(model))
         self._client.set_tag(run.run_id, f"{_TAG}.{model}", f"{key} {file_sha256(manifest)}")
         upload = _read(self._client.get_run(run.run_id), model)
         assert upload is not None
@@ -65,7 +67,12 @@ class Uploads:
         return upload if upload is not None and upload.source == version.source else None
 
     def delete(self, version: Version) -> None:
-        """Take away what a version was made of; a delete that was cut short goes on."""
+        """Take away what a night made a version of; a delete that was cut short goes on.
+
+        What lies elsewhere is not ours to delete.
+        """
+        if not version.key:
+            return
         if self.of_version(version) is not None:
             # First, lest a later night makes a version of artifacts that are gone.
             with gone_is_fine():
@@ -73,10 +80,23 @@ class Uploads:
         store = get_artifact_repository(version.source, tracking_uri=self._client.tracking_uri)
         patiently(store.delete_artifacts, self._client.tracking_uri)
 
+    def download(self, uri: str, target: Path) -> Path:
+        """The folder with what lies at an artifact URI, fetched where it was not yet."""
+        if not target.exists():
+            partial = target.with_name(f".{target.name}.partial")
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir(parents=True)
+            found = download_artifacts(
+                artifact_uri=uri, dst_path=str(partial), tracking_uri=self._client.tracking_uri
+            )
+            Path(found).rename(target)
+            shutil.rmtree(partial, ignore_errors=True)
+        return target
+
 
 def _read(run: Run, model: Model) -> Upload | None:
     tag = run.data.tags.get(f"{_TAG}.{model}")
     if not tag:
         return None
     key, manifest = tag.split(" ")
-    return Upload(run.info.run_id, f"{run.info.artifact_uri}/models/{model}", key, manifest)
+    return Upload(run.info.run_id, f"{run.info.artifact_uri}/{models_folder(model)}", key, manifest)

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from tasks.orchestration.ledger import Ledger, Link
-from tasks.orchestration.versions import BUNDLE_TAG, VERDICT_TAG, Version
-from tasks.stage.errors import DataError, GateError
-from tasks.stage.outputs import MANIFEST, file_sha256, verified
+from tasks.orchestration.versions import BUNDLE_TAG, VERDICT_TAG, Version, check_manifest
+from tasks.stage.errors import GateError
+from tasks.stage.outputs import RESTORE, verified
 
 
 def verdict_on(ledger: Ledger, version: Version) -> Link | None:
@@ -46,20 +46,13 @@ def checked_bundle(ledger: Ledger, version: Version, downloads: Path) -> Path:
     Raises:
         DataError: a file is missing, added or changed, or there is none.
     """
-    bundle = verified(ledger.registry.bundle(version.model, version.number, downloads))
-    found = file_sha256(bundle / MANIFEST)
-    recorded = {f"the tag {BUNDLE_TAG}": version.tags.get(BUNDLE_TAG)}
+    bundle = ledger.registry.bundle(version.model, version.number, downloads)
+    verified(bundle, what=f"the bundle of {version.name}", remedy=RESTORE)
+    check_manifest(bundle, version.name, f"the tag {BUNDLE_TAG}", version.tags.get(BUNDLE_TAG))
     link = verdict_on(ledger, version)
     if link is not None:
-        recorded[f"the ledger's entry {link.entry.number}"] = link.entry.evidence.get(BUNDLE_TAG)
-    for where, expected in recorded.items():
-        if expected != found:
-            raise DataError(
-                f"the bundle of {version.name} has another {MANIFEST} than when it was registered: "
-                f"{where} says {str(expected)[:12]}, found {found[:12]} in {bundle}. What was "
-                "scored is not what lies there",
-                "name another version, or restore MLflow's artifacts and tags from a backup",
-            )
+        where = f"the ledger's entry {link.entry.number}"
+        check_manifest(bundle, version.name, where, link.entry.evidence.get(BUNDLE_TAG))
     return bundle
 
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from tasks.stage.errors import DataError
 from tasks.stage.outputs import MANIFEST, file_sha256
 
 Model = Literal["adapter", "student"]
@@ -35,13 +36,39 @@ class Version:
 
     @property
     def key(self) -> str:
-        """Its promotion key; empty where something else than Nightloom made it."""
-        return self.tags.get(KEY_TAG, "")
+        """Its promotion key; empty where something else than Nightloom made it.
+
+        Tags can be copied. What a night made consists of the files in that night's own run, which
+        something that was copied, or lies elsewhere, does not.
+        """
+        own = self.source.endswith(f"/{self.run_id}/artifacts/{models_folder(self.model)}")
+        return self.tags.get(KEY_TAG, "") if own else ""
 
 
 def promotion_key(bundle: Path) -> str:
     """The SHA-256 of a bundle's manifest: the same bytes are the same version."""
     return file_sha256(bundle / MANIFEST)
+
+
+def check_manifest(bundle: Path, name: str, where: str, expected: str | None) -> None:
+    """Check that a version's bundle has the manifest that something recorded of it.
+
+    Raises:
+        DataError: it has another one; the message names the version, and where that is said.
+    """
+    found = promotion_key(bundle)
+    if found != expected:
+        raise DataError(
+            f"the bundle of {name} has another {MANIFEST} than when it was registered: {where} "
+            f"says {str(expected)[:12]}, found {found[:12]} in {bundle}. What was scored is not "
+            "what lies there",
+            "name another version, or restore MLflow's artifacts and tags from a backup",
+        )
+
+
+def models_folder(model: Model) -> str:
+    """Where the files of a model lie among the artifacts of a night's run."""
+    return f"models/{model}"
 
 
 def model_name(model: Model) -> str:

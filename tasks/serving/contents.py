@@ -6,7 +6,7 @@ from typing import Literal
 
 from tasks.lm.conversion import ModelManifest
 from tasks.stage.errors import ConfigError
-from tasks.stage.outputs import MANIFEST, verified
+from tasks.stage.outputs import MANIFEST, RESTORE, verified
 from tasks.stage.params import ComputeParams, ModelsParams, PromptingParams, StageParams
 
 ADAPTER = "adapter"
@@ -60,7 +60,7 @@ def verify_bundle(bundle: Path, store: Path) -> None:
         BundleSettings.read(bundle)  # which says it where the folder is no bundle at all
     # Hashing lets other threads run meanwhile. The bundle's own files are told of first.
     with ThreadPoolExecutor() as pool:
-        checks = [pool.submit(verified, bundle)]
+        checks = [pool.submit(verified, bundle, remedy=RESTORE)]
         checks += [pool.submit(_verify_model, bundle / name, store) for name in (BASE, EMBEDDER)]
     for check in checks:
         check.result()

@@ -11,6 +11,11 @@ from pathlib import Path
 from tasks.stage.errors import DataError
 
 MANIFEST = "manifest.json"
+# What helps where a release bundle is not whole.
+RESTORE = (
+    "name another version, or restore MLflow's artifacts from a backup (a night's own data/bundle: "
+    "`dvc checkout --force data/bundle`)"
+)
 _BLOCK = 1 << 20
 
 
@@ -41,28 +46,38 @@ def seal(folder: Path) -> None:
     _sync(folder)
 
 
-def verified(folder: Path) -> Path:
+def verified(folder: Path, *, what: str = "", remedy: str = "") -> Path:
     """The folder itself, once every file in it matches its manifest.
 
+    An error says `what` it is and the `remedy`, where these are not a stage's folder and DVC.
+
     Raises:
-        DataError: there is no manifest, or a file is missing, added or changed.
+        DataError: there is no manifest, it can't be read, or a file is missing, added or changed.
     """
+    what = f"{what} ({folder})" if what else str(folder)
     path = folder / MANIFEST
     if not path.exists():
         raise DataError(
-            f"{folder} has no {MANIFEST}; expected a folder that a stage finished",
-            "run `nightloom run`, or `dvc checkout` to bring the last good one back",
+            f"{what} has no {MANIFEST}; expected a folder that a stage finished",
+            remedy or "run `nightloom run`, or `dvc checkout` to bring the last good one back",
         )
-    expected = json.loads(path.read_text(encoding="utf-8"))["files"]
+    remedy = remedy or f"run `dvc checkout --force {folder}` to bring the recorded files back"
+    try:
+        expected = dict(json.loads(path.read_bytes())["files"])
+    except (ValueError, LookupError, TypeError) as error:
+        raise DataError(
+            f"{what} has a {MANIFEST} that can't be read ({error}); it names each file's hash",
+            remedy,
+        ) from None
     found = folder_files(folder)
     odd = sorted(
         name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name)
     )
     if odd:
         raise DataError(
-            f"{folder} does not match its {MANIFEST}: missing, added or changed: "
+            f"{what} does not match its {MANIFEST}: missing, added or changed: "
             + ", ".join(odd[:5]),
-            f"run `dvc checkout --force {folder}` to bring the recorded files back",
+            remedy,
         )
     return folder
 

@@ -32,6 +32,13 @@ def test_a_damaged_folder_is_refused(tmp_path: Path, damage: str) -> None:
         verified(tmp_path / "out")
 
 
+@pytest.mark.parametrize("text", ["{broken", "[]", "{}", '{"files": 1}'])
+def test_a_manifest_that_cannot_be_read_is_named(tmp_path: Path, text: str) -> None:
+    (tmp_path / "manifest.json").write_text(text)
+    with pytest.raises(DataError, match=r"has a manifest\.json that can't be read"):
+        verified(tmp_path)
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_metric_that_is_not_finite_is_an_error(tmp_path: Path, value: float) -> None:
     with pytest.raises(DataError, match=r"deep\.loss"):

@@ -1,6 +1,8 @@
 """How versions move, who may move them, and what is refused."""
 
 import os
+import re
+import time
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,8 @@ from tasks.orchestration.promotion import (
     roll_back,
 )
 from tasks.orchestration.reconciliation import reconcile
+from tasks.orchestration.registry import Registry
+from tasks.orchestration.stores import Stores
 from tasks.orchestration.turns import Turns
 from tasks.orchestration.versions import Version, model_name
 from tasks.promotion.release_params import Params
@@ -232,11 +236,13 @@ def test_tags_that_somebody_edited_promote_nothing(
 
 def test_a_bundle_that_its_tag_or_the_ledger_knows_otherwise_is_refused(shop: Shop) -> None:
     shop.release("one")
+    bundle = shop.registry.bundle("adapter", 1, shop.downloads)
     shop.client.set_model_version_tag(NAME, "1", "bundle_manifest", "0" * 64)
     with pytest.raises(DataError, match="the tag bundle_manifest says 000000000000"):
         by_hand(shop, 1)
+    with pytest.raises(DataError, match="version 1 has another manifest"):  # for who only asks it
+        shop.registry.bundle("adapter", 1, shop.downloads)
     # Another bundle, and the tag to go with it: the ledger remembers the one that was judged.
-    bundle = shop.registry.bundle("adapter", 1, shop.downloads)
     (bundle / "settings.json").write_text("another")
     write_manifest(bundle)
     manifest = file_sha256(bundle / MANIFEST)
@@ -432,6 +438,27 @@ def test_a_release_and_a_promotion_whose_answers_are_lost_come_out_as_any(
     assert reigned.aliases() == {"candidate": 3, "previous": 2, "production": 3, "staging": 3}
     assert reigned.kinds()[-2:] == ["promoted", "moved"]
     assert reigned.faults() == ()
+
+
+@pytest.mark.parametrize(
+    "where", ["nonsense://x", "postgresql+nothing://127.0.0.1/x", "sqlite:///{}/damaged.db"]
+)
+def test_a_store_that_cannot_be_opened_is_named_at_once(where: str, tmp_path: Path) -> None:
+    (tmp_path / "damaged.db").write_text("no database" * 100)
+    where = where.format(tmp_path)
+    begun = time.monotonic()
+    with pytest.raises(ConfigError, match=re.escape(f"{where} can't be used")):
+        Registry(Stores(where, None)).aliases("adapter")
+    assert time.monotonic() - begun < patience.PATIENCE_SECONDS / 3
+
+
+def test_a_store_that_may_not_be_written_is_told_at_once(reigned: Shop) -> None:
+    locked = Registry(Stores(f"sqlite:///file:{reigned.database}?mode=ro&uri=true", None))
+    assert locked.aliases("adapter")["production"] == 2
+    begun = time.monotonic()
+    with pytest.raises(ConfigError, match=r"can't be used: .*attempt to write a readonly database"):
+        locked.set_model_tag("adapter", "a", "b")
+    assert time.monotonic() - begun < patience.PATIENCE_SECONDS / 3
 
 
 def test_a_store_that_stays_away_is_named_with_what_to_do() -> None:
