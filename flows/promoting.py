@@ -20,7 +20,7 @@ from flows.workspace import STATE, WorkspacePaths, find_checkout
 from tasks.orchestration.failures import last_lines
 from tasks.orchestration.ledger import Ledger, Link, Stage
 from tasks.orchestration.process import run_child
-from tasks.orchestration.reconciliation import reconcile
+from tasks.orchestration.reconciliation import reconcile_aloud
 from tasks.orchestration.registry import Registry
 from tasks.orchestration.retention import Fate, prune, review
 from tasks.orchestration.turns import Turns
@@ -80,7 +80,7 @@ def review_all(promoter: Promoter, model: str | None) -> list[Fate]:
 def delete_old(promoter: Promoter, model: str | None, by: str | None) -> list[Fate]:
     """The same, once what goes is gone. Call it in the promoter's turn."""
     for name in _models(model):
-        reconcile(promoter.ledger, name)
+        reconcile_aloud(promoter.ledger, name)
     fates = review_all(promoter, model)
     for fate in fates:
         if fate.goes:

@@ -7,7 +7,7 @@ from pathlib import Path
 from tasks.orchestration import moves
 from tasks.orchestration.execution import Intent, carry_out, new_identity, pending, shortened
 from tasks.orchestration.ledger import Entry, Kind, Ledger, Stage
-from tasks.orchestration.reconciliation import reconcile
+from tasks.orchestration.reconciliation import reconcile_aloud
 from tasks.orchestration.registry import Registry
 from tasks.orchestration.verdicts import check_verdict, checked_bundle, not_ours, verdict_on
 from tasks.orchestration.versions import BUNDLE_TAG, MODELS, Model, Version, model_name
@@ -99,7 +99,7 @@ def promote(
         DataError: its bundle is not as it was registered.
     """
     _check_words(by, reason)
-    reconcile(ledger, model)
+    reconcile_aloud(ledger, model)
     aliases = ledger.registry.aliases(model)
     wanted = _default(model, aliases, to) if number is None else number
     version = ledger.registry.version(model, wanted)
@@ -165,7 +165,7 @@ def roll_back(
     """
     _check_words(by, reason)
     earlier = pending(ledger.registry, model)
-    reconcile(ledger, model)
+    reconcile_aloud(ledger, model)
     done = None if earlier is None else ledger.find(earlier.id)
     if done is not None and done.entry.kind == "rolled_back":
         return done.entry

@@ -1,5 +1,6 @@
 """What an earlier promoter, or something else, left: finished, mended, or said."""
 
+import logging
 from collections import defaultdict
 
 from tasks.orchestration.execution import Intent, carry_out, finish, new_identity, pending
@@ -9,6 +10,7 @@ from tasks.orchestration.versions import BUNDLE_TAG, KEY_TAG, STAGE_TAG, Model, 
 from tasks.stage.errors import GateError
 
 _NOBODY = "not through nightloom"
+_logger = logging.getLogger(__name__)
 
 
 def reconcile(ledger: Ledger, model: Model) -> list[str]:
@@ -35,6 +37,12 @@ def reconcile(ledger: Ledger, model: Model) -> list[str]:
             found = version.tags.get(STAGE_TAG, "no stage")
             notes.append(f"{version.name} was tagged {found}; by its aliases it is {stage}")
     return notes
+
+
+def reconcile_aloud(ledger: Ledger, model: Model) -> None:
+    """The same for a command that a person runs, who is told each note."""
+    for note in reconcile(ledger, model):
+        _logger.warning("%s", note)
 
 
 def _finish_earlier(ledger: Ledger, model: Model) -> list[str]:

@@ -59,11 +59,15 @@ def test_a_version_that_mlflow_copied_stops_nothing(reigned: Shop) -> None:
     assert reigned.registry.bundle("adapter", 1, reigned.downloads).is_dir()
 
 
-def test_what_stands_in_production_from_elsewhere_is_no_promotion_done(reigned: Shop) -> None:
+def test_what_stands_in_production_from_elsewhere_is_no_promotion_done(
+    reigned: Shop, caplog: pytest.LogCaptureFixture
+) -> None:
     reigned.client.create_model_version(NAME, source=reigned.folder("other").as_uri())
     move(reigned, "production", 3)
     with pytest.raises(GateError, match="was not made by Nightloom"):
         reigned.promote(3)
+    told = " ".join(caplog.messages)
+    assert "something else than Nightloom moved aliases of the adapter: production 2 -> 3" in told
 
 
 def test_a_refused_version_that_mlflow_put_in_production_is_no_way_back(reigned: Shop) -> None:
