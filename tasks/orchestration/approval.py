@@ -9,7 +9,7 @@ from tasks.orchestration import moves
 from tasks.orchestration.execution import carry_out
 from tasks.orchestration.ledger import Entry, Kind, Ledger, Link, Stage
 from tasks.orchestration.promotion import POLICY, check_reign, decision
-from tasks.orchestration.reconciliation import reconcile
+from tasks.orchestration.reconciliation import reconcile_aloud
 from tasks.orchestration.retention import awaited
 from tasks.orchestration.verdicts import check_verdict, checked_bundle
 from tasks.orchestration.versions import Model, Version
@@ -71,7 +71,7 @@ def settle(
     recorded and moves nothing. A second answer is not heard: the entry is the first one's. Call it
     while holding the turn.
     """
-    reconcile(ledger, question.version.model)
+    reconcile_aloud(ledger, question.version.model)
     identity = f"approval-{question.link.sha256}"
     known = ledger.find(identity)
     if known is not None:

@@ -30,7 +30,7 @@ _logger = logging.getLogger(__name__)
 
 def is_passing(error: Exception) -> bool:
     """Whether an error of MLflow's may be gone in a while, so that a call is worth repeating."""
-    if "readonly database" in str(error):
+    if _is_broken(error):
         return False
     # What SQLAlchemy says of the same before MLflow has opened its store.
     unopened = type(error).__name__ == "OperationalError"
@@ -150,12 +150,8 @@ def patient(client: Callable[[str], Client], where: str) -> Client:
 
 def _is_broken(error: Exception) -> bool:
     """Whether a database is damaged, or may not be written."""
-    text = str(error)
-    return (
-        type(error).__name__ == "DatabaseError"
-        or "readonly database" in text
-        or ("DatabaseError" in text)
-    )
+    text = f"{type(error).__name__}: {error}"
+    return "DatabaseError" in text or "readonly database" in text
 
 
 def _broken(where: str, error: Exception) -> ConfigError:

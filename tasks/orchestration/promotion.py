@@ -16,8 +16,9 @@ from tasks.stage.errors import ConfigError, GateError
 
 POLICY = "nightloom"
 _SHORTEST_REASON, _LONGEST_REASON, _LONGEST_NAME = 3, 900, 100
-# Control characters, those that turn the direction of text or can't be seen, and broken UTF-8.
-_UNSEEN = {"Cc", "Cf", "Cs"}
+# Control characters, those that turn the direction of text or can't be seen, and broken UTF-8; but
+# scripts and emoji are written with the two joiners.
+_UNSEEN, _JOINERS = {"Cc", "Cf", "Cs"}, "\u200c\u200d"
 
 
 def reigning_name(registry: Registry, model: Model) -> str | None:
@@ -160,8 +161,8 @@ def roll_back(
     Raises:
         ConfigError: there is no way back, no reason, or production is another one by now.
         DataError: the old bundle is not as it was registered.
-        GateError: it does not answer as recorded, or nobody but something else than Nightloom had
-            put it there.
+        GateError: it does not answer as recorded; or something else than Nightloom had put it in
+            production, and the rules did not let it pass.
     """
     _check_words(by, reason)
     earlier = pending(ledger.registry, model)
@@ -184,11 +185,9 @@ def were_in_production(ledger: Ledger, model: Model) -> list[int]:
 
     What something else put there was found, not decided.
     """
-    numbers = [
-        entry.after["production"]
-        for entry in (link.entry for link in reversed(ledger.links(model)))
-        if entry.kind != "found" and entry.after.get("production") != entry.before.get("production")
-    ]
+    decided = [link.entry for link in ledger.links(model) if link.entry.kind != "found"]
+    places = [(item.before.get("production"), item.after.get("production")) for item in decided]
+    numbers = [now for before, now in reversed(places) if now is not None and now != before]
     return list(dict.fromkeys(numbers))
 
 
@@ -240,7 +239,7 @@ def _check_left(registry: Registry, model: Model, leaving: int | None) -> None:
 
 def _check_words(by: str, reason: str) -> None:
     """Refuse what a reader of the ledger could take for something else than was said."""
-    for name, text, allowed in (("name", by, ""), ("reason", reason, "\n\t")):
+    for name, text, allowed in (("name", by, _JOINERS), ("reason", reason, _JOINERS + "\n\t")):
         odd = [
             sign for sign in text if unicodedata.category(sign) in _UNSEEN and sign not in allowed
         ]

@@ -132,7 +132,7 @@ def test_words_that_would_read_as_something_else_in_the_ledger_are_refused(
 def test_a_reason_may_have_lines_and_any_script(reigned: Shop) -> None:
     reigned.release("three")
     promote(
-        reigned.ledger, "adapter", 3, "production", by="김민지", reason="답변 20개를\n읽었다",
-        despite_refusal=False, downloads=reigned.downloads,
+        reigned.ledger, "adapter", 3, "production", by="김민지",
+        reason="답변 20개를\n읽었다 👩\u200d💻", despite_refusal=False, downloads=reigned.downloads,
     )  # fmt: skip
     assert reigned.ledger.links()[-1].entry.by == "김민지"
