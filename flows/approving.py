@@ -15,9 +15,8 @@ from prefect.runtime import flow_run
 from prefect.states import Completed, Running
 from pydantic import Field, ValidationError, create_model
 
-from flows.environment import find_stores
+from flows.environment import find_stores, open_checkout
 from flows.promoting import Promoter, make_promoter
-from flows.workspace import find_checkout
 from tasks.orchestration.approval import Answer, Question, read_question, settle
 from tasks.orchestration.ledger import Entry
 from tasks.orchestration.release import ask
@@ -48,7 +47,7 @@ def approve(entry: str, root: str = ".") -> State[Any]:
         ConfigError: there is no such question.
         GateError: an alias was moved while the answer was carried out.
     """
-    checkout = find_checkout(Path(root))
+    checkout = open_checkout(Path(root))
     promoter = make_promoter(checkout)
     question = read_question(promoter.ledger, entry)
     get_run_logger().info("%s %s", question.text, entry)

@@ -17,6 +17,7 @@ from pydantic import BaseModel
 from flows.environment import find_stores
 from flows.serving import ModelServer
 from flows.workspace import STATE, WorkspacePaths
+from tasks.orchestration.loopback import open_directly
 from tasks.orchestration.process import child_environment, end_group
 from tasks.stage.errors import ConfigError
 from tasks.stage.params import read_yaml
@@ -114,7 +115,7 @@ def _get(url: str, body: object = None) -> Any:
     """What a server answers, as JSON."""
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(url, data, {"content-type": "application/json"})
-    with urllib.request.urlopen(request, timeout=_SERVER_SECONDS) as response:
+    with open_directly(request, timeout_seconds=_SERVER_SECONDS) as response:
         return json.load(response)
 
 

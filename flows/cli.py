@@ -9,7 +9,8 @@ from typing import Annotated
 
 import typer
 
-from flows.environment import set_environment
+from flows.credentials import secret_file
+from flows.environment import open_checkout, shell_lines
 from flows.export_command import app as exporting
 from flows.nights import failed_report, report
 from flows.options import (
@@ -52,7 +53,7 @@ def run(root: Root = HERE, preset: Preset = None, set_: Set = [], as_json: Json 
 
     with errors_told(as_json, failed_report(datetime.now(UTC))):
         night = run_night(root, preset, set_, as_json=as_json)
-        checkout = find_checkout(root)
+        checkout = open_checkout(root)
         workspace = choose_workspace(checkout, preset, set_)
     if as_json:
         print(report(night))
@@ -87,9 +88,8 @@ def up(
 ) -> None:
     """Start Prefect, MLflow and a worker, deploy the schedule; Ctrl-C stops them all."""
     with errors_told(as_json=False):
-        checkout = find_checkout(root)
+        checkout = open_checkout(root)
         choose_workspace(checkout, preset, set_)
-        set_environment(checkout)
         parameters = json.dumps({"preset": preset, "overrides": set_})
         deployment = ["--params", parameters]
         if cron is not None:
@@ -100,6 +100,7 @@ def up(
         try:
             with running_services(checkout, prefect_port, mlflow_port, deployment) as running:
                 console.print(f"Prefect: {running.services.prefect}")
+                console.print(f"         its page asks for the line in {secret_file(checkout)}")
                 console.print(f"MLflow:  {running.services.mlflow}")
                 console.print("the nightly deployment is scheduled; Ctrl-C stops everything")
                 while (fallen := running.fallen()) is None:
@@ -115,8 +116,16 @@ def up(
 def down(root: Root = HERE) -> None:
     """Stop what `nightloom up` started in another shell."""
     with errors_told(as_json=False):
-        stopped = stop_services(find_checkout(root))
+        stopped = stop_services(open_checkout(root))
     make_console(to_stderr=False).print("stopped" if stopped else "nothing was up")
+
+
+@app.command()
+def env(root: Root = HERE) -> None:
+    """Print what a shell needs for plain prefect, dvc and mlflow: eval "$(nightloom env)"."""
+    with errors_told(as_json=False):
+        lines = shell_lines(find_checkout(root))
+    print("\n".join(lines))
 
 
 @app.command()
@@ -125,8 +134,7 @@ def status(root: Root = HERE, as_json: Json = False) -> None:
     from flows.standing import print_standing, read_standing
 
     with errors_told(as_json):
-        checkout = find_checkout(root)
-        set_environment(checkout)
+        checkout = open_checkout(root)
         standing = read_standing(checkout)
     if as_json:
         print(standing.model_dump_json(indent=1, by_alias=True))
@@ -150,7 +158,7 @@ def ask(
     from flows.asking import ask_model, print_answer
 
     with errors_told(as_json):
-        checkout = find_checkout(root)
+        checkout = open_checkout(root)
         answer = ask_model(checkout, question, model.value, alias, where or [])
     if as_json:
         print(answer.model_dump_json(indent=1))
@@ -171,7 +179,7 @@ def serve(
 
     with errors_told(as_json=False):
         options = Serve([item.value for item in model], alias, host, port)
-        serve_until_interrupted(find_checkout(root), options, make_console(to_stderr=False))
+        serve_until_interrupted(open_checkout(root), options, make_console(to_stderr=False))
 
 
 @app.command()
@@ -191,8 +199,7 @@ def compare(
     from flows.comparing import Choice, compare_by_name, print_comparison
 
     with errors_told(as_json):
-        checkout = find_checkout(root)
-        set_environment(checkout)
+        checkout = open_checkout(root)
         choice = Choice(model.value, system, metric, mode)
         found = compare_by_name(checkout, left, right, choice)
     if as_json:
@@ -207,8 +214,7 @@ def doctor(root: Root = HERE, as_json: Json = False) -> None:
     from flows.checkup import examine, print_findings
 
     with errors_told(as_json):
-        checkout = find_checkout(root)
-        set_environment(checkout)
+        checkout = open_checkout(root)
         findings = examine(checkout)
     if as_json:
         print(json.dumps([finding.as_row() for finding in findings], ensure_ascii=False, indent=1))

@@ -1,36 +1,85 @@
-"""The settings under which Prefect and MLflow run here, unless the user has set others."""
+"""The settings under which Prefect, DVC and MLflow run here, unless the user has set others."""
 
 import os
+import shlex
 from pathlib import Path
 
-from flows.services import Services
-from flows.workspace import STATE
+from flows.credentials import private_folder, secret_file
+from flows.graph import keep_site_cache
+from flows.services import Services, server_secret
+from flows.workspace import STATE, find_checkout
+from tasks.orchestration.loopback import proxy_exemptions
+from tasks.orchestration.process import TELEMETRY_OFF
 from tasks.orchestration.stores import Stores
 
-_DEFAULTS = {
-    "DO_NOT_TRACK": "true",
-    "DVC_NO_ANALYTICS": "1",
-    "GX_ANALYTICS_ENABLED": "false",
+_DEFAULTS = TELEMETRY_OFF | {
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     # Ours are asked again by `patience`, which tells so and counts the time.
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
-    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     # A first start on a slow machine takes longer than Prefect's 20 seconds.
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
     "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "true",
 }
+_SECRETS = ("PREFECT_SERVER_API_AUTH_STRING", "PREFECT_API_AUTH_STRING")
+
+
+def open_checkout(root: Path) -> Path:
+    """Return the checkout at or above a folder, with this process set up for it.
+
+    Raises:
+        ConfigError: there is none, or its secrets are open to others.
+    """
+    checkout = find_checkout(root)
+    set_environment(checkout)
+    return checkout
 
 
 def set_environment(checkout: Path) -> None:
-    """Set what the user has not set; call it before anything imports Prefect."""
-    for name, value in _DEFAULTS.items():
-        os.environ.setdefault(name, value)
+    """Set what the user has not set; call it before anything imports Prefect.
+
+    Raises:
+        ConfigError: the checkout's secrets are open to others.
+    """
+    os.environ.update(_missing_settings(checkout))
+    keep_site_cache(checkout, _site_cache(checkout))
+
+
+def shell_lines(checkout: Path) -> list[str]:
+    """Return the lines that give a shell the settings of `set_environment`.
+
+    A secret is read from its file when a line is run, so that it stands on no screen and in no
+    process's arguments.
+    """
+    keep_site_cache(checkout, _site_cache(checkout))
+    given = next((name for name in _SECRETS if os.environ.get(name)), None)
+    secret = f"${given}" if given else f"$(cat {shlex.quote(str(secret_file(checkout)))})"
+    return [
+        f"export {name}=" + (f'"{secret}"' if name in _SECRETS else shlex.quote(value))
+        for name, value in _missing_settings(checkout).items()
+    ]
+
+
+def _missing_settings(checkout: Path) -> dict[str, str]:
+    """Return the variables that the user has not set, and loopback beside the user's `no_proxy`."""
     home = checkout / STATE / "prefect"
     home.mkdir(parents=True, exist_ok=True)  # Prefect makes the last folder of its path alone
-    os.environ.setdefault("PREFECT_HOME", str(home))
-    services = Services.read(checkout)
-    if services is not None:
-        os.environ.setdefault("PREFECT_API_URL", services.prefect_api)
+    wanted = _DEFAULTS | {
+        # DVC unpickles what lies there, and by default everybody may write there (CVE-2025-69872).
+        "DVC_SITE_CACHE_DIR": str(_site_cache(checkout)),
+        "PREFECT_HOME": str(home),
+    }
+    if not os.environ.get("PREFECT_API_URL"):
+        # Also of the server that Prefect starts by itself where none is up.
+        wanted |= dict.fromkeys(_SECRETS, server_secret(checkout))
+        services = Services.read(checkout)
+        if services is not None:
+            wanted["PREFECT_API_URL"] = services.prefect_api
+    missing = {name: value for name, value in wanted.items() if not os.environ.get(name)}
+    return missing | proxy_exemptions(os.environ)
+
+
+def _site_cache(checkout: Path) -> Path:
+    return private_folder(checkout) / "dvc"
 
 
 def find_stores(checkout: Path) -> Stores:

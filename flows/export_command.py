@@ -5,9 +5,9 @@ from typing import Annotated
 
 import typer
 
+from flows.environment import open_checkout
 from flows.options import HERE, Json, ModelName, Root, Which, errors_told
 from flows.summary import make_console
-from flows.workspace import find_checkout
 from tasks.records.export_format import Format
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
@@ -31,7 +31,7 @@ def export(
     from flows import exporting
 
     with errors_told(as_json):
-        checkout = find_checkout(root)
+        checkout = open_checkout(root)
         found = exporting.export_version(
             checkout, version, model.value, form.value, to, measure=measure
         )

@@ -12,7 +12,7 @@ from pathlib import Path
 from prefect import flow
 
 from flows.build import build_stages
-from flows.environment import find_stores
+from flows.environment import find_stores, open_checkout
 from flows.graph import stage_names
 from flows.lock import night_lock
 from flows.nights import NightLog, new_night_name
@@ -21,7 +21,6 @@ from flows.workspace import (
     STATE,
     Workspace,
     choose_workspace,
-    find_checkout,
     prepare,
     share_inputs,
 )
@@ -44,7 +43,7 @@ def evaluate_fully(
     Raises:
         NightloomError: there was no such night, or a stage failed.
     """
-    checkout = find_checkout(Path(root))
+    checkout = open_checkout(Path(root))
     base = choose_workspace(checkout, preset, overrides)
     texts = [override_text(item.key, item.value) for item in base.overrides]
     chosen = choose_workspace(checkout, PRESET, texts)

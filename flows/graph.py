@@ -66,6 +66,33 @@ def read_stage(root: Path, name: str) -> Stage:
         )
 
 
+def keep_site_cache(root: Path, folder: Path) -> None:
+    """Let a plain `dvc` in a checkout use `folder` as its site cache, unless its config names one.
+
+    It is written to `.dvc/config.local`, which git ignores, and follows a checkout that was moved.
+
+    Raises:
+        ConfigError: DVC can't read its config.
+    """
+    local = root / ".dvc" / "config.local"
+    if local.exists() and str(folder) in local.read_text(encoding="utf-8"):
+        return
+    from dvc.config import Config
+    from dvc.config import ConfigError as DvcConfigError
+
+    try:
+        config = Config(str(root / ".dvc"))
+        given = config["core"].get("site_cache_dir")
+        if given is not None and Path(given).parts[-3:] != folder.parts[-3:]:
+            return
+        with config.edit("local") as changed:
+            changed.setdefault("core", {})["site_cache_dir"] = str(folder)
+    except DvcConfigError as error:
+        raise ConfigError(
+            f"DVC can't read its config in {root / '.dvc'}: {error}", "mend what DVC names there"
+        ) from error
+
+
 def has_remote(root: Path) -> bool:
     """Whether the workspace names a default remote to push to."""
     with _repository(root) as repository:

@@ -10,12 +10,12 @@ from prefect.runtime import flow_run
 from prefect.states import Completed
 
 from flows.build import build
-from flows.environment import find_stores
+from flows.environment import find_stores, open_checkout
 from flows.graph import has_remote
 from flows.lock import night_lock
 from flows.nights import NightLog, new_night_name
 from flows.release import release
-from flows.workspace import Workspace, choose_workspace, find_checkout, prepare
+from flows.workspace import Workspace, choose_workspace, prepare
 from tasks.orchestration.base_model import resolve
 from tasks.orchestration.data import push, track
 from tasks.orchestration.ingestion import ingest
@@ -55,7 +55,7 @@ def nightly(
     Raises:
         NightloomError: the night failed; the last good artifacts are still in place.
     """
-    checkout = find_checkout(Path(root))
+    checkout = open_checkout(Path(root))
     workspace = choose_workspace(checkout, preset, overrides)
     with night_lock(workspace.lock):
         log = NightLog(workspace, night or _run_name())

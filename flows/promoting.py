@@ -14,9 +14,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.padding import Padding
 
-from flows.environment import find_stores, set_environment
+from flows.environment import find_stores, open_checkout
 from flows.services import shares_prefect
-from flows.workspace import STATE, WorkspacePaths, find_checkout
+from flows.workspace import STATE, WorkspacePaths
 from tasks.orchestration.failures import last_lines
 from tasks.orchestration.ledger import Ledger, Link, Stage
 from tasks.orchestration.process import run_child
@@ -60,8 +60,7 @@ def make_promoter(checkout: Path, params_root: Path | None = None) -> Promoter:
 @contextmanager
 def deciding(root: Path) -> Iterator[Promoter]:
     """The promoter of the checkout at or above a folder, in its turn."""
-    checkout = find_checkout(root)
-    set_environment(checkout)
+    checkout = open_checkout(root)
     promoter = make_promoter(checkout)
     with promoter.turns.mine():
         yield promoter

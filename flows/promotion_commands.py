@@ -76,13 +76,13 @@ def rollback(
     as_json: Json = False,
 ) -> None:
     """Let `production` name a version that it named before, once that answers as it did."""
+    from flows.environment import open_checkout
     from flows.promoting import deciding, make_promoter, operating_user, rehearsal
-    from flows.workspace import find_checkout
 
     with errors_told(as_json):
         from tasks.orchestration.promotion import roll_back
 
-        waiting = make_promoter(find_checkout(root))
+        waiting = make_promoter(open_checkout(root))
         leaving = waiting.ledger.registry.aliases(model.value).get("production")
         with deciding(root) as promoter:
             entry = roll_back(
@@ -93,7 +93,7 @@ def rollback(
                 reason=reason,
                 leaving=leaving,
                 downloads=promoter.downloads,
-                rehearse=rehearsal(find_checkout(root), model.value, promoter.params),
+                rehearse=rehearsal(open_checkout(root), model.value, promoter.params),
             )
             aliases = promoter.ledger.registry.aliases(model.value)
     number = aliases["production"]
@@ -114,8 +114,8 @@ def prune(
 
     What an alias names, what a rollback may need and what Nightloom did not make always stays.
     """
+    from flows.environment import open_checkout
     from flows.promoting import deciding, delete_old, make_promoter, review_all
-    from flows.workspace import find_checkout
 
     with errors_told(as_json):
         name = None if model is None else model.value
@@ -123,7 +123,7 @@ def prune(
             with deciding(root) as promoter:
                 fates = delete_old(promoter, name, by)
         else:
-            fates = review_all(make_promoter(find_checkout(root)), name)
+            fates = review_all(make_promoter(open_checkout(root)), name)
     _tell_fates(fates, yes, as_json)
 
 
@@ -138,11 +138,11 @@ def show(
     """Show the last decisions, oldest first; `nightloom ledger verify` checks the chain."""
     if context.invoked_subcommand is not None:
         return
+    from flows.environment import open_checkout
     from flows.promoting import make_promoter, print_ledger
-    from flows.workspace import find_checkout
 
     with errors_told(as_json):
-        ledger = make_promoter(find_checkout(root)).ledger
+        ledger = make_promoter(open_checkout(root)).ledger
         links = ledger.links(None if model is None else model.value)[-limit:]
     if as_json:
         rows = [link.entry.model_dump() | {"sha256": link.sha256} for link in links]
@@ -167,13 +167,13 @@ def verify(
     The one thing it can't see is somebody who rewrites every entry from one on, and the last hash
     that the registered models carry. Note the last hash down elsewhere, and --contains finds that.
     """
+    from flows.environment import open_checkout
     from flows.promoting import make_promoter
-    from flows.workspace import find_checkout
 
     with errors_told(as_json):
         from tasks.orchestration.audit import audit
 
-        ledger = make_promoter(find_checkout(root)).ledger
+        ledger = make_promoter(open_checkout(root)).ledger
         found = audit(ledger)
         faults = list(found.faults)
         if contains and not any(link.sha256.startswith(contains) for link in ledger.links()):

@@ -18,8 +18,8 @@ from prefect.client.schemas.objects import State, StateType
 from prefect.states import Crashed
 
 from flows.approving import approve
+from flows.environment import open_checkout
 from flows.promoting import make_promoter
-from flows.workspace import find_checkout
 from tasks.orchestration.approval import expire_old
 from tasks.orchestration.release import ask
 from tasks.orchestration.versions import MODELS
@@ -65,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--root", type=Path, default=Path(), help="a folder of the project")
     options = parser.parse_args(arguments)
     try:
-        told = ask_again(find_checkout(options.root))
+        told = ask_again(open_checkout(options.root))
     except NightloomError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 1

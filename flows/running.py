@@ -11,7 +11,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flows.environment import set_environment
+from flows.environment import open_checkout
 from flows.lock import check_free
 from flows.nights import (
     Night,
@@ -24,7 +24,7 @@ from flows.overrides import without
 from flows.services import log_file, start_night_server
 from flows.summary import make_console
 from flows.view import NightView
-from flows.workspace import choose_workspace, find_checkout
+from flows.workspace import choose_workspace
 
 if TYPE_CHECKING:
     from flows.sweep import Sweep
@@ -36,10 +36,9 @@ def run_night(root: Path, preset: str | None, overrides: Sequence[str], *, as_js
     Raises:
         NightloomError: it could not begin.
     """
-    checkout = find_checkout(root)
+    checkout = open_checkout(root)
     workspace = choose_workspace(checkout, preset, overrides)
     check_free(workspace.lock)
-    set_environment(checkout)
     # `kill PID` ends a night as Ctrl-C does, with all that it started.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     name = new_night_name(datetime.now(UTC))
@@ -64,9 +63,8 @@ def run_sweep(root: Path, preset: str | None, overrides: Sequence[str]) -> "Swee
     Raises:
         NightloomError: it could not begin, or gave no value.
     """
-    checkout = find_checkout(root)
+    checkout = open_checkout(root)
     check_free(choose_workspace(checkout, preset, without("sweep", overrides)).lock)
-    set_environment(checkout)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with _stdout_to_stderr(active=True), _flows_ready(checkout, "sweep"):
         from flows.sweep import sweep
@@ -80,8 +78,7 @@ def run_full_evaluation(root: Path, preset: str | None, overrides: Sequence[str]
     Raises:
         NightloomError: it could not begin, or a stage failed.
     """
-    checkout = find_checkout(root)
-    set_environment(checkout)
+    checkout = open_checkout(root)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with _stdout_to_stderr(active=True), _flows_ready(checkout, "evaluation-full"):
         from flows.full_evaluation import evaluate_fully

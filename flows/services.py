@@ -1,14 +1,13 @@
 """The servers that `nightloom up` starts, and the file by which the other commands find them."""
 
 import atexit
+import json
 import os
 import signal
 import socket
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -17,8 +16,10 @@ from typing import ClassVar
 
 import psutil
 
+from flows.credentials import private_folder, secret_file
 from flows.keeping import KeptFile, this_process
 from flows.workspace import STATE
+from tasks.orchestration.loopback import open_directly
 from tasks.orchestration.process import child_environment
 from tasks.orchestration.turns import LIMIT
 from tasks.stage.errors import ConfigError
@@ -29,6 +30,12 @@ _START_SECONDS = 180.0
 # The address of a Prefect server that only this process and its children use.
 _OWN_SERVER = "NIGHTLOOM_OWN_PREFECT"
 _STOP_SECONDS = 20.0
+# What a flow run may set for its process. Prefect's own template lets it give the command, the
+# environment and the working folder, by each of which it can run any program.
+_JOB_TEMPLATE = {
+    "job_configuration": {"stream_output": True},
+    "variables": {"type": "object", "properties": {}},
+}
 
 
 class Services(KeptFile):
@@ -159,11 +166,25 @@ def _prefect_environment(checkout: Path, address: str) -> dict[str, str]:
     return child_environment() | {
         "PREFECT_HOME": os.environ.get("PREFECT_HOME", str(checkout / STATE / "prefect")),
         "PREFECT_API_URL": f"{address}/api",
+        "PREFECT_API_AUTH_STRING": (secret := server_secret(checkout)),
+        "PREFECT_SERVER_API_AUTH_STRING": secret,
         "PREFECT_SERVER_API_HOST": HOST,
         # Pages of other sites that a browser shows must not be able to start flows.
         "PREFECT_SERVER_API_CSRF_PROTECTION_ENABLED": "true",
         "PREFECT_SERVER_API_CORS_ALLOWED_ORIGINS": address,
     }
+
+
+def server_secret(checkout: Path) -> str:
+    """Return `USER:PASSWORD` of the Prefect servers that run here: the user's, else a random one.
+
+    Raises:
+        ConfigError: the file that holds it is open to others.
+    """
+    given = os.environ.get("PREFECT_SERVER_API_AUTH_STRING")
+    if not given and not os.environ.get("PREFECT_API_URL"):
+        given = os.environ.get("PREFECT_API_AUTH_STRING")
+    return given or secret_file(checkout).read_text(encoding="utf-8").strip()
 
 
 def _mlflow_arguments(checkout: Path, port: int) -> list[str]:
@@ -204,13 +225,16 @@ def _deploy(checkout: Path, environment: Mapping[str, str], deployment: list[str
     Questions of an earlier worker, which ended with it, are asked again.
     """
     prefect = [sys.executable, "-m", "prefect", "--no-prompt"]
+    template = private_folder(checkout) / "job-template.json"
+    template.write_text(json.dumps(_JOB_TEMPLATE), encoding="utf-8")
     for command in (
-        [*prefect, "work-pool", "create", POOL, "--type", "process", "--overwrite"],
+        [*prefect, "work-pool", "create", POOL, "--type", "process", "--overwrite",
+         "--base-job-template", str(template)],
         [*prefect, "gcl", "create", LIMIT, "--limit", "1"],
         [*prefect, "deploy", "--name", "approve"],
         [*prefect, "deploy", "--name", "nightly", *deployment],
         [sys.executable, "-m", "flows.questions"],
-    ):
+    ):  # fmt: skip
         done = subprocess.run(
             command,
             cwd=checkout,
@@ -261,9 +285,9 @@ def _wait(url: str, name: str, checkout: Path, child: "subprocess.Popen[bytes]")
 def answers(url: str) -> bool:
     """Whether something answers there with success."""
     try:
-        with urllib.request.urlopen(url, timeout=5) as response:
+        with open_directly(url, timeout_seconds=5) as response:
             return bool(response.status == 200)
-    except (urllib.error.URLError, OSError):
+    except OSError:
         return False
 
 

@@ -13,7 +13,7 @@ from prefect import flow
 from pydantic import BaseModel
 
 from flows.build import build_stages
-from flows.environment import find_stores
+from flows.environment import find_stores, open_checkout
 from flows.graph import read_stage, stage_names
 from flows.lock import night_lock
 from flows.nightly import refresh
@@ -26,7 +26,6 @@ from flows.workspace import (
     STATE,
     Workspace,
     choose_workspace,
-    find_checkout,
     prepare,
     share_inputs,
 )
@@ -95,7 +94,7 @@ def sweep(root: str = ".", preset: str | None = None, overrides: Sequence[str] =
         ConfigError: `params/sweep.yaml` names what is not there.
         NightloomError: no trial gave a value, or a stage before the tuned one failed.
     """
-    checkout = find_checkout(Path(root))
+    checkout = open_checkout(Path(root))
     params = _read_params(checkout, preset, overrides)
     of_night = without("sweep", overrides)
     base = choose_workspace(checkout, preset, of_night)

@@ -8,7 +8,9 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-_TELEMETRY_OFF = {
+from tasks.orchestration.loopback import proxy_exemptions
+
+TELEMETRY_OFF = {
     "DO_NOT_TRACK": "true",
     "DVC_NO_ANALYTICS": "1",
     "GX_ANALYTICS_ENABLED": "false",
@@ -20,9 +22,10 @@ _GRACE_SECONDS = 10.0
 def child_environment(*, online: bool = False) -> dict[str, str]:
     """The environment of a child: ours, telemetry off, this interpreter first on the PATH.
 
+    Loopback goes by no proxy.
     `online` lets the Hugging Face libraries ask the hub; everything else stays on this machine.
     """
-    environment = dict(os.environ) | _TELEMETRY_OFF
+    environment = dict(os.environ) | TELEMETRY_OFF | proxy_exemptions(os.environ)
     environment["PATH"] = os.pathsep.join(
         [str(Path(sys.executable).parent), environment.get("PATH", os.defpath)]
     )

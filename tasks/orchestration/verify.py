@@ -18,6 +18,7 @@ from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
 from tasks.orchestration.failures import StageError, last_lines
+from tasks.orchestration.loopback import open_directly
 from tasks.orchestration.process import child_environment, end_group
 from tasks.records.orders import ServedName
 from tasks.records.overlap import token_f1
@@ -214,7 +215,7 @@ def _wait(url: str, child: "subprocess.Popen[str]", log: Path, what: str) -> Non
     deadline = time.monotonic() + _START_SECONDS
     while time.monotonic() < deadline and child.poll() is None:
         try:
-            with urllib.request.urlopen(url, timeout=5):
+            with open_directly(url, timeout_seconds=5):
                 return
         except OSError:
             time.sleep(0.2)
@@ -238,7 +239,7 @@ def _ask(address: str, item: Asked, model: ServedName) -> Heard:
     headers = {"content-type": "application/json"}
     request = urllib.request.Request(f"{address}/invocations", body, headers)
     try:
-        with urllib.request.urlopen(request, timeout=_ANSWER_SECONDS) as response:
+        with open_directly(request, timeout_seconds=_ANSWER_SECONDS) as response:
             found: Any = json.load(response)
         return Heard(
             found["output"][0]["content"][0]["text"], found["custom_outputs"]["prompt_sha256"]
