@@ -49,6 +49,6 @@ bench: setup  ## measure our parts beside their peers (after a night; QUICK=1 fo
 faults: setup  ## kill, tear and starve at every step what the tests do at a few
 	@NIGHTLOOM_FAULTS=all OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/faults
 
-clean:  ## remove what the commands made: .venv, caches, scratch (data and stores stay)
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache *.egg-info data/scratch
+clean:  ## remove .venv and caches (data, scratch and stores stay)
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache *.egg-info
 	find flows tasks tests -name __pycache__ -type d -prune -exec rm -rf {} +

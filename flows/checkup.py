@@ -12,9 +12,11 @@ import psutil
 from packaging.requirements import Requirement
 from rich.console import Console
 
+from flows.disk import scratch_folders, taken
 from flows.environment import find_stores
 from flows.graph import stage_names
 from tasks.orchestration.process import run_child
+from tasks.stage.command import room
 from tasks.stage.errors import NightloomError
 from tasks.stage.params import read_yaml
 
@@ -75,7 +77,7 @@ def _packages(checkout: Path) -> Finding:
         if found == "missing" or not wanted.specifier.contains(found, prereleases=True):
             bad.append(f"{wanted.name} {found}, expected {wanted.specifier or 'any'}")
     count = len(project["dependencies"])
-    remedy = "install from the lock file again: make clean, then make run"
+    remedy = "install the lock file again: touch requirements.lock, then make setup"
     return _finding("packages", not bad, "; ".join(bad) or f"all {count} as asked for", remedy)
 
 
@@ -88,8 +90,13 @@ def _graph(checkout: Path) -> Finding:
 
 def _disk(checkout: Path) -> Finding:
     free = shutil.disk_usage(checkout).free / 1e9
-    remedy = "free some space: `dvc gc --workspace` drops what no night needs"
-    return _finding("disk", free >= _DISK_GB, f"{free:.0f} GB free, {_DISK_GB:.0f} needed", remedy)
+    try:
+        places = taken(checkout)
+    except NightloomError as error:
+        return Finding("disk", False, error.message, error.remedy)
+    told = ", ".join(f"{place.name} {place.gigabytes:.1f} GB" for place in places)
+    found = f"{free:.0f} GB free, {_DISK_GB:.0f} needed; taken: {told}"
+    return _finding("disk", free >= _DISK_GB, found, room(scratch_folders(checkout)))
 
 
 def _memory(checkout: Path) -> Finding:
@@ -130,7 +137,8 @@ def _prefect(checkout: Path) -> Finding:
     remedy = (
         "nightloom down, then nightloom up; or unset PREFECT_API_URL to do without a server"
         if url
-        else "look into .nightloom/prefect; with that folder gone a new store is made"
+        else "look into .nightloom/prefect, which holds runs and questions; moved aside, and kept, "
+        "it makes place for a new store"
     )
     return _finding("prefect", error is None, f"{where}: {error}" if error else where, remedy)
 

@@ -99,6 +99,16 @@ def has_remote(root: Path) -> bool:
         return bool(repository.config["core"].get("remote"))
 
 
+def cache_folder(root: Path) -> Path:
+    """Where DVC keeps the data of every version.
+
+    Raises:
+        ConfigError: DVC can't read the workspace.
+    """
+    with _repository(root) as repository:
+        return Path(repository.cache.local.path)
+
+
 def _find(repository: Any, name: str) -> Any:
     for stage in repository.index.stages:
         if getattr(stage, "name", None) == name:

@@ -25,6 +25,8 @@ from tasks.orchestration.registry import Registry
 from tasks.orchestration.sources.params import IngestionParams
 from tasks.orchestration.stores import RunRef
 from tasks.orchestration.tracking import Tracker
+from tasks.promotion.params import PromotionParams
+from tasks.promotion.release_params import ReleaseParams
 from tasks.stage.errors import GateError
 from tasks.stage.outputs import write_atomically
 from tasks.stage.params import ModelsParams, RerankingParams, StageParams, load_params
@@ -34,7 +36,10 @@ class _RefreshParams(StageParams):
     ingestion: IngestionParams
     models: ModelsParams
     reranking: RerankingParams
-    judging: JudgingParams  # read again when answers are judged; wrong ones are known before that
+    # Read again when they are used, hours later; wrong ones are known before anything begins.
+    judging: JudgingParams
+    promotion: PromotionParams
+    release: ReleaseParams
 
 
 def _run_name() -> str:

@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tasks.records.predictions import ALL_MODES
+from tasks.records.predictions import ALL_MODES, BATCH_TIMES
 from tasks.stage.metrics import flatten
 
 NOTHING = "–"
@@ -130,30 +130,40 @@ def slice_sizes(metrics: Mapping[str, Any]) -> dict[str, int]:
 
 
 def size_grid(metrics: Mapping[str, Any]) -> Grid:
-    """What each system weighs and how long it takes."""
+    """What each system weighs, and how many tokens a second its batches gave."""
+    further = _further(metrics)
     rows = [
         (
             system,
             f"{size['parameters'] / 1e6:.1f} M",
             f"{size['megabytes']:.0f} MB",
             NOTHING if size["peak_megabytes"] is None else f"{size['peak_megabytes']:.0f} MB",
-            f"{size['latency_ms_p50'] / 1e3:.2f} s",
-            f"{size['latency_ms_p95'] / 1e3:.2f} s",
-            *(number(size[name]) for name in _further(metrics)),
+            *(number(size[name]) for name in further),
         )
         for system, size in metrics["sizes"].items()
     ]
     columns = ("", "parameters", "weights in memory", "most memory held")
-    times = ("latency p50", "latency p95", *map(shown_metric, _further(metrics)))
-    return Grid("Size and speed", (*columns, *times), tuple(rows))
+    return Grid("Size and throughput", (*columns, *map(_shown_size, further)), tuple(rows))
 
 
 def _further(metrics: Mapping[str, Any]) -> list[str]:
-    """What sizes hold beside the usual, where every system has it."""
-    usual = {"parameters", "megabytes", "latency_ms_p50", "latency_ms_p95"}
-    usual |= {"peak_megabytes", "peak_megabytes_reason"}
+    """What sizes hold beside the usual, where every system has it.
+
+    Not the milliseconds of an answer: a batch's are no time that anybody waits.
+    """
+    usual = {"parameters", "megabytes", "peak_megabytes", "peak_megabytes_reason"}
     rows = list(metrics["sizes"].values())
-    return [name for name in rows[0] if name not in usual and all(name in row for row in rows)]
+    return [
+        name
+        for name in rows[0]
+        if name not in usual
+        and not name.startswith(BATCH_TIMES)
+        and all(name in row for row in rows)
+    ]
+
+
+def _shown_size(name: str) -> str:
+    return "tokens a second, in batches" if name == "tokens_per_second" else shown_metric(name)
 
 
 def retrieval_grid(metrics: Mapping[str, Any]) -> Grid:

@@ -29,7 +29,7 @@ _TEMPLATES = Path(__file__).with_name("templates")
 _CAPTIONS = {
     "scores": "Score of each system by mode, with its interval",
     "slices": "Score of each system by slice (number of records in brackets)",
-    "tradeoff": "Score of each system over the time that its answers take",
+    "tradeoff": "Score of each system over the memory that its weights take",
     "abstention": "How often each system abstains where it should, and where it should not",
 }
 

@@ -6,13 +6,13 @@ from dataclasses import fields
 from typing import Any
 
 from tasks.evaluation.grids import modes_of, shown_metric, shown_mode, shown_slice
-from tasks.records.predictions import Prediction
+from tasks.records.predictions import BATCH_TIMES, Prediction
 
 _DIGITS = 4
 # Shown as texts or not at all; every other field of a prediction is a score of its own.
 _NOT_SCORES = {
     "system", "mode", "record", "slice", "question", "reference", "output", "prompt_sha256",
-    "retrieved",
+    "retrieved", *BATCH_TIMES,
 }  # fmt: skip
 _SCORES = tuple(item.name for item in fields(Prediction) if item.name not in _NOT_SCORES)
 

@@ -72,7 +72,7 @@ def svg(figure: Figure) -> bytes:
 
 
 def draw(metrics: Mapping[str, Any], naming: Naming) -> dict[str, Figure]:
-    """The pictures by name: scores, slices, tradeoff (latency against quality), abstention."""
+    """The pictures by name: scores, slices, tradeoff (memory against quality), abstention."""
     return {
         "scores": _scores(metrics),
         "slices": _slices(metrics, naming),
@@ -133,25 +133,23 @@ def _slices(metrics: Mapping[str, Any], naming: Naming) -> Figure:
 
 
 def _tradeoff(metrics: Mapping[str, Any]) -> Figure:
-    """Each system's score, with its interval, over the time that its answers take."""
+    """Each system's score, with its interval, over the memory that its weights take."""
     figure = _figure()
     axes = figure.add_subplot()
     mode = metrics["primary"]["mode"]
     for place, (system, size) in enumerate(metrics["sizes"].items()):
         score = metrics["intervals"][system][mode]
-        middle, slow = size["latency_ms_p50"] / 1e3, size["latency_ms_p95"] / 1e3
         label = f"{system}: {size['parameters'] / 1e6:.0f} M parameters, {size['megabytes']:.0f} MB"
         axes.errorbar(
-            middle,
+            size["megabytes"],
             score["value"],
-            xerr=[[0], [max(0.0, slow - middle)]],
             yerr=_error(score),
             fmt="o",
             capsize=3,
             color=f"C{place}",
             label=label,
         )
-    axes.set(xlabel="seconds to an answer: median, and 95th percentile to the right")
+    axes.set(xlabel="weights in memory, MB")
     axes.set_xlim(left=0)
     _finish(axes, f"{shown_metric(metrics['primary']['metric'])}, {shown_mode(mode)}")
     _legend(figure, axes, columns=2)

@@ -111,15 +111,14 @@ def _power(found: Mapping[str, Any]) -> str:
 
 
 def _saving(left: Mapping[str, float], right: Mapping[str, float]) -> str:
-    """What the smaller model saves, in size and in time."""
-    shares = [
-        (f"{abs(share):.0%}", "fewer" if share > 0 else "more", what)
-        for share, what in (
-            (1 - left["parameters"] / right["parameters"], "parameters"),
-            (1 - left["latency_ms_p50"] / right["latency_ms_p50"], "milliseconds to an answer"),
-        )
-    ]
-    return f"For that it has {joined([' '.join(share) for share in shares])} (median)."
+    """What the smaller model saves in size."""
+    parts = []
+    named = {"parameters": "parameters", "megabytes": "megabytes of weights in memory"}
+    for name, what in named.items():
+        share = 1 - left[name] / right[name]
+        less = f"{abs(share):.0%} {'fewer' if share > 0 else 'more'}"
+        parts.append(f"{'as many' if abs(share) < 0.005 else less} {what}")
+    return f"For that it has {joined(parts)}."
 
 
 def _retrieval(metrics: Mapping[str, Any]) -> str:

@@ -77,7 +77,8 @@ class ModelManifest:
             raise DataError(
                 f"{folder} does not hold {self.name} as it was recorded: missing or changed: "
                 f"{', '.join(odd[:5])}. Every answer and score rests on these weights",
-                f"remove {folder} and run `nightloom run`, which makes it again from {self.source}",
+                f"move {folder} aside, and keep it until the weights are back: `nightloom run` "
+                f"makes them again from {self.source} where params/models.yaml names that",
             )
         return folder
 

@@ -23,7 +23,7 @@ def check_weights(folder: Path) -> None:
         raise ConfigError(
             f"{folder} holds pickled weights ({', '.join(pickled[:3])}); loading a pickle runs "
             "whatever code is in it",
-            "save the model again with save_pretrained (safetensors) and delete the pickles",
+            "save the model with save_pretrained (safetensors) into a new folder, and name that",
         )
     for path in files:
         if path.suffix == WEIGHTS:

@@ -5,13 +5,15 @@ from pathlib import Path
 
 from pyarrow import parquet
 
+from tasks.records.predictions import BATCH_TIMES
+
 # What MLflow's pages call the table.
 TABLE_FILE = "answers.json"
-_NOT_IN_TABLE = ("prompt_sha256",)
+_NOT_IN_TABLE = ("prompt_sha256", *BATCH_TIMES)
 
 
 def split_table(predictions: Path) -> str:
-    """Predictions as pandas' `split` JSON: a row an answer, without what only we can read."""
+    """Predictions as pandas' `split` JSON: without what people can't read, or would misread."""
     found = parquet.read_table(predictions)
     rows = found.drop_columns([name for name in _NOT_IN_TABLE if name in found.column_names])
     columns = rows.to_pydict()

@@ -50,7 +50,8 @@ def pending(registry: Registry, model: Model) -> Intent | None:
         raise ConfigError(
             f"the tag {INTENT_TAG} of the registered {model} is no decision: {text[:80]!r}; "
             "Nightloom writes it before it moves an alias, and something else has changed it",
-            f"look at the aliases in MLflow, then delete the tag {INTENT_TAG} there",
+            "hold MLflow's aliases against `nightloom ledger`, note down what the tag says, then "
+            f"take {INTENT_TAG} away in MLflow: the tag alone, no version and no alias",
         ) from None
 
 

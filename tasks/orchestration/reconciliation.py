@@ -133,7 +133,7 @@ def _tell_capitals(ledger: Ledger, model: Model) -> list[str]:
     """Aliases that only look like ours: MLflow tells `Production` from `production`."""
     return [
         f"the alias {alias} -> {number} of the {model} is not `{alias.lower()}`, which alone is "
-        "served: Nightloom's aliases are lower case. Delete it in MLflow"
+        "served: Nightloom's aliases are lower case. Take it away in MLflow, the alias alone"
         for alias, number in ledger.registry.aliases(model).items()
         if alias not in ALIASES and alias.lower() in ALIASES
     ]

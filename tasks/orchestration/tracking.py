@@ -23,7 +23,7 @@ from tasks.orchestration.metric_names import metric_name, numbers
 from tasks.orchestration.patience import made_once, patient
 from tasks.orchestration.stages import Dependency, Stage
 from tasks.orchestration.stores import EXPERIMENT, RunRef, Stores, open_experiment
-from tasks.records.predictions import PREDICTIONS_FILE
+from tasks.records.predictions import BATCH_TIMES, PREDICTIONS_FILE
 from tasks.stage.errors import ConfigError
 from tasks.stage.metrics import METRICS_FILE, read_metrics
 from tasks.stage.params import read_yaml
@@ -134,12 +134,20 @@ class Tracker:
             self._client.log_batch(run.run_id, metrics=metrics[start : start + _BATCH])
 
     def log_metrics(self, run: RunRef, report: Path) -> None:
-        """Log the numbers of a report's `metrics.json`, as `metric_name` names them."""
+        """Log the numbers of a report's `metrics.json`, as `metric_name` names them.
+
+        Without the times that batches gave, which runs can't be compared by.
+        """
         if not (report / METRICS_FILE).exists():
             return
         now = time.time_ns() // 1_000_000
         found = numbers(read_metrics(report))
-        self.log_points(run, [Point(metric_name(path), value, 0, now) for path, value in found])
+        points = [
+            Point(metric_name(path), value, 0, now)
+            for path, value in found
+            if not path[-1].startswith(BATCH_TIMES)
+        ]
+        self.log_points(run, points)
 
     def log_predictions(self, run: RunRef, report: Path) -> None:
         """Log a report's predictions as the table by which MLflow's pages compare runs.

@@ -156,8 +156,8 @@ def _limits(facts: CardFacts) -> list[str]:
     return [
         "The scores say nothing about other data, other languages than those of the data, or "
         "harmful requests; nothing was done to refuse these. Passages are quoted as data, and a "
-        "model may still obey what it reads: index only documents that you trust. Latencies are "
-        f"those of {machine['processor']}, {machine['cores']} cores, {machine['device']}.",
+        "model may still obey what it reads: index only documents that you trust. The scores "
+        f"were computed on {machine['processor']}, {machine['cores']} cores, {machine['device']}.",
     ]
 
 

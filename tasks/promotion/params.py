@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from tasks.stage.params import StageParams
 
@@ -110,10 +110,21 @@ class RetentionParams(RuleParams):
 
 
 class LatencyParams(RuleParams):
-    """How long answers take."""
+    """How long answers take inside evaluation's batches: it may warn, and never refuses."""
 
     max_over_base: float = Field(gt=0, description="p95 over the base's of the same night")
     max_p95_ms: float | None = Field(gt=0, description="p95 itself; null where nothing is asked")
+
+    @field_validator("severity")
+    @classmethod
+    def _warns(cls, severity: Severity) -> Severity:
+        if severity == "refuse":
+            raise ValueError(
+                "latency may only warn, by max_over_base and by max_p95_ms: its times are taken "
+                "inside batches, on a machine that may be busy, and would refuse a good model; "
+                "expected `severity: warn`"
+            )
+        return severity
 
 
 class SizeParams(RuleParams):

@@ -84,7 +84,7 @@ def run_stage(
         scratch.mkdir(parents=True, exist_ok=True)
         run(params, paths)
     except Exception as error:
-        known = _known(error)
+        known = _known(error, options.scratch)
         Failure.of(known).write(scratch)
         if not isinstance(known, NightloomError):
             raise
@@ -154,13 +154,27 @@ def _check_named(option: str, given: Sequence[NamedPath]) -> None:
             )
 
 
-def _known(error: Exception) -> Exception:
+def room(scratch: str) -> str:
+    """How to make room on a full disk: nothing goes that a version or a workspace needs.
+
+    `scratch` names the folders of checkpoints and memos, as people read it.
+    """
+    return (
+        f"make room: of what Nightloom made, {scratch} alone may be deleted, while nothing of it "
+        "runs (a training that was cut short then begins anew; no more than time is lost); "
+        "`pip cache purge` empties pip's cache; `nightloom prune` lists the old versions that "
+        "params/release.yaml lets go. Versions, workspaces and earlier nights need all the rest, "
+        "DVC's cache too: for it take a larger disk"
+    )
+
+
+def _known(error: Exception, scratch: Path) -> Exception:
     """An error of the system in our own terms, where it has a remedy that we know."""
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         free = shutil.disk_usage(".").free / 1e9
         return ConfigError(
             f"no space left on the disk ({free:.1f} GB free): {error}",
-            "free some space: `dvc gc --workspace` drops what no night needs",
+            f"{room(str(scratch))}. `nightloom doctor` says what takes how much",
         )
     # By name, because torch's own class is not imported here.
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":

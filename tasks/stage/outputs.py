@@ -14,7 +14,7 @@ MANIFEST = "manifest.json"
 # What helps where a release bundle is not whole.
 RESTORE = (
     "name another version, or restore MLflow's artifacts from a backup (a night's own data/bundle: "
-    "`dvc checkout --force data/bundle`)"
+    "move it out of data/, then `dvc checkout data/bundle`)"
 )
 _BLOCK = 1 << 20
 
@@ -61,7 +61,10 @@ def verified(folder: Path, *, what: str = "", remedy: str = "") -> Path:
             f"{what} has no {MANIFEST}; expected a folder that a stage finished",
             remedy or "run `nightloom run`, or `dvc checkout` to bring the last good one back",
         )
-    remedy = remedy or f"run `dvc checkout --force {folder}` to bring the recorded files back"
+    remedy = remedy or (
+        f"move {folder} out of {folder.parent}, and keep it where it holds what you changed; then "
+        f"`dvc checkout {folder}` brings the recorded files back"
+    )
     try:
         expected = dict(json.loads(path.read_bytes())["files"])
     except (ValueError, LookupError, TypeError) as error:

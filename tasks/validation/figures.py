@@ -84,7 +84,7 @@ class Reference:
         except (ValueError, ValidationError) as error:
             raise DataError(
                 f"{path} is no profile of accepted data: {' '.join(str(error).split())[:400]}",
-                "delete this intake and take the data in again: `nightloom run`",
+                bring_back(intake),
             ) from None
 
 
@@ -113,6 +113,15 @@ def set_figures(profile: Profile, reference: Reference, newest: Path) -> SetFigu
     return SetFigures(values, {k: v for k, v in reasons.items() if values[k] is None})
 
 
+def bring_back(intake: Path) -> str:
+    """What helps where an intake is damaged: its rows may be nowhere else, so none are lost."""
+    return (
+        f"move {intake} out of {intake.parent} and keep it, as its source may no longer have its "
+        f"rows; then `dvc checkout {intake}` brings back what was recorded. Where that is nothing, "
+        "or damaged too, move it out again: `nightloom run` takes in what the source has"
+    )
+
+
 def taken_in(intake: Path) -> str:
     """When an intake was taken in, as an ISO time; its name where it does not say so."""
     times = _times(intake)
@@ -128,7 +137,7 @@ def _times(intake: Path) -> _IntakeTimes | None:
     except ValidationError as error:
         raise DataError(
             f"{path} does not say when it was taken in: {' '.join(str(error).split())[:400]}",
-            "delete this intake and take the data in again: `nightloom run`",
+            bring_back(intake),
         ) from None
 
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from pyarrow import compute, parquet
 
 from tasks.stage.errors import DataError
+from tasks.validation.figures import bring_back
 
 PLACES_FILE = "places.parquet"
 ORIGINS_FILE = "origins.parquet"
@@ -69,7 +70,7 @@ class Origins:
                 f"{self.intake / ORIGINS_FILE} does not say where line {wanted[~found][0]} of "
                 f"{self.kind}.jsonl came from; expected one row a line, so that a row can be "
                 "followed back to its source",
-                "take the data in again: delete this intake and run `nightloom run`",
+                bring_back(self.intake),
             )
         files = self.files.take(pyarrow.array(places)).cast(pyarrow.string())
         return files, self.source_lines[places]

@@ -40,7 +40,9 @@ def metrics_of(predictions: Sequence[Prediction]) -> dict[str, Any]:
     grouped = by_system_and_mode(predictions)
     whole = {name: 0.5 for name in (*SCORE_NAMES, "abstention_recall")}
     size = {"parameters": 2_000_000, "megabytes": 8.0, "peak_megabytes": 900.0}
-    times = {"latency_ms_p50": 20.0, "latency_ms_p95": 30.0}
+    times = {"tokens_per_second": 480.0}
+    for name in ("first_token_ms", "latency_ms"):
+        times |= {f"{name}_p50": 20.0, f"{name}_p95": 30.0}
     interval = {"value": 0.9, "low": 0.8, "high": 1.0}
     return {
         "systems": {system: dict.fromkeys(modes, whole) for system, modes in grouped.items()},

@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 
 from tasks.promotion.decision import decide
+from tasks.promotion.params import Params
 from tasks.promotion.reason import Model
 from tasks.promotion.rules import RULES
 from tasks.records.predictions import INJECTED, MODES
-from tasks.stage.errors import DataError
+from tasks.stage.errors import ConfigError, DataError
+from tasks.stage.params import load_params
 from tests.unit.decided import (
     BUNDLE,
     PARAMS,
@@ -181,12 +183,48 @@ def test_what_could_not_be_measured_is_off_with_its_reason(tmp_path: Path) -> No
     assert texts["retrieval_recall"].endswith("gone")
 
 
-def test_a_bound_in_milliseconds_holds_beside_the_bases(tmp_path: Path) -> None:
-    decision = decided(tmp_path, params=with_rule("latency", max_p95_ms=800.0))
-    assert outcomes(decision, "refused") == {"latency"}
-    (tmp_path / "slower").mkdir()
-    decision = decided(tmp_path / "slower", params=with_rule("latency", max_p95_ms=1000.0))
+def test_a_busy_machine_warns_and_promotes(tmp_path: Path) -> None:
+    def busy(night: Night) -> None:
+        night.tonight.metrics["sizes"]["adapter"]["latency_ms_p95"] = 2.54 * 900.0
+
+    decision = decided(tmp_path, busy)
     assert decision.verdict == "promote"
+    assert outcomes(decision, "warned") == {"latency"}
+    text = decision.told()[0].text
+    assert "2.54 times as long as the base's" in text
+    assert "taken inside batches, on a machine that may have been busy, and prove nothing" in text
+
+
+@pytest.mark.parametrize(("most", "warned"), [(800.0, {"latency"}), (1000.0, set())])
+def test_a_bound_in_milliseconds_warns_beside_the_bases(
+    tmp_path: Path, most: float, warned: set[str]
+) -> None:
+    decision = decided(tmp_path, params=with_rule("latency", max_p95_ms=most))
+    assert decision.verdict == "promote"
+    assert outcomes(decision, "warned") == warned
+    for reason in decision.reasons:
+        if reason.rule == "latency":
+            assert "prove nothing by themselves" in reason.text
+
+
+@pytest.mark.parametrize("bound", ["null", "800.0"])
+def test_latency_that_shall_refuse_is_an_error_that_says_why_beside_the_others(
+    tmp_path: Path, bound: str
+) -> None:
+    text = Path("params/promotion.yaml").read_text()
+    old = "{enabled: true, severity: warn, max_over_base: 1.5, max_p95_ms: null}"
+    assert old in text
+    new = f"{{enabled: true, severity: refuse, max_over_base: 1.5, max_p95_ms: {bound}}}"
+    path = tmp_path / "promotion.yaml"
+    path.write_text(text.replace(old, new).replace("power: 0.8", "power: 8.0"))
+    with pytest.raises(ConfigError) as caught:
+        load_params(Params, [path])
+    told = str(caught.value)
+    assert "2 errors in params" in told
+    assert f"{path}: rules.latency.severity: " in told
+    assert "max_over_base and by max_p95_ms" in told
+    assert "inside batches, on a machine that may be busy" in told
+    assert "expected `severity: warn`; found 'refuse'" in told
 
 
 def test_where_no_version_reigns_its_rules_are_off_and_told(tmp_path: Path) -> None:

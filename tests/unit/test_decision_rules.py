@@ -202,15 +202,16 @@ EACH = [
     for rule, spoils in SPOILS.items()
     for place, (model, change) in enumerate(spoils)
 ]
+REFUSING = [spoil for spoil in EACH if spoil.values[0] != "latency"]  # which may only warn
 
 
-def test_every_rule_is_seen_to_refuse() -> None:
+def test_every_rule_is_seen_to_speak() -> None:
     assert list(SPOILS) == [rule.name for rule in RULES]
     for rule in RULES:
         assert {model for model, _ in SPOILS[rule.name]} <= set(rule.models)
 
 
-@pytest.mark.parametrize(("rule", "model", "change"), EACH)
+@pytest.mark.parametrize(("rule", "model", "change"), REFUSING)
 def test_a_rule_refuses_on_its_own_ground_alone(
     tmp_path: Path, rule: str, model: Model, change: Change
 ) -> None:

@@ -176,12 +176,12 @@ def test_the_words_tell_chance_and_power_where_they_were_measured() -> None:
 
 def test_the_words_answer_what_retrieval_bought_and_what_distillation_cost() -> None:
     metrics = metrics_of(rows())
-    metrics["sizes"]["student"] |= {"parameters": 1_500_000, "latency_ms_p50": 10.0}
+    metrics["sizes"]["student"] |= {"parameters": 1_500_000, "megabytes": 4.0}
     told = {answer.question: answer.text for answer in answers(metrics)}
     assert "+0.100 [+0.100, +0.100] for adapter" in told["What did retrieval buy?"]
     assert "How small a change would show can't be told" in told["What did retrieval buy?"]
     cost = told["What did distillation cost?"]
-    assert "25% fewer parameters and 50% fewer milliseconds" in cost
+    assert "it has 25% fewer parameters and 50% fewer megabytes of weights in memory." in cost
     assert "gone" not in told["What did retrieval buy?"]
     metrics["retrieval"]["records_without_gold_document"] = 2
     told = {answer.question: answer.text for answer in answers(metrics)}
@@ -309,7 +309,26 @@ def test_size_tells_the_most_memory_held_or_a_dash() -> None:
     place = grid.columns.index("most memory held")
     held = {row[0]: row[place] for row in grid.rows}
     assert (held["base"], held["twin"]) == ("900 MB", "–")
-    assert len(grid.columns) == len(grid.rows[0]) == 6
+    assert len(grid.columns) == len(grid.rows[0]) == 5
+
+
+def test_no_time_that_a_batch_gave_is_told_as_the_time_to_an_answer(tmp_path: Path) -> None:
+    metrics = metrics_of(rows())
+    metrics["sizes"]["student"] |= {"latency_ms_p50": 1.25, "latency_ms_p95": 7.75}
+    folder = write(tmp_path / "timed", metrics)
+    page = (folder / "report.html").read_text()
+    pictures = [
+        base64.b64decode(found).decode()
+        for found in re.findall(r"data:image/svg\+xml;base64,([^\"]+)", page)
+    ]
+    shown = re.sub(r"base64,[^\"]+|<style>.*?</style>|<script>.*?</script>", "", page, flags=re.S)
+    told = "\n".join([shown, (folder / "report.md").read_text(), *pictures])
+    # In words, tables and pictures, and in the data that the page sorts answers by.
+    assert re.findall(r"(?i)\bms\b|_ms|millisecond|latenc|to an answer|\bs</text>", told) == []
+    assert not {"0.02 s", "1.250", "7.750", "30.000"} & set(re.findall(r"[\d.]+(?: s\b)?", told))
+    assert "tokens a second, in batches" in told
+    assert "480.000" in told
+    assert "weights in memory, MB" in told
 
 
 def test_names_from_data_stay_one_cell_of_a_markdown_table() -> None:

@@ -16,9 +16,12 @@ from tasks.orchestration.reconciliation import reconcile
 from tasks.orchestration.release import apply, held_against_ours
 from tasks.orchestration.versions import Version
 from tasks.promotion.evidence import Evidence
-from tasks.stage.errors import DataError
-from tests.unit.decided import Change, good_night
+from tasks.promotion.params import Params
+from tasks.stage.errors import ConfigError, DataError
+from tests.unit.decided import Change, good_night, with_rule
 from tests.unit.shop import PARAMS, Shop
+
+OLD_RULES = with_rule("latency", severity="refuse")
 
 
 @dataclass
@@ -67,6 +70,10 @@ def bench(tmp_path: Path, shop: Shop, monkeypatch: pytest.MonkeyPatch) -> Bench:
         lambda rows, **given: tables.append({**given, "rows": rows}),
     )
     return Bench(root, shop, version.number, tables)
+
+
+def heavy(night: Any) -> None:
+    night.tonight.metrics["sizes"]["adapter"]["megabytes"] = 2780.0
 
 
 def slow(night: Any) -> None:
@@ -120,7 +127,7 @@ def test_a_good_version_beside_a_foreign_reign_is_refused_in_the_ledger_and_judg
 
 def test_a_refused_version_moves_nothing(bench: Bench) -> None:
     before = bench.shop.aliases()
-    found = bench.judge(bench.evidence(slow))
+    found = bench.judge(bench.evidence(heavy))
     assert found.verdict == "refused"
     assert "5.56 times the base's" in found.reasons[0]
     assert len(found.reasons) == 1
@@ -138,22 +145,45 @@ def test_evidence_that_is_not_there_leaves_no_verdict(bench: Bench) -> None:
 
 
 def test_a_judged_version_keeps_its_verdict_until_rules_or_leaks_change(bench: Bench) -> None:
-    evidence = bench.evidence(slow)
+    evidence = bench.evidence(heavy)
     bench.judge(evidence)
     assert earlier_judgement(bench.version, bench.root, evidence.curation) is not None
     again = bench.judge(evidence)
     assert (again.verdict, again.decision) == ("unchanged", None)
     assert "was refused before" in again.reasons[0]
     rules = bench.root / "params" / "promotion.yaml"
-    rules.write_text(rules.read_text().replace("max_over_base: 1.5", "max_over_base: 8.0"))
+    rules.write_text(rules.read_text().replace("max_over_base: 1.1", "max_over_base: 8.0"))
     assert bench.judge(evidence).verdict == "promoted"
     (evidence.curation / "metrics.json").write_text(json.dumps({"leaks": {"questions": 1}}))
     assert bench.judge(evidence).verdict == "refused"
 
 
+def test_a_version_that_latency_alone_once_refused_is_judged_again_and_promoted(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rules = bench.root / "params" / "promotion.yaml"
+    now = rules.read_text()
+    # As it was when latency could refuse.
+    then = now.replace("severity: warn, max_over_base: 1.5", "severity: refuse, max_over_base: 1.5")
+    assert then != now
+    rules.write_text(then)
+    evidence = bench.evidence(slow)
+    with pytest.raises(ConfigError, match="latency may only warn"):
+        bench.judge(evidence)
+    with monkeypatch.context() as earlier:
+        earlier.setattr(judgement, "load_params", lambda *_: Params(promotion=OLD_RULES))
+        assert bench.judge(evidence).verdict == "refused"
+        assert bench.judge(evidence).verdict == "unchanged"
+    rules.write_text(now)
+    found = bench.judge(evidence)
+    assert found.verdict == bench.tags()["verdict"] == "promoted"
+    assert found.reasons[0].startswith("adapter: warning: inside a batch 95% of adapter's answers")
+    assert bench.shop.aliases()["staging"] == bench.number
+
+
 def test_a_tag_holds_as_many_reasons_as_fit_and_stays_json(bench: Bench) -> None:
     def wordy(night: Any) -> None:
-        slow(night)
+        heavy(night)
         night.reigning.rows = [replace(r, token_f1=r.token_f1 + 0.5) for r in night.reigning.rows]
         slices = [f"{number}-{'x' * 300}" for number in range(40)]
         night.tonight.rows = [
