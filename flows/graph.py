@@ -75,7 +75,8 @@ def keep_site_cache(root: Path, folder: Path) -> None:
         ConfigError: DVC can't read its config.
     """
     local = root / ".dvc" / "config.local"
-    if local.exists() and str(folder) in local.read_text(encoding="utf-8"):
+    lines = local.read_text(encoding="utf-8").splitlines() if local.exists() else []
+    if str(folder) in (line.partition("=")[2].strip(" \"'") for line in lines):
         return
     from dvc.config import Config
     from dvc.config import ConfigError as DvcConfigError

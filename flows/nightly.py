@@ -88,7 +88,7 @@ def _run(workspace: Workspace, log: NightLog) -> None:
         if built.summary:
             log.now.reasons.insert(0, built.summary)
     except GateError as error:
-        _refuse(log, error)
+        refused(log, error)
     except BaseException:
         tracker.end(run, finished=False)
         raise
@@ -99,13 +99,13 @@ def _run(workspace: Workspace, log: NightLog) -> None:
     tracker.end(run, finished=True)
 
 
-def _refuse(log: NightLog, error: GateError) -> None:
-    """A gate inside a stage refused the night: that is Nightloom working as intended."""
+def refused(log: NightLog, error: GateError) -> None:
+    """Note that a gate inside a stage refused the night: Nightloom working as intended."""
     for entry in log.now.stages:
         if entry.state == "running":
             entry.state = "failed"
     log.now.verdict = "refused"
-    log.now.reasons = [error.message]
+    log.now.reasons = [error.message, f"what to do: {error.remedy}"]
 
 
 def refresh(workspace: Workspace, log: NightLog) -> None:

@@ -14,6 +14,7 @@ from tasks.curation.params import Params
 from tasks.curation.preparation import SPLITS, Prepared, prepare
 from tasks.curation.report import figures, write_report
 from tasks.curation.selection import Removals, select
+from tasks.curation.steps import check_shares
 from tasks.records.files import stream_records, write_rows
 from tasks.stage.command import output, run_stage
 from tasks.stage.errors import DataError
@@ -39,6 +40,7 @@ def run(params: Params, paths: Paths) -> None:
 
     Raises:
         DataError: a split is empty, or an accepted record has no place that it came from.
+        GateError: a step took more rows away than params allow.
     """
     curves = Curves(paths.scratch)
     accepted = verified(paths.accepted)
@@ -46,6 +48,7 @@ def run(params: Params, paths: Paths) -> None:
     places = Places.read(accepted, prepared.ids)
     curves.progress(1, _STEPS)
     removals = select(prepared, params.curation)
+    check_shares(prepared, removals, params.curation.max_removed_share, paths.scratch)
     _check(prepared, removals)
     curves.progress(2, _STEPS)
     with output_folders(paths.curated, paths.curation_report) as (curated, report):

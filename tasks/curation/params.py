@@ -95,6 +95,14 @@ class PersonalDataParams(StageParams):
         return regions
 
 
+class RemovedShares(StageParams):
+    """The most that each step may take away, as a share of the rows that came to it."""
+
+    quality: float = Field(ge=0, le=1, description="rows that break a rule of `quality`")
+    duplicates: float = Field(ge=0, le=1, description="exact and near duplicates")
+    leaks: float = Field(ge=0, le=1, description="rows too like a held-out one")
+
+
 class CurationParams(StageParams):
     """`params/curation.yaml`."""
 
@@ -108,6 +116,7 @@ class CurationParams(StageParams):
     seed: int = Field(ge=0)
     personal_data: PersonalDataParams
     quality: QualityParams
+    max_removed_share: RemovedShares
 
 
 class Params(StageParams):

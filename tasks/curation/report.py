@@ -11,6 +11,7 @@ from tasks.curation.masking import KINDS
 from tasks.curation.preparation import SPLITS, Prepared
 from tasks.curation.quality import RULE_NAMES
 from tasks.curation.selection import Removals
+from tasks.curation.steps import step_counts
 
 _EXAMPLES = 3
 _WAYS = {
@@ -40,6 +41,10 @@ def figures(
         "splits": {split: sum(splits[split, name] for name in slices) for split in SPLITS},
         "slices": {split: {name: splits[split, name] for name in slices} for split in SPLITS},
         "removed": removed,
+        "steps": {
+            step.name: {"rows": step.rows, "removed": step.removed}
+            for step in step_counts(len(prepared.ids), removals)
+        },
         "normalised": {"records": prepared.normalised},
         "masked": {
             "records": _by_kind(prepared.masks.values()),
@@ -65,7 +70,8 @@ def write_report(
     """Write `report.md`: splits by slice, what was removed with examples, masks and leaks."""
     lines = ["# Curation", "", f"{metrics['kept']} of {metrics['records']} records stay; "]
     lines[-1] += f"{metrics['documents']['kept']} documents."
-    lines += ["", *_split_table(metrics), "", "## Removed", ""]
+    lines += ["", *_split_table(metrics), "", "## Steps", "", *_step_table(metrics)]
+    lines += ["", "## Removed", ""]
     for rule, count in metrics["removed"].items():
         lines.append(f"- {rule}: {count}")
         found = (row for row, removal in removals.items() if removal.rule == rule)
@@ -86,6 +92,14 @@ def _split_table(metrics: dict[str, Any]) -> list[str]:
         lines.append(f"| {name} | {counts} |")
     totals = " | ".join(str(metrics["splits"][split]) for split in SPLITS)
     return [*lines, f"| all | {totals} |"]
+
+
+def _step_table(metrics: dict[str, Any]) -> list[str]:
+    lines = ["| step | rows in | removed | rows left |", "|---|---:|---:|---:|"]
+    for name, step in metrics["steps"].items():
+        left = step["rows"] - step["removed"]
+        lines.append(f"| {name} | {step['rows']} | {step['removed']} | {left} |")
+    return lines
 
 
 def _leak_lines(metrics: dict[str, Any]) -> list[str]:

@@ -21,6 +21,7 @@ from tasks.stage.command import output, run_stage
 from tasks.stage.errors import DataError
 from tasks.stage.metrics import write_metrics
 from tasks.stage.outputs import output_folders, verified
+from tasks.stage.shares import Taken, check_share
 from tasks.tokenization.contexts import choose_contexts
 from tasks.tokenization.encoding import Encoded, encode_records, make_prompts
 from tasks.tokenization.params import Params
@@ -46,6 +47,7 @@ def run(params: Params, paths: Paths) -> None:
 
     Raises:
         DataError: no training example can be used.
+        GateError: more examples cannot be used than params allow.
     """
     curated, settings = verified(paths.curated), params.tokenization
     tokenizer = load_tokenizer(ModelManifest.read(paths.base).folder(paths.model_store))
@@ -59,6 +61,7 @@ def run(params: Params, paths: Paths) -> None:
             "template_sha256": template.digest,
             "demonstrations": [record.id for record in shown],
         }
+        unusable: dict[str, Encoded] = {}
         for name, records in splits.items():
             count = params.prompting.passages
             contexts = choose_contexts(records, passages, count=count, params=settings)
@@ -69,6 +72,8 @@ def run(params: Params, paths: Paths) -> None:
                 write_prompt_kit(tokens / PROMPT, template, tokenizer, golden)
             write_examples(tokens / f"{name}.parquet", encoded.examples)
             metrics[name] = _count(encoded)
+            unusable[name] = encoded
+        _check_share(unusable, params)
         write_metrics(report, metrics)
         text = _report(metrics)
         (report / "report.md").write_text(text, encoding="utf-8")
@@ -93,6 +98,31 @@ def _check(records: list[Record], encoded: Encoded, params: Params) -> None:
         )
 
 
+def _check_share(splits: dict[str, Encoded], params: Params) -> None:
+    """Refuse the night where too many examples cannot be used.
+
+    Raises:
+        GateError: more than `max_unusable_share` of them.
+    """
+    settings = params.tokenization
+    left_out = [
+        f"{name} of {split}: {reason.replace('_', ' ')}, {tokens} tokens"
+        for split, encoded in splits.items()
+        for reason, names in encoded.left_out.items()
+        for name, tokens in names.items()
+    ]
+    kept = sum(len(encoded.examples) for encoded in splits.values())
+    what = f"examples cannot be learned from: too long is above {settings.max_tokens} tokens"
+    check_share(
+        Taken(len(left_out), len(left_out) + kept, what, left_out),
+        settings.max_unusable_share,
+        setting="tokenization.max_unusable_share",
+        remedy="raise tokenization.max_tokens; or show less with each question, by "
+        "prompting.passages and prompting.passage_words; or choose a base model whose tokenizer "
+        "needs fewer tokens for these texts",
+    )
+
+
 def _count(encoded: Encoded) -> dict[str, object]:
     examples = encoded.examples
     contexts: dict[str, list[int]] = {}
@@ -102,7 +132,7 @@ def _count(encoded: Encoded) -> dict[str, object]:
     return {
         "examples": len(examples),
         **{reason: len(names) for reason, names in encoded.left_out.items()},
-        "left_out": {reason: names[:20] for reason, names in encoded.left_out.items()},
+        "left_out": {reason: list(names)[:20] for reason, names in encoded.left_out.items()},
         "tokens": sum(len(example.token_ids) for example in examples),
         "distinct_tokens": sum(map(distinct_tokens, together)),
         "supervised_tokens": sum(example.supervised for example in examples),

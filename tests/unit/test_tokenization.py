@@ -13,7 +13,7 @@ from tasks.lm.models import load_tokenizer
 from tasks.lm.prompt_kit import read_prompt_kit
 from tasks.records.files import read_records, write_records
 from tasks.records.record import Message, Record
-from tasks.stage.errors import DataError
+from tasks.stage.errors import DataError, GateError
 from tasks.stage.metrics import read_metrics
 from tasks.stage.outputs import verified, write_manifest
 from tasks.stage.params import PromptingParams, read_yaml
@@ -139,3 +139,24 @@ def test_the_same_records_give_the_same_bytes(
     two = tokenize(tmp_path / "two", tiny, prompting, tiny.curated)
     manifests = [(paths.tokens / "manifest.json").read_bytes() for paths in (one, two)]
     assert manifests[0] == manifests[1]
+
+
+def test_more_unusable_examples_than_params_allow_refuse_with_what_to_change(
+    tmp_path: Path, tiny: Tiny, prompting: PromptingParams
+) -> None:
+    # As Korean text in a tokenizer without Hangul: most examples take more than max_tokens.
+    korean = "서울은 대한민국의 수도이며 가장 큰 도시이다. " * 40
+    train_ids = [item.id for item in read_records(tiny.curated / "train.jsonl")]
+    curated = with_answers(tiny, tmp_path, dict.fromkeys(train_ids[:-2], korean))
+    with pytest.raises(GateError) as refused:
+        tokenize(tmp_path, tiny, prompting, curated)
+    assert not (tmp_path / "tokens").exists()
+    left_out = len(train_ids) - 2
+    assert refused.value.message.startswith(f"{left_out} of {3 * len(train_ids)} examples")
+    assert f"{train_ids[0]} of train: too long, " in refused.value.message
+    assert "too long is above 512 tokens" in refused.value.message
+    assert "raise tokenization.max_tokens" in refused.value.remedy
+    setting = "--set tokenization.max_unusable_share="
+    bound = float(refused.value.remedy.split(setting)[1].split("`")[0])
+    paths = tokenize(tmp_path, tiny, prompting, curated, max_unusable_share=bound)
+    assert read_metrics(paths.tokenization_report)["train"]["too_long"] == left_out

@@ -1,0 +1,93 @@
+"""A step of curation that takes too much refuses the night, with how it is let through."""
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tasks.curation.__main__ import run
+from tasks.curation.params import Params
+from tasks.curation.preparation import SPLITS, split_of
+from tasks.records.record import Record
+from tasks.stage.errors import GateError
+from tasks.stage.metrics import read_metrics
+from tests.unit.test_curation import PARAMS, changed, many, record, sentence
+from tests.unit.test_curation_stage import accepted_rows
+
+
+def short() -> list[Record]:
+    """Seventy rows, and thirty whose questions are no question."""
+    return [*many(70), *(record(f"s{n:02}", "?", sentence(n)) for n in range(30))]
+
+
+def copied() -> list[Record]:
+    """Sixty rows, and forty that repeat one of them."""
+    rows = many(60)
+    copies = (record(f"z{n:02}", rows[n].question, rows[n].answer) for n in range(40))
+    return [*rows, *copies]
+
+
+def known() -> list[Record]:
+    """Forty rows of the test split, of which thirty questions are asked in training too."""
+    test = [row for row in many(1200) if SPLITS[split_of(row.group, PARAMS)] == "test"][:40]
+    train = [row for row in many(1200) if SPLITS[split_of(row.group, PARAMS)] == "train"][:60]
+    asking = (
+        record(train[n].id, test[n].question, sentence(9000 + n, 12)) for n in range(30)
+    )  # fmt: skip
+    return [*test, *train[30:], *asking, many(1200)[first("validation")]]
+
+
+def first(split: str) -> int:
+    return next(n for n in range(1200) if SPLITS[split_of(f"r{n:04}", PARAMS)] == split)
+
+
+def with_bound(step: str, bound: float) -> Params:
+    return changed(max_removed_share=PARAMS.max_removed_share.model_dump() | {step: bound})
+
+
+@pytest.mark.parametrize(
+    ("rows", "step", "said"),
+    [
+        (short, "quality", r"s00, too short: \?"),
+        (copied, "duplicates", r"z\d\d, exact duplicate of r00\d\d \(1\.00 alike\): What is "),
+        (known, "leaks", r"r\d+, asks test question of r\d+ "),
+    ],
+)
+def test_a_step_above_its_bound_refuses_with_examples_and_the_setting_that_lets_it_through(
+    tmp_path: Path, rows: Callable[[], list[Record]], step: str, said: str
+) -> None:
+    records = rows()
+    paths = accepted_rows(tmp_path, records)
+    with pytest.raises(GateError) as refused:
+        run(changed(), paths)
+    assert re.search(said, refused.value.message)
+    assert len(refused.value.message.splitlines()) == 1 + 3
+    assert f"the step {step}" in refused.value.message
+    assert not paths.curated.exists()
+    lines = (paths.scratch / "removed.jsonl").read_text().splitlines()
+    assert str(paths.scratch / "removed.jsonl") in refused.value.remedy
+    removed = {json.loads(line)["id"] for line in lines}
+    assert f" {len(removed)} of " in f" {refused.value.message}"
+
+    setting = f"--set curation.max_removed_share.{step}="
+    bound = float(refused.value.remedy.split(setting)[1].split("`")[0])
+    run(with_bound(step, bound), paths)
+    steps = read_metrics(paths.curation_report)["steps"]
+    assert steps[step]["removed"] == len(removed)
+    assert sum(found["removed"] for found in steps.values()) == len(removed)
+    assert not (paths.scratch / "removed.jsonl").exists()
+
+
+def test_the_report_says_how_many_rows_came_to_each_step_and_were_left(tmp_path: Path) -> None:
+    records = [*short()[:75], *(row for row in copied()[60:70])]
+    paths = accepted_rows(tmp_path, records)
+    run(changed(), paths)
+    assert read_metrics(paths.curation_report)["steps"] == {
+        "quality": {"rows": 85, "removed": 5},
+        "duplicates": {"rows": 80, "removed": 10},
+        "leaks": {"rows": 70, "removed": 0},
+    }
+    text = (paths.curation_report / "report.md").read_text()
+    assert "| duplicates | 80 | 10 | 70 |" in text
