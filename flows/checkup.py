@@ -109,7 +109,10 @@ def _tracking(checkout: Path) -> Finding:
     """Whether the MLflow store opens."""
     from tasks.orchestration.tracking import Tracker
 
-    stores = find_stores(checkout)
+    try:
+        stores = find_stores(checkout)
+    except NightloomError as error:
+        return Finding("mlflow", False, error.message, error.remedy)
     try:
         Tracker(stores)
     except Exception as error:  # noqa: BLE001  a store fails in as many ways as there are stores

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from flows.credentials import private_folder, secret_file
 from flows.graph import keep_site_cache
+from flows.own_store import own_store
 from flows.services import Services, server_secret
 from flows.workspace import STATE, find_checkout
 from tasks.orchestration.loopback import proxy_exemptions
@@ -83,13 +84,13 @@ def _site_cache(checkout: Path) -> Path:
 
 
 def find_stores(checkout: Path) -> Stores:
-    """The MLflow store: the user's, else that of the servers which `up` started, else sqlite."""
+    """The MLflow store: the user's, else that of the servers which `up` started, else sqlite.
+
+    Raises:
+        ConfigError: the checkout was copied or moved, and its own store can't follow.
+    """
     given = os.environ.get("MLFLOW_TRACKING_URI")
     if given:
         return Stores(given, None)
-    artifacts = checkout / STATE / "artifacts"
-    services = Services.read(checkout)
-    if services is not None:
-        return Stores(services.mlflow, artifacts)
-    (checkout / STATE).mkdir(exist_ok=True)
-    return Stores(f"sqlite:///{checkout / STATE / 'mlflow.db'}", artifacts)
+    own, services = own_store(checkout), Services.read(checkout)
+    return Stores(own.uri if services is None else services.mlflow, own.artifacts)

@@ -18,6 +18,7 @@ class KeptFile(BaseModel):
 
     pid: int
     started: float
+    place: str = ""  # the folder that the file was written in; a copy lies in another
 
     @classmethod
     def path(cls, checkout: Path) -> Path:
@@ -26,11 +27,16 @@ class KeptFile(BaseModel):
 
     @classmethod
     def read(cls, checkout: Path) -> Self | None:
-        """What the file says, None unless the process that keeps it is alive."""
+        """What the file says, None unless the process that keeps it is alive and ours.
+
+        A checkout is copied with its files: what they say of the original's processes is not ours.
+        """
         path = cls.path(checkout)
         if not path.exists():
             return None
         found = cls.model_validate_json(path.read_text(encoding="utf-8"))
+        if found.place != _identity(path.parent):
+            return None
         try:
             # A pid may have been given to another process since.
             alive = abs(psutil.Process(found.pid).create_time() - found.started) < 1
@@ -40,12 +46,21 @@ class KeptFile(BaseModel):
 
     def write(self, checkout: Path) -> None:
         """Let the other commands read it."""
-        write_atomically(self.path(checkout), self.model_dump_json(indent=1) + "\n")
+        path = self.path(checkout)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        kept = self.model_copy(update={"place": _identity(path.parent)})
+        write_atomically(path, kept.model_dump_json(indent=1) + "\n")
 
     @classmethod
     def remove(cls, checkout: Path) -> None:
         """Let nothing be found any more."""
         cls.path(checkout).unlink(missing_ok=True)
+
+
+def _identity(folder: Path) -> str:
+    """What a folder keeps when it is moved within its file system, and what no copy has."""
+    found = folder.stat()
+    return f"{found.st_dev}:{found.st_ino}"
 
 
 def this_process() -> tuple[int, float]:

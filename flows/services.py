@@ -18,6 +18,7 @@ import psutil
 
 from flows.credentials import private_folder, secret_file
 from flows.keeping import KeptFile, this_process
+from flows.own_store import own_store
 from flows.workspace import STATE
 from tasks.orchestration.loopback import open_directly
 from tasks.orchestration.process import child_environment
@@ -109,6 +110,7 @@ def running_services(
         mlflow=f"http://{HOST}:{mlflow_port}",
     )
     environment = _environment(checkout, services)
+    mlflow = _mlflow_arguments(checkout, mlflow_port)
     children: dict[str, subprocess.Popen[bytes]] = {}
 
     def start(name: str, *command: str) -> None:
@@ -116,7 +118,7 @@ def running_services(
 
     try:
         start("prefect", "prefect", "server", "start", "--host", HOST, "--port", str(prefect_port))
-        start("mlflow", "mlflow", *_mlflow_arguments(checkout, mlflow_port))
+        start("mlflow", "mlflow", *mlflow)
         _wait(f"{services.prefect_api}/health", "prefect", checkout, children["prefect"])
         _wait(f"{services.mlflow}/health", "mlflow", checkout, children["mlflow"])
         _deploy(checkout, environment, deployment)
@@ -188,11 +190,11 @@ def server_secret(checkout: Path) -> str:
 
 
 def _mlflow_arguments(checkout: Path, port: int) -> list[str]:
-    state = checkout / STATE
+    store = own_store(checkout)
     return [
         *("server", "--host", HOST, "--port", str(port), "--workers", "1"),
-        *("--backend-store-uri", f"sqlite:///{state / 'mlflow.db'}"),
-        *("--artifacts-destination", (state / "artifacts").as_uri()),
+        *("--backend-store-uri", store.uri),
+        *("--artifacts-destination", store.artifacts.as_uri()),
     ]
 
 

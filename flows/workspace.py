@@ -71,15 +71,27 @@ def find_checkout(start: Path) -> Path:
     """The nearest folder at or above `start` that holds a Nightloom project.
 
     Raises:
-        ConfigError: there is none.
+        ConfigError: there is none, or its path can't be named in a database's address.
     """
     for folder in (start.resolve(), *start.resolve().parents):
         if (folder / "prefect.yaml").exists() and (folder / "dvc.yaml").exists():
-            return folder
+            return _addressable(folder)
     raise ConfigError(
         f"no project at or above {start}: expected prefect.yaml and dvc.yaml side by side",
         "change into the project's folder, or pass --root",
     )
+
+
+def _addressable(checkout: Path) -> Path:
+    """The checkout, whose path has no `?`: SQLAlchemy's address of a file ends there."""
+    path, mark, _ = str(checkout).partition("?")
+    if mark:
+        raise ConfigError(
+            f"the project's folder is {checkout}; expected a path without `?`, where a database's "
+            f"address ends: MLflow, Prefect and Optuna would write to {path}, outside of it",
+            "rename the folder",
+        )
+    return checkout
 
 
 def choose_workspace(checkout: Path, preset: str | None, texts: Sequence[str]) -> Workspace:
@@ -162,7 +174,9 @@ def _share_models(workspace: Workspace) -> None:
     shared, link = workspace.checkout / store, workspace.path / store
     shared.mkdir(parents=True, exist_ok=True)
     link.parent.mkdir(parents=True, exist_ok=True)
-    if not link.is_symlink():
+    if link.is_symlink() and link.readlink() != shared:
+        link.unlink()  # of another checkout, which this one was copied or moved from
+    if not link.exists():
         link.symlink_to(shared, target_is_directory=True)
 
 

@@ -20,11 +20,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tasks.orchestration.patience import made_once, patient
 from tasks.orchestration.registry import Registry
-from tasks.orchestration.stores import Stores, open_experiment
+from tasks.orchestration.stores import LEDGER, Stores, open_experiment
 from tasks.orchestration.versions import MODELS, Model
 from tasks.stage.errors import ConfigError
 
-LEDGER = "nightloom-ledger"
 HEAD_TAG = "nightloom.ledger"
 BEGINNING = "0" * 64
 FOREIGN = "-foreign"  # ends the id of what was found instead of a decision

@@ -12,15 +12,13 @@ import sys
 from collections.abc import Callable, Mapping
 from importlib.metadata import version as installed
 from pathlib import Path
-from urllib.parse import urlparse
-from urllib.request import url2pathname
 
 from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from tasks.orchestration.patience import gone_is_fine, made_once, patient
-from tasks.orchestration.stores import RunRef, Stores
+from tasks.orchestration.stores import RunRef, Stores, local_path
 from tasks.orchestration.uploads import Upload, Uploads
 from tasks.orchestration.versions import (
     BUNDLE_TAG,
@@ -52,7 +50,7 @@ class Registry:
         """Open the store."""
         self._where = stores.tracking_uri
         self._client = patient(MlflowClient, self._where)
-        self._uploads = Uploads(self._client)
+        self._uploads = Uploads(self._client, stores.artifacts)
 
     def find(self, model: Model, key: str) -> Version | None:
         """The version that carries a promotion key, the first of them; None where there is none."""
@@ -210,9 +208,8 @@ class Registry:
             DataError: the version holds none, or another one than was registered.
         """
         uri = self._client.get_model_version_download_uri(model_name(model), str(number))
-        if uri.startswith("file:"):
-            folder = Path(url2pathname(urlparse(uri).path))
-        else:
+        folder = local_path(uri)
+        if folder is None:
             folder = self._uploads.download(uri, downloads / model_name(model) / str(number))
         found = [path.parent for path in folder.glob(f"artifacts/*/{MANIFEST}")]
         if len(found) != 1:

@@ -3,8 +3,11 @@
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 EXPERIMENT = "nightloom"
+LEDGER = "nightloom-ledger"
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,17 @@ class RunRef:
     run_id: str
 
 
+def local_path(location: str) -> Path | None:
+    """The path that MLflow reads and writes for an artifact location.
+
+    None where that is at a server, in a bucket, or counts from the folder that a command is run in.
+    """
+    if not location.startswith(("file:", "/")):
+        return None
+    path = urlsplit(location).path if location.startswith("file:") else location
+    return Path(url2pathname(path))  # MLflow decodes the escapes of plain paths too
+
+
 def open_experiment(client: Any, name: str, artifacts: Path | None) -> str:
     """The id of an experiment, made where it is missing.
 
@@ -34,7 +48,7 @@ def open_experiment(client: Any, name: str, artifacts: Path | None) -> str:
     """
     found = client.get_experiment_by_name(name)
     if found is None:
-        location = None if artifacts is None else artifacts.resolve().as_uri()
+        location = None if artifacts is None else artifacts.absolute().as_uri()
         try:
             return str(client.create_experiment(name, artifact_location=location))
         except Exception as error:

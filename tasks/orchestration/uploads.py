@@ -14,8 +14,9 @@ from mlflow.store.artifact.artifact_repository_registry import get_artifact_repo
 from mlflow.tracking import MlflowClient
 
 from tasks.orchestration.patience import gone_is_fine, patiently
-from tasks.orchestration.stores import EXPERIMENT, RunRef
+from tasks.orchestration.stores import EXPERIMENT, RunRef, local_path
 from tasks.orchestration.versions import Model, Version, models_folder
+from tasks.stage.errors import ConfigError
 from tasks.stage.outputs import MANIFEST, file_sha256
 
 _TAG = "nightloom.uploaded"
@@ -32,10 +33,11 @@ class Upload:
 
 
 class Uploads:
-    """The models' folders in one MLflow store."""
+    """The models' folders in one MLflow store; `artifacts` is where our own store keeps them."""
 
-    def __init__(self, client: MlflowClient) -> None:
+    def __init__(self, client: MlflowClient, artifacts: Path | None) -> None:
         self._client = client
+        self._artifacts = artifacts
 
     def add(self, model: Model, key: str, folder: Path, run: RunRef) -> Upload:
         """The folder in a run; a tag of the run names the key once all of it is there."""
@@ -70,15 +72,34 @@ class Uploads:
         """Take away what a night made a version of; a delete that was cut short goes on.
 
         What lies elsewhere is not ours to delete.
+
+        Raises:
+            ConfigError: our own store names a folder outside of its artifacts.
         """
         if not version.key:
             return
+        folder = local_path(version.source)
+        if folder is not None:
+            self._check_own(version, folder)
         if self.of_version(version) is not None:
             # First, lest a later night makes a version of artifacts that are gone.
             with gone_is_fine():
                 self._client.delete_tag(version.run_id, f"{_TAG}.{version.model}")
+        if folder is not None:
+            delete_folder(folder)
+            return
         store = get_artifact_repository(version.source, tracking_uri=self._client.tracking_uri)
         patiently(store.delete_artifacts, self._client.tracking_uri)
+
+    def _check_own(self, version: Version, folder: Path) -> None:
+        if self._artifacts is None:
+            return
+        if not folder.resolve().is_relative_to(self._artifacts.resolve()):
+            raise ConfigError(
+                f"{version.name} has its files in {folder}; expected them below {self._artifacts}. "
+                "What lies elsewhere may be another checkout's, so nothing was deleted",
+                "run the command again in the checkout whose files they are",
+            )
 
     def download(self, uri: str, target: Path) -> Path:
         """The folder with what lies at an artifact URI, fetched where it was not yet."""
@@ -92,6 +113,16 @@ class Uploads:
             Path(found).rename(target)
             shutil.rmtree(partial, ignore_errors=True)
         return target
+
+
+def delete_folder(folder: Path) -> None:
+    """Delete a folder, or what an earlier try has left of it.
+
+    MLflow 3.17's `LocalArtifactRepository.delete_artifacts` decodes the path of a URI twice: of
+    `/a%20b` it would delete `/a b`.
+    """
+    if folder.exists():
+        shutil.rmtree(folder)
 
 
 def _read(run: Run, model: Model) -> Upload | None:

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import mlflow.tracking
-from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
 
+from tasks.orchestration import uploads
 from tasks.orchestration.approval import Answer, read_question, settle
 from tasks.orchestration.promotion import roll_back
 from tasks.orchestration.reconciliation import reconcile
@@ -170,6 +170,5 @@ def _kill_before(call: int) -> Callable[[], int]:
     for name, method in list(vars(client).items()):
         if callable(method) and not name.startswith("_"):
             setattr(client, name, counted(method))
-    repository = LocalArtifactRepository
-    repository.delete_artifacts = counted(repository.delete_artifacts)
+    uploads.delete_folder = counted(uploads.delete_folder)
     return lambda: made

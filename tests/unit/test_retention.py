@@ -1,11 +1,15 @@
 """What prune deletes, and what it never does."""
 
+import shutil
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from tasks.orchestration.retention import Fate, prune, review
 from tasks.orchestration.versions import model_name
+from tasks.stage.errors import ConfigError
 from tests.unit.shop import PARAMS, Shop, policies
 
 DAY_MS = 86_400_000
@@ -75,3 +79,35 @@ def test_a_pruned_version_is_gone_with_its_artifacts_and_in_the_ledger(reigned: 
     reigned.release("three")  # the very bundle again is a new version, with artifacts of its own
     assert reigned.registry.numbers("adapter") == [1, 2, 4, 5]
     assert reigned.registry.bundle("adapter", 5, reigned.downloads).is_dir()
+
+
+def test_files_outside_of_the_stores_own_folder_are_never_deleted(reigned: Shop) -> None:
+    """Whatever the database says of them: another checkout's store may need them."""
+    reigned.release("three")
+    reigned.release("four")
+    own = reigned.registry.version("adapter", 3)
+    elsewhere = reigned.root / "elsewhere"
+    (elsewhere / own.run_id / "artifacts" / "models" / "adapter").mkdir(parents=True)
+    ways = [elsewhere.as_uri(), str(elsewhere), f"{reigned.stores.artifacts}/../elsewhere"]
+    for place in ways:
+        with closing(sqlite3.connect(reigned.database)) as connection:
+            source = f"{place}/{own.run_id}/artifacts/models/adapter"
+            connection.execute("UPDATE model_versions SET source = ? WHERE version = 3", (source,))
+            connection.commit()
+        with pytest.raises(ConfigError, match="nothing was deleted"):
+            reigned.registry.delete(reigned.registry.version("adapter", 3))
+    assert (elsewhere / own.run_id / "artifacts" / "models" / "adapter").exists()
+    assert reigned.registry.upload_of(own) is not None
+    assert 3 in reigned.registry.numbers("adapter")
+
+
+def test_escapes_in_a_folders_name_lead_to_no_other_folder(
+    empty_store: Path, tmp_path: Path
+) -> None:
+    shop = Shop.open(tmp_path / "a%20b", empty_store)
+    version = shop.register("one")
+    shutil.copytree(shop.root, tmp_path / "a b")
+    bundle = shop.registry.bundle("adapter", 1, shop.downloads)
+    shop.registry.delete(version)
+    assert not bundle.exists()
+    assert (tmp_path / "a b" / bundle.relative_to(shop.root)).exists()

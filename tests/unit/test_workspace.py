@@ -1,5 +1,6 @@
 """Workspaces: copies of the checkout with other params."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -181,3 +182,28 @@ def test_a_full_evaluation_without_a_night_is_refused_and_makes_nothing() -> Non
     with pytest.raises(ConfigError, match=r"holds no data/raw.*that night's models"):
         evaluate_fully.fn(root=".", overrides=overrides)
     assert not workspace.path.exists()
+
+
+def test_a_copys_workspaces_share_the_models_of_the_copy(checkout: Path, tmp_path: Path) -> None:
+    """What lies in `.nightloom` is copied with its links, or with what they lead to."""
+    original = tmp_path / "original"
+    shutil.copytree(checkout, original, ignore=shutil.ignore_patterns("original"))
+    prepare(choose_workspace(original, "small", []))
+    (original / ".nightloom" / "models" / "weights").write_text("heavy")
+    for name, linked in (("copy", True), ("dereferenced", False)):
+        copy = tmp_path / name
+        shutil.copytree(original, copy, symlinks=linked)
+        workspace = choose_workspace(copy, "small", [])
+        prepare(workspace)
+        models = workspace.path / ".nightloom" / "models"
+        assert models.resolve().is_relative_to(copy)
+        assert (models / "weights").read_text() == "heavy"
+
+
+def test_a_folder_whose_databases_would_lie_elsewhere_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "why?not"
+    folder.mkdir()
+    for name in ("prefect.yaml", "dvc.yaml"):
+        (folder / name).touch()
+    with pytest.raises(ConfigError, match=rf"would write to {tmp_path}/why, outside of it"):
+        find_checkout(folder)
