@@ -21,7 +21,7 @@ from flows.keeping import KeptFile, this_process
 from flows.services import log_file
 from flows.workspace import STATE, WorkspacePaths
 from tasks.orchestration.failures import last_lines
-from tasks.orchestration.process import child_environment, end_group
+from tasks.orchestration.process import end_child, start_child
 from tasks.records.orders import (
     NOTICE,
     Listening,
@@ -238,20 +238,17 @@ def _server(checkout: Path, options: Serve) -> "Iterator[subprocess.Popen[str]]"
     command += ["--store", str(checkout / paths.model_store)]
     command += ["--host", options.host, "--port", str(options.port)]
     with log.open("w", encoding="utf-8") as stream:
-        child = subprocess.Popen(
+        child = start_child(
             command,
-            cwd=checkout,
-            env=child_environment(),
+            checkout,
             stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
             stderr=stream,
-            text=True,
-            start_new_session=True,
+            grace_seconds=_DRAIN_SECONDS,
         )
     try:
         yield child
     finally:
-        end_group(child, _DRAIN_SECONDS)
+        end_child(child)
         assert child.stdin is not None
         with suppress(BrokenPipeError):  # what an order left unsent
             child.stdin.close()
