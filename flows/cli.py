@@ -1,8 +1,8 @@
 """The `nightloom` command. Thin: Prefect, MLflow and DVC keep their own."""
 
 import json
-import signal
 import time
+from contextlib import suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Annotated
@@ -26,7 +26,9 @@ from flows.options import (
     errors_told,
 )
 from flows.promotion_commands import app as promotion
-from flows.services import HOST, Services, log_file, running_services, stop_services
+from flows.services import HOST, Services, log_file, running_services
+from flows.signals import interrupt_on_signals
+from flows.stopping import stop_services
 from flows.summary import make_console, print_summary, print_sweep
 from flows.workspace import choose_workspace, find_checkout
 from tasks.stage.errors import ConfigError
@@ -85,7 +87,10 @@ def up(
     preset: Preset = None,
     set_: Set = [],  # noqa: B006
 ) -> None:
-    """Start Prefect, MLflow and a worker, deploy the schedule; Ctrl-C stops them all."""
+    """Start Prefect, MLflow and a worker, deploy the schedule; Ctrl-C stops them all.
+
+    So do `nightloom down`, SIGTERM and a closed terminal; under `nohup` it outlives the terminal.
+    """
     with errors_told(as_json=False):
         checkout = find_checkout(root)
         choose_workspace(checkout, preset, set_)
@@ -94,8 +99,7 @@ def up(
         deployment = ["--params", parameters]
         if cron is not None:
             deployment += ["--cron", cron, "--timezone", timezone]
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, signal.default_int_handler)
+        interrupt_on_signals(hurry=False)
         console = make_console(to_stderr=False)
         try:
             with running_services(checkout, prefect_port, mlflow_port, deployment) as running:
@@ -108,15 +112,23 @@ def up(
                     f"{fallen} ended by itself", f"read {log_file(checkout, fallen)}, its log"
                 )
         except KeyboardInterrupt:
-            console.print("stopped")
+            with suppress(OSError):  # the terminal has been closed
+                console.print("stopped")
 
 
 @app.command()
 def down(root: Root = HERE) -> None:
-    """Stop what `nightloom up` started in another shell."""
+    """Stop what `nightloom up` started, and say "stopped" when nothing of it lives.
+
+    A night in the worker is ended, writes down that it was, and the next one goes on from there. A
+    night or sweep of another shell is waited for before anything stops.
+    """
+    console = make_console(to_stderr=False)
     with errors_told(as_json=False):
-        stopped = stop_services(find_checkout(root))
-    make_console(to_stderr=False).print("stopped" if stopped else "nothing was up")
+        stopped = stop_services(
+            find_checkout(root), lambda text: console.print(text, markup=False, soft_wrap=True)
+        )
+    console.print("stopped" if stopped else "nothing was up")
 
 
 @app.command()

@@ -2,7 +2,6 @@
 
 import logging
 import os
-import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -22,6 +21,7 @@ from flows.nights import (
 )
 from flows.overrides import without
 from flows.services import log_file, start_night_server
+from flows.signals import interrupt_on_signals
 from flows.summary import make_console
 from flows.view import NightView
 from flows.workspace import choose_workspace, find_checkout
@@ -40,8 +40,7 @@ def run_night(root: Path, preset: str | None, overrides: Sequence[str], *, as_js
     workspace = choose_workspace(checkout, preset, overrides)
     check_free(workspace.lock)
     set_environment(checkout)
-    # `kill PID` ends a night as Ctrl-C does, with all that it started.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    interrupt_on_signals(hurry=True)
     name = new_night_name(datetime.now(UTC))
     console = make_console(to_stderr=as_json)
     with _stdout_to_stderr(as_json), NightView(workspace, name, console):
@@ -67,7 +66,7 @@ def run_sweep(root: Path, preset: str | None, overrides: Sequence[str]) -> "Swee
     checkout = find_checkout(root)
     check_free(choose_workspace(checkout, preset, without("sweep", overrides)).lock)
     set_environment(checkout)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    interrupt_on_signals(hurry=True)
     with _stdout_to_stderr(active=True), _flows_ready(checkout, "sweep"):
         from flows.sweep import sweep
 
@@ -82,7 +81,7 @@ def run_full_evaluation(root: Path, preset: str | None, overrides: Sequence[str]
     """
     checkout = find_checkout(root)
     set_environment(checkout)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    interrupt_on_signals(hurry=True)
     with _stdout_to_stderr(active=True), _flows_ready(checkout, "evaluation-full"):
         from flows.full_evaluation import evaluate_fully
 

@@ -5,7 +5,6 @@ The server is a child that knows no registry; this process polls the aliases and
 
 import os
 import queue
-import signal
 import subprocess
 import sys
 import threading
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING, ClassVar
 from flows.environment import find_stores
 from flows.keeping import KeptFile, this_process
 from flows.services import log_file
+from flows.signals import interrupt_on_signals
 from flows.workspace import STATE, WorkspacePaths
 from tasks.orchestration.failures import last_lines
 from tasks.orchestration.process import end_child, start_child
@@ -122,13 +122,13 @@ class Watch:
 
 
 def serve_until_interrupted(checkout: Path, options: Serve, console: "Console") -> None:
-    """Serve until Ctrl-C or SIGTERM, and tell the console what a person would want to know."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.default_int_handler)
+    """Serve until told to end, and tell the console what a person would want to know."""
+    interrupt_on_signals(hurry=True)
     try:
         serve(checkout, options, lambda text: console.print(text, markup=False, soft_wrap=True))
     except KeyboardInterrupt:
-        console.print("stopped")
+        with suppress(OSError):  # the terminal has been closed
+            console.print("stopped")
 
 
 def serve(checkout: Path, options: Serve, say: Callable[[str], None]) -> None:

@@ -38,7 +38,8 @@ from pathlib import Path
 from tasks.orchestration.process import start_child
 folder = Path(sys.argv[1])
 def start():
-    start_child([sys.executable, *sys.argv[2:]], folder, dict(os.environ), stdout=subprocess.DEVNULL)
+    command = [sys.executable, *sys.argv[2:]]
+    start_child(command, folder, dict(os.environ), stdout=subprocess.DEVNULL)
 thread = threading.Thread(target=start)
 thread.start()
 thread.join()

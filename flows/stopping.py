@@ -1,0 +1,155 @@
+"""What `nightloom up` keeps alive: how it is found and ended, whoever opened or left it."""
+
+import contextlib
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import ClassVar, Self
+
+import psutil
+
+from flows.keeping import KeptFile
+from flows.lock import holders
+from flows.nights import last_nights
+from tasks.stage.errors import ConfigError
+
+# All that `up` starts has this in its environment, and hands it on.
+TAG = "NIGHTLOOM_UP"
+# How long a night of the worker has to end and to say so, and how long all of `up` may take.
+NIGHT_SECONDS = 30.0
+_UP_SECONDS = NIGHT_SECONDS + 40.0
+# What a supervisor gives to those whose keeper was killed, and some more.
+_ORPHAN_SECONDS = 15.0
+_KILL_SECONDS = 10.0
+_LOOK_SECONDS = 0.3
+
+
+class Keeper(KeptFile):
+    """The process of `nightloom up`, from before its first child starts until none lives."""
+
+    FILE: ClassVar[str] = "up.json"
+
+    @property
+    def tag(self) -> str:
+        """What the environment of all that it started says."""
+        return f"{self.pid}-{self.started:.2f}"
+
+    @classmethod
+    def last(cls, checkout: Path) -> Self | None:
+        """The keeper that ended last without having ended all, or that is alive."""
+        path = cls.path(checkout)
+        return cls.model_validate_json(path.read_text("utf-8")) if path.exists() else None
+
+
+def living(keeper: Keeper) -> list[psutil.Process]:
+    """Every process that a keeper started, at any depth, and that has not ended."""
+    found = []
+    for process in psutil.process_iter():
+        # Ended meanwhile, a zombie, or another user's, which is none of ours.
+        with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied, OSError):
+            if process.environ().get(TAG) == keeper.tag:
+                found.append(process)
+    return found
+
+
+def end_leftovers(keeper: Keeper) -> None:
+    """End what lives on of a keeper's, once its supervisors have had the time to do so.
+
+    Raises:
+        ConfigError: something can't be ended.
+    """
+    if _wait(lambda: not living(keeper), _ORPHAN_SECONDS):
+        return
+    for process in living(keeper):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    if not _wait(lambda: not living(keeper), _KILL_SECONDS):
+        raise ConfigError(
+            f"SIGKILL did not end {_told(living(keeper))}",
+            "see with `ps` what they wait for (a disk, a device), and run `nightloom down` again",
+        )
+
+
+def stop_services(checkout: Path, say: Callable[[str], None]) -> bool:
+    """Whether anything lived that `up` had started, of which nothing lives now.
+
+    A night in another shell may use the servers: it is waited for first. One in the worker is
+    ended, and has time to write down how.
+
+    Raises:
+        ConfigError: something can't be ended.
+    """
+    keeper = Keeper.last(checkout)
+    if keeper is None:
+        return False
+    process = _process(keeper)
+    if process is not None:
+        _wait_for_others(checkout, keeper, say)
+    found = living(keeper)
+    if process is not None:
+        _tell_nights(checkout, found, say)
+        _end_keeper(process)
+    end_leftovers(keeper)
+    Keeper.remove(checkout)
+    return process is not None or bool(found)
+
+
+def _process(keeper: Keeper) -> psutil.Process | None:
+    """The keeper itself, None where it has ended."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        process = psutil.Process(keeper.pid)
+        if abs(process.create_time() - keeper.started) < 1:
+            return process
+    return None
+
+
+def _end_keeper(process: psutil.Process) -> None:
+    """Let `up` end all that it started; end `up` itself where it does not."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        # Not SIGINT, which a shell lets its background jobs ignore.
+        process.terminate()
+        process.resume()  # Ctrl-Z had stopped it
+        try:
+            process.wait(_UP_SECONDS)
+        except psutil.TimeoutExpired:
+            process.kill()  # its supervisors end the rest
+            process.wait(_KILL_SECONDS)
+
+
+def _wait_for_others(checkout: Path, keeper: Keeper, say: Callable[[str], None]) -> None:
+    """Wait for the nights and sweeps that run here and are none of the worker's."""
+    told: set[int] = set()
+    while others := set(holders(checkout).values()) - {item.pid for item in living(keeper)}:
+        for pid in sorted(others - told):
+            say(
+                f"waiting for the night of process {pid}, started in another shell, which may use "
+                f"these servers; `kill {pid}` ends it, Ctrl-C here leaves all of it up"
+            )
+        told |= others
+        time.sleep(1)
+
+
+def _tell_nights(
+    checkout: Path, found: Sequence[psutil.Process], say: Callable[[str], None]
+) -> None:
+    pids = {process.pid for process in found}
+    for night in last_nights(checkout, 3):
+        if night.verdict is None and night.pid in pids:
+            say(f"ending the night {night.night}, in {night.step}; the next one goes on from there")
+
+
+def _told(processes: Sequence[psutil.Process]) -> str:
+    """Their pids and commands."""
+    found = []
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            found.append(f"{process.pid} ({' '.join(process.cmdline())[:80]})")
+    return ", ".join(found)
+
+
+def _wait(what: Callable[[], bool], seconds: float) -> bool:
+    """Whether it came true in time."""
+    deadline = time.monotonic() + seconds
+    while not (true := what()) and time.monotonic() < deadline:
+        time.sleep(_LOOK_SECONDS)
+    return true
