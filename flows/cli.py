@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
+from rich.console import Console
 
 from flows.environment import set_environment
 from flows.export_command import app as exporting
@@ -106,14 +107,22 @@ def up(
                 console.print(f"Prefect: {running.services.prefect}")
                 console.print(f"MLflow:  {running.services.mlflow}")
                 console.print("the nightly deployment is scheduled; Ctrl-C stops everything")
-                while (fallen := running.fallen()) is None:
-                    time.sleep(1)
+                try:
+                    while (fallen := running.fallen()) is None:
+                        time.sleep(1)
+                finally:
+                    _tell(console, "stopping, a night that runs first")
                 raise ConfigError(
                     f"{fallen} ended by itself", f"read {log_file(checkout, fallen)}, its log"
                 )
         except KeyboardInterrupt:
-            with suppress(OSError):  # the terminal has been closed
-                console.print("stopped")
+            _tell(console, "stopped")
+
+
+def _tell(console: Console, text: str) -> None:
+    """Tell a terminal that may have been closed."""
+    with suppress(OSError):
+        console.print(text)
 
 
 @app.command()

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from flows.keeping import KeptFile, this_process
-from flows.stopping import NIGHT_SECONDS, TAG, Keeper, end_leftovers
+from flows.stopping import TAG, Keeper, end_flows, end_leftovers
 from flows.workspace import STATE
 from tasks.orchestration.process import child_environment, end_child, start_child, supervised
 from tasks.orchestration.turns import LIMIT
@@ -85,8 +85,8 @@ def running_services(
     environment = {**_environment(checkout, services), TAG: keeper.tag}
     children: dict[str, subprocess.Popen[str]] = {}
 
-    def start(name: str, *command: str, grace: float = _GRACE_SECONDS) -> None:
-        children[name] = _start(checkout, name, command, environment, grace)
+    def start(name: str, *command: str) -> None:
+        children[name] = _start(checkout, name, command, environment)
 
     keeper.write(checkout)  # `down` must find what has started, up or not
     try:
@@ -95,12 +95,12 @@ def running_services(
         _wait(f"{services.prefect_api}/health", "prefect", checkout, children["prefect"])
         _wait(f"{services.mlflow}/health", "mlflow", checkout, children["mlflow"])
         _deploy(checkout, environment, deployment)
-        worker = ("prefect", "worker", "start", "--pool", POOL, "--type", "process")
-        start("worker", *worker, grace=NIGHT_SECONDS)
+        start("worker", "prefect", "worker", "start", "--pool", POOL, "--type", "process")
         services.write(checkout)
         yield Running(services, children)
     finally:
         Services.remove(checkout)
+        end_flows(keeper)
         _stop(children)
         end_leftovers(keeper)
         Keeper.remove(checkout)
@@ -161,18 +161,16 @@ def _mlflow_arguments(checkout: Path, port: int) -> list[str]:
 
 
 def _start(
-    checkout: Path,
-    name: str,
-    command: tuple[str, ...],
-    environment: Mapping[str, str],
-    grace_seconds: float = _GRACE_SECONDS,
+    checkout: Path, name: str, command: tuple[str, ...], environment: Mapping[str, str]
 ) -> "subprocess.Popen[str]":
     """A child whose output goes to `.nightloom/logs/NAME.log`."""
     log = log_file(checkout, name)
     log.parent.mkdir(parents=True, exist_ok=True)
     whole = [sys.executable, "-m", *command]
     with log.open("ab") as stream:
-        return start_child(whole, checkout, environment, stdout=stream, grace_seconds=grace_seconds)
+        return start_child(
+            whole, checkout, environment, stdout=stream, grace_seconds=_GRACE_SECONDS
+        )
 
 
 def log_file(checkout: Path, name: str) -> Path:
@@ -255,7 +253,7 @@ def answers(url: str) -> bool:
 
 
 def _stop(children: Mapping[str, "subprocess.Popen[str]"]) -> None:
-    """End the worker with its night, which still says so to the servers, and then these."""
+    """End the worker, which still says so to the servers, and then these."""
     if "worker" in children:
         end_child(children["worker"])
     for child in children.values():

@@ -15,9 +15,11 @@ from tasks.stage.errors import ConfigError
 
 # All that `up` starts has this in its environment, and hands it on.
 TAG = "NIGHTLOOM_UP"
+# What Prefect says in the environment of a flow's process, which hands it on too.
+_FLOW_RUN = "PREFECT__FLOW_RUN_ID"
 # How long a night of the worker has to end and to say so, and how long all of `up` may take.
-NIGHT_SECONDS = 30.0
-_UP_SECONDS = NIGHT_SECONDS + 40.0
+_NIGHT_SECONDS = 30.0
+_UP_SECONDS = _NIGHT_SECONDS + 60.0
 # What a supervisor gives to those whose keeper was killed, and some more.
 _ORPHAN_SECONDS = 15.0
 _KILL_SECONDS = 10.0
@@ -43,13 +45,36 @@ class Keeper(KeptFile):
 
 def living(keeper: Keeper) -> list[psutil.Process]:
     """Every process that a keeper started, at any depth, and that has not ended."""
-    found = []
-    for process in psutil.process_iter():
-        # Ended meanwhile, a zombie, or another user's, which is none of ours.
-        with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied, OSError):
-            if process.environ().get(TAG) == keeper.tag:
-                found.append(process)
-    return found
+    everything = psutil.process_iter()
+    return [process for process in everything if _environment(process).get(TAG) == keeper.tag]
+
+
+def end_flows(keeper: Keeper) -> None:
+    """Let the flows that the worker runs end first, and say so in their records and to the servers.
+
+    The worker itself, told to end, would kill them.
+    """
+    told: set[psutil.Process] = set()
+    deadline = time.monotonic() + _NIGHT_SECONDS
+    while (flows := _flows(keeper)) and time.monotonic() < deadline:
+        for process in flows - told:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.terminate()
+        told |= flows
+        time.sleep(_LOOK_SECONDS)
+
+
+def _flows(keeper: Keeper) -> set[psutil.Process]:
+    """The processes that run a flow, without those that they started."""
+    found = {process for process in living(keeper) if _FLOW_RUN in _environment(process)}
+    return {process for process in found if process.parent() not in found}
+
+
+def _environment(process: psutil.Process) -> dict[str, str]:
+    """A process's environment, nothing of one that has ended, is a zombie, or is another user's."""
+    with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied, OSError):
+        return dict(process.environ())
+    return {}
 
 
 def end_leftovers(keeper: Keeper) -> None:
