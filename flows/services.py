@@ -209,7 +209,7 @@ def _deploy(checkout: Path, environment: Mapping[str, str], deployment: list[str
 
 def _check_startable(checkout: Path, *ports: int) -> None:
     keeper = Keeper.last(checkout)
-    if keeper is not None and Keeper.read(checkout) is not None:
+    if keeper is not None and keeper.is_kept:
         services = Services.read(checkout)
         what = "starting or stopping" if services is None else "up already"
         where = f"open {services.prefect} and {services.mlflow}, or " if services else ""

@@ -4,7 +4,7 @@ import contextlib
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import ClassVar
 
 import psutil
 
@@ -35,12 +35,6 @@ class Keeper(KeptFile):
     def tag(self) -> str:
         """What the environment of all that it started says."""
         return f"{self.pid}-{self.started:.2f}"
-
-    @classmethod
-    def last(cls, checkout: Path) -> Self | None:
-        """The keeper that ended last without having ended all, or that is alive."""
-        path = cls.path(checkout)
-        return cls.model_validate_json(path.read_text("utf-8")) if path.exists() else None
 
 
 def living(keeper: Keeper) -> list[psutil.Process]:
@@ -107,38 +101,28 @@ def stop_services(checkout: Path, say: Callable[[str], None]) -> bool:
     keeper = Keeper.last(checkout)
     if keeper is None:
         return False
-    process = _process(keeper)
-    if process is not None:
+    was_up = keeper.is_kept
+    if was_up:
         _wait_for_others(checkout, keeper, say)
     found = living(keeper)
-    if process is not None:
+    if was_up:
         _tell_nights(checkout, found, say)
-        _end_keeper(process)
+        _end_keeper(keeper)
     end_leftovers(keeper)
     Keeper.remove(checkout)
-    return process is not None or bool(found)
+    return was_up or bool(found)
 
 
-def _process(keeper: Keeper) -> psutil.Process | None:
-    """The keeper itself, None where it has ended."""
-    with contextlib.suppress(psutil.NoSuchProcess):
-        process = psutil.Process(keeper.pid)
-        if abs(process.create_time() - keeper.started) < 1:
-            return process
-    return None
-
-
-def _end_keeper(process: psutil.Process) -> None:
+def _end_keeper(keeper: Keeper) -> None:
     """Let `up` end all that it started; end `up` itself where it does not."""
     with contextlib.suppress(psutil.NoSuchProcess):
+        process = psutil.Process(keeper.pid)
         # Not SIGINT, which a shell lets its background jobs ignore.
         process.terminate()
         process.resume()  # Ctrl-Z had stopped it
-        try:
-            process.wait(_UP_SECONDS)
-        except psutil.TimeoutExpired:
+        if not _wait(lambda: not keeper.is_kept, _UP_SECONDS):
             process.kill()  # its supervisors end the rest
-            process.wait(_KILL_SECONDS)
+            _wait(lambda: not keeper.is_kept, _KILL_SECONDS)
 
 
 def _wait_for_others(checkout: Path, keeper: Keeper, say: Callable[[str], None]) -> None:
