@@ -43,7 +43,7 @@ class KeptFile(BaseModel):
             process = psutil.Process(self.pid)
             # A pid may have been given to another process since; a zombie has ended.
             same = abs(process.create_time() - self.started) < 1
-            return same and process.status() != psutil.STATUS_ZOMBIE
+            return bool(same and process.status() != psutil.STATUS_ZOMBIE)
         except psutil.NoSuchProcess:
             return False
 

@@ -127,8 +127,11 @@ def _end_keeper(keeper: Keeper) -> None:
 
 def _wait_for_others(checkout: Path, keeper: Keeper, say: Callable[[str], None]) -> None:
     """Wait for the nights and sweeps that run here and are none of the worker's."""
-    told: set[int] = set()
-    while others := set(holders(checkout).values()) - {item.pid for item in living(keeper)}:
+    told = {0}  # a night that has not written its pid yet
+    while keeper.is_kept:
+        others = set(holders(checkout).values()) - {process.pid for process in living(keeper)}
+        if not others:
+            return
         for pid in sorted(others - told):
             say(
                 f"waiting for the night of process {pid}, started in another shell, which may use "
