@@ -3,8 +3,6 @@
 import signal
 from types import FrameType
 
-_TOLD_BY = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
 
 def interrupt_on_signals(*, hurry: bool) -> None:
     """Let the first of SIGINT, SIGTERM and SIGHUP raise KeyboardInterrupt in the main thread.
@@ -13,19 +11,15 @@ def interrupt_on_signals(*, hurry: bool) -> None:
     tells twice. With `hurry` a Ctrl-C still interrupts; children end with this process anyway.
     A SIGHUP that is ignored, as under `nohup`, stays so.
     """
+    told = False
 
-    def interrupt(_number: int, _frame: FrameType | None) -> None:
-        for later in _TOLD_BY:
-            if signal.getsignal(later) is interrupt:
-                again = hurry and later == signal.SIGINT
-                # No SIG_IGN: children would inherit it.
-                signal.signal(later, signal.default_int_handler if again else _do_nothing)
+    def interrupt(number: int, _frame: FrameType | None) -> None:
+        nonlocal told
+        if told and not (hurry and number == signal.SIGINT):
+            return
+        told = True
         raise KeyboardInterrupt
 
-    for number in _TOLD_BY:
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, interrupt)
-
-
-def _do_nothing(_number: int, _frame: FrameType | None) -> None:
-    return
