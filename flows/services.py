@@ -88,6 +88,7 @@ def running_services(
     def start(name: str, *command: str) -> None:
         children[name] = _start(checkout, name, command, environment)
 
+    Services.remove(checkout)  # of one that was killed
     keeper.write(checkout)  # `down` must find what has started, up or not
     try:
         start("prefect", "prefect", "server", "start", "--host", HOST, "--port", str(prefect_port))
