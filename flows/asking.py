@@ -18,7 +18,7 @@ from flows.environment import find_stores
 from flows.serving import ModelServer
 from flows.workspace import STATE, WorkspacePaths
 from tasks.orchestration.loopback import open_directly
-from tasks.orchestration.process import child_environment, end_group
+from tasks.orchestration.process import end_child, start_child
 from tasks.stage.errors import ConfigError
 from tasks.stage.params import read_yaml
 
@@ -139,21 +139,13 @@ def _ask_child(
     command = [sys.executable, "-m", "tasks.serving", "--bundle", "-", "--model", model, "--json"]
     command += ["--store", str(checkout / paths.model_store), "--question", question]
     command += [part for condition in where for part in ("--where", condition)]
-    child = subprocess.Popen(
-        command,
-        cwd=checkout,
-        env=child_environment(),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+    pipe = subprocess.PIPE
+    child = start_child(command, checkout, stdin=pipe, stdout=pipe, stderr=pipe)
     try:
         name, number, bundle = _find_bundle(checkout, model, alias)
         said, last = _tell(child, f"{bundle}\n")
     finally:
-        end_group(child)
+        end_child(child)
     if child.returncode != 0:
         raise ConfigError(f"the model could not answer:\n{last}", "mend what these lines name")
     answer = Answer.model_validate_json(said)

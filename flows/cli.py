@@ -1,13 +1,14 @@
 """The `nightloom` command. Thin: Prefect, MLflow and DVC keep their own."""
 
 import json
-import signal
 import time
+from contextlib import suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
+from rich.console import Console
 
 from flows.credentials import secret_file
 from flows.environment import open_checkout, shell_lines
@@ -27,7 +28,9 @@ from flows.options import (
     errors_told,
 )
 from flows.promotion_commands import app as promotion
-from flows.services import HOST, Services, log_file, running_services, stop_services
+from flows.services import HOST, Services, log_file, running_services
+from flows.signals import interrupt_on_signals
+from flows.stopping import stop_services
 from flows.summary import make_console, print_summary, print_sweep
 from flows.workspace import choose_workspace, find_checkout
 from tasks.stage.errors import ConfigError
@@ -86,7 +89,10 @@ def up(
     preset: Preset = None,
     set_: Set = [],  # noqa: B006
 ) -> None:
-    """Start Prefect, MLflow and a worker, deploy the schedule; Ctrl-C stops them all."""
+    """Start Prefect, MLflow and a worker, deploy the schedule; Ctrl-C stops them all.
+
+    So do `nightloom down`, SIGTERM and a closed terminal; under `nohup` it outlives the terminal.
+    """
     with errors_told(as_json=False):
         checkout = open_checkout(root)
         choose_workspace(checkout, preset, set_)
@@ -94,8 +100,7 @@ def up(
         deployment = ["--params", parameters]
         if cron is not None:
             deployment += ["--cron", cron, "--timezone", timezone]
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, signal.default_int_handler)
+        interrupt_on_signals(hurry=False)
         console = make_console(to_stderr=False)
         try:
             with running_services(checkout, prefect_port, mlflow_port, deployment) as running:
@@ -103,21 +108,37 @@ def up(
                 console.print(f"         its page asks for the line in {secret_file(checkout)}")
                 console.print(f"MLflow:  {running.services.mlflow}")
                 console.print("the nightly deployment is scheduled; Ctrl-C stops everything")
-                while (fallen := running.fallen()) is None:
-                    time.sleep(1)
+                try:
+                    while (fallen := running.fallen()) is None:
+                        time.sleep(1)
+                finally:
+                    _tell(console, "stopping, a night that runs first")
                 raise ConfigError(
                     f"{fallen} ended by itself", f"read {log_file(checkout, fallen)}, its log"
                 )
         except KeyboardInterrupt:
-            console.print("stopped")
+            _tell(console, "stopped")
+
+
+def _tell(console: Console, text: str) -> None:
+    """Tell a terminal that may have been closed."""
+    with suppress(OSError):
+        console.print(text)
 
 
 @app.command()
 def down(root: Root = HERE) -> None:
-    """Stop what `nightloom up` started in another shell."""
+    """Stop what `nightloom up` started, and say "stopped" when nothing of it lives.
+
+    A night in the worker is ended, writes down that it was, and the next one goes on from there. A
+    night or sweep of another shell is waited for before anything stops.
+    """
+    console = make_console(to_stderr=False)
     with errors_told(as_json=False):
-        stopped = stop_services(open_checkout(root))
-    make_console(to_stderr=False).print("stopped" if stopped else "nothing was up")
+        stopped = stop_services(
+            open_checkout(root), lambda text: console.print(text, markup=False, soft_wrap=True)
+        )
+    console.print("stopped" if stopped else "nothing was up")
 
 
 @app.command()

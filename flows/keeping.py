@@ -26,23 +26,33 @@ class KeptFile(BaseModel):
         return checkout / STATE / cls.FILE
 
     @classmethod
-    def read(cls, checkout: Path) -> Self | None:
-        """What the file says, None unless the process that keeps it is alive and ours.
+    def last(cls, checkout: Path) -> Self | None:
+        """What the file says, whether the process that kept it is alive or was killed.
 
         A checkout is copied with its files: what they say of the original's processes is not ours.
         """
         path = cls.path(checkout)
         if not path.exists():
             return None
-        found = cls.model_validate_json(path.read_text(encoding="utf-8"))
-        if found.place != _identity(path.parent):
-            return None
+        found = cls.model_validate_json(path.read_text("utf-8"))
+        return found if found.place == _identity(path.parent) else None
+
+    @classmethod
+    def read(cls, checkout: Path) -> Self | None:
+        """What the file says, None unless the process that keeps it is alive and ours."""
+        found = cls.last(checkout)
+        return found if found is not None and found.is_kept else None
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether the process that keeps the file is alive."""
         try:
-            # A pid may have been given to another process since.
-            alive = abs(psutil.Process(found.pid).create_time() - found.started) < 1
+            process = psutil.Process(self.pid)
+            # A pid may have been given to another process since; a zombie has ended.
+            same = abs(process.create_time() - self.started) < 1
+            return bool(same and process.status() != psutil.STATUS_ZOMBIE)
         except psutil.NoSuchProcess:
-            alive = False
-        return found if alive else None
+            return False
 
     def write(self, checkout: Path) -> None:
         """Let the other commands read it."""

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from flows.workspace import STATE
 from tasks.stage.errors import ConfigError
 
 
@@ -49,6 +50,15 @@ def holder(path: Path) -> int | None:
         except BlockingIOError:
             return int(stream.read().strip() or 0)
     return None
+
+
+def holders(checkout: Path) -> dict[str, int]:
+    """The pids of all nights that run in a checkout, by workspace."""
+    locks = {"checkout": checkout / STATE / "night.lock"}
+    for path in sorted((checkout / STATE / "workspaces").glob(f"*/{STATE}/night.lock")):
+        locks[path.parent.parent.name] = path
+    found = {name: holder(path) for name, path in locks.items()}
+    return {name: pid for name, pid in found.items() if pid is not None}
 
 
 def _held(path: Path) -> ConfigError:

@@ -239,7 +239,7 @@ def _left_behind(place: _Place, path: Path, store: OwnStore) -> ConfigError:
         f"{place.path}, expected {path}. This checkout was copied or moved without "
         f"{STATE}/{_ARTIFACTS}, so it can neither answer from these versions nor delete them",
         f"copy or move {_former_checkout(place.path)}/{STATE}/{_ARTIFACTS} to {store.artifacts} "
-        f"too; to begin anew without any version, delete {store.database}",
+        f"too; or, to begin anew without any version, move {store.database} elsewhere and keep it",
     )
 
 

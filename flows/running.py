@@ -2,7 +2,6 @@
 
 import logging
 import os
-import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -22,6 +21,7 @@ from flows.nights import (
 )
 from flows.overrides import without
 from flows.services import log_file, start_night_server
+from flows.signals import interrupt_on_signals
 from flows.summary import make_console
 from flows.view import NightView
 from flows.workspace import choose_workspace
@@ -39,8 +39,7 @@ def run_night(root: Path, preset: str | None, overrides: Sequence[str], *, as_js
     checkout = open_checkout(root)
     workspace = choose_workspace(checkout, preset, overrides)
     check_free(workspace.lock)
-    # `kill PID` ends a night as Ctrl-C does, with all that it started.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    interrupt_on_signals(hurry=True)
     name = new_night_name(datetime.now(UTC))
     console = make_console(to_stderr=as_json)
     with _stdout_to_stderr(as_json), NightView(workspace, name, console):
@@ -65,7 +64,7 @@ def run_sweep(root: Path, preset: str | None, overrides: Sequence[str]) -> "Swee
     """
     checkout = open_checkout(root)
     check_free(choose_workspace(checkout, preset, without("sweep", overrides)).lock)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    interrupt_on_signals(hurry=True)
     with _stdout_to_stderr(active=True), _flows_ready(checkout, "sweep"):
         from flows.sweep import sweep
 
@@ -79,7 +78,7 @@ def run_full_evaluation(root: Path, preset: str | None, overrides: Sequence[str]
         NightloomError: it could not begin, or a stage failed.
     """
     checkout = open_checkout(root)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    interrupt_on_signals(hurry=True)
     with _stdout_to_stderr(active=True), _flows_ready(checkout, "evaluation-full"):
         from flows.full_evaluation import evaluate_fully
 

@@ -3,25 +3,23 @@
 import atexit
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-import psutil
-
 from flows.credentials import private_folder, secret_file
 from flows.keeping import KeptFile, this_process
 from flows.own_store import own_store
+from flows.stopping import TAG, Keeper, end_flows, end_leftovers
 from flows.workspace import STATE
 from tasks.orchestration.loopback import open_directly
-from tasks.orchestration.process import child_environment
+from tasks.orchestration.process import child_environment, end_child, start_child, supervised
 from tasks.orchestration.turns import LIMIT
 from tasks.stage.errors import ConfigError
 
@@ -30,7 +28,7 @@ POOL = "nightloom"
 _START_SECONDS = 180.0
 # The address of a Prefect server that only this process and its children use.
 _OWN_SERVER = "NIGHTLOOM_OWN_PREFECT"
-_STOP_SECONDS = 20.0
+_GRACE_SECONDS = 20.0
 # What a flow run may set for its process. Prefect's own template lets it give the command, the
 # environment and the working folder, by each of which it can run any program.
 _JOB_TEMPLATE = {
@@ -61,30 +59,12 @@ def shares_prefect(checkout: Path) -> bool:
     return Services.read(checkout) is not None
 
 
-def stop_services(checkout: Path) -> bool:
-    """Whether there were servers, which are stopped now."""
-    services = Services.read(checkout)
-    if services is None:
-        return False
-    process = psutil.Process(services.pid)
-    # Not SIGINT, which a shell lets its background jobs ignore.
-    process.terminate()
-    try:
-        process.wait(_STOP_SECONDS * 4)
-    except psutil.TimeoutExpired:
-        raise ConfigError(
-            f"the servers (pid {services.pid}) are still stopping after {_STOP_SECONDS * 4:.0f} s",
-            "run `nightloom down` again; their logs lie in .nightloom/logs/",
-        ) from None
-    return True
-
-
 @dataclass(frozen=True)
 class Running:
     """Servers and the worker, as the process that started them holds them."""
 
     services: Services
-    children: Mapping[str, "subprocess.Popen[bytes]"]
+    children: Mapping[str, "subprocess.Popen[str]"]
 
     def fallen(self) -> str | None:
         """The name of one that has ended by itself, None while all live."""
@@ -103,19 +83,22 @@ def running_services(
     """
     _check_startable(checkout, prefect_port, mlflow_port)
     pid, started = this_process()
+    keeper = Keeper(pid=pid, started=started)
     services = Services(
         pid=pid,
         started=started,
         prefect=f"http://{HOST}:{prefect_port}",
         mlflow=f"http://{HOST}:{mlflow_port}",
     )
-    environment = _environment(checkout, services)
+    environment = {**_environment(checkout, services), TAG: keeper.tag}
     mlflow = _mlflow_arguments(checkout, mlflow_port)
-    children: dict[str, subprocess.Popen[bytes]] = {}
+    children: dict[str, subprocess.Popen[str]] = {}
 
     def start(name: str, *command: str) -> None:
         children[name] = _start(checkout, name, command, environment)
 
+    Services.remove(checkout)  # of one that was killed
+    keeper.write(checkout)  # `down` must find what has started, up or not
     try:
         start("prefect", "prefect", "server", "start", "--host", HOST, "--port", str(prefect_port))
         start("mlflow", "mlflow", *mlflow)
@@ -127,7 +110,10 @@ def running_services(
         yield Running(services, children)
     finally:
         Services.remove(checkout)
-        _stop(list(children.values()))
+        end_flows(keeper)
+        _stop(children)
+        end_leftovers(keeper)
+        Keeper.remove(checkout)
 
 
 def start_night_server(checkout: Path) -> Callable[[], None]:
@@ -146,7 +132,7 @@ def start_night_server(checkout: Path) -> Callable[[], None]:
     address = f"http://{HOST}:{port}"
     command = ("prefect", "server", "start", "--host", HOST, "--port", port)
     child = _start(checkout, "prefect", command, _prefect_environment(checkout, address))
-    atexit.register(_stop, [child])
+    atexit.register(end_child, child)
     os.environ["PREFECT_API_URL"] = os.environ[_OWN_SERVER] = f"{address}/api"
     return lambda: _wait(f"{address}/api/health", "prefect", checkout, child)
 
@@ -200,19 +186,14 @@ def _mlflow_arguments(checkout: Path, port: int) -> list[str]:
 
 def _start(
     checkout: Path, name: str, command: tuple[str, ...], environment: Mapping[str, str]
-) -> "subprocess.Popen[bytes]":
+) -> "subprocess.Popen[str]":
     """A child whose output goes to `.nightloom/logs/NAME.log`."""
     log = log_file(checkout, name)
     log.parent.mkdir(parents=True, exist_ok=True)
+    whole = [sys.executable, "-m", *command]
     with log.open("ab") as stream:
-        return subprocess.Popen(
-            [sys.executable, "-m", *command],
-            cwd=checkout,
-            env=dict(environment),
-            stdin=subprocess.DEVNULL,
-            stdout=stream,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
+        return start_child(
+            whole, checkout, environment, stdout=stream, grace_seconds=_GRACE_SECONDS
         )
 
 
@@ -238,7 +219,7 @@ def _deploy(checkout: Path, environment: Mapping[str, str], deployment: list[str
         [sys.executable, "-m", "flows.questions"],
     ):  # fmt: skip
         done = subprocess.run(
-            command,
+            supervised(command),
             cwd=checkout,
             env=dict(environment),
             capture_output=True,
@@ -254,12 +235,17 @@ def _deploy(checkout: Path, environment: Mapping[str, str], deployment: list[str
 
 
 def _check_startable(checkout: Path, *ports: int) -> None:
-    services = Services.read(checkout)
-    if services is not None:
+    keeper = Keeper.last(checkout)
+    if keeper is not None and keeper.is_kept:
+        services = Services.read(checkout)
+        what = "starting or stopping" if services is None else "up already"
+        where = f"open {services.prefect} and {services.mlflow}, or " if services else ""
         raise ConfigError(
-            f"the servers are up already, kept by process {services.pid}",
-            f"open {services.prefect} and {services.mlflow}, or stop them with `nightloom down`",
+            f"the servers are {what}, kept by process {keeper.pid}",
+            f"{where}stop them with `nightloom down`",
         )
+    if keeper is not None:
+        end_leftovers(keeper)
     for port in ports:
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -272,7 +258,7 @@ def _check_startable(checkout: Path, *ports: int) -> None:
                 ) from None
 
 
-def _wait(url: str, name: str, checkout: Path, child: "subprocess.Popen[bytes]") -> None:
+def _wait(url: str, name: str, checkout: Path, child: "subprocess.Popen[str]") -> None:
     """Wait until a server answers."""
     deadline = time.monotonic() + _START_SECONDS
     while time.monotonic() < deadline and child.poll() is None:
@@ -293,20 +279,12 @@ def answers(url: str) -> bool:
         return False
 
 
-def _stop(children: list["subprocess.Popen[bytes]"]) -> None:
-    """End every child with all that it started, the last one first."""
-    for child in reversed(children):
-        _signal(child, signal.SIGTERM)
-    deadline = time.monotonic() + _STOP_SECONDS
-    for child in reversed(children):
-        with suppress(subprocess.TimeoutExpired):
-            child.wait(max(0.1, deadline - time.monotonic()))
-        _signal(child, signal.SIGKILL)
+def _stop(children: Mapping[str, "subprocess.Popen[str]"]) -> None:
+    """End the worker, which still says so to the servers, and then these."""
+    if "worker" in children:
+        end_child(children["worker"])
+    for child in children.values():
+        if child.poll() is None:
+            child.terminate()
+    for child in children.values():
         child.wait()
-
-
-def _signal(child: "subprocess.Popen[bytes]", number: int) -> None:
-    try:
-        os.killpg(child.pid, number)
-    except ProcessLookupError:
-        return

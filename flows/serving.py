@@ -5,7 +5,6 @@ The server is a child that knows no registry; this process polls the aliases and
 
 import os
 import queue
-import signal
 import subprocess
 import sys
 import threading
@@ -19,9 +18,10 @@ from typing import TYPE_CHECKING, ClassVar
 from flows.environment import find_stores
 from flows.keeping import KeptFile, this_process
 from flows.services import log_file
+from flows.signals import interrupt_on_signals
 from flows.workspace import STATE, WorkspacePaths
 from tasks.orchestration.failures import last_lines
-from tasks.orchestration.process import child_environment, end_group
+from tasks.orchestration.process import end_child, start_child
 from tasks.records.orders import (
     NOTICE,
     Listening,
@@ -122,13 +122,13 @@ class Watch:
 
 
 def serve_until_interrupted(checkout: Path, options: Serve, console: "Console") -> None:
-    """Serve until Ctrl-C or SIGTERM, and tell the console what a person would want to know."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.default_int_handler)
+    """Serve until told to end, and tell the console what a person would want to know."""
+    interrupt_on_signals(hurry=True)
     try:
         serve(checkout, options, lambda text: console.print(text, markup=False, soft_wrap=True))
     except KeyboardInterrupt:
-        console.print("stopped")
+        with suppress(OSError):  # the terminal has been closed
+            console.print("stopped")
 
 
 def serve(checkout: Path, options: Serve, say: Callable[[str], None]) -> None:
@@ -238,20 +238,17 @@ def _server(checkout: Path, options: Serve) -> "Iterator[subprocess.Popen[str]]"
     command += ["--store", str(checkout / paths.model_store)]
     command += ["--host", options.host, "--port", str(options.port)]
     with log.open("w", encoding="utf-8") as stream:
-        child = subprocess.Popen(
+        child = start_child(
             command,
-            cwd=checkout,
-            env=child_environment(),
+            checkout,
             stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
             stderr=stream,
-            text=True,
-            start_new_session=True,
+            grace_seconds=_DRAIN_SECONDS,
         )
     try:
         yield child
     finally:
-        end_group(child, _DRAIN_SECONDS)
+        end_child(child)
         assert child.stdin is not None
         with suppress(BrokenPipeError):  # what an order left unsent
             child.stdin.close()

@@ -7,10 +7,9 @@ from rich.console import Console
 from rich.table import Table
 
 from flows.environment import find_stores
-from flows.lock import holder
+from flows.lock import holders
 from flows.nights import Night, last_nights
 from flows.services import Services
-from flows.workspace import STATE
 from tasks.orchestration.execution import pending
 from tasks.orchestration.ledger import Ledger
 from tasks.orchestration.promotion import all_aliases
@@ -40,7 +39,7 @@ def read_standing(checkout: Path) -> Standing:
     registry = Registry(stores)
     return Standing(
         nights=last_nights(checkout, _SHOWN),
-        running=_running(checkout),
+        running=holders(checkout),
         aliases=all_aliases(registry),
         open=_open_decisions(Ledger(stores, registry)),
         services=Services.read(checkout),
@@ -94,11 +93,3 @@ def _verdict(night: Night, running: dict[str, int]) -> str:
         return night.verdict
     alive = night.pid in running.values()
     return f"running: {night.step} (process {night.pid})" if alive else f"killed in {night.step}"
-
-
-def _running(checkout: Path) -> dict[str, int]:
-    locks = {"checkout": checkout / STATE / "night.lock"}
-    for path in sorted((checkout / STATE / "workspaces").glob(f"*/{STATE}/night.lock")):
-        locks[path.parent.parent.name] = path
-    holders = {name: holder(path) for name, path in locks.items()}
-    return {name: pid for name, pid in holders.items() if pid is not None}

@@ -1,12 +1,11 @@
-"""Child processes: each in a session of its own, streamed line by line, never left behind."""
+"""Child processes: each supervised, streamed line by line, never left behind."""
 
 import os
-import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import IO, Any
 
 from tasks.orchestration.loopback import proxy_exemptions
 
@@ -17,6 +16,8 @@ TELEMETRY_OFF = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
 }
 _GRACE_SECONDS = 10.0
+
+Stream = int | IO[Any]
 
 
 def child_environment(*, online: bool = False) -> dict[str, str]:
@@ -50,18 +51,7 @@ def run_child(
     Whatever interrupts the wait (Ctrl-C, a cancelled run, an error in `on_line`) ends the child and
     everything it started: SIGTERM, then SIGKILL after `grace_seconds`.
     """
-    child = subprocess.Popen(
-        list(command),
-        cwd=folder,
-        env=dict(child_environment() if environment is None else environment),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        encoding="utf-8",
-        errors="replace",
-        start_new_session=True,
-    )
+    child = start_child(command, folder, environment, grace_seconds=grace_seconds)
     assert child.stdout is not None
     try:
         for line in child.stdout:
@@ -69,28 +59,48 @@ def run_child(
                 on_line(line.rstrip())
         return child.wait()
     finally:
-        end_group(child, grace_seconds)
+        end_child(child)
         child.stdout.close()
 
 
-def end_group(child: "subprocess.Popen[str]", grace_seconds: float = _GRACE_SECONDS) -> None:
-    """End what is left of a child's process group: SIGTERM, then SIGKILL after `grace_seconds`."""
-    deadline = time.monotonic() + grace_seconds
-    if not _signal_group(child.pid, signal.SIGTERM):
-        return
-    while time.monotonic() < deadline:
-        child.poll()
-        if not _signal_group(child.pid, 0):
-            return
-        time.sleep(0.05)
-    _signal_group(child.pid, signal.SIGKILL)
+def start_child(
+    command: Sequence[str],
+    folder: Path,
+    environment: Mapping[str, str] | None = None,
+    *,
+    stdin: Stream = subprocess.DEVNULL,
+    stdout: Stream = subprocess.PIPE,
+    stderr: Stream = subprocess.STDOUT,
+    grace_seconds: float = _GRACE_SECONDS,
+) -> "subprocess.Popen[str]":
+    """A supervised child, out of the terminal's reach; its streams are text."""
+    return subprocess.Popen(
+        supervised(command, grace_seconds),
+        cwd=folder,
+        env=dict(child_environment() if environment is None else environment),
+        stdin=stdin,
+        stdout=stdout,
+        stderr=stderr,
+        text=True,
+        encoding="utf-8",
+        errors="replace",
+        start_new_session=True,
+    )
+
+
+def supervised(command: Sequence[str], grace_seconds: float = _GRACE_SECONDS) -> list[str]:
+    """A command that ends, with all that it started at any depth, when this process ends.
+
+    However this process ends, but not with the thread that starts the command. Its exit code,
+    signal and streams are the command's own. SIGTERM gives it and what it started
+    `grace_seconds` to end; this process's death gives them a few seconds.
+    """
+    here = [sys.executable, "-IS", str(Path(__file__).with_name("supervisor.py"))]
+    return [*here, str(os.getpid()), str(grace_seconds), *command]
+
+
+def end_child(child: "subprocess.Popen[str]") -> None:
+    """End a supervised child with all that it started, within the grace it was started with."""
+    if child.poll() is None:
+        child.terminate()
     child.wait()
-
-
-def _signal_group(group: int, number: int) -> bool:
-    """Whether the group still existed to get the signal."""
-    try:
-        os.killpg(group, number)
-    except ProcessLookupError:
-        return False
-    return True

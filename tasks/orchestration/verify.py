@@ -19,7 +19,7 @@ from prefect.cache_policies import NO_CACHE
 
 from tasks.orchestration.failures import StageError, last_lines
 from tasks.orchestration.loopback import open_directly
-from tasks.orchestration.process import child_environment, end_group
+from tasks.orchestration.process import child_environment, end_child, start_child
 from tasks.records.orders import ServedName
 from tasks.records.overlap import token_f1
 from tasks.records.parity import PARITY_FILE, ModelParity, Parity
@@ -31,13 +31,6 @@ from tasks.stage.outputs import MANIFEST, file_sha256, verified
 HOST = "127.0.0.1"
 _START_SECONDS = 300.0
 _ANSWER_SECONDS = 600  # MLflow's own bound is 60, which a machine that is busy can pass
-# The server of a release that is killed ends too; MLflow ties its own child to itself in this way.
-_TIED = """
-import ctypes, os, signal, sys
-if sys.platform.startswith("linux"):
-    ctypes.CDLL(None).prctl(1, signal.SIGTERM)
-os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
-"""
 
 
 @dataclass(frozen=True)
@@ -174,7 +167,7 @@ def served(model: ServedName, version: int, house: House) -> Iterator[str]:
     house.logs.mkdir(parents=True, exist_ok=True)
     log = house.logs / f"serve-{model}-{version}.log"
     port = _free_port()
-    command = [sys.executable, "-c", _TIED, "-m", "mlflow", "models", "serve"]
+    command = [sys.executable, "-m", "mlflow", "models", "serve"]
     command += ["--env-manager", "local"]
     command += ["--model-uri", f"models:/nightloom-{model}/{version}"]
     command += ["--host", HOST, "--port", str(port), "--timeout", str(_ANSWER_SECONDS)]
@@ -186,22 +179,13 @@ def served(model: ServedName, version: int, house: House) -> Iterator[str]:
     }
     # A folder of its own: the served code is the version's, not what lies in a checkout.
     with log.open("w", encoding="utf-8") as stream:
-        child = subprocess.Popen(
-            command,
-            cwd=house.logs,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=stream,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-        )
+        child = start_child(command, house.logs, environment, stdout=stream)
     try:
         address = f"http://{HOST}:{port}"
         _wait(f"{address}/ping", child, log, f"nightloom-{model} version {version}")
         yield address
     finally:
-        end_group(child)
+        end_child(child)
 
 
 def _free_port() -> int:

@@ -29,6 +29,7 @@ DESTROYING = re.compile(
 DELETES = re.compile(r"(?i)\b(deleted?|removed?|erased?|wiped?|take\b.* away)\b")
 # The only remedies that delete, and why nothing but time is lost by them.
 HARMLESS = {
+    "flows/credentials.py": "a random secret and a cache, both made again",
     "tasks/stage/command.py": "scratch: checkpoints and memos",
     "tasks/distillation/teaching.py": "a memo",
     "tasks/orchestration/execution.py": "a tag that says nothing, noted down before",

@@ -221,6 +221,12 @@ def test_the_doctor_finds_both_stores_and_a_server_that_is_not_there(
     assert "unset PREFECT_API_URL" in findings["prefect"]["remedy"]
 
 
+def as_in_a_terminal() -> None:
+    """A shell lets its background jobs ignore some signals; these tests may run in one."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+
+
 def started(clone: Path) -> "subprocess.Popen[str]":
     """A night that holds its workspace's lock by now."""
     first = subprocess.Popen(
@@ -230,8 +236,7 @@ def started(clone: Path) -> "subprocess.Popen[str]":
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
-        # A shell lets its background jobs ignore Ctrl-C; these tests may run in one.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        preexec_fn=as_in_a_terminal,
     )
     [lock] = clone.glob(".nightloom/workspaces/*/.nightloom/night.lock")
     deadline = time.monotonic() + 120
@@ -253,7 +258,7 @@ def test_a_second_night_at_once_names_the_pid_of_the_first(
         assert first.returncode == 0
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_an_interrupted_night_says_so_and_leaves_no_process(
     number: signal.Signals, clone: Path, nights: list[tuple[int, dict[str, Any]]]
 ) -> None:

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from mlflow.tracking import MlflowClient
 
@@ -28,8 +29,10 @@ def test_an_interrupted_sweep_goes_on_and_prints_the_best_as_params(clone: Path)
     deadline = time.monotonic() + 500
     while not any(clone.glob(pattern)) and time.monotonic() < deadline:
         time.sleep(0.1)
+    children = psutil.Process(first.pid).children(recursive=True)
     first.send_signal(signal.SIGKILL)
     assert first.wait() == -signal.SIGKILL
+    assert psutil.wait_procs(children, timeout=12)[1] == []
     assert len(list(clone.glob(pattern))) == 1
 
     done = nightloom(clone, *SWEEP)

@@ -25,8 +25,9 @@ from flows.checkup import _tracking
 from flows.cli import app
 from flows.environment import find_stores
 from flows.own_store import own_store
-from flows.services import Services, _mlflow_arguments, answers, stop_services
+from flows.services import Services, _mlflow_arguments, answers
 from flows.serving import ModelServer
+from flows.stopping import Keeper, stop_services
 from tasks.orchestration.registry import Registry
 from tasks.orchestration.tracking import Tracker
 from tasks.stage.errors import ConfigError
@@ -378,18 +379,19 @@ def test_a_copy_takes_the_originals_servers_for_none_of_its_own(
     address = "http://127.0.0.1:9"
     Services(**kept, prefect=address, mlflow=address).write(original)
     ModelServer(**kept, address=address, models=["adapter"]).write(original)
+    Keeper(**kept).write(original)
     copy = copied(original, "copy")
     assert Services.read(copy) is None
     assert ModelServer.read(copy) is None
     assert find_stores(copy).tracking_uri.startswith("sqlite:")
-    assert not stop_services(copy)
+    assert not stop_services(copy, print)
     assert process.poll() is None
     moved = original.rename(original.with_name("moved"))
     assert find_stores(moved).tracking_uri == address
     assert ModelServer.read(moved) is not None
     stopper = threading.Thread(target=process.wait)
     stopper.start()
-    assert stop_services(moved)
+    assert stop_services(moved, print)
 
 
 def test_the_server_of_a_moved_checkout_gives_what_lies_there(original: Path) -> None:

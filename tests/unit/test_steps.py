@@ -23,9 +23,9 @@ def short() -> list[Record]:
 
 
 def copied() -> list[Record]:
-    """Sixty rows, and forty that repeat one of them."""
-    rows = many(60)
-    copies = (record(f"z{n:02}", rows[n].question, rows[n].answer) for n in range(40))
+    """A hundred and fifty rows, and a hundred copies of some of them."""
+    rows = many(150)
+    copies = (record(f"z{n:02}", rows[n].question, rows[n].answer) for n in range(100))
     return [*rows, *copies]
 
 
@@ -81,7 +81,7 @@ def test_a_step_above_its_bound_refuses_with_examples_and_the_setting_that_lets_
 
 
 def test_the_report_says_how_many_rows_came_to_each_step_and_were_left(tmp_path: Path) -> None:
-    records = [*short()[:75], *(row for row in copied()[60:70])]
+    records = [*many(70), *short()[70:75], *copied()[150:160]]
     paths = accepted_rows(tmp_path, records)
     run(changed(), paths)
     assert read_metrics(paths.curation_report)["steps"] == {

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tasks.orchestration.process import supervised
 from tasks.orchestration.sources import docstrings, questions
 from tasks.orchestration.sources.docstrings import STANDARD_LIBRARY, Documented
 from tasks.orchestration.sources.questions import Entry
@@ -90,7 +91,7 @@ def _collect(packages: Sequence[str]) -> list[dict[str, Any]]:
         environment.pop("PYTHONPATH", None)
         command = [sys.executable, "-P", "-s", str(Path(docstrings.__file__).resolve()), *packages]
         done = subprocess.run(
-            command,
+            supervised(command),
             env=environment,
             cwd=folder,
             stdin=subprocess.DEVNULL,
