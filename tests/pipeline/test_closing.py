@@ -1,12 +1,14 @@
 """Whatever `nightloom up` and `nightloom run` open is closed, however they end."""
 
 import os
+import re
 import signal
 import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+import httpx
 import psutil
 import pytest
 from mlflow.tracking import MlflowClient
@@ -112,13 +114,56 @@ def test_down_after_up_was_killed_is_right_in_what_it_says(clone: Path) -> None:
     assert_over(clone, keeper)
 
 
+def open_to_strangers(prefect: str, routes: dict[str, dict[str, object]]) -> set[str]:
+    """The routes that a page of another site, which rebound its name to loopback, can use."""
+    page = {"host": "evil.example", "origin": "http://evil.example"}
+    found = set()
+    with httpx.Client(headers=page, timeout=30) as stranger:
+        for path, methods in routes.items():
+            url = f"{prefect}/api" + re.sub(r"\{\w+\}", "1", path)
+            for method in methods:
+                if stranger.request(method, url).status_code not in (401, 403):
+                    found.add(f"{method} {path}")
+    return found
+
+
+def assert_closed(clone: Path, services: Services, keeper: Keeper) -> None:
+    """Nobody else can use Prefect's API, and who can runs no command by it."""
+    user, _, password = (
+        (clone / ".nightloom/private/prefect-auth").read_text().strip().partition(":")
+    )
+    with httpx.Client(base_url=services.prefect, auth=(user, password), timeout=30) as ours:
+        routes = ours.get("/openapi.json").json()["paths"]
+        pool = ours.get("/api/work_pools/nightloom").json()
+    assert len(routes) > 100
+    assert open_to_strangers(services.prefect, routes) <= {"get /health", "get /ready"}
+    assert pool["base_job_template"]["variables"]["properties"] == {}
+    assert pool["base_job_template"]["job_configuration"] == {"stream_output": True}
+    for process in living(keeper):
+        assert password not in " ".join(process.cmdline())
+    # Plain prefect, in a shell that took the settings over.
+    script = 'eval "$(PYTHON -m flows.cli env)" && PYTHON -m prefect work-pool inspect nightloom'
+    done = subprocess.run(
+        ["sh", "-c", script.replace("PYTHON", command()[0])],
+        cwd=clone, env=environment(), capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "nightloom" in done.stdout
+
+
 def test_down_ends_the_workers_night_first_and_returns_when_nothing_lives(clone: Path) -> None:
-    """And no second Ctrl-C, nor the terminal's closing twice, leaves anything."""
+    """And no second Ctrl-C, nor the terminal's closing twice, leaves anything.
+
+    While all of it is up, strangers can use none of it.
+    """
     up = started(clone, "up", *PORTS, "--preset", "tiny", "--cron", "* * * * *")
     try:
         wait_for(lambda: Services.read(clone), up, 400)
         keeper = Keeper.read(clone)
         assert keeper is not None
+        services = Services.read(clone)
+        assert services is not None
+        assert_closed(clone, services, keeper)
         wait_for(lambda: of_stages(living(keeper)), up, 400)
         down = subprocess.Popen(
             command("down"), cwd=clone, env=environment(), stdout=subprocess.PIPE, text=True
