@@ -100,7 +100,7 @@ def _refuse(log: NightLog, error: GateError) -> None:
         if entry.state == "running":
             entry.state = "failed"
     log.now.verdict = "refused"
-    log.now.reasons = [error.message]
+    log.now.reasons = [error.message, f"what to do: {error.remedy}"]
 
 
 def refresh(workspace: Workspace, log: NightLog) -> None:

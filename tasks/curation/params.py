@@ -95,6 +95,14 @@ class PersonalDataParams(StageParams):
         return regions
 
 
+class RemovedShareParams(StageParams):
+    """The greatest share of the rows that come to a step which it may leave out, by step."""
+
+    quality: float = Field(ge=0, le=1)
+    duplicates: float = Field(ge=0, le=1)
+    leaks: float = Field(ge=0, le=1)
+
+
 class CurationParams(StageParams):
     """`params/curation.yaml`."""
 
@@ -106,6 +114,7 @@ class CurationParams(StageParams):
     shingle_characters: int = Field(ge=2, le=20)
     permutations: int = Field(ge=16, le=1024)
     seed: int = Field(ge=0)
+    max_removed_share: RemovedShareParams
     personal_data: PersonalDataParams
     quality: QualityParams
 
