@@ -26,13 +26,13 @@ from tasks.curation.params import CurationParams
 from tasks.curation.questions import Measure, key, question_text, same_form
 from tasks.curation.quotation import QuotationIndex
 from tasks.curation.rowfile import RowFile
-from tasks.curation.wording import Told, compare
+from tasks.curation.wording import OwnText, Told, compare
 from tasks.records.files import stream_documents, stream_records
 from tasks.records.record import Record
 
 _EXAMPLES = 5
 _TOLD_HELD = 256
-_BATCH = 500
+_BATCH = 250
 _SPLITS = ("train", "validation", "test")
 
 
@@ -116,18 +116,15 @@ class _Tests:
         self._groups: dict[int, int] = {}
         self._forms: dict[int, int] = {}
         self._telling: dict[int, list[int]] = {}
+        self._plain: list[bool] = []
         quotes, texts = [], []
-        for number in range(len(rows)):
-            record = rows.record(number)
-            texts += measure.wording.own_texts([record])
-            form = same_form(question_text(record))
-            for table, found in (
-                (self._ids, key(record.id)), (self._turns, key(_turns(record))),
-                (self._groups, key(record.group)), (self._forms, measure.form_key(form)),
-            ):  # fmt: skip
-                table.setdefault(found, number)
-            self._telling.setdefault(measure.telling_key(form), []).append(number)
-            quotes.append((form, same_form(record.answer)))
+        for start in range(0, len(rows), _BATCH):
+            numbers = range(start, min(start + _BATCH, len(rows)))
+            batch = [rows.record(number) for number in numbers]
+            quotes += [self._note(*item) for item in zip(numbers, batch, strict=True)]
+            for own in measure.wording.own_texts(batch):
+                texts.append(own.line)
+                self._plain.append(own.plain)
         self._quotations = QuotationIndex(quotes)
         self._sets = SimilarSets(texts, params.shingle_characters, params.leak_similarity)
         self._told = lru_cache(maxsize=_TOLD_HELD)(self._tell)
@@ -135,17 +132,30 @@ class _Tests:
     def __len__(self) -> int:
         return len(self._rows)
 
+    def _note(self, number: int, record: Record) -> tuple[str, str]:
+        """Question and answer in `same_form`; from here on the row is found by what it is."""
+        form = same_form(question_text(record))
+        for table, found in (
+            (self._ids, key(record.id)), (self._turns, key(_turns(record))),
+            (self._groups, key(record.group)), (self._forms, self._measure.form_key(form)),
+        ):  # fmt: skip
+            table.setdefault(found, number)
+        self._telling.setdefault(self._measure.telling_key(form), []).append(number)
+        return form, same_form(record.answer)
+
     def nearly_repeated(self, records: list[Record]) -> list[int | None]:
         """For each record a test row that it nearly repeats, question and answer together."""
-        found = self._sets.alike(self._measure.wording.own_texts(records))
-        return [self._repeated(*pair) for pair in zip(records, found, strict=True)]
+        own = self._measure.wording.own_texts(records)
+        found = self._sets.alike([text.line for text in own])
+        return [self._repeated(*item) for item in zip(records, own, found, strict=True)]
 
-    def _repeated(self, record: Record, alike: list[int]) -> int | None:
+    def _repeated(self, record: Record, own: OwnText, alike: list[int]) -> int | None:
         """The first of the rows that a record is alike to word by word, too."""
-        if not alike:
-            return None
-        told = self._measure.wording.told(record)
+        told = None
         for row in alike:
+            if own.plain and self._plain[row]:
+                return row
+            told = told or self._measure.wording.told(record)
             likeness = compare(told, self._told(row), self._params.shingle_characters)
             if likeness.whole >= self._params.leak_similarity:
                 return row

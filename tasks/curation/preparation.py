@@ -22,7 +22,7 @@ from tasks.records.record import Message, Record
 
 SPLITS = ("train", "validation", "test")
 TRAIN, VALIDATION, TEST = range(len(SPLITS))
-_BATCH = 500
+_BATCH = 250
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,8 @@ class Prepared:
 
     `splits` are places in `SPLITS`; `contents` (rows, 2) say which rows are equal, `forms` which
     ask the same question, `telling` which questions share their telling words (0: there are none).
-    `own_texts` holds a line a row, what tells it from the others, of which `sketches` are made.
+    `own_texts` holds a line a row, what tells it from the others, of which `sketches` are made;
+    `plain` are those rows that it holds whole.
     `rules` are the rows that go for what they are, by the rule; `masks` what was masked, by row and
     kind.
     """
@@ -46,6 +47,7 @@ class Prepared:
     telling: NDArray[np.uint64]
     measure: Measure
     own_texts: RowFile
+    plain: NDArray[np.bool_]
     sketches: Sketches
     rules: dict[int, str]
     masks: dict[int, Counter[str]]
@@ -136,12 +138,14 @@ class _Notes:
         contents = np.array(self._contents, np.uint64).reshape(-1, 2)
         distinct = (rows.record(row) for row in self._distinct(contents))
         measure = Measure.of(distinct, self._characters)
-        forms, telling, sketcher = array("Q"), array("Q"), self._sketcher()
+        forms, telling, plain = array("Q"), array("Q"), array("B")
+        sketcher = self._sketcher()
         for start in range(0, len(rows), _BATCH):
             batch = [rows.record(row) for row in range(start, min(start + _BATCH, len(rows)))]
-            for record, text in zip(batch, measure.wording.own_texts(batch), strict=True):
-                own_texts.append_line(text.encode() + b"\n")
-                sketcher.add(text)
+            for record, own in zip(batch, measure.wording.own_texts(batch), strict=True):
+                own_texts.append_line(own.line.encode() + b"\n")
+                sketcher.add(own.line)
+                plain.append(own.plain)
                 form = same_form(question_text(record))
                 forms.append(measure.form_key(form))
                 telling.append(measure.telling_key(form))
@@ -156,6 +160,7 @@ class _Notes:
             telling=np.array(telling, np.uint64),
             measure=measure,
             own_texts=own_texts.rows(),
+            plain=np.array(plain, bool),
             sketches=sketcher.finish(),
             rules=self._rules,
             masks=self._masks,

@@ -11,7 +11,7 @@ from tasks.curation.params import CurationParams
 from tasks.curation.preparation import TEST, VALIDATION, Prepared
 from tasks.curation.shingling import jaccard, shingles
 from tasks.curation.similarity import Buckets
-from tasks.curation.wording import Told, compare
+from tasks.curation.wording import Told, compare, compare_plain
 
 _HELD_OUT = {TEST: "like_test", VALIDATION: "like_validation"}
 # Sets of shingles that are kept at hand, some 15 kB each: enough for rows that stand together.
@@ -114,9 +114,12 @@ def _likeness(prepared: Prepared, params: CurationParams) -> Callable[[int, int]
     characters = params.shingle_characters
     least = min(params.duplicate_similarity, params.leak_similarity)
 
+    def line(row: int) -> str:
+        return prepared.own_texts.line(row).decode().removesuffix("\n")
+
     @lru_cache(maxsize=_SETS_HELD)
     def shingles_of(row: int) -> frozenset[str]:
-        return shingles(prepared.own_texts.line(row).decode(), characters)
+        return shingles(line(row), characters)
 
     @lru_cache(maxsize=_SETS_HELD)
     def told(row: int) -> Told:
@@ -126,7 +129,10 @@ def _likeness(prepared: Prepared, params: CurationParams) -> Callable[[int, int]
         similarity = jaccard(shingles_of(first), shingles_of(second))
         if similarity < least:
             return Pair(first, second, similarity, 0.0)
-        alike = compare(told(first), told(second), characters)
+        if prepared.plain[first] and prepared.plain[second]:
+            alike = compare_plain(line(first), line(second), characters)
+        else:
+            alike = compare(told(first), told(second), characters)
         repeats = min(similarity, alike.repeats)
         return Pair(first, second, min(similarity, alike.whole), repeats)
 

@@ -85,6 +85,28 @@ class Likeness:
         return self.whole if min(self.question, self.answer) >= LEAST_PART else 0.0
 
 
+@dataclass(frozen=True)
+class OwnText:
+    """What tells a row from the others: its words but the fixed and odd ones; `plain`: it has none
+    of these."""
+
+    question: str
+    answer: str
+    plain: bool
+
+    @property
+    def line(self) -> str:
+        """Question and answer in one line, a tab between them; its likeness is theirs."""
+        return f"{self.question}\t{self.answer}"
+
+
+def compare_plain(first: str, second: str, characters: int) -> Likeness:
+    """The likeness of the lines of two plain texts, whose words all count."""
+    parts = zip(first.split("\t"), second.split("\t"), strict=True)
+    question, answer = (_jaccard(*texts, characters) for texts in parts)
+    return Likeness(_jaccard(first, second, characters), question, answer)
+
+
 def compare(first: Told, second: Told, characters: int) -> Likeness:
     """The likeness of two rows: fixed words that both hold don't count, nor do forgiven ones."""
     own = [_own(*pair) for pair in zip(first.parts, second.parts, strict=True)]
@@ -182,8 +204,8 @@ class Wording:
         np.add.at(self._pairs, slots, 1)
         np.maximum.at(self._tops, places[once] & self._mask, self._pairs[slots])
 
-    def own_texts(self, records: Sequence[Record]) -> list[str]:
-        """What tells each row from the others, as text: all words but the fixed and odd ones."""
+    def own_texts(self, records: Sequence[Record]) -> list[OwnText]:
+        """What tells each of a few hundred rows from the others."""
         found = _Words.of(records)
         free = self._kinds(found) == _FREE
         steps = np.zeros(len(found.codes) + 1, np.int8)
@@ -191,7 +213,13 @@ class Wording:
         steps[found.ends[free]] -= 1
         kept = np.cumsum(steps[:-1], dtype=np.int8) > 0
         text = np.where(kept, found.codes, _BREAK).astype(np.uint32).tobytes().decode("utf-32-le")
-        return [" ".join(text[start:end].split()) for start, end in found.stretches]
+        others = np.bincount(found.rows[~free], minlength=len(records))
+        return [
+            OwnText(_spaced(text[start:answer]), _spaced(text[answer:end]), not other)
+            for (start, end), answer, other in zip(
+                found.stretches, found.answers, others.tolist(), strict=True
+            )
+        ]
 
     def told(self, record: Record) -> Told:
         """One row, word by word."""
@@ -358,6 +386,10 @@ def bare(text: str) -> str:
         " ".join(word.strip(_EDGES) or word for word in folded.strip(_EDGES + " ").split())
         or folded
     )
+
+
+def _spaced(text: str) -> str:
+    return " ".join(text.split())
 
 
 def _bounds(codes: NDArray[np.uint32]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -118,7 +118,9 @@ def test_every_pair_that_is_alike_enough_is_found_and_no_other() -> None:
     for text, places in zip(asked, index.alike(asked), strict=True):
         alike = [jaccard(shingles(text, 5), shingles(other, 5)) for other in texts]
         assert sorted(places) == [place for place in range(40) if alike[place] >= 0.8]
-        assert [alike[place] for place in places] == sorted((alike[p] for p in places), reverse=True)
+        assert [alike[place] for place in places] == sorted(
+            (alike[p] for p in places), reverse=True
+        )
 
 
 def test_hashed_shingles_are_the_shingles() -> None:
