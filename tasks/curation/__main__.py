@@ -10,14 +10,14 @@ import numpy as np
 from tasks.curation.documents import curate_documents
 from tasks.curation.leakage import check_leakage
 from tasks.curation.lineage import LINEAGE_FILE, Places, lineage_rows
-from tasks.curation.params import Params
+from tasks.curation.params import CurationParams, Params
 from tasks.curation.preparation import SPLITS, Prepared, prepare
-from tasks.curation.report import figures, write_report
+from tasks.curation.report import REPORT_FILE, figures, refusal, render_report
 from tasks.curation.selection import Removals, select
-from tasks.curation.steps import check_shares
+from tasks.curation.steps import Step, check_step, find_steps
 from tasks.records.files import stream_records, write_rows
 from tasks.stage.command import output, run_stage
-from tasks.stage.errors import DataError
+from tasks.stage.errors import DataError, GateError
 from tasks.stage.metrics import Curves, write_metrics
 from tasks.stage.outputs import output_folders, verified
 
@@ -39,16 +39,20 @@ def run(params: Params, paths: Paths) -> None:
     """Write the splits, the documents, the lineage and the report.
 
     Raises:
+        GateError: a step takes more of its rows than its bound allows.
         DataError: a split is empty, or an accepted record has no place that it came from.
-        GateError: a step took more rows away than params allow.
     """
     curves = Curves(paths.scratch)
+    (paths.scratch / REPORT_FILE).unlink(missing_ok=True)  # an earlier night's
     accepted = verified(paths.accepted)
     prepared = prepare(stream_records(accepted / "records.jsonl"), params.curation, paths.scratch)
     places = Places.read(accepted, prepared.ids)
     curves.progress(1, _STEPS)
     removals = select(prepared, params.curation)
-    check_shares(prepared, removals, params.curation.max_removed_share, paths.scratch)
+    steps = find_steps(prepared, removals)
+    for step in steps:
+        LOGGER.info("%s", step.told)
+    _check_steps(steps, prepared, removals, params.curation, paths.scratch / REPORT_FILE)
     _check(prepared, removals)
     curves.progress(2, _STEPS)
     with output_folders(paths.curated, paths.curation_report) as (curated, report):
@@ -61,11 +65,13 @@ def run(params: Params, paths: Paths) -> None:
         )
         write_rows(curated / LINEAGE_FILE, lineage_rows(places, prepared, removals, documents))
         curves.progress(3, _STEPS)
-        leakage = check_leakage(curated, prepared.common, params.curation)
-        metrics = figures(prepared, removals, documents, leakage)
+        leakage = check_leakage(curated, prepared.measure, params.curation)
+        metrics = figures(prepared, removals, steps, documents, leakage)
         write_metrics(report, metrics)
-        write_report(report, metrics, prepared, removals)
+        text = render_report(metrics, steps, prepared, removals)
+        (report / REPORT_FILE).write_text(text, encoding="utf-8")
     prepared.rows.remove()
+    prepared.own_texts.remove()
     if leakage.total:
         LOGGER.warning("%d leaks, which stop promotion: see report.md", leakage.total)
     curves.progress(_STEPS, _STEPS)
@@ -87,15 +93,37 @@ def _write_splits(curated: Path, prepared: Prepared, removals: Removals) -> set[
     return needed
 
 
+def _check_steps(
+    steps: list[Step],
+    prepared: Prepared,
+    removals: Removals,
+    params: CurationParams,
+    report: Path,
+) -> None:
+    """Stop the night where a step takes too much; the report then lies in scratch."""
+    for step in steps:
+        bound = getattr(params.max_removed_share, step.name)
+        try:
+            check_step(step, prepared, removals, bound, report)
+        except GateError as error:
+            report.write_text(refusal(error.message, steps, prepared, removals), encoding="utf-8")
+            raise
+
+
 def _check(prepared: Prepared, removals: Removals) -> None:
     stays = np.ones(len(prepared.ids), bool)
     stays[list(removals)] = False
     for place, split in enumerate(SPLITS):
         if not (prepared.splits[stays] == place).any():
+            change = (
+                "lower curation.test_share and curation.validation_share"
+                if split == "train"
+                else f"raise curation.{split}_share"
+            )
             raise DataError(
                 f"the {split} split is empty: {stays.sum()} of {len(stays)} records stay; expected "
                 "some in each split, because training, early stopping and evaluation need one each",
-                f"take more rows in, or raise curation.{split}_share (train: lower the other two)",
+                f"take more rows in, or {change}",
             )
 
 

@@ -14,6 +14,7 @@ files. So it can find what the selection missed, and what was written wrongly.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 
@@ -22,22 +23,16 @@ from numpy.typing import NDArray
 
 from tasks.curation.overlap import SimilarSets
 from tasks.curation.params import CurationParams
-from tasks.curation.questions import (
-    WORD_SIMILARITY,
-    CommonWords,
-    key,
-    question_text,
-    same_form,
-    words,
-)
+from tasks.curation.questions import Measure, key, question_text, same_form
 from tasks.curation.quotation import QuotationIndex
 from tasks.curation.rowfile import RowFile
-from tasks.curation.shingling import jaccard
+from tasks.curation.wording import OwnText, Told, compare
 from tasks.records.files import stream_documents, stream_records
 from tasks.records.record import Record
 
 _EXAMPLES = 5
-_BATCH = 500
+_TOLD_HELD = 256
+_BATCH = 250
 _SPLITS = ("train", "validation", "test")
 
 
@@ -75,10 +70,10 @@ class _Tally:
             self.examples[leak.way].append(leak)
 
 
-def check_leakage(curated: Path, common: CommonWords, params: CurationParams) -> Leakage:
+def check_leakage(curated: Path, measure: Measure, params: CurationParams) -> Leakage:
     """What of the test split is known to train, to few-shot prompts and to the documents."""
     tally = _Tally()
-    tests = _Tests(RowFile.index(curated / "test.jsonl"), common, params)
+    tests = _Tests(RowFile.index(curated / "test.jsonl"), measure, params)
     train = 0
     rows = stream_records(curated / "train.jsonl")
     while batch := list(islice(rows, _BATCH)):
@@ -112,39 +107,62 @@ def _shared_groups(curated: Path) -> Iterator[str]:
 class _Tests:
     """The test split, to be asked who knows it."""
 
-    def __init__(self, rows: RowFile, common: CommonWords, params: CurationParams) -> None:
+    def __init__(self, rows: RowFile, measure: Measure, params: CurationParams) -> None:
         self._rows = rows
-        self._common = common
-        self._similarity = params.leak_similarity
+        self._measure = measure
+        self._params = params
         self._ids: dict[int, int] = {}
         self._turns: dict[int, int] = {}
         self._groups: dict[int, int] = {}
         self._forms: dict[int, int] = {}
         self._telling: dict[int, list[int]] = {}
-        self._quotes: list[tuple[str, str]] = []
-        texts = []
-        for number in range(len(rows)):
-            record = rows.record(number)
-            texts.append(_text(record))
-            form = same_form(question_text(record))
-            for table, text in (
-                (self._ids, record.id), (self._turns, _turns(record)),
-                (self._groups, record.group), (self._forms, form),
-            ):  # fmt: skip
-                table.setdefault(key(text), number)
-            told = key("\n".join(sorted(common.telling(words(form)))))
-            if told:
-                self._telling.setdefault(told, []).append(number)
-            self._quotes.append((form, same_form(record.answer)))
-        self._quotations = QuotationIndex(self._quotes)
+        self._plain: list[bool] = []
+        quotes, texts = [], []
+        for start in range(0, len(rows), _BATCH):
+            numbers = range(start, min(start + _BATCH, len(rows)))
+            batch = [rows.record(number) for number in numbers]
+            quotes += [self._note(*item) for item in zip(numbers, batch, strict=True)]
+            for own in measure.wording.own_texts(batch):
+                texts.append(own.line)
+                self._plain.append(own.plain)
+        self._quotations = QuotationIndex(quotes)
         self._sets = SimilarSets(texts, params.shingle_characters, params.leak_similarity)
+        self._told = lru_cache(maxsize=_TOLD_HELD)(self._tell)
 
     def __len__(self) -> int:
         return len(self._rows)
 
+    def _note(self, number: int, record: Record) -> tuple[str, str]:
+        """Question and answer in `same_form`; from here on the row is found by what it is."""
+        form = same_form(question_text(record))
+        for table, found in (
+            (self._ids, key(record.id)), (self._turns, key(_turns(record))),
+            (self._groups, key(record.group)), (self._forms, self._measure.form_key(form)),
+        ):  # fmt: skip
+            table.setdefault(found, number)
+        self._telling.setdefault(self._measure.telling_key(form), []).append(number)
+        return form, same_form(record.answer)
+
     def nearly_repeated(self, records: list[Record]) -> list[int | None]:
         """For each record a test row that it nearly repeats, question and answer together."""
-        return self._sets.nearest([_text(record) for record in records])
+        own = self._measure.wording.own_texts(records)
+        found = self._sets.alike([text.line for text in own])
+        return [self._repeated(*item) for item in zip(records, own, found, strict=True)]
+
+    def _repeated(self, record: Record, own: OwnText, alike: list[int]) -> int | None:
+        """The first of the rows that a record is alike to word by word, too."""
+        told = None
+        for row in alike:
+            if own.plain and self._plain[row]:
+                return row
+            told = told or self._measure.wording.told(record)
+            likeness = compare(told, self._told(row), self._params.shingle_characters)
+            if likeness.whole >= self._params.leak_similarity:
+                return row
+        return None
+
+    def _tell(self, row: int) -> Told:
+        return self._measure.wording.told(self._rows.record(row))
 
     def leaks(self, record: Record, alike: int | None) -> Iterator[Leak]:
         """What a row of train knows of the test split, at most one leak a way."""
@@ -172,21 +190,14 @@ class _Tests:
     def _asked(self, record: Record) -> int | None:
         """A test row with the same question, or nearly the same."""
         form = same_form(question_text(record))
-        same = self._forms.get(key(form))
-        if same is not None:
-            return same
-        found = words(form)
-        told = key("\n".join(sorted(self._common.telling(found))))
+        number, told = self._measure.form_key(form), self._measure.telling_key(form)
+        if number and number in self._forms:
+            return self._forms[number]
+        characters = self._params.shingle_characters
         for row in self._telling.get(told, []) if told else []:
-            other, answer = self._quotes[row]
-            alike = jaccard(found, words(other)) >= WORD_SIMILARITY
-            if alike or answer == same_form(record.answer):
+            if self._measure.asked(record, self._rows.record(row), characters) is not None:
                 return row
         return None
-
-
-def _text(record: Record) -> str:
-    return "\n".join(message.content for message in record.messages)
 
 
 def _turns(record: Record) -> str:

@@ -20,7 +20,7 @@ _ROUNDING = 1e-9
 
 
 class SimilarSets:
-    """Texts, to be asked for one that another text is alike to."""
+    """Texts, to be asked for those that another text is alike to."""
 
     def __init__(self, texts: Sequence[str], characters: int, similarity: float) -> None:
         self._characters = characters
@@ -37,27 +37,29 @@ class SimilarSets:
         order = np.argsort(elements, kind="stable")
         self._elements, self._rows = elements[order], rows[order].astype(np.int32)
 
-    def nearest(self, texts: Sequence[str]) -> list[int | None]:
-        """For each text the place of the one most alike to it, None where none is enough so."""
+    def alike(self, texts: Sequence[str]) -> list[list[int]]:
+        """For each text the places of those alike enough to it, the most alike first."""
         if not len(self._sizes):
-            return [None] * len(texts)
-        return [self._nearest(elements) for elements in self._sets(texts)]
+            return [[] for _ in texts]
+        return [self._alike(elements) for elements in self._sets(texts)]
 
-    def _nearest(self, elements: Hashes) -> int | None:
+    def _alike(self, elements: Hashes) -> list[int]:
         present = self._frequencies(elements) > 0
         # At least so many of the text's own elements stand in the other one too.
         if np.count_nonzero(present) < self._least(len(elements)):
-            return None
+            return []
         prefix = self._prefix(elements)
         firsts = np.searchsorted(self._elements, prefix, "left")
         lasts = np.searchsorted(self._elements, prefix, "right")
         stretches = [self._rows[a:b] for a, b in zip(firsts, lasts, strict=True) if b > a]
         if not stretches:
-            return None
+            return []
         rows = np.unique(np.concatenate(stretches))
         alike = self._likeness(rows, elements)
-        best = int(np.argmax(alike))  # of equally near ones the first
-        return int(rows[best]) if alike[best] >= self._similarity else None
+        # Stable, so that of equally near ones the first comes first.
+        order = np.argsort(-alike, kind="stable")
+        found: list[int] = rows[order[alike[order] >= self._similarity]].tolist()
+        return found
 
     def _likeness(self, rows: NDArray[np.int32], elements: Hashes) -> NDArray[np.float64]:
         """The Jaccard index of each of the rows with a set of sorted elements."""

@@ -95,12 +95,12 @@ class PersonalDataParams(StageParams):
         return regions
 
 
-class RemovedShares(StageParams):
-    """The most that each step may take away, as a share of the rows that came to it."""
+class RemovedShareParams(StageParams):
+    """The greatest share of the rows that come to a step which it may leave out, by step."""
 
-    quality: float = Field(ge=0, le=1, description="rows that break a rule of `quality`")
-    duplicates: float = Field(ge=0, le=1, description="exact and near duplicates")
-    leaks: float = Field(ge=0, le=1, description="rows too like a held-out one")
+    quality: float = Field(ge=0, le=1)
+    duplicates: float = Field(ge=0, le=1)
+    leaks: float = Field(ge=0, le=1)
 
 
 class CurationParams(StageParams):
@@ -114,9 +114,9 @@ class CurationParams(StageParams):
     shingle_characters: int = Field(ge=2, le=20)
     permutations: int = Field(ge=16, le=1024)
     seed: int = Field(ge=0)
+    max_removed_share: RemovedShareParams
     personal_data: PersonalDataParams
     quality: QualityParams
-    max_removed_share: RemovedShares
 
 
 class Params(StageParams):

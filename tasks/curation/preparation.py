@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from tasks.curation.masking import masked, masking_kinds
 from tasks.curation.params import CurationParams, PersonalDataParams
 from tasks.curation.quality import broken_rule
-from tasks.curation.questions import CommonWords, WordCounts, key, question_text, same_form, words
+from tasks.curation.questions import Measure, question_text, same_form
 from tasks.curation.rowfile import RowFile, RowFileWriter
 from tasks.curation.similarity import Sketcher, Sketches
 from tasks.records.hashing import hash_share, text_sha256
@@ -22,6 +22,7 @@ from tasks.records.record import Message, Record
 
 SPLITS = ("train", "validation", "test")
 TRAIN, VALIDATION, TEST = range(len(SPLITS))
+_BATCH = 250
 
 
 @dataclass(frozen=True)
@@ -29,9 +30,11 @@ class Prepared:
     """All records in the order in which they came, a few hundred bytes each.
 
     `splits` are places in `SPLITS`; `contents` (rows, 2) say which rows are equal, `forms` which
-    ask the same question, `answers` which answer the same, `telling` which questions share their
-    telling words (0: there are none). `rules` are the rows that go for what they are, by the rule;
-    `masks` what was masked, by row and kind.
+    ask the same question, `telling` which questions share their telling words (0: there are none).
+    `own_texts` holds a line a row, what tells it from the others, of which `sketches` are made;
+    `plain` are those rows that it holds whole.
+    `rules` are the rows that go for what they are, by the rule; `masks` what was masked, by row and
+    kind.
     """
 
     rows: RowFile
@@ -41,9 +44,10 @@ class Prepared:
     splits: NDArray[np.uint8]
     contents: NDArray[np.uint64]
     forms: NDArray[np.uint64]
-    answers: NDArray[np.uint64]
     telling: NDArray[np.uint64]
-    common: CommonWords
+    measure: Measure
+    own_texts: RowFile
+    plain: NDArray[np.bool_]
     sketches: Sketches
     rules: dict[int, str]
     masks: dict[int, Counter[str]]
@@ -64,18 +68,14 @@ def split_of(group: str, params: CurationParams) -> int:
     return VALIDATION if share < params.test_share + params.validation_share else TRAIN
 
 
-def content(record: Record) -> str:
-    """Question and answer together, as likeness is measured on them."""
-    return "\n".join(message.content for message in record.messages)
-
-
 def prepare(records: Iterable[Record], params: CurationParams, scratch: Path) -> Prepared:
     """The prepared records; their lines go into a file in `scratch`."""
     notes = _Notes(params)
     with closing(RowFileWriter(scratch / "prepared.jsonl")) as writer:
         for record in records:
             writer.append(notes.take(record))
-    return notes.finish(writer.rows())
+    with closing(RowFileWriter(scratch / "own_texts.txt")) as own_texts:
+        return notes.finish(writer.rows(), own_texts)
 
 
 def masked_record(record: Record, params: PersonalDataParams) -> tuple[Record, Counter[str]]:
@@ -100,17 +100,11 @@ class _Notes:
         self._slices: list[str] = []
         self._names: dict[str, str] = {}
         self._splits = array("B")
-        self._keys = {name: array("Q") for name in ("contents", "forms", "answers")}
-        self._words = WordCounts()
+        self._contents = array("Q")
         self._rules: dict[int, str] = {}
         self._masks: dict[int, Counter[str]] = {}
         self._normalised = 0
-        self._sketcher = Sketcher(
-            characters=params.shingle_characters,
-            permutations=params.permutations,
-            similarity=min(params.duplicate_similarity, params.leak_similarity),
-            seed=params.seed,
-        )
+        self._characters = 0
 
     def take(self, raw: Record) -> Record:
         """The record as it will be written."""
@@ -129,47 +123,60 @@ class _Notes:
         self._intakes.append(self._name(record.intake))
         self._slices.append(self._name(record.slice))
         self._splits.append(split_of(record.group, params))
-        self._note_text(record)
-        return record
-
-    def _note_text(self, record: Record) -> None:
         turns = (f"{item.role}\n{item.content}" for item in record.messages)
         digest = int(text_sha256(*turns)[:32], 16)
-        self._keys["contents"].extend((digest >> 64, digest & (2**64 - 1)))
-        form = same_form(question_text(record))
-        self._words.add(words(form))
-        self._keys["forms"].append(key(form))
-        self._keys["answers"].append(key(same_form(record.answer)))
-        self._sketcher.add(content(record))
+        self._contents.extend((digest >> 64, digest & (2**64 - 1)))
+        self._characters += sum(len(item.content) for item in record.messages)
+        return record
 
     def _name(self, text: str) -> str:
         """The text, the same object for the same text."""
         return self._names.setdefault(text, text)
 
-    def finish(self, rows: RowFile) -> Prepared:
-        """All that was noted."""
-        common = self._words.common()
-        keys = {name: np.array(values, np.uint64) for name, values in self._keys.items()}
+    def finish(self, rows: RowFile, own_texts: RowFileWriter) -> Prepared:
+        """All that was noted, and what follows from all rows together."""
+        contents = np.array(self._contents, np.uint64).reshape(-1, 2)
+        distinct = (rows.record(row) for row in self._distinct(contents))
+        measure = Measure.of(distinct, self._characters)
+        forms, telling, plain = array("Q"), array("Q"), array("B")
+        sketcher = self._sketcher()
+        for start in range(0, len(rows), _BATCH):
+            batch = [rows.record(row) for row in range(start, min(start + _BATCH, len(rows)))]
+            for record, own in zip(batch, measure.wording.own_texts(batch), strict=True):
+                own_texts.append_line(own.line.encode() + b"\n")
+                sketcher.add(own.line)
+                plain.append(own.plain)
+                form = same_form(question_text(record))
+                forms.append(measure.form_key(form))
+                telling.append(measure.telling_key(form))
         return Prepared(
             rows=rows,
             ids=self._ids,
             intakes=self._intakes,
             slices=self._slices,
             splits=np.array(self._splits, np.uint8),
-            contents=keys["contents"].reshape(-1, 2),
-            forms=keys["forms"],
-            answers=keys["answers"],
-            telling=np.fromiter((telling_key(rows.record(row), common) for row in range(len(rows))),
-                                np.uint64, len(rows)),
-            common=common,
-            sketches=self._sketcher.finish(),
+            contents=contents,
+            forms=np.array(forms, np.uint64),
+            telling=np.array(telling, np.uint64),
+            measure=measure,
+            own_texts=own_texts.rows(),
+            plain=np.array(plain, bool),
+            sketches=sketcher.finish(),
             rules=self._rules,
             masks=self._masks,
             normalised=self._normalised,
-        )  # fmt: skip
+        )
 
+    def _distinct(self, contents: NDArray[np.uint64]) -> list[int]:
+        """Of equal rows the first, and none that goes for what it is."""
+        firsts = np.unique(contents, axis=0, return_index=True)[1]
+        return [row for row in np.sort(firsts).tolist() if row not in self._rules]
 
-def telling_key(record: Record, common: CommonWords) -> int:
-    """A number for the telling words of a record's question, 0 where it has none."""
-    telling = common.telling(words(same_form(question_text(record))))
-    return key("\n".join(sorted(telling)))
+    def _sketcher(self) -> Sketcher:
+        params = self._params
+        return Sketcher(
+            characters=params.shingle_characters,
+            permutations=params.permutations,
+            similarity=min(params.duplicate_similarity, params.leak_similarity),
+            seed=params.seed,
+        )

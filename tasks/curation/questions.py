@@ -4,28 +4,36 @@ Two questions are the same where they are equal once case, spacing and the punct
 are set aside. They are nearly the same where they hold the same *telling* words and either share
 four fifths of all words, or have the same answer. A word is telling where few questions of the data
 set hold it. So "What does json.dump do?" and "What does json.dumps do?", made from one template,
-differ: their telling words do. "Tell me, what does json.dump do?" asks the same.
+differ: their telling words do. "Tell me, what does json.dump do?" asks the same. A question that
+many rows ask word for word is no question but an instruction, and says nothing of two rows.
 
 The words of scripts written without spaces, and of Korean, are their pairs of neighbouring letters.
 """
 
 import hashlib
 import zlib
+from array import array
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 import regex
 
+from tasks.curation.shingling import jaccard
+from tasks.curation.wording import LEAST_PART, Wording, compare
 from tasks.records.record import Record
 from tasks.records.text import UNSPACED, normalise
 
 # Questions with the same telling words and so much of all words in common are nearly the same.
-WORD_SIMILARITY = 0.8
+_WORD_SIMILARITY = 0.8
 # A word is common where more than this share of the questions hold it, and more than so many.
 _COMMON_SHARE = 0.005
 _COMMON_LEAST = 4
+# A question that more than this share of the rows ask ("Sum up the text above") is an instruction.
+_ASKED_SHARE = 0.05
 _SLOTS = 1 << 22
+_BATCH = 250
 
 _EDGES = regex.compile(r"(?<![^\s])[\p{P}--_]+|[\p{P}--_]+(?![^\s])", regex.VERSION1)
 _INNER_SPACE = regex.compile(rf"(?<=[{UNSPACED}]) | (?=[{UNSPACED}])")
@@ -97,3 +105,56 @@ class CommonWords:
 
 def _slot(word: str) -> int:
     return zlib.crc32(word.encode()) % _SLOTS
+
+
+@dataclass(frozen=True)
+class Measure:
+    """By what the rows of one set are compared: what many of them share tells none from another.
+
+    `instructions` are the keys of the questions that too many rows ask, word for word.
+    """
+
+    common: CommonWords
+    instructions: frozenset[int]
+    wording: Wording
+
+    @classmethod
+    def of(cls, records: Iterable[Record], characters: int) -> "Measure":
+        """That of rows whose contents differ, of about so many characters together.
+
+        Many copies of a row are not many rows: what they hold in common would be the row itself.
+        """
+        counts, wording, forms = WordCounts(), Wording(characters), array("Q")
+        rows = iter(records)
+        while batch := list(islice(rows, _BATCH)):
+            wording.add(batch)
+            for record in batch:
+                form = same_form(question_text(record))
+                counts.add(words(form))
+                forms.append(key(form))
+        asked, times = np.unique(np.array(forms, np.uint64), return_counts=True)
+        many = times > max(len(forms) * _ASKED_SHARE, _COMMON_LEAST)
+        return cls(counts.common(), frozenset(asked[many].tolist()), wording)
+
+    def form_key(self, form: str) -> int:
+        """A number for a question in `same_form`; 0 where it is an instruction."""
+        number = key(form)
+        return 0 if number in self.instructions else number
+
+    def telling_key(self, form: str) -> int:
+        """A number for the telling words of a question in `same_form`, 0 where it has none."""
+        return key("\n".join(sorted(self.common.telling(words(form)))))
+
+    def asked(self, record: Record, other: Record, characters: int) -> float | None:
+        """The share of words that two questions with the same telling words have in common.
+
+        None where they are not nearly the same: a long instruction in common is not enough.
+        """
+        first, second = (same_form(question_text(item)) for item in (record, other))
+        similarity = jaccard(words(first), words(second))
+        if same_form(record.answer) == same_form(other.answer):
+            return similarity
+        if similarity < _WORD_SIMILARITY:
+            return None
+        told = self.wording.told(record), self.wording.told(other)
+        return similarity if compare(*told, characters).question >= LEAST_PART else None

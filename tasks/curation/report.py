@@ -1,8 +1,8 @@
 """What curation leaves for people and programs: metrics and a report, with ids and never texts."""
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from tasks.curation.documents import DocumentFates
@@ -11,8 +11,9 @@ from tasks.curation.masking import KINDS
 from tasks.curation.preparation import SPLITS, Prepared
 from tasks.curation.quality import RULE_NAMES
 from tasks.curation.selection import Removals
-from tasks.curation.steps import step_counts
+from tasks.curation.steps import Step
 
+REPORT_FILE = "report.md"
 _EXAMPLES = 3
 _WAYS = {
     "questions": "rows of train that ask a test question or nearly repeat a test row",
@@ -23,7 +24,11 @@ _WAYS = {
 
 
 def figures(
-    prepared: Prepared, removals: Removals, documents: DocumentFates, leakage: Leakage
+    prepared: Prepared,
+    removals: Removals,
+    steps: Sequence[Step],
+    documents: DocumentFates,
+    leakage: Leakage,
 ) -> dict[str, Any]:
     """The content of `metrics.json`."""
     slices = sorted(set(prepared.slices))
@@ -32,19 +37,16 @@ def figures(
         for row, name in enumerate(prepared.slices)
         if row not in removals
     )
-    rules = Counter(removal.rule for removal in removals.values())
-    # Every rule on quality has its count, a zero too, so that a chart over nights has no holes.
-    removed = dict.fromkeys(RULE_NAMES, 0) | dict(sorted(rules.items()))
     return {
         "records": len(prepared.ids),
         "kept": len(prepared.ids) - len(removals),
         "splits": {split: sum(splits[split, name] for name in slices) for split in SPLITS},
         "slices": {split: {name: splits[split, name] for name in slices} for split in SPLITS},
-        "removed": removed,
         "steps": {
-            step.name: {"rows": step.rows, "removed": step.removed}
-            for step in step_counts(len(prepared.ids), removals)
+            step.name: {"rows": step.rows, "taken": len(step.taken), "left": step.left}
+            for step in steps
         },
+        "removed": _by_rule(removals),
         "normalised": {"records": prepared.normalised},
         "masked": {
             "records": _by_kind(prepared.masks.values()),
@@ -57,6 +59,12 @@ def figures(
     }
 
 
+def _by_rule(removals: Removals) -> dict[str, int]:
+    rules = Counter(removal.rule for removal in removals.values())
+    # Every rule on quality has its count, a zero too, so that a chart over nights has no holes.
+    return dict.fromkeys(RULE_NAMES, 0) | dict(sorted(rules.items()))
+
+
 def _by_kind(masks: Any) -> dict[str, int]:
     found: Counter[str] = Counter()
     for counts in masks:
@@ -64,25 +72,40 @@ def _by_kind(masks: Any) -> dict[str, int]:
     return {kind: found[kind] for kind in KINDS}
 
 
-def write_report(
-    folder: Path, metrics: dict[str, Any], prepared: Prepared, removals: Removals
-) -> None:
-    """Write `report.md`: splits by slice, what was removed with examples, masks and leaks."""
+def render_report(
+    metrics: dict[str, Any], steps: Sequence[Step], prepared: Prepared, removals: Removals
+) -> str:
+    """The report: splits by slice, what each step took with examples, masks and leaks."""
     lines = ["# Curation", "", f"{metrics['kept']} of {metrics['records']} records stay; "]
     lines[-1] += f"{metrics['documents']['kept']} documents."
-    lines += ["", *_split_table(metrics), "", "## Steps", "", *_step_table(metrics)]
-    lines += ["", "## Removed", ""]
-    for rule, count in metrics["removed"].items():
-        lines.append(f"- {rule}: {count}")
-        found = (row for row, removal in removals.items() if removal.rule == rule)
-        examples = [row for row, _ in zip(found, range(_EXAMPLES), strict=False)]
-        lines += [f"  - {_shown(prepared, removals, row)}" for row in examples]
+    lines += ["", *_split_table(metrics), "", *_removed_lines(steps, prepared, removals)]
     lines += ["", "## Masked", "", "| kind | in records | in documents |", "|---|---:|---:|"]
     masks = metrics["masked"]
     lines += [f"| {k} | {masks['records'][k]} | {masks['documents'][k]} |" for k in KINDS]
     lines += ["", "## Leaks", "", *_leak_lines(metrics), ""]
     lines.append("Every row's way from its source line is in `lineage.jsonl` beside the splits.")
-    (folder / "report.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return "\n".join(lines) + "\n"
+
+
+def refusal(reason: str, steps: Sequence[Step], prepared: Prepared, removals: Removals) -> str:
+    """The report of a night that a step's bound stopped: why, and every row that would go."""
+    lines = ["# Curation", "", "**Refused.** " + reason.replace("\n", "  \n"), ""]
+    lines += _removed_lines(steps, prepared, removals, examples=len(removals))
+    return "\n".join(lines) + "\n"
+
+
+def _removed_lines(
+    steps: Sequence[Step], prepared: Prepared, removals: Removals, examples: int = _EXAMPLES
+) -> list[str]:
+    lines = ["## Removed", "", "| step | rows in | taken | left |", "|---|---:|---:|---:|"]
+    lines += [f"| {s.name} | {s.rows} | {len(s.taken)} | {s.left} |" for s in steps]
+    lines.append("")
+    for rule, count in _by_rule(removals).items():
+        lines.append(f"- {rule}: {count}")
+        found = (row for row, removal in removals.items() if removal.rule == rule)
+        shown = [row for row, _ in zip(found, range(examples), strict=False)]
+        lines += [f"  - {_shown(prepared, removals, row)}" for row in shown]
+    return lines
 
 
 def _split_table(metrics: dict[str, Any]) -> list[str]:
@@ -92,14 +115,6 @@ def _split_table(metrics: dict[str, Any]) -> list[str]:
         lines.append(f"| {name} | {counts} |")
     totals = " | ".join(str(metrics["splits"][split]) for split in SPLITS)
     return [*lines, f"| all | {totals} |"]
-
-
-def _step_table(metrics: dict[str, Any]) -> list[str]:
-    lines = ["| step | rows in | removed | rows left |", "|---|---:|---:|---:|"]
-    for name, step in metrics["steps"].items():
-        left = step["rows"] - step["removed"]
-        lines.append(f"| {name} | {step['rows']} | {step['removed']} | {left} |")
-    return lines
 
 
 def _leak_lines(metrics: dict[str, Any]) -> list[str]:

@@ -60,7 +60,10 @@ class RowFileWriter:
 
     def append(self, record: Record) -> None:
         """Write one more row."""
-        line = record_line(record)
+        self.append_line(record_line(record))
+
+    def append_line(self, line: bytes) -> None:
+        """Write one more row as its line, newline included."""
         self._stream.write(line)
         self._offsets.append(self._offsets[-1] + len(line))
 

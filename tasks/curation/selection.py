@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.curation.params import CurationParams
-from tasks.curation.preparation import TEST, VALIDATION, Prepared, content
-from tasks.curation.questions import WORD_SIMILARITY, question_text, same_form, words
+from tasks.curation.preparation import TEST, VALIDATION, Prepared
 from tasks.curation.shingling import jaccard, shingles
 from tasks.curation.similarity import Buckets
+from tasks.curation.wording import Told, compare, compare_plain
 
 _HELD_OUT = {TEST: "like_test", VALIDATION: "like_validation"}
 # Sets of shingles that are kept at hand, some 15 kB each: enough for rows that stand together.
@@ -29,11 +29,12 @@ class Removal:
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """Two rows of different splits that are alike."""
+    """Two rows and how alike they are; `repeats` is 0 where they ask or answer another thing."""
 
     first: int
     second: int
     similarity: float
+    repeats: float
 
 
 Removals = dict[int, Removal]
@@ -52,7 +53,7 @@ def select(prepared: Prepared, params: CurationParams) -> Removals:
     removed |= near
     for held_out, rule in _HELD_OUT.items():
         removed |= _leaks(prepared, pairs, removed, held_out, rule)
-    removed |= _same_questions(prepared, _left(order, removed))
+    removed |= _same_questions(prepared, _left(order, removed), params.shingle_characters)
     return removed
 
 
@@ -86,7 +87,7 @@ def _near_duplicates(
         return {}, []
     buckets = Buckets(prepared.sketches.take(rows))
     splits = prepared.splits[rows]
-    alike = _likeness(prepared, params.shingle_characters)
+    alike = _likeness(prepared, params)
     stays = np.ones(len(rows), bool)
     removed: Removals = {}
     pairs: list[Pair] = []
@@ -96,28 +97,46 @@ def _near_duplicates(
         others = others[stays[others]]
         bounds = np.where(splits[others] == splits[rank], params.duplicate_similarity, least)
         row = int(rows[rank])
-        found = [
-            Pair(row, int(rows[other]), alike(row, int(rows[other])))
-            for other in buckets.likely(rank, others, bounds)
-        ]
+        likely = buckets.likely(rank, others, bounds)
+        found = [alike(row, int(rows[other])) for other in likely]
         # Of equally near rows the earliest, which comes first.
-        best = max(found, key=lambda pair: pair.similarity, default=None)
-        if best is not None and best.similarity >= params.duplicate_similarity:
+        best = max(found, key=lambda pair: pair.repeats, default=None)
+        if best is not None and best.repeats >= params.duplicate_similarity:
             stays[rank] = False
-            removed[row] = Removal("near_duplicate", best.second, round(best.similarity, 4))
+            removed[row] = Removal("near_duplicate", best.second, round(best.repeats, 4))
         else:
             pairs += [pair for pair in found if _crosses(pair, prepared, params.leak_similarity)]
     return removed, pairs
 
 
-def _likeness(prepared: Prepared, characters: int) -> Callable[[int, int], float]:
-    """The Jaccard index of two rows' texts."""
+def _likeness(prepared: Prepared, params: CurationParams) -> Callable[[int, int], Pair]:
+    """Measures pairs: the Jaccard index of what tells the rows from the others."""
+    characters = params.shingle_characters
+    least = min(params.duplicate_similarity, params.leak_similarity)
+
+    def line(row: int) -> str:
+        return prepared.own_texts.line(row).decode().removesuffix("\n")
 
     @lru_cache(maxsize=_SETS_HELD)
     def shingles_of(row: int) -> frozenset[str]:
-        return shingles(content(prepared.rows.record(row)), characters)
+        return shingles(line(row), characters)
 
-    return lambda first, second: jaccard(shingles_of(first), shingles_of(second))
+    @lru_cache(maxsize=_SETS_HELD)
+    def told(row: int) -> Told:
+        return prepared.measure.wording.told(prepared.rows.record(row))
+
+    def measure(first: int, second: int) -> Pair:
+        similarity = jaccard(shingles_of(first), shingles_of(second))
+        if similarity < least:
+            return Pair(first, second, similarity, 0.0)
+        if prepared.plain[first] and prepared.plain[second]:
+            alike = compare_plain(line(first), line(second), characters)
+        else:
+            alike = compare(told(first), told(second), characters)
+        repeats = min(similarity, alike.repeats)
+        return Pair(first, second, min(similarity, alike.whole), repeats)
+
+    return measure
 
 
 def _crosses(pair: Pair, prepared: Prepared, similarity: float) -> bool:
@@ -137,41 +156,36 @@ def _leaks(
     return found
 
 
-def _same_questions(prepared: Prepared, rows: NDArray[np.int64]) -> Removals:
+def _same_questions(prepared: Prepared, rows: NDArray[np.int64], characters: int) -> Removals:
     """The rows of lower splits that ask what a test row asks, whatever they answer."""
     is_test = prepared.splits[rows] == TEST
     tests, others = rows[is_test], rows[~is_test]
     asked = _by_key(prepared.forms, tests)
     told = _by_key(prepared.telling, tests)
-    suspects = np.isin(prepared.forms[others], prepared.forms[tests]) | (
-        np.isin(prepared.telling[others], prepared.telling[tests]) & (prepared.telling[others] > 0)
-    )
+    suspects = (np.isin(prepared.forms[others], prepared.forms[tests])
+                | np.isin(prepared.telling[others], prepared.telling[tests]))  # fmt: skip
     found: Removals = {}
     for row in others[suspects].tolist():
         same = asked.get(int(prepared.forms[row]), [])
         near = told.get(int(prepared.telling[row]), []) if not same else []
-        for test, similarity in _asked_alike(prepared, row, same, near):
+        for test, similarity in _asked_alike(prepared, row, same, near, characters):
             found[row] = Removal("asks_test_question", test, round(similarity, 4))
             break
     return found
 
 
 def _asked_alike(
-    prepared: Prepared, row: int, same: list[int], near: list[int]
+    prepared: Prepared, row: int, same: list[int], near: list[int], characters: int
 ) -> Iterator[tuple[int, float]]:
     """The test rows that ask the same, and how much of their words the questions share."""
     for test in same:
         yield test, 1.0
     if near:
-        mine = _words(prepared, row)
+        record = prepared.rows.record(row)
         for test in near:
-            similarity = jaccard(mine, _words(prepared, test))
-            if similarity >= WORD_SIMILARITY or prepared.answers[row] == prepared.answers[test]:
+            similarity = prepared.measure.asked(record, prepared.rows.record(test), characters)
+            if similarity is not None:
                 yield test, similarity
-
-
-def _words(prepared: Prepared, row: int) -> frozenset[str]:
-    return words(same_form(question_text(prepared.rows.record(row))))
 
 
 def _by_key(keys: NDArray[np.uint64], rows: NDArray[np.int64]) -> dict[int, list[int]]:

@@ -1,95 +1,110 @@
-"""The steps of curation: how many rows came to each, how many it took, and whether it may."""
+"""What each step of curation takes away, and the bound above which it takes too much."""
 
 from collections import Counter
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 
-from tasks.curation.params import RemovedShares
 from tasks.curation.preparation import Prepared
 from tasks.curation.questions import question_text
 from tasks.curation.selection import Removals
-from tasks.records.files import write_rows
 from tasks.stage.shares import EXAMPLES, Taken, check_share, shortened
 
-REMOVED_FILE = "removed.jsonl"
-# The rules of each step but the first, which is of every other rule.
-_RULES = {
-    "duplicates": ("exact_duplicate", "near_duplicate"),
-    "leaks": ("like_test", "like_validation", "asks_test_question"),
-}
-_STEP_OF = {rule: step for step, rules in _RULES.items() for rule in rules}
-_REMEDIES = {
-    "quality": "mend these rows, or the rules of curation.quality that they break",
-    "duplicates": "look whether these rows are the same; if not, raise "
-    "curation.duplicate_similarity",
-    "leaks": "give rows that belong together one `group`, so that they fall into one split; or "
-    "raise curation.leak_similarity",
-}
+_DUPLICATES = ("exact_duplicate", "near_duplicate")
+_LEAKS = ("like_test", "like_validation", "asks_test_question")
+_HOLDS = "holds_"
 
 
 @dataclass(frozen=True)
-class StepCount:
-    """How many rows came to a step, and how many of them it removed."""
+class Step:
+    """A step, how many rows came to it, and those that it took, in order."""
 
     name: str
     rows: int
-    removed: int
+    taken: list[int]
+
+    @property
+    def left(self) -> int:
+        """How many rows it left."""
+        return self.rows - len(self.taken)
+
+    @property
+    def share(self) -> float:
+        """The share of its rows that it took."""
+        return len(self.taken) / self.rows if self.rows else 0.0
+
+    @property
+    def told(self) -> str:
+        """The step in a line."""
+        return f"{self.name}: {self.rows} rows in, {len(self.taken)} taken, {self.left} left"
 
 
-def step_counts(rows: int, removals: Removals) -> list[StepCount]:
-    """Return the steps in their order."""
-    counts = Counter(_STEP_OF.get(removal.rule, "quality") for removal in removals.values())
-    found = []
-    for name in RemovedShares.model_fields:
-        found.append(StepCount(name, rows, counts[name]))
-        rows -= counts[name]
-    return found
+def find_steps(prepared: Prepared, removals: Removals) -> list[Step]:
+    """The steps in their order; what is no duplicate and no leak broke a rule on quality."""
+    by_step: dict[str, list[int]] = {"quality": [], "duplicates": [], "leaks": []}
+    for row in sorted(removals):
+        rule = removals[row].rule
+        step = "duplicates" if rule in _DUPLICATES else "leaks" if rule in _LEAKS else "quality"
+        by_step[step].append(row)
+    steps, rows = [], len(prepared.ids)
+    for name, taken in by_step.items():
+        steps.append(Step(name, rows, taken))
+        rows -= len(taken)
+    return steps
 
 
-def check_shares(
-    prepared: Prepared, removals: Removals, bounds: RemovedShares, scratch: Path
-) -> None:
-    """Refuse the night where a step took too many rows; all that were removed are then in a file.
+def check_step(step: Step, prepared: Prepared, removals: Removals, bound: float, see: Path) -> None:
+    """Refuse the night where a step takes too much; `see` is the file that lists all of it.
 
     Raises:
-        GateError: a step took more than its bound of the rows that came to it.
+        GateError: it takes more than its bound of the rows that came to it.
     """
-    removed_file = scratch / REMOVED_FILE
-    removed_file.unlink(missing_ok=True)
-    for step in step_counts(len(prepared.ids), removals):
-        bound = getattr(bounds, step.name)
-        if step.removed > bound * step.rows:
-            write_rows(removed_file, (_row(prepared, removals, row) for row in sorted(removals)))
-        check_share(
-            Taken(step.removed, step.rows, f"rows were removed by the step {step.name}",
-                  _examples(prepared, removals, step.name)),
-            bound,
-            setting=f"curation.max_removed_share.{step.name}",
-            remedy=f"{removed_file} lists them all; {_REMEDIES[step.name]}",
-        )  # fmt: skip
+    rules = Counter(removals[row].rule for row in step.taken).most_common()
+    counts = ", ".join(f"{rule}: {count}" for rule, count in rules)
+    mending = _mending(step.name, rules[0][0]) if rules else ""
+    check_share(
+        Taken(
+            len(step.taken),
+            step.rows,
+            f"rows would be left out by the step {step.name} ({counts})",
+            [_shown(prepared, removals, row) for row in step.taken[:EXAMPLES]],
+        ),
+        bound,
+        setting=f"curation.max_removed_share.{step.name}",
+        remedy=f"look at the rows in {see}; {mending}",
+    )
 
 
-def _row(prepared: Prepared, removals: Removals, row: int) -> dict[str, object]:
+def _mending(step: str, rule: str) -> str:
+    """What mends the commonest cause: the param that is behind a rule."""
+    if rule.startswith(_HOLDS):
+        kind = rule.removeprefix(_HOLDS)
+        return f"where rows can stay without it, `--set curation.personal_data.{kind}=mask`"
+    if step == "quality":
+        return f"where the rule is too strict, change curation.quality.{rule}"
+    if step == "duplicates":
+        return "where they differ in what matters, raise curation.duplicate_similarity"
+    if rule == "asks_test_question":
+        return (
+            "where the same questions come up again and again, give their rows one `group`, which "
+            "a split keeps together"
+        )
+    return "where they differ in what matters, raise curation.leak_similarity"
+
+
+def _shown(prepared: Prepared, removals: Removals, row: int) -> str:
+    """A removed row as a person knows it again, and the one that stays; masked as it was."""
     removal = removals[row]
-    kept = None if removal.kept is None else prepared.ids[removal.kept]
-    return {
-        "id": prepared.ids[row],
-        "rule": removal.rule,
-        "kept": kept,
-        "similarity": removal.similarity,
-    }
+    if removal.rule.startswith(_HOLDS):  # never shown, since it holds what nobody may read
+        return f"{prepared.ids[row]} ({removal.rule})"
+    text = f"{prepared.ids[row]} ({removal.rule}) {_text(prepared, row)}"
+    if removal.kept is None:
+        return text
+    return (
+        f"{text}\n    is {removal.similarity:.2f} like {prepared.ids[removal.kept]} "
+        f"{_text(prepared, removal.kept)}"
+    )
 
 
-def _examples(prepared: Prepared, removals: Removals, step: str) -> list[str]:
-    rows = (row for row, item in removals.items() if _STEP_OF.get(item.rule, "quality") == step)
-    return [_example(prepared, removals, row) for row in islice(rows, EXAMPLES)]
-
-
-def _example(prepared: Prepared, removals: Removals, row: int) -> str:
-    """One removed row: its id, why it went, and its question as it was masked."""
-    removal = removals[row]
-    text = f"{prepared.ids[row]}, {removal.rule.replace('_', ' ')}"
-    if removal.kept is not None:
-        text += f" of {prepared.ids[removal.kept]} ({removal.similarity:.2f} alike)"
-    return f"{text}: {shortened(question_text(prepared.rows.record(row)))}"
+def _text(prepared: Prepared, row: int) -> str:
+    record = prepared.rows.record(row)
+    return f"{shortened(question_text(record))!r} -> {shortened(record.answer)!r}"

@@ -8,7 +8,7 @@ import pytest
 
 from tasks.curation.leakage import Leakage, check_leakage
 from tasks.curation.overlap import SimilarSets
-from tasks.curation.questions import CommonWords, WordCounts, question_text, same_form, words
+from tasks.curation.questions import Measure, same_form
 from tasks.curation.quotation import QuotationIndex
 from tasks.curation.shingling import jaccard, shingle_hashes, shingles
 from tasks.records.files import write_documents, write_records
@@ -18,13 +18,6 @@ from tests.unit.test_curation import PARAMS, many, record, sentence
 TEST = record("t1", "What does the function json.dump do?", "It writes an object to a file.")
 
 
-def common(records: list[Record]) -> CommonWords:
-    counts = WordCounts()
-    for item in records:
-        counts.add(words(same_form(question_text(item))))
-    return counts.common()
-
-
 def found(folder: Path, train: list[Record], documents: list[Document] | None = None) -> Leakage:
     rows = many(60)
     split = {"train": [*rows[:50], *train], "validation": rows[50:55], "test": [*rows[55:], TEST]}
@@ -32,7 +25,8 @@ def found(folder: Path, train: list[Record], documents: list[Document] | None = 
     for name, items in split.items():
         write_records(folder / f"{name}.jsonl", items)
     write_documents(folder / "documents.jsonl", documents or [])
-    return check_leakage(folder, common([*rows, *train, TEST, *template]), PARAMS)
+    measure = Measure.of([*rows, *train, TEST, *template], 10_000)
+    return check_leakage(folder, measure, PARAMS)
 
 
 def test_clean_splits_have_no_leak(tmp_path: Path) -> None:
@@ -121,10 +115,12 @@ def test_every_pair_that_is_alike_enough_is_found_and_no_other() -> None:
         asked.append(" ".join(parts))
     index = SimilarSets(texts, 5, 0.8)
 
-    for text, place in zip(asked, index.nearest(asked), strict=True):
+    for text, places in zip(asked, index.alike(asked), strict=True):
         alike = [jaccard(shingles(text, 5), shingles(other, 5)) for other in texts]
-        assert (place is not None) == (max(alike) >= 0.8)
-        assert place is None or alike[place] == max(alike)
+        assert sorted(places) == [place for place in range(40) if alike[place] >= 0.8]
+        assert [alike[place] for place in places] == sorted(
+            (alike[p] for p in places), reverse=True
+        )
 
 
 def test_hashed_shingles_are_the_shingles() -> None:

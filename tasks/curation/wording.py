@@ -1,0 +1,413 @@
+"""What a set words alike, and what of a row tells it from the others.
+
+The set says what stands at a place, where many of its rows come to that place and most of them go
+on with the same word: so do a system prompt, an instruction, a template around its slots, whatever
+the share of the rows that hold them. A place is the few characters before a word, or, where these
+are of one row alone, those after it. Such words are *fixed*, and two rows are not alike for
+sharing them. A slot's words are not: there the rows go on in different ways.
+
+A word that stands where the set would have another one is *odd*: the slip of a pen, a "please" in
+front, or something that matters. Two rows at hand, it is seen which (`forgiven`).
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+import regex
+from numpy.typing import NDArray
+
+from tasks.curation.shingling import Hashes, jaccard, mixed, shingles
+from tasks.records.record import Record
+from tasks.records.text import UNSPACED, normalise
+
+# Characters before or after a word that make its place: two or three words, or so many Han letters.
+_WINDOW = 12
+# So many tell two prompts about the same things apart.
+_FAR = 32
+# So many rows of different content must come to a place before it is the set's and not theirs.
+_MANY = 5
+# And more where words are few, since idioms are no templates: the run of such words, in characters,
+# times the share of all rows that hold it. A run so long needs no more rows.
+_LEAST_SHARED, _LONG_RUN = 0.25, 48
+# So much of them, and the place's word is fixed; so much, and another one there is odd.
+_MOST, _NEARLY_ALL = 0.5, 0.75
+# Question and answer must each be so alike in rows that are duplicates: a long answer in common
+# makes no duplicates of two questions, nor the other way round.
+LEAST_PART = 0.5
+
+_FREE, _FIXED, _ODD = range(3)
+_EDGES = ".,!?;:…。、'\"“”‘’„«»"
+_ROLES = {"system": "\0", "user": "\1", "assistant": "\2"}
+_BREAK = 32  # spaces, and the characters that stand for roles
+_DIGITS = (48, 57)
+_LAST_LETTER = 0x40000  # letters end below it; the planes above hold no text
+_PRIME = 0x9E3779B97F4A7C15
+_SALT = 0xC2B2AE3D27D4EB4F
+_LEAST_SLOTS, _MOST_SLOTS = 1 << 20, 1 << 24
+_CHARACTERS_A_WORD = 3  # at the least, on average; how full the tables may get
+
+
+@dataclass(frozen=True)
+class Told:
+    """A row's words, which of them are fixed or odd, and where the answer begins."""
+
+    words: tuple[str, ...]
+    kinds: tuple[int, ...]
+    answer: int
+
+    @property
+    def parts(self) -> tuple["Told", "Told"]:
+        """Question and answer, each by itself."""
+        at = self.answer
+        first = Told(self.words[:at], self.kinds[:at], at)
+        return first, Told(self.words[at:], self.kinds[at:], 0)
+
+    def settled(self) -> frozenset[str]:
+        """The words that are fixed wherever they stand in it."""
+        by_kind = {kind: {word for word, found in zip(self.words, self.kinds, strict=True)
+                          if found == kind} for kind in (_FIXED, _FREE)}  # fmt: skip
+        return frozenset(by_kind[_FIXED] - by_kind[_FREE])
+
+
+@dataclass(frozen=True)
+class Likeness:
+    """How alike two rows are in what tells them from the others: as a whole, and part by part."""
+
+    whole: float
+    question: float
+    answer: float
+
+    @property
+    def repeats(self) -> float:
+        """How nearly the one repeats the other; 0 where question or answer is another one."""
+        return self.whole if min(self.question, self.answer) >= LEAST_PART else 0.0
+
+
+@dataclass(frozen=True)
+class OwnText:
+    """What tells a row from the others: its words but the fixed and odd ones; `plain`: it has none
+    of these."""
+
+    question: str
+    answer: str
+    plain: bool
+
+    @property
+    def line(self) -> str:
+        """Question and answer in one line, a tab between them; its likeness is theirs."""
+        return f"{self.question}\t{self.answer}"
+
+
+def compare_plain(first: str, second: str, characters: int) -> Likeness:
+    """The likeness of the lines of two plain texts, whose words all count."""
+    parts = zip(first.split("\t"), second.split("\t"), strict=True)
+    question, answer = (_jaccard(*texts, characters) for texts in parts)
+    return Likeness(_jaccard(first, second, characters), question, answer)
+
+
+def compare(first: Told, second: Told, characters: int) -> Likeness:
+    """The likeness of two rows: fixed words that both hold don't count, nor do forgiven ones."""
+    own = [_own(*pair) for pair in zip(first.parts, second.parts, strict=True)]
+    question, answer = (_jaccard(*texts, characters) for texts in own)
+    one, other = ("\n".join(texts) for texts in zip(*own, strict=True))
+    return Likeness(_jaccard(one, other, characters), question, answer)
+
+
+def _jaccard(first: str, second: str, characters: int) -> float:
+    return jaccard(shingles(first, characters), shingles(second, characters))
+
+
+def _own(first: Told, second: Told) -> tuple[str, str]:
+    """What of each text counts beside the other."""
+    settled = first.settled() | second.settled()
+    return _weighty(first, second, settled), _weighty(second, first, settled)
+
+
+def _weighty(one: Told, other: Told, settled: frozenset[str]) -> str:
+    held, runs = frozenset(other.words), _neighbours(other.words)
+    missing = held.difference(one.words)
+    kept = []
+    for place, (word, kind) in enumerate(zip(one.words, one.kinds, strict=True)):
+        if word in held:
+            weightless = kind == _FIXED or word in settled
+        else:
+            weightless = kind != _FREE and _forgiven(one.words, place, missing, runs)
+        if not weightless:
+            kept.append(word)
+    return " ".join(kept)
+
+
+def _neighbours(words: Sequence[str]) -> frozenset[tuple[str, str]]:
+    return frozenset(zip(("", *words), (*words, ""), strict=True))
+
+
+def _forgiven(
+    words: Sequence[str], place: int, missing: Iterable[str], runs: frozenset[tuple[str, str]]
+) -> bool:
+    """Whether a word that another text lacks is a slip: put in there, or misspelt.
+
+    `missing` are the words that the other one has instead, `runs` the neighbours in it. A number
+    is never a slip.
+    """
+    word = words[place]
+    if any(character.isdigit() for character in word):
+        return False
+    around = (words[place - 1] if place else "", words[place + 1] if place + 1 < len(words) else "")
+    return around in runs or any(misspelt(word, other) for other in missing)
+
+
+def misspelt(word: str, other: str) -> bool:
+    """Whether one slip makes one word of the other: a letter more, less, changed, or two swapped.
+
+    Words of one or two letters are too near to each other to tell.
+    """
+    if min(len(word), len(other)) < 3 or abs(len(word) - len(other)) > 1:
+        return False
+    start = 0
+    while start < min(len(word), len(other)) and word[start] == other[start]:
+        start += 1
+    end = 0
+    while end < min(len(word), len(other)) - start and word[-1 - end] == other[-1 - end]:
+        end += 1
+    left, right = word[start : len(word) - end], other[start : len(other) - end]
+    return max(len(left), len(right)) <= 1 or (len(left) == 2 and left == right[::-1])
+
+
+class Wording:
+    """What the rows of a set word alike: rows by place, by place and word, and by the top word."""
+
+    def __init__(self, characters: int) -> None:
+        """An empty one, for texts of about so many characters together."""
+        words = characters // _CHARACTERS_A_WORD
+        slots = min(max(1 << words.bit_length(), _LEAST_SLOTS), _MOST_SLOTS)
+        self._mask = np.uint64(slots - 1)
+        # Places that share a slot are counted as one: the fuller the table, the more rows it takes.
+        self._least = _MANY + 8 * words // slots
+        self._rows = 0
+        self._places = np.zeros(slots, np.uint32)
+        self._pairs = np.zeros(slots, np.uint32)
+        self._tops = np.zeros(slots, np.uint32)
+
+    def add(self, records: Sequence[Record]) -> None:
+        """Count each place of these rows once a row, and each word that stands there."""
+        self._rows += len(records)
+        found = _Words.of(records)
+        places = np.concatenate([place for place, _ in found.places])
+        pairs = np.concatenate([pair for _, pair in found.places])
+        rows = mixed(np.tile(found.rows, len(found.places)).astype(np.uint64) + np.uint64(1))
+        once = np.unique(places ^ rows, return_index=True)[1]
+        np.add.at(self._places, places[once] & self._mask, 1)
+        once = np.unique(pairs ^ rows, return_index=True)[1]
+        slots = pairs[once] & self._mask
+        np.add.at(self._pairs, slots, 1)
+        np.maximum.at(self._tops, places[once] & self._mask, self._pairs[slots])
+
+    def own_texts(self, records: Sequence[Record]) -> list[OwnText]:
+        """What tells each of a few hundred rows from the others."""
+        found = _Words.of(records)
+        free = self._kinds(found) == _FREE
+        steps = np.zeros(len(found.codes) + 1, np.int8)
+        steps[found.starts[free]] += 1
+        steps[found.ends[free]] -= 1
+        kept = np.cumsum(steps[:-1], dtype=np.int8) > 0
+        text = np.where(kept, found.codes, _BREAK).astype(np.uint32).tobytes().decode("utf-32-le")
+        others = np.bincount(found.rows[~free], minlength=len(records))
+        return [
+            OwnText(_spaced(text[start:answer]), _spaced(text[answer:end]), not other)
+            for (start, end), answer, other in zip(
+                found.stretches, found.answers, others.tolist(), strict=True
+            )
+        ]
+
+    def told(self, record: Record) -> Told:
+        """One row, word by word."""
+        found = _Words.of([record])
+        kinds = tuple(self._kinds(found).tolist())
+        ends = zip(found.starts.tolist(), found.ends.tolist(), strict=True)
+        words = tuple(found.text[start:end] for start, end in ends)
+        return Told(words, kinds, int(np.searchsorted(found.starts, found.answers[0])))
+
+    def _kinds(self, found: "_Words") -> NDArray[np.uint8]:
+        said = [self._said(*place) for place in found.places]
+        # The first place that the set knows decides. Were a word fixed by the next one and that one
+        # by it, both would be gone: so what comes before goes first.
+        known = [place.known for place in said]
+        fixed = np.select(known, [place.this for place in said], False)
+        rows = np.select(known, [place.rows for place in said], 0)
+        before, after = said[1:3]
+        odd = (before.other | after.other) & ~(before.slot | after.slot) & ~found.numbers & ~fixed
+        rows = np.where(odd, np.where(before.other, before.rows, after.rows), rows)
+        run = found.run_lengths(fixed | odd)
+        sure = (run >= _LONG_RUN) | (run * rows >= _LEAST_SHARED * self._rows)
+        return np.select([fixed & sure, odd & sure], [_FIXED, _ODD], _FREE).astype(np.uint8)
+
+    def _said(self, places: Hashes, pairs: Hashes) -> "_Said":
+        rows = self._places[places & self._mask]
+        known = rows >= self._least
+        this = known & (self._pairs[pairs & self._mask] > _MOST * rows)
+        other = known & ~this & (self._tops[places & self._mask] > _NEARLY_ALL * rows)
+        return _Said(rows, known, this, other)
+
+
+@dataclass(frozen=True)
+class _Said:
+    """How many rows come to a word's place, whether that is enough, and whether they have this word
+    there or nearly all another one."""
+
+    rows: NDArray[np.uint32]
+    known: NDArray[np.bool_]
+    this: NDArray[np.bool_]
+    other: NDArray[np.bool_]
+
+    @property
+    def slot(self) -> NDArray[np.bool_]:
+        """Whether they go on in different ways there."""
+        return self.known & ~self.this & ~self.other
+
+
+@dataclass(frozen=True)
+class _Words:
+    """The words of some rows, as stretches of one text, with the hashes of where they stand.
+
+    `stretches` are the rows', `answers` where each row's answer begins.
+    """
+
+    text: str
+    codes: NDArray[np.uint32]
+    stretches: list[tuple[int, int]]
+    answers: list[int]
+    starts: NDArray[np.int64]
+    ends: NDArray[np.int64]
+    rows: NDArray[np.int64]
+    numbers: NDArray[np.bool_]
+    places: list[tuple[Hashes, Hashes]]
+
+    @classmethod
+    def of(cls, records: Sequence[Record]) -> "_Words":
+        parts: list[str] = []
+        stretches, answers, turns, at = [], [], [], 0
+        for record in records:
+            first = at
+            for message in record.messages:
+                begin = _ROLES[message.role] * _WINDOW
+                parts += (begin, bare(message.content))
+                answer = at + _WINDOW
+                turns.append((answer, ord(begin[0])))
+                at = answer + len(parts[-1])
+            parts.append(_ROLES["user"] * _WINDOW)
+            at += _WINDOW
+            stretches.append((first, at))
+            answers.append(answer)
+        text = "".join(parts)
+        codes = np.frombuffer(text.encode("utf-32-le"), np.uint32)
+        starts, ends = _bounds(codes)
+        digits = np.cumsum((codes >= _DIGITS[0]) & (codes <= _DIGITS[1]))
+        return cls(
+            text, codes, stretches, answers, starts, ends,
+            rows=np.searchsorted([first for first, _ in stretches], starts, "right") - 1,
+            numbers=digits[ends - 1] > digits[starts - 1],
+            places=_places(codes, starts, ends, turns),
+        )  # fmt: skip
+
+    def run_lengths(self, chosen: NDArray[np.bool_]) -> NDArray[np.int64]:
+        """For each word the characters of the run of chosen words of one row that it stands in."""
+        apart = np.ones(len(chosen), bool)
+        apart[1:] = ~chosen[1:] | ~chosen[:-1] | (self.rows[1:] != self.rows[:-1])
+        firsts = np.flatnonzero(apart)
+        lasts = np.append(firsts[1:], len(chosen)) - 1
+        lengths = self.ends[lasts] - self.starts[firsts]
+        return np.repeat(lengths, lasts - firsts + 1)
+
+
+def _places(
+    codes: NDArray[np.uint32],
+    starts: NDArray[np.int64],
+    ends: NDArray[np.int64],
+    turns: Sequence[tuple[int, int]],
+) -> list[tuple[Hashes, Hashes]]:
+    """For each word its places, and each place with the word: what comes before it, as far as a
+    few words and nearer, what after it, and both without the word next to it, a slot or a slip.
+
+    `turns` are where they begin, and whose they are. Places of different roles differ: a long
+    prompt does not make its idioms those of the users.
+    """
+    hashes = _Stretches(codes)
+    words = hashes.of(starts, ends)
+    begins, roles = np.array(turns, np.int64).reshape(-1, 2).T
+    turn = np.searchsorted(begins, starts, "right") - 1
+    # A text's first word has none before it, and its last none after.
+    earlier, later = np.append(starts[:1], starts[:-1]), np.append(ends[1:], ends[-1:])
+    stretches = (
+        (np.maximum(starts - _FAR, begins[turn] - _WINDOW), starts),
+        (starts - _WINDOW, starts),
+        (ends, ends + _WINDOW),
+        (np.maximum(earlier - _WINDOW, 0), earlier),
+        (later, np.minimum(later + _WINDOW, len(codes))),
+    )
+    found = []
+    for salt, (begin, end) in enumerate(stretches):
+        salts = np.uint64(_SALT) * (
+            np.uint64(len(stretches)) * roles[turn].astype(np.uint64) + np.uint64(salt + 1)
+        )
+        place = mixed(hashes.of(begin, end) ^ salts)
+        found.append((place, mixed(place * np.uint64(_PRIME) + words)))
+    return found
+
+
+class _Stretches:
+    """The hashes of any stretches of a text."""
+
+    def __init__(self, codes: NDArray[np.uint32]) -> None:
+        self._powers, self._inverses = _powers(1 << len(codes).bit_length())
+        sums = np.cumsum((codes + np.uint64(1)) * self._powers[: len(codes)])
+        self._sums = np.concatenate([np.zeros(1, np.uint64), sums])
+
+    def of(self, starts: NDArray[np.int64], ends: NDArray[np.int64]) -> Hashes:
+        """The hash of each stretch, which depends on its text alone."""
+        return mixed((self._sums[ends] - self._sums[starts]) * self._inverses[starts])
+
+
+@cache
+def _powers(count: int) -> tuple[Hashes, Hashes]:
+    """The powers of a number, and their inverses, modulo 2^64."""
+    inverse = pow(_PRIME, -1, 1 << 64)
+    return tuple(
+        np.cumprod(np.concatenate([[np.uint64(1)], np.full(count, base, np.uint64)]))
+        for base in (np.uint64(_PRIME), np.uint64(inverse))
+    )  # type: ignore[return-value]
+
+
+def bare(text: str) -> str:
+    """The text without case, runs of spaces, and the signs of a sentence around its words."""
+    folded = normalise(text)
+    return (
+        " ".join(word.strip(_EDGES) or word for word in folded.strip(_EDGES + " ").split())
+        or folded
+    )
+
+
+def _spaced(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _bounds(codes: NDArray[np.uint32]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Where words begin and end: between spaces; of scripts without spaces each letter is one."""
+    inside = codes > _BREAK
+    single = _singles()[codes]
+    apart = single | np.roll(single, 1)
+    starts = inside & (~np.roll(inside, 1) | apart)
+    apart = single | np.roll(single, -1)
+    ends = inside & (~np.roll(inside, -1) | apart)
+    return np.flatnonzero(starts), np.flatnonzero(ends) + 1
+
+
+@cache
+def _singles() -> NDArray[np.bool_]:
+    """For each code point whether it is a letter of a script without spaces; Korean has them."""
+    found = np.zeros(0x110000, bool)
+    every = "".join(chr(code) for code in range(_LAST_LETTER) if not 0xD800 <= code < 0xE000)
+    for run in regex.finditer(rf"[[{UNSPACED}]--\p{{Hangul}}]+", every, regex.VERSION1):
+        found[ord(run.group()[0]) : ord(run.group()[-1]) + 1] = True
+    return found
