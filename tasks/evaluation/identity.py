@@ -2,34 +2,34 @@
 
 import json
 from collections.abc import Sequence
-from pathlib import Path
-from types import ModuleType
 
-from tasks.evaluation import abstaining, grounding, likelihood, row_scores, scores
 from tasks.evaluation.params import EvaluationParams
-from tasks.lm import likelihood as computed
-from tasks.lm import losses
-from tasks.records import text
 from tasks.records.hashing import text_sha256
 from tasks.records.record import Record
 from tasks.records.splits import SplitHashes, records_sha256
 
-# What makes a number of an answer. Decoding is not here: it belongs to the system that is scored.
-_SCORING: tuple[ModuleType, ...] = (
-    abstaining, grounding, row_scores, scores, text, likelihood, computed, losses,
-)  # fmt: skip
+# Raise it with every change by which the same answer gets another score or likelihood: the golden
+# scores of tests/unit/test_scoring_version.py tell. The champion is then scored again. Decoding is
+# no part of it: it belongs to the system that is scored.
+SCORING_VERSION = 1
+# Before scoring had a version, its hash was over the scoring modules' source. Version 1 is the last
+# such code, and what it scored with the default `abstentions` keeps its hash.
+_HASHES_OF_SOURCE = {
+    (1, '["I don\'t know", "I do not know"]'): (
+        "20fcf67eae779ed8e31e540a04ee18aeab266594b04419fad3ef5dba1f4fe4a5"
+    ),
+}
 
 
 def split_hashes(scored: Sequence[Record], params: EvaluationParams) -> SplitHashes:
-    """The hashes of what was asked and of how it is scored."""
+    """Return the hashes of what was asked and of how it is scored."""
     return SplitHashes(
-        scored_sha256=records_sha256(scored),
-        scoring_sha256=text_sha256(
-            *(_source(module) for module in _SCORING), json.dumps(params.abstentions)
-        ),
+        scored_sha256=records_sha256(scored), scoring_sha256=scoring_sha256(params.abstentions)
     )
 
 
-def _source(module: ModuleType) -> str:
-    assert module.__file__ is not None
-    return Path(module.__file__).read_text(encoding="utf-8")
+def scoring_sha256(abstentions: Sequence[str]) -> str:
+    """Return the hash of the scoring: equal where the same answer gets the same scores."""
+    markers = json.dumps(list(abstentions))
+    known = _HASHES_OF_SOURCE.get((SCORING_VERSION, markers))
+    return known or text_sha256(f"scoring version {SCORING_VERSION}", markers)
