@@ -26,11 +26,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def make(options: argparse.Namespace) -> int:
+    content: dict[str, Any] = {"commit": commit(options.checkout), "night": options.night}
     with tempfile.TemporaryDirectory(prefix="fingerprint-") as temporary:
         folder = (options.work or Path(temporary)).resolve() / "clone"
         clone = Clone.make(options.checkout, folder)
         values = fingerprint(clone, NIGHTS[options.night], options.shared)
-    content = {"commit": commit(options.checkout), "night": options.night}
     content |= {"values": dict(sorted(values.found.items()))}
     options.out.write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n", "utf-8")
     print(f"{options.out}: {len(values.found)} values of {content['commit']}, {options.night}")

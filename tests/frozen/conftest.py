@@ -45,22 +45,24 @@ class Frozen:
         return json.loads(found.stdout)
 
     def copy(self, root: Path) -> "Frozen":
-        """Return a copy to change."""
-        made = Frozen(shutil.copytree(self.root, root / "copy", symlinks=True))
+        """Return a copy to change, without DVC's cache and the workspaces."""
+        left = shutil.ignore_patterns("cache", "workspaces")
+        made = Frozen(shutil.copytree(self.root, root / "copy", symlinks=True, ignore=left))
         move_locations(made.root, str(self.root))
         return made
 
 
 def move_locations(root: Path, old: str) -> None:
     """Let a store's locations name the folder where it lies now."""
-    columns = {
-        "experiments": "artifact_location",
-        "runs": "artifact_uri",
-        "logged_models": "artifact_location",
-        "model_versions": "source",
-    }
+    columns = (
+        ("experiments", "artifact_location"),
+        ("runs", "artifact_uri"),
+        ("logged_models", "artifact_location"),
+        ("model_versions", "source"),
+        ("model_versions", "storage_location"),
+    )
     with closing(sqlite3.connect(root / ".nightloom" / "mlflow.db")) as database, database:
-        for table, column in columns.items():
+        for table, column in columns:
             change = f"update {table} set {column} = replace({column}, ?, ?)"
             database.execute(change, (old, str(root)))
 
@@ -75,6 +77,7 @@ def unpacked(tmp_path_factory: pytest.TempPathFactory) -> Frozen:
         (root / name).symlink_to(here.parents[2] / name)
     with tarfile.open(here.with_name("store-718988b.tar.xz")) as archive:
         archive.extractall(root, filter="data")
+    shutil.copy2(here.parents[2] / ".dvc" / "config", root / ".dvc")
     move_locations(root, FROZEN_AT)
     return Frozen(root)
 

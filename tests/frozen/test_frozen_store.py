@@ -19,20 +19,23 @@ import pytest
 import yaml
 from mlflow.tracking import MlflowClient
 
+from flows.graph import read_stage, stage_names
 from flows.promoting import make_promoter
+from flows.workspace import Workspace, prepare
 from tasks.orchestration.approval import Answer, read_question, settle
 from tasks.records.predictions import read_predictions
 from tests.frozen.conftest import Frozen
 
 # The last entry's: a hash noted down elsewhere, which no rewritten ledger could have.
-HEAD = "?"
+HEAD = "6f2daea69ddd238cc8d3dd7817f925ad9d99ccd7991fa4dacb6750a38d1fbc41"
 MODELS = ("adapter", "student")
 
 
 def bundle(frozen: Frozen, model: str, number: int) -> Path:
     """The bundle of a version, below its source."""
     version = MlflowClient(frozen.store).get_model_version(f"nightloom-{model}", str(number))
-    return Path(version.source.removeprefix("file://")) / "artifacts" / "bundle"
+    [manifest] = Path(version.source.removeprefix("file://")).glob("artifacts/*/manifest.json")
+    return manifest.parent
 
 
 def golden(frozen: Frozen, model: str, number: int) -> list[dict[str, Any]]:
@@ -176,12 +179,32 @@ def test_what_is_old_is_deleted_with_its_artifacts_and_nothing_else(frozen: Froz
     params = yaml.safe_load(file.read_text())
     params["retention"] |= {"archived": 0, "days": 0}
     file.write_text(yaml.safe_dump(params))
-    sources = {(m, n): bundle(frozen, m, n) for m in MODELS for n in (1, 2, 3, 4)}
+    bundles = {(m, n): bundle(frozen, m, n) for m in MODELS for n in (1, 2, 3, 4)}
     found = frozen.call("prune", "--yes")
     gone = {(row["model"], row["version"]) for row in found["versions"] if row["goes"]}
     assert gone == {("adapter", 3), ("student", 3)}
-    assert {key for key, folder in sources.items() if not folder.exists()} == gone
+    assert {key for key, folder in bundles.items() if not folder.exists()} == gone
     assert frozen.call("ledger", "verify")["faults"] == []
+
+
+def test_a_workspace_is_brought_up_to_date_and_its_data_and_its_lock_are_read(
+    unpacked: Frozen, frozen: Frozen
+) -> None:
+    [kept, _] = sorted((unpacked.root / ".nightloom" / "workspaces").iterdir())
+    path = shutil.copytree(kept, frozen.root / ".nightloom" / "workspaces" / kept.name)
+    before = hashes(path / "data")
+    prepare(Workspace(frozen.root, path, ()))
+    assert hashes(path / "data") == before
+    assert (path / ".nightloom" / "models").resolve() == frozen.models
+    lock = yaml.safe_load((path / "dvc.lock").read_text())["stages"]
+    for name in stage_names(path):
+        assert set(read_stage(path, name).outs) == {out["path"] for out in lock[name]["outs"]}
+
+
+def hashes(folder: Path) -> dict[str, str]:
+    """The SHA-256 of each file below a folder."""
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
 def test_every_artifact_is_what_was_frozen(unpacked: Frozen) -> None:
@@ -210,7 +233,10 @@ def tiny_params(folder: Path) -> list[Path]:
 def environment(frozen: Frozen) -> dict[str, str]:
     """The environment of a process in which no code is found but the version's own."""
     kept = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    # MLflow finds uvicorn by the path.
+    programs = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     return kept | {
+        "PATH": programs,
         "MLFLOW_TRACKING_URI": frozen.store,
         "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
         "MLFLOW_TRACE_SAMPLING_RATIO": "0",
@@ -244,7 +270,8 @@ def served(frozen: Frozen, uri: str, folder: Path) -> Iterator[str]:
             pytest.fail(log.read_text()[-3000:])
         yield f"http://127.0.0.1:{port}"
     finally:
-        os.killpg(child.pid, signal.SIGTERM)
+        if child.poll() is None:
+            os.killpg(child.pid, signal.SIGTERM)
         child.wait(timeout=30)
 
 
