@@ -101,7 +101,8 @@ def add_commands(
         done = clone.nightloom(*words)
         key = f"{when}/{place} {' '.join(words)}"
         values.add(f"exit_codes/{key}", done.code)
-        values.add(f"json/{key}", _shape_of(done) if "--json" in words else None)
+        if "--json" in words:
+            values.add(f"json/{key}", _shape_of(done))
 
 
 def _shape_of(done: Ran) -> str:
@@ -113,7 +114,7 @@ def _shape_of(done: Ran) -> str:
 
 def shape(content: Any, key: str) -> Iterator[str]:
     """Yield the names in nested JSON, each with the kind of its value."""
-    if isinstance(content, dict):
+    if isinstance(content, dict) and content:
         for name, value in content.items():
             yield from shape(value, f"{key}.{plain(name)}")
     elif isinstance(content, list):

@@ -45,3 +45,37 @@ def test_what_is_left_out_of_a_night_is_what_the_clock_and_the_machine_decide(
     assert {key for key, value in values.found.items() if value == LEFT_OUT} == listed()
     kept = {key.rpartition(":")[2] for key, value in values.found.items() if value != LEFT_OUT}
     assert {".sizes.adapter.megabytes", ".systems.adapter.oracle.token_f1", ".steps"} < kept
+
+
+def test_of_answers_over_http_ids_and_times_are_left_out_and_no_name() -> None:
+    values = Values()
+    passage = {"id": "json.dumps#0", "score": 0.5}
+    asked = {"version": 1, "passages": [passage], "first_token_ms": 1.0, "latency_ms": 2.0}
+    answer = {"id": "chatcmpl-1", "created": 1, "model": "nightloom-adapter", "nightloom": asked}
+    values.add_nested("http/answer/body", answer)
+    begun = {"id": "chatcmpl-2", "created": 1, "nightloom": {"passages": [passage]}}
+    values.add_nested("http/stream/body.first", begun)
+    listed_model = {"id": "nightloom-adapter", "created": 1, "version": 1}
+    values.add_nested("http/models/body", {"data": [listed_model]})
+    served = {"adapter": {"version": 3, "since": "2026-11-28", "alias": "production"}}
+    values.add_nested("http/health/body", {"models": served})
+    assert {key for key, value in values.found.items() if value == LEFT_OUT} == {
+        "http/answer/body.id",
+        "http/answer/body.created",
+        "http/answer/body.nightloom.first_token_ms",
+        "http/answer/body.nightloom.latency_ms",
+        "http/stream/body.first.id",
+        "http/stream/body.first.created",
+        "http/models/body.data.0.created",
+        "http/health/body.models.adapter.since",
+    }
+
+
+def test_of_a_verdict_only_the_rule_of_wall_clock_time_is_left_out() -> None:
+    values = Values()
+    for rule in ("latency#1", "size#1"):
+        found = {"outcome": "passed", "found": 1.2, "low": None, "high": None, "bound": 1.5}
+        values.add_nested(f"night/verdict-adapter/{rule}", found | {"text": "1.20 times"})
+    left = {key for key, value in values.found.items() if value == LEFT_OUT}
+    names = ("outcome", "found", "low", "high", "text")
+    assert left == {f"night/verdict-adapter/latency#1.{name}" for name in names}
