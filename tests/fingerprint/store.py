@@ -29,7 +29,7 @@ def add_store(values: Values, root: Path) -> None:
         runs = client.search_runs([experiment.experiment_id], order_by=["attributes.start_time"])
         names: dict[str, int] = {}
         for run in runs:
-            name = values.renamed(run.info.run_name)
+            name = plain(values.renamed(run.info.run_name))
             names[name] = names.get(name, 0) + 1
             key = f"mlflow/{experiment.name}/{name}#{names[name]}"
             _add_run(values, client, run, key)
