@@ -8,6 +8,7 @@ from tests.fingerprint.values import LEFT_OUT, Values
 
 STORE = Path(__file__).parents[1] / "frozen" / "store-718988b.tar.xz"
 SYSTEMS = ("base", "adapter", "student", "twin")
+TWIN = "students/1/twin"
 ALL_MODES = ("closed_book", "retrieved", "oracle", "distractor")
 OF_SYSTEMS = (
     "first_token_ms_p50", "first_token_ms_p95", "latency_ms_p50", "latency_ms_p95",
@@ -31,6 +32,8 @@ def listed() -> set[str]:
     intake = "files/data/raw/intakes/INTAKE-1/intake.json:"
     of_day = {f"{intake}.when", f"{intake}.source_updated", "files/data/raw.dvc"}
     of_day.add("files/data/reports/validation/metrics.json:.set.source_age_days")
+    for made in ("adapter", "bundle/adapter", "bundle/student", "students/1/student", TWIN):
+        of_day.add(f"files/data/{made}/training.json:.data_sha256")
     return times | sizes | seconds | of_day
 
 
