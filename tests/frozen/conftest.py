@@ -2,9 +2,7 @@
 
 import json
 import shutil
-import sqlite3
 import tarfile
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +12,6 @@ from typer.testing import CliRunner
 
 from flows.cli import app
 
-FROZEN_AT = "/srv/nightloom"  # where the store was made: no such folder is there
 TODAYS = ("dvc.yaml", "prefect.yaml", ".dvcignore", "params", "tasks")
 
 
@@ -47,24 +44,12 @@ class Frozen:
     def copy(self, root: Path) -> "Frozen":
         """Return a copy to change, without DVC's cache and the workspaces."""
         left = shutil.ignore_patterns("cache", "workspaces")
-        made = Frozen(shutil.copytree(self.root, root / "copy", symlinks=True, ignore=left))
-        move_locations(made.root, str(self.root))
-        return made
+        return Frozen(shutil.copytree(self.root, root / "copy", symlinks=True, ignore=left)).moved()
 
-
-def move_locations(root: Path, old: str) -> None:
-    """Let a store's locations name the folder where it lies now."""
-    columns = (
-        ("experiments", "artifact_location"),
-        ("runs", "artifact_uri"),
-        ("logged_models", "artifact_location"),
-        ("model_versions", "source"),
-        ("model_versions", "storage_location"),
-    )
-    with closing(sqlite3.connect(root / ".nightloom" / "mlflow.db")) as database, database:
-        for table, column in columns:
-            change = f"update {table} set {column} = replace({column}, ?, ?)"
-            database.execute(change, (old, str(root)))
+    def moved(self) -> "Frozen":
+        """Return it once a first command has found the store where it lies now."""
+        self.call("status")
+        return self
 
 
 @pytest.fixture(scope="package")
@@ -78,15 +63,21 @@ def unpacked(tmp_path_factory: pytest.TempPathFactory) -> Frozen:
     with tarfile.open(here.with_name("store-718988b.tar.xz")) as archive:
         archive.extractall(root, filter="data")
     shutil.copy2(here.parents[2] / ".dvc" / "config", root / ".dvc")
-    move_locations(root, FROZEN_AT)
-    return Frozen(root)
+    with pytest.MonkeyPatch.context() as patch:
+        _alone(patch, root.parent)
+        return Frozen(root).moved()
 
 
 @pytest.fixture(autouse=True)
 def _no_stores_of_others(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    _alone(monkeypatch, tmp_path)
+
+
+def _alone(patch: pytest.MonkeyPatch, home: Path) -> None:
+    """Let no command find another store than that of its checkout."""
     for name in ("MLFLOW_TRACKING_URI", "PREFECT_API_URL"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "prefect"))
+        patch.delenv(name, raising=False)
+    patch.setenv("PREFECT_HOME", str(home / "prefect"))
 
 
 @pytest.fixture

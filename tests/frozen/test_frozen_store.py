@@ -3,9 +3,11 @@
 import hashlib
 import json
 import os
+import re
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
@@ -72,6 +74,13 @@ def test_status_tells_the_nights_the_aliases_and_the_open_question(unpacked: Fro
 
 def test_two_versions_are_compared_from_their_reports_in_mlflow(unpacked: Frozen) -> None:
     assert unpacked.call("compare", "1", "2") == unpacked.said("compare")
+
+
+def test_a_moved_store_names_the_place_where_it_lies_now(unpacked: Frozen, frozen: Frozen) -> None:
+    for store in (unpacked, frozen):
+        dumped = "\n".join(sqlite3.connect(store.root / ".nightloom" / "mlflow.db").iterdump())
+        places = set(re.findall(r"file://[^']*?/\.nightloom/artifacts", dumped))
+        assert places == {f"file://{store.root}/.nightloom/artifacts"}
 
 
 _LOAD = """
