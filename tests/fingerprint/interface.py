@@ -3,11 +3,9 @@
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from tests.fingerprint.clone import Clone, Ran
-from tests.fingerprint.store import plain
-from tests.fingerprint.values import Values
+from tests.fingerprint.values import Values, shape
 
 _COMMAND = re.compile(r"^│ ([a-z][a-z-]*) ")
 _MODULE = re.compile(r"python -m ((?:tasks|flows)[\w.]*\w)")
@@ -110,19 +108,6 @@ def _shape_of(done: Ran) -> str:
         return "\n".join(sorted(set(shape(done.json(), ""))))
     except RuntimeError:
         return "no JSON"
-
-
-def shape(content: Any, key: str) -> Iterator[str]:
-    """Yield the names in nested JSON, each with the kind of its value."""
-    if isinstance(content, dict) and content:
-        for name, value in content.items():
-            yield from shape(value, f"{key}.{plain(name)}")
-    elif isinstance(content, list):
-        yield f"{key}: list"
-        for item in content:
-            yield from shape(item, f"{key}[]")
-    else:
-        yield f"{key}: {type(content).__name__}"
 
 
 def add_test_names(values: Values, clone: Clone) -> None:

@@ -14,8 +14,8 @@ from tests.fingerprint.clone import Clone, Ran
 from tests.fingerprint.interface import WITH_A_NIGHT, add_commands, add_interface
 from tests.fingerprint.outs import add_outs
 from tests.fingerprint.serving import add_serving
-from tests.fingerprint.store import add_store, plain
-from tests.fingerprint.values import Values
+from tests.fingerprint.store import add_store
+from tests.fingerprint.values import Values, plain
 from tests.frozen.make import docstrings
 
 _TINY = ("--preset", "tiny")

@@ -9,11 +9,11 @@ import pytest
 import yaml
 from pyarrow import parquet
 
-from tests.fingerprint.interface import shape, told_modules
+from tests.fingerprint.interface import told_modules
 from tests.fingerprint.nights import _deep_command
 from tests.fingerprint.outs import add_outs
-from tests.fingerprint.store import plain
-from tests.fingerprint.values import Values, digest
+from tests.fingerprint.store import param
+from tests.fingerprint.values import Values, digest, plain, shape
 
 
 def test_every_stage_is_among_the_modules_that_people_are_told_to_call() -> None:
@@ -38,6 +38,15 @@ def test_of_json_the_names_and_kinds_are_kept_and_of_a_text_all_but_hashes_ids_a
 
 
 LINE = '{"intake": "INTAKE-1"}\n'
+
+
+def test_of_an_entry_of_the_ledger_its_kind_and_names_are_kept_and_of_a_param_its_value() -> None:
+    entry = {"id": "a", "kind": "refused", "before": {}, "evidence": {"metrics": "b"}}
+    names = [".id: str", ".kind: str", ".before: dict", ".evidence.metrics: str"]
+    assert param(json.dumps(entry)).splitlines() == ["kind refused", *names]
+    assert [param(text) for text in ("0.1", "[1, 2]", '{"a": 1}', "tiny:llama")] == [
+        "0.1", "[1, 2]", '{"a": 1}', "tiny:llama",
+    ]  # fmt: skip
 
 
 @pytest.fixture

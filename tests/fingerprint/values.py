@@ -12,6 +12,12 @@ import yaml
 
 Value = str | int | float | bool | None
 LEFT_OUT = "(left out)"
+# Kept of hashes, ids, times and stamps is that they are there.
+_ANY = [
+    (re.compile(r"\b[0-9a-f]{64}\b"), "SHA-256"),
+    (re.compile(r"\b[0-9a-f]{32}\b"), "ID"),
+    (re.compile(r"\d{4}-\d\d-\d\dT[\d:.]+(Z|\+00:00)?"), "TIME"),
+]
 RULE = Path(__file__).with_name("left_out.yaml")
 
 
@@ -39,6 +45,26 @@ def flatten(content: Any, key: str) -> Iterator[tuple[str, Value]]:
             yield from flatten(item, f"{key}.{place}")
     else:
         yield key, content if isinstance(content, Value) else json.dumps(content)
+
+
+def plain(text: str) -> str:
+    """Return a text without its hashes, ids and times."""
+    for pattern, stands_for in _ANY:
+        text = pattern.sub(stands_for, text)
+    return text
+
+
+def shape(content: Any, key: str) -> Iterator[str]:
+    """Yield the names in nested JSON, each with the kind of its value."""
+    if isinstance(content, dict) and content:
+        for name, value in content.items():
+            yield from shape(value, f"{key}.{plain(name)}")
+    elif isinstance(content, list):
+        yield f"{key}: list"
+        for item in content:
+            yield from shape(item, f"{key}[]")
+    else:
+        yield f"{key}: {type(content).__name__}"
 
 
 @dataclass
