@@ -22,8 +22,8 @@ from tasks.curation.shingling import Hashes, jaccard, mixed, shingles
 from tasks.records.record import Record
 from tasks.records.text import UNSPACED, normalise
 
-# Characters before or after a word that make its place: two or three words, or so many Han letters.
-_WINDOW = 12
+# Characters before or after a word that make its place: a word or two, or so many Han letters.
+_WINDOW = 8
 # So many tell two prompts about the same things apart.
 _FAR = 32
 # So many rows of different content must come to a place before it is the set's and not theirs.
@@ -127,13 +127,12 @@ def _own(first: Told, second: Told) -> tuple[str, str]:
 
 def _weighty(one: Told, other: Told, settled: frozenset[str]) -> str:
     held, runs = frozenset(other.words), _neighbours(other.words)
-    missing = held.difference(one.words)
     kept = []
     for place, (word, kind) in enumerate(zip(one.words, one.kinds, strict=True)):
         if word in held:
             weightless = kind == _FIXED or word in settled
         else:
-            weightless = kind != _FREE and _forgiven(one.words, place, missing, runs)
+            weightless = kind != _FREE and _forgiven(one.words, place, held, runs)
         if not weightless:
             kept.append(word)
     return " ".join(kept)
@@ -144,18 +143,17 @@ def _neighbours(words: Sequence[str]) -> frozenset[tuple[str, str]]:
 
 
 def _forgiven(
-    words: Sequence[str], place: int, missing: Iterable[str], runs: frozenset[tuple[str, str]]
+    words: Sequence[str], place: int, held: Iterable[str], runs: frozenset[tuple[str, str]]
 ) -> bool:
     """Whether a word that another text lacks is a slip: put in there, or misspelt.
 
-    `missing` are the words that the other one has instead, `runs` the neighbours in it. A number
-    is never a slip.
+    `held` are the words of the other one, `runs` the neighbours in it. A number is never a slip.
     """
     word = words[place]
     if any(character.isdigit() for character in word):
         return False
     around = (words[place - 1] if place else "", words[place + 1] if place + 1 < len(words) else "")
-    return around in runs or any(misspelt(word, other) for other in missing)
+    return around in runs or any(misspelt(word, other) for other in held)
 
 
 def misspelt(word: str, other: str) -> bool:

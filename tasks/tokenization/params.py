@@ -16,6 +16,7 @@ class TokenizationParams(StageParams):
     context_examples: int = Field(ge=1, le=64)
     max_tokens: int = Field(ge=16, le=32768)
     unusable: Literal["drop", "stop"]
+    max_unusable_share: float = Field(ge=0, le=1, description="of the examples of all splits")
     seed: int = Field(ge=0)
 
 
