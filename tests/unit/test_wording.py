@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from tasks.curation.leakage import check_leakage
+from tasks.curation.likeness import misspelt
 from tasks.curation.preparation import SPLITS, prepare
 from tasks.curation.questions import Measure
 from tasks.curation.selection import select
-from tasks.curation.wording import misspelt
 from tasks.records.files import write_documents, write_records
 from tasks.records.record import Message, Record
 from tests.unit.test_curation import PARAMS, named, record, sentence
@@ -37,9 +37,22 @@ INSTRUCTION = (
 ENGLISH = [
     (f"Do you have a {a} {b}, and may I keep it until {c}?", f"{d} about the {b}.")
     for a, b, c, d in zip(
-        "long short red blue wide narrow cheap new used heavy".split() * 12,
-        "ladder drill saw hammer plane wrench spade rake axe vice level clamp".split() * 10,
-        "Monday Tuesday Wednesday Friday Sunday noon tomorrow".split() * 18,
+        ["long", "short", "red", "blue", "wide", "narrow", "cheap", "new", "used", "heavy"] * 12,
+        [
+            "ladder",
+            "drill",
+            "saw",
+            "hammer",
+            "plane",
+            "spade",
+            "rake",
+            "axe",
+            "vice",
+            "level",
+            "awl",
+        ]
+        * 11,
+        ["Monday", "Tuesday", "Wednesday", "Friday", "Sunday", "noon", "tomorrow"] * 18,
         ("Ask Maja", "Come by", "We will see", "Call us", "Write to Otto") * 24,
         strict=False,
     )
@@ -48,10 +61,10 @@ KOREAN = [
     (f"{a} {b} {number}개를 {c}까지 빌릴 수 있을까요?", f"{d} {b}는 {number}번 선반에 있어요.")
     for number, a, b, c, d in zip(
         range(3, 123),
-        "긴 짧은 빨간 파란 넓은 좁은 낡은".split() * 18,
-        "사다리 망치 드릴 삽 도끼 톱 렌치 갈퀴 대패".split() * 14,
-        "월요일 화요일 금요일 주말 내일 저녁".split() * 20,
-        "네, 물론, 아마, 잠시만요,".split() * 30,
+        ["긴", "짧은", "빨간", "파란", "넓은", "좁은", "낡은"] * 18,
+        ["사다리", "망치", "드릴", "삽", "도끼", "톱", "렌치", "갈퀴", "대패"] * 14,
+        ["월요일", "화요일", "금요일", "주말", "내일", "저녁"] * 20,
+        ["네,", "물론,", "아마,", "잠시만요,"] * 30,
         strict=False,
     )
 ]
@@ -130,6 +143,7 @@ def test_real_customers_under_a_shared_prompt_stay_as_they_do_without(
 
 
 ACTIONS = ("check the oil", "close valve B", "reset the breaker", "replace the fuse")
+FIRST, LAST = ("Anna", "Otto", "Maja", "Elin"), ("Berg", "Lind", "Holm", "Dahl", "Ek")
 HAN = "一二三四五六七八九"
 TEMPLATES: dict[str, Callable[[int], tuple[str, str]]] = {
     "codes": lambda n: (
@@ -149,12 +163,12 @@ TEMPLATES: dict[str, Callable[[int], tuple[str, str]]] = {
         f"먼저 전원을 끄고 코드 E{1000 + n}을 기록한 다음 서비스 센터에 전화하세요.",
     ),
     "chinese numbers": lambda n: (
-        f"错误代码{HAN[n // 81 % 9]}百{HAN[n // 9 % 9]}十{HAN[n % 9]}是什么意思,我应该怎么处理这个问题?",
+        f"错误代码{HAN[n // 81 % 9]}百{HAN[n // 9 % 9]}十{HAN[n % 9]}是什么意思,我该怎么办?",
         "请先检查机器的电源,然后联系客服,他们会帮助您解决这个问题。",
     ),
     "names of two words": lambda n: (
-        f"Please write a short and friendly message to our customer {'Anna Otto Maja Elin'.split()[n % 4]} "
-        f"{'Berg Lind Holm Dahl Ek'.split()[n // 4 % 5]} about ticket {70 + n // 20} that waits.",
+        f"Please write a short and friendly message to our customer {FIRST[n % 4]} "
+        f"{LAST[n // 4 % 5]} about ticket {70 + n // 20}, who waits for it.",
         f"Dear customer, your ticket {70 + n // 20} is being looked at by our people right now.",
     ),
     "sums": lambda n: (f"What is {n // 20 + 10} plus {n % 20 + 10}?", str(n // 20 + n % 20 + 20)),
@@ -277,7 +291,9 @@ def test_what_nearly_repeats_a_test_row_leaks_under_any_prompt(prompt: str, tmp_
     """The selection takes it out, and the check finds it where it was put back."""
     before = [system(prompt)] if prompt == SYSTEM else []
     first = prompt if prompt == INSTRUCTION else ""
-    rows = [asked(n, f"{first}{sentence(n, 12)}?", sentence(n + 500, 5), *before) for n in range(90)]
+    rows = [
+        asked(n, f"{first}{sentence(n, 12)}?", sentence(n + 500, 5), *before) for n in range(90)
+    ]
     test = replace(rows[7], group=named("test", "t"))
     others = [replace(row, group=named("train", row.id)) for row in rows if row.id != test.id]
     question = test.question.removeprefix(first).split()
@@ -305,7 +321,7 @@ def test_the_measure_does_not_depend_on_the_order_of_the_rows() -> None:
 
     one, other = (Measure.of(items, 30_000).wording for items in (rows, shuffled))
 
-    assert one.own_texts(rows) == other.own_texts(rows)
+    assert list(one.own_texts(rows)) == list(other.own_texts(rows))
 
 
 def test_a_slip_of_the_pen_is_told_from_another_word() -> None:
