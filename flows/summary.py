@@ -26,7 +26,8 @@ def print_summary(
     console: Console, night: Night, evaluation: Path, services: Services | None
 ) -> None:
     """Print the end of a night."""
-    if night.verdict != "failed" and (evaluation / METRICS_FILE).exists():
+    scored = night.verdict != "failed" and _has_evaluated(night)
+    if scored and (evaluation / METRICS_FILE).exists():
         console.print(score_table(read_metrics(evaluation)))
     colour = _COLOURS[night.verdict or "failed"]
     console.print(f"night {night.night}: [bold {colour}]{night.verdict}[/]", highlight=False)
@@ -40,7 +41,7 @@ def print_summary(
                 name for name, value in night.aliases.get(model, {}).items() if value == number
             ]
             console.print(f"  {model}: version {number} ({', '.join(named) or 'no alias'})")
-    if night.verdict != "failed" and (evaluation / _PAGE).exists():
+    if scored and (evaluation / _PAGE).exists():
         page = f"every answer side by side, worst first: {evaluation / _PAGE}"
         console.print(page, highlight=False, markup=False, soft_wrap=True)
     console.print(_where(services), highlight=False, markup=False, soft_wrap=True)
@@ -90,6 +91,12 @@ def print_error(console: Console, error: ErrorEntry) -> None:
     """Print why a night failed and what to do."""
     console.print(f"{error.kind}: {error.message}", style="red", highlight=False, markup=False)
     console.print(f"  what to do: {error.remedy}", highlight=False, markup=False)
+
+
+def _has_evaluated(night: Night) -> bool:
+    """Whether the scores that lie there are this night's: a gate may have refused it before."""
+    states = {entry.name: entry.state for entry in night.stages}
+    return states.get("evaluation") not in ("not_run", "running", "failed")
 
 
 def _cell(values: dict[str, float | None]) -> str:

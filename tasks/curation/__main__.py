@@ -14,10 +14,10 @@ from tasks.curation.params import CurationParams, Params
 from tasks.curation.preparation import SPLITS, Prepared, prepare
 from tasks.curation.report import REPORT_FILE, figures, refusal, render_report
 from tasks.curation.selection import Removals, select
-from tasks.curation.steps import Step, check_step, find_steps
+from tasks.curation.steps import Step, find_steps, steps_error
 from tasks.records.files import stream_records, write_rows
 from tasks.stage.command import output, run_stage
-from tasks.stage.errors import DataError, GateError
+from tasks.stage.errors import DataError
 from tasks.stage.metrics import Curves, write_metrics
 from tasks.stage.outputs import output_folders, verified
 
@@ -101,13 +101,10 @@ def _check_steps(
     report: Path,
 ) -> None:
     """Stop the night where a step takes too much; the report then lies in scratch."""
-    for step in steps:
-        bound = getattr(params.max_removed_share, step.name)
-        try:
-            check_step(step, prepared, removals, bound, report)
-        except GateError as error:
-            report.write_text(refusal(error.message, steps, prepared, removals), encoding="utf-8")
-            raise
+    error = steps_error(steps, prepared, removals, params, report)
+    if error is not None:
+        report.write_text(refusal(error.message, steps, prepared, removals), encoding="utf-8")
+        raise error
 
 
 def _check(prepared: Prepared, removals: Removals) -> None:

@@ -15,18 +15,18 @@ files. So it can find what the selection missed, and what was written wrongly.
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import islice
+from itertools import islice, tee
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tasks.curation.likeness import OwnText, Told, compare
 from tasks.curation.overlap import SimilarSets
 from tasks.curation.params import CurationParams
 from tasks.curation.questions import Measure, key, question_text, same_form
 from tasks.curation.quotation import QuotationIndex
 from tasks.curation.rowfile import RowFile
-from tasks.curation.wording import OwnText, Told, compare
 from tasks.records.files import stream_documents, stream_records
 from tasks.records.record import Record
 
@@ -117,14 +117,13 @@ class _Tests:
         self._forms: dict[int, int] = {}
         self._telling: dict[int, list[int]] = {}
         self._plain: list[bool] = []
-        quotes, texts = [], []
-        for start in range(0, len(rows), _BATCH):
-            numbers = range(start, min(start + _BATCH, len(rows)))
-            batch = [rows.record(number) for number in numbers]
-            quotes += [self._note(*item) for item in zip(numbers, batch, strict=True)]
-            for own in measure.wording.own_texts(batch):
-                texts.append(own.line)
-                self._plain.append(own.plain)
+        quotes: list[tuple[str, str]] = []
+        texts = []
+        records, again = tee(map(rows.record, range(len(rows))))
+        for record, own in zip(records, measure.wording.own_texts(again), strict=True):
+            quotes.append(self._note(len(quotes), record))
+            texts.append(own.line)
+            self._plain.append(own.plain)
         self._quotations = QuotationIndex(quotes)
         self._sets = SimilarSets(texts, params.shingle_characters, params.leak_similarity)
         self._told = lru_cache(maxsize=_TOLD_HELD)(self._tell)
@@ -145,7 +144,7 @@ class _Tests:
 
     def nearly_repeated(self, records: list[Record]) -> list[int | None]:
         """For each record a test row that it nearly repeats, question and answer together."""
-        own = self._measure.wording.own_texts(records)
+        own = list(self._measure.wording.own_texts(records))
         found = self._sets.alike([text.line for text in own])
         return [self._repeated(*item) for item in zip(records, own, found, strict=True)]
 

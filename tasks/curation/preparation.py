@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterable
 from contextlib import closing
 from dataclasses import dataclass, replace
+from itertools import tee
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,6 @@ from tasks.records.record import Message, Record
 
 SPLITS = ("train", "validation", "test")
 TRAIN, VALIDATION, TEST = range(len(SPLITS))
-_BATCH = 250
 
 
 @dataclass(frozen=True)
@@ -140,15 +140,14 @@ class _Notes:
         measure = Measure.of(distinct, self._characters)
         forms, telling, plain = array("Q"), array("Q"), array("B")
         sketcher = self._sketcher()
-        for start in range(0, len(rows), _BATCH):
-            batch = [rows.record(row) for row in range(start, min(start + _BATCH, len(rows)))]
-            for record, own in zip(batch, measure.wording.own_texts(batch), strict=True):
-                own_texts.append_line(own.line.encode() + b"\n")
-                sketcher.add(own.line)
-                plain.append(own.plain)
-                form = same_form(question_text(record))
-                forms.append(measure.form_key(form))
-                telling.append(measure.telling_key(form))
+        records, again = tee(map(rows.record, range(len(rows))))
+        for record, own in zip(records, measure.wording.own_texts(again), strict=True):
+            own_texts.append_line(own.line.encode() + b"\n")
+            sketcher.add(own.line)
+            plain.append(own.plain)
+            form = same_form(question_text(record))
+            forms.append(measure.form_key(form))
+            telling.append(measure.telling_key(form))
         return Prepared(
             rows=rows,
             ids=self._ids,

@@ -13,15 +13,15 @@ The words of scripts written without spaces, and of Korean, are their pairs of n
 import hashlib
 import zlib
 from array import array
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import islice
 
 import numpy as np
 import regex
 
+from tasks.curation.likeness import LEAST_PART, compare
 from tasks.curation.shingling import jaccard
-from tasks.curation.wording import LEAST_PART, Wording, compare
+from tasks.curation.wording import Wording
 from tasks.records.record import Record
 from tasks.records.text import UNSPACED, normalise
 
@@ -33,7 +33,6 @@ _COMMON_LEAST = 4
 # A question that more than this share of the rows ask ("Sum up the text above") is an instruction.
 _ASKED_SHARE = 0.05
 _SLOTS = 1 << 22
-_BATCH = 250
 
 _EDGES = regex.compile(r"(?<![^\s])[\p{P}--_]+|[\p{P}--_]+(?![^\s])", regex.VERSION1)
 _INNER_SPACE = regex.compile(rf"(?<=[{UNSPACED}]) | (?=[{UNSPACED}])")
@@ -125,13 +124,15 @@ class Measure:
         Many copies of a row are not many rows: what they hold in common would be the row itself.
         """
         counts, wording, forms = WordCounts(), Wording(characters), array("Q")
-        rows = iter(records)
-        while batch := list(islice(rows, _BATCH)):
-            wording.add(batch)
-            for record in batch:
+
+        def noted() -> Iterator[Record]:
+            for record in records:
                 form = same_form(question_text(record))
                 counts.add(words(form))
                 forms.append(key(form))
+                yield record
+
+        wording.add(noted())
         asked, times = np.unique(np.array(forms, np.uint64), return_counts=True)
         many = times > max(len(forms) * _ASKED_SHARE, _COMMON_LEAST)
         return cls(counts.common(), frozenset(asked[many].tolist()), wording)

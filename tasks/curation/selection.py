@@ -7,11 +7,11 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+from tasks.curation.likeness import Told, compare, compare_plain
 from tasks.curation.params import CurationParams
 from tasks.curation.preparation import TEST, VALIDATION, Prepared
 from tasks.curation.shingling import jaccard, shingles
 from tasks.curation.similarity import Buckets
-from tasks.curation.wording import Told, compare, compare_plain
 
 _HELD_OUT = {TEST: "like_test", VALIDATION: "like_validation"}
 # Sets of shingles that are kept at hand, some 15 kB each: enough for rows that stand together.

@@ -1,14 +1,18 @@
 """What each step of curation takes away, and the bound above which it takes too much."""
 
+import math
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
+from tasks.curation.params import CurationParams
 from tasks.curation.preparation import Prepared
 from tasks.curation.questions import question_text
 from tasks.curation.selection import Removals
-from tasks.stage.shares import EXAMPLES, Taken, check_share, shortened
+from tasks.stage.errors import GateError
 
+_EXAMPLES = 3
+_SHOWN = 90
 _DUPLICATES = ("exact_duplicate", "near_duplicate")
 _LEAKS = ("like_test", "like_validation", "asks_test_question")
 _HOLDS = "holds_"
@@ -52,25 +56,31 @@ def find_steps(prepared: Prepared, removals: Removals) -> list[Step]:
     return steps
 
 
-def check_step(step: Step, prepared: Prepared, removals: Removals, bound: float, see: Path) -> None:
-    """Refuse the night where a step takes too much; `see` is the file that lists all of it.
-
-    Raises:
-        GateError: it takes more than its bound of the rows that came to it.
-    """
-    rules = Counter(removals[row].rule for row in step.taken).most_common()
-    counts = ", ".join(f"{rule}: {count}" for rule, count in rules)
-    mending = _mending(step.name, rules[0][0]) if rules else ""
-    check_share(
-        Taken(
-            len(step.taken),
-            step.rows,
-            f"rows would be left out by the step {step.name} ({counts})",
-            [_shown(prepared, removals, row) for row in step.taken[:EXAMPLES]],
-        ),
-        bound,
-        setting=f"curation.max_removed_share.{step.name}",
-        remedy=f"look at the rows in {see}; {mending}",
+def steps_error(
+    steps: list[Step],
+    prepared: Prepared,
+    removals: Removals,
+    params: CurationParams,
+    report: Path,
+) -> GateError | None:
+    """Why the first step that took too much stops the night, or None; `report` lists the rest."""
+    bounds = params.max_removed_share.model_dump()
+    step = next((step for step in steps if step.share > bounds[step.name]), None)
+    if step is None:
+        return None
+    rules = Counter(removals[row].rule for row in step.taken)
+    counts = ", ".join(f"{rule}: {count}" for rule, count in rules.most_common())
+    examples = [f"  {_shown(prepared, removals, row)}" for row in step.taken[:_EXAMPLES]]
+    setting = f"curation.max_removed_share.{step.name}"
+    enough = min(math.ceil(step.share * 100) / 100, 1.0)
+    return GateError(
+        f"{step.name}: {len(step.taken)} of {step.rows} rows would be left out "
+        f"({step.share:.1%}); expected at most {bounds[step.name]:.1%} ({setting}), since a night "
+        "that learns from what little is left, because a rule misreads the data or the data are "
+        "not what they seem, looks like any other.\n"
+        f"By rule: {counts}. For example:\n" + "\n".join(examples),
+        f"look at the rows in {report}; {_mending(step.name, rules.most_common(1)[0][0])}; where "
+        f"they should go, let them: `--set {setting}={enough}`",
     )
 
 
@@ -107,4 +117,9 @@ def _shown(prepared: Prepared, removals: Removals, row: int) -> str:
 
 def _text(prepared: Prepared, row: int) -> str:
     record = prepared.rows.record(row)
-    return f"{shortened(question_text(record))!r} -> {shortened(record.answer)!r}"
+    return f"{_short(question_text(record))!r} -> {_short(record.answer)!r}"
+
+
+def _short(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= _SHOWN else f"{line[:_SHOWN]}..."

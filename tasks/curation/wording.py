@@ -7,10 +7,10 @@ are of one row alone, those after it. Such words are *fixed*, and two rows are n
 sharing them. A slot's words are not: there the rows go on in different ways.
 
 A word that stands where the set would have another one is *odd*: the slip of a pen, a "please" in
-front, or something that matters. Two rows at hand, it is seen which (`forgiven`).
+front, or something that matters. Which it is shows where two rows are compared (`likeness`).
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -18,12 +18,13 @@ import numpy as np
 import regex
 from numpy.typing import NDArray
 
-from tasks.curation.shingling import Hashes, jaccard, mixed, shingles
+from tasks.curation.likeness import FIXED, FREE, ODD, OwnText, Told
+from tasks.curation.shingling import Hashes, mixed
 from tasks.records.record import Record
 from tasks.records.text import UNSPACED, normalise
 
-# Characters before or after a word that make its place: two or three words, or so many Han letters.
-_WINDOW = 12
+# Characters before or after a word that make its place: a word or two, or so many Han letters.
+_WINDOW = 8
 # So many tell two prompts about the same things apart.
 _FAR = 32
 # So many rows of different content must come to a place before it is the set's and not theirs.
@@ -33,11 +34,6 @@ _MANY = 5
 _LEAST_SHARED, _LONG_RUN = 0.25, 48
 # So much of them, and the place's word is fixed; so much, and another one there is odd.
 _MOST, _NEARLY_ALL = 0.5, 0.75
-# Question and answer must each be so alike in rows that are duplicates: a long answer in common
-# makes no duplicates of two questions, nor the other way round.
-LEAST_PART = 0.5
-
-_FREE, _FIXED, _ODD = range(3)
 _EDGES = ".,!?;:…。、'\"“”‘’„«»"
 _ROLES = {"system": "\0", "user": "\1", "assistant": "\2"}
 _BREAK = 32  # spaces, and the characters that stand for roles
@@ -46,133 +42,8 @@ _LAST_LETTER = 0x40000  # letters end below it; the planes above hold no text
 _PRIME = 0x9E3779B97F4A7C15
 _SALT = 0xC2B2AE3D27D4EB4F
 _LEAST_SLOTS, _MOST_SLOTS = 1 << 20, 1 << 24
+_BATCH_ROWS, _BATCH_CHARACTERS = 250, 500_000
 _CHARACTERS_A_WORD = 3  # at the least, on average; how full the tables may get
-
-
-@dataclass(frozen=True)
-class Told:
-    """A row's words, which of them are fixed or odd, and where the answer begins."""
-
-    words: tuple[str, ...]
-    kinds: tuple[int, ...]
-    answer: int
-
-    @property
-    def parts(self) -> tuple["Told", "Told"]:
-        """Question and answer, each by itself."""
-        at = self.answer
-        first = Told(self.words[:at], self.kinds[:at], at)
-        return first, Told(self.words[at:], self.kinds[at:], 0)
-
-    def settled(self) -> frozenset[str]:
-        """The words that are fixed wherever they stand in it."""
-        by_kind = {kind: {word for word, found in zip(self.words, self.kinds, strict=True)
-                          if found == kind} for kind in (_FIXED, _FREE)}  # fmt: skip
-        return frozenset(by_kind[_FIXED] - by_kind[_FREE])
-
-
-@dataclass(frozen=True)
-class Likeness:
-    """How alike two rows are in what tells them from the others: as a whole, and part by part."""
-
-    whole: float
-    question: float
-    answer: float
-
-    @property
-    def repeats(self) -> float:
-        """How nearly the one repeats the other; 0 where question or answer is another one."""
-        return self.whole if min(self.question, self.answer) >= LEAST_PART else 0.0
-
-
-@dataclass(frozen=True)
-class OwnText:
-    """What tells a row from the others: its words but the fixed and odd ones; `plain`: it has none
-    of these."""
-
-    question: str
-    answer: str
-    plain: bool
-
-    @property
-    def line(self) -> str:
-        """Question and answer in one line, a tab between them; its likeness is theirs."""
-        return f"{self.question}\t{self.answer}"
-
-
-def compare_plain(first: str, second: str, characters: int) -> Likeness:
-    """The likeness of the lines of two plain texts, whose words all count."""
-    parts = zip(first.split("\t"), second.split("\t"), strict=True)
-    question, answer = (_jaccard(*texts, characters) for texts in parts)
-    return Likeness(_jaccard(first, second, characters), question, answer)
-
-
-def compare(first: Told, second: Told, characters: int) -> Likeness:
-    """The likeness of two rows: fixed words that both hold don't count, nor do forgiven ones."""
-    own = [_own(*pair) for pair in zip(first.parts, second.parts, strict=True)]
-    question, answer = (_jaccard(*texts, characters) for texts in own)
-    one, other = ("\n".join(texts) for texts in zip(*own, strict=True))
-    return Likeness(_jaccard(one, other, characters), question, answer)
-
-
-def _jaccard(first: str, second: str, characters: int) -> float:
-    return jaccard(shingles(first, characters), shingles(second, characters))
-
-
-def _own(first: Told, second: Told) -> tuple[str, str]:
-    """What of each text counts beside the other."""
-    settled = first.settled() | second.settled()
-    return _weighty(first, second, settled), _weighty(second, first, settled)
-
-
-def _weighty(one: Told, other: Told, settled: frozenset[str]) -> str:
-    held, runs = frozenset(other.words), _neighbours(other.words)
-    missing = held.difference(one.words)
-    kept = []
-    for place, (word, kind) in enumerate(zip(one.words, one.kinds, strict=True)):
-        if word in held:
-            weightless = kind == _FIXED or word in settled
-        else:
-            weightless = kind != _FREE and _forgiven(one.words, place, missing, runs)
-        if not weightless:
-            kept.append(word)
-    return " ".join(kept)
-
-
-def _neighbours(words: Sequence[str]) -> frozenset[tuple[str, str]]:
-    return frozenset(zip(("", *words), (*words, ""), strict=True))
-
-
-def _forgiven(
-    words: Sequence[str], place: int, missing: Iterable[str], runs: frozenset[tuple[str, str]]
-) -> bool:
-    """Whether a word that another text lacks is a slip: put in there, or misspelt.
-
-    `missing` are the words that the other one has instead, `runs` the neighbours in it. A number
-    is never a slip.
-    """
-    word = words[place]
-    if any(character.isdigit() for character in word):
-        return False
-    around = (words[place - 1] if place else "", words[place + 1] if place + 1 < len(words) else "")
-    return around in runs or any(misspelt(word, other) for other in missing)
-
-
-def misspelt(word: str, other: str) -> bool:
-    """Whether one slip makes one word of the other: a letter more, less, changed, or two swapped.
-
-    Words of one or two letters are too near to each other to tell.
-    """
-    if min(len(word), len(other)) < 3 or abs(len(word) - len(other)) > 1:
-        return False
-    start = 0
-    while start < min(len(word), len(other)) and word[start] == other[start]:
-        start += 1
-    end = 0
-    while end < min(len(word), len(other)) - start and word[-1 - end] == other[-1 - end]:
-        end += 1
-    left, right = word[start : len(word) - end], other[start : len(other) - end]
-    return max(len(left), len(right)) <= 1 or (len(left) == 2 and left == right[::-1])
 
 
 class Wording:
@@ -190,8 +61,16 @@ class Wording:
         self._pairs = np.zeros(slots, np.uint32)
         self._tops = np.zeros(slots, np.uint32)
 
-    def add(self, records: Sequence[Record]) -> None:
+    def add(self, records: Iterable[Record]) -> None:
         """Count each place of these rows once a row, and each word that stands there."""
+        for batch in _batches(records):
+            self._add(batch)
+
+    def own_texts(self, records: Iterable[Record]) -> Iterator[OwnText]:
+        """What tells each row from the others."""
+        return (own for batch in _batches(records) for own in self._own_texts(batch))
+
+    def _add(self, records: Sequence[Record]) -> None:
         self._rows += len(records)
         found = _Words.of(records)
         places = np.concatenate([place for place, _ in found.places])
@@ -204,10 +83,9 @@ class Wording:
         np.add.at(self._pairs, slots, 1)
         np.maximum.at(self._tops, places[once] & self._mask, self._pairs[slots])
 
-    def own_texts(self, records: Sequence[Record]) -> list[OwnText]:
-        """What tells each of a few hundred rows from the others."""
+    def _own_texts(self, records: Sequence[Record]) -> list[OwnText]:
         found = _Words.of(records)
-        free = self._kinds(found) == _FREE
+        free = self._kinds(found) == FREE
         steps = np.zeros(len(found.codes) + 1, np.int8)
         steps[found.starts[free]] += 1
         steps[found.ends[free]] -= 1
@@ -241,7 +119,7 @@ class Wording:
         rows = np.where(odd, np.where(before.other, before.rows, after.rows), rows)
         run = found.run_lengths(fixed | odd)
         sure = (run >= _LONG_RUN) | (run * rows >= _LEAST_SHARED * self._rows)
-        return np.select([fixed & sure, odd & sure], [_FIXED, _ODD], _FREE).astype(np.uint8)
+        return np.select([fixed & sure, odd & sure], [FIXED, ODD], FREE).astype(np.uint8)
 
     def _said(self, places: Hashes, pairs: Hashes) -> "_Said":
         rows = self._places[places & self._mask]
@@ -249,6 +127,20 @@ class Wording:
         this = known & (self._pairs[pairs & self._mask] > _MOST * rows)
         other = known & ~this & (self._tops[places & self._mask] > _NEARLY_ALL * rows)
         return _Said(rows, known, this, other)
+
+
+def _batches(records: Iterable[Record]) -> Iterator[list[Record]]:
+    """The rows a few at a time: as many as fit the processor's cache, and one at the least."""
+    batch: list[Record] = []
+    characters = 0
+    for record in records:
+        batch.append(record)
+        characters += sum(len(message.content) for message in record.messages)
+        if len(batch) == _BATCH_ROWS or characters > _BATCH_CHARACTERS:
+            yield batch
+            batch, characters = [], 0
+    if batch:
+        yield batch
 
 
 @dataclass(frozen=True)

@@ -18,16 +18,17 @@ from tasks.records.passages import Passage, cut_documents
 from tasks.records.prompt_files import PROMPT
 from tasks.records.record import Record
 from tasks.stage.command import output, run_stage
-from tasks.stage.errors import DataError
+from tasks.stage.errors import DataError, GateError
 from tasks.stage.metrics import write_metrics
 from tasks.stage.outputs import output_folders, verified
-from tasks.stage.shares import Taken, check_share
 from tasks.tokenization.contexts import choose_contexts
 from tasks.tokenization.encoding import Encoded, encode_records, make_prompts
 from tasks.tokenization.params import Params
+from tasks.tokenization.usability import unusable_error
 
 LOGGER = logging.getLogger(__name__)
 SPLITS = ("train", "validation", "test")
+REPORT_FILE = "report.md"
 
 
 @dataclass(frozen=True)
@@ -47,8 +48,9 @@ def run(params: Params, paths: Paths) -> None:
 
     Raises:
         DataError: no training example can be used.
-        GateError: more examples cannot be used than params allow.
+        GateError: a greater share of the examples than params allow cannot be used.
     """
+    (paths.scratch / REPORT_FILE).unlink(missing_ok=True)  # an earlier night's
     curated, settings = verified(paths.curated), params.tokenization
     tokenizer = load_tokenizer(ModelManifest.read(paths.base).folder(paths.model_store))
     splits = {name: read_records(curated / f"{name}.jsonl") for name in SPLITS}
@@ -56,28 +58,29 @@ def run(params: Params, paths: Paths) -> None:
     splits["train"] = [record for record in splits["train"] if record not in shown]
     template = PromptTemplate.load(Path(settings.template), as_turns(shown))
     passages = _passages(curated, params)
-    with output_folders(paths.tokens, paths.tokenization_report) as (tokens, report):
-        metrics: dict[str, object] = {
-            "template_sha256": template.digest,
-            "demonstrations": [record.id for record in shown],
-        }
-        unusable: dict[str, Encoded] = {}
-        for name, records in splits.items():
-            count = params.prompting.passages
-            contexts = choose_contexts(records, passages, count=count, params=settings)
-            encoded = encode_records(records, contexts, template, tokenizer, settings)
-            if name == "train":
-                _check(records, encoded, params)
-                golden = make_prompts(records, contexts)
-                write_prompt_kit(tokens / PROMPT, template, tokenizer, golden)
-            write_examples(tokens / f"{name}.parquet", encoded.examples)
-            metrics[name] = _count(encoded)
-            unusable[name] = encoded
-        _check_share(unusable, params)
-        write_metrics(report, metrics)
-        text = _report(metrics)
-        (report / "report.md").write_text(text, encoding="utf-8")
+    contexts = {
+        name: choose_contexts(records, passages, count=params.prompting.passages, params=settings)
+        for name, records in splits.items()
+    }
+    encoded = {
+        name: encode_records(records, contexts[name], template, tokenizer, settings)
+        for name, records in splits.items()
+    }
+    metrics: dict[str, object] = {
+        "template_sha256": template.digest,
+        "demonstrations": [record.id for record in shown],
+        **{name: _count(found) for name, found in encoded.items()},
+    }
+    text = _report(metrics)
     LOGGER.info("%s", text)
+    _check(splits, encoded, params, paths.scratch, text)
+    with output_folders(paths.tokens, paths.tokenization_report) as (tokens, report):
+        golden = make_prompts(splits["train"], contexts["train"])
+        write_prompt_kit(tokens / PROMPT, template, tokenizer, golden)
+        for name, found in encoded.items():
+            write_examples(tokens / f"{name}.parquet", found.examples)
+        write_metrics(report, metrics)
+        (report / REPORT_FILE).write_text(text, encoding="utf-8")
 
 
 def _passages(curated: Path, params: Params) -> list[Passage]:
@@ -88,39 +91,29 @@ def _passages(curated: Path, params: Params) -> list[Passage]:
     )
 
 
-def _check(records: list[Record], encoded: Encoded, params: Params) -> None:
-    if not encoded.examples:
-        raise DataError(
-            f"none of {len(records)} training examples can be used: "
-            f"{len(encoded.left_out['too_long'])} are longer than max_tokens "
+def _check(
+    splits: dict[str, list[Record]],
+    encoded: dict[str, Encoded],
+    params: Params,
+    scratch: Path,
+    report: str,
+) -> None:
+    """Stop the night where too little can be learned from; the report then lies in scratch."""
+    train = encoded["train"]
+    error: DataError | GateError | None
+    if train.examples:
+        error = unusable_error(splits, encoded, params)
+    else:
+        error = DataError(
+            f"none of {len(splits['train'])} training examples can be used: "
+            f"{len(train.left_out['too_long'])} are longer than max_tokens "
             f"({params.tokenization.max_tokens}), the others have an empty answer",
             "raise tokenization.max_tokens, or look at data/reports/curation/report.md",
         )
-
-
-def _check_share(splits: dict[str, Encoded], params: Params) -> None:
-    """Refuse the night where too many examples cannot be used.
-
-    Raises:
-        GateError: more than `max_unusable_share` of them.
-    """
-    settings = params.tokenization
-    left_out = [
-        f"{name} of {split}: {reason.replace('_', ' ')}, {tokens} tokens"
-        for split, encoded in splits.items()
-        for reason, names in encoded.left_out.items()
-        for name, tokens in names.items()
-    ]
-    kept = sum(len(encoded.examples) for encoded in splits.values())
-    what = f"examples cannot be learned from: too long is above {settings.max_tokens} tokens"
-    check_share(
-        Taken(len(left_out), len(left_out) + kept, what, left_out),
-        settings.max_unusable_share,
-        setting="tokenization.max_unusable_share",
-        remedy="raise tokenization.max_tokens; or show less with each question, by "
-        "prompting.passages and prompting.passage_words; or choose a base model whose tokenizer "
-        "needs fewer tokens for these texts",
-    )
+    if error is not None:
+        scratch.mkdir(parents=True, exist_ok=True)
+        (scratch / REPORT_FILE).write_text(f"{report}\n{error.message}\n", encoding="utf-8")
+        raise error
 
 
 def _count(encoded: Encoded) -> dict[str, object]:
@@ -130,9 +123,10 @@ def _count(encoded: Encoded) -> dict[str, object]:
         contexts.setdefault(example.context, []).append(place)
     together = ([examples[place] for place in places] for places in contexts.values())
     return {
+        "records": len(encoded.lengths),
         "examples": len(examples),
         **{reason: len(names) for reason, names in encoded.left_out.items()},
-        "left_out": {reason: list(names)[:20] for reason, names in encoded.left_out.items()},
+        "left_out": {reason: names[:20] for reason, names in encoded.left_out.items()},
         "tokens": sum(len(example.token_ids) for example in examples),
         "distinct_tokens": sum(map(distinct_tokens, together)),
         "supervised_tokens": sum(example.supervised for example in examples),
@@ -146,6 +140,7 @@ def _report(metrics: dict[str, object]) -> str:
         "examples": "examples",
         "too_long": "too long",
         "empty_answer": "empty answer",
+        "records": "of rows",
         "contexts": "contexts",
         "tokens": "tokens",
         "distinct_tokens": "with shared prefixes once",

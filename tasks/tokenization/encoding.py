@@ -16,10 +16,12 @@ from tasks.tokenization.params import TokenizationParams
 
 @dataclass(frozen=True)
 class Encoded:
-    """A split's examples, and the records left out of it: by reason, and id, their tokens."""
+    """A split's examples, the ids of the records left out of it by reason, and how many tokens each
+    record takes, by id."""
 
     examples: list[Example]
-    left_out: dict[str, dict[str, int]]
+    left_out: dict[str, list[str]]
+    lengths: dict[str, int]
 
 
 def make_prompts(records: Sequence[Record], contexts: Mapping[str, Context]) -> list[Prompt]:
@@ -43,13 +45,14 @@ def encode_records(
     """
     prompts = template.token_ids(tokenizer, make_prompts(records, contexts))
     answers = encode_answers(tokenizer, [record.answer for record in records])
-    found = Encoded([], {"too_long": {}, "empty_answer": {}})
+    found = Encoded([], {"too_long": [], "empty_answer": []}, {})
     for record, prompt, answer in zip(records, prompts, answers, strict=True):
         context = contexts[record.id]
+        found.lengths[record.id] = len(prompt) + len(answer)
         if len(prompt) + len(answer) > params.max_tokens:
-            found.left_out["too_long"][record.id] = len(prompt) + len(answer)
+            found.left_out["too_long"].append(record.id)
         elif len(answer) == 1:
-            found.left_out["empty_answer"][record.id] = len(prompt) + len(answer)
+            found.left_out["empty_answer"].append(record.id)
         else:
             variant = "passages" if context.passages else "closed_book"
             example = Example(

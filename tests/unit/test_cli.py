@@ -1,5 +1,6 @@
 """The command: what it costs, what it prints, how it exits."""
 
+import io
 import json
 import os
 import subprocess
@@ -8,15 +9,18 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
 from flows.cli import app
+from flows.nightly import refused
 from flows.nights import NightLog, failed_report, new_night_name, read_night, report
 from flows.services import Services
+from flows.summary import print_summary
 from flows.workspace import Workspace
 from tasks.orchestration.failures import stage_error
 from tasks.orchestration.stages import StageOutcome
-from tasks.stage.errors import DataError, Failure
+from tasks.stage.errors import DataError, Failure, GateError
 
 KEYS = ["night", "verdict", "stages", "reasons", "versions", "aliases", "error"]
 
@@ -99,3 +103,28 @@ def test_servers_of_a_dead_process_or_of_a_reused_pid_do_not_count(tmp_path: Pat
     services.write(tmp_path)
     assert Services.path(tmp_path).exists()
     assert Services.read(tmp_path) is None
+
+
+@pytest.mark.parametrize("stage", ["curation", "packaging"])
+def test_a_gates_refusal_tells_its_remedy_and_no_scores_of_an_earlier_night(
+    workspace: Workspace, stage: str
+) -> None:
+    folder = workspace.path / "evaluation"
+    folder.mkdir()
+    (folder / "metrics.json").write_text('{"systems": {"adapter": {"retrieved": {}}}}')
+    log = NightLog(workspace, "n")
+    log.plan(["curation", "evaluation", "packaging"])
+    for name in ("curation", "evaluation", "packaging"):
+        log.start(name)
+        if name == stage:
+            break
+        log.finish(StageOutcome(name, "executed", 1.0))
+    error = GateError("duplicates: 9 of 10 rows", "say `--set curation.x=0.9`")
+    refused(log, error)
+    stream = io.StringIO()
+    print_summary(Console(file=stream, width=200), log.now, folder, None)
+
+    assert "refused" in stream.getvalue()
+    assert "duplicates: 9 of 10 rows" in stream.getvalue()
+    assert "what to do: say `--set curation.x=0.9`" in stream.getvalue()
+    assert ("adapter" in stream.getvalue()) == (stage == "packaging")

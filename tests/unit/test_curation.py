@@ -11,11 +11,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tasks.curation.likeness import compare
 from tasks.curation.params import Params
 from tasks.curation.preparation import SPLITS, prepare, split_of
 from tasks.curation.selection import select
 from tasks.curation.shingling import jaccard, shingles
-from tasks.curation.wording import compare
 from tasks.records.record import Message, Record
 from tasks.stage.params import load_params
 

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from flows.nightly import refresh, refused
+from flows.nightly import refresh
 from flows.nights import NightLog
 from flows.workspace import Workspace
-from tasks.stage.errors import ConfigError, GateError
+from tasks.stage.errors import ConfigError
 
 
 def workspace(folder: Path, file: str, old: str, new: str) -> Workspace:
@@ -42,16 +42,3 @@ def test_params_that_are_used_at_the_end_are_read_before_anything_begins(
     with pytest.raises(ConfigError, match=said):
         refresh(place, NightLog(place, "night"))
     assert not (tmp_path / "data").exists()
-
-
-def test_a_night_that_a_gate_refused_says_what_to_do(tmp_path: Path) -> None:
-    place = workspace(tmp_path, "judging.yaml", "model: null", "model: null")
-    log = NightLog(place, "night")
-    log.plan(["validation", "curation"])
-    log.start("curation")
-    refused(log, GateError("93 of 100 rows were removed", "look at them, or let it through"))
-    assert log.now.verdict == "refused"
-    assert log.now.reasons == [
-        "93 of 100 rows were removed", "what to do: look at them, or let it through"
-    ]  # fmt: skip
-    assert {entry.name: entry.state for entry in log.now.stages}["curation"] == "failed"

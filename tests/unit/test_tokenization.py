@@ -1,5 +1,6 @@
 """Tokenization learns answers alone, counts what it leaves out, and shows train alone."""
 
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,7 @@ from tasks.lm.conversion import ModelManifest
 from tasks.lm.examples import Example, read_examples
 from tasks.lm.models import load_tokenizer
 from tasks.lm.prompt_kit import read_prompt_kit
-from tasks.records.files import read_records, write_records
+from tasks.records.files import read_documents, read_records, write_documents, write_records
 from tasks.records.record import Message, Record
 from tasks.stage.errors import DataError, GateError
 from tasks.stage.metrics import read_metrics
@@ -100,6 +101,50 @@ def test_what_cannot_be_learned_from_stops_the_night_where_params_say_so(
     assert not (tmp_path / "tokens").exists()
 
 
+def korean(tiny: Tiny, root: Path) -> Path:
+    """The tiny data with Korean documents; the tokenizer spends several tokens on a syllable."""
+    folder = root / "curated"
+    shutil.copytree(tiny.curated, folder)
+    path = folder / "documents.jsonl"
+    text = "도서관은 아침 아홉 시에 문을 열고 저녁 여섯 시에 닫으며 주말에는 쉽니다 " * 6
+    write_documents(path, [replace(item, text=text) for item in read_documents(path)])
+    write_manifest(folder)
+    return folder
+
+
+def test_too_many_examples_too_long_refuse_the_night_and_each_remedy_mends_it(
+    tmp_path: Path, tiny: Tiny, prompting: PromptingParams
+) -> None:
+    curated = korean(tiny, tmp_path)
+    own = PromptingParams.model_validate(read_yaml(Path("params/prompting.yaml")))
+    with pytest.raises(GateError, match=r"^\d+ of 36 examples cannot be .* longer than") as caught:
+        tokenize(tmp_path, tiny, own, curated, max_tokens=512)
+    examples = [line for line in caught.value.message.splitlines() if line.startswith("  r")]
+    assert len(examples) == 3
+    assert all("tokens) 'What does" in line for line in examples)
+    assert not (tmp_path / "tokens").exists()
+    assert "| train |" in (tmp_path / "scratch/report.md").read_text(encoding="utf-8")
+
+    settings = dict(re.findall(r"--set tokenization\.(\w+)=([\d.]+)", caught.value.remedy))
+    assert settings.keys() == {"max_tokens", "max_unusable_share"}
+    more = tokenize(tmp_path, tiny, own, curated, max_tokens=int(settings["max_tokens"]))
+    assert read_metrics(more.tokenization_report)["train"]["too_long"] == 0
+    let = {"max_tokens": 512, "max_unusable_share": float(settings["max_unusable_share"])}
+    less = tokenize(tmp_path, tiny, own, curated, **let)
+    assert read_metrics(less.tokenization_report)["train"]["too_long"] > 0
+    assert not (tmp_path / "scratch/report.md").exists()
+    tokenize(tmp_path, tiny, prompting, curated, max_tokens=512)  # passages of 8 words
+
+
+def test_answers_that_are_empty_refuse_the_night_too(
+    tmp_path: Path, tiny: Tiny, prompting: PromptingParams
+) -> None:
+    curated = with_answers(tiny, tmp_path, {f"r{number}": "" for number in range(11)})
+    with pytest.raises(GateError, match=r"^11 of 36 .* 11 have an empty answer") as caught:
+        tokenize(tmp_path, tiny, prompting, curated)
+    assert "columns in params/ingestion.yaml" in caught.value.remedy
+
+
 def test_a_training_split_that_cannot_be_used_at_all_is_an_error(
     tmp_path: Path, tiny: Tiny, prompting: PromptingParams
 ) -> None:
@@ -139,24 +184,3 @@ def test_the_same_records_give_the_same_bytes(
     two = tokenize(tmp_path / "two", tiny, prompting, tiny.curated)
     manifests = [(paths.tokens / "manifest.json").read_bytes() for paths in (one, two)]
     assert manifests[0] == manifests[1]
-
-
-def test_more_unusable_examples_than_params_allow_refuse_with_what_to_change(
-    tmp_path: Path, tiny: Tiny, prompting: PromptingParams
-) -> None:
-    # As Korean text in a tokenizer without Hangul: most examples take more than max_tokens.
-    korean = "서울은 대한민국의 수도이며 가장 큰 도시이다. " * 40
-    train_ids = [item.id for item in read_records(tiny.curated / "train.jsonl")]
-    curated = with_answers(tiny, tmp_path, dict.fromkeys(train_ids[:-2], korean))
-    with pytest.raises(GateError) as refused:
-        tokenize(tmp_path, tiny, prompting, curated)
-    assert not (tmp_path / "tokens").exists()
-    left_out = len(train_ids) - 2
-    assert refused.value.message.startswith(f"{left_out} of {3 * len(train_ids)} examples")
-    assert f"{train_ids[0]} of train: too long, " in refused.value.message
-    assert "too long is above 512 tokens" in refused.value.message
-    assert "raise tokenization.max_tokens" in refused.value.remedy
-    setting = "--set tokenization.max_unusable_share="
-    bound = float(refused.value.remedy.split(setting)[1].split("`")[0])
-    paths = tokenize(tmp_path, tiny, prompting, curated, max_unusable_share=bound)
-    assert read_metrics(paths.tokenization_report)["train"]["too_long"] == left_out
