@@ -49,7 +49,7 @@ SPOILED: dict[str, tuple[Callable[[], Sequence[Record]], str]] = {
     ),
     "duplicates": (
         spoiled_by_copies,
-        r"120 of 220 rows would be left out \(54\.5%\); expected at most 50",
+        r"120 of 220 rows would be left out \(54\.5%\); expected at most 30",
     ),
     "leaks": (
         spoiled_by_leaks,
