@@ -87,6 +87,12 @@ def assert_gone(processes: list[psutil.Process], seconds: float = SECONDS) -> No
     assert living(processes) == []
 
 
+def as_in_a_terminal() -> None:
+    """A shell lets its background jobs ignore some signals; these tests may run in one."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+
+
 @pytest.fixture
 def begin(tmp_path: Path) -> Iterator[Callable[[str], Family]]:
     families: list[Family] = []
@@ -102,7 +108,7 @@ def begin(tmp_path: Path) -> Iterator[Callable[[str], Family]]:
         starter = subprocess.Popen(
             [sys.executable, "-c", STARTER, tmp_path, script, tmp_path, "1", manner],
             env=dict(os.environ) | {"PYTHONPATH": str(Path.cwd())},
-            preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),
+            preexec_fn=as_in_a_terminal,
             start_new_session=True,
         )
         levels = [pid(1), pid(2), pid(3)]
