@@ -31,7 +31,7 @@ run: setup  ## run one night: data in, train, evaluate, decide (a refusal is a r
 	@$(BIN)/nightloom run; code=$$?; [ $$code -eq 0 ] || [ $$code -eq 3 ]
 
 evaluation-full: setup  ## evaluate the last night's models in depth: all modes, prompts, injections
-	@$(BIN)/python -m flows.evaluating
+	@$(BIN)/python -m flows.cli.evaluate
 
 test: setup check  ## lint, types, import rules and every test that needs no GPU
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not gpu" --numprocesses 2

@@ -7,12 +7,12 @@ from typing import Any
 from prefect import flow
 
 from flows.graph import read_stage, stage_names
-from flows.nights import NightLog
+from flows.run_state import NightLog
 from flows.workspace import Workspace
-from tasks.orchestration.reproduce import Watch, reproduce
+from tasks.orchestration.reproduce import StopCondition, reproduce
 from tasks.orchestration.stages import StageOutcome
-from tasks.orchestration.stores import RunRef
 from tasks.orchestration.tracking import Tracker
+from tasks.services.stores import RunRef
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def build_stages(
     parent: RunRef,
     tracker: Tracker,
     *,
-    watch: Watch | None = None,
+    watch: StopCondition | None = None,
 ) -> tuple[StageOutcome, ...]:
     """How each of the named stages went, in order; `watch` may stop one by its curves."""
     scratch = workspace.path / workspace.paths().scratch

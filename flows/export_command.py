@@ -5,10 +5,10 @@ from typing import Annotated
 
 import typer
 
+from flows.cli.options import HERE, Json, ModelName, Root, Which, errors_told
+from flows.console import make_console
 from flows.environment import open_checkout
-from flows.options import HERE, Json, ModelName, Root, Which, errors_told
-from flows.summary import make_console
-from tasks.records.export_format import Format
+from tasks.export.formats import Format
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 
@@ -28,7 +28,7 @@ def export(
     as_json: Json = False,
 ) -> None:
     """Write a version for other programs: merged, in safetensors or for llama.cpp."""
-    from flows import exporting
+    from flows.cli import export as exporting
 
     with errors_told(as_json):
         checkout = open_checkout(root)
@@ -36,6 +36,6 @@ def export(
             checkout, version, model.value, form.value, to, measure=measure
         )
     if as_json:
-        print(exporting.as_json(found))
+        print(exporting.exported_json(found))
     else:
         exporting.print_exported(make_console(to_stderr=False), found)

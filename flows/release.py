@@ -7,22 +7,30 @@ from pathlib import Path
 from prefect import flow
 
 from flows.environment import find_stores
-from flows.nights import NightLog, Verdict
-from flows.promoting import Promoter, delete_old, make_promoter
+from flows.promoter import Promoter, delete_old, make_promoter
+from flows.run_state import NightLog, Verdict
 from flows.workspace import Workspace
-from tasks.orchestration.judgement import Judgement, earlier_judgement, judge, write_decision
-from tasks.orchestration.promotion import POLICY, all_aliases, other_reigning
-from tasks.orchestration.registration import nominate, register, register_prompt
-from tasks.orchestration.registry import Registry
-from tasks.orchestration.release import apply, ask, held_against_ours, mend
+from tasks.orchestration.release import (
+    VersionVerdict,
+    apply_verdict,
+    ask_for_approval,
+    decide_version,
+    earlier_verdict,
+    mend,
+    refuse_foreign_champion,
+    write_decision,
+)
 from tasks.orchestration.rescore import Tonight, rescore
-from tasks.orchestration.stores import RunRef
 from tasks.orchestration.tracking import Tracker
-from tasks.orchestration.verify import House, Scored, verify
-from tasks.orchestration.versions import MODELS, Model, Version, promotion_key
-from tasks.promotion.evidence import Evidence
-from tasks.records.parity import PARITY_FILE
-from tasks.records.prompt_files import PROMPT
+from tasks.orchestration.verify import Scored, ServingSetup, verify
+from tasks.promotion.evidence import EvidenceFiles
+from tasks.prompting.files import PROMPT
+from tasks.registry.client import Registry
+from tasks.registry.promote import POLICY, all_aliases, other_champion
+from tasks.registry.register import nominate, register, register_prompt
+from tasks.registry.versions import MODELS, Model, Version, promotion_key
+from tasks.scoring.parity import PARITY_FILE
+from tasks.services.stores import RunRef
 from tasks.stage.errors import ConfigError
 from tasks.stage.outputs import MANIFEST, verified
 
@@ -36,7 +44,7 @@ class Release:
 
 
 @dataclass(frozen=True)
-class _Court:
+class _ReleaseContext:
     """Where a release finds its evidence, and who carries its verdicts out."""
 
     workspace: Workspace
@@ -65,7 +73,7 @@ def release(workspace: Workspace, log: NightLog, night: RunRef, registry: Regist
     verified(bundle)
     promoter = make_promoter(workspace.checkout, workspace.path)
     tracker = Tracker(find_stores(workspace.checkout))
-    court = _Court(workspace, night, promoter, registry, tracker)
+    court = _ReleaseContext(workspace, night, promoter, registry, tracker)
     versions, notes = _register(court, log)
     evidence = _gather(court, versions, log)
     judgements, asked = _decide(court, versions, evidence, log)
@@ -76,7 +84,7 @@ def release(workspace: Workspace, log: NightLog, night: RunRef, registry: Regist
     return result
 
 
-def _register(court: _Court, log: NightLog) -> tuple[list[Version], list[str]]:
+def _register(court: _ReleaseContext, log: NightLog) -> tuple[list[Version], list[str]]:
     """Each model's version of the bundle, and what an earlier release had left."""
     root, paths = court.workspace.path, court.workspace.paths()
     bundle = root / paths.bundle
@@ -96,11 +104,13 @@ def _mend(promoter: Promoter) -> list[str]:
     return [note for model in MODELS for note in mend(model, ledger, params, downloads)]
 
 
-def _gather(court: _Court, versions: Sequence[Version], log: NightLog) -> dict[Model, Evidence]:
+def _gather(
+    court: _ReleaseContext, versions: Sequence[Version], log: NightLog
+) -> dict[Model, EvidenceFiles]:
     """The evidence on each version that was not judged yet, by its model: slow, so in no turn."""
     root, paths = court.workspace.path, court.workspace.paths()
     curation = root / paths.curation_report
-    new = [item for item in versions if earlier_judgement(item, root, curation) is None]
+    new = [item for item in versions if earlier_verdict(item, root, curation) is None]
     if not new:
         return {}
     log.begin("rescoring what reigns")
@@ -109,13 +119,13 @@ def _gather(court: _Court, versions: Sequence[Version], log: NightLog) -> dict[M
     scored = Scored(root / paths.bundle, root / paths.evaluation_report)
     store = (court.workspace.checkout / paths.model_store).resolve()
     stores = find_stores(court.workspace.checkout)
-    house = House(stores.tracking_uri, store, court.scratch / "servers")
+    house = ServingSetup(stores.tracking_uri, store, court.scratch / "servers")
     verify({version.model: version.number for version in new}, scored, house, court.scratch)
     court.tracker.log_files(court.night, [court.scratch / PARITY_FILE], "verdict")
     return found
 
 
-def _evidence(court: _Court, version: Version) -> Evidence:
+def _evidence(court: _ReleaseContext, version: Version) -> EvidenceFiles:
     """All that a version is judged by, what reigns now scored on tonight's split among it."""
     root, paths = court.workspace.path, court.workspace.paths()
     tonight = Tonight(
@@ -126,7 +136,7 @@ def _evidence(court: _Court, version: Version) -> Evidence:
         model_store=root / paths.model_store,
         scratch=root / paths.scratch,
     )
-    return Evidence(
+    return EvidenceFiles(
         validation=root / paths.validation_report,
         curation=root / paths.curation_report,
         evaluation=tonight.evaluation,
@@ -138,8 +148,11 @@ def _evidence(court: _Court, version: Version) -> Evidence:
 
 
 def _decide(
-    court: _Court, versions: Sequence[Version], evidence: Mapping[Model, Evidence], log: NightLog
-) -> tuple[list[Judgement], list[str]]:
+    court: _ReleaseContext,
+    versions: Sequence[Version],
+    evidence: Mapping[Model, EvidenceFiles],
+    log: NightLog,
+) -> tuple[list[VersionVerdict], list[str]]:
     """The judgements, carried out, and what people are asked.
 
     The turn was free since the registration; within it, what reigns does not change any more. No
@@ -152,41 +165,47 @@ def _decide(
         judgements = []
         for version in versions:
             nominate(court.registry, version)
-            judgements.append(_judge(court, version, evidence))
-            apply(judgements[-1], ledger, court.promoter.params)
+            judgements.append(_decide_version(court, version, evidence))
+            apply_verdict(judgements[-1], ledger, court.promoter.params)
         if court.promoter.params.retention.at_release:
             gone = [fate for fate in delete_old(court.promoter, None, POLICY) if fate.goes]
             notes += [f"{fate.version.name} was deleted: {fate.why}" for fate in gone]
-    asked = [text for model in MODELS for text in ask(model, ledger, shared=turns.shared)]
+    asked = [
+        text for model in MODELS for text in ask_for_approval(model, ledger, shared=turns.shared)
+    ]
     return judgements, [*notes, *asked]
 
 
-def _judge(court: _Court, version: Version, evidence: Mapping[Model, Evidence]) -> Judgement:
+def _decide_version(
+    court: _ReleaseContext, version: Version, evidence: Mapping[Model, EvidenceFiles]
+) -> VersionVerdict:
     """What is found of one version, by evidence on what reigns at this moment."""
     root, paths = court.workspace.path, court.workspace.paths()
     # Read again: another release of the same bundle may have judged it since.
     now = court.registry.version(version.model, version.number)
-    known = earlier_judgement(now, root, root / paths.curation_report)
+    known = earlier_verdict(now, root, root / paths.curation_report)
     if known is not None:
         return known
-    found = judge(now, root, _current(court, now, evidence.get(version.model)))
-    judgement = held_against_ours(found, court.promoter.ledger)
+    found = decide_version(now, root, _current(court, now, evidence.get(version.model)))
+    judgement = refuse_foreign_champion(found, court.promoter.ledger)
     file = court.scratch / f"verdict-{version.model}.json"
     write_decision(judgement, file)
     court.tracker.log_files(court.night, [file], "verdict")
     return judgement
 
 
-def _current(court: _Court, version: Version, found: Evidence | None) -> Evidence:
+def _current(
+    court: _ReleaseContext, version: Version, found: EvidenceFiles | None
+) -> EvidenceFiles:
     """The evidence, gathered again where something else reigns by now than it was held against."""
     if found is not None:
         held_against = None if found.reigning is None else found.reigning.name
-        if held_against == other_reigning(court.registry, version):
+        if held_against == other_champion(court.registry, version):
             return found
     return _evidence(court, version)
 
 
-def _combine(judgements: Sequence[Judgement], notes: Sequence[str]) -> Release:
+def _combine(judgements: Sequence[VersionVerdict], notes: Sequence[str]) -> Release:
     """The adapter's verdict, unless it alone is unchanged; the reasons of all, then the notes."""
     changed = [item for item in judgements if item.verdict != "unchanged"]
     return Release(

@@ -1,22 +1,79 @@
-"""A sweep's memory: Optuna's study of one space on one set of data, in a file."""
+"""A sweep's space, `params/sweep.yaml`, and its trials so far: Optuna's study, in a file."""
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Self, cast
 
 import optuna
 from optuna.trial import FrozenTrial, Trial, TrialState
-from pydantic import BaseModel
+from pydantic import BaseModel, Field, model_validator
 
-from flows.search_space import SweepParams, Value
 from flows.workspace import Workspace
 from tasks.orchestration.tracking import Point
-from tasks.records.hashing import text_sha256
+from tasks.records.text import text_sha256
 from tasks.stage.errors import DataError
 from tasks.stage.metrics import read_curve
 from tasks.stage.outputs import folder_files
+from tasks.stage.params import StageParams
+
+Value = int | float | str | bool
+
+
+class Range(StageParams):
+    """Numbers from `low` to `high`: uniform, uniform in their logarithm, or whole ones."""
+
+    low: float
+    high: float
+    draw: Literal["uniform", "log", "whole"]
+
+    @model_validator(mode="after")
+    def _is_a_range(self) -> Self:
+        if self.low >= self.high:
+            raise ValueError("low must be below high")
+        if self.draw == "log" and self.low <= 0:
+            raise ValueError("low must be above 0 where draw is log")
+        if self.draw == "whole" and not (self.low.is_integer() and self.high.is_integer()):
+            raise ValueError("low and high must be whole where draw is whole")
+        return self
+
+    def suggest(self, trial: Trial, name: str) -> Value:
+        """The value that a trial tries."""
+        if self.draw == "whole":
+            return trial.suggest_int(name, int(self.low), int(self.high))
+        return trial.suggest_float(name, self.low, self.high, log=self.draw == "log")
+
+
+class Choices(StageParams):
+    """One of these."""
+
+    choices: list[Value] = Field(min_length=1)
+
+    def suggest(self, trial: Trial, name: str) -> Value:
+        """The value that a trial tries."""
+        chosen: Any = trial.suggest_categorical(name, self.choices)
+        return cast(Value, chosen)
+
+
+class SweepParams(StageParams):
+    """`params/sweep.yaml`."""
+
+    stage: str
+    metric: str
+    curve: str
+    trials: int = Field(ge=1)
+    startup_trials: int = Field(ge=1)
+    seed: int = Field(ge=0)
+    space: dict[str, Range | Choices] = Field(min_length=1)
+
+
+class Params(StageParams):
+    """The params of a sweep."""
+
+    sweep: SweepParams
+
 
 _REASON = "reason"  # what the study keeps of a trial that failed
+
 _NOT_STUDIED = ("sweep", "compute", "promotion")  # params that change no training
 
 

@@ -13,25 +13,29 @@ from prefect import flow
 from pydantic import BaseModel
 
 from flows.build import build_stages
+from flows.console import make_console
 from flows.environment import find_stores, open_checkout
 from flows.graph import read_stage, stage_names
-from flows.lock import night_lock
 from flows.nightly import refresh
-from flows.nights import NightLog, new_night_name
-from flows.overrides import apply, digest, override_text, read_overrides, shown, without
-from flows.search_space import Params, SweepParams, Value
-from flows.study import Study, Tried, trial_name
-from flows.summary import make_console
+from flows.run_state import NightLog, new_night_name
+from flows.study import Params, Study, SweepParams, Tried, Value, trial_name
 from flows.workspace import (
     STATE,
     Workspace,
+    apply_overrides,
     choose_workspace,
+    night_lock,
+    override_text,
+    overrides_digest,
     prepare,
+    read_overrides,
     share_inputs,
+    shown_value,
+    without_file,
 )
 from tasks.orchestration.reproduce import StageStoppedError
-from tasks.orchestration.stores import RunRef
 from tasks.orchestration.tracking import Point, Tracker
+from tasks.services.stores import RunRef
 from tasks.stage.errors import ConfigError, DataError
 from tasks.stage.metrics import PROGRESS, flatten, read_curve, read_metrics
 from tasks.stage.params import read_yaml, validate_params
@@ -96,7 +100,7 @@ def sweep(root: str = ".", preset: str | None = None, overrides: Sequence[str] =
     """
     checkout = open_checkout(Path(root))
     params = _read_params(checkout, preset, overrides)
-    of_night = without("sweep", overrides)
+    of_night = without_file("sweep", overrides)
     base = choose_workspace(checkout, preset, of_night)
     with night_lock(base.lock):
         prepare(base)
@@ -126,7 +130,7 @@ def _read_params(checkout: Path, preset: str | None, overrides: Sequence[str]) -
     """The sweep's own params, which no workspace depends on."""
     path = checkout / "params" / "sweep.yaml"
     content = read_yaml(path)
-    apply(content, path.stem, read_overrides(checkout, preset, overrides))
+    apply_overrides(content, path.stem, read_overrides(checkout, preset, overrides))
     return validate_params(Params, {path.stem: content}, [path]).sweep
 
 
@@ -186,7 +190,7 @@ def _try(trials: _Trials) -> None:
     else:
         study.tell(trial, value)
         ended = f"{trials.params.metric} {value:.4f}"
-    given = ", ".join(f"{name} {shown(value)}" for name, value in values.items())
+    given = ", ".join(f"{name} {shown_value(value)}" for name, value in values.items())
     line = f"{trial_name(trial)} ({given}): {ended}"
     make_console(to_stderr=True).print(line, highlight=False, markup=False, soft_wrap=True)
 
@@ -203,7 +207,7 @@ def _build(trial: Trial, values: dict[str, Value], trials: _Trials) -> float:
         run = tracker.begin_trial(trials.parent, trial_name(trial), values)
         names = stage_names(workspace.path)
         wanted = names[: names.index(params.stage) + 1]
-        log = _log(workspace, f"trial-{digest(workspace.overrides)}")
+        log = _log(workspace, f"trial-{overrides_digest(workspace.overrides)}")
         scratch = workspace.path / workspace.paths().scratch / params.stage
         try:
             watch = trials.study.watch(trial, scratch)
@@ -227,7 +231,7 @@ def _workspace(trials: _Trials, values: Mapping[str, Value]) -> Iterator[Workspa
     """A workspace of the study's own, held, with the rows and models that the sweep began with."""
     texts = [*trials.overrides, *(override_text(name, value) for name, value in values.items())]
     chosen = choose_workspace(trials.base.checkout, trials.preset, texts)
-    folder = _folder(chosen.checkout) / trials.study.name / digest(chosen.overrides)
+    folder = _folder(chosen.checkout) / trials.study.name / overrides_digest(chosen.overrides)
     workspace = replace(chosen, path=folder)
     with night_lock(workspace.lock):
         prepare(workspace)

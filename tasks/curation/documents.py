@@ -5,12 +5,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from tasks.curation.masking import masked, masking_kinds
+from tasks.curation.normalization import normalized_document
 from tasks.curation.params import PersonalDataParams
-from tasks.records.files import stream_documents, write_documents
-from tasks.records.hashing import text_sha256
-from tasks.records.normalization import normalized_document
-from tasks.records.record import Document
+from tasks.privacy.masking import masked, masking_kinds
+from tasks.records.schema import Document, stream_documents, write_documents
+from tasks.records.text import text_sha256
 
 
 @dataclass(frozen=True)

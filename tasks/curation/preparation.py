@@ -11,15 +11,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.curation.masking import masked, masking_kinds
+from tasks.curation.near_duplicates import Sketcher, Sketches
+from tasks.curation.normalization import normalized_record
 from tasks.curation.params import CurationParams, PersonalDataParams
 from tasks.curation.quality import broken_rule
 from tasks.curation.questions import Measure, question_text, same_form
 from tasks.curation.rowfile import RowFile, RowFileWriter
-from tasks.curation.similarity import Sketcher, Sketches
-from tasks.records.hashing import hash_share, text_sha256
-from tasks.records.normalization import normalized_record
-from tasks.records.record import Message, Record
+from tasks.privacy.masking import masked, masking_kinds
+from tasks.records.schema import Message, Record
+from tasks.records.text import hash_share, text_sha256
 
 SPLITS = ("train", "validation", "test")
 TRAIN, VALIDATION, TEST = range(len(SPLITS))

@@ -7,7 +7,7 @@ import regex
 
 from tasks.curation.params import QualityParams
 from tasks.curation.questions import question_text
-from tasks.records.record import Record
+from tasks.records.schema import Record
 from tasks.records.text import normalise, score_tokens
 
 _LETTER = regex.compile(r"\p{L}")

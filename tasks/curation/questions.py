@@ -22,7 +22,7 @@ import regex
 from tasks.curation.likeness import LEAST_PART, compare
 from tasks.curation.shingling import jaccard
 from tasks.curation.wording import Wording
-from tasks.records.record import Record
+from tasks.records.schema import Record
 from tasks.records.text import UNSPACED, normalise
 
 # Questions with the same telling words and so much of all words in common are nearly the same.

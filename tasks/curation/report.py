@@ -7,11 +7,11 @@ from typing import Any
 
 from tasks.curation.documents import DocumentFates
 from tasks.curation.leakage import Leakage
-from tasks.curation.masking import KINDS
 from tasks.curation.preparation import SPLITS, Prepared
 from tasks.curation.quality import RULE_NAMES
 from tasks.curation.selection import Removals
 from tasks.curation.steps import Step
+from tasks.privacy.masking import KINDS
 
 REPORT_FILE = "report.md"
 _EXAMPLES = 3
@@ -23,7 +23,7 @@ _WAYS = {
 }
 
 
-def figures(
+def curation_metrics(
     prepared: Prepared,
     removals: Removals,
     steps: Sequence[Step],

@@ -5,8 +5,7 @@ from pathlib import Path
 
 import orjson
 
-from tasks.records.files import record_line
-from tasks.records.record import Record
+from tasks.records.schema import Record, record_line
 
 
 class RowFile:

@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.curation.likeness import Told, compare, compare_plain
+from tasks.curation.near_duplicates import Buckets
 from tasks.curation.params import CurationParams
 from tasks.curation.preparation import TEST, VALIDATION, Prepared
 from tasks.curation.shingling import jaccard, shingles
-from tasks.curation.similarity import Buckets
 
 _HELD_OUT = {TEST: "like_test", VALIDATION: "like_validation"}
 # Sets of shingles that are kept at hand, some 15 kB each: enough for rows that stand together.
@@ -28,7 +28,7 @@ class Removal:
 
 
 @dataclass(frozen=True, slots=True)
-class Pair:
+class SimilarPair:
     """Two rows and how alike they are; `repeats` is 0 where they ask or answer another thing."""
 
     first: int
@@ -81,7 +81,7 @@ def _exact_duplicates(prepared: Prepared, rows: NDArray[np.int64]) -> Removals:
 
 def _near_duplicates(
     prepared: Prepared, rows: NDArray[np.int64], params: CurationParams
-) -> tuple[Removals, list[Pair]]:
+) -> tuple[Removals, list[SimilarPair]]:
     """The rows that nearly repeat an earlier one, and the pairs that a held-out row is one of."""
     if not len(rows):
         return {}, []
@@ -90,7 +90,7 @@ def _near_duplicates(
     alike = _likeness(prepared, params)
     stays = np.ones(len(rows), bool)
     removed: Removals = {}
-    pairs: list[Pair] = []
+    pairs: list[SimilarPair] = []
     least = min(params.duplicate_similarity, params.leak_similarity)
     for rank in buckets.followers.tolist():
         others = buckets.earlier(rank)
@@ -109,7 +109,7 @@ def _near_duplicates(
     return removed, pairs
 
 
-def _likeness(prepared: Prepared, params: CurationParams) -> Callable[[int, int], Pair]:
+def _likeness(prepared: Prepared, params: CurationParams) -> Callable[[int, int], SimilarPair]:
     """Measures pairs: the Jaccard index of what tells the rows from the others."""
     characters = params.shingle_characters
     least = min(params.duplicate_similarity, params.leak_similarity)
@@ -125,27 +125,27 @@ def _likeness(prepared: Prepared, params: CurationParams) -> Callable[[int, int]
     def told(row: int) -> Told:
         return prepared.measure.wording.told(prepared.rows.record(row))
 
-    def measure(first: int, second: int) -> Pair:
+    def measure(first: int, second: int) -> SimilarPair:
         similarity = jaccard(shingles_of(first), shingles_of(second))
         if similarity < least:
-            return Pair(first, second, similarity, 0.0)
+            return SimilarPair(first, second, similarity, 0.0)
         if prepared.plain[first] and prepared.plain[second]:
             alike = compare_plain(line(first), line(second), characters)
         else:
             alike = compare(told(first), told(second), characters)
         repeats = min(similarity, alike.repeats)
-        return Pair(first, second, min(similarity, alike.whole), repeats)
+        return SimilarPair(first, second, min(similarity, alike.whole), repeats)
 
     return measure
 
 
-def _crosses(pair: Pair, prepared: Prepared, similarity: float) -> bool:
+def _crosses(pair: SimilarPair, prepared: Prepared, similarity: float) -> bool:
     splits = prepared.splits
     return pair.similarity >= similarity and splits[pair.first] != splits[pair.second]
 
 
 def _leaks(
-    prepared: Prepared, pairs: list[Pair], removed: Removals, held_out: int, rule: str
+    prepared: Prepared, pairs: list[SimilarPair], removed: Removals, held_out: int, rule: str
 ) -> Removals:
     """The rows of lower splits that nearly repeat a held-out one; the nearest is named."""
     found: Removals = {}

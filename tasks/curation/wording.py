@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from tasks.curation.likeness import FIXED, FREE, ODD, OwnText, Told
 from tasks.curation.shingling import Hashes, mixed
-from tasks.records.record import Record
+from tasks.records.schema import Record
 from tasks.records.text import UNSPACED, normalise
 
 # Characters before or after a word that make its place: a word or two, or so many Han letters.

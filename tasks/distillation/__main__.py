@@ -5,42 +5,47 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from tasks.distillation.distiller import (
+    DistillationData,
+    Distiller,
+    read_data,
+    remove_other_trainings,
+    training_series,
+)
 from tasks.distillation.params import DistillationParams, Params
 from tasks.distillation.pruning import measure_influence
-from tasks.distillation.report import Night, numbers, plot_influence, write_report
-from tasks.distillation.school import (
-    Material,
-    School,
-    forget_others,
-    read_material,
-    series_of,
+from tasks.distillation.report import (
+    DistillationResult,
+    distillation_metrics,
+    plot_influence,
+    write_report,
 )
 from tasks.distillation.students import (
     FullStudents,
-    Origins,
-    Plan,
     SharedStudents,
+    StudentPlan,
     Students,
-    check_other,
+    WeightSources,
+    check_separate_model,
     plan_students,
     served_parameters,
     write_layers,
 )
-from tasks.lm.checkpoints import drop_checkpoints
-from tasks.lm.conversion import ModelManifest
-from tasks.lm.curves import plot_losses
-from tasks.lm.hardware import warn_of_slow_dtype
-from tasks.lm.models import prepare_device, trained_form
-from tasks.lm.packing import Pack
-from tasks.lm.prompt_kit import read_prompt_kit
-from tasks.lm.provenance import write_provenance
-from tasks.lm.training import training_identity
-from tasks.records.hashing import text_sha256
+from tasks.models.hardware import warn_of_slow_dtype
+from tasks.models.loading import prepare_device, trained_form
+from tasks.models.provenance import write_provenance
+from tasks.models.store import ModelManifest
+from tasks.prompting.files import PROMPT
+from tasks.prompting.prompt_bundle import read_prompt_bundle
 from tasks.records.predictions import ROLES
-from tasks.records.prompt_files import PROMPT
+from tasks.records.text import text_sha256
+from tasks.sequences.packing import Pack
 from tasks.stage.command import output, run_stage
 from tasks.stage.metrics import write_metrics
 from tasks.stage.outputs import output_folders, seal, verified
+from tasks.training.checkpoints import drop_checkpoints
+from tasks.training.diagnostics import plot_losses
+from tasks.training.loop import training_identity
 
 LOGGER = logging.getLogger(__name__)
 
@@ -64,18 +69,18 @@ def run(params: Params, paths: Paths) -> None:
     verified(paths.tokens)
     settings = params.distillation
     _check_objective(settings)
-    origins = _origins(params, paths)
+    origins = _weight_sources(params, paths)
     students = _load(params, origins)
     teacher = students.teacher
     if "model" in settings.students:
-        check_other(origins, teacher)
-    template = read_prompt_kit(paths.adapter / PROMPT, teacher.tokenizer)
-    school = _school(params, paths, students)
+        check_separate_model(origins, teacher)
+    template = read_prompt_bundle(paths.adapter / PROMPT, teacher.tokenizer)
+    school = _distiller(params, paths, students)
     packs = _some_packs(school.material, settings.influence_examples)
     influence = measure_influence(teacher.model, packs, settings.layers)
     plans = plan_students(settings, influence.values, ModelManifest.read(paths.student_base).digest)
-    series = [series_of(plan, role) for plan in plans for role in ROLES]
-    forget_others(paths.scratch, series)
+    series = [training_series(plan, role) for plan in plans for role in ROLES]
+    remove_other_trainings(paths.scratch, series)
     with output_folders(paths.students, paths.distillation_report) as (folder, report):
         outcomes = []
         for number, plan in enumerate(plans):
@@ -86,18 +91,18 @@ def run(params: Params, paths: Paths) -> None:
             outcomes.append(school.teach(plan, place, share))
             _finish(plan, place, params, paths, teacher.digest, template.digest)
         size, overlap = served_parameters(teacher.model), school.material.overlap
-        night = Night(size, influence, tuple(outcomes), overlap)
+        night = DistillationResult(size, influence, tuple(outcomes), overlap)
         _report(night, settings, paths.scratch, report)
     for name in series:
         drop_checkpoints(paths.scratch / name)
 
 
-def _school(params: Params, paths: Paths, students: Students) -> School:
+def _distiller(params: Params, paths: Paths, students: Students) -> Distiller:
     """The night's material, and two identities: of what the teacher says, and of each training."""
     settings, teacher = params.distillation, students.teacher.digest
     said = text_sha256(teacher, _form(params), settings.dtype, settings.weights)
     memo = paths.scratch / "teacher"
-    material = read_material(
+    material = read_data(
         paths.tokens,
         settings,
         students,
@@ -111,7 +116,7 @@ def _school(params: Params, paths: Paths, students: Students) -> School:
         training_identity(settings, teacher, _form(params), paths.tokens),
         str(params.prompting.max_new_tokens) if settings.signal == "generated" else "",
     )
-    return School(
+    return Distiller(
         students,
         material,
         settings,
@@ -130,11 +135,11 @@ def _check_objective(settings: DistillationParams) -> None:
         )
 
 
-def _origins(params: Params, paths: Paths) -> Origins:
+def _weight_sources(params: Params, paths: Paths) -> WeightSources:
     settings = params.distillation
     device = prepare_device(params.compute)
     warn_of_slow_dtype(settings.dtype, device)
-    return Origins(
+    return WeightSources(
         paths.base,
         paths.student_base,
         paths.model_store,
@@ -145,7 +150,7 @@ def _origins(params: Params, paths: Paths) -> Origins:
     )
 
 
-def _load(params: Params, origins: Origins) -> Students:
+def _load(params: Params, origins: WeightSources) -> Students:
     settings = params.distillation
     if settings.weights == "full":
         return FullStudents(origins, settings.saved_dtype)
@@ -163,7 +168,7 @@ def _form(params: Params) -> str:
 
 
 def _finish(
-    plan: Plan, place: Path, params: Params, paths: Paths, teacher: str, template: str
+    plan: StudentPlan, place: Path, params: Params, paths: Paths, teacher: str, template: str
 ) -> None:
     """Say beside a student and its twin what they were made from, and seal both."""
     own = plan.kept is None
@@ -181,17 +186,19 @@ def _finish(
         seal(place / role)
 
 
-def _report(night: Night, settings: DistillationParams, scratch: Path, report: Path) -> None:
-    found = numbers(night, settings)
+def _report(
+    night: DistillationResult, settings: DistillationParams, scratch: Path, report: Path
+) -> None:
+    found = distillation_metrics(night, settings)
     write_metrics(report, found)
     write_report(night, found, report)
     plot_influence(night, report / "influence.png")
     for plan in (outcome.plan for outcome in night.outcomes):
-        for series in (series_of(plan, role) for role in ROLES):
+        for series in (training_series(plan, role) for role in ROLES):
             plot_losses(scratch, report / f"loss-{series}.png", series, series=series)
 
 
-def _some_packs(material: Material, examples: int) -> list[Pack]:
+def _some_packs(material: DistillationData, examples: int) -> list[Pack]:
     """The first packs of what is learned, until they hold this many examples."""
     chosen: list[Pack] = []
     for pack in (pack for batch in material.gold for pack in batch.packs):

@@ -1,19 +1,29 @@
 """What a student learns from: its teacher's distributions and the gold tokens.
 
 All divergences are sums over outcomes of log-probabilities: the whole vocabulary, or the teacher's
-likeliest tokens and one outcome for all others together.
-"""
+likeliest tokens and one outcome for all others together."""
 
+import json
+import logging
 import math
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, log_softmax
 from torch.utils.checkpoint import checkpoint
 
 from tasks.distillation.params import ObjectiveParams
+from tasks.generation.greedy_decoding import generate
+from tasks.models.loading import LanguageModel
+from tasks.records.text import text_sha256
+from tasks.sequences.examples import Example
+from tasks.sequences.likelihood import SummedLoss
+from tasks.sequences.packing import Pack, packed_logits
 from tasks.stage.errors import ConfigError, DataError
+from tasks.stage.outputs import write_atomically
 
 # Positions whose distributions are held at once; the others' are computed again when needed.
 CHUNK = 128
@@ -33,7 +43,7 @@ class Likeliest:
 
 
 # What a teacher says: logits (positions, vocabulary), or the likeliest tokens.
-Teaching = Tensor | Likeliest
+TeacherOutput = Tensor | Likeliest
 
 
 def forward_kl(student: Tensor, teacher: Tensor) -> Tensor:
@@ -65,7 +75,7 @@ def jensen_shannon(student: Tensor, teacher: Tensor, *, weight: float) -> Tensor
 
 
 def blended_loss(
-    student_logits: Tensor, teaching: Teaching | None, targets: Tensor, params: ObjectiveParams
+    student_logits: Tensor, teaching: TeacherOutput | None, targets: Tensor, params: ObjectiveParams
 ) -> Tensor:
     """The blend of divergences and cross-entropy, summed over positions, in nats; a scalar.
 
@@ -78,19 +88,19 @@ def blended_loss(
         ConfigError: the vocabularies differ.
         DataError: a teacher's number is not finite.
     """
-    _check(student_logits, teaching)
+    _check_vocabularies(student_logits, teaching)
     total = _wide(student_logits).new_zeros(())
     for begin in range(0, len(targets), CHUNK):
         part = slice(begin, begin + CHUNK)
         total = total + checkpoint(
-            _blend, student_logits[part], _part(teaching, part), targets[part], params,
+            _blend, student_logits[part], _part_of_output(teaching, part), targets[part], params,
             use_reentrant=False,
         )  # fmt: skip
     return total
 
 
 def _blend(
-    logits: Tensor, teaching: Teaching | None, targets: Tensor, params: ObjectiveParams
+    logits: Tensor, teaching: TeacherOutput | None, targets: Tensor, params: ObjectiveParams
 ) -> Tensor:
     gold = cross_entropy(_wide(logits), targets, reduction="sum")
     if teaching is None:
@@ -108,7 +118,7 @@ def _blend(
 
 
 def outcomes(
-    student_logits: Tensor, teaching: Teaching, *, temperature: float
+    student_logits: Tensor, teaching: TeacherOutput, *, temperature: float
 ) -> tuple[Tensor, Tensor]:
     """The log-probabilities of student and teacher over the same outcomes, (positions, outcomes).
 
@@ -143,7 +153,7 @@ def _expected(weights: Tensor, values: Tensor) -> Tensor:
     return torch.where(mass > 0, mass * values, 0.0).sum(-1)
 
 
-def _part(teaching: Teaching | None, part: slice) -> Teaching | None:
+def _part_of_output(teaching: TeacherOutput | None, part: slice) -> TeacherOutput | None:
     if isinstance(teaching, Likeliest):
         return Likeliest(
             teaching.token_ids[part], teaching.log_probs[part], teaching.log_rest[part]
@@ -151,7 +161,7 @@ def _part(teaching: Teaching | None, part: slice) -> Teaching | None:
     return None if teaching is None else teaching[part]
 
 
-def _check(student_logits: Tensor, teaching: Teaching | None) -> None:
+def _check_vocabularies(student_logits: Tensor, teaching: TeacherOutput | None) -> None:
     if isinstance(teaching, Tensor) and student_logits.shape != teaching.shape:
         raise ConfigError(
             f"student logits are {tuple(student_logits.shape)} and teacher logits "
@@ -174,3 +184,78 @@ def check_finite(told: Tensor, what: str) -> None:
             f"the teacher's {what} hold NaN or infinities; nothing can be learned from them",
             "look at the adapter: run finetuning again with a lower learning rate, or in float32",
         )
+
+
+LOGGER = logging.getLogger(__name__)
+
+TeacherSignal = Callable[[Pack], TeacherOutput]
+
+
+def student_loss(teacher: TeacherSignal, objective: ObjectiveParams, width: int) -> SummedLoss:
+    """The blend of a teacher's divergences and the gold tokens, over `width` tokens."""
+
+    def loss(student: nn.Module, pack: Pack) -> Tensor:
+        teaching = teacher(pack) if objective.divergence else None
+        return blended_loss(
+            packed_logits(student, pack)[:, :width], teaching, pack.targets, objective
+        )
+
+    return loss
+
+
+def control_loss(objective: ObjectiveParams, width: int) -> SummedLoss:
+    """The twin's loss: the gold tokens alone."""
+
+    def loss(twin: nn.Module, pack: Pack) -> Tensor:
+        return blended_loss(packed_logits(twin, pack)[:, :width], None, pack.targets, objective)
+
+    return loss
+
+
+def with_teacher_answers(
+    teacher: LanguageModel,
+    identity: str,
+    examples: Sequence[Example],
+    memo: Path,
+    *,
+    max_new_tokens: int,
+    batch_size: int,
+) -> list[Example]:
+    """The examples with the teacher's own greedy answers instead of theirs.
+
+    Source: sequence-level distillation, Kim and Rush 2016, arXiv:1606.07947, with a beam of one.
+    Answers lie in a memo below `memo` that `identity` names, which stands for the teacher's weights
+    and how it computes; without it only time is lost.
+    """
+    path = memo / f"answers-{identity[:32]}-{max_new_tokens}.json"
+    known: dict[str, list[int]] = {}
+    if path.exists():
+        try:
+            known = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            LOGGER.warning("%s can't be read (%s): every answer is made again", path, error)
+    prompts = {_prompt_key(item): item.token_ids[: item.prompt_length] for item in examples}
+    new = {key: prompt for key, prompt in prompts.items() if key not in known}
+    if new:
+        found = generate(
+            teacher,
+            list(new.values()),
+            max_new_tokens=max_new_tokens,
+            batch_size=batch_size,
+        )
+        known |= {key: list(one.token_ids) for key, one in zip(new, found, strict=True)}
+        for other in memo.glob("answers-*.json"):
+            other.unlink()  # another night's, or this one's with fewer answers
+        write_atomically(path, json.dumps(known))
+    LOGGER.info("the teacher answered %d prompts, %d of them tonight", len(prompts), len(new))
+    end = teacher.tokenizer.eos_token_id
+    made = []
+    for item in examples:
+        answer = known[_prompt_key(item)]
+        ended = answer if len(answer) == max_new_tokens else [*answer, end]
+        made.append(replace(item, token_ids=(*item.token_ids[: item.prompt_length], *ended)))
+    return made
+
+
+def _prompt_key(example: Example) -> str:
+    return text_sha256(*map(str, example.token_ids[: example.prompt_length]))

@@ -4,8 +4,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from tasks.lm.params import TrainingParams
 from tasks.stage.params import ComputeParams, ModelsParams, PromptingParams, StageParams
+from tasks.training.params import TrainingParams
 
 
 class ObjectiveParams(StageParams):

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity, kl_div
 from transformers import PreTrainedModel
 
-from tasks.lm.packing import Pack, packed_logits
+from tasks.sequences.packing import Pack, packed_logits
 from tasks.stage.errors import ConfigError
 
-Rule = Literal["divergence", "importance", "uniform"]
+LayerRule = Literal["divergence", "importance", "uniform"]
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def _pass_on(
 
 
 def measure_influence(
-    model: PreTrainedModel, packs: Sequence[Pack], rule: Rule | Sequence[int]
+    model: PreTrainedModel, packs: Sequence[Pack], rule: LayerRule | Sequence[int]
 ) -> Influence:
     """What a rule chooses layers by; what the report shows where it asks for nothing."""
     if rule == "divergence":
@@ -94,7 +94,7 @@ def measure_influence(
     return Influence(tuple(block_influence(model, packs)), "1 - cosine of input and output")
 
 
-def choose_layers(influence: Sequence[float], count: int, rule: Rule) -> list[int]:
+def choose_layers(influence: Sequence[float], count: int, rule: LayerRule) -> list[int]:
     """The numbers, rising, of `count` layers: the most influential, or evenly from first to last.
 
     Raises:

@@ -11,8 +11,8 @@ from transformers import PreTrainedModel
 
 from tasks.distillation.objective import check_finite
 from tasks.distillation.pruning import decoder_layers
-from tasks.distillation.states import StateMemory, replaced
-from tasks.lm.packing import Pack, packed_logits
+from tasks.distillation.teacher import StateMemory, replaced_layers
+from tasks.sequences.packing import Pack, packed_logits
 from tasks.stage.errors import ConfigError
 
 # How strongly a fitted weight is held to what it was: times the mean square of its inputs. Measured
@@ -172,7 +172,7 @@ def _lanes(model: PreTrainedModel, packs: Sequence[Pack]) -> list[_Lane]:
         lanes[-1].arguments.append(arguments)
         return state
 
-    with replaced(layers, pass_on):
+    with replaced_layers(layers, pass_on):
         for pack in packs:
             lanes.append(_Lane(torch.empty(0), []))
             packed_logits(model, pack.to(model.device))

@@ -5,16 +5,22 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from tasks.distillation.comparison import CONFIDENCE, Held, divergence_share, figures, interval
+from tasks.distillation.distiller import StudentOutcome, StudentStart
+from tasks.distillation.held_out import (
+    CONFIDENCE,
+    HeldOutScore,
+    divergence_share,
+    held_out_interval,
+    held_out_metrics,
+)
 from tasks.distillation.params import DistillationParams
 from tasks.distillation.pruning import Influence
-from tasks.distillation.school import Outcome, Start
 from tasks.records.predictions import ROLES
-from tasks.statistics.intervals import Interval
+from tasks.statistics.bootstrap import Interval
 
 
 @dataclass(frozen=True)
-class Night:
+class DistillationResult:
     """The teacher, what each of its layers does, and what became of its students.
 
     `overlap` counts the compared examples that also chose the checkpoints.
@@ -22,16 +28,16 @@ class Night:
 
     teacher_parameters: int
     influence: Influence
-    outcomes: tuple[Outcome, ...]
+    outcomes: tuple[StudentOutcome, ...]
     overlap: int
 
     @property
-    def compared(self) -> list[Held]:
+    def compared(self) -> list[HeldOutScore]:
         """The compared examples, as the first student left them."""
         return self.outcomes[0].student.held
 
 
-def numbers(night: Night, params: DistillationParams) -> dict[str, Any]:
+def distillation_metrics(night: DistillationResult, params: DistillationParams) -> dict[str, Any]:
     """What `metrics.json` holds.
 
     Losses and divergences, KL(teacher || model) at temperature 1, are means per held-out token in
@@ -40,7 +46,7 @@ def numbers(night: Night, params: DistillationParams) -> dict[str, Any]:
     return {
         "teacher": {
             "parameters": night.teacher_parameters,
-            "loss": asdict(interval(night.compared, "teacher_loss", params.seed)),
+            "loss": asdict(held_out_interval(night.compared, "teacher_loss", params.seed)),
         },
         "influence": list(night.influence.values),
         "influence_measure": night.influence.measure,
@@ -48,12 +54,12 @@ def numbers(night: Night, params: DistillationParams) -> dict[str, Any]:
         "compared_that_choose_checkpoints": night.overlap,
         "confidence": CONFIDENCE,
         "students": {
-            outcome.plan.name: _outcome(outcome, params.seed) for outcome in night.outcomes
+            outcome.plan.name: _student_metrics(outcome, params.seed) for outcome in night.outcomes
         },
     }
 
 
-def _outcome(outcome: Outcome, seed: int) -> dict[str, Any]:
+def _student_metrics(outcome: StudentOutcome, seed: int) -> dict[str, Any]:
     found: dict[str, Any] = {
         "layers": list(outcome.plan.kept or ()),
         "parameters": outcome.student.parameters,
@@ -62,23 +68,25 @@ def _outcome(outcome: Outcome, seed: int) -> dict[str, Any]:
     }
     for role in ROLES:
         trained = getattr(outcome, role)
-        found[role] = figures(trained.held, seed) | {
+        found[role] = held_out_metrics(trained.held, seed) | {
             "training": asdict(trained.training),
             "fit": asdict(trained.fit),
         }
     return found
 
 
-def _start(start: Start, seed: int) -> dict[str, Any]:
+def _start(start: StudentStart, seed: int) -> dict[str, Any]:
     """The divergence of a student before it learned, and how near its layers were brought."""
-    found: dict[str, Any] = {"divergence_made": interval(start.made, "divergence", seed).value}
+    found: dict[str, Any] = {
+        "divergence_made": held_out_interval(start.made, "divergence", seed).value
+    }
     if start.reconstruction is not None:
-        found["divergence_fitted"] = interval(start.fitted, "divergence", seed).value
+        found["divergence_fitted"] = held_out_interval(start.fitted, "divergence", seed).value
         found["reconstruction"] = asdict(start.reconstruction)
     return found
 
 
-def write_report(night: Night, found: Mapping[str, Any], folder: Path) -> None:
+def write_report(night: DistillationResult, found: Mapping[str, Any], folder: Path) -> None:
     """Write `report.md` from what `numbers` found."""
     parts = [
         "# Distillation",
@@ -98,7 +106,9 @@ def write_report(night: Night, found: Mapping[str, Any], folder: Path) -> None:
     (folder / "report.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
 
 
-def _student(outcome: Outcome, night: Night, found: Mapping[str, Any]) -> list[str]:
+def _student(
+    outcome: StudentOutcome, night: DistillationResult, found: Mapping[str, Any]
+) -> list[str]:
     name = outcome.plan.name
     own = found["students"][name]
     share = Interval(**own["divergence_share"])
@@ -120,18 +130,18 @@ def _student(outcome: Outcome, night: Night, found: Mapping[str, Any]) -> list[s
         _layers(outcome, len(night.influence.values))
         + f" {own['parameters'] / 1e6:.1f} million parameters, {size:.0%} of the teacher's.",
         "\n".join(table),
-        f"{_verdict(share)} {_began(own['start'])}",
+        f"{_verdict(share)} {_start_sentence(own['start'])}",
         f"{trained.steps} steps over {trained.tokens} tokens, of which {trained.supervised_tokens} "
         f"learned; {trained.computed_tokens} went through the model (shared beginnings once). The "
         f"twin stopped after {twin.steps} steps.",
         "\n".join(_slices(own)),
-        _judged(outcome),
+        _fit_sentence(outcome),
         f"Fit of the twin: {outcome.twin.fit.text}",
         f"![losses](loss-student-{name}.png) ![losses of the twin](loss-twin-{name}.png)",
     ]
 
 
-def _judged(outcome: Outcome) -> str:
+def _fit_sentence(outcome: StudentOutcome) -> str:
     """How the student's training went, which may well bring nothing after least squares."""
     fit = outcome.student.fit
     if outcome.start.reconstruction is not None and fit.verdict == "not_learning":
@@ -142,7 +152,7 @@ def _judged(outcome: Outcome) -> str:
     return f"Fit of the student: {fit.text}"
 
 
-def _layers(outcome: Outcome, total: int) -> str:
+def _layers(outcome: StudentOutcome, total: int) -> str:
     if outcome.plan.kept is None:
         return "A model of its own."
     dropped = [number for number in range(total) if number not in outcome.plan.kept]
@@ -161,7 +171,7 @@ def _verdict(share: Interval) -> str:
     return f"**The teacher's signal made no difference that can be told: {told} its twin's.**"
 
 
-def _began(start: Mapping[str, Any]) -> str:
+def _start_sentence(start: Mapping[str, Any]) -> str:
     told = f"As it was made, the student's KL was {start['divergence_made']:.3f}"
     if "reconstruction" not in start:
         return f"{told}."
@@ -193,7 +203,7 @@ def _slices(own: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def plot_influence(night: Night, path: Path) -> None:
+def plot_influence(night: DistillationResult, path: Path) -> None:
     """Write a bar chart of the layers' influence, those that each student keeps in colour."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

@@ -1,7 +1,8 @@
-"""Students to be: which layers each has, how it is made from the teacher, and how it is saved."""
+"""Students: which layers each has, how it is made from its teacher, and how it is saved."""
 
 import json
 import logging
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,14 @@ from shutil import copytree
 from typing import Any, Protocol, cast
 
 import torch
-from peft import PeftModel
+from peft import (
+    LoraConfig,
+    PeftModel,
+    get_peft_model,
+    get_peft_model_state_dict,
+    set_peft_model_state_dict,
+)
+from safetensors.torch import load_file, save_file
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -18,15 +26,16 @@ from transformers import (
 )
 
 from tasks.distillation.params import DistillationParams
-from tasks.distillation.pruning import Influence, check_layers, choose_layers, keep_layers, prune
-from tasks.distillation.shared import (
-    lora_config,
-    save_shared,
-    share_student,
-    share_teacher,
+from tasks.distillation.pruning import (
+    Influence,
+    check_layers,
+    choose_layers,
+    decoder_layers,
+    keep_layers,
+    prune,
+    prune_shared,
 )
-from tasks.lm.conversion import ModelManifest
-from tasks.lm.models import (
+from tasks.models.loading import (
     ADAPTER_WEIGHTS,
     LanguageModel,
     check_adapter,
@@ -35,19 +44,104 @@ from tasks.lm.models import (
     load_for_training,
     load_tokenizer,
 )
-from tasks.lm.prompt_kit import read_prompt_kit
+from tasks.models.provenance import tidy_adapter
+from tasks.models.store import ModelManifest
+from tasks.prompting.files import PROMPT
+from tasks.prompting.prompt_bundle import read_prompt_bundle
 from tasks.records.predictions import Role
-from tasks.records.prompt_files import PROMPT
 from tasks.stage.errors import ConfigError
 from tasks.stage.outputs import file_sha256, seal
 
+_LAYER_NUMBER = re.compile(r"(\.layers\.)(\d+)(\.)")
+
+
+def share_teacher(base: PreTrainedModel, adapter: Path) -> PeftModel:
+    """The teacher, frozen: all layers of the base, whose weights are in memory once."""
+    tree = prune_shared(base, range(len(decoder_layers(base))))
+    return PeftModel.from_pretrained(tree, str(adapter)).eval()
+
+
+def share_student(base: PreTrainedModel, adapter: Path, kept: Sequence[int]) -> PeftModel:
+    """The kept layers of the base, with a trainable copy of the teacher's adapter on them.
+
+    Raises:
+        ConfigError: the adapter is not a LoRA whose layers are the base's.
+    """
+    student = get_peft_model(prune_shared(base, kept), lora_config(adapter))
+    places = {number: place for place, number in enumerate(kept)}
+    start = {}
+    for name, weight in load_file(adapter / ADAPTER_WEIGHTS).items():
+        found = _LAYER_NUMBER.search(name)
+        if found is None or int(found[2]) in places:
+            number = "" if found is None else str(places[int(found[2])])
+            start[_LAYER_NUMBER.sub(rf"\g<1>{number}\g<3>", name)] = weight
+    result: Any = set_peft_model_state_dict(student, start)
+    absent = [name for name in result.missing_keys if "lora_" in name]
+    if absent or result.unexpected_keys:
+        raise ConfigError(
+            f"{adapter} does not fit a student of these layers: {len(absent)} weights are missing "
+            f"and {len(result.unexpected_keys)} have no place",
+            "run finetuning again on this base, with a method whose adapter is a LoRA",
+        )
+    return student
+
+
+def save_shared(
+    student: PeftModel, adapter: Path, kept: Sequence[int], manifest: Path, folder: Path
+) -> None:
+    """Write a student's adapter in peft's format, its layers numbered as the base's.
+
+    So the base takes it as it is; which layers run is told elsewhere.
+    """
+    config = lora_config(adapter)
+    config.inference_mode = True
+    config.layers_to_transform = list(kept)
+    config.layers_pattern = "layers"
+    folder.mkdir()
+    config.save_pretrained(str(folder))
+    weights = {
+        _LAYER_NUMBER.sub(lambda found: f"{found[1]}{kept[int(found[2])]}{found[3]}", name): weight
+        for name, weight in get_peft_model_state_dict(student, save_embedding_layers=False).items()
+    }
+    save_file(
+        {name: weight.contiguous() for name, weight in weights.items()},
+        folder / ADAPTER_WEIGHTS,
+        metadata={"format": "pt"},
+    )
+    tidy_adapter(folder, manifest)
+
+
+def lora_config(adapter: Path) -> LoraConfig:
+    """The config of a teacher's adapter, for an adapter that goes on learning.
+
+    Raises:
+        ConfigError: it is no LoRA.
+    """
+    if not (adapter / ADAPTER_WEIGHTS).exists():
+        raise _not_lora(adapter)
+    config = LoraConfig.from_pretrained(str(adapter))
+    if not isinstance(config, LoraConfig):
+        raise _not_lora(adapter)
+    config.inference_mode = False
+    return config
+
+
+def _not_lora(adapter: Path) -> ConfigError:
+    return ConfigError(
+        f"{adapter} is no LoRA, and a student of shared weights starts from one",
+        "set distillation.weights: full, or finetuning.method: qlora",
+    )
+
+
 LOGGER = logging.getLogger(__name__)
+
 LAYERS_FILE = "layers.json"
+
 ADAPTERS: dict[Role, str] = {"student": "adapter", "twin": "twin_adapter"}
 
 
 @dataclass(frozen=True)
-class Plan:
+class StudentPlan:
     """One student of the night: its name, and the teacher's layers that it keeps.
 
     `kept` is None for a student that is a model of its own; `origin` is the digest of that model,
@@ -60,7 +154,7 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Origins:
+class WeightSources:
     """Where the weights lie that teacher and students are made of, and what they compute in."""
 
     base: Path
@@ -74,7 +168,7 @@ class Origins:
 
 def plan_students(
     params: DistillationParams, influence: Sequence[float], student_base: str
-) -> list[Plan]:
+) -> list[StudentPlan]:
     """The students that params ask for, layers chosen by their influence or by name.
 
     `student_base` is the digest of the model that `model` stands for.
@@ -85,7 +179,7 @@ def plan_students(
     plans = []
     for asked in params.students:
         if asked == "model":
-            plans.append(Plan(asked, None, student_base))
+            plans.append(StudentPlan(asked, None, student_base))
             continue
         if isinstance(params.layers, list):
             kept = params.layers
@@ -93,7 +187,7 @@ def plan_students(
         else:
             kept = choose_layers(influence, asked, params.layers)
         LOGGER.info("the student of %d layers keeps %s", asked, kept)
-        plans.append(Plan(str(asked), tuple(kept), f"layers {kept}"))
+        plans.append(StudentPlan(str(asked), tuple(kept), f"layers {kept}"))
     return plans
 
 
@@ -102,10 +196,10 @@ class Students(Protocol):
 
     teacher: LanguageModel
 
-    def make(self, plan: Plan) -> Any:
+    def make(self, plan: StudentPlan) -> Any:
         """A fresh student to be trained, as it begins."""
 
-    def save(self, student: Any, plan: Plan, role: Role, place: Path) -> None:
+    def save(self, student: Any, plan: StudentPlan, role: Role, place: Path) -> None:
         """Write a student as the plain Hugging Face folder `place/role`."""
 
 
@@ -115,7 +209,7 @@ class FullStudents:
     They learn in float32, whatever the teacher computes in: steps are lost in bfloat16.
     """
 
-    def __init__(self, origins: Origins, saved_dtype: str) -> None:
+    def __init__(self, origins: WeightSources, saved_dtype: str) -> None:
         self.teacher = load_adapted(
             origins.base,
             origins.store,
@@ -127,7 +221,7 @@ class FullStudents:
         self._origins = origins
         self._saved_dtype = getattr(torch, saved_dtype)
 
-    def make(self, plan: Plan) -> PreTrainedModel:
+    def make(self, plan: StudentPlan) -> PreTrainedModel:
         """A fresh student; its embeddings stay as they are."""
         student: Any = (
             load_base(
@@ -144,7 +238,7 @@ class FullStudents:
         student.get_input_embeddings().requires_grad_(False)
         return cast(PreTrainedModel, student)
 
-    def save(self, student: PreTrainedModel, plan: Plan, role: Role, place: Path) -> None:
+    def save(self, student: PreTrainedModel, plan: StudentPlan, role: Role, place: Path) -> None:
         """Write a student, which is then in the dtype that is saved."""
         write_folder(
             student, self._saved_dtype, self.teacher.tokenizer, self._origins, place / role
@@ -154,7 +248,7 @@ class FullStudents:
 class SharedStudents:
     """Students that are an adapter over the very base weights that the teacher uses."""
 
-    def __init__(self, origins: Origins, saved_dtype: str, *, dequantized: bool) -> None:
+    def __init__(self, origins: WeightSources, saved_dtype: str, *, dequantized: bool) -> None:
         check_adapter(origins.adapter, ModelManifest.read(origins.base).digest)
         lora_config(origins.adapter)
         base = load_for_training(
@@ -168,15 +262,15 @@ class SharedStudents:
         self._base: PreTrainedModel = base.model
         teacher = share_teacher(base.model, origins.adapter)
         digest = file_sha256(origins.adapter / ADAPTER_WEIGHTS)
-        self.teacher = LanguageModel(plain(teacher), base.tokenizer, digest)
+        self.teacher = LanguageModel(unwrapped_model(teacher), base.tokenizer, digest)
         self._origins = origins
         self._saved_dtype = getattr(torch, saved_dtype)
 
-    def make(self, plan: Plan) -> PeftModel:
+    def make(self, plan: StudentPlan) -> PeftModel:
         """A fresh student."""
         return share_student(self._base, self._origins.adapter, plan.kept or ())
 
-    def save(self, student: PeftModel, plan: Plan, role: Role, place: Path) -> None:
+    def save(self, student: PeftModel, plan: StudentPlan, role: Role, place: Path) -> None:
         """Write its adapter, and the float base with it merged in and only its layers left."""
         origins, kept = self._origins, plan.kept or ()
         made = place / ADAPTERS[role]
@@ -193,7 +287,7 @@ class SharedStudents:
         write_folder(student_alone, self._saved_dtype, whole.tokenizer, origins, place / role)
 
 
-def plain(model: Any) -> PreTrainedModel:
+def unwrapped_model(model: Any) -> PreTrainedModel:
     """The transformers model itself, with or without adapters in its layers."""
     found: Any = model.get_base_model() if isinstance(model, PeftModel) else model
     return cast(PreTrainedModel, found)
@@ -202,7 +296,7 @@ def plain(model: Any) -> PreTrainedModel:
 def served_parameters(model: Any) -> int:
     """How many numbers a model has once adapters are merged into it."""
     adapters = sum(w.numel() for name, w in model.named_parameters() if "lora_" in name)
-    return int(plain(model).num_parameters()) - int(adapters)
+    return int(unwrapped_model(model).num_parameters()) - int(adapters)
 
 
 def vocabulary(model: PreTrainedModel) -> int:
@@ -211,7 +305,7 @@ def vocabulary(model: PreTrainedModel) -> int:
     return int(head.weight.shape[0])
 
 
-def check_other(origins: Origins, teacher: LanguageModel) -> None:
+def check_separate_model(origins: WeightSources, teacher: LanguageModel) -> None:
     """Check that the student which is a model of its own can learn from the teacher.
 
     Raises:
@@ -236,7 +330,7 @@ def check_other(origins: Origins, teacher: LanguageModel) -> None:
         )
     tokenizer = load_tokenizer(folder)
     check_tokenizers(teacher.tokenizer, tokenizer, ours.name, theirs.name)
-    read_prompt_kit(origins.adapter / PROMPT, tokenizer)
+    read_prompt_bundle(origins.adapter / PROMPT, tokenizer)
 
 
 def check_tokenizers(
@@ -276,7 +370,7 @@ def write_folder(
     student: Any,
     dtype: torch.dtype,
     tokenizer: PreTrainedTokenizerBase,
-    origins: Origins,
+    origins: WeightSources,
     folder: Path,
 ) -> None:
     """A Hugging Face folder that loads by itself, with tokenizer and prompt."""
@@ -287,7 +381,7 @@ def write_folder(
     copytree(origins.adapter / PROMPT, folder / PROMPT)
 
 
-def write_layers(plan: Plan, influence: Influence, rule: object, folder: Path) -> None:
+def write_layers(plan: StudentPlan, influence: Influence, rule: object, folder: Path) -> None:
     """Write `layers.json`: the teacher's layers that a student has, and the scores behind it."""
     told = {"layers": plan.kept, "of": len(influence.values), "rule": rule}
     told |= {"influence": influence.values, "measure": influence.measure}

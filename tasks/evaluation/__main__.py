@@ -15,50 +15,67 @@ from typing import Any
 
 import torch
 
-from tasks.evaluation.aggregates import MetricModules, by_system_and_mode, row_metrics
-from tasks.evaluation.answers import Asking, System
+from tasks.evaluation.aggregates import MetricModules, by_system_and_mode, row_metrics, speed
 from tasks.evaluation.comparisons import (
+    abstention_shares,
     compare,
-    compare_guests,
+    compare_external,
     intervals,
+    mode_gains,
     primary_mode,
     slices,
 )
-from tasks.evaluation.examination import Examination, count_questions, primary_questions
+from tasks.evaluation.evaluator import (
+    EvaluationRun,
+    Measurements,
+    PromptChoices,
+    Schedule,
+    run_systems,
+    schedule_systems,
+)
 from tasks.evaluation.forgetting import (
     ForgettingTest,
     compare_general,
     read_instructions,
     read_texts,
 )
-from tasks.evaluation.gains import abstention_shares, mode_gains
 from tasks.evaluation.identity import split_hashes
-from tasks.evaluation.injections import obedience, read_injections
-from tasks.evaluation.interview import Interviews, Programme, interview
-from tasks.evaluation.library import Library
-from tasks.evaluation.likelihood import LikelihoodTest, perplexities
-from tasks.evaluation.machine import describe_machine
-from tasks.evaluation.nulls import Metrics, null
 from tasks.evaluation.params import EvaluationParams, Params
-from tasks.evaluation.programme import Prompts, Tests, plan
-from tasks.evaluation.questions import Question, choose_records
+from tasks.evaluation.prompt_variants import VariantChoice, choose_variant, make_variants
 from tasks.evaluation.report import write_report
+from tasks.evaluation.requests import (
+    Request,
+    RequestBuilder,
+    Retriever,
+    choose_records,
+    count_requests,
+    obedience,
+    primary_requests,
+    read_injections,
+)
 from tasks.evaluation.retrieval_metrics import retrieval
-from tasks.evaluation.speed import speed
-from tasks.evaluation.subjects import ModelFiles, open_guests
-from tasks.evaluation.variants import Choice, choose_variant, make_variants
-from tasks.lm.models import prepare_device
-from tasks.lm.prompt_kit import read_prompt_kit
-from tasks.records.files import read_records
-from tasks.records.likelihoods import LIKELIHOODS_FILE, Likelihood, write_likelihoods
+from tasks.evaluation.system_run import (
+    LikelihoodTest,
+    PromptSettings,
+    SystemResult,
+    describe_machine,
+    perplexities,
+)
+from tasks.evaluation.systems import ModelFiles, open_external_systems
+from tasks.models.loading import prepare_device
+from tasks.prompting.files import PROMPT
+from tasks.prompting.prompt_bundle import read_prompt_bundle
 from tasks.records.predictions import (
+    LIKELIHOODS_FILE,
     PREDICTIONS_FILE,
+    Likelihood,
     Prediction,
+    write_likelihoods,
     write_predictions,
 )
-from tasks.records.prompt_files import PROMPT
-from tasks.records.record import Record
-from tasks.serving.retrieval import Index
+from tasks.records.schema import Record, read_records
+from tasks.retrieval.index import Index
+from tasks.scoring.answer_scores import Metrics, null
 from tasks.stage.command import NamedPath, named, output, run_stage
 from tasks.stage.metrics import Curves, write_metrics
 from tasks.stage.outputs import output_folders, verified
@@ -98,9 +115,9 @@ def run(params: Params, paths: Paths) -> None:
     trained = _trained(params, paths, device)
     prompts, choice = _prompts(params, paths, models, library, trained)
     kit = paths.adapter / PROMPT
-    guests = open_guests(paths.system, paths.model_store, trained, kit)
-    programme = plan(models, guests, prompts, tests, library, found)
-    asked = interview(programme, chosen, Curves(paths.scratch).progress)
+    guests = open_external_systems(paths.system, paths.model_store, trained, kit)
+    programme = schedule_systems(models, guests, prompts, tests, library, found)
+    asked = run_systems(programme, chosen, Curves(paths.scratch).progress)
     predictions = [row for system in asked.systems for row in system.predictions]
     likelihoods = [
         replace(row, system=asked.names.get(row.system, row.system))
@@ -113,7 +130,7 @@ def run(params: Params, paths: Paths) -> None:
         "retrieval": retrieval(
             records, found, Counter(passage.document for passage in library.index.passages)
         ),
-        "asked": count_questions(programme.base.questions, chosen),
+        "asked": count_requests(programme.base.questions, chosen),
         "prompts": choice.numbers(),
         "perplexity": perplexities(likelihoods),
         "forgetting": compare_general(*map(tests.forgetting.found.__getitem__, OWN)),
@@ -143,7 +160,7 @@ def _write(
         )
 
 
-def _shown(programme: Programme) -> dict[str, str]:
+def _shown(programme: Schedule) -> dict[str, str]:
     """The texts of all passages that prompts held, by id; tonight's index before a guest's."""
     return {
         passage.id: passage.shown
@@ -153,17 +170,17 @@ def _shown(programme: Programme) -> dict[str, str]:
     }
 
 
-def _library(params: Params, paths: Paths, device: torch.device) -> Library:
+def _library(params: Params, paths: Paths, device: torch.device) -> Retriever:
     """Tonight's index, from which its own systems are shown passages."""
     index = Index.load(verified(paths.index))
     count = params.prompting.passages
-    return Library(index, paths.embedder, paths.model_store, device, count)
+    return Retriever(index, paths.embedder, paths.model_store, device, count)
 
 
-def _tests(params: Params, records: Sequence[Record], *, open_book: bool) -> Tests:
+def _tests(params: Params, records: Sequence[Record], *, open_book: bool) -> Measurements:
     chosen, compute = params.evaluation, params.compute
-    return Tests(
-        Examination(records, read_injections(), open_book, chosen),
+    return Measurements(
+        RequestBuilder(records, read_injections(), open_book, chosen),
         LikelihoodTest(records, compute.micro_batch_tokens),
         ForgettingTest(
             read_texts(),
@@ -185,10 +202,10 @@ def _models(params: Params, paths: Paths) -> ModelFiles:
     )
 
 
-def _trained(params: Params, paths: Paths, device: torch.device) -> Asking:
+def _trained(params: Params, paths: Paths, device: torch.device) -> PromptSettings:
     """The prompt that the night's systems were trained with."""
-    return Asking(
-        partial(read_prompt_kit, paths.adapter / PROMPT),
+    return PromptSettings(
+        partial(read_prompt_bundle, paths.adapter / PROMPT),
         params.prompting.max_new_tokens,
         params.compute.generation_batch,
         device,
@@ -198,30 +215,30 @@ def _trained(params: Params, paths: Paths, device: torch.device) -> Asking:
 
 
 def _prompts(
-    params: Params, paths: Paths, models: ModelFiles, library: Library, trained: Asking
-) -> tuple[Prompts, Choice]:
+    params: Params, paths: Paths, models: ModelFiles, library: Retriever, trained: PromptSettings
+) -> tuple[PromptChoices, VariantChoice]:
     """How the night's own systems are asked, and how the base's way was chosen."""
     chosen = params.evaluation
 
     def read(split: str) -> list[Record]:
         return read_records(paths.curated / f"{split}.jsonl")
 
-    def questions() -> list[Question]:
+    def questions() -> list[Request]:
         validation, count = read("validation"), chosen.variants.records
         records = choose_records(validation, count, chosen.salt, split="validation")
-        return primary_questions(records, library, chosen)
+        return primary_requests(records, library, chosen)
 
     variants = make_variants(
         chosen.variants, trained, paths.adapter / PROMPT, lambda: read("train")
     )
     base, adapter = (models.subject(name, trained) for name in OWN)
     choice = choose_variant(variants, base, adapter, questions, chosen)
-    return Prompts(trained, variants.askings[choice.base]), choice
+    return PromptChoices(trained, variants.askings[choice.base]), choice
 
 
 def _metrics(
     predictions: Sequence[Prediction],
-    asked: Interviews,
+    asked: EvaluationRun,
     guests: Sequence[str],
     params: EvaluationParams,
 ) -> dict[str, Any]:
@@ -241,7 +258,7 @@ def _metrics(
         },
         "intervals": intervals(grouped, params),
         "comparisons": compare(grouped, mode, asked.offers[0].system, params)
-        | compare_guests(grouped, mode, guests, params),
+        | compare_external(grouped, mode, guests, params),
         "sizes": {
             system.name: _size(system, grouped[system.name][mode]) for system in asked.systems
         },
@@ -259,7 +276,7 @@ def _scores(
     return {**means, **row_metrics(rows, params.abstentions)}
 
 
-def _size(system: System, rows: Sequence[Prediction]) -> Metrics:
+def _size(system: SystemResult, rows: Sequence[Prediction]) -> Metrics:
     """What a system takes, and its speed over these rows, which are its first group's."""
     name, peak = "peak_megabytes", system.peak_megabytes
     return {
@@ -270,7 +287,7 @@ def _size(system: System, rows: Sequence[Prediction]) -> Metrics:
     }
 
 
-def _seconds(systems: Sequence[System], retrieval_seconds: float) -> dict[str, float]:
+def _seconds(systems: Sequence[SystemResult], retrieval_seconds: float) -> dict[str, float]:
     return {"retrieval": retrieval_seconds} | {item.name: item.seconds for item in systems}
 
 

@@ -1,14 +1,14 @@
-"""Numbers over the predictions of one system in one mode."""
+"""Numbers over the predictions of one system in one mode: means, abstention, grounding, speed."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
-from tasks.evaluation.abstaining import abstains, abstention_scores
-from tasks.evaluation.grounding import GROUNDING_METRICS, Grounding, grounding_means
-from tasks.evaluation.nulls import Metrics
-from tasks.evaluation.scores import length_metrics
+import numpy as np
+
 from tasks.records.predictions import ALL_MODES, SCORE_NAMES, Prediction
 from tasks.records.text import BROKEN
+from tasks.scoring.answer_scores import Metrics, abstains, abstention_scores, length_metrics
+from tasks.scoring.grounding import GROUNDING_METRICS, Grounding, grounding_means
 from tasks.stage.errors import DataError
 
 
@@ -81,3 +81,31 @@ def _grounding(rows: Sequence[Prediction]) -> Metrics:
         if row.retrieved
     ]
     return grounding_means(shown, GROUNDING_METRICS)
+
+
+def speed(rows: Sequence[Prediction], seconds: float) -> dict[str, float]:
+    """Quantiles of time to the first and the last token, and tokens a second, over some answers.
+
+    Times are in milliseconds from when a row's prompt first went into the model, among as many rows
+    as are decoded together. `seconds` is what reading and answering each prompt of the rows once
+    took; of the tokens those count that are in the answers: no padding, no end tokens. So systems
+    with shorter answers have fewer a second.
+
+    Raises:
+        DataError: there are no rows, or decoding them took no time.
+    """
+    if not rows or seconds <= 0:
+        raise DataError(
+            f"{len(rows)} answers in {seconds} seconds; expected at least one and a time above 0",
+            "ask each system at least one question in the primary mode",
+        )
+    # Records with the same prompt share one decoding.
+    tokens = {row.prompt_sha256: row.new_tokens for row in rows}
+    found = {"tokens_per_second": sum(tokens.values()) / seconds}
+    for name, times in (
+        ("first_token_ms", [row.first_token_ms for row in rows]),
+        ("latency_ms", [row.latency_ms for row in rows]),
+    ):
+        p50, p95 = np.quantile(times, [0.5, 0.95])
+        found |= {f"{name}_p50": float(p50), f"{name}_p95": float(p95)}
+    return found

@@ -1,4 +1,4 @@
-"""Systems held against each other, with what the differences are worth."""
+"""Systems and modes compared in pairs, and what the differences are worth."""
 
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
@@ -6,13 +6,19 @@ from dataclasses import asdict
 from typing import Any
 
 import numpy as np
+from scipy.stats import binomtest
 
-from tasks.evaluation.nulls import Metrics, null
 from tasks.evaluation.params import EvaluationParams
 from tasks.records.predictions import Prediction
+from tasks.scoring.answer_scores import Metrics, abstains, null
 from tasks.stage.errors import DataError
-from tasks.statistics.comparison import Comparison, Inference, compare_systems
-from tasks.statistics.intervals import bootstrap_mean, bootstrap_ratios
+from tasks.statistics.bootstrap import bootstrap_mean, bootstrap_ratios
+from tasks.statistics.significance import (
+    Inference,
+    PairedComparison,
+    compare_systems,
+    paired_differences,
+)
 
 Grouped = Mapping[str, Mapping[str, Sequence[Prediction]]]
 
@@ -33,7 +39,7 @@ def compare(
     return compare_pairs({name: modes[mode] for name, modes in grouped.items()}, pairs, params)
 
 
-def compare_guests(
+def compare_external(
     grouped: Grouped, mode: str, guests: Sequence[str], params: EvaluationParams
 ) -> dict[str, dict[str, Any]]:
     """The adapter against each system by path, and each of these against the base.
@@ -97,7 +103,7 @@ def _by_record(rows: Sequence[Prediction], metric: str) -> dict[str, float]:
     return scores
 
 
-def _numbers(comparison: Comparison, family: str) -> dict[str, Any]:
+def _numbers(comparison: PairedComparison, family: str) -> dict[str, Any]:
     slices = comparison.slices
     return {
         **comparison.whole.numbers(),
@@ -153,4 +159,63 @@ def _slice(values: Sequence[float], params: EvaluationParams) -> Metrics:
         return found | {"low": drawn.low, "high": drawn.high}
     for bound in ("low", "high"):
         found |= null(bound, "one record shows no variance")
+    return found
+
+
+# What retrieval buys, and what it would buy if it never missed.
+_MODE_PAIRS = (("retrieved", "closed_book"), ("oracle", "retrieved"))
+
+
+def mode_gains(grouped: Grouped, params: EvaluationParams) -> dict[str, dict[str, Any]]:
+    """By system and `mode-mode`: what the primary metric gains, paired by record, and its tests.
+
+    Paired over the records that were asked in both modes; a pair that shares none is left out, as
+    is a system that was asked in one mode alone. All gains are one family.
+    """
+    scores = {
+        (system, mode): {row.record: row.score(params.primary_metric) for row in rows}
+        for system, modes in grouped.items()
+        for mode, rows in modes.items()
+    }
+    gains = paired_differences(
+        {
+            (system, f"{left}-{right}"): (scores[system, left], scores[system, right])
+            for system, modes in grouped.items()
+            for left, right in _MODE_PAIRS
+            if {left, right} <= modes.keys()
+        },
+        inference(params),
+    )
+    found: dict[str, dict[str, Any]] = {}
+    for (system, pair), gain in gains.items():
+        found.setdefault(system, {})[pair] = gain.numbers()
+    return found
+
+
+def abstention_shares(grouped: Grouped, params: EvaluationParams) -> dict[str, Any]:
+    """By system, mode and kind of record: how often the system abstained, with Wilson's interval.
+
+    The kinds are `unanswerable`, where the reference abstains and 1 is best, and `answerable`,
+    where 0 is; a kind without records is left out.
+    """
+    return {
+        system: {mode: _abstention_share(rows, params) for mode, rows in modes.items()}
+        for system, modes in grouped.items()
+    }
+
+
+def _abstention_share(rows: Sequence[Prediction], params: EvaluationParams) -> dict[str, Any]:
+    given: dict[str, list[bool]] = {"unanswerable": [], "answerable": []}
+    for row in rows:
+        should = abstains(row.reference, params.abstentions)
+        kind = "unanswerable" if should else "answerable"
+        given[kind].append(abstains(row.output, params.abstentions))
+    found = {}
+    for kind, answers in given.items():
+        if answers:
+            test = binomtest(sum(answers), len(answers))
+            bounds = test.proportion_ci(params.confidence, method="wilson")
+            share = {"value": test.statistic, "low": bounds.low, "high": bounds.high}
+            found[kind] = {name: float(value) for name, value in share.items()}
+            found[kind]["records"] = len(answers)
     return found

@@ -9,13 +9,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tasks.lm.chats import Turn, encode_chats, encode_texts
-from tasks.lm.examples import Example
-from tasks.lm.generation import generate
-from tasks.lm.likelihood import log_likelihoods, perplexity
-from tasks.lm.models import LanguageModel
-from tasks.records.files import read_rows
+from tasks.generation.greedy_decoding import generate
+from tasks.models.loading import LanguageModel
+from tasks.prompting.templates import Turn, encode_chats, encode_texts
+from tasks.records.schema import read_rows
 from tasks.records.text import score_tokens
+from tasks.sequences.examples import Example
+from tasks.sequences.likelihood import log_likelihoods, perplexity
 
 _FOLDER = Path(__file__).with_name("general")
 TEXTS_FILE = _FOLDER / "texts.jsonl"

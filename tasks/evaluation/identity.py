@@ -4,9 +4,9 @@ import json
 from collections.abc import Sequence
 
 from tasks.evaluation.params import EvaluationParams
-from tasks.records.hashing import text_sha256
-from tasks.records.record import Record
-from tasks.records.splits import SplitHashes, records_sha256
+from tasks.records.schema import Record
+from tasks.records.text import text_sha256
+from tasks.scoring.identity import SplitHashes, records_sha256
 
 # Raise it with every change by which the same answer gets another score or likelihood: the golden
 # scores of tests/unit/test_scoring_version.py tell. The champion is then scored again. Decoding is

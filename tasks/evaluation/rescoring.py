@@ -10,23 +10,30 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tasks.evaluation.aggregates import row_metrics
-from tasks.evaluation.answers import Asking, System
-from tasks.evaluation.examination import primary_questions
+from tasks.answering.golden import check_golden_model
+from tasks.answering.release_bundle import SETTINGS, ServedModel
+from tasks.evaluation.aggregates import row_metrics, speed
 from tasks.evaluation.identity import split_hashes
-from tasks.evaluation.likelihood import LikelihoodTest, perplexities
-from tasks.evaluation.machine import describe_machine
 from tasks.evaluation.params import EvaluationParams
-from tasks.evaluation.questions import choose_records
-from tasks.evaluation.speed import speed
-from tasks.evaluation.subjects import bundle_model, served_guest
-from tasks.lm.models import LanguageModel, prepare_device
-from tasks.records.files import read_records
-from tasks.records.likelihoods import LIKELIHOODS_FILE, write_likelihoods
-from tasks.records.predictions import PREDICTIONS_FILE, SCORE_NAMES, write_predictions
-from tasks.records.splits import records_sha256
-from tasks.serving.contents import SETTINGS, ServedModel
-from tasks.serving.golden import check_golden_model
+from tasks.evaluation.requests import choose_records, primary_requests
+from tasks.evaluation.system_run import (
+    LikelihoodTest,
+    PromptSettings,
+    SystemResult,
+    describe_machine,
+    perplexities,
+)
+from tasks.evaluation.systems import bundle_model, served_system
+from tasks.models.loading import LanguageModel, prepare_device
+from tasks.records.predictions import (
+    LIKELIHOODS_FILE,
+    PREDICTIONS_FILE,
+    SCORE_NAMES,
+    write_likelihoods,
+    write_predictions,
+)
+from tasks.records.schema import read_records
+from tasks.scoring.identity import records_sha256
 from tasks.stage.command import output, run_stage
 from tasks.stage.errors import ConfigError
 from tasks.stage.metrics import Curves, write_metrics
@@ -58,7 +65,7 @@ def run(params: Params, paths: Paths) -> None:
     test = read_records(verified(paths.curated) / "test.jsonl")
     records = choose_records(test, chosen.records, chosen.salt, split="test")
     bundle, model = _bundle_model(paths.bundle)
-    guest = served_guest(
+    guest = served_system(
         model,
         bundle,
         model,
@@ -68,9 +75,9 @@ def run(params: Params, paths: Paths) -> None:
         abstentions=tuple(chosen.abstentions),
     )
     assert guest.library is not None  # a bundle has its own
-    questions = primary_questions(records, guest.library, chosen)
+    questions = primary_requests(records, guest.library, chosen)
     likelihood = LikelihoodTest(test, compute.micro_batch_tokens)
-    system = System(guest.subject.name)
+    system = SystemResult(guest.subject.name)
     golden = _GoldenTest(bundle, guest.subject.asking)
     curves = Curves(paths.scratch)
     system.ask(
@@ -100,7 +107,7 @@ class _GoldenTest:
     """Whether a bundle's model still answers its golden prompts; `objection` says how not."""
 
     bundle: Path
-    asking: Asking
+    asking: PromptSettings
     objection: str | None = None
 
     def measure(self, name: str, language_model: LanguageModel) -> None:
@@ -124,7 +131,7 @@ def _bundle_model(path: Path) -> tuple[Path, ServedModel]:
     return bundle, model
 
 
-def _metrics(system: System, params: EvaluationParams) -> dict[str, Any]:
+def _metrics(system: SystemResult, params: EvaluationParams) -> dict[str, Any]:
     """The numbers of its one system in its one mode, named as evaluation names them."""
     rows, mode = system.predictions, system.predictions[0].mode
     means = {name: sum(row.score(name) for row in rows) / len(rows) for name in SCORE_NAMES}

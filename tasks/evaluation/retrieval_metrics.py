@@ -4,9 +4,9 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from tasks.evaluation.nulls import Metrics, null
-from tasks.records.record import Record
-from tasks.serving.retrieval import ScoredPassage
+from tasks.records.schema import Record
+from tasks.retrieval.index import ScoredPassage
+from tasks.scoring.answer_scores import Metrics, null
 
 DEPTHS = (1, 5, 10)
 _DEEPEST = max(DEPTHS)

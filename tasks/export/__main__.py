@@ -10,18 +10,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import get_args
 
+from tasks.answering.golden import GoldenPrompts, check_golden_model
+from tasks.answering.loading import load_served
+from tasks.answering.release_bundle import BASE, BundleSettings, ServedModel
+from tasks.export.formats import Format
 from tasks.export.gguf_writing import Description, check_architecture, write_gguf
-from tasks.export.measurement import Records, measure
-from tasks.export.reading_back import ReadBack, read_back_folder, read_back_gguf
-from tasks.export.table import write_costs
-from tasks.lm.conversion import ModelManifest
-from tasks.lm.models import LanguageModel, prepare_device
-from tasks.lm.prompt_kit import read_prompt_kit
-from tasks.records.export_format import Format
-from tasks.records.prompt_files import PROMPT
-from tasks.serving.bundle import load_served
-from tasks.serving.contents import BASE, BundleSettings, ServedModel
-from tasks.serving.golden import GoldenPrompts, check_golden_model
+from tasks.export.measurement import Records, measure, write_costs
+from tasks.export.verification import ReadBack, read_back_folder, read_back_gguf
+from tasks.models.loading import LanguageModel, prepare_device
+from tasks.models.store import ModelManifest
+from tasks.prompting.files import PROMPT
+from tasks.prompting.prompt_bundle import read_prompt_bundle
 from tasks.stage.errors import ConfigError, GateError, NightloomError
 from tasks.stage.outputs import MANIFEST, RESTORE, file_sha256, output_folders, verified
 
@@ -63,7 +62,7 @@ def export(asked: Export) -> ReadBack:
     language_model = load_served(
         asked.bundle, asked.store, asked.model, numeric_form=form, device=device
     )
-    template = read_prompt_kit(asked.bundle / asked.model / PROMPT, language_model.tokenizer)
+    template = read_prompt_bundle(asked.bundle / asked.model / PROMPT, language_model.tokenizer)
     batch_size = settings.compute.generation_batch
     check_golden_model(asked.bundle, asked.model, language_model, template, batch_size)
     if asked.measured is not None:

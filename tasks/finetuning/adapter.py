@@ -8,9 +8,9 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import PreTrainedModel, set_seed
 
 from tasks.finetuning.params import FinetuningParams
-from tasks.lm.adapters import tidy_adapter
-from tasks.lm.models import BASE_DIGEST_FILE, LanguageModel
-from tasks.lm.quantization import decoder_linears
+from tasks.models.loading import BASE_DIGEST_FILE, LanguageModel
+from tasks.models.provenance import tidy_adapter
+from tasks.models.quantization import decoder_linears
 from tasks.stage.errors import ConfigError
 
 _INITS: dict[str, Any] = {"default": True, "gaussian": "gaussian", "pissa": "pissa"}

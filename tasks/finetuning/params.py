@@ -4,8 +4,8 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from tasks.lm.params import TrainingParams
 from tasks.stage.params import ComputeParams, ModelsParams, StageParams
+from tasks.training.params import TrainingParams
 
 Method = Literal["qlora", "lora", "dora", "rslora", "full"]
 

@@ -8,8 +8,7 @@ from typing import Literal
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
-from tasks.orchestration.failures import printed_failure, stage_error
-from tasks.orchestration.process import child_environment, run_child
+from tasks.services.processes import child_environment, printed_failure, run_child, stage_error
 from tasks.stage.params import ModelSource
 
 _LOCAL = ("/", ".", "~")
@@ -36,7 +35,7 @@ def resolve(
     if is_resolved(model, manifest, store):
         logger.info("%s is in the store", model.source)
         return
-    command = [sys.executable, "-m", "tasks.lm.conversion", "--source", model.source]
+    command = [sys.executable, "-m", "tasks.models.store", "--source", model.source]
     command += [] if model.revision is None else ["--revision", model.revision]
     command += ["--kind", kind, "--manifest", str(manifest), "--store", str(store)]
     lines: list[str] = []

@@ -6,8 +6,7 @@ from pathlib import Path
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
-from tasks.orchestration.failures import last_lines
-from tasks.orchestration.process import run_child
+from tasks.services.processes import last_lines, run_child
 from tasks.stage.errors import ConfigError
 
 

@@ -1,31 +1,134 @@
-"""The release's tasks in Prefect: mend what was left, apply what was judged, ask people."""
+"""The release's tasks in Prefect: decide about versions, apply verdicts, ask for approval."""
 
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from prefect import get_run_logger, task
+from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.deployments import run_deployment
 from prefect.exceptions import ObjectNotFound
 
-from tasks.orchestration.approval import expire_old
-from tasks.orchestration.judgement import JUDGED_TAG, Judgement
-from tasks.orchestration.ledger import Ledger
-from tasks.orchestration.promotion import check_reign, decide_on
-from tasks.orchestration.reconciliation import reconcile
-from tasks.orchestration.retention import awaited
-from tasks.orchestration.versions import REASONS_TAG, VERDICT_TAG, Model
-from tasks.promotion.release_params import ReleaseParams
-from tasks.records.hashing import text_sha256
+from tasks.promotion.decision import Decision, decide
+from tasks.promotion.evidence import EvidenceFiles
+from tasks.promotion.params import Params, PromotionParams
+from tasks.records.text import text_sha256
+from tasks.registry.approval import expire_old
+from tasks.registry.ledger import Ledger
+from tasks.registry.params import ReleaseParams
+from tasks.registry.promote import check_champion, record_verdict
+from tasks.registry.retention import awaited
+from tasks.registry.transactions import reconcile
+from tasks.registry.versions import REASONS_TAG, VERDICT_TAG, Model, Version
 from tasks.stage.errors import GateError
+from tasks.stage.metrics import METRICS_FILE, read_metrics
+from tasks.stage.outputs import file_sha256, write_atomically
+from tasks.stage.params import load_params
+
+DECIDED_BY_TAG = "judged_by"
+
+_LABELS = {"warned": "warning: ", "off": "off: "}
+
+
+@dataclass(frozen=True)
+class VersionVerdict:
+    """What was found of one version; unchanged where it had been judged before.
+
+    `decision` is every rule with its number, bound and interval, None where nothing was decided;
+    `evidence` are the hashes of what it rests on, and what reigned.
+    """
+
+    version: Version
+    verdict: Literal["promoted", "refused", "unchanged"]
+    reasons: tuple[str, ...]
+    decision: Decision | None
+    judged_by: str
+    evidence: Mapping[str, str]
+
+
+def earlier_verdict(version: Version, root: Path, curation_report: Path) -> VersionVerdict | None:
+    """The judgement that a version's tags carry; None where the rules changed, or known leaks."""
+    judged_by = _decided_by(root, curation_report)
+    if version.tags.get(DECIDED_BY_TAG) != judged_by:
+        return None
+    text = (
+        f"nothing new: {version.model} version {version.number} is this very bundle and was "
+        f"{version.tags[VERDICT_TAG]} before"
+    )
+    return VersionVerdict(version, "unchanged", (text,), None, judged_by, {})
+
+
+@task(task_run_name="decide-{version.model}", cache_policy=NO_CACHE, persist_result=False)
+def decide_version(version: Version, root: Path, evidence: EvidenceFiles) -> VersionVerdict:
+    """The verdict on a version, which moves nothing yet."""
+    params: PromotionParams = load_params(Params, [_rules_file(root)]).promotion
+    decision = decide(params, evidence, model=version.model)
+    reasons = tuple(
+        f"{decision.model}: {_LABELS.get(reason.outcome, '')}{reason.text}"
+        for reason in decision.told()
+    )
+    for reason in reasons:
+        get_run_logger().info("%s", reason)
+    create_table_artifact(
+        [reason.row() for reason in decision.reasons],
+        key=f"verdict-{version.model}",
+        description=f"{version.model} version {version.number}: {decision.verdict}",
+    )
+    return VersionVerdict(
+        version,
+        "promoted" if decision.verdict == "promote" else "refused",
+        reasons,
+        decision,
+        _decided_by(root, evidence.curation),
+        evidence.digests()
+        | {
+            "rules": file_sha256(_rules_file(root)),
+            "reigning": "base" if evidence.reigning is None else evidence.reigning.name,
+        },
+    )
+
+
+def write_decision(judgement: VersionVerdict, path: Path) -> None:
+    """Write what was decided of a version, rule by rule, and the hashes of its evidence as JSON.
+
+    Nothing is written where nothing was decided.
+    """
+    if judgement.decision is None:
+        return
+    content = {
+        "model": judgement.version.model,
+        "version": judgement.version.number,
+        "verdict": judgement.verdict,
+        "evidence": dict(judgement.evidence),
+        "reasons": [reason.row() for reason in judgement.decision.reasons],
+    }
+    write_atomically(path, json.dumps(content, ensure_ascii=False, indent=1) + "\n")
+
+
+def _rules_file(root: Path) -> Path:
+    return root / "params" / "promotion.yaml"
+
+
+def _decided_by(root: Path, curation_report: Path) -> str:
+    return text_sha256(file_sha256(_rules_file(root)), _leak_evidence(curation_report))
+
+
+def _leak_evidence(curation_report: Path) -> str:
+    """What curation found of leaks, as text; empty where it left nothing, for `decide` to say."""
+    if not (curation_report / METRICS_FILE).exists():
+        return ""
+    return json.dumps(read_metrics(curation_report).get("leaks"), sort_keys=True)
+
 
 APPROVAL = "approve/approve"
+
 # MLflow's registry refuses longer tags, and the ledger longer entries.
 _TAG_CHARACTERS = 4000
+
 _LEDGER_CHARACTERS = 2000
 
 
@@ -40,7 +143,7 @@ def mend(model: Model, ledger: Ledger, params: ReleaseParams, downloads: Path) -
 
 
 @task(task_run_name="apply-{judgement.version.model}", cache_policy=NO_CACHE, persist_result=False)
-def apply(judgement: Judgement, ledger: Ledger, params: ReleaseParams) -> None:
+def apply_verdict(judgement: VersionVerdict, ledger: Ledger, params: ReleaseParams) -> None:
     """Nothing; a verdict is then in the ledger and in the version's tags, and the aliases moved.
 
     Raises:
@@ -50,34 +153,34 @@ def apply(judgement: Judgement, ledger: Ledger, params: ReleaseParams) -> None:
         return
     version, reasons = judgement.version, json.dumps(judgement.reasons)
     # Not with the intent, whose length is bounded; without a verdict they say nothing yet.
-    told = json.dumps(_first(judgement.reasons, _TAG_CHARACTERS), ensure_ascii=False)
+    told = json.dumps(_first_reasons(judgement.reasons, _TAG_CHARACTERS), ensure_ascii=False)
     ledger.registry.tag(version, {REASONS_TAG: told})
-    entry = decide_on(
+    entry = record_verdict(
         ledger,
         version,
         params,
         promoted=judgement.verdict == "promoted",
-        reason="; ".join(_first(judgement.reasons, _LEDGER_CHARACTERS)),
+        reason="; ".join(_first_reasons(judgement.reasons, _LEDGER_CHARACTERS)),
         evidence=dict(judgement.evidence) | {"reasons": text_sha256(reasons)},
-        tags={VERDICT_TAG: judgement.verdict, JUDGED_TAG: judgement.judged_by},
+        tags={VERDICT_TAG: judgement.verdict, DECIDED_BY_TAG: judgement.judged_by},
     )
     get_run_logger().info("the ledger's entry %d: %s", entry.number, entry.kind)
 
 
-def held_against_ours(judgement: Judgement, ledger: Ledger) -> Judgement:
+def refuse_foreign_champion(judgement: VersionVerdict, ledger: Ledger) -> VersionVerdict:
     """The judgement, a refusal where what reigns was not made by Nightloom.
 
     Nothing is known of such a version. The one that was judged is judged again by the next release.
     """
     try:
-        check_reign(ledger.registry, judgement.version.model)
+        check_champion(ledger.registry, judgement.version.model)
     except GateError as error:
         reasons = (f"{judgement.version.model}: {error.message}", *judgement.reasons)
         return replace(judgement, verdict="refused", reasons=reasons, judged_by="")
     return judgement
 
 
-def _first(reasons: Sequence[str], most: int) -> list[str]:
+def _first_reasons(reasons: Sequence[str], most: int) -> list[str]:
     """The first reasons, as many as so many characters hold, and how many are left out."""
     kept: list[str] = []
     held = 0
@@ -90,7 +193,7 @@ def _first(reasons: Sequence[str], most: int) -> list[str]:
 
 
 @task(task_run_name="ask-{model}", cache_policy=NO_CACHE, persist_result=False)
-def ask(model: Model, ledger: Ledger, *, shared: bool) -> list[str]:
+def ask_for_approval(model: Model, ledger: Ledger, *, shared: bool) -> list[str]:
     """What people are asked about a model, one sentence a question.
 
     Each question is one flow run on the shared server, however often it is asked.
@@ -107,7 +210,7 @@ def ask(model: Model, ledger: Ledger, *, shared: bool) -> list[str]:
             continue
         name = f"{model}-{entry.version}-to-{entry.awaits}"
         try:
-            run = _asking_run(name, links[entry.number].sha256)
+            run = _approval_run(name, links[entry.number].sha256)
         except ObjectNotFound:
             told.append(f"{what}; nobody was asked: `prefect deploy --name approve` first")
             continue
@@ -115,7 +218,7 @@ def ask(model: Model, ledger: Ledger, *, shared: bool) -> list[str]:
     return told
 
 
-def _asking_run(name: str, sha256: str) -> Any:
+def _approval_run(name: str, sha256: str) -> Any:
     """The flow run that asks the question of an entry: the one that does, else a new one.
 
     One that ended while the ledger still waits for an answer was cancelled, or its process died.

@@ -12,16 +12,15 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 from prefect.states import Completed
 
-from tasks.orchestration.failures import left_failure, stage_error
-from tasks.orchestration.process import run_child
-from tasks.orchestration.publication import CurvePublisher, link_pages
+from tasks.orchestration.publish import CurvePublisher, link_pages
 from tasks.orchestration.stages import Stage, StageOutcome, StageState
-from tasks.orchestration.stores import RunRef
 from tasks.orchestration.tracking import Point, Tracker
+from tasks.services.processes import left_failure, run_child, stage_error
+from tasks.services.stores import RunRef
 from tasks.stage.errors import DeviceError
 
 # Whether a point of a stage's curves, the stage's name first, says that it should stop.
-Watch = Callable[[str, Point], bool]
+StopCondition = Callable[[str, Point], bool]
 
 _RESTORED = "is cached - skipping run"
 _CURRENT = "didn't change, skipping"
@@ -56,7 +55,7 @@ def reproduce(
     scratch: Path,
     night: RunRef,
     tracker: Tracker,
-    watch: Watch | None = None,
+    watch: StopCondition | None = None,
 ) -> State[StageOutcome]:
     """How the stage went: Completed, and named Skipped where nothing was to be done.
 
@@ -90,7 +89,12 @@ def reproduce(
 
 
 def _repro(
-    stage: Stage, root: Path, scratch: Path, run: RunRef, tracker: Tracker, watch: Watch | None
+    stage: Stage,
+    root: Path,
+    scratch: Path,
+    run: RunRef,
+    tracker: Tracker,
+    watch: StopCondition | None,
 ) -> StageState:
     """Whether DVC executed the stage or restored its outs."""
     logger = get_run_logger()

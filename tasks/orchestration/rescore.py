@@ -10,16 +10,20 @@ import yaml
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
-from tasks.orchestration.failures import left_failure, stage_error
-from tasks.orchestration.process import run_child
-from tasks.orchestration.promotion import other_reigning
-from tasks.orchestration.registry import Registry
 from tasks.orchestration.tracking import Tracker
-from tasks.orchestration.versions import Model, Version, promotion_key
-from tasks.promotion.case import at, decided_mode
-from tasks.promotion.evidence import MEASURED_FILES, SCORED_FILES, Reigning
+from tasks.promotion.evidence import (
+    MEASURED_FILES,
+    SCORED_FILES,
+    ChampionFiles,
+    decided_mode,
+    value_at,
+)
 from tasks.promotion.params import Params, PromotionParams
-from tasks.records.hashing import text_sha256
+from tasks.records.text import text_sha256
+from tasks.registry.client import Registry
+from tasks.registry.promote import other_champion
+from tasks.registry.versions import Model, Version, promotion_key
+from tasks.services.processes import left_failure, run_child, stage_error
 from tasks.stage.errors import ConfigError, DataError
 from tasks.stage.metrics import METRICS_FILE, read_metrics
 from tasks.stage.outputs import file_sha256, verified
@@ -43,7 +47,7 @@ class Tonight:
 @task(task_run_name="rescore-{version.model}", cache_policy=NO_CACHE, persist_result=False)
 def rescore(
     version: Version, tonight: Tonight, registry: Registry, tracker: Tracker
-) -> Reigning | None:
+) -> ChampionFiles | None:
     """How the reigning version does on tonight's test split; None where no other version reigns.
 
     What its own night recorded is used where that was the very same split, scored alike; else its
@@ -54,7 +58,7 @@ def rescore(
         NightloomError: the bundle could not be scored.
     """
     logger = get_run_logger()
-    name = other_reigning(registry, version)
+    name = other_champion(registry, version)
     if name is None:
         logger.info("%s: no other version reigns", version.model)
         return None
@@ -70,12 +74,12 @@ def rescore(
         return found
     bundle = registry.bundle(version.model, number, tonight.scratch / "bundles")
     report = _scored(bundle, version.model, mode, tonight)
-    return Reigning(name, report, version.model, report, version.model)
+    return ChampionFiles(name, report, version.model, report, version.model)
 
 
 def _recorded(
     reigning: Version, name: str, mode: str, tonight: Tonight, tracker: Tracker
-) -> Reigning | None:
+) -> ChampionFiles | None:
     """What its own night found of a version, where that can be held against tonight's."""
     target = tonight.scratch / "nights" / reigning.run_id
     if not target.exists():
@@ -95,11 +99,11 @@ def _recorded(
         partial.rename(target)
     report, likely = target / tonight.evaluation.name, target / tonight.packaging.name
     then = read_metrics(report)
-    system = at(then, "offered", "system") if reigning.model == "student" else reigning.model
+    system = value_at(then, "offered", "system") if reigning.model == "student" else reigning.model
     alike = _split(report, likely) == _split(tonight.evaluation, tonight.packaging)
-    if not alike or mode not in (at(then, "systems", str(system)) or {}):
+    if not alike or mode not in (value_at(then, "systems", str(system)) or {}):
         return None
-    return Reigning(name, report, str(system), likely, reigning.model)
+    return ChampionFiles(name, report, str(system), likely, reigning.model)
 
 
 def _split(evaluation: Path, packaging: Path) -> dict[str, object]:

@@ -1,5 +1,6 @@
 """MLflow runs: one parent a night, one child a stage, by explicit run ids only."""
 
+import hashlib
 import json
 import re
 import shutil
@@ -17,24 +18,100 @@ from mlflow.exceptions import MlflowException
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 from mlflow.tracking import MlflowClient
 from mlflow.utils.mlflow_tags import MLFLOW_LOGGED_ARTIFACTS
+from pyarrow import parquet
 
-from tasks.orchestration.answers import TABLE_FILE, split_table
-from tasks.orchestration.metric_names import metric_name, numbers
-from tasks.orchestration.patience import made_once, patient
 from tasks.orchestration.stages import Dependency, Stage
-from tasks.orchestration.stores import EXPERIMENT, RunRef, Stores, open_experiment
 from tasks.records.predictions import BATCH_TIMES, PREDICTIONS_FILE
+from tasks.services.stores import (
+    EXPERIMENT,
+    RunRef,
+    Stores,
+    made_once,
+    open_experiment,
+    retrying_client,
+)
 from tasks.stage.errors import ConfigError
 from tasks.stage.metrics import METRICS_FILE, read_metrics
 from tasks.stage.params import read_yaml
 
+_ALLOWED = frozenset("_-. ")
+
+# MLflow's own limit for a key.
+_CHARACTERS = 250
+
+_DIGEST = 16
+
+
+def numbers(
+    metrics: Mapping[str, Any], path: tuple[str, ...] = ()
+) -> Iterator[tuple[tuple[str, ...], float]]:
+    """Every number in nested metrics with the keys that lead to it; truth values are none."""
+    for name, value in metrics.items():
+        if isinstance(value, Mapping):
+            yield from numbers(value, (*path, name))
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            yield (*path, name), float(value)
+
+
+def metric_name(path: Sequence[str]) -> str:
+    """The name of the metric that keys lead to, joined by slashes.
+
+    MLflow allows letters and digits of any script, `_-. :/` and no key that reads as a path to
+    elsewhere. Keys come from data too (a slice is a label), so what is not allowed is written as
+    `:HEX:`, its code point, an empty key as `:`, and a name that is too long ends in `:` and its
+    digest. Different keys have different names.
+    """
+    name = "/".join(map(_segment, path))
+    if len(name) <= _CHARACTERS:
+        return name
+    digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:_DIGEST]
+    return f"{name[: _CHARACTERS - _DIGEST - 1].rstrip('/')}:{digest}"
+
+
+def _segment(key: str) -> str:
+    """One key, which can't be empty, `.` or `..`, or hold a slash, in the name."""
+    if set(key) == {"."}:
+        return "".join(map(_escaped, key))
+    return "".join(c if c.isalnum() or c in _ALLOWED else _escaped(c) for c in key) or ":"
+
+
+def _escaped(character: str) -> str:
+    return f":{ord(character):x}:"
+
+
+# What MLflow's pages call the table.
+TABLE_FILE = "answers.json"
+
+_NOT_IN_TABLE = ("prompt_sha256", *BATCH_TIMES)
+
+
+def split_table(predictions: Path) -> str:
+    """Predictions as pandas' `split` JSON: without what people can't read, or would misread."""
+    found = parquet.read_table(predictions)
+    rows = found.drop_columns([name for name in _NOT_IN_TABLE if name in found.column_names])
+    columns = rows.to_pydict()
+    columns["retrieved"] = ["\n".join(names) for names in columns["retrieved"]]
+    # MLflow's pages group by the first column: by system alone, one answer of many would show.
+    keys = zip(columns["system"], columns["mode"], columns["record"], strict=True)
+    columns = {"answer": [" / ".join(key) for key in keys]} | columns
+    data = [list(row) for row in zip(*columns.values(), strict=True)]
+    return json.dumps({"columns": list(columns), "data": data}, ensure_ascii=False)
+
+
 KEY_TAG = "nightloom.key"
+
 _PARENT_TAG = "mlflow.parentRunId"
+
 _NIGHT_TAG = "nightloom.night"
+
 _LINK_TAG = "nightloom.run"
+
 _BEGUN_TAG = "nightloom.begun"
+
 _RUN_ID = re.compile(r"[0-9a-f]{32}")
+
 _BATCH = 100
+
 _PARAM_CHARACTERS = 6000
 
 
@@ -53,7 +130,7 @@ class Tracker:
 
     def __init__(self, stores: Stores) -> None:
         """Open the store and its experiment, made where it is missing."""
-        self._client = patient(MlflowClient, stores.tracking_uri)
+        self._client = retrying_client(MlflowClient, stores.tracking_uri)
         self._experiment = open_experiment(self._client, EXPERIMENT, stores.artifacts)
 
     def begin_night(self, night: str, tags: Mapping[str, str]) -> RunRef:

@@ -17,13 +17,18 @@ from typing import Any
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
-from tasks.orchestration.failures import StageError, last_lines
-from tasks.orchestration.loopback import open_directly
-from tasks.orchestration.process import child_environment, end_child, start_child
-from tasks.records.orders import ServedName
-from tasks.records.overlap import token_f1
-from tasks.records.parity import PARITY_FILE, ModelParity, Parity
 from tasks.records.predictions import PREDICTIONS_FILE, Prediction, read_predictions
+from tasks.scoring.answer_scores import token_f1
+from tasks.scoring.parity import PARITY_FILE, ModelParity, Parity
+from tasks.services.processes import (
+    StageError,
+    child_environment,
+    end_child,
+    last_lines,
+    open_directly,
+    start_child,
+)
+from tasks.serving.protocol import ServedName
 from tasks.stage.errors import DataError
 from tasks.stage.metrics import read_metrics
 from tasks.stage.outputs import MANIFEST, file_sha256, verified
@@ -42,7 +47,7 @@ class Scored:
 
 
 @dataclass(frozen=True)
-class House:
+class ServingSetup:
     """From where versions are served: the MLflow store, the base models, a folder for logs."""
 
     tracking_uri: str
@@ -59,7 +64,7 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class Heard:
+class ServedAnswer:
     """What a served version answered, and the hash of the prompt that it made of the turns."""
 
     text: str
@@ -68,7 +73,7 @@ class Heard:
 
 @task(task_run_name="verify", cache_policy=NO_CACHE, persist_result=False)
 def verify(
-    versions: Mapping[ServedName, int], scored: Scored, house: House, target: Path
+    versions: Mapping[ServedName, int], scored: Scored, house: ServingSetup, target: Path
 ) -> Parity:
     """The parity of registered versions with evaluation, which is then in `target/parity.json`.
 
@@ -93,14 +98,16 @@ def verify(
     return found
 
 
-def measure_parity(versions: Mapping[ServedName, int], scored: Scored, house: House) -> Parity:
+def measure_parity(
+    versions: Mapping[ServedName, int], scored: Scored, house: ServingSetup
+) -> Parity:
     """The parity of registered versions with evaluation; the models are served side by side."""
     asked = {model: read_asked(scored, model) for model in versions}
 
     def measure(model: ServedName) -> ModelParity:
         with served(model, versions[model], house) as address:
             heard = [_ask(address, item, model) for item in asked[model]]
-        return compare(asked[model], heard)
+        return compare_answers(asked[model], heard)
 
     with ThreadPoolExecutor(len(versions)) as pool:
         found = dict(zip(versions, pool.map(measure, versions), strict=True))
@@ -140,7 +147,7 @@ def _golden_turns(bundle: Path, model: ServedName) -> dict[str, tuple[tuple[str,
     return {row["record"]: tuple((role, text) for role, text in row["turns"]) for row in rows}
 
 
-def compare(asked: Sequence[Asked], heard: Sequence[Heard]) -> ModelParity:
+def compare_answers(asked: Sequence[Asked], heard: Sequence[ServedAnswer]) -> ModelParity:
     """How many answers agree, in prompt and text, and what the differences are worth."""
     agreeing, difference = 0, 0.0
     for item, answer in zip(asked, heard, strict=True):
@@ -158,7 +165,7 @@ def compare(asked: Sequence[Asked], heard: Sequence[Heard]) -> ModelParity:
 
 
 @contextmanager
-def served(model: ServedName, version: int, house: House) -> Iterator[str]:
+def served(model: ServedName, version: int, house: ServingSetup) -> Iterator[str]:
     """The address at which MLflow serves a version, for as long as the block lasts.
 
     Raises:
@@ -212,7 +219,7 @@ def _wait(url: str, child: "subprocess.Popen[str]", log: Path, what: str) -> Non
     )
 
 
-def _ask(address: str, item: Asked, model: ServedName) -> Heard:
+def _ask(address: str, item: Asked, model: ServedName) -> ServedAnswer:
     """What a served version answers to a golden record.
 
     Raises:
@@ -225,7 +232,7 @@ def _ask(address: str, item: Asked, model: ServedName) -> Heard:
     try:
         with open_directly(request, timeout_seconds=_ANSWER_SECONDS) as response:
             found: Any = json.load(response)
-        return Heard(
+        return ServedAnswer(
             found["output"][0]["content"][0]["text"], found["custom_outputs"]["prompt_sha256"]
         )
     except urllib.error.HTTPError as error:

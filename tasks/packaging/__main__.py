@@ -7,30 +7,33 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, get_args
 
-from tasks.lm.closed_book import reference_likelihoods
-from tasks.lm.conversion import ModelManifest
-from tasks.lm.provenance import PROVENANCE_FILE
+from tasks.answering.golden import GoldenPrompt, GoldenPrompts
+from tasks.answering.loading import open_answerer
+from tasks.answering.release_bundle import BundleSettings, ServedModel
+from tasks.models.provenance import PROVENANCE_FILE
+from tasks.models.store import ModelManifest
 from tasks.packaging.assembly import Parts, assemble
-from tasks.packaging.card import CARD_FILE, CardFacts, model_card
-from tasks.packaging.contents import count_contents
-from tasks.packaging.golden import golden_prompts
+from tasks.packaging.golden_prompts import choose_golden_prompts
+from tasks.packaging.model_card import CARD_FILE, CardFacts, count_data, model_card
 from tasks.packaging.params import Params
 from tasks.packaging.parity import (
-    Heard,
+    ParityRow,
     check_parity,
     choose_asked,
-    hear,
+    parity_row,
     score_parity,
     share_agreeing,
 )
-from tasks.records.files import read_records, write_rows
-from tasks.records.likelihoods import LIKELIHOODS_FILE, Likelihood, write_likelihoods
-from tasks.records.predictions import PREDICTIONS_FILE, read_predictions
-from tasks.records.record import Record
-from tasks.records.splits import records_sha256
-from tasks.serving.bundle import open_answerer
-from tasks.serving.contents import BundleSettings, ServedModel
-from tasks.serving.golden import GoldenPrompt, GoldenPrompts
+from tasks.records.predictions import (
+    LIKELIHOODS_FILE,
+    PREDICTIONS_FILE,
+    Likelihood,
+    read_predictions,
+    write_likelihoods,
+)
+from tasks.records.schema import Record, read_records, write_rows
+from tasks.scoring.identity import records_sha256
+from tasks.sequences.likelihood import reference_likelihoods
 from tasks.stage.command import output, run_stage
 from tasks.stage.metrics import Curves, read_metrics, write_metrics
 from tasks.stage.outputs import output_folders, verified
@@ -89,7 +92,7 @@ def run(params: Params, paths: Paths) -> None:
 
 def _ask(
     bundle: Path, params: Params, paths: Paths, test: Sequence[Record], offered: str
-) -> tuple[dict[ServedModel, list[Heard]], list[Likelihood]]:
+) -> tuple[dict[ServedModel, list[ParityRow]], list[Likelihood]]:
     """What each model answers from the bundle, beside what evaluation heard; writes golden.json.
 
     With it, how likely each finds the references of the whole test split. `offered` is the system
@@ -100,7 +103,7 @@ def _ask(
     """
     predictions = read_predictions(paths.evaluation_report / PREDICTIONS_FILE)
     asked, expected = choose_asked(test, predictions, params.packaging.golden)
-    heard: dict[ServedModel, list[Heard]] = {}
+    heard: dict[ServedModel, list[ParityRow]] = {}
     likely: list[Likelihood] = []
     most = params.compute.micro_batch_tokens
     golden: dict[str, tuple[GoldenPrompt, ...]] = {}
@@ -109,11 +112,11 @@ def _ask(
         answerer = open_answerer(bundle, paths.model_store, model)
         answers = answerer.answer([record.messages[:-1] for record in asked])
         heard[model] = [
-            hear(model, record, answer, expected[system, record.id])
+            parity_row(model, record, answer, expected[system, record.id])
             for record, answer in zip(asked, answers, strict=True)
         ]
         check_parity(heard[model], params.packaging.max_mismatch)
-        golden[model] = golden_prompts(answerer, asked, answers, params.packaging)
+        golden[model] = choose_golden_prompts(answerer, asked, answers, params.packaging)
         likely += reference_likelihoods(
             model, answerer.language_model, answerer.template, test, max_tokens=most
         )
@@ -132,7 +135,7 @@ def _facts(
     return CardFacts(
         metrics=metrics,
         parity={str(model): share for model, share in shares.items()},
-        contents=count_contents(paths.curated),
+        contents=count_data(paths.curated),
         trainings={
             model: json.loads((bundle / model / PROVENANCE_FILE).read_text(encoding="utf-8"))
             for model in _SERVED

@@ -4,17 +4,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tasks.records.overlap import token_f1
+from tasks.answering.pipeline import Answer
 from tasks.records.predictions import Prediction
-from tasks.records.record import Record
-from tasks.serving.answering import Answer
+from tasks.records.schema import Record
+from tasks.scoring.answer_scores import token_f1
 from tasks.stage.errors import DataError, GateError
 
 METRIC = "token_f1"
 
 
 @dataclass(frozen=True)
-class Heard:
+class ParityRow:
     """One answer of the bundle beside evaluation's answer to the same record, both scored."""
 
     model: str
@@ -33,9 +33,9 @@ class Heard:
         return self.same_prompt and self.answer == self.expected
 
 
-def hear(model: str, record: Record, answer: Answer, expected: Prediction) -> Heard:
+def parity_row(model: str, record: Record, answer: Answer, expected: Prediction) -> ParityRow:
     """One answer beside what evaluation heard."""
-    return Heard(
+    return ParityRow(
         model=model,
         record=record.id,
         question=record.question,
@@ -71,7 +71,7 @@ def choose_asked(
     return asked, expected
 
 
-def check_parity(heard: Sequence[Heard], max_mismatch: float) -> None:
+def check_parity(heard: Sequence[ParityRow], max_mismatch: float) -> None:
     """Check that a model's answers from the bundle are those that evaluation heard.
 
     Raises:
@@ -92,12 +92,12 @@ def check_parity(heard: Sequence[Heard], max_mismatch: float) -> None:
     )
 
 
-def share_agreeing(heard: Sequence[Heard]) -> float:
+def share_agreeing(heard: Sequence[ParityRow]) -> float:
     """The share of answers that agree with evaluation's."""
     return sum(item.agrees for item in heard) / len(heard)
 
 
-def score_parity(heard: Sequence[Heard]) -> dict[str, Any]:
+def score_parity(heard: Sequence[ParityRow]) -> dict[str, Any]:
     """What the differences are worth, as `metrics.json` holds it.
 
     `difference` is the mean score of the served answers minus that of evaluation's, on the same

@@ -7,8 +7,8 @@ from typing import Literal
 from tasks.promotion.params import PromotionParams
 from tasks.records.predictions import ALL_MODES, SCORE_NAMES, Prediction
 from tasks.stage.errors import ConfigError, DataError
-from tasks.statistics import comparison as paired
-from tasks.statistics.correction import holm
+from tasks.statistics import significance as paired
+from tasks.statistics.significance import holm
 
 # A record is the same one where its id, what was asked and what was expected are.
 _Key = tuple[str, str, str]
@@ -50,7 +50,7 @@ class Change:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class SystemComparison:
     """What became better or worse from left to right, in `mode` where nothing else is said.
 
     `modes` and `slices` hold the differences; `only_left` and `only_right` count the records that
@@ -74,9 +74,9 @@ class Comparison:
     changed: tuple[Change, ...]
 
 
-def compare(
+def compare_systems(
     left: Side, right: Side, *, mode: str, metric: str, changes: int, params: PromotionParams
-) -> Comparison:
+) -> SystemComparison:
     """Right held against left on the records that both were asked.
 
     At most `changes` records that changed are listed, the largest change first.
@@ -103,7 +103,7 @@ def compare(
         if name == mode:
             slices = by_slice
     modes = _corrected(whole)
-    return Comparison(
+    return SystemComparison(
         left=left.name,
         right=right.name,
         left_system=left.system,

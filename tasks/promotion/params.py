@@ -103,7 +103,7 @@ class InstructionsParams(RuleParams):
     min_kept: float = Field(ge=0, le=1)
 
 
-class RetentionParams(RuleParams):
+class ScoreRetentionParams(RuleParams):
     """The share of the adapter's score that a student keeps."""
 
     min_retention: float = Field(ge=0, le=2)
@@ -161,7 +161,7 @@ class RulesParams(StageParams):
     abstention: AbstentionParams
     forgetting: ForgettingParams
     instructions: InstructionsParams
-    retention: RetentionParams
+    retention: ScoreRetentionParams
     student_keeps: RuleParams
     gain_over_twin: GainParams
     latency: LatencyParams

@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 from uuid import UUID
 
-from tasks.records.csv_rows import overlong, read_csv
-from tasks.records.streams import RawLine, bounded_lines, open_utf8
+from tasks.records.text_files import RawLine, bounded_lines, open_utf8, overlong, read_csv
 from tasks.stage.errors import DataError
 
 _LISTS = ("documents", "messages", "conversations")

@@ -8,15 +8,15 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Protocol
 
-from tasks.records.orders import NotServing, ServedName, ServeVersion, Serving
-from tasks.records.record import Message
+from tasks.records.schema import Message
+from tasks.serving.protocol import NotServing, ServedName, ServeVersion, Serving
 from tasks.stage.errors import ConfigError, NightloomError
 
 if TYPE_CHECKING:
-    from tasks.serving.answering import Answerer
-    from tasks.serving.engine import Engine
-    from tasks.serving.filters import Where
-    from tasks.serving.inquiry import Inquiry, Listener
+    from tasks.answering.pipeline import Answerer
+    from tasks.retrieval.filters import Where
+    from tasks.serving.batcher import Batcher
+    from tasks.serving.requests import AnswerRequest, Listener
 
 LOGGER = logging.getLogger(__name__)
 
@@ -38,12 +38,12 @@ class Served:
     """A version that answers, the alias by which it was chosen, and since when."""
 
     order: ServeVersion
-    engine: "Engine"
+    engine: "Batcher"
     since: datetime
 
 
 @dataclass
-class _Seat:
+class _ModelState:
     """What is known of one model: what answers, what loads, and what could not be loaded."""
 
     served: Served | None = None
@@ -61,11 +61,11 @@ class Versions:
     models: Sequence[ServedName]
     load: "Load"
     registry_error: str | None = None
-    _seats: dict[ServedName, _Seat] = field(default_factory=dict)
+    _seats: dict[ServedName, _ModelState] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
-        self._seats = {model: _Seat() for model in self.models}
+        self._seats = {model: _ModelState() for model in self.models}
 
     def ask(
         self,
@@ -75,7 +75,7 @@ class Versions:
         *,
         max_new_tokens: int | None = None,
         where: "Where | None" = None,
-    ) -> "tuple[ServeVersion, Inquiry]":
+    ) -> "tuple[ServeVersion, AnswerRequest]":
         """The version that answers, all of it, and the inquiry.
 
         Raises:
@@ -125,12 +125,12 @@ class Versions:
             _release_memory()
         return Serving(model=order.model, version=order.version, alias=order.alias, seconds=seconds)
 
-    def _start(self, order: ServeVersion, *, beside: bool) -> "Engine":
+    def _start(self, order: ServeVersion, *, beside: bool) -> "Batcher":
         answerer = self.load(order, beside=beside)
         # Deferred: torch takes seconds to import, and the server is to tell its health meanwhile.
-        from tasks.serving.engine import Engine
+        from tasks.serving.batcher import Batcher
 
-        return Engine(answerer)
+        return Batcher(answerer)
 
     def health(self) -> dict[str, object]:
         """What `/health` tells, by model and of the registry."""
@@ -148,12 +148,12 @@ def _not_serving(order: ServeVersion, before: Served | None, error: Exception) -
 
 
 def _release_memory() -> None:
-    from tasks.lm.memory import release_memory
+    from tasks.models.memory import release_memory
 
     release_memory()
 
 
-def _standing(seat: _Seat) -> dict[str, object]:
+def _standing(seat: _ModelState) -> dict[str, object]:
     served, failed = seat.served, seat.failed
     return {
         "version": None if served is None else served.order.version,

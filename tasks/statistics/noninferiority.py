@@ -8,12 +8,11 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.statistics.correction import holm
-from tasks.statistics.intervals import Bootstrap, Interval
-from tasks.statistics.power import smallest_detectable
+from tasks.statistics.bootstrap import Bootstrap, Interval
+from tasks.statistics.significance import holm, smallest_detectable
 
 # `unproven`: so many records would have shown it of two systems that are alike, and did not.
-Standing = Literal["not_worse", "worse", "underpowered", "unproven"]
+LossConclusion = Literal["not_worse", "worse", "underpowered", "unproven"]
 
 
 @dataclass(frozen=True)
@@ -30,7 +29,7 @@ class Pairs:
 
 
 @dataclass(frozen=True)
-class Finding:
+class LossTestResult:
     """What was found of one loss, a margin in (0, 1); p-values are corrected over its family.
 
     `p_loss` is the chance of such records were the loss as large as the margin, `p_no_loss` were it
@@ -46,7 +45,7 @@ class Finding:
     p_no_loss: float
     smallest_detectable: float | None
     family: int
-    standing: Standing
+    standing: LossConclusion
 
 
 @dataclass(frozen=True)
@@ -57,12 +56,12 @@ class LossTest:
     power: float
     bootstrap: Bootstrap
 
-    def whole(self, pairs: Pairs, margin: float) -> Finding:
+    def whole(self, pairs: Pairs, margin: float) -> LossTestResult:
         """What all records say of a loss of `margin`."""
         everything = np.ones(len(pairs.parts), dtype=bool)
         return self._judged([everything], pairs, margin)[0]
 
-    def slices(self, pairs: Pairs, margin: float) -> dict[str, Finding]:
+    def slices(self, pairs: Pairs, margin: float) -> dict[str, LossTestResult]:
         """What each slice says of a loss of `margin` in it, corrected over the slices (Holm)."""
         labels = np.array(list(pairs.slices), dtype=object)
         names = sorted(set(pairs.slices))
@@ -71,7 +70,7 @@ class LossTest:
 
     def _judged(
         self, masks: Sequence[NDArray[np.bool_]], pairs: Pairs, margin: float
-    ) -> list[Finding]:
+    ) -> list[LossTestResult]:
         """What each mask's records say, corrected over the masks."""
         columns = np.column_stack(masks)
         drawn = self.bootstrap.ratios(
@@ -97,7 +96,7 @@ class LossTest:
         margin: float,
         *,
         family: int,
-    ) -> Finding:
+    ) -> LossTestResult:
         """What one mask's records say by themselves; where they stand is not known yet."""
         parts, wholes = pairs.parts[mask], pairs.wholes[mask]
         value = parts.sum() / wholes.sum()
@@ -111,11 +110,11 @@ class LossTest:
         linear = (parts - value * wholes) / wholes.mean()
         shown = smallest_detectable(linear.tolist(), alpha=2 * alpha / family, power=self.power)
         interval = Interval(float(value), float(low), float(high))
-        return Finding(
+        return LossTestResult(
             len(parts), interval, margin, p_loss, p_no_loss, shown.value, family, "unproven"
         )
 
-    def _standing(self, found: Finding) -> Standing:
+    def _standing(self, found: LossTestResult) -> LossConclusion:
         alpha = 1 - self.confidence
         if found.p_loss < alpha:
             return "not_worse"
@@ -131,7 +130,7 @@ def _share(draws: NDArray[np.bool_]) -> float:
     return float((1 + draws.sum()) / (1 + len(draws)))
 
 
-def records_needed(found: Finding, confidence: float) -> int:
+def records_needed(found: LossTestResult, confidence: float) -> int:
     """How many records it takes, about, to rule the loss out of two systems that are alike."""
     least = _least_records(found, confidence)
     if found.smallest_detectable is None:
@@ -140,6 +139,6 @@ def records_needed(found: Finding, confidence: float) -> int:
     return max(least, by_spread)
 
 
-def _least_records(found: Finding, confidence: float) -> int:
+def _least_records(found: LossTestResult, confidence: float) -> int:
     """The fewest records that rule the loss out, however alike they look, whatever its family."""
     return math.ceil(math.log((1 - confidence) / found.family) / math.log(1 - found.margin))

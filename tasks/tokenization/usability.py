@@ -3,10 +3,10 @@
 import math
 from collections.abc import Mapping, Sequence
 
-from tasks.records.record import Record
+from tasks.records.schema import Record
 from tasks.stage.errors import GateError
-from tasks.tokenization.encoding import Encoded
 from tasks.tokenization.params import Params
+from tasks.tokenization.training_examples import EncodedSplit
 
 _EXAMPLES = 3
 _SHOWN = 90
@@ -15,14 +15,14 @@ _KEPT_SHARE = 0.99
 _MOST_TOKENS = 32768
 
 
-def told(name: str, encoded: Encoded) -> str:
+def told(name: str, encoded: EncodedSplit) -> str:
     """A split's records in and examples left, in a line."""
     reasons = ", ".join(f"{len(ids)} {reason}" for reason, ids in encoded.left_out.items())
     return f"{name}: {len(encoded.lengths)} rows in, {reasons}, {len(encoded.examples)} left"
 
 
 def unusable_error(
-    splits: Mapping[str, Sequence[Record]], encoded: Mapping[str, Encoded], params: Params
+    splits: Mapping[str, Sequence[Record]], encoded: Mapping[str, EncodedSplit], params: Params
 ) -> GateError | None:
     """Why the share of examples that cannot be learned from stops the night, or None."""
     every = sum(len(found.lengths) for found in encoded.values())
@@ -51,7 +51,9 @@ def unusable_error(
     )
 
 
-def _mending(encoded: Mapping[str, Encoded], reasons: Mapping[str, int], params: Params) -> str:
+def _mending(
+    encoded: Mapping[str, EncodedSplit], reasons: Mapping[str, int], params: Params
+) -> str:
     """What makes the examples fit, or where their answers went."""
     if reasons["empty_answer"] > reasons["too_long"]:
         return (
@@ -76,7 +78,7 @@ def _first(records: Sequence[Record], names: Sequence[str]) -> list[Record]:
     return [record for record in records if record.id in chosen]
 
 
-def _shown(record: Record, reason: str, split: str, encoded: Encoded) -> str:
+def _shown(record: Record, reason: str, split: str, encoded: EncodedSplit) -> str:
     tokens = encoded.lengths[record.id]
     texts = " -> ".join(repr(_short(text)) for text in (record.question, record.answer))
     return f"{record.id} ({split}, {reason}, {tokens} tokens) {texts}"

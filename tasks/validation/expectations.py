@@ -1,12 +1,16 @@
-"""Great Expectations: rules become expectations, frames become results, batch by batch."""
+"""Great Expectations: rules become expectations, frames become results, added up and rendered."""
 
 import logging
 import os
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
 from functools import cache
+from itertools import count
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from tasks.stage.errors import ConfigError
@@ -19,8 +23,10 @@ _ACROSS_ROWS = {
     "expect_column_values_to_be_increasing": "rows have no order here",
     "expect_column_values_to_be_decreasing": "rows have no order here",
 }
+
 # Fields of every expectation that are no arguments of a rule.
 _NOT_KWARGS = {"id", "meta", "notes", "description", "severity", "result_format"}
+
 _NOT_KWARGS |= {"rendered_content", "catch_exceptions", "windows", "batch_id", "expectation_id"}
 
 
@@ -29,7 +35,7 @@ class BrokenRuleError(ConfigError):
 
 
 @dataclass(frozen=True)
-class Finding:
+class RuleResult:
     """What GX says of one rule in one frame: all of it, and the positions of the rows at fault."""
 
     rule: Rule
@@ -37,7 +43,7 @@ class Finding:
     result: Any
 
 
-class Judge:
+class SuiteRunner:
     """A suite in Great Expectations, asked about one frame after another."""
 
     def __init__(self, suite: Suite) -> None:
@@ -57,7 +63,7 @@ class Judge:
         expectations = [_expectation(rule, suite.name) for rule in suite.rules]
         self._suite = gx.ExpectationSuite(name=suite.name, expectations=expectations)
 
-    def findings(self, frame: pd.DataFrame) -> list[Finding]:
+    def findings(self, frame: pd.DataFrame) -> list[RuleResult]:
         """What GX says of every rule, in the suite's order; `frame` has a plain index from 0.
 
         Raises:
@@ -72,7 +78,7 @@ class Judge:
         found = {item.expectation_config.meta["rule"]: item for item in result.results}
         return [self._finding(rule, found.get(rule.name)) for rule in self.suite.rules]
 
-    def _finding(self, rule: Rule, item: Any) -> Finding:
+    def _finding(self, rule: Rule, item: Any) -> RuleResult:
         trouble = "it has no result" if item is None else _exception(item.exception_info)
         if trouble:
             raise BrokenRuleError(
@@ -81,7 +87,7 @@ class Judge:
                 f"mend the rule in {rule.file}",
             )
         rows = [int(row) for row in item.result.get("unexpected_index_list") or []]
-        return Finding(rule, rows, item)
+        return RuleResult(rule, rows, item)
 
 
 @cache
@@ -164,3 +170,133 @@ def _exception(info: Any) -> str:
     entries = [flat] if flat else list(info.values())
     messages = [str(entry["exception_message"]) for entry in entries if entry["raised_exception"]]
     return "; ".join(messages)
+
+
+_EXAMPLES = 20
+
+# What GX says by position in a batch, or would say of one batch alone.
+_OF_A_BATCH = (
+    "unexpected_list",
+    "unexpected_index_list",
+    "unexpected_index_query",
+    "partial_unexpected_index_list",
+    "partial_unexpected_counts",
+)
+
+
+class SuiteTotals:
+    """The results of a suite, added up: counts are sums, examples the first twenty."""
+
+    def __init__(self, suite: Suite) -> None:
+        self.suite = suite
+        self._results: dict[str, Any] = {}
+        self.batches = 0
+
+    def add(self, findings: Sequence[RuleResult]) -> None:
+        """Add what GX said of one more batch."""
+        self.batches += 1
+        for finding in findings:
+            before = self._results.get(finding.rule.name)
+            self._results[finding.rule.name] = _added(before, finding.result)
+
+    def results(self) -> list[Any]:
+        """One of GX's results a rule, in the suite's order; none before the first batch."""
+        return [self._results[rule.name] for rule in self.suite.rules if rule.name in self._results]
+
+    def as_suite_result(self, when: str) -> Any:
+        """The whole as GX's result of a suite; `when` is an ISO time."""
+        great_expectations()
+        from great_expectations.core import ExpectationSuiteValidationResult
+        from great_expectations.core.run_identifier import RunIdentifier
+
+        results = self.results()
+        good = sum(bool(item.success) for item in results)
+        return ExpectationSuiteValidationResult(
+            success=good == len(results),
+            results=results,
+            suite_name=self.suite.name,
+            statistics={
+                "evaluated_expectations": len(results),
+                "successful_expectations": good,
+                "unsuccessful_expectations": len(results) - good,
+                "success_percent": 100 * good / max(len(results), 1),
+            },
+            meta={"run_id": RunIdentifier(run_name=self.suite.name, run_time=when)},
+        )
+
+
+def _added(before: Any, item: Any) -> Any:
+    """One result that counts what two count; the lists of all broken rows are let go."""
+    total = copy(item)
+    result = dict(item.result)
+    for name in _OF_A_BATCH:
+        result.pop(name, None)
+    if before is not None:
+        total.success = bool(item.success and before.success)
+        for name in ("element_count", "unexpected_count", "missing_count"):
+            result[name] = before.result.get(name, 0) + result.get(name, 0)
+        examples = [
+            *before.result.get("partial_unexpected_list", []),
+            *result.get("partial_unexpected_list", []),
+        ]
+        result["partial_unexpected_list"] = examples[:_EXAMPLES]
+    _set_percentages(result)
+    # GX can't render numpy's numbers.
+    total.result = {k: v.item() if isinstance(v, np.generic) else v for k, v in result.items()}
+    return total
+
+
+def _set_percentages(result: dict[str, Any]) -> None:
+    """What GX's own percentages say, of the sums."""
+    elements, unexpected = result.get("element_count"), result.get("unexpected_count")
+    if not elements or unexpected is None:
+        return
+    missing = result.get("missing_count", 0)
+    present = max(elements - missing, 1)
+    result["missing_percent"] = 100 * missing / elements
+    result["unexpected_percent"] = 100 * unexpected / present
+    result["unexpected_percent_nonmissing"] = result["unexpected_percent"]
+    result["unexpected_percent_total"] = 100 * unexpected / elements
+
+
+DATA_DOCS_FILE = "data_docs.html"
+
+_TEMPLATES = Path(__file__).with_name("templates")
+
+# GX's overview of a suite: its info tables name paths and versions, which we say elsewhere.
+_OVERVIEW = 0
+
+
+def render_data_docs(totals: Sequence[SuiteTotals], when: str) -> str:
+    """The page of several suites' results; equal results give equal bytes.
+
+    `when` is the newest intake's time, the only one that the results depend on.
+    """
+    great_expectations()
+    from great_expectations.render.renderer.page_renderer import ValidationResultsPageRenderer
+    from great_expectations.render.view.view import DefaultJinjaPageView
+
+    renderer = ValidationResultsPageRenderer()
+    suites = []
+    for total in totals:
+        result = total.as_suite_result(when)
+        document = renderer.render(result).to_json_dict()
+        statistics = result.statistics
+        said = (
+            f"{statistics['successful_expectations']} of {statistics['evaluated_expectations']} "
+            f"rules hold; batches judged: {total.batches}"
+        )
+        sections = _quiet(document["sections"])
+        suites.append({"name": total.suite.name, "said": said, "sections": sections})
+    view = DefaultJinjaPageView(custom_views_directory=str(_TEMPLATES))
+    # GX gives collapsed parts random ids; these are as unique, and the same every time.
+    numbers = count()
+    view.env.filters["generate_html_element_uuid"] = lambda prefix=None: f"{prefix}{next(numbers)}"
+    template: Any = view.env.get_template("nightloom_data_docs.j2")
+    page: str = template.render(suites=suites, subtitle=f"Newest intake: {when}")
+    return "\n".join(line.rstrip() for line in page.splitlines() if line.strip()) + "\n"
+
+
+def _quiet(sections: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """GX's sections without its overview, whose tables name this machine's objects in memory."""
+    return [section for place, section in enumerate(sections) if place != _OVERVIEW]

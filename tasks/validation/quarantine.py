@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from tasks.validation.features import Row
+from tasks.validation.features import FeatureRow
 from tasks.validation.places import Origins
 from tasks.validation.suites import Rule
 
@@ -66,7 +66,7 @@ class Quarantine:
         """The worst three rows so far, worst first."""
         return [item for *_, item in self._worst]
 
-    def add(self, rows: Sequence[tuple[Row, Sequence[Breach]]]) -> None:
+    def add(self, rows: Sequence[tuple[FeatureRow, Sequence[Breach]]]) -> None:
         """Write some rows, in their order."""
         items = [self._quarantined(row, breaches) for row, breaches in rows]
         for item, (row, _) in zip(items, rows, strict=True):
@@ -89,7 +89,7 @@ class Quarantine:
         self._worst = heapq.nsmallest(_WORST, [*self._worst, *ranked])
         self.count += len(items)
 
-    def _quarantined(self, row: Row, breaches: Sequence[Breach]) -> Quarantined:
+    def _quarantined(self, row: FeatureRow, breaches: Sequence[Breach]) -> Quarantined:
         if row.intake not in self._origins:
             # Rows come intake by intake, so one is enough to hold.
             self._origins = {row.intake: Origins.read(row.intake, self._kind)}

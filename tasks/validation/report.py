@@ -4,24 +4,24 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tasks.validation.data_docs import DATA_DOCS_FILE
-from tasks.validation.judging import SetVerdict, Verdict
+from tasks.validation.checks import FileResult, SetResult
+from tasks.validation.expectations import DATA_DOCS_FILE
 
 _SHOWN = 20
 
 
 @dataclass(frozen=True)
-class Outcome:
+class ValidationResult:
     """Everything that a night's validation found; `whole` is None where the rows failed before."""
 
     intakes: tuple[str, ...]
-    verdicts: tuple[Verdict, ...]
-    whole: SetVerdict | None
+    verdicts: tuple[FileResult, ...]
+    whole: SetResult | None
     slices: Mapping[str, int]
     stopped: str | None
 
 
-def metrics(outcome: Outcome) -> dict[str, Any]:
+def metrics(outcome: ValidationResult) -> dict[str, Any]:
     """The figures for `metrics.json`; a figure that can't be had is null, its reason beside it."""
     figures = {
         verdict.name: {
@@ -47,7 +47,7 @@ def metrics(outcome: Outcome) -> dict[str, Any]:
     }
 
 
-def render_report(outcome: Outcome) -> str:
+def render_report(outcome: ValidationResult) -> str:
     """The report, in Markdown."""
     blocks = [
         _head(outcome),
@@ -60,13 +60,13 @@ def render_report(outcome: Outcome) -> str:
     return "\n\n".join("\n".join(block) for block in blocks if block) + "\n"
 
 
-def _head(outcome: Outcome) -> list[str]:
+def _head(outcome: ValidationResult) -> list[str]:
     newest = outcome.intakes[-1]
     stopped = [] if outcome.stopped is None else ["", f"**Stopped.** {outcome.stopped}"]
     return ["# Validation", "", f"{len(outcome.intakes)} intake(s), the newest {newest}.", *stopped]
 
 
-def _table(outcome: Outcome) -> list[str]:
+def _table(outcome: ValidationResult) -> list[str]:
     return [
         "| | current | accepted | quarantined | replaced by a later intake |",
         "|---|---:|---:|---:|---:|",
@@ -78,7 +78,7 @@ def _table(outcome: Outcome) -> list[str]:
     ]
 
 
-def _left(verdict: Verdict) -> list[str]:
+def _left(verdict: FileResult) -> list[str]:
     """Why rows of one file left, and which rules only warned."""
     if not verdict.broken.total():
         return []
@@ -94,7 +94,7 @@ def _left(verdict: Verdict) -> list[str]:
     return lines
 
 
-def _set(whole: SetVerdict | None) -> list[str]:
+def _set(whole: SetResult | None) -> list[str]:
     if whole is None:
         return ["## The set", "", "Not judged: the rows stopped the night before."]
     lines = ["## The set", "", "| rule | found | verdict |", "|---|---|---|"]
@@ -134,7 +134,7 @@ def _largest(slices: Mapping[str, int]) -> Sequence[tuple[str, int]]:
     return sorted(slices.items(), key=lambda item: (-item[1], item[0]))[:_SHOWN]
 
 
-def _broken(verdict: Verdict) -> dict[str, int]:
+def _broken(verdict: FileResult) -> dict[str, int]:
     return {name: count for name, count in sorted(verdict.broken.items()) if count}
 
 

@@ -12,30 +12,31 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from tasks.distillation.comparison import interval, measure
-from tasks.distillation.lessons import taught
+from tasks.distillation.held_out import held_out_interval, score_held_out
+from tasks.distillation.objective import student_loss
 from tasks.distillation.params import DistillationParams
 from tasks.distillation.pruning import block_influence, choose_layers
 from tasks.distillation.students import (
     FullStudents,
-    Origins,
-    Plan,
     SharedStudents,
+    StudentPlan,
     Students,
-    plain,
+    WeightSources,
+    unwrapped_model,
     vocabulary,
 )
-from tasks.distillation.teaching import CachedTeacher, MemoKey, OnlineTeacher
+from tasks.distillation.teacher import CachedTeacher, MemoKey, OnlineTeacher
 from tasks.finetuning.adapter import make_trainable
 from tasks.finetuning.params import FinetuningParams
-from tasks.lm.attention import use_packed_attention
-from tasks.lm.batches import Batch, choose_examples, make_batches
-from tasks.lm.examples import read_examples
-from tasks.lm.losses import summed_cross_entropy
-from tasks.lm.models import load_for_training, prepare_device
-from tasks.lm.params import TrainingParams
-from tasks.lm.training import train
+from tasks.models.loading import load_for_training, prepare_device
+from tasks.sequences.attention import use_packed_attention
+from tasks.sequences.examples import read_examples
+from tasks.sequences.likelihood import summed_cross_entropy
+from tasks.sequences.packing import Batch
 from tasks.stage.params import ComputeParams, ModelsParams, StageParams, read_yaml
+from tasks.training.batches import choose_examples, make_batches
+from tasks.training.loop import train
+from tasks.training.params import TrainingParams
 from tests.benchmarks._memory import most_megabytes
 from tests.benchmarks._training import Clock, step_seconds, warm_up
 
@@ -92,7 +93,7 @@ def students_of(side: str, workspace: Path, params: DistillationParams) -> Stude
     """Teacher and students: over one base for what is compared with QLoRA, copies else."""
     compute, data = _compute(workspace), workspace / "data"
     base = data / "models" / "base.json"
-    origins = Origins(
+    origins = WeightSources(
         base,
         base,
         _STORE,
@@ -115,24 +116,28 @@ def distil(side: str, workspace: Path, tokens: int, epochs: int) -> dict[str, fl
     use_packed_attention(teacher)
     influence = block_influence(teacher, [pack for batch in batches[:4] for pack in batch.packs])
     layers = min(len(influence) - 1, round(_LAYERS_KEPT * len(influence)))
-    plan = Plan(str(layers), tuple(choose_layers(influence, layers, "importance")), "")
+    plan = StudentPlan(str(layers), tuple(choose_layers(influence, layers, "importance")), "")
     student = students.make(plan)
-    use_packed_attention(plain(student))
+    use_packed_attention(unwrapped_model(student))
     online = OnlineTeacher(teacher, vocabulary(teacher))
-    before = interval(measure(student, online, held_out, online.width), "divergence", 0)
+    before = held_out_interval(
+        score_held_out(student, online, held_out, online.width), "divergence", 0
+    )
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         if side == "trl_gkd":
-            for model in (teacher, plain(student)):
+            for model in (teacher, unwrapped_model(student)):
                 model.set_attn_implementation("sdpa")
             seconds = train_gkd(
                 student, teacher, students.teacher.tokenizer, batches, params, place
             )
-            for model in (teacher, plain(student)):
+            for model in (teacher, unwrapped_model(student)):
                 use_packed_attention(model)
         else:
             seconds = train_ours(side, student, online, batches, params, place)
-        found = interval(measure(student, online, held_out, online.width), "divergence", 0)
+        found = held_out_interval(
+            score_held_out(student, online, held_out, online.width), "divergence", 0
+        )
         (place / "saved").mkdir()
         students.save(student, plan, "student", place / "saved")
     on_device = torch.cuda.is_available()
@@ -166,7 +171,7 @@ def train_ours(
         teacher.prepare(pack for batch in batches for pack in batch.packs)
         print(f"the memo takes {teacher.bytes_per_token:.0f} bytes a token", flush=True)
     prepared = time.perf_counter() - begun
-    loss = taught(teacher, params.objective, online.width)
+    loss = student_loss(teacher, params.objective, online.width)
     train(student, batches, batches[:1], loss, params, scratch=place, identity="benchmark")
     return prepared + step_seconds(place, batches, seed=params.seed)
 

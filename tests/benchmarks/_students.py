@@ -24,29 +24,33 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tasks.distillation.comparison import measure
-from tasks.distillation.lessons import taught, untaught
+from tasks.distillation.distiller import DistillationData, read_data
+from tasks.distillation.held_out import score_held_out
+from tasks.distillation.objective import control_loss, student_loss
 from tasks.distillation.params import DistillationParams, Params
-from tasks.distillation.pruning import Influence, Rule, measure_influence
+from tasks.distillation.pruning import Influence, LayerRule, measure_influence
 from tasks.distillation.reconstruction import reconstruct
-from tasks.distillation.school import Material, read_material
-from tasks.distillation.states import StateMemory
-from tasks.distillation.students import FullStudents, Origins, Plan, plan_students, vocabulary
-from tasks.distillation.teaching import OnlineTeacher
-from tasks.evaluation.answers import Asking, Subject, System
-from tasks.evaluation.library import Library
+from tasks.distillation.students import (
+    FullStudents,
+    StudentPlan,
+    WeightSources,
+    plan_students,
+    vocabulary,
+)
+from tasks.distillation.teacher import OnlineTeacher, StateMemory
 from tasks.evaluation.params import EvaluationParams
-from tasks.evaluation.questions import Question, choose_records, pose
-from tasks.lm.memory import release_memory
-from tasks.lm.models import LanguageModel, prepare_device
-from tasks.lm.packing import Pack
-from tasks.lm.prompt_kit import read_prompt_kit
-from tasks.lm.training import train
-from tasks.records.files import read_records
-from tasks.records.prompt_files import PROMPT
-from tasks.serving.retrieval import Index
+from tasks.evaluation.requests import Request, Retriever, choose_records, make_requests
+from tasks.evaluation.system_run import PromptSettings, System, SystemResult
+from tasks.models.loading import LanguageModel, prepare_device
+from tasks.models.memory import release_memory
+from tasks.prompting.files import PROMPT
+from tasks.prompting.prompt_bundle import read_prompt_bundle
+from tasks.records.schema import read_records
+from tasks.retrieval.index import Index
+from tasks.sequences.packing import Pack
 from tasks.stage.params import load_params, read_yaml
-from tasks.statistics.intervals import paired_bootstrap
+from tasks.statistics.bootstrap import paired_bootstrap
+from tasks.training.loop import train
 
 _OBJECTIVES = {
     "forward KL": {"forward_kl": 1.0},
@@ -62,7 +66,7 @@ class Trial:
     """One student to be: `rate` 0 leaves it as it was fitted, `fitted_tokens` 0 leaves that out."""
 
     layers: int = 20
-    rule: Rule = "divergence"
+    rule: LayerRule = "divergence"
     role: str = "student"
     objective: Mapping[str, float] = field(default_factory=dict)
     rate: float = 0.0
@@ -99,7 +103,7 @@ class Laboratory:
         self._params = params.distillation.model_copy(update={"compared_examples": compared})
         self._device = prepare_device(params.compute)
         paths = self._paths
-        origins = Origins(
+        origins = WeightSources(
             paths["base"],
             paths["student_base"],
             paths["model_store"],
@@ -116,20 +120,22 @@ class Laboratory:
         # Before packed attention comes to it: what generation needs is another kind.
         self._best = self._scores(self.students.teacher.model)
 
-    def _pose(self, records: int) -> list[Question]:
+    def _pose(self, records: int) -> list[Request]:
         paths, passages = self._paths, self._prompting.passages
         split = read_records(paths["curated"] / "validation.jsonl")
         chosen = choose_records(split, records, "evaluation", split="validation")
         index = Index.load(paths["index"])
-        library = Library(index, paths["embedder"], paths["model_store"], self._device, passages)
-        posed = pose(chosen, library.find(chosen), index, passages=passages, open_book=True)
+        library = Retriever(index, paths["embedder"], paths["model_store"], self._device, passages)
+        posed = make_requests(
+            chosen, library.find(chosen), index, passages=passages, open_book=True
+        )
         return [question for question in posed if question.mode == "retrieved"]
 
     def _scores(self, model: Any) -> dict[str, float]:
         """Token F1 by record."""
         params = EvaluationParams.model_validate(_yaml("evaluation"))
-        asking = Asking(
-            partial(read_prompt_kit, self._paths["adapter"] / PROMPT),
+        asking = PromptSettings(
+            partial(read_prompt_bundle, self._paths["adapter"] / PROMPT),
             self._prompting.max_new_tokens,
             self._compute.generation_batch,
             self._device,
@@ -137,8 +143,8 @@ class Laboratory:
             tuple(params.abstentions),
         )
         asked = LanguageModel(model.eval(), self.students.teacher.tokenizer, "")
-        system = System("tried")
-        system.ask(Subject("tried", lambda _: asked, asking), [self._questions], lambda _: None)
+        system = SystemResult("tried")
+        system.ask(System("tried", lambda _: asked, asking), [self._questions], lambda _: None)
         return {row.record: row.score("token_f1") for row in system.predictions}
 
     def try_one(self, trial: Trial) -> dict[str, Any]:
@@ -171,8 +177,8 @@ class Laboratory:
             seconds["training"] = time.monotonic() - started
         return self._told(model, online, material) | {"seconds": seconds}
 
-    def _material(self, params: DistillationParams, memo: Path) -> Material:
-        return read_material(
+    def _material(self, params: DistillationParams, memo: Path) -> DistillationData:
+        return read_data(
             self._paths["tokens"],
             params,
             self.students,
@@ -183,7 +189,9 @@ class Laboratory:
             generation_batch=self._compute.generation_batch,
         )
 
-    def _plan(self, trial: Trial, params: DistillationParams, material: Material) -> Plan:
+    def _plan(
+        self, trial: Trial, params: DistillationParams, material: DistillationData
+    ) -> StudentPlan:
         model = self.students.teacher.model
         packs = material.first_packs(_INFLUENCE_TOKENS)
         what = (trial.rule, *(pack.keys for pack in packs))
@@ -210,16 +218,16 @@ class Laboratory:
         trial: Trial,
         params: DistillationParams,
         model: Any,
-        material: Material,
+        material: DistillationData,
         online: OnlineTeacher,
         scratch: Path,
     ) -> None:
         objective = params.objective.model_copy(update=dict(trial.objective))
         student = trial.role == "student"
         loss = (
-            taught(online, objective, online.width)
+            student_loss(online, objective, online.width)
             if student
-            else untaught(objective, online.width)
+            else control_loss(objective, online.width)
         )
         train(
             model,
@@ -231,10 +239,12 @@ class Laboratory:
             identity=trial.key,
         )
 
-    def _told(self, model: Any, online: OnlineTeacher, material: Material) -> dict[str, Any]:
+    def _told(
+        self, model: Any, online: OnlineTeacher, material: DistillationData
+    ) -> dict[str, Any]:
         """Loss, KL and agreement a token; token F1 beside the adapter's; of the model as saved."""
         model.to(getattr(torch, self._params.saved_dtype)).float()
-        held = measure(model, online, material.compared, online.width)
+        held = score_held_out(model, online, material.compared, online.width)
         tokens = sum(item.tokens for item in held)
         model.set_attn_implementation("sdpa")
         scores = self._scores(model)

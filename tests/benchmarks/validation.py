@@ -22,13 +22,11 @@ from typing import Any
 
 import pandas as pd
 
-from tasks.validation.batches import mark_missing
-from tasks.validation.expectations import Judge, great_expectations
+from tasks.validation.checks import FileResult, check_rows, mark_missing
+from tasks.validation.expectations import SuiteRunner, SuiteTotals, great_expectations
 from tasks.validation.features import RECORD_FEATURES, TEXT_FEATURES, read_record
-from tasks.validation.judging import Verdict, judge_rows
-from tasks.validation.merging import id_digests, take_census
+from tasks.validation.raw_rows import find_current_rows, id_digests
 from tasks.validation.suites import Suite, read_suites
-from tasks.validation.totals import Totals
 from tests.benchmarks._measurement import print_result
 from tests.benchmarks._memory import most_megabytes
 
@@ -76,10 +74,10 @@ def _spoil(row: dict[str, Any], kind: int) -> None:
 def judge_in_batches(path: Path, suite: Suite) -> Verdicts:
     """Which rows break which rules, as the validation stage finds it."""
     known = _known()
-    verdict = Verdict("records", Totals(suite))
-    rows = map(read_record, take_census([path.parent], path.name).rows())
-    judged = judge_rows(
-        Judge(suite),
+    verdict = FileResult("records", SuiteTotals(suite))
+    rows = map(read_record, find_current_rows([path.parent], path.name).rows())
+    judged = check_rows(
+        SuiteRunner(suite),
         rows,
         RECORD_FEATURES,
         batch_rows=BATCH_ROWS,
@@ -126,7 +124,7 @@ def judge_at_once(path: Path, suite: Suite, *, tuned: bool) -> Verdicts:
 
 def _frame(path: Path) -> pd.DataFrame:
     """All rows as one frame of features."""
-    rows = map(read_record, take_census([path.parent], path.name).rows())
+    rows = map(read_record, find_current_rows([path.parent], path.name).rows())
     known = _known()
     columns: dict[str, list[Any]] = {name: [] for name in (*RECORD_FEATURES, "number")}
     for row in rows:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from flows import checkup
+from flows.cli import doctor as checkup
 from flows.workspace import choose_workspace, prepare
 from tasks.stage.command import run_stage
 from tasks.stage.errors import DataError, Failure
@@ -31,8 +31,8 @@ DELETES = re.compile(r"(?i)\b(deleted?|removed?|erased?|wiped?|take\b.* away)\b"
 HARMLESS = {
     "flows/credentials.py": "a random secret and a cache, both made again",
     "tasks/stage/command.py": "scratch: checkpoints and memos",
-    "tasks/distillation/teaching.py": "a memo",
-    "tasks/orchestration/execution.py": "a tag that says nothing, noted down before",
+    "tasks/distillation/teacher.py": "a memo",
+    "tasks/registry/transactions.py": "a tag that says nothing, noted down before",
 }
 SHOWN = [
     *sorted(Path("flows").rglob("*.py")), *sorted(Path("tasks").rglob("*.py")),
@@ -197,7 +197,7 @@ def follow(root: Path, advice: str) -> None:
             shutil.rmtree(folder)
 
 
-def disk(root: Path, needed: float, monkeypatch: pytest.MonkeyPatch) -> checkup.Finding:
+def disk(root: Path, needed: float, monkeypatch: pytest.MonkeyPatch) -> checkup.Check:
     monkeypatch.setattr(checkup, "_DISK_GB", needed)
     return checkup._disk(root)
 

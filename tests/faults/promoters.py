@@ -16,11 +16,11 @@ from typing import Any
 
 import mlflow.tracking
 
-from tasks.orchestration import uploads
-from tasks.orchestration.approval import Answer, read_question, settle
-from tasks.orchestration.promotion import roll_back
-from tasks.orchestration.reconciliation import reconcile
-from tasks.orchestration.retention import awaited, prune, review
+from tasks.registry import client as uploads
+from tasks.registry.approval import ApprovalResponse, read_request, settle
+from tasks.registry.promote import roll_back
+from tasks.registry.retention import awaited, prune, review
+from tasks.registry.transactions import reconcile
 from tests.unit.shop import PARAMS, Shop, policies
 
 _CONTEXT = multiprocessing.get_context("forkserver")
@@ -59,8 +59,8 @@ def approval(shop: Shop) -> None:
     link = shop.ledger.find(entry.id)
     assert link is not None
     with shop.turns.mine():
-        question = read_question(shop.ledger, link.sha256)
-        answer = Answer("approve", "ann", "good answers")
+        question = read_request(shop.ledger, link.sha256)
+        answer = ApprovalResponse("approve", "ann", "good answers")
         settle(shop.ledger, question, answer, APPROVING, shop.downloads)
 
 

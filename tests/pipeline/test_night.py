@@ -13,7 +13,7 @@ import psutil
 import pytest
 from mlflow.tracking import MlflowClient
 
-from tasks.orchestration.answers import TABLE_FILE
+from tasks.orchestration.tracking import TABLE_FILE
 
 pytestmark = [pytest.mark.night, pytest.mark.timeout(900)]
 
@@ -172,14 +172,14 @@ def test_a_full_evaluation_asks_more_of_the_same_models_and_leaves_the_night_alo
     lean = workspace / "data" / "reports" / "evaluation" / "metrics.json"
     before = lean.read_bytes()
     done = subprocess.run(
-        [sys.executable, "-m", "flows.evaluating", "--preset", "tiny",
+        [sys.executable, "-m", "flows.cli.evaluate", "--preset", "tiny",
          "--set", "evaluation.variants.records=4"],
         cwd=clone, env=environment(), capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 1  # no night was run with this override
     assert "run `nightloom run` first" in done.stderr
     done = subprocess.run(
-        [sys.executable, "-m", "flows.evaluating", "--preset", "tiny"],
+        [sys.executable, "-m", "flows.cli.evaluate", "--preset", "tiny"],
         cwd=clone, env=environment(), capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]

@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.evaluation.aggregates import by_system_and_mode
-from tasks.evaluation.comparisons import compare, intervals, slices
-from tasks.evaluation.gains import abstention_shares, mode_gains
+from tasks.evaluation.comparisons import abstention_shares, compare, intervals, mode_gains, slices
 from tasks.evaluation.params import EvaluationParams
 from tasks.records.predictions import SCORE_NAMES, Prediction, write_predictions
 from tasks.stage.metrics import write_metrics

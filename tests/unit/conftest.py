@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tasks.records.files import write_documents, write_records
-from tasks.records.record import Document, Message, Record
+from tasks.records.schema import Document, Message, Record, write_documents, write_records
 from tasks.stage.outputs import write_manifest
 from tasks.stage.params import ComputeParams, ModelsParams, PromptingParams, read_yaml
 
@@ -125,7 +124,7 @@ def write_curated(folder: Path, *, documents: int, records: int) -> None:
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
     """A base, an embedder, an adapter, a student and a data set, each of a few kilobytes."""
-    from tasks.lm.conversion import convert
+    from tasks.models.store import convert
 
     made = Tiny(tmp_path_factory.mktemp("tiny"))
     convert("tiny:llama", None, "causal_lm", made.store).write(made.base)
@@ -166,7 +165,7 @@ def released(
 
 
 def _weights(made: Tiny) -> Path:
-    from tasks.lm.conversion import ModelManifest
+    from tasks.models.store import ModelManifest
 
     return ModelManifest.read(made.base).folder(made.store)
 
@@ -226,16 +225,16 @@ def _write_provenance(folder: Path) -> None:
 
 
 def _write_prompt_kits(made: Tiny) -> None:
-    from tasks.lm.models import load_tokenizer
-    from tasks.lm.prompt_kit import write_prompt_kit
-    from tasks.lm.prompts import Prompt, PromptTemplate
-    from tasks.records.prompt_files import PROMPT
+    from tasks.models.loading import load_tokenizer
+    from tasks.prompting.files import PROMPT
+    from tasks.prompting.prompt_bundle import write_prompt_bundle
+    from tasks.prompting.templates import Prompt, PromptTemplate
 
     tokenizer = load_tokenizer(_weights(made))
     prompts = [Prompt(record(number).messages[:-1], ("A passage.",)) for number in range(12)]
     for folder in (made.adapter, made.student, made.twin):
         template = PromptTemplate.load(TEMPLATE)
-        write_prompt_kit(folder / PROMPT, template, tokenizer, prompts)
+        write_prompt_bundle(folder / PROMPT, template, tokenizer, prompts)
 
 
 @pytest.fixture(scope="session")

@@ -7,16 +7,17 @@ from pathlib import Path
 from typing import Any
 
 from tasks.promotion.decision import Decision, decide
-from tasks.promotion.evidence import Evidence, Reigning
+from tasks.promotion.evidence import ChampionFiles, EvidenceFiles
 from tasks.promotion.params import Params, PromotionParams
-from tasks.promotion.reason import Model
-from tasks.records.likelihoods import Likelihood, write_likelihoods
+from tasks.promotion.results import Model
 from tasks.records.predictions import (
     DISTRACTOR,
     MODES,
     ROLES,
     SCORE_NAMES,
+    Likelihood,
     Prediction,
+    write_likelihoods,
     write_predictions,
 )
 from tasks.stage.params import load_params
@@ -67,7 +68,7 @@ class Night:
     curation: dict[str, Any]
     parity: dict[str, Any]
 
-    def write(self, folder: Path, model: Model) -> Evidence:
+    def write(self, folder: Path, model: Model) -> EvidenceFiles:
         """Write its files, and say where they lie."""
         self.tonight.write(folder)
         for name in ("validation", "curation"):
@@ -77,7 +78,7 @@ class Night:
         reigning = folder / "reigning"
         if self.reigning is not None:
             self.reigning.write(reigning)
-        return Evidence(
+        return EvidenceFiles(
             validation=folder / "validation",
             curation=folder / "curation",
             evaluation=folder / "evaluation",
@@ -86,7 +87,7 @@ class Night:
             bundle_sha256=BUNDLE,
             reigning=None
             if self.reigning is None
-            else Reigning(
+            else ChampionFiles(
                 "production:3", reigning / "evaluation", model, reigning / "packaging", model
             ),
         )

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from tasks.curation.masking import KINDS, Found
+from tasks.privacy.masking import KINDS, Found
 
 FILE = Path("tests/unit/data/labelled_personal_data.txt")
 _LABEL = re.compile(r"\[\[(\w+):(.*?)\]\](?!\])", re.DOTALL)

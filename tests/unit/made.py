@@ -7,8 +7,7 @@ from pathlib import Path
 import pyarrow
 from pyarrow import parquet
 
-from tasks.records.files import write_documents, write_records
-from tasks.records.record import Message, Record
+from tasks.records.schema import Message, Record, write_documents, write_records
 from tasks.stage.outputs import output_folders
 
 SYLLABLES = [chr(code) for code in range(0xAC00, 0xD7A4, 28)]

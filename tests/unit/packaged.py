@@ -4,8 +4,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from tasks.answering.golden import GoldenPrompt, GoldenPrompts
 from tasks.packaging.__main__ import Params, Paths, run
-from tasks.serving.golden import GoldenPrompt, GoldenPrompts
 from tasks.stage.outputs import write_manifest
 
 PACKAGING = {"golden": 4, "golden_answers": 2, "golden_tokens": 3, "max_mismatch": 0.25}

@@ -8,10 +8,10 @@ from typing import Any
 
 from safetensors.torch import load_file, save_file
 
-from tasks.records.orders import ServedName, ServeVersion
-from tasks.records.record import Message
-from tasks.serving.engine import Engine
-from tasks.serving.inquiry import Begun, Event, Inquiry, Piece, Reply
+from tasks.records.schema import Message
+from tasks.serving.batcher import Batcher
+from tasks.serving.protocol import ServedName, ServeVersion
+from tasks.serving.requests import AnswerRequest, Begun, Event, Reply, TextDelta
 from tasks.stage.outputs import write_manifest
 from tests.unit.conftest import Tiny
 from tests.unit.packaged import PACKAGING, Params, package
@@ -63,10 +63,10 @@ def make_bundles(root: Path, tiny: Tiny, scored: Any, shared: dict[str, Any]) ->
 class Ear:
     """What an engine tells one who asked."""
 
-    def __init__(self, engine: Engine, question: str, **options: Any) -> None:
+    def __init__(self, engine: Batcher, question: str, **options: Any) -> None:
         self.events: queue.Queue[Event] = queue.Queue()
         turns = [Message("user", question)]
-        self.inquiry: Inquiry = engine.ask(turns, self.events.put, **options)
+        self.inquiry: AnswerRequest = engine.ask(turns, self.events.put, **options)
         self.begun: Begun | None = None
         self.pieces: list[str] = []
 
@@ -77,7 +77,7 @@ class Ear:
             match event:
                 case Begun():
                     self.begun = event
-                case Piece():
+                case TextDelta():
                     self.pieces.append(event.text)
                 case Reply():
                     return event

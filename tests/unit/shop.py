@@ -9,19 +9,18 @@ from pathlib import Path
 
 from mlflow.tracking import MlflowClient
 
-from tasks.orchestration import moves
-from tasks.orchestration.audit import audit
-from tasks.orchestration.execution import Intent
-from tasks.orchestration.ledger import Entry, Ledger
-from tasks.orchestration.promotion import decide_on, decision, promote
-from tasks.orchestration.reconciliation import reconcile
-from tasks.orchestration.registration import nominate
-from tasks.orchestration.registry import Registry
-from tasks.orchestration.stores import Stores
 from tasks.orchestration.tracking import Tracker
-from tasks.orchestration.turns import Turns
-from tasks.orchestration.versions import VERDICT_TAG, Model, Version, promotion_key
-from tasks.promotion.release_params import Params, ReleaseParams
+from tasks.registry import aliases as moves
+from tasks.registry.audit import audit
+from tasks.registry.client import Registry
+from tasks.registry.ledger import Entry, Ledger
+from tasks.registry.lock import PromotionLock
+from tasks.registry.params import Params, ReleaseParams
+from tasks.registry.promote import new_intent, promote, record_verdict
+from tasks.registry.register import nominate
+from tasks.registry.transactions import Intent, reconcile
+from tasks.registry.versions import VERDICT_TAG, Model, Version, promotion_key
+from tasks.services.stores import Stores
 from tasks.stage.outputs import write_manifest
 from tasks.stage.params import load_params
 
@@ -100,8 +99,8 @@ class Shop:
         return MlflowClient(self.stores.tracking_uri)
 
     @property
-    def turns(self) -> Turns:
-        return Turns(self.root / "promotion.lock", shared=False, wait_seconds=600.0)
+    def turns(self) -> PromotionLock:
+        return PromotionLock(self.root / "promotion.lock", shared=False, wait_seconds=600.0)
 
     def folder(self, text: str) -> Path:
         """A model's folder as registration writes it: the bundle below `artifacts`."""
@@ -133,7 +132,7 @@ class Shop:
         self, version: Version, *, promoted: bool = True, params: ReleaseParams = PARAMS
     ) -> Entry:
         """The entry of a verdict."""
-        return decide_on(
+        return record_verdict(
             self.ledger,
             version,
             params,
@@ -178,10 +177,15 @@ class Shop:
 
     def intent(self, number: int) -> Intent:
         """A decision to bring a version to production, which nothing of is done."""
-        after = moves.moved(self.aliases(), number, "production")
+        after = moves.aliases_after(self.aliases(), number, "production")
         version = self.registry.version("adapter", number)
-        return decision(
-            self.ledger, version, "moved", by="ann", reason="because", plan=moves.Plan(after, None)
+        return new_intent(
+            self.ledger,
+            version,
+            "moved",
+            by="ann",
+            reason="because",
+            plan=moves.AliasPlan(after, None),
         )
 
     def aliases(self, model: Model = "adapter") -> dict[str, int]:

@@ -9,7 +9,7 @@ from safetensors import safe_open
 from transformers import AutoModelForCausalLM
 
 from tasks.finetuning.adapter import make_trainable, save_trained
-from tasks.lm.conversion import ModelManifest
+from tasks.models.store import ModelManifest
 from tests.unit.conftest import Tiny
 from tests.unit.test_finetuning import PARAMS, loaded
 

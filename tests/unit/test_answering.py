@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from tasks.records.record import Message
-from tasks.serving.__main__ import main
-from tasks.serving.bundle import load_answerer
+from tasks.answering.__main__ import main
+from tasks.answering.loading import load_answerer
+from tasks.records.schema import Message
 from tasks.stage.errors import ConfigError
 
 QUESTION = "What does mod.f1 do?"

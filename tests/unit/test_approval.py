@@ -19,13 +19,14 @@ from prefect.flow_runs import resume_flow_run
 from prefect.states import Cancelled, Paused
 from prefect.testing.utilities import prefect_test_harness
 
-from flows import approving, questions
-from tasks.orchestration.approval import Answer, expire_old, read_question, settle
-from tasks.orchestration.ledger import Entry, Link
-from tasks.orchestration.release import ask
+from flows import approve as approving
+from flows import open_approvals as questions
+from tasks.orchestration.release import ask_for_approval
 from tasks.orchestration.tracking import Tracker
-from tasks.orchestration.turns import LIMIT, Turns
-from tasks.promotion.release_params import ReleaseParams
+from tasks.registry.approval import ApprovalResponse, expire_old, read_request, settle
+from tasks.registry.ledger import Entry, Link
+from tasks.registry.lock import PROMOTION_LIMIT, PromotionLock
+from tasks.registry.params import ReleaseParams
 from tasks.stage.errors import ConfigError
 from tasks.stage.params import read_yaml
 from tests.unit.shop import Shop, policies
@@ -46,9 +47,9 @@ def answered(
     shop: Shop, link: Link, decision: str = "approve", params: ReleaseParams = APPROVAL
 ) -> Entry:
     assert decision in ("approve", "reject", "expire")
-    answer = Answer(decision, "bea", "read twenty answers")  # type: ignore[arg-type]
+    answer = ApprovalResponse(decision, "bea", "read twenty answers")  # type: ignore[arg-type]
     with shop.turns.mine():
-        question = read_question(shop.ledger, link.sha256)
+        question = read_request(shop.ledger, link.sha256)
         return settle(shop.ledger, question, answer, params, shop.downloads)
 
 
@@ -137,7 +138,7 @@ def test_an_entry_that_asks_nothing_is_no_question(reigned: Shop) -> None:
     first = reigned.ledger.links()[0]
     for sha256 in (first.sha256, "f" * 64):
         with pytest.raises(ConfigError, match="there is no question"):
-            read_question(reigned.ledger, sha256)
+            read_request(reigned.ledger, sha256)
 
 
 @pytest.fixture(scope="module")
@@ -229,7 +230,7 @@ def test_the_flow_ends_as_not_promoted_when_nobody_answers(harness: None, checko
 def test_the_question_links_the_nights_report_where_a_server_shows_it(
     checkout: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    question = read_question(checkout.ledger, asked(checkout).sha256)
+    question = read_request(checkout.ledger, asked(checkout).sha256)
     root = checkout.root.parent
     assert f"MLflow run {question.version.run_id}" in approving._description(root, question)
     link = f"http://127.0.0.1:5000/#/experiments/1/runs/{question.version.run_id}/artifacts/reports"
@@ -240,7 +241,7 @@ def test_the_question_links_the_nights_report_where_a_server_shows_it(
 def ask_within_a_flow(shop: Shop, *, shared: bool) -> list[str]:
     @flow
     def asker() -> list[str]:
-        return ask("adapter", shop.ledger, shared=shared)
+        return ask_for_approval("adapter", shop.ledger, shared=shared)
 
     return list(asker())
 
@@ -254,7 +255,7 @@ def test_a_question_is_one_flow_run_however_often_it_is_asked(
     [text] = ask_within_a_flow(checkout, shared=True)
     assert "`prefect deploy --name approve` first" in text
     deployment = approving.approve.to_deployment("approve")
-    deployment.entrypoint = "flows/approving.py:approve"
+    deployment.entrypoint = "flows/approve.py:approve"
     deployment.apply()
     [first] = ask_within_a_flow(checkout, shared=True)
     assert ask_within_a_flow(checkout, shared=True) == [first]
@@ -267,7 +268,7 @@ def test_a_question_is_one_flow_run_however_often_it_is_asked(
     # Nor does one that waits in a process which is gone, as all are when `nightloom up` begins.
     set_state(run_of(second), Paused())
     monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
-    monkeypatch.setattr(Turns, "mine", lambda turns: nullcontext())
+    monkeypatch.setattr(PromotionLock, "mine", lambda turns: nullcontext())
     [third] = questions.ask_again(checkout.root.parent)
     assert run_of(third) not in (run_of(first), run_of(second))
     with get_client(sync_client=True) as client:
@@ -296,12 +297,15 @@ def set_state(run: str, state: State[Any]) -> None:
 def test_promoters_that_share_a_server_take_turns_by_its_limit(
     harness: None, tmp_path: Path
 ) -> None:
-    one = Turns(tmp_path / "one", shared=True, wait_seconds=20)
-    other = Turns(tmp_path / "other", shared=True, wait_seconds=1)
-    with pytest.raises(ConfigError, match=f"no slot of the concurrency limit {LIMIT}"), one.mine():
+    one = PromotionLock(tmp_path / "one", shared=True, wait_seconds=20)
+    other = PromotionLock(tmp_path / "other", shared=True, wait_seconds=1)
+    with (
+        pytest.raises(ConfigError, match=f"no slot of the concurrency limit {PROMOTION_LIMIT}"),
+        one.mine(),
+    ):
         pass
     with get_client(sync_client=True) as client:
-        client.upsert_global_concurrency_limit_by_name(LIMIT, 1)
+        client.upsert_global_concurrency_limit_by_name(PROMOTION_LIMIT, 1)
     with (
         one.mine(),
         pytest.raises(ConfigError, match="another promoter held Prefect's concurrency limit"),

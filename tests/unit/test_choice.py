@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from tasks.evaluation.choice import Offer, Pair, rank
 from tasks.evaluation.params import EvaluationParams
+from tasks.evaluation.student_choice import Offer, StudentScores, rank_offers
 from tasks.stage.params import read_yaml
 
 PARAMS = EvaluationParams.model_validate(
@@ -14,12 +14,14 @@ PARAMS = EvaluationParams.model_validate(
 ADAPTER = (0.9, 1.0, 0.8, 0.9)
 
 
-def choose(pairs: list[Pair], adapter: tuple[float, ...], params: EvaluationParams) -> Offer:
-    return rank(pairs, adapter, params)[0]
+def choose(
+    pairs: list[StudentScores], adapter: tuple[float, ...], params: EvaluationParams
+) -> Offer:
+    return rank_offers(pairs, adapter, params)[0]
 
 
-def pair(name: str, parameters: int, student: float, twin: float) -> Pair:
-    return Pair(name, parameters, (student,) * 4, (twin,) * 4)
+def pair(name: str, parameters: int, student: float, twin: float) -> StudentScores:
+    return StudentScores(name, parameters, (student,) * 4, (twin,) * 4)
 
 
 def test_the_smallest_that_keeps_enough_is_offered_whatever_the_order() -> None:
@@ -53,7 +55,7 @@ def test_a_twin_counts_for_what_a_pair_keeps() -> None:
 
 
 def test_every_pair_has_its_figures() -> None:
-    found = rank([pair("16", 16, 0.5, 0.6), pair("24", 24, 0.9, 0.8)], ADAPTER, PARAMS)
+    found = rank_offers([pair("16", 16, 0.5, 0.6), pair("24", 24, 0.9, 0.8)], ADAPTER, PARAMS)
     assert [offer.name for offer in found] == ["24", "16"]
     kept, offered = found[1].retention, found[1].offered_retention
     assert kept is not None
@@ -62,7 +64,7 @@ def test_every_pair_has_its_figures() -> None:
 
 
 def test_a_gain_that_chance_could_make_is_told_as_one() -> None:
-    uneven = Pair("24", 24, (1.0, 0.7, 0.9, 0.9), (0.8, 0.9, 0.8, 0.9))
+    uneven = StudentScores("24", 24, (1.0, 0.7, 0.9, 0.9), (0.8, 0.9, 0.8, 0.9))
     assert "so few records cannot tell it from none" in choose([uneven], ADAPTER, PARAMS).text
 
 

@@ -13,13 +13,13 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from flows.cli import app
+from flows.console import print_summary
 from flows.nightly import refused
-from flows.nights import NightLog, failed_report, new_night_name, read_night, report
-from flows.services import Services
-from flows.summary import print_summary
+from flows.run_state import NightLog, failed_night_report, new_night_name, night_report, read_night
+from flows.servers import Services
 from flows.workspace import Workspace
-from tasks.orchestration.failures import stage_error
 from tasks.orchestration.stages import StageOutcome
+from tasks.services.processes import stage_error
 from tasks.stage.errors import DataError, Failure, GateError
 
 KEYS = ["night", "verdict", "stages", "reasons", "versions", "aliases", "error"]
@@ -78,7 +78,7 @@ def test_a_night_is_told_as_it_goes(workspace: Workspace) -> None:
     path = workspace.checkout / ".nightloom" / "nights" / f"{name}.json"
     assert [entry.state for entry in read_night(path).stages] == ["executed", "running", "not_run"]
     log.fail(stage_error("two", Failure("DataError", "a row is bad", "mend it")))
-    content = json.loads(report(read_night(path)))
+    content = json.loads(night_report(read_night(path)))
     assert list(content) == KEYS
     assert [entry["state"] for entry in content["stages"]] == ["executed", "failed", "not_run"]
     assert content["error"] == {
@@ -95,7 +95,7 @@ def test_a_stage_that_names_a_class_of_its_own_keeps_it() -> None:
 
 
 def test_the_report_of_a_night_that_never_began_has_the_same_keys() -> None:
-    assert list(failed_report(datetime.now(UTC))) == KEYS
+    assert list(failed_night_report(datetime.now(UTC))) == KEYS
 
 
 def test_servers_of_a_dead_process_or_of_a_reused_pid_do_not_count(tmp_path: Path) -> None:

@@ -12,11 +12,11 @@ from typer.testing import CliRunner
 
 from flows.cli import app
 from flows.environment import find_stores
-from tasks.orchestration.registry import Registry
 from tasks.orchestration.tracking import Tracker
-from tasks.promotion.comparison import Side, compare
+from tasks.promotion.comparison import Side, compare_systems
 from tasks.promotion.params import PromotionParams
 from tasks.records.predictions import Prediction
+from tasks.registry.client import Registry
 from tasks.stage.errors import ConfigError, DataError
 from tasks.stage.outputs import output_folders
 from tasks.stage.params import read_yaml
@@ -46,7 +46,7 @@ def side(name: str, scores: Sequence[float], **given: Any) -> Side:
 
 def held(left: Side, right: Side, **given: Any) -> Any:
     chosen: dict[str, Any] = {"mode": "retrieved", "metric": "token_f1", "changes": 10}
-    return compare(left, right, **chosen | given, params=PARAMS)
+    return compare_systems(left, right, **chosen | given, params=PARAMS)
 
 
 def test_a_gain_on_every_record_has_its_known_difference_and_verdict() -> None:

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from tasks.records.lexical import LexicalIndex
-from tasks.records.passages import Passage, cut_documents
-from tasks.records.record import Document, Message, Record
+from tasks.lexical.bm25 import LexicalIndex
+from tasks.lexical.chunking import Passage, cut_documents
+from tasks.records.schema import Document, Message, Record
 from tasks.stage.params import read_yaml
-from tasks.tokenization.contexts import Context, choose_contexts
 from tasks.tokenization.params import TokenizationParams
+from tasks.tokenization.training_examples import Context, choose_contexts
 
 NAMES = [f"{owner}.{name}" for owner in ("json", "csv", "os") for name in ("load", "dump", "walk")]
 

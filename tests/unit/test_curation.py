@@ -16,7 +16,7 @@ from tasks.curation.params import Params
 from tasks.curation.preparation import SPLITS, prepare, split_of
 from tasks.curation.selection import select
 from tasks.curation.shingling import jaccard, shingles
-from tasks.records.record import Message, Record
+from tasks.records.schema import Message, Record
 from tasks.stage.params import load_params
 
 FILE = Path("params/curation.yaml")

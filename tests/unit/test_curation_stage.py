@@ -10,8 +10,14 @@ import pytest
 
 from tasks.curation.__main__ import Paths, run
 from tasks.curation.preparation import SPLITS
-from tasks.records.files import read_records, read_rows, write_documents, write_records
-from tasks.records.record import Document, Record
+from tasks.records.schema import (
+    Document,
+    Record,
+    read_records,
+    read_rows,
+    write_documents,
+    write_records,
+)
 from tasks.stage.errors import DataError
 from tasks.stage.metrics import read_metrics
 from tasks.stage.outputs import folder_files, output_folders

@@ -11,8 +11,8 @@ import yaml
 from tasks.curation import __main__ as curation
 from tasks.curation.__main__ import Paths, run
 from tasks.curation.params import Params
-from tasks.orchestration.failures import left_failure, stage_error
-from tasks.records.record import Record
+from tasks.records.schema import Record
+from tasks.services.processes import left_failure, stage_error
 from tasks.stage.command import run_stage
 from tasks.stage.errors import DataError, GateError
 from tasks.stage.metrics import read_metrics

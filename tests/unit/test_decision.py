@@ -8,10 +8,9 @@ from typing import Any
 
 import pytest
 
-from tasks.promotion.decision import decide
+from tasks.promotion.decision import RULES, decide
 from tasks.promotion.params import Params
-from tasks.promotion.reason import Model
-from tasks.promotion.rules import RULES
+from tasks.promotion.results import Model
 from tasks.records.predictions import INJECTED, MODES
 from tasks.stage.errors import ConfigError, DataError
 from tasks.stage.params import load_params

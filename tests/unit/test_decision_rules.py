@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from tasks.promotion.reason import Model
-from tasks.promotion.rules import RULES
+from tasks.promotion.decision import RULES
+from tasks.promotion.results import Model
 from tasks.records.predictions import DISTRACTOR, Prediction
 from tests.unit.decided import BUNDLE, RETRIEVAL, Change, Night, decided, outcomes, with_rule
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
-from tasks.lm.conversion import ModelManifest
-from tasks.lm.generation import generate, stream
-from tasks.lm.models import LanguageModel, load_tokenizer
+from tasks.generation.greedy_decoding import generate, stream
+from tasks.models.loading import LanguageModel, load_tokenizer
+from tasks.models.store import ModelManifest
 from tests.unit.conftest import Tiny
 from tests.unit.test_generation import make, mixed, reference
 from tests.unit.test_packing import DYNAMIC, of_kind

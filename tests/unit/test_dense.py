@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tasks.records.ranking import best_positions
-from tasks.serving.dense import DenseIndex, cluster_vectors
+from tasks.lexical.bm25 import best_positions
+from tasks.retrieval.dense import DenseIndex, cluster_vectors
 from tasks.stage.errors import DataError
 
 

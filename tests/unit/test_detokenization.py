@@ -5,9 +5,9 @@ import random
 import pytest
 from transformers import PreTrainedTokenizerBase
 
-from tasks.lm.conversion import ModelManifest
-from tasks.lm.detokenization import TextStream, text_of
-from tasks.lm.models import load_tokenizer
+from tasks.generation.streaming import TextStream, text_of
+from tasks.models.loading import load_tokenizer
+from tasks.models.store import ModelManifest
 from tests.unit.conftest import Tiny
 
 TEXTS = [

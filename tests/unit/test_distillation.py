@@ -14,8 +14,8 @@ from tasks.distillation.pruning import (
     prune,
     removal_divergence,
 )
-from tasks.lm.attention import use_packed_attention
-from tasks.lm.packing import build_pack, packed_logits
+from tasks.sequences.attention import use_packed_attention
+from tasks.sequences.packing import build_pack, packed_logits
 from tasks.stage.errors import ConfigError
 from tests.unit.conftest import Tiny
 from tests.unit.test_generation import make

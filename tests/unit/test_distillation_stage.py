@@ -13,8 +13,8 @@ from tasks.distillation.__main__ import Paths, run
 from tasks.distillation.params import Params
 from tasks.distillation.pruning import prune
 from tasks.distillation.students import check_tokenizers
-from tasks.lm.conversion import ModelManifest, convert
-from tasks.lm.models import load_adapted, load_student
+from tasks.models.loading import load_adapted, load_student
+from tasks.models.store import ModelManifest, convert
 from tasks.stage.errors import ConfigError
 from tasks.stage.metrics import read_curve, read_metrics
 from tasks.stage.outputs import folder_files, verified, write_manifest

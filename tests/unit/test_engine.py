@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 
-from tasks.records.record import Message
-from tasks.serving import engine as engine_module
-from tasks.serving.answering import Answerer
-from tasks.serving.bundle import load_answerer
-from tasks.serving.engine import Engine
-from tasks.serving.filters import Where
+from tasks.answering.loading import load_answerer
+from tasks.answering.pipeline import Answerer
+from tasks.records.schema import Message
+from tasks.retrieval.filters import Where
+from tasks.serving import batcher as engine_module
+from tasks.serving.batcher import Batcher
 from tasks.stage.errors import ConfigError, DataError
 from tests.unit.served import Bundles, Ear
 
@@ -27,14 +27,14 @@ def answerer(bundles: Bundles) -> Answerer:
 
 @pytest.fixture
 def engine(answerer: Answerer) -> Any:
-    made = Engine(answerer)
+    made = Batcher(answerer)
     yield made
     made.close()
     made.join()
 
 
 def test_answers_are_those_of_the_answering_core_token_by_token(
-    engine: Engine, answerer: Answerer
+    engine: Batcher, answerer: Answerer
 ) -> None:
     """More than there are rows, at different times, one of them much longer, two of them alike."""
     asked = [*QUESTIONS, QUESTIONS[0], "What does mod.f3 do? " + "Think of it well. " * 60]
@@ -53,7 +53,7 @@ def test_answers_are_those_of_the_answering_core_token_by_token(
     assert engine.in_flight == 0
 
 
-def test_text_comes_in_pieces_while_it_is_made(engine: Engine) -> None:
+def test_text_comes_in_pieces_while_it_is_made(engine: Batcher) -> None:
     ears = [Ear(engine, question) for question in QUESTIONS[:12]]
     for ear in ears:
         ear.hear()
@@ -61,7 +61,7 @@ def test_text_comes_in_pieces_while_it_is_made(engine: Engine) -> None:
     assert max(len(ear.pieces) for ear in ears) > 4
 
 
-def test_a_request_can_lower_the_bound_on_tokens_and_not_raise_it(engine: Engine) -> None:
+def test_a_request_can_lower_the_bound_on_tokens_and_not_raise_it(engine: Batcher) -> None:
     whole = Ear(engine, QUESTIONS[2]).hear()
     short = Ear(engine, QUESTIONS[2], max_new_tokens=3).hear()
     more = Ear(engine, QUESTIONS[2], max_new_tokens=500).hear()
@@ -70,7 +70,7 @@ def test_a_request_can_lower_the_bound_on_tokens_and_not_raise_it(engine: Engine
 
 
 def test_an_answer_that_nobody_wants_is_dropped_and_the_others_are_not(
-    engine: Engine, answerer: Answerer
+    engine: Batcher, answerer: Answerer
 ) -> None:
     ears = [Ear(engine, question) for question in QUESTIONS[:12]]
     for ear in ears[::2]:
@@ -84,7 +84,7 @@ def test_an_answer_that_nobody_wants_is_dropped_and_the_others_are_not(
     assert engine.in_flight == 0
 
 
-def test_what_cannot_be_answered_is_told_to_who_asked_alone(engine: Engine) -> None:
+def test_what_cannot_be_answered_is_told_to_who_asked_alone(engine: Batcher) -> None:
     good = Ear(engine, QUESTIONS[3])
     bad = Ear(engine, QUESTIONS[3], where=Where.parse(["source=nowhere"]))
     filtered = Ear(engine, QUESTIONS[3], where=Where.parse(["document=mod.f2"]))
@@ -94,13 +94,13 @@ def test_what_cannot_be_answered_is_told_to_who_asked_alone(engine: Engine) -> N
     assert good.hear().text
 
 
-def test_a_conversation_longer_than_the_model_is_refused(engine: Engine) -> None:
+def test_a_conversation_longer_than_the_model_is_refused(engine: Batcher) -> None:
     with pytest.raises(DataError, match="the model was made for"):
         Ear(engine, "why? " * 3000).hear()
 
 
 def test_when_decoding_breaks_everyone_is_told_and_the_next_is_answered(
-    engine: Engine, monkeypatch: pytest.MonkeyPatch
+    engine: Batcher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(*_: Any) -> Any:
         raise RuntimeError("out of luck")
@@ -117,7 +117,7 @@ def test_when_decoding_breaks_everyone_is_told_and_the_next_is_answered(
 
 
 def test_a_closed_engine_answers_what_it_took_and_takes_no_more(answerer: Answerer) -> None:
-    engine = Engine(answerer)
+    engine = Batcher(answerer)
     ears = [Ear(engine, question) for question in QUESTIONS]
     engine.close()
     engine.join()
@@ -127,7 +127,7 @@ def test_a_closed_engine_answers_what_it_took_and_takes_no_more(answerer: Answer
 
 
 def test_a_model_that_must_answer_alone_does_so_in_one_piece(
-    answerer: Answerer, engine: Engine, monkeypatch: pytest.MonkeyPatch
+    answerer: Answerer, engine: Batcher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = answerer.language_model.model.generation_config
     expected = Ear(engine, QUESTIONS[5]).hear()

@@ -16,8 +16,8 @@ import requests
 
 from flows.credentials import private_folder, secret_file
 from flows.environment import set_environment, shell_lines
-from flows.services import server_secret
-from tasks.orchestration.loopback import open_directly, proxy_exemptions
+from flows.servers import server_secret
+from tasks.services.processes import open_directly, proxy_exemptions
 from tasks.stage.errors import ConfigError
 
 AUTH = ("PREFECT_API_AUTH_STRING", "PREFECT_SERVER_API_AUTH_STRING")

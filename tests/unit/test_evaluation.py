@@ -6,14 +6,12 @@ from typing import Any
 
 import pytest
 
-from tasks.evaluation.abstaining import abstains
 from tasks.evaluation.aggregates import abstention, row_metrics
 from tasks.evaluation.comparisons import compare, compare_pairs, primary_mode, slices
 from tasks.evaluation.params import EvaluationParams
-from tasks.evaluation.questions import choose_records, pose
-from tasks.evaluation.scores import length_ratio
+from tasks.evaluation.requests import choose_records, make_requests
 from tasks.evaluation.table import full_table, main
-from tasks.records.passages import Passage
+from tasks.lexical.chunking import Passage
 from tasks.records.predictions import (
     DISTRACTOR,
     MODES,
@@ -22,8 +20,9 @@ from tasks.records.predictions import (
     Prediction,
     read_predictions,
 )
-from tasks.records.record import Message, Record
-from tasks.serving.retrieval import Index, ScoredPassage
+from tasks.records.schema import Message, Record
+from tasks.retrieval.index import Index, ScoredPassage
+from tasks.scoring.answer_scores import abstains, length_ratio
 from tasks.stage.errors import DataError
 from tasks.stage.metrics import flatten, read_metrics
 from tasks.stage.params import read_yaml
@@ -173,7 +172,9 @@ def test_an_empty_test_split_is_an_error() -> None:
 
 def test_without_documents_there_is_closed_book_alone(scored: Any) -> None:
     empty = replace(Index.load(scored.index), passages=(), lexical=None)
-    questions = pose([record("a"), record("b")], [[], []], empty, passages=2, open_book=False)
+    questions = make_requests(
+        [record("a"), record("b")], [[], []], empty, passages=2, open_book=False
+    )
     assert [question.mode for question in questions] == ["closed_book"] * 2
 
 
@@ -181,7 +182,8 @@ def test_oracle_without_gold_documents_holds_what_was_retrieved(scored: Any) -> 
     index = Index.load(scored.index)
     found = [ranked("x", "y", "z")]
     by_mode = {
-        q.mode: q.passages for q in pose([record("a")], found, index, passages=2, open_book=True)
+        q.mode: q.passages
+        for q in make_requests([record("a")], found, index, passages=2, open_book=True)
     }
     assert by_mode["oracle"] == by_mode["retrieved"]
     assert [passage.document for passage in by_mode["retrieved"]] == ["x", "y"]
@@ -191,7 +193,7 @@ def test_a_record_whose_gold_document_is_gone_is_not_asked_in_oracle(scored: Any
     index = Index.load(scored.index)
     records = [record("a", ("gone",)), record("b", ("gone", "mod.f1"))]
     found = [ranked("x", "y"), ranked("x", "y")]
-    questions = pose(records, found, index, passages=2, open_book=True)
+    questions = make_requests(records, found, index, passages=2, open_book=True)
     asked = [(question.record.id, question.mode) for question in questions]
     assert ("a", "retrieved") in asked
     assert ("a", "oracle") not in asked

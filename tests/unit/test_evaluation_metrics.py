@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from rouge_score.rouge_scorer import RougeScorer
 
 import tasks.evaluation.metrics
-from tasks.evaluation.scores import SCORES, exact_match, length_ratio, rouge_l, token_f1
 from tasks.records.text import score_tokens
+from tasks.scoring.answer_scores import SCORES, exact_match, length_ratio, rouge_l, token_f1
 
 MARKERS = ["I don't know", "모릅니다"]
 SENTENCES = [

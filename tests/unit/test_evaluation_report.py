@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from tasks.evaluation.gains import abstention_shares, mode_gains
+from tasks.evaluation.comparisons import abstention_shares, mode_gains
 from tasks.evaluation.grids import Grid, comparison_grid, further_grids, sides, size_grid
 from tasks.evaluation.plots import drawable
 from tasks.evaluation.report import write_report
-from tasks.evaluation.words import answers, headline
+from tasks.evaluation.summary import headline, paragraphs
 from tasks.records.predictions import DISTRACTOR, Prediction
 from tests.unit.answered import answered, metrics_of, params
 
@@ -164,32 +164,32 @@ def test_the_words_tell_chance_and_power_where_they_were_measured() -> None:
     metrics = metrics_of(rows())
     test = {"p_value": 0.0001, "p_value_holm": 0.012, "smallest_detectable": 0.061, "records": 100}
     metrics["comparisons"]["adapter-base"] |= test
-    [first, *_] = answers(metrics)
+    [first, *_] = paragraphs(metrics)
     assert first.question == "What did fine-tuning buy?"
     assert "p < 0.001, after Holm's correction p = 0.012" in first.text
     assert "smaller than 0.061 would mostly go unseen over 100 records" in first.text
     unknown = {"smallest_detectable": None, "smallest_detectable_reason": "no variance was seen"}
     metrics["comparisons"]["adapter-base"] |= unknown
-    [first, *_] = answers(metrics)
+    [first, *_] = paragraphs(metrics)
     assert "How small a difference would show can't be told: no variance was seen" in first.text
 
 
 def test_the_words_answer_what_retrieval_bought_and_what_distillation_cost() -> None:
     metrics = metrics_of(rows())
     metrics["sizes"]["student"] |= {"parameters": 1_500_000, "megabytes": 4.0}
-    told = {answer.question: answer.text for answer in answers(metrics)}
+    told = {answer.question: answer.text for answer in paragraphs(metrics)}
     assert "+0.100 [+0.100, +0.100] for adapter" in told["What did retrieval buy?"]
     assert "How small a change would show can't be told" in told["What did retrieval buy?"]
     cost = told["What did distillation cost?"]
     assert "it has 25% fewer parameters and 50% fewer megabytes of weights in memory." in cost
     assert "gone" not in told["What did retrieval buy?"]
     metrics["retrieval"]["records_without_gold_document"] = 2
-    told = {answer.question: answer.text for answer in answers(metrics)}
+    told = {answer.question: answer.text for answer in paragraphs(metrics)}
     assert (
         "2 records name documents that are gone from the index" in told["What did retrieval buy?"]
     )
     metrics["gains"] = {}
-    told = {answer.question: answer.text for answer in answers(metrics)}
+    told = {answer.question: answer.text for answer in paragraphs(metrics)}
     assert told["What did retrieval buy?"].startswith("Nothing: the data set has no documents")
 
 
@@ -221,7 +221,7 @@ def test_the_words_tell_what_was_forgotten_obeyed_and_abstained_from() -> None:
             }
         },
     }  # fmt: skip
-    told = {answer.question: answer.text for answer in answers(metrics)}
+    told = {answer.question: answer.text for answer in paragraphs(metrics)}
     forgotten = told["What did fine-tuning forget?"]
     assert all(part in forgotten for part in ("1.50 times", "4 plain instructions", "75%"))
     assert "25%" in told["Who abstains when only wrong passages are shown?"]
@@ -234,7 +234,7 @@ def test_the_words_tell_what_was_forgotten_obeyed_and_abstained_from() -> None:
 
 def test_what_was_not_measured_is_not_told() -> None:
     metrics = metrics_of(rows()) | {"injections": {}, "prompts": {"comparison": None}}
-    told = {answer.question for answer in answers(metrics)}
+    told = {answer.question for answer in paragraphs(metrics)}
     assert not any("orders" in question or "prompt" in question for question in told)
 
 

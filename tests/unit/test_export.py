@@ -11,17 +11,15 @@ import torch
 from gguf import GGMLQuantizationType, GGUFReader, dequantize
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, Qwen2Config
 
-from tasks.export import reading_back
+from tasks.answering.golden import GoldenPrompts
+from tasks.answering.loading import load_served
+from tasks.export import verification as reading_back
 from tasks.export.__main__ import Export, export, main
-from tasks.export.gguf_writing import check_architecture
+from tasks.export.formats import Format
+from tasks.export.gguf_writing import check_architecture, read_vocabulary
 from tasks.export.measurement import Records
-from tasks.export.vocabulary import read_vocabulary
-from tasks.lm.gguf_layout import to_halves, to_pairs
-from tasks.lm.gguf_reading import unpack_gguf
-from tasks.lm.models import LanguageModel
-from tasks.records.export_format import Format
-from tasks.serving.bundle import load_served
-from tasks.serving.golden import GoldenPrompts
+from tasks.models.gguf import to_halves, to_pairs, unpack_gguf
+from tasks.models.loading import LanguageModel
 from tasks.stage.errors import ConfigError, DataError, GateError
 from tasks.stage.outputs import verified
 from tests.unit.packaged import forge_prompt_ids

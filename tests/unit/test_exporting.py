@@ -11,9 +11,9 @@ from transformers import AutoModelForCausalLM
 from typer.testing import CliRunner
 
 from flows.cli import app
+from flows.cli.export import find_version
 from flows.environment import find_stores
-from flows.exporting import find_version
-from tasks.orchestration.registry import Registry
+from tasks.registry.client import Registry
 from tasks.stage.errors import ConfigError
 from tasks.stage.outputs import verified
 

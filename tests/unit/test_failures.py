@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.orchestration.failures import (
+from tasks.services.processes import (
     StageError,
     error_class,
     left_failure,

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.orchestration.sources.files import FilesSource
+from tasks.ingestion.sources.files import FilesSource
 from tasks.stage.errors import DataError
 
 ROW = '{"id": "a"}\n'

@@ -10,10 +10,7 @@ from bitsandbytes.nn import Linear4bit
 
 from tasks.finetuning.adapter import keep_start, make_trainable, save_trained
 from tasks.finetuning.params import FinetuningParams, Params
-from tasks.lm.attention import use_packed_attention
-from tasks.lm.conversion import ModelManifest
-from tasks.lm.losses import summed_cross_entropy
-from tasks.lm.models import (
+from tasks.models.loading import (
     LanguageModel,
     check_adapter,
     load_adapted,
@@ -21,8 +18,11 @@ from tasks.lm.models import (
     load_for_training,
     trained_form,
 )
-from tasks.lm.packing import build_pack
-from tasks.lm.quantization import decoder_linears, hold_dequantized
+from tasks.models.quantization import decoder_linears, hold_dequantized
+from tasks.models.store import ModelManifest
+from tasks.sequences.attention import use_packed_attention
+from tasks.sequences.likelihood import summed_cross_entropy
+from tasks.sequences.packing import build_pack
 from tasks.stage.errors import ConfigError
 from tasks.stage.outputs import write_manifest
 from tasks.stage.params import read_yaml, validate_params

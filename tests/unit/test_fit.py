@@ -6,13 +6,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from tasks.lm.attention import use_packed_attention
-from tasks.lm.batches import make_batches
-from tasks.lm.curves import fit_of
-from tasks.lm.examples import Example
-from tasks.lm.fit import judge_fit
-from tasks.lm.losses import summed_cross_entropy
-from tasks.lm.training import train
+from tasks.sequences.attention import use_packed_attention
+from tasks.sequences.examples import Example
+from tasks.sequences.likelihood import summed_cross_entropy
+from tasks.training.batches import make_batches
+from tasks.training.diagnostics import diagnose_fit, fit_of
+from tasks.training.loop import train
 from tests.unit.conftest import Tiny
 from tests.unit.test_generation import make
 from tests.unit.test_packing import example, read_yaml_training
@@ -40,20 +39,20 @@ def test_known_curves(
     verdict: str,
     said: str,
 ) -> None:
-    fit = judge_fit(training, validation, 2.0)
+    fit = diagnose_fit(training, validation, 2.0)
     assert (fit.verdict, said in fit.reason) == (verdict, True)
 
 
 def test_one_evaluation_leaves_the_training_loss_to_tell_whether_it_was_still_falling() -> None:
     level = [*line(2.0, 1.0, 10), *line(1.0, 0.99, 30)]
-    assert judge_fit(level, [(40, 1.1)], 2.0).verdict == "good"
-    falling = judge_fit(line(2.0, 1.0, 40), [(40, 1.1)], 2.0)
+    assert diagnose_fit(level, [(40, 1.1)], 2.0).verdict == "good"
+    falling = diagnose_fit(line(2.0, 1.0, 40), [(40, 1.1)], 2.0)
     assert (falling.verdict, "training loss still fell" in falling.reason) == ("underfitted", True)
 
 
 def test_what_to_turn_depends_on_where_the_training_loss_went() -> None:
-    flat = judge_fit(line(2.0, 2.0), [(20, 2.0)], 2.0)
-    risen = judge_fit(line(2.0, 6.0), [(20, 5.0)], 2.0)
+    flat = diagnose_fit(line(2.0, 2.0), [(20, 2.0)], 2.0)
+    risen = diagnose_fit(line(2.0, 6.0), [(20, 5.0)], 2.0)
     assert "raise learning_rate" in flat.dial
     assert "lower learning_rate" in risen.dial
 

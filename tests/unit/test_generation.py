@@ -18,11 +18,11 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from tasks.lm import decoding
-from tasks.lm.conversion import ModelManifest
-from tasks.lm.generation import generate, stream
-from tasks.lm.models import LanguageModel, load_tokenizer
-from tasks.lm.slots import Pass
+from tasks.generation import continuous_batching as decoding
+from tasks.generation.greedy_decoding import generate, stream
+from tasks.generation.kv_cache import Pass
+from tasks.models.loading import LanguageModel, load_tokenizer
+from tasks.models.store import ModelManifest
 from tasks.stage.errors import ConfigError, DataError
 from tests.unit.conftest import Tiny
 

@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 from torch import nn
 
-from tasks.lm import prompts
-from tasks.lm.conversion import ModelManifest, convert
+from tasks.answering.golden import GoldenPrompts
+from tasks.answering.loading import load_answerer
+from tasks.models.store import ModelManifest, convert
 from tasks.packaging.assembly import refuse_pickles
-from tasks.packaging.golden import certain_tokens
-from tasks.serving.bundle import load_answerer
-from tasks.serving.golden import GoldenPrompts
-from tasks.serving.retrieval import Index
+from tasks.packaging.golden_prompts import certain_tokens
+from tasks.prompting import templates as prompts
+from tasks.retrieval.index import Index
 from tasks.stage.errors import ConfigError, DataError
 from tasks.stage.metrics import read_metrics
 from tasks.stage.outputs import write_manifest
@@ -89,7 +89,7 @@ def test_another_first_token_of_an_answer_is_named(bundle: Path, tiny: Any) -> N
 def test_a_model_that_answers_otherwise_is_noticed(
     made: Path, tiny: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tasks.serving import bundle as serving
+    from tasks.answering import loading as serving
 
     load = serving.load_served
 

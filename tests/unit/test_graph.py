@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from flows.graph import has_remote, read_stage, stage_names
-from tasks.orchestration.process import run_child
+from tasks.services.processes import run_child
 from tasks.stage.errors import ConfigError
 
 PIPELINE = """

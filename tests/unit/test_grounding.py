@@ -4,15 +4,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.evaluation.grounding import Grounding, Shown, ground, unsupported_items
+from tasks.scoring.grounding import Grounding, ShownPassages, ground, unsupported_items
 
 MARKERS = ["I don't know", "모릅니다"]
 GOLD = "서울은 대한민국의 수도이다."
 OTHER = "東京は日本の首都です。"
 
 
-def shown(*passages: str, gold: tuple[int, ...] = (), question: str = "q") -> Shown:
-    return Shown(question, passages, tuple(at in gold for at in range(len(passages))))
+def shown(*passages: str, gold: tuple[int, ...] = (), question: str = "q") -> ShownPassages:
+    return ShownPassages(question, passages, tuple(at in gold for at in range(len(passages))))
 
 
 @pytest.mark.parametrize(

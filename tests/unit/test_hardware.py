@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tasks.lm import hardware
+from tasks.models import hardware
 
 CPU = torch.device("cpu")
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.orchestration.sources.hub import HubSource
+from tasks.ingestion.sources.hub import HubSource
 from tasks.stage.errors import DataError
 
 

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from tasks.orchestration.promotion import promote, roll_back, rollback_target
-from tasks.orchestration.reconciliation import reconcile
-from tasks.orchestration.versions import BUNDLE_TAG, KEY_TAG, VERDICT_TAG
+from tasks.registry.promote import promote, roll_back, rollback_target
+from tasks.registry.transactions import reconcile
+from tasks.registry.versions import BUNDLE_TAG, KEY_TAG, VERDICT_TAG
 from tasks.stage.errors import ConfigError, GateError
 from tests.unit.shop import Shop
 

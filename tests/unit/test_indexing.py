@@ -10,14 +10,12 @@ import numpy as np
 import pytest
 import torch
 
+from tasks.embedding.embedder import Embedder, VectorMemo
 from tasks.indexing.__main__ import Paths, run
 from tasks.indexing.params import Params
-from tasks.lm.conversion import convert
-from tasks.lm.embedding import Embedder
-from tasks.lm.memo import VectorMemo
-from tasks.records.files import read_documents, write_documents
-from tasks.records.record import Document
-from tasks.serving.retrieval import Index
+from tasks.models.store import convert
+from tasks.records.schema import Document, read_documents, write_documents
+from tasks.retrieval.index import Index
 from tasks.stage.errors import ConfigError, DataError
 from tasks.stage.metrics import read_metrics
 from tasks.stage.outputs import folder_files, write_manifest

@@ -14,10 +14,10 @@ import pytest
 import yaml
 from pyarrow import parquet
 
-from tasks.orchestration import ingestion
-from tasks.orchestration.ingestion import Intake
-from tasks.orchestration.intakes import intake_folders
-from tasks.orchestration.sources.params import IngestionParams
+from tasks.ingestion import intakes as ingestion
+from tasks.ingestion.intake_files import intake_folders
+from tasks.ingestion.intakes import Intake
+from tasks.ingestion.params import IngestionParams
 from tasks.stage.errors import ConfigError, DataError
 from tasks.stage.outputs import folder_files, verified, write_manifest
 from tasks.stage.params import StageParams, validate_params

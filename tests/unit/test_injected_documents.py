@@ -5,12 +5,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from tasks.evaluation.injections import read_injections
+from tasks.evaluation.requests import read_injections
 from tasks.promotion.decision import decide
-from tasks.promotion.evidence import Evidence
-from tasks.records.files import read_documents, read_records, write_documents
+from tasks.promotion.evidence import EvidenceFiles
 from tasks.records.predictions import PREDICTIONS_FILE, read_predictions
-from tasks.serving.retrieval import Index
+from tasks.records.schema import read_documents, read_records, write_documents
+from tasks.retrieval.index import Index
 from tasks.stage.outputs import write_manifest
 from tests.unit.conftest import Scored, Tiny, score_night
 from tests.unit.decided import PARAMS, good_night
@@ -20,7 +20,7 @@ def outcomes(folder: Path, report: Path) -> list[tuple[str, str]]:
     """What each rule says of the adapter that was scored, the rest of the night being good."""
     night = good_night()
     night.reigning = None
-    evidence: Evidence = replace(night.write(folder, "adapter"), evaluation=report)
+    evidence: EvidenceFiles = replace(night.write(folder, "adapter"), evaluation=report)
     reasons = decide(PARAMS, evidence, model="adapter").reasons
     return [(reason.rule, reason.outcome) for reason in reasons]
 

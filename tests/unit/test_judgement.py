@@ -9,14 +9,20 @@ from typing import Any
 
 import pytest
 
-from tasks.orchestration import judgement
+from tasks.orchestration import release as judgement
 from tasks.orchestration import release as releasing
-from tasks.orchestration.judgement import Judgement, earlier_judgement, judge, write_decision
-from tasks.orchestration.reconciliation import reconcile
-from tasks.orchestration.release import apply, held_against_ours
-from tasks.orchestration.versions import Version
-from tasks.promotion.evidence import Evidence
+from tasks.orchestration.release import (
+    VersionVerdict,
+    apply_verdict,
+    decide_version,
+    earlier_verdict,
+    refuse_foreign_champion,
+    write_decision,
+)
+from tasks.promotion.evidence import EvidenceFiles
 from tasks.promotion.params import Params
+from tasks.registry.transactions import reconcile
+from tasks.registry.versions import Version
 from tasks.stage.errors import ConfigError, DataError
 from tests.unit.decided import Change, good_night, with_rule
 from tests.unit.shop import PARAMS, Shop
@@ -37,17 +43,17 @@ class Bench:
     def version(self) -> Version:
         return self.shop.registry.version("adapter", self.number)
 
-    def evidence(self, change: Change | None = None) -> Evidence:
+    def evidence(self, change: Change | None = None) -> EvidenceFiles:
         night = good_night()
         if change is not None:
             change(night)
         return night.write(self.root, "adapter")
 
-    def judge(self, evidence: Evidence) -> Judgement:
+    def judge(self, evidence: EvidenceFiles) -> VersionVerdict:
         """The judgement, carried out, unless there is an earlier one."""
-        known = earlier_judgement(self.version, self.root, evidence.curation)
-        found = known or judge.fn(self.version, self.root, evidence)
-        apply.fn(found, self.shop.ledger, PARAMS)
+        known = earlier_verdict(self.version, self.root, evidence.curation)
+        found = known or decide_version.fn(self.version, self.root, evidence)
+        apply_verdict.fn(found, self.shop.ledger, PARAMS)
         return found
 
     def tags(self) -> dict[str, str]:
@@ -110,10 +116,10 @@ def test_a_good_version_beside_a_foreign_reign_is_refused_in_the_ledger_and_judg
     shop.client.create_model_version("nightloom-adapter", source=str(shop.root), run_id=None)
     shop.client.set_registered_model_alias("nightloom-adapter", "production", "2")
     reconcile(shop.ledger, "adapter")
-    judged = judge.fn(bench.version, bench.root, bench.evidence())
+    judged = decide_version.fn(bench.version, bench.root, bench.evidence())
     assert judged.verdict == "promoted"
-    found = held_against_ours(judged, shop.ledger)
-    apply.fn(found, shop.ledger, PARAMS)
+    found = refuse_foreign_champion(judged, shop.ledger)
+    apply_verdict.fn(found, shop.ledger, PARAMS)
     assert (
         "production names nightloom-adapter version 2, which Nightloom did not" in found.reasons[0]
     )
@@ -121,7 +127,7 @@ def test_a_good_version_beside_a_foreign_reign_is_refused_in_the_ledger_and_judg
     assert (last.kind, last.version) == ("refused", bench.number)
     assert "which Nightloom did not make" in last.reason
     assert bench.tags()["verdict"] == "refused"
-    assert earlier_judgement(bench.version, bench.root, bench.evidence().curation) is None
+    assert earlier_verdict(bench.version, bench.root, bench.evidence().curation) is None
     assert shop.aliases()["production"] == 2
 
 
@@ -147,7 +153,7 @@ def test_evidence_that_is_not_there_leaves_no_verdict(bench: Bench) -> None:
 def test_a_judged_version_keeps_its_verdict_until_rules_or_leaks_change(bench: Bench) -> None:
     evidence = bench.evidence(heavy)
     bench.judge(evidence)
-    assert earlier_judgement(bench.version, bench.root, evidence.curation) is not None
+    assert earlier_verdict(bench.version, bench.root, evidence.curation) is not None
     again = bench.judge(evidence)
     assert (again.verdict, again.decision) == ("unchanged", None)
     assert "was refused before" in again.reasons[0]

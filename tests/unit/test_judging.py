@@ -14,10 +14,10 @@ import yaml
 from mlflow.tracking import MlflowClient
 from prefect.logging import disable_run_logger
 
-from tasks.orchestration.judging import JudgingParams, judge
-from tasks.orchestration.stores import RunRef, Stores
+from tasks.orchestration.llm_judge import LlmJudgeParams, judge_answers
 from tasks.orchestration.tracking import Tracker
 from tasks.records.predictions import read_predictions
+from tasks.services.stores import RunRef, Stores
 from tasks.stage.errors import ConfigError
 from tasks.stage.params import read_yaml
 
@@ -90,7 +90,7 @@ class Night:
         text = yaml.safe_dump(settings, allow_unicode=True)
         (self.root / "params" / "judging.yaml").write_text(text)
         with disable_run_logger():
-            judge.fn(self.root, self.report, self.root / "scratch", self.run, self.stores)
+            judge_answers.fn(self.root, self.report, self.root / "scratch", self.run, self.stores)
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -158,4 +158,4 @@ def test_a_system_that_was_not_asked_is_refused_by_those_that_were(
 def test_params_that_name_no_judge_are_refused(wrong: dict[str, Any]) -> None:
     settings = read_yaml(Path("params/judging.yaml"))
     with pytest.raises(ValueError, match=r"judging|model|endpoint|questions"):
-        JudgingParams.model_validate(settings | wrong)
+        LlmJudgeParams.model_validate(settings | wrong)

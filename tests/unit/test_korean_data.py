@@ -12,13 +12,12 @@ from typing import Any
 import pytest
 
 from tasks.evaluation import __main__ as evaluation
-from tasks.evaluation.scores import SCORES
 from tasks.indexing import __main__ as indexing
-from tasks.orchestration.sources.files import FilesSource
-from tasks.records.files import write_documents, write_records
-from tasks.records.lexical import LexicalIndex
+from tasks.ingestion.sources.files import FilesSource
+from tasks.lexical.bm25 import LexicalIndex
 from tasks.records.predictions import read_predictions
-from tasks.records.record import Document, Message, Record
+from tasks.records.schema import Document, Message, Record, write_documents, write_records
+from tasks.scoring.answer_scores import SCORES
 from tasks.stage.metrics import flatten, read_metrics
 from tasks.stage.outputs import write_manifest
 from tasks.stage.params import read_yaml

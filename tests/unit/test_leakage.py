@@ -6,13 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from tasks.curation.leakage import Leakage, check_leakage
-from tasks.curation.overlap import SimilarSets
+from tasks.curation.leakage import Leakage, QuotationIndex, SimilarSets, check_leakage
 from tasks.curation.questions import Measure, same_form
-from tasks.curation.quotation import QuotationIndex
 from tasks.curation.shingling import jaccard, shingle_hashes, shingles
-from tasks.records.files import write_documents, write_records
-from tasks.records.record import Document, Record
+from tasks.records.schema import Document, Record, write_documents, write_records
 from tests.unit.test_curation import PARAMS, many, record, sentence
 
 TEST = record("t1", "What does the function json.dump do?", "It writes an object to a file.")

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from mlflow.tracking import MlflowClient
 
-from tasks.orchestration.ledger import BEGINNING, HEAD_TAG, Statement
-from tasks.orchestration.versions import model_name
+from tasks.registry.ledger import BEGINNING, HEAD_TAG, Statement
+from tasks.registry.versions import model_name
 from tasks.stage.errors import ConfigError, GateError
 from tests.unit.shop import Shop
 

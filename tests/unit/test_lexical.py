@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tasks.records.lexical import LexicalIndex, lexical_tokens
+from tasks.lexical.bm25 import LexicalIndex, lexical_tokens
 from tasks.stage.errors import DataError
 from tasks.stage.outputs import folder_files
 
@@ -99,7 +99,7 @@ def test_nothing_to_index_is_an_error() -> None:
 
 def test_the_hash_seed_changes_no_byte(tmp_path: Path) -> None:
     code = (
-        "import sys, pathlib; from tasks.records.lexical import LexicalIndex as L;"
+        "import sys, pathlib; from tasks.lexical.bm25 import LexicalIndex as L;"
         "L.build(['json.dumps x', 'b c d e f g', '東京都']).save(pathlib.Path(sys.argv[1]))"
     )
     for seed in ("1", "2"):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tasks.curation.masking import KINDS, find_personal_data, masked
+from tasks.privacy.masking import KINDS, find_personal_data, masked
 from tests.unit.labelled import measure, read_labelled
 
 REGIONS = ("KR", "US")
@@ -25,7 +25,7 @@ def test_a_finder_that_finds_nothing_or_everything_scores_badly() -> None:
 
     assert {found.recall for found in none.values()} == {0.0}
     assert missed
-    from tasks.curation.masking import Found
+    from tasks.privacy.masking import Found
 
     everything, _ = measure(
         read_labelled(), lambda text: [Found(kind, 0, len(text)) for kind in KINDS]

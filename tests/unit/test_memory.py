@@ -11,11 +11,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tasks.lm.attention import use_packed_attention
-from tasks.lm.losses import summed_cross_entropy
-from tasks.lm.memory import MemoryEstimate, estimate_memory, require_memory
-from tasks.lm.packing import Pack, build_pack
+from tasks.sequences.attention import use_packed_attention
+from tasks.sequences.likelihood import summed_cross_entropy
+from tasks.sequences.packing import Pack, build_pack
 from tasks.stage.errors import ConfigError
+from tasks.training.memory_estimate import MemoryEstimate, estimate_memory, require_memory
 from tests.unit.conftest import Tiny
 from tests.unit.test_generation import make
 from tests.unit.test_packing import examples
@@ -25,10 +25,10 @@ MEASURED = """
 import json, sys, tempfile, torch
 from pathlib import Path
 from transformers import LlamaConfig, LlamaForCausalLM
-from tasks.lm.attention import use_packed_attention
-from tasks.lm.batches import make_batches
-from tasks.lm.losses import summed_cross_entropy
-from tasks.lm.memory import estimate_memory
+from tasks.sequences.attention import use_packed_attention
+from tasks.training.batches import make_batches
+from tasks.sequences.likelihood import summed_cross_entropy
+from tasks.training.memory_estimate import estimate_memory
 from tests.benchmarks._memory import most_megabytes
 from tests.unit.test_packing import examples, read_yaml_training
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from flows.nightly import refresh
-from flows.nights import NightLog
+from flows.run_state import NightLog
 from flows.workspace import Workspace
 from tasks.stage.errors import ConfigError
 

@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from tasks.statistics.intervals import Bootstrap, bootstrap_ratios
+from tasks.statistics.bootstrap import Bootstrap, bootstrap_ratios, wilson
 from tasks.statistics.noninferiority import LossTest, Pairs, records_needed
-from tasks.statistics.shares import wilson
 
 TEST = LossTest(confidence=0.95, power=0.8, bootstrap=Bootstrap(2000, 3))
 

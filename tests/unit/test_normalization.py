@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.records.normalization import normalized_text
+from tasks.curation.normalization import normalized_text
 
 FAMILY = "👨\u200d👩\u200d👧"
 WALES = "🏴\U000e0067\U000e0062\U000e0077\U000e006c\U000e0073\U000e007f"

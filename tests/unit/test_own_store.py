@@ -21,15 +21,15 @@ from mlflow.entities import TraceInfo, TraceLocation, TraceState
 from mlflow.tracking import MlflowClient
 from typer.testing import CliRunner
 
-from flows.checkup import _tracking
 from flows.cli import app
+from flows.cli.doctor import _tracking
+from flows.cli.serve import ModelServer
 from flows.environment import find_stores
-from flows.own_store import own_store
-from flows.services import Services, _mlflow_arguments, answers
-from flows.serving import ModelServer
-from flows.stopping import Keeper, stop_services
-from tasks.orchestration.registry import Registry
+from flows.mlflow_store import own_store
+from flows.servers import Services, _mlflow_arguments, answers
+from flows.shutdown import Keeper, stop_services
 from tasks.orchestration.tracking import Tracker
+from tasks.registry.client import Registry
 from tasks.stage.errors import ConfigError
 from tasks.stage.params import read_yaml
 from tests.unit.shop import Shop
@@ -299,7 +299,7 @@ def test_a_store_in_its_place_is_not_written(original: Path) -> None:
 
 def test_processes_that_open_a_moved_store_at_once_agree(original: Path) -> None:
     moved = original.rename(original.with_name("moved"))
-    code = "import sys; from flows.own_store import *; own_store(Path(sys.argv[1]))"
+    code = "import sys; from flows.mlflow_store import *; own_store(Path(sys.argv[1]))"
     command = [sys.executable, "-c", code, str(moved)]
     with ThreadPoolExecutor(4) as pool:
         done = list(pool.map(lambda _: subprocess.run(command, check=False), range(4)))

@@ -8,13 +8,11 @@ from typing import Any
 import pytest
 from huggingface_hub import ModelCard
 
+from tasks.answering.release_bundle import BundleSettings
 from tasks.packaging.__main__ import Params
-from tasks.packaging.card import license_id
-from tasks.packaging.card_tables import data_lines
-from tasks.packaging.contents import Contents
-from tasks.packaging.parity import Heard, check_parity, score_parity
+from tasks.packaging.model_card import DataCounts, data_lines, license_id
+from tasks.packaging.parity import ParityRow, check_parity, score_parity
 from tasks.records.predictions import read_predictions, write_predictions
-from tasks.serving.contents import BundleSettings
 from tasks.stage.errors import DataError, GateError
 from tasks.stage.metrics import read_metrics
 from tasks.stage.outputs import verified, write_manifest
@@ -96,7 +94,7 @@ def test_a_license_that_is_no_identifier_is_other() -> None:
 
 def test_sources_beyond_the_largest_twenty_are_one_line() -> None:
     rows = {(f"s{number:02}", "CC0"): {"train": 100 - number} for number in range(23)}
-    lines = data_lines(Contents(rows))
+    lines = data_lines(DataCounts(rows))
     assert len(lines) == 2 + 20 + 1
     assert lines[2] == "| s00 | CC0 | 100 | 0 | 0 | 0 |"
     assert lines[-1] == "| 3 more sources | | 237 | 0 | 0 | 0 |"
@@ -105,8 +103,8 @@ def test_sources_beyond_the_largest_twenty_are_one_line() -> None:
 def test_parity_scores_what_differs() -> None:
     given = {"model": "adapter", "question": "", "reference": "", "same_prompt": True}
     heard = [
-        Heard(**given, record="a", expected="x", answer="x", expected_score=1.0, score=1.0),
-        Heard(**given, record="b", expected="x", answer="y", expected_score=0.75, score=0.25),
+        ParityRow(**given, record="a", expected="x", answer="x", expected_score=1.0, score=1.0),
+        ParityRow(**given, record="b", expected="x", answer="y", expected_score=0.75, score=0.25),
     ]
     found = score_parity(heard)
     assert (found["agreeing"], found["records"]) == (1, 2)

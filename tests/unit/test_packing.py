@@ -8,14 +8,14 @@ import torch
 from torch.nn.functional import cross_entropy
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
-from tasks.lm.attention import use_packed_attention
-from tasks.lm.batches import choose_examples, make_batches
-from tasks.lm.exactness import packs_exactly, prepare_packs
-from tasks.lm.examples import Example
-from tasks.lm.losses import summed_cross_entropy
-from tasks.lm.packing import build_pack, distinct_tokens, packed_logits, plan_packs
-from tasks.lm.params import TrainingParams
+from tasks.sequences.attention import use_packed_attention
+from tasks.sequences.examples import Example
+from tasks.sequences.likelihood import summed_cross_entropy
+from tasks.sequences.packing import build_pack, distinct_tokens, packed_logits, plan_packs
+from tasks.sequences.packing_check import packs_exactly, prepare_packs
 from tasks.stage.params import read_yaml
+from tasks.training.batches import choose_examples, make_batches
+from tasks.training.params import TrainingParams
 from tests.unit.conftest import Tiny
 from tests.unit.test_generation import SHAPE, make
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tasks.records.parity import PARITY_FILE, ModelParity, Parity
+from tasks.scoring.parity import PARITY_FILE, ModelParity, Parity
 from tasks.stage.errors import DataError
 
 ONE = {"asked": 8, "agreeing": 7, "share": 0.875, "mean_score_difference": -0.01}

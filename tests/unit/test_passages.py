@@ -8,16 +8,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.records.borders import find_words
-from tasks.records.passages import (
+from tasks.lexical.chunking import (
     cut_document,
     cut_documents,
     cut_words,
+    find_words,
     passages_sha256,
     read_passages,
     write_passages,
 )
-from tasks.records.record import Document
+from tasks.records.schema import Document
 from tasks.stage.errors import ConfigError, DataError
 
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from tasks.lm import peak
-from tasks.lm.peak import begin_peak, peak_bytes_since
+from tasks.models import memory as peak
+from tasks.models.memory import begin_peak, peak_bytes_since
 
 CPU = torch.device("cpu")
 _MEGABYTES = 200

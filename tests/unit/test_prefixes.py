@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import pytest
 
-from tasks.lm.prefixes import depth_first, shared_length
+from tasks.sequences.packing import depth_first, shared_length
 
 
 def tree(seed: int) -> list[tuple[int, ...]]:

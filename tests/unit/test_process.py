@@ -7,7 +7,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tasks.orchestration.process import child_environment, run_child
+from tasks.services.processes import child_environment, run_child
 
 FAMILY = """
 import signal, subprocess, sys, time

@@ -8,22 +8,14 @@ from pathlib import Path
 import pytest
 from mlflow.tracking import MlflowClient
 
-from tasks.orchestration import patience
-from tasks.orchestration.execution import INTENT_TAG, carry_out
-from tasks.orchestration.patience import Patient, patiently
-from tasks.orchestration.promotion import (
-    POLICY,
-    check_reign,
-    promote,
-    reigning_name,
-    roll_back,
-)
-from tasks.orchestration.reconciliation import reconcile
-from tasks.orchestration.registry import Registry
-from tasks.orchestration.stores import Stores
-from tasks.orchestration.turns import Turns
-from tasks.orchestration.versions import Version, model_name
-from tasks.promotion.release_params import Params
+from tasks.registry.client import Registry
+from tasks.registry.lock import PromotionLock
+from tasks.registry.params import Params
+from tasks.registry.promote import POLICY, champion_name, check_champion, promote, roll_back
+from tasks.registry.transactions import INTENT_TAG, carry_out, reconcile
+from tasks.registry.versions import Version, model_name
+from tasks.services import stores as patience
+from tasks.services.stores import RetryingClient, Stores, call_with_retries
 from tasks.stage.errors import ConfigError, DataError, GateError
 from tasks.stage.outputs import MANIFEST, file_sha256, write_manifest
 from tasks.stage.params import load_params, read_yaml, validate_params
@@ -51,7 +43,7 @@ def by_hand(shop: Shop, number: int, *, despite_refusal: bool = False) -> None:
 
 def test_before_the_first_night_there_is_nothing_to_promote(shop: Shop) -> None:
     assert shop.aliases("student") == {}
-    assert reigning_name(shop.registry, "student") is None
+    assert champion_name(shop.registry, "student") is None
     with pytest.raises(ConfigError, match="no version of the adapter is in staging"):
         shop.promote()
     with pytest.raises(ConfigError, match="was in production before"):
@@ -60,7 +52,7 @@ def test_before_the_first_night_there_is_nothing_to_promote(shop: Shop) -> None:
 
 def test_versions_move_from_staging_to_production_and_back(shop: Shop) -> None:
     shop.release("one")
-    assert reigning_name(shop.registry, "adapter") == "staging:1"
+    assert champion_name(shop.registry, "adapter") == "staging:1"
     assert (shop.stage(1), shop.aliases()) == ("staging", {"candidate": 1, "staging": 1})
     shop.promote()
     shop.release("two")
@@ -274,10 +266,10 @@ def test_a_foreign_version_that_reigns_stops_automatic_moves_and_is_put_right_by
     notes = reconcile(reigned.ledger, "adapter")
     assert any("moved aliases of the adapter: production 2 -> 3" in note for note in notes)
     with pytest.raises(GateError, match="production names nightloom-adapter version 3"):
-        check_reign(reigned.registry, "adapter")
+        check_champion(reigned.registry, "adapter")
     reigned.promote(2)
     assert (reigned.aliases()["production"], reigned.aliases()["previous"]) == (2, 1)
-    check_reign(reigned.registry, "adapter")
+    check_champion(reigned.registry, "adapter")
 
 
 def test_an_alias_that_somebody_moved_is_recorded_and_kept(reigned: Shop) -> None:
@@ -298,7 +290,7 @@ def test_an_alias_in_capitals_is_told_and_serves_nothing(shop: Shop) -> None:
     shop.client.set_registered_model_alias(NAME, "Production", "1")
     [note] = reconcile(shop.ledger, "adapter")
     assert "Production -> 1 of the adapter is not `production`" in note
-    assert reigning_name(shop.registry, "adapter") == "staging:1"
+    assert champion_name(shop.registry, "adapter") == "staging:1"
 
 
 def test_an_alias_moved_while_a_decision_is_carried_out_is_left_and_told(reigned: Shop) -> None:
@@ -398,12 +390,12 @@ class Flaky:
 
 
 def test_a_store_that_is_away_for_a_while_is_asked_again() -> None:
-    assert Patient(Flaky(2), "http://store").read() == 3
+    assert RetryingClient(Flaky(2), "http://store").read() == 3
 
 
 def test_a_call_that_may_not_be_made_twice_is_not_made_again_blindly() -> None:
     with pytest.raises(AwayError):
-        Patient(Flaky(1), "http://store").create_model_version()
+        RetryingClient(Flaky(1), "http://store").create_model_version()
 
 
 @pytest.mark.parametrize(
@@ -449,7 +441,7 @@ def test_a_store_that_cannot_be_opened_is_named_at_once(where: str, tmp_path: Pa
     begun = time.monotonic()
     with pytest.raises(ConfigError, match=re.escape(f"{where} can't be used")):
         Registry(Stores(where, None)).aliases("adapter")
-    assert time.monotonic() - begun < patience.PATIENCE_SECONDS / 3
+    assert time.monotonic() - begun < patience.RETRY_SECONDS / 3
 
 
 def test_a_store_that_may_not_be_written_is_told_at_once(reigned: Shop) -> None:
@@ -458,24 +450,24 @@ def test_a_store_that_may_not_be_written_is_told_at_once(reigned: Shop) -> None:
     begun = time.monotonic()
     with pytest.raises(ConfigError, match=r"can't be used: .*attempt to write a readonly database"):
         locked.set_model_tag("adapter", "a", "b")
-    assert time.monotonic() - begun < patience.PATIENCE_SECONDS / 3
+    assert time.monotonic() - begun < patience.RETRY_SECONDS / 3
 
 
 def test_a_store_that_stays_away_is_named_with_what_to_do() -> None:
     with pytest.raises(ConfigError, match="http://store did not answer for 0 s: the server is"):
-        patiently(Flaky(99).read, "http://store", seconds=0.3)
+        call_with_retries(Flaky(99).read, "http://store", seconds=0.3)
 
 
 def test_a_turn_that_another_holds_is_waited_for_and_then_refused(tmp_path: Path) -> None:
     lock = tmp_path / "lock"
-    late = Turns(lock, shared=False, wait_seconds=0)
+    late = PromotionLock(lock, shared=False, wait_seconds=0)
     with (
-        Turns(lock, shared=False, wait_seconds=1).mine(),
+        PromotionLock(lock, shared=False, wait_seconds=1).mine(),
         pytest.raises(ConfigError, match=f"within 0 s: process {os.getpid()} holds"),
         late.mine(),
     ):
         pass
-    with Turns(lock, shared=False, wait_seconds=0).mine():
+    with PromotionLock(lock, shared=False, wait_seconds=0).mine():
         pass
 
 

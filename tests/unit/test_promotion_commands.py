@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from flows import promoting
+from flows import promoter as promoting
 from flows.cli import app
-from flows.standing import print_standing, read_standing
-from flows.summary import make_console
-from tasks.orchestration.execution import INTENT_TAG
+from flows.cli.status import print_status, read_status
+from flows.console import make_console
+from tasks.registry.transactions import INTENT_TAG
 from tasks.stage.errors import GateError
 from tests.unit.shop import Shop, policies
 
@@ -150,9 +150,9 @@ def test_status_tells_what_is_unfinished_and_what_awaits_an_answer(project: Shop
     project.registry.set_model_tag(
         "adapter", INTENT_TAG, json.dumps(intent | {"id": "x", "tags": {}, "discards": False})
     )
-    standing = read_standing(project.root.parent)
+    standing = read_status(project.root.parent)
     console = make_console(to_stderr=False)
     with console.capture() as captured:
-        print_standing(console, standing)
+        print_status(console, standing)
     assert "version 4 awaits approval for production since" in captured.get()
     assert "was cut short: then the next decision finishes it first" in captured.get()

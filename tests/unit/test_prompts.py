@@ -5,12 +5,18 @@ from typing import Any
 
 import pytest
 
-from tasks.lm.chats import Turn, encode_answers, encode_chats
-from tasks.lm.conversion import ModelManifest
-from tasks.lm.models import load_tokenizer
-from tasks.lm.prompt_kit import read_prompt_kit, write_prompt_kit
-from tasks.lm.prompts import Prompt, PromptTemplate, quoted
-from tasks.records.record import Message
+from tasks.models.loading import load_tokenizer
+from tasks.models.store import ModelManifest
+from tasks.prompting.prompt_bundle import read_prompt_bundle, write_prompt_bundle
+from tasks.prompting.templates import (
+    Prompt,
+    PromptTemplate,
+    Turn,
+    encode_answers,
+    encode_chats,
+    quoted,
+)
+from tasks.records.schema import Message
 from tasks.stage.errors import ConfigError
 from tests.unit.conftest import TEMPLATE, Tiny
 
@@ -151,16 +157,16 @@ def test_a_template_with_a_typo_is_refused(tmp_path: Path) -> None:
 def test_golden_prompts_come_back_and_a_change_is_refused(tmp_path: Path, tokenizer: Any) -> None:
     shown = [Message("user", "Is 1 odd?"), Message("assistant", "Yes.")]
     template = PromptTemplate.load(TEMPLATE, shown)
-    write_prompt_kit(tmp_path / "prompt", template, tokenizer, [ASKED] * 12)
-    assert read_prompt_kit(tmp_path / "prompt", tokenizer).digest == template.digest
+    write_prompt_bundle(tmp_path / "prompt", template, tokenizer, [ASKED] * 12)
+    assert read_prompt_bundle(tmp_path / "prompt", tokenizer).digest == template.digest
     path = tmp_path / "prompt" / "template.jinja"
     path.write_text(template.text.replace("few words", "one word"))
     with pytest.raises(ConfigError, match=r"golden prompt 1 of .* renders to \d+ token ids"):
-        read_prompt_kit(tmp_path / "prompt", tokenizer)
+        read_prompt_bundle(tmp_path / "prompt", tokenizer)
 
 
 def test_a_model_without_its_prompt_is_refused(tmp_path: Path, tokenizer: Any) -> None:
-    write_prompt_kit(tmp_path / "prompt", PromptTemplate.load(TEMPLATE), tokenizer, [ASKED])
+    write_prompt_bundle(tmp_path / "prompt", PromptTemplate.load(TEMPLATE), tokenizer, [ASKED])
     (tmp_path / "prompt" / "golden.json").unlink()
     with pytest.raises(ConfigError, match=r"prompt holds no golden\.json"):
-        read_prompt_kit(tmp_path / "prompt", tokenizer)
+        read_prompt_bundle(tmp_path / "prompt", tokenizer)

@@ -5,8 +5,8 @@ from collections import Counter
 
 import pytest
 
-from tasks.orchestration.sources.python_docs import PythonDocs, plain_text, read_packages, shorten
-from tasks.orchestration.sources.questions import READABLE_WORDS, first_sentence, masked
+from tasks.ingestion.sources.python_docs import PythonDocs, plain_text, read_packages, shorten
+from tasks.ingestion.sources.python_questions import READABLE_WORDS, first_sentence, masked
 from tasks.stage.errors import ConfigError
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tasks.lm.quantization import round_weights
+from tasks.models.quantization import round_weights
 
 
 def by_bitsandbytes(weight: Tensor) -> Tensor:
@@ -45,7 +45,7 @@ def test_kernels_are_imported_without_torchs_compiler() -> None:
     code = """
 import sys, torch
 own = torch.compile
-from tasks.lm.quantization import import_kernels
+from tasks.models.quantization import import_kernels
 assert import_kernels().quantize_4bit is import_kernels().quantize_4bit
 assert torch.compile is own
 assert "torch._inductor.compile_fx" not in sys.modules

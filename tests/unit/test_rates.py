@@ -6,13 +6,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tasks.lm.attention import use_packed_attention
-from tasks.lm.batches import make_batches
-from tasks.lm.losses import summed_cross_entropy
-from tasks.lm.packing import Pack
-from tasks.lm.rates import find_rate
-from tasks.lm.training import train
+from tasks.sequences.attention import use_packed_attention
+from tasks.sequences.likelihood import summed_cross_entropy
+from tasks.sequences.packing import Pack
 from tasks.stage.errors import ConfigError
+from tasks.training.batches import make_batches
+from tasks.training.loop import train
+from tasks.training.lr_finder import find_learning_rate
 from tests.unit.conftest import Tiny
 from tests.unit.test_fit import few_words
 from tests.unit.test_generation import make
@@ -27,7 +27,7 @@ def test_the_weights_and_the_random_numbers_stay_as_they_are(tiny: Tiny) -> None
     before = {name: weight.clone() for name, weight in model.state_dict().items()}
     torch.manual_seed(3)
     batches = make_batches(few_words(16, 1), SETTINGS, max_tokens=256)
-    rate = find_rate(model, batches, summed_cross_entropy)
+    rate = find_learning_rate(model, batches, summed_cross_entropy)
     drawn = torch.rand(1)
     torch.manual_seed(3)
     assert torch.equal(drawn, torch.rand(1))
@@ -45,7 +45,7 @@ def test_a_loss_that_no_rate_lowers_gives_no_rate(tiny: Tiny) -> None:
         return 2 * loss.detach() - loss  # its value, and the opposite of its gradient
 
     with pytest.raises(ConfigError, match=r"no learning rate from 1e-06 to 0\.1"):
-        find_rate(model, batches, away)
+        find_learning_rate(model, batches, away)
 
 
 def test_the_test_goes_on_in_smaller_packs_when_memory_runs_out(
@@ -54,14 +54,14 @@ def test_the_test_goes_on_in_smaller_packs_when_memory_runs_out(
     model = make("llama", tiny).model
     use_packed_attention(model)
     batches = make_batches(few_words(16, 1), SETTINGS, max_tokens=256)
-    whole = find_rate(model, batches, summed_cross_entropy)
+    whole = find_learning_rate(model, batches, summed_cross_entropy)
 
     def small_device(module: nn.Module, pack: Pack) -> Tensor:
         if pack.tokens > 40:
             raise torch.OutOfMemoryError("no room for it")
         return summed_cross_entropy(module, pack)
 
-    assert find_rate(model, batches, small_device) == pytest.approx(whole)
+    assert find_learning_rate(model, batches, small_device) == pytest.approx(whole)
     assert "packs of at most" in caplog.text
 
 

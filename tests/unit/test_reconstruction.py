@@ -11,9 +11,9 @@ from torch.nn.functional import log_softmax
 from tasks.distillation.objective import forward_kl
 from tasks.distillation.pruning import prune
 from tasks.distillation.reconstruction import RIDGE, reconstruct
-from tasks.distillation.states import StateMemory
-from tasks.lm.attention import use_packed_attention
-from tasks.lm.packing import Pack, build_pack, packed_logits
+from tasks.distillation.teacher import StateMemory
+from tasks.sequences.attention import use_packed_attention
+from tasks.sequences.packing import Pack, build_pack, packed_logits
 from tasks.stage.errors import ConfigError, DataError
 from tests.unit.conftest import Tiny
 from tests.unit.test_generation import make

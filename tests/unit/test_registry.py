@@ -9,10 +9,10 @@ import pytest
 from mlflow.tracking import MlflowClient
 from prefect.logging import disable_run_logger
 
-from tasks.orchestration import registration
-from tasks.orchestration.registry import PROMPT_NAME
 from tasks.orchestration.tracking import Tracker
-from tasks.orchestration.versions import promotion_key
+from tasks.registry import register as registration
+from tasks.registry.client import PROMPT_NAME
+from tasks.registry.versions import promotion_key
 from tasks.stage.errors import ConfigError, DataError
 from tasks.stage.outputs import write_manifest
 from tests.unit.shop import Shop

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tasks.serving.rehearsal import main, rehearse
+from tasks.answering.rehearsal import main, rehearse
 from tasks.stage.errors import ConfigError, GateError
 from tasks.stage.outputs import write_manifest
 

@@ -8,14 +8,13 @@ from typing import Any
 import pytest
 
 from flows import release
-from flows.promoting import Promoter
-from flows.release import _Court, _current
-from tasks.orchestration.approval import expire_old
-from tasks.orchestration.execution import INTENT_TAG
-from tasks.orchestration.ledger import Ledger
-from tasks.orchestration.reconciliation import reconcile
-from tasks.orchestration.versions import Model, Version
-from tasks.promotion.evidence import Evidence, Reigning
+from flows.promoter import Promoter
+from flows.release import _current, _ReleaseContext
+from tasks.promotion.evidence import ChampionFiles, EvidenceFiles
+from tasks.registry.approval import expire_old
+from tasks.registry.ledger import Ledger
+from tasks.registry.transactions import INTENT_TAG, reconcile
+from tasks.registry.versions import Model, Version
 from tasks.stage.errors import DataError
 from tasks.stage.outputs import MANIFEST
 from tests.unit.shop import PARAMS, Shop
@@ -26,7 +25,7 @@ def gathered(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The versions that evidence was gathered on once more; each gets none worth reading."""
     numbers: list[int] = []
 
-    def gather(_: _Court, version: Version) -> Evidence:
+    def gather(_: _ReleaseContext, version: Version) -> EvidenceFiles:
         numbers.append(version.number)
         return evidence(None)
 
@@ -34,15 +33,17 @@ def gathered(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return numbers
 
 
-def evidence(reigning: str | None) -> Evidence:
+def evidence(reigning: str | None) -> EvidenceFiles:
     folder = Path("report")
-    held = None if reigning is None else Reigning(reigning, folder, "adapter", folder, "adapter")
-    return Evidence(folder, folder, folder, folder, folder, "0" * 64, held)
+    held = (
+        None if reigning is None else ChampionFiles(reigning, folder, "adapter", folder, "adapter")
+    )
+    return EvidenceFiles(folder, folder, folder, folder, folder, "0" * 64, held)
 
 
-def court(shop: Shop) -> _Court:
+def court(shop: Shop) -> _ReleaseContext:
     anything: Any = None
-    return _Court(anything, anything, anything, shop.registry, anything)
+    return _ReleaseContext(anything, anything, anything, shop.registry, anything)
 
 
 def test_a_version_that_does_not_answer_when_it_is_served_is_named_by_no_alias(
@@ -143,7 +144,7 @@ def test_a_release_first_finishes_what_another_left(
     promoter = Promoter(reigned.ledger, reigned.turns, PARAMS, reigned.downloads)
     paths = SimpleNamespace(bundle="b", model_store="m")
     workspace: Any = SimpleNamespace(path=tmp_path, checkout=tmp_path, paths=lambda: paths)
-    made = _Court(workspace, log, promoter, reigned.registry, log)
+    made = _ReleaseContext(workspace, log, promoter, reigned.registry, log)
     if step == "judging":
         release._decide(made, [], {}, log)
     else:
@@ -171,7 +172,7 @@ def test_a_release_deletes_what_is_old_where_params_say_so(
     anything: Any = SimpleNamespace(begin=lambda _: None)
     monkeypatch.setattr(release, "mend", quiet_mend)
     monkeypatch.setattr(release, "ask", lambda *_, **__: [])
-    made = _Court(anything, anything, promoter, reigned.registry, anything)
+    made = _ReleaseContext(anything, anything, promoter, reigned.registry, anything)
     _, notes = release._decide(made, [], {}, anything)
     deleted = [note for note in notes if "was deleted" in note]
     assert bool(deleted) is at_release

@@ -9,18 +9,18 @@ from typing import Any
 import pytest
 import torch
 
-from tasks.evaluation.library import Library
+from tasks.answering.loading import open_answerer
+from tasks.answering.release_bundle import BundleSettings
+from tasks.embedding.embedder import Embedder
+from tasks.evaluation.requests import Retriever
 from tasks.indexing.__main__ import Paths, choose_reranker, run
 from tasks.indexing.params import Params
-from tasks.lm.conversion import ModelManifest, convert
-from tasks.lm.embedding import Embedder
-from tasks.lm.reranking import Reranker
+from tasks.models.store import ModelManifest, convert
 from tasks.orchestration.base_model import is_resolved
 from tasks.packaging.assembly import Parts, assemble
-from tasks.records.record import Message
-from tasks.serving.bundle import open_answerer
-from tasks.serving.contents import BundleSettings
-from tasks.serving.retrieval import Index, RerankerSettings
+from tasks.records.schema import Message
+from tasks.retrieval.index import Index, RerankerSettings
+from tasks.retrieval.reranking import Reranker
 from tasks.stage.errors import ConfigError, DataError
 from tasks.stage.metrics import read_metrics
 from tasks.stage.params import ModelSource, read_yaml
@@ -153,7 +153,7 @@ def test_what_is_served_finds_what_was_evaluated(
     settings = BundleSettings(prompting=prompting, models=models, compute=compute)
     parts = Parts(tiny.adapter, tiny.student, reranked / "index", tiny.base, tiny.embedder)
     assemble(bundle, parts, settings)
-    library = Library(Index.load(reranked / "index"), tiny.embedder, tiny.store, CPU, 2)
+    library = Retriever(Index.load(reranked / "index"), tiny.embedder, tiny.store, CPU, 2)
     evaluated = library.find([record(number) for number in range(4)])
     answerer = open_answerer(bundle, tiny.store, "student")
     answers = answerer.answer([[Message("user", question)] for question in QUESTIONS])

@@ -12,15 +12,14 @@ import yaml
 
 from tasks.evaluation import rescoring
 from tasks.orchestration import rescore as rescoring_task
-from tasks.orchestration.registry import Registry
 from tasks.orchestration.rescore import Tonight, rescore
-from tasks.orchestration.stores import Stores
 from tasks.orchestration.tracking import Tracker
-from tasks.orchestration.versions import Model, Version
-from tasks.promotion.evidence import Reigning
-from tasks.records.files import read_records, write_records
-from tasks.records.likelihoods import read_likelihoods
-from tasks.records.predictions import read_predictions
+from tasks.promotion.evidence import ChampionFiles
+from tasks.records.predictions import read_likelihoods, read_predictions
+from tasks.records.schema import read_records, write_records
+from tasks.registry.client import Registry
+from tasks.registry.versions import Model, Version
+from tasks.services.stores import Stores
 from tasks.stage.errors import ConfigError, DataError
 from tasks.stage.metrics import read_metrics
 from tasks.stage.outputs import write_manifest
@@ -159,7 +158,7 @@ class World:
         reports = [self.tonight.evaluation, self.tonight.packaging]
         self.tracker.log_files(run, reports, "reports")
 
-    def rescore(self, version: Version) -> Reigning | None:
+    def rescore(self, version: Version) -> ChampionFiles | None:
         """What the task finds."""
         return rescore.fn(version, self.tonight, self.registry, self.tracker)
 

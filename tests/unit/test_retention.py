@@ -7,15 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from tasks.orchestration.retention import Fate, prune, review
-from tasks.orchestration.versions import model_name
+from tasks.registry.retention import RetentionDecision, prune, review
+from tasks.registry.versions import model_name
 from tasks.stage.errors import ConfigError
 from tests.unit.shop import PARAMS, Shop, policies
 
 DAY_MS = 86_400_000
 
 
-def fates(shop: Shop, *, days: int = 0, archived: int = 1, targets: int = 2) -> dict[int, Fate]:
+def fates(
+    shop: Shop, *, days: int = 0, archived: int = 1, targets: int = 2
+) -> dict[int, RetentionDecision]:
     retention = PARAMS.retention.model_copy(
         update={"archived": archived, "days": days, "rollback_targets": targets}
     )

@@ -11,13 +11,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tasks.lm.conversion import ModelManifest
-from tasks.lm.embedding import Embedder
-from tasks.records.lexical import LexicalIndex
-from tasks.records.passages import Passage, passages_sha256
-from tasks.serving.dense import DenseIndex
-from tasks.serving.filters import Where
-from tasks.serving.retrieval import FORMAT, INDEX_FILE, Index, IndexSettings, fuse_rankings
+from tasks.embedding.embedder import Embedder
+from tasks.lexical.bm25 import LexicalIndex
+from tasks.lexical.chunking import Passage, passages_sha256
+from tasks.models.store import ModelManifest
+from tasks.retrieval.dense import DenseIndex
+from tasks.retrieval.filters import Where
+from tasks.retrieval.index import FORMAT, INDEX_FILE, Index, IndexSettings, fuse_rankings
 from tasks.stage.errors import ConfigError, DataError
 
 TEXTS = ["json.dumps: write JSON", "math.sqrt: the square root", "東京は日本の首都です"]

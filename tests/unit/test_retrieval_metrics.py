@@ -13,9 +13,9 @@ from tasks.evaluation.retrieval_metrics import (
     ranking_metrics,
     retrieval,
 )
-from tasks.records.passages import Passage
-from tasks.records.record import Message, Record
-from tasks.serving.retrieval import ScoredPassage
+from tasks.lexical.chunking import Passage
+from tasks.records.schema import Message, Record
+from tasks.retrieval.index import ScoredPassage
 
 
 def record(name: str, documents: tuple[str, ...] = ()) -> Record:

@@ -7,15 +7,15 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from tasks.evaluation.abstaining import abstains
 from tasks.evaluation.identity import SCORING_VERSION, scoring_sha256, split_hashes
 from tasks.evaluation.params import Params
-from tasks.evaluation.questions import Question
-from tasks.evaluation.row_scores import score_row
-from tasks.lm.examples import Example
-from tasks.lm.likelihood import log_likelihoods, perplexity
-from tasks.records.passages import Passage
-from tasks.records.record import Message, Record
+from tasks.evaluation.requests import Request
+from tasks.evaluation.system_run import score_answer
+from tasks.lexical.chunking import Passage
+from tasks.records.schema import Message, Record
+from tasks.scoring.answer_scores import abstains
+from tasks.sequences.examples import Example
+from tasks.sequences.likelihood import log_likelihoods, perplexity
 from tasks.stage.params import load_params
 
 MARKERS = ["I don't know", "I do not know"]
@@ -54,7 +54,7 @@ def scores(output: str, reference: str) -> list[float | None]:
     messages = (Message("user", "What does json.dumps do?"), Message("assistant", reference))
     record = Record("r", messages, ("d0",), "all", "r", "", "", "1")
     shown = tuple(Passage(f"d{n}#0", f"d{n}", "", text) for n, text in enumerate(PASSAGES))
-    found = score_row(output, Question(record, "retrieved", shown, reference), MARKERS)
+    found = score_answer(output, Request(record, "retrieved", shown, reference), MARKERS)
     values = {**found, "abstains": float(abstains(output, MARKERS))}
     return [None if values[name] is None else round(values[name], 6) for name in NAMES]
 

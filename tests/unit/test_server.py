@@ -15,9 +15,16 @@ from typing import Any
 import httpx
 import pytest
 
-from tasks.records.orders import NOTICE, Listening, NotServing, ServeVersion, Serving, TellRegistry
-from tasks.records.record import Message
-from tasks.serving.bundle import load_answerer
+from tasks.answering.loading import load_answerer
+from tasks.records.schema import Message
+from tasks.serving.protocol import (
+    NOTICE,
+    Listening,
+    NotServing,
+    ServeVersion,
+    Serving,
+    TellRegistry,
+)
 from tests.unit.served import Bundles
 
 QUESTION = "What does mod.f1 do?"

@@ -16,11 +16,11 @@ import psutil
 import pytest
 from mlflow.tracking import MlflowClient
 
-from flows.asking import ask_model
-from flows.services import Services
-from flows.serving import ModelServer, Serve, Watch, _look, serve
-from tasks.orchestration.choice import choose_version
-from tasks.records.orders import NotServing, ServeVersion
+from flows.cli.ask import ask_model
+from flows.cli.serve import AliasWatcher, ModelServer, ServeOptions, _new_orders, serve_versions
+from flows.servers import Services
+from tasks.registry.aliases import choose_version
+from tasks.serving.protocol import NotServing, ServeVersion
 from tasks.stage.errors import ConfigError
 from tests.unit.served import Bundles
 
@@ -145,7 +145,7 @@ def test_a_second_server_names_the_first(
     project: Project, running: "subprocess.Popen[str]"
 ) -> None:
     with pytest.raises(ConfigError, match=f"kept by process {running.pid}"):
-        serve(project.root, Serve(["adapter"], None, "127.0.0.1", 0), print)
+        serve_versions(project.root, ServeOptions(["adapter"], None, "127.0.0.1", 0), print)
 
 
 def test_a_promotion_is_noticed_and_one_that_cannot_be_loaded_is_told(
@@ -212,7 +212,7 @@ def test_a_registry_that_cannot_be_reached_is_told_not_raised(
 ) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
-    orders, trouble = _look(Watch(project.root, ["adapter"], None))
+    orders, trouble = _new_orders(AliasWatcher(project.root, ["adapter"], None))
     assert orders == []
     assert trouble
 
@@ -220,14 +220,14 @@ def test_a_registry_that_cannot_be_reached_is_told_not_raised(
 def test_an_order_is_given_once_until_it_fails_or_the_alias_moves(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    watch = Watch(project.root, ["adapter"], "staging")
+    watch = AliasWatcher(project.root, ["adapter"], "staging")
     [order] = watch.look()
     assert isinstance(order, ServeVersion)
     assert (order.version, order.alias) == (1, "staging")
     assert watch.look() == []
     watch.failed(NotServing(model="adapter", version=1, still=None, error="full"))
     assert watch.look() == []
-    monkeypatch.setattr("flows.serving._RETRY_SECONDS", -1.0)
+    monkeypatch.setattr("flows.cli.serve._RETRY_SECONDS", -1.0)
     watch.failed(NotServing(model="adapter", version=1, still=None, error="full"))
     assert watch.look() == [order]
 
@@ -235,7 +235,7 @@ def test_an_order_is_given_once_until_it_fails_or_the_alias_moves(
 def test_nothing_is_served_where_nothing_is_registered(tmp_path: Path, project: Project) -> None:
     shutil.copytree(project.root / "params", tmp_path / "params")
     with pytest.raises(ConfigError, match="no version of the student is named production"):
-        serve(tmp_path, Serve(["student"], None, "127.0.0.1", 0), print)
+        serve_versions(tmp_path, ServeOptions(["student"], None, "127.0.0.1", 0), print)
     assert not (tmp_path / ".nightloom" / "serving.json").exists()
 
 

@@ -7,8 +7,8 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from tasks.ingestion.row_formats import document_line, has_derived_id, record_line
 from tasks.records.readers import Line, canonical_json, parse_line, read_lines
-from tasks.records.shapes import document_line, has_derived_id, record_line
 
 
 def _line(row: dict[str, Any]) -> Line:

@@ -10,11 +10,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from tasks.distillation.pruning import prune
-from tasks.distillation.shared import share_student, share_teacher
-from tasks.lm.attention import use_packed_attention
-from tasks.lm.losses import summed_cross_entropy
-from tasks.lm.models import ADAPTER_WEIGHTS, load_adapted, load_base, load_for_training
-from tasks.lm.packing import build_pack, packed_logits
+from tasks.distillation.students import share_student, share_teacher
+from tasks.models.loading import ADAPTER_WEIGHTS, load_adapted, load_base, load_for_training
+from tasks.sequences.attention import use_packed_attention
+from tasks.sequences.likelihood import summed_cross_entropy
+from tasks.sequences.packing import build_pack, packed_logits
 from tasks.stage.errors import ConfigError
 from tests.unit.conftest import Tiny
 from tests.unit.test_packing import examples

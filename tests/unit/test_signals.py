@@ -8,7 +8,7 @@ import pytest
 # Each signal that is sent is told as what it did: an interruption, or nothing.
 CODE = """
 import os, signal, sys
-from flows.signals import interrupt_on_signals
+from flows.shutdown import interrupt_on_signals
 if "nohup" in sys.argv:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
 else:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.lm.conversion import ModelManifest, convert
+from tasks.models.store import ModelManifest, convert
 from tasks.stage.errors import ConfigError
 from tests.unit.conftest import Tiny
 

@@ -3,11 +3,10 @@
 from pathlib import Path
 
 from tasks.curation.__main__ import run
-from tasks.lm.conversion import ModelManifest
-from tasks.lm.models import load_tokenizer
-from tasks.lm.prompts import Prompt, PromptTemplate
-from tasks.records.files import read_records
-from tasks.records.record import Message
+from tasks.models.loading import load_tokenizer
+from tasks.models.store import ModelManifest
+from tasks.prompting.templates import Prompt, PromptTemplate
+from tasks.records.schema import Message, read_records
 from tests.unit.conftest import TEMPLATE, Tiny
 from tests.unit.test_curation import changed, many, record
 from tests.unit.test_curation_stage import accepted_rows

@@ -14,10 +14,10 @@ import pytest
 import sqlalchemy
 from sqlalchemy import URL
 
-from tasks.orchestration.ingestion import Intake, take_in
-from tasks.orchestration.intakes import intake_folders
-from tasks.orchestration.sources.database_url import read_url
-from tasks.orchestration.sources.params import IngestionParams
+from tasks.ingestion.intake_files import intake_folders
+from tasks.ingestion.intakes import Intake, take_in
+from tasks.ingestion.params import IngestionParams
+from tasks.ingestion.sources.sql import read_url
 from tasks.stage.errors import ConfigError, DataError, NightloomError
 from tasks.stage.params import read_yaml
 from tests.unit.postgres import PASSWORD, running_postgres
@@ -256,7 +256,7 @@ import sys
 from pathlib import Path
 from tests.benchmarks._memory import most_megabytes
 from tests.unit.test_sql import NOW, _params, _queries
-from tasks.orchestration.ingestion import take_in
+from tasks.ingestion.intakes import take_in
 QUERY = ("SELECT n AS id, 'What is it?' AS question, repeat('x', 12000) AS answer "
          "FROM generate_series(1, {}) AS n")
 folder = Path(sys.argv[1])

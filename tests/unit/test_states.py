@@ -7,10 +7,9 @@ import torch
 
 from tasks.distillation.pruning import prune
 from tasks.distillation.reconstruction import reconstruct
-from tasks.distillation.states import StateMemory
-from tasks.distillation.teaching import OnlineTeacher
-from tasks.lm.attention import use_packed_attention
-from tasks.lm.packing import packed_logits
+from tasks.distillation.teacher import OnlineTeacher, StateMemory
+from tasks.sequences.attention import use_packed_attention
+from tasks.sequences.packing import packed_logits
 from tests.unit.conftest import Tiny
 from tests.unit.test_generation import ARCHITECTURES, make
 from tests.unit.test_teaching import WIDTH, packs

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tasks.stage.errors import DataError
-from tasks.statistics.intervals import bootstrap_mean, bootstrap_ratio, paired_bootstrap
+from tasks.statistics.bootstrap import bootstrap_mean, bootstrap_ratio, paired_bootstrap
 
 
 def test_an_interval_agrees_with_the_normal_one_on_many_values() -> None:
@@ -44,7 +44,7 @@ def test_a_seed_gives_the_same_interval_in_blocks_of_any_size(
 ) -> None:
     values = [0.0, 1.0, 0.5, 0.25]
     whole = bootstrap_mean(values, confidence=0.95, resamples=300, seed=7)
-    monkeypatch.setattr("tasks.statistics.intervals._BLOCK_VALUES", 40)
+    monkeypatch.setattr("tasks.statistics.bootstrap._BLOCK_VALUES", 40)
     assert bootstrap_mean(values, confidence=0.95, resamples=300, seed=7) == whole
 
 

@@ -10,12 +10,14 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from tasks.stage.errors import DataError
-from tasks.statistics.comparison import Inference, compare_systems
-from tasks.statistics.correction import holm
-from tasks.statistics.grid import on_grid
-from tasks.statistics.intervals import bootstrap_ratios, paired_bootstrap
-from tasks.statistics.permutation import sign_flip_p_values
-from tasks.statistics.power import smallest_detectable
+from tasks.statistics.bootstrap import bootstrap_ratios, on_grid, paired_bootstrap
+from tasks.statistics.significance import (
+    Inference,
+    compare_systems,
+    holm,
+    sign_flip_p_values,
+    smallest_detectable,
+)
 
 INFERENCE = Inference(confidence=0.95, power=0.8, resamples=2000, seed=5)
 
@@ -89,7 +91,7 @@ def test_a_drawn_p_value_is_never_zero_and_is_the_seeds() -> None:
 def test_blocks_of_any_size_draw_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     mixed = np.random.default_rng(0).normal(0.1, 1, 70).tolist()
     whole = p_value(mixed)
-    monkeypatch.setattr("tasks.statistics.intervals._BLOCK_VALUES", 700)
+    monkeypatch.setattr("tasks.statistics.bootstrap._BLOCK_VALUES", 700)
     assert p_value(mixed) == whole
 
 

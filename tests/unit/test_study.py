@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from flows.search_space import SweepParams
-from flows.study import Study
+from flows.study import Study, SweepParams
 from flows.workspace import Workspace
 from tasks.orchestration.tracking import Point
 from tasks.stage.errors import DataError

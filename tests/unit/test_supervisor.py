@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tasks.orchestration.process import run_child, supervised
+from tasks.services.processes import run_child, supervised
 
 # Within it, nothing of a process that was killed lives: the orphans' grace, and a busy machine.
 SECONDS = 12.0
@@ -35,7 +35,7 @@ time.sleep(120)
 STARTER = """
 import os, subprocess, sys, threading, time
 from pathlib import Path
-from tasks.orchestration.process import start_child
+from tasks.services.processes import start_child
 folder = Path(sys.argv[1])
 def start():
     command = [sys.executable, *sys.argv[2:]]

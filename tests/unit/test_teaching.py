@@ -10,11 +10,11 @@ from transformers import PreTrainedModel
 
 from tasks.distillation.objective import Likeliest
 from tasks.distillation.pruning import prune_shared
-from tasks.distillation.teaching import CachedTeacher, MemoKey, OnlineTeacher
-from tasks.lm.attention import use_packed_attention
-from tasks.lm.batches import make_batches
-from tasks.lm.packing import Pack
+from tasks.distillation.teacher import CachedTeacher, MemoKey, OnlineTeacher
+from tasks.sequences.attention import use_packed_attention
+from tasks.sequences.packing import Pack
 from tasks.stage.errors import DataError
+from tasks.training.batches import make_batches
 from tests.unit.conftest import Tiny
 from tests.unit.test_generation import make
 from tests.unit.test_packing import examples, read_yaml_training

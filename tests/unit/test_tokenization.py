@@ -8,12 +8,18 @@ from typing import Any
 
 import pytest
 
-from tasks.lm.conversion import ModelManifest
-from tasks.lm.examples import Example, read_examples
-from tasks.lm.models import load_tokenizer
-from tasks.lm.prompt_kit import read_prompt_kit
-from tasks.records.files import read_documents, read_records, write_documents, write_records
-from tasks.records.record import Message, Record
+from tasks.models.loading import load_tokenizer
+from tasks.models.store import ModelManifest
+from tasks.prompting.prompt_bundle import read_prompt_bundle
+from tasks.records.schema import (
+    Message,
+    Record,
+    read_documents,
+    read_records,
+    write_documents,
+    write_records,
+)
+from tasks.sequences.examples import Example, read_examples
 from tasks.stage.errors import DataError, GateError
 from tasks.stage.metrics import read_metrics
 from tasks.stage.outputs import verified, write_manifest
@@ -166,7 +172,7 @@ def test_demonstrations_come_from_train_and_are_not_learned_from(
     for example in examples.values():
         prompt = tokenizer.decode(example.token_ids[: example.prompt_length])
         assert all(f"a{name.removeprefix('r')}<|im_end|>" in prompt for name in shown)
-    template = read_prompt_kit(verified(paths.tokens) / "prompt", tokenizer)
+    template = read_prompt_bundle(verified(paths.tokens) / "prompt", tokenizer)
     assert len(template.demonstrations) == 4
 
 

@@ -11,12 +11,11 @@ from hypothesis import strategies as st
 from mlflow.tracking import MlflowClient
 from mlflow.utils.validation import MAX_ENTITY_KEY_LENGTH, _validate_metric_name
 
-from tasks.orchestration.metric_names import metric_name
-from tasks.orchestration.publication import CurvePublisher
+from tasks.orchestration.publish import CurvePublisher
 from tasks.orchestration.stages import Dependency, Stage
-from tasks.orchestration.stores import Stores
-from tasks.orchestration.tracking import Point, Tracker
+from tasks.orchestration.tracking import Point, Tracker, metric_name
 from tasks.records.predictions import write_predictions
+from tasks.services.stores import Stores
 from tests.unit.answered import answered
 
 STAGE = Stage(

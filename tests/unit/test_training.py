@@ -9,19 +9,19 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tasks.lm.attention import use_packed_attention
-from tasks.lm.batches import Batch, make_batches
-from tasks.lm.checkpoints import (
+from tasks.sequences.attention import use_packed_attention
+from tasks.sequences.likelihood import summed_cross_entropy
+from tasks.sequences.packing import Batch, Pack
+from tasks.stage.errors import DataError, DeviceError
+from tasks.training.batches import make_batches
+from tasks.training.checkpoints import (
     checkpoint_folder,
     drop_checkpoints,
     latest_checkpoint,
     seal_checkpoint,
 )
-from tasks.lm.losses import summed_cross_entropy
-from tasks.lm.packing import Pack
-from tasks.lm.params import TrainingParams
-from tasks.lm.training import train, training_identity
-from tasks.stage.errors import DataError, DeviceError
+from tasks.training.loop import train, training_identity
+from tasks.training.params import TrainingParams
 from tests.unit.conftest import Tiny
 from tests.unit.test_generation import make
 from tests.unit.test_packing import examples, read_yaml_training

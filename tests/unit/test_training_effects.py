@@ -8,13 +8,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tasks.lm.attention import use_packed_attention
-from tasks.lm.batches import Batch, make_batches
-from tasks.lm.losses import summed_cross_entropy
-from tasks.lm.packing import Pack
-from tasks.lm.trainer import validation_loss
-from tasks.lm.training import TrainingResult, train
+from tasks.sequences.attention import use_packed_attention
+from tasks.sequences.likelihood import summed_cross_entropy
+from tasks.sequences.packing import Batch, Pack
 from tasks.stage.metrics import read_curve
+from tasks.training.batches import make_batches
+from tasks.training.loop import TrainingResult, train
+from tasks.training.trainer import validation_loss
 from tests.unit.conftest import Tiny
 from tests.unit.test_generation import make
 from tests.unit.test_packing import examples, read_yaml_training

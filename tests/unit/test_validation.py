@@ -12,17 +12,17 @@ import pytest
 import yaml
 from pyarrow import parquet
 
-from tasks.records.files import read_documents, read_records
-from tasks.records.scripts import count_scripts
+from tasks.records.schema import read_documents, read_records
 from tasks.stage.errors import ConfigError, DataError
 from tasks.stage.metrics import read_metrics
 from tasks.stage.outputs import folder_files, output_folders, verified
 from tasks.stage.params import read_yaml
 from tasks.validation.__main__ import Paths, run
-from tasks.validation.expectations import BrokenRuleError, Judge
+from tasks.validation.expectations import BrokenRuleError, SuiteRunner
+from tasks.validation.features import MisshapenError, parse_record
 from tasks.validation.params import Params
 from tasks.validation.profile import Profile
-from tasks.validation.rows import MisshapenError, parse_record
+from tasks.validation.scripts import count_scripts
 from tasks.validation.suites import read_suites
 
 SUITES = Path("params/validation")
@@ -322,7 +322,7 @@ def test_a_rule_that_is_none_is_a_config_error_that_names_it(
 
 def _build(folder: Path) -> None:
     for suite in read_suites(folder).values():
-        Judge(suite)
+        SuiteRunner(suite)
 
 
 def test_a_rule_given_twice_is_a_config_error(tmp_path: Path) -> None:

@@ -10,9 +10,9 @@ from tasks.stage.outputs import write_manifest
 MEASURED = """
 import sys
 from pathlib import Path
-from tasks.validation.acceptance import Acceptance
+from tasks.validation.checks import Acceptance
 from tasks.validation.expectations import Judge
-from tasks.validation.merging import intake_folders
+from tasks.validation.raw_rows import intake_folders
 from tasks.validation.profile import Profiler
 from tasks.validation.suites import read_suites
 from tests.benchmarks._memory import most_megabytes

@@ -13,18 +13,18 @@ import psutil
 import pytest
 from mlflow.tracking import MlflowClient
 
-from tasks.orchestration.failures import StageError
 from tasks.orchestration.verify import (
     Asked,
-    Heard,
-    House,
     Scored,
-    compare,
+    ServedAnswer,
+    ServingSetup,
+    compare_answers,
     measure_parity,
     read_asked,
 )
-from tasks.records.parity import Parity
 from tasks.records.predictions import read_predictions, write_predictions
+from tasks.scoring.parity import Parity
+from tasks.services.processes import StageError
 from tasks.stage.errors import DataError
 from tasks.stage.outputs import MANIFEST, file_sha256, write_manifest
 from tests.unit.conftest import Tiny
@@ -49,10 +49,10 @@ def night(
 
 
 @pytest.fixture(scope="module")
-def house(night: Scored, tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> House:
+def house(night: Scored, tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> ServingSetup:
     """A registry with both models of a night, written as a release writes them."""
     root = tmp_path_factory.mktemp("house")
-    command = [sys.executable, "-m", "tasks.orchestration.registry", "--models", *MODELS]
+    command = [sys.executable, "-m", "tasks.registry.client", "--models", *MODELS]
     command += ["--bundle", str(night.bundle), "--folder", str(root), "--store", str(tiny.store)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -60,11 +60,11 @@ def house(night: Scored, tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -
     for name in MODELS:
         client.create_registered_model(f"nightloom-{name}")
         client.create_model_version(f"nightloom-{name}", source=(root / name).as_uri())
-    return House(f"sqlite:///{root / 'mlflow.db'}", tiny.store, root / "logs")
+    return ServingSetup(f"sqlite:///{root / 'mlflow.db'}", tiny.store, root / "logs")
 
 
 def test_both_models_served_by_mlflow_say_what_evaluation_heard(
-    night: Scored, house: House, tmp_path: Path
+    night: Scored, house: ServingSetup, tmp_path: Path
 ) -> None:
     found = measure_parity({"adapter": 1, "student": 1}, night, house)
     found.write(tmp_path / "parity.json")
@@ -90,7 +90,7 @@ print(json.dumps(loaded.predict({"input": turns})))
 
 
 def test_what_is_in_production_loads_by_its_alias_with_the_code_that_came_with_it(
-    house: House, tmp_path: Path
+    house: ServingSetup, tmp_path: Path
 ) -> None:
     client = MlflowClient(house.tracking_uri)
     client.set_registered_model_alias("nightloom-adapter", "production", "1")
@@ -105,7 +105,7 @@ def test_what_is_in_production_loads_by_its_alias_with_the_code_that_came_with_i
 
 
 def test_what_verify_asks_leaves_no_traces(
-    night: Scored, house: House, monkeypatch: pytest.MonkeyPatch
+    night: Scored, house: ServingSetup, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_ENABLE_ASYNC_TRACE_LOGGING", "false")  # written before the answer
     measure_parity({"adapter": 1}, night, house)
@@ -113,7 +113,7 @@ def test_what_verify_asks_leaves_no_traces(
 
 
 def test_served_answers_that_evaluation_did_not_hear_are_counted_and_scored(
-    night: Scored, house: House, tmp_path: Path
+    night: Scored, house: ServingSetup, tmp_path: Path
 ) -> None:
     """Evaluation is made to have heard the reference, word for word, in one of four records."""
     shutil.copytree(night.evaluation, tmp_path / "evaluation")
@@ -131,7 +131,7 @@ def test_served_answers_that_evaluation_did_not_hear_are_counted_and_scored(
 
 
 def test_a_version_that_does_not_come_up_is_told_with_its_last_lines(
-    night: Scored, house: House
+    night: Scored, house: ServingSetup
 ) -> None:
     with pytest.raises(StageError, match=r"(?s)version 99, served by MLflow, ended.*not found"):
         measure_parity({"adapter": 99}, night, house)
@@ -149,7 +149,9 @@ with served("adapter", 1, House(uri, Path(store), Path(logs))) as address:
 """
 
 
-def test_a_release_that_is_killed_leaves_no_server_behind(house: House, tmp_path: Path) -> None:
+def test_a_release_that_is_killed_leaves_no_server_behind(
+    house: ServingSetup, tmp_path: Path
+) -> None:
     command = [sys.executable, "-c", _KILLED, house.tracking_uri, str(house.model_store)]
     process = subprocess.Popen(
         [*command, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -171,8 +173,13 @@ def asked(output: str, reference: str, rows: list[Any]) -> Asked:
 def test_agreement_asks_for_the_same_prompt_and_the_same_text(scored: Any) -> None:
     rows = read_predictions(scored.report / "predictions.parquet")
     items = [asked("a b", "a b", rows)] * 4
-    heard = [Heard("a b", "same"), Heard("a b", "other"), Heard("a", "same"), Heard("", "same")]
-    found = compare(items, heard)
+    heard = [
+        ServedAnswer("a b", "same"),
+        ServedAnswer("a b", "other"),
+        ServedAnswer("a", "same"),
+        ServedAnswer("", "same"),
+    ]
+    found = compare_answers(items, heard)
     assert (found.asked, found.agreeing, found.share) == (4, 1, 0.25)
     assert found.mean_score_difference == pytest.approx((0 + 0 + (2 / 3 - 1) + (0 - 1)) / 4)
 

@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from tasks.records.orders import NotServing, ServeVersion, Serving
-from tasks.records.record import Message
-from tasks.serving import room
-from tasks.serving.answering import Answerer
-from tasks.serving.bundle import load_answerer
-from tasks.serving.inquiry import Event, Reply
-from tasks.serving.room import needed_bytes, require_room
+from tasks.answering.loading import load_answerer
+from tasks.answering.pipeline import Answerer
+from tasks.records.schema import Message
+from tasks.serving import memory as room
+from tasks.serving.memory import needed_bytes, require_free_memory
+from tasks.serving.protocol import NotServing, ServeVersion, Serving
+from tasks.serving.requests import Event, Reply
 from tasks.serving.server import load
 from tasks.serving.versions import NotLoadedError, Versions
 from tasks.stage.errors import ConfigError
@@ -147,7 +147,7 @@ def test_what_a_version_takes_is_counted_in_numbers_not_in_bytes(
     import torch
     from safetensors.torch import save_file
 
-    from tasks.serving.room import _numbers
+    from tasks.serving.memory import _numbers
 
     save_file({"a": torch.zeros(6, 5, dtype=torch.bfloat16)}, tmp_path / "w.safetensors")
     assert _numbers(tmp_path / "w.safetensors") == 30
@@ -157,10 +157,10 @@ def test_what_a_version_takes_is_counted_in_numbers_not_in_bytes(
     }
     assert all(size > 100_000 for size in needed.values())
     monkeypatch.setattr(room, "free_bytes", lambda _: needed["adapter"])
-    require_room(bundles.folders[1], bundles.store, "adapter")
+    require_free_memory(bundles.folders[1], bundles.store, "adapter")
     monkeypatch.setattr(room, "free_bytes", lambda _: needed["adapter"] - 1)
     with pytest.raises(ConfigError, match="beside the one that answers"):
-        require_room(bundles.folders[1], bundles.store, "adapter")
+        require_free_memory(bundles.folders[1], bundles.store, "adapter")
 
 
 def test_questions_are_taken_while_a_version_loads(bundles: Bundles) -> None:

@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from tasks.lm.conversion import ModelManifest, convert
-from tasks.lm.models import load_adapted, load_base
+from tasks.models.loading import load_adapted, load_base
+from tasks.models.store import ModelManifest, convert
 from tasks.stage.errors import ConfigError
 from tasks.stage.outputs import write_manifest
 from tests.unit.conftest import Tiny

@@ -14,8 +14,7 @@ from tasks.curation.likeness import misspelt
 from tasks.curation.preparation import SPLITS, prepare
 from tasks.curation.questions import Measure
 from tasks.curation.selection import select
-from tasks.records.files import write_documents, write_records
-from tasks.records.record import Message, Record
+from tasks.records.schema import Message, Record, write_documents, write_records
 from tests.unit.test_curation import PARAMS, named, record, sentence
 
 SHARED = Path(__file__).parents[3] / "shared"

@@ -6,10 +6,18 @@ from pathlib import Path
 import pytest
 import yaml
 
-from flows.lock import check_free, holder, night_lock
-from flows.overrides import Override, digest, read_overrides
-from flows.workspace import choose_workspace, find_checkout, prepare
-from tasks.orchestration.process import run_child
+from flows.workspace import (
+    Override,
+    check_unlocked,
+    choose_workspace,
+    find_checkout,
+    lock_holder,
+    night_lock,
+    overrides_digest,
+    prepare,
+    read_overrides,
+)
+from tasks.services.processes import run_child
 from tasks.stage.errors import ConfigError
 
 PATHS = """
@@ -72,7 +80,7 @@ def test_the_last_override_of_a_key_wins(checkout: Path) -> None:
 def test_the_digest_does_not_depend_on_the_order(checkout: Path) -> None:
     texts = ["finetuning.rank=9", "ingestion.limit=3"]
     forward, backward = (read_overrides(checkout, None, x) for x in (texts, texts[::-1]))
-    assert digest(forward) == digest(backward)
+    assert overrides_digest(forward) == overrides_digest(backward)
 
 
 @pytest.mark.parametrize(
@@ -143,7 +151,7 @@ def test_outside_of_a_project_the_error_says_so(tmp_path: Path) -> None:
 HOLD = """
 import sys, time
 from pathlib import Path
-from flows.lock import night_lock
+from flows.workspace import night_lock
 with night_lock(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)
@@ -161,7 +169,7 @@ def test_a_second_night_names_the_pid_of_the_first_and_a_killed_one_does_not_blo
 
     def on_line(line: str) -> None:
         with pytest.raises(ConfigError, match="process") as caught:
-            check_free(lock)
+            check_unlocked(lock)
         said.append(caught.value.message)
         raise StopError
 
@@ -169,13 +177,13 @@ def test_a_second_night_names_the_pid_of_the_first_and_a_killed_one_does_not_blo
         run_child(["python", "-c", HOLD, str(lock)], Path.cwd(), on_line)
     pid = said[0].split("process ")[1].split()[0]
     assert int(pid) > 0
-    assert holder(lock) is None
+    assert lock_holder(lock) is None
     with night_lock(lock):
         pass
 
 
 def test_a_full_evaluation_without_a_night_is_refused_and_makes_nothing() -> None:
-    from flows.full_evaluation import evaluate_fully
+    from flows.evaluate import evaluate_fully
 
     overrides = ["evaluation.records=7", "evaluation.salt=no night has it"]
     workspace = choose_workspace(Path().resolve(), None, overrides)

@@ -5,8 +5,7 @@ from collections.abc import Sequence
 import datasets
 import evaluate
 
-from tasks.evaluation.abstaining import abstains, abstention_scores
-from tasks.evaluation.nulls import Metrics
+from tasks.scoring.answer_scores import Metrics, abstains, abstention_scores
 
 
 class Abstention(evaluate.Metric):  # type: ignore[misc]  # evaluate has no types

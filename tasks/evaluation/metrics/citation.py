@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import datasets
 import evaluate
 
-from tasks.evaluation.grounding import Shown, ground, grounding_means
-from tasks.evaluation.nulls import Metrics
+from tasks.scoring.answer_scores import Metrics
+from tasks.scoring.grounding import ShownPassages, ground, grounding_means
 
 
 class Citation(evaluate.Metric):  # type: ignore[misc]  # evaluate has no types
@@ -39,7 +39,11 @@ class Citation(evaluate.Metric):  # type: ignore[misc]  # evaluate has no types
     ) -> Metrics:
         asked = zip(predictions, references, passages, documents, strict=True)
         found = [
-            ground(output, Shown("", tuple(texts), tuple(name in gold for name in names)), markers)
+            ground(
+                output,
+                ShownPassages("", tuple(texts), tuple(name in gold for name in names)),
+                markers,
+            )
             for output, gold, texts, names in asked
             if texts
         ]

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import datasets
 import evaluate
 
-from tasks.evaluation.grounding import Shown, ground, grounding_means
-from tasks.evaluation.nulls import Metrics
+from tasks.scoring.answer_scores import Metrics
+from tasks.scoring.grounding import ShownPassages, ground, grounding_means
 
 
 class Groundedness(evaluate.Metric):  # type: ignore[misc]  # evaluate has no types
@@ -36,7 +36,7 @@ class Groundedness(evaluate.Metric):  # type: ignore[misc]  # evaluate has no ty
     ) -> Metrics:
         asked = zip(predictions, questions, passages, strict=True)
         found = [
-            ground(output, Shown(question, tuple(texts), (False,) * len(texts)), markers)
+            ground(output, ShownPassages(question, tuple(texts), (False,) * len(texts)), markers)
             for output, question, texts in asked
             if texts
         ]

@@ -5,8 +5,7 @@ from collections.abc import Sequence
 import datasets
 import evaluate
 
-from tasks.evaluation.nulls import Metrics
-from tasks.evaluation.scores import length_metrics
+from tasks.scoring.answer_scores import Metrics, length_metrics
 
 
 class LengthRatio(evaluate.Metric):  # type: ignore[misc]  # evaluate has no types

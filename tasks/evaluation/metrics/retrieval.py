@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import datasets
 import evaluate
 
-from tasks.evaluation.nulls import Metrics
 from tasks.evaluation.retrieval_metrics import rank_metrics
+from tasks.scoring.answer_scores import Metrics
 
 
 class Retrieval(evaluate.Metric):  # type: ignore[misc]  # evaluate has no types

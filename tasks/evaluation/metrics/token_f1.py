@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import datasets
 import evaluate
 
-from tasks.evaluation.scores import mean_score
+from tasks.scoring.answer_scores import mean_score
 
 
 class TokenF1(evaluate.Metric):  # type: ignore[misc]  # evaluate has no types

@@ -1,0 +1,107 @@
+"""A registered version in a form that other programs load, by a child that reads it back."""
+
+import json
+import sys
+from pathlib import Path
+
+from pydantic import BaseModel
+from rich.console import Console
+
+from flows.environment import find_stores
+from flows.workspace import STATE, WorkspacePaths
+from tasks.registry.client import Registry
+from tasks.registry.versions import Model, model_name
+from tasks.services.processes import printed_failure, run_child, stage_error
+from tasks.stage.errors import ConfigError
+from tasks.stage.params import read_yaml
+
+COST_TABLE = "quantization.md"
+
+
+class Exported(BaseModel):
+    """What was written: where, and how its logits compare (`tasks.export.verification`)."""
+
+    folder: Path
+    format: str
+    prompts: int
+    to_form: float
+    to_float: float
+    agreeing: float
+    version: int = 0
+    model: Model = "adapter"
+
+
+def export_version(
+    checkout: Path, which: str, model: Model, form: str, target: Path, *, measure: bool
+) -> Exported:
+    """What was written of a version, named by its number or by an alias.
+
+    Raises:
+        ConfigError: no such version, the folder is not empty, or the form can't hold the model.
+        GateError: what was written reads back as another model.
+    """
+    registry = Registry(find_stores(checkout))
+    number = find_version(registry, model, which)
+    bundle = registry.bundle(model, number, checkout / STATE / "downloads")
+    paths = WorkspacePaths.model_validate(read_yaml(checkout / "params" / "paths.yaml"))
+    command = [sys.executable, "-m", "tasks.export", "--bundle", str(bundle), "--model", model]
+    command += ["--store", str(checkout / paths.model_store), "--format", form]
+    command += ["--to", str(target.absolute()), "--name", f"{model_name(model)}-{number}"]
+    if measure:
+        command += ["--curated", str(checkout / paths.curated)]
+        command += ["--evaluation_report", str(checkout / paths.evaluation_report)]
+    lines: list[str] = []
+
+    def on_line(line: str) -> None:
+        lines.append(line)
+        if line[:1] != "{":
+            print(line, file=sys.stderr, flush=True)
+
+    code = run_child(command, checkout, on_line)
+    if code != 0:
+        raise stage_error("export", printed_failure(code, lines))
+    told = Exported.model_validate_json(next(line for line in reversed(lines) if line[:1] == "{"))
+    return told.model_copy(update={"version": number, "model": model})
+
+
+def find_version(registry: Registry, model: Model, which: str) -> int:
+    """The number of a version that a number or an alias names.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    numbers, aliases = registry.numbers(model), registry.aliases(model)
+    number = int(which) if which.isdecimal() else aliases.get(which)
+    if number is None or number not in numbers:
+        shown = ", ".join([*map(str, numbers), *aliases]) or "none"
+        raise ConfigError(
+            f"{which!r} is no version of {model_name(model)}; found: {shown}",
+            "name one of these, or run `nightloom run`, which registers one",
+        )
+    return number
+
+
+def print_exported(console: Console, exported: Exported) -> None:
+    """Show what was written, and what quantisation cost where that was measured."""
+    name = f"{exported.model} version {exported.version}"
+    console.print(f"{name} as {exported.format} in {exported.folder}", highlight=False)
+    console.print(
+        f"  read back over {exported.prompts} golden prompts: {exported.agreeing:.1%} of the "
+        f"likeliest tokens are the model's, the largest difference of a logit is "
+        f"{exported.to_float:.2g} of their spread",
+        highlight=False,
+        soft_wrap=True,
+    )
+    table = exported.folder / COST_TABLE
+    if table.exists():
+        text = "\n" + table.read_text(encoding="utf-8")
+        console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def exported_json(exported: Exported) -> str:
+    """One JSON object; with the table of costs where it was measured."""
+    found = exported.model_dump(mode="json")
+    costs = exported.folder / "quantization.json"
+    if costs.exists():
+        found["quantization"] = json.loads(costs.read_text(encoding="utf-8"))
+    return json.dumps(found, ensure_ascii=False, indent=1)

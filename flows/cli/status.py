@@ -1,0 +1,95 @@
+"""`nightloom status`: the last nights, the one that runs now, the aliases and the servers."""
+
+from pathlib import Path
+
+from pydantic import BaseModel
+from rich.console import Console
+from rich.table import Table
+
+from flows.environment import find_stores
+from flows.run_state import NightState, last_nights
+from flows.servers import Services
+from flows.workspace import holders
+from tasks.registry.client import Registry
+from tasks.registry.ledger import Ledger
+from tasks.registry.promote import all_aliases
+from tasks.registry.retention import awaited
+from tasks.registry.transactions import pending_intent
+from tasks.registry.versions import MODELS
+
+_SHOWN = 5
+
+
+class Status(BaseModel):
+    """What `nightloom status` reports; `running` is the pid of a night, by workspace.
+
+    `open` are decisions that were cut short, or that a person has not answered yet.
+    """
+
+    nights: list[NightState]
+    running: dict[str, int]
+    aliases: dict[str, dict[str, int]]
+    open: list[str]
+    services: Services | None
+
+
+def read_status(checkout: Path) -> Status:
+    """Where things stand now."""
+    stores = find_stores(checkout)
+    registry = Registry(stores)
+    return Status(
+        nights=last_nights(checkout, _SHOWN),
+        running=holders(checkout),
+        aliases=all_aliases(registry),
+        open=_open_decisions(Ledger(stores, registry)),
+        services=Services.read(checkout),
+    )
+
+
+def print_status(console: Console, standing: Status) -> None:
+    """Print it for people."""
+    if not standing.nights:
+        console.print("no night has run here yet: nightloom run")
+    table = Table(title="last nights", box=None, title_justify="left")
+    for heading in ("night", "verdict", "stages executed", "adapter", "student"):
+        table.add_column(heading)
+    for night in standing.nights:
+        executed = sum(entry.state == "executed" for entry in night.stages)
+        numbers = [str(night.versions[name] or "-") for name in ("adapter", "student")]
+        table.add_row(night.night, _verdict(night, standing.running), str(executed), *numbers)
+    if standing.nights:
+        console.print(table)
+    for model, aliases in standing.aliases.items():
+        shown = ", ".join(f"{name} -> {number}" for name, number in aliases.items())
+        console.print(f"{model}: {shown or 'nothing registered'}", highlight=False)
+    for text in standing.open:
+        console.print(text, highlight=False, markup=False, soft_wrap=True)
+    services = standing.services
+    where = f"Prefect {services.prefect}, MLflow {services.mlflow}" if services else "down"
+    console.print(f"servers: {where}", highlight=False)
+
+
+def _open_decisions(ledger: Ledger) -> list[str]:
+    """What was begun about versions and is not done, a sentence each."""
+    found = []
+    for model in MODELS:
+        intent = pending_intent(ledger.registry, model)
+        if intent is not None:
+            found.append(
+                f"{model}: {intent.kind}, version {intent.version}, by {intent.by}, is being "
+                "carried out, or was cut short: then the next decision finishes it first"
+            )
+        found += [
+            f"{model}: version {entry.version} awaits approval for {entry.awaits} since "
+            f"{entry.time}"
+            for entry in awaited(ledger, model)
+        ]
+    return found
+
+
+def _verdict(night: NightState, running: dict[str, int]) -> str:
+    """The verdict of a night; one without any runs, or was killed."""
+    if night.verdict is not None:
+        return night.verdict
+    alive = night.pid in running.values()
+    return f"running: {night.step} (process {night.pid})" if alive else f"killed in {night.step}"

@@ -1,0 +1,154 @@
+"""What a night shows in Prefect and MLflow: curves, pages, and the verdict at its end."""
+
+import json
+import os
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+from prefect import get_run_logger, task
+from prefect.artifacts import create_link_artifact, create_markdown_artifact
+from prefect.cache_policies import NO_CACHE
+
+from tasks.orchestration.tracking import Point, Tracker
+from tasks.services.stores import RunRef
+from tasks.stage.metrics import CURVES_FILE
+
+_REPORT_FILE = "report.md"
+
+_NOTE_TAG = "mlflow.note.content"  # what MLflow's page of a run shows as its description
+
+
+@dataclass(frozen=True)
+class _Page:
+    """A file that a browser opens: what it is called, and its name in tags and keys."""
+
+    title: str
+    slug: str
+
+
+_PAGES = {
+    "data_docs.html": _Page("Data Docs", "data-docs"),
+    "report.html": _Page("Report", "page"),
+}
+
+
+def link_pages(
+    stage: str, folder: Path, artifact_folder: str, run: RunRef, tracker: Tracker
+) -> None:
+    """Link a folder's pages, where it has some, from the MLflow run and the Prefect run.
+
+    The folder's files are artifacts of the MLflow run already, below `artifact_folder`. The Prefect
+    run gets the report as well, which is Markdown.
+    """
+    links = {
+        name: _link(stage, folder / name, f"{artifact_folder}/{name}", page, run, tracker)
+        for name, page in _PAGES.items()
+        if (folder / name).exists()
+    }
+    report = folder / _REPORT_FILE
+    if links and report.exists():
+        text = report.read_text(encoding="utf-8")
+        for name, link in links.items():
+            text = text.replace(f"]({name})", f"]({link})")
+        create_markdown_artifact(
+            markdown=text, key=f"{stage}-report", description=f"MLflow run {run.run_id}"
+        )
+
+
+def _link(stage: str, path: Path, artifact: str, page: _Page, run: RunRef, tracker: Tracker) -> str:
+    """Where a page is shown, once both runs link to it."""
+    link = tracker.artifact_link(run, artifact) or path.resolve().as_uri()
+    note = f"{page.title}: artifact `{artifact}` of this run ([open]({link}))"
+    tracker.tag(run, {f"nightloom.{page.slug.replace('-', '_')}": artifact, _NOTE_TAG: note})
+    create_link_artifact(
+        link=link,
+        link_text=page.title,
+        key=f"{stage}-{page.slug}",
+        description=f"MLflow run {run.run_id}, artifact {artifact}",
+    )
+    return link
+
+
+class CurvePublisher:
+    """A thread that hands new points of `scratch/curves.jsonl` to `publish`, until the block ends.
+
+    Points that lay there before (kept by a stage that resumes) were published when they were made.
+    Clocks decide nothing: they are told apart by their lines.
+    """
+
+    def __init__(
+        self,
+        scratch: Path,
+        publish: Callable[[list[Point]], None],
+        warn: Callable[[str], None],
+        *,
+        interval_seconds: float = 2.0,
+    ) -> None:
+        self._path = scratch / CURVES_FILE
+        self._publish = publish
+        self._warn = warn
+        self._interval = interval_seconds
+        self._offset = 0
+        self._inode = 0
+        self._before = set(self._path.read_bytes().splitlines()) if self._path.exists() else set()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._follow, name="curves", daemon=True)
+
+    def __enter__(self) -> "CurvePublisher":
+        """Start to publish."""
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Publish what is left; what can't be published is an error unless there is one already."""
+        self._stop.set()
+        self._thread.join()
+        if kind is None:
+            self._publish(self._new_points())
+
+    def _follow(self) -> None:
+        while not self._stop.wait(self._interval):
+            before = self._offset
+            try:
+                self._publish(self._new_points())
+            except Exception as failure:  # noqa: BLE001  the last call, in __exit__, raises it
+                self._offset = before
+                self._warn(f"curves not published, trying again: {failure}")
+
+    def _new_points(self) -> list[Point]:
+        if not self._path.exists():
+            return []
+        with self._path.open("rb") as stream:
+            inode = os.fstat(stream.fileno()).st_ino
+            if inode != self._inode:
+                self._inode, self._offset = inode, 0  # the stage began a file of its own
+            stream.seek(self._offset)
+            block = stream.read()
+        whole = block[: block.rfind(b"\n") + 1]
+        self._offset += len(whole)
+        rows = [json.loads(line) for line in whole.splitlines() if line not in self._before]
+        return [Point(row["name"], row["value"], row["step"], row["timestamp_ms"]) for row in rows]
+
+
+@task(cache_policy=NO_CACHE, persist_result=False)
+def notify(
+    night: str,
+    verdict: str,
+    reasons: Sequence[str],
+    stages: Mapping[str, str],
+    mlflow_run: str,
+) -> None:
+    """Nothing; Prefect then shows the verdict, its reasons and what each stage did."""
+    rows = [f"| {name} | {state} |" for name, state in stages.items()]
+    lines = [f"# {night}: {verdict}", "", *(f"- {reason}" for reason in reasons), ""]
+    lines += ["| stage | state |", "|---|---|", *rows, "", f"MLflow run `{mlflow_run}`"]
+    create_markdown_artifact("\n".join(lines), key="night", description=f"{night}: {verdict}")
+    get_run_logger().info("%s: %s", night, verdict)

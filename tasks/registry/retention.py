@@ -1,0 +1,65 @@
+"""Old versions and their artifacts, deleted by rule; never one that may still be needed."""
+
+from dataclasses import dataclass
+
+from tasks.registry import aliases as moves
+from tasks.registry.ledger import Entry, Ledger
+from tasks.registry.params import VersionRetentionParams
+from tasks.registry.promote import new_intent, were_in_production
+from tasks.registry.transactions import carry_out
+from tasks.registry.versions import Model, Version
+
+_DAY_MS = 86_400_000
+
+
+@dataclass(frozen=True)
+class RetentionDecision:
+    """Whether a version goes, and why it stays or goes."""
+
+    version: Version
+    goes: bool
+    why: str
+
+
+def review(
+    ledger: Ledger, model: Model, params: VersionRetentionParams, *, now_ms: int
+) -> list[RetentionDecision]:
+    """The fate of every version of a model, oldest first."""
+    versions = ledger.registry.versions(model)
+    names = {number: alias for alias, number in ledger.registry.aliases(model).items()}
+    targets = were_in_production(ledger, model)[: params.rollback_targets]
+    unnamed = [item.number for item in versions if item.number not in names]
+    newest = set(unnamed[len(unnamed) - params.archived :] if params.archived else [])
+    awaiting = {entry.version for entry in awaited(ledger, model)}
+    fates = []
+    for version in versions:
+        number, days = version.number, (now_ms - version.created_ms) / _DAY_MS
+        stays = {
+            f"the alias {names.get(number)} names it": number in names,
+            "something else than Nightloom made it": not version.key,
+            "a rollback may need it": number in targets,
+            "a person is asked about it": number in awaiting,
+            f"one of the newest {params.archived} archived": number in newest,
+            f"younger than {params.days} days": days < params.days,
+        }
+        why = next((reason for reason, holds in stays.items() if holds), "")
+        gone = f"archived, {days:.0f} days old, beyond the newest {params.archived}"
+        fates.append(RetentionDecision(version, not why, why or gone))
+    return fates
+
+
+def prune(ledger: Ledger, fate: RetentionDecision, *, by: str) -> Entry:
+    """The entry of a version that is deleted with its artifacts. Call it while holding the turn."""
+    version = fate.version
+    plan = moves.AliasPlan(moves.own_aliases(ledger.registry.aliases(version.model)), awaits=None)
+    intent = new_intent(ledger, version, "pruned", by=by, reason=fate.why, plan=plan)
+    return carry_out(ledger, intent.model_copy(update={"discards": True}))
+
+
+def awaited(ledger: Ledger, model: Model) -> list[Entry]:
+    """The entries of a model by which a person is asked and has not answered yet."""
+    latest: dict[int | None, Entry] = {}
+    for link in ledger.links(model):
+        if link.entry.kind != "found":
+            latest[link.entry.version] = link.entry
+    return [entry for entry in latest.values() if entry.awaits is not None]

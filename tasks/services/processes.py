@@ -1,0 +1,206 @@
+"""Child processes: run, read line by line and ended whole; why one failed; loopback connections."""
+
+import os
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Callable, Mapping, Sequence
+from http.client import HTTPResponse
+from pathlib import Path
+from typing import IO, Any
+
+from tasks.stage.errors import (
+    ConfigError,
+    DataError,
+    DeviceError,
+    Failure,
+    GateError,
+    NightloomError,
+)
+
+# Without [::1]: httpx, which Prefect uses, fails on an entry in brackets.
+_HOSTS = ("localhost", "127.0.0.1", "::1")
+
+_DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+
+def proxy_exemptions(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return `no_proxy` and `NO_PROXY` as they must be: the user's own hosts, and loopback.
+
+    Libraries disagree on which of the two names counts, so both hold everything.
+    """
+    names = ("no_proxy", "NO_PROXY")
+    given = [part.strip() for name in names for part in environment.get(name, "").split(",")]
+    if "*" in given:  # everything goes without a proxy; beside other hosts the star means nothing
+        return dict.fromkeys(names, "*")
+    hosts = dict.fromkeys([*filter(None, given), *_HOSTS])
+    return dict.fromkeys(names, ",".join(hosts))
+
+
+def open_directly(request: str | urllib.request.Request, *, timeout_seconds: float) -> HTTPResponse:
+    """Open a URL of a server on this machine, whatever proxies the environment names.
+
+    urllib's own reading of `no_proxy` knows no IPv6 address.
+
+    Raises:
+        OSError: nothing answered, or not with success (urllib.error.HTTPError).
+    """
+    response: HTTPResponse = _DIRECT.open(request, timeout=timeout_seconds)
+    return response
+
+
+TELEMETRY_OFF = {
+    "DO_NOT_TRACK": "true",
+    "DVC_NO_ANALYTICS": "1",
+    "GX_ANALYTICS_ENABLED": "false",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+}
+
+_GRACE_SECONDS = 10.0
+
+Stream = int | IO[Any]
+
+
+def child_environment(*, online: bool = False) -> dict[str, str]:
+    """The environment of a child: ours, telemetry off, this interpreter first on the PATH.
+
+    Loopback goes by no proxy.
+    `online` lets the Hugging Face libraries ask the hub; everything else stays on this machine.
+    """
+    environment = dict(os.environ) | TELEMETRY_OFF | proxy_exemptions(os.environ)
+    environment["PATH"] = os.pathsep.join(
+        [str(Path(sys.executable).parent), environment.get("PATH", os.defpath)]
+    )
+    environment["PYTHONUNBUFFERED"] = "1"
+    environment["TOKENIZERS_PARALLELISM"] = "false"
+    environment["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
+    if not online:
+        environment["HF_HUB_OFFLINE"] = "1"
+    return environment
+
+
+def run_child(
+    command: Sequence[str],
+    folder: Path,
+    on_line: Callable[[str], None],
+    environment: Mapping[str, str] | None = None,
+    *,
+    grace_seconds: float = _GRACE_SECONDS,
+) -> int:
+    """The exit code of a command that ran in `folder`; `on_line` got each line it printed.
+
+    Whatever interrupts the wait (Ctrl-C, a cancelled run, an error in `on_line`) ends the child and
+    everything it started: SIGTERM, then SIGKILL after `grace_seconds`.
+    """
+    child = start_child(command, folder, environment, grace_seconds=grace_seconds)
+    assert child.stdout is not None
+    try:
+        for line in child.stdout:
+            if line.strip():
+                on_line(line.rstrip())
+        return child.wait()
+    finally:
+        end_child(child)
+        child.stdout.close()
+
+
+def start_child(
+    command: Sequence[str],
+    folder: Path,
+    environment: Mapping[str, str] | None = None,
+    *,
+    stdin: Stream = subprocess.DEVNULL,
+    stdout: Stream = subprocess.PIPE,
+    stderr: Stream = subprocess.STDOUT,
+    grace_seconds: float = _GRACE_SECONDS,
+) -> "subprocess.Popen[str]":
+    """A supervised child, out of the terminal's reach; its streams are text."""
+    return subprocess.Popen(
+        supervised(command, grace_seconds),
+        cwd=folder,
+        env=dict(child_environment() if environment is None else environment),
+        stdin=stdin,
+        stdout=stdout,
+        stderr=stderr,
+        text=True,
+        encoding="utf-8",
+        errors="replace",
+        start_new_session=True,
+    )
+
+
+def supervised(command: Sequence[str], grace_seconds: float = _GRACE_SECONDS) -> list[str]:
+    """A command that ends, with all that it started at any depth, when this process ends.
+
+    However this process ends, but not with the thread that starts the command. Its exit code,
+    signal and streams are the command's own. SIGTERM gives it and what it started
+    `grace_seconds` to end; this process's death gives them a few seconds.
+    """
+    here = [sys.executable, "-IS", str(Path(__file__).with_name("supervisor.py"))]
+    return [*here, str(os.getpid()), str(grace_seconds), *command]
+
+
+def end_child(child: "subprocess.Popen[str]") -> None:
+    """End a supervised child with all that it started, within the grace it was started with."""
+    if child.poll() is None:
+        child.terminate()
+    child.wait()
+
+
+_KNOWN: dict[str, type[NightloomError]] = {
+    cls.__name__: cls for cls in (ConfigError, DataError, DeviceError, GateError)
+}
+
+_REMEDY = "\n  what to do: "
+
+_LAST_LINES = 12
+
+
+class StageError(NightloomError):
+    """A stage ended in a way that it did not foresee; `kind` is the class it names."""
+
+    def __init__(self, message: str, remedy: str, kind: str) -> None:
+        super().__init__(message, remedy)
+        self.kind = kind
+
+
+def stage_error(stage: str, failure: Failure) -> NightloomError:
+    """The error that a failure stands for, its message beginning with the stage's name."""
+    message = f"{stage}: {failure.message}"
+    known = _KNOWN.get(failure.error)
+    if known is None:
+        return StageError(message, failure.remedy, failure.error)
+    return known(message, failure.remedy)
+
+
+def error_class(error: BaseException) -> str:
+    """The class name by which an error is reported."""
+    return error.kind if isinstance(error, StageError) else type(error).__name__
+
+
+def left_failure(scratch: Path, code: int, lines: Sequence[str]) -> Failure:
+    """What a child left in its scratch folder; its last lines where it left nothing."""
+    return Failure.read(scratch) or _unforeseen(code, lines)
+
+
+def printed_failure(code: int, lines: Sequence[str]) -> Failure:
+    """The error that a child printed last, with its class; its last lines where it named none."""
+    text = "\n".join(lines)
+    begin, name = max((text.rfind(f"{name}: "), name) for name in _KNOWN)
+    message, _, remedy = text[max(begin, 0) :].partition(_REMEDY)
+    if begin < 0 or not remedy:
+        return _unforeseen(code, lines)
+    return Failure(name, message.removeprefix(f"{name}: "), remedy)
+
+
+def last_lines(lines: Sequence[str]) -> str:
+    """What a child printed last, for a message."""
+    return "\n".join(lines[-_LAST_LINES:])
+
+
+def _unforeseen(code: int, lines: Sequence[str]) -> Failure:
+    return Failure(
+        "ProcessError",
+        f"ended with exit code {code} and left no reason; it printed last:\n{last_lines(lines)}",
+        "read these lines; a process that was killed may have run out of memory",
+    )
