@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from flows.environment import find_stores
-from flows.servers import ProcessFile, log_file, this_process
+from flows.process_file import ProcessFile, this_process
+from flows.servers import log_file
 from flows.shutdown import interrupt_on_signals
 from flows.workspace import STATE, WorkspacePaths
 from tasks.services.processes import end_child, last_lines, start_child
