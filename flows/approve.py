@@ -104,7 +104,7 @@ def _description(checkout: Path, question: ApprovalRequest) -> str:
     tracker = Tracker(find_stores(checkout))
     link = tracker.report_link(question.version.run_id)
     report = f"[the night's report]({link})" if link else f"MLflow run {question.version.run_id}"
-    lines = [f"## {question.text}", "", f"It was judged against {question.reigning}: {report}.", ""]
+    lines = [f"## {question.text}", "", f"It was judged against {question.champion}: {report}.", ""]
     lines += [f"- {reason}" for reason in entry.reasons]
     lines += ["", f"The ledger's entry {entry.number}, `{question.link.sha256}`."]
     return "\n".join(lines)

@@ -17,13 +17,14 @@ from rich.padding import Padding
 from flows.environment import find_stores, open_checkout
 from flows.servers import shares_prefect
 from flows.workspace import STATE, WorkspacePaths
+from tasks.records.schema import ServedModel
 from tasks.registry.client import Registry
-from tasks.registry.ledger import Ledger, Link, RegistryStage
+from tasks.registry.ledger import Ledger, Link
 from tasks.registry.lock import PromotionLock
 from tasks.registry.params import Params, ReleaseParams
 from tasks.registry.retention import RetentionDecision, prune, review
 from tasks.registry.transactions import reconcile_and_log
-from tasks.registry.versions import MODELS, Model
+from tasks.registry.versions import MODELS, RegistryStage
 from tasks.services.processes import last_lines, run_child
 from tasks.stage.errors import ConfigError, GateError
 from tasks.stage.params import load_params, read_yaml
@@ -87,7 +88,7 @@ def delete_old(promoter: Promoter, model: str | None, by: str | None) -> list[Re
     return fates
 
 
-def _models(name: str | None) -> list[Model]:
+def _models(name: str | None) -> list[ServedModel]:
     return [model for model in MODELS if name in (None, model)]
 
 
@@ -139,12 +140,12 @@ def read_registry_stage(text: str) -> RegistryStage:
     )
 
 
-def rehearsal(checkout: Path, model: Model, params: ReleaseParams) -> "partial[str]":
+def rehearsal(checkout: Path, model: ServedModel, params: ReleaseParams) -> "partial[str]":
     """A call that asks a bundle its golden prompts, in a process of its own."""
     return partial(_rehearse, checkout, model, params)
 
 
-def _rehearse(checkout: Path, model: Model, params: ReleaseParams, bundle: Path) -> str:
+def _rehearse(checkout: Path, model: ServedModel, params: ReleaseParams, bundle: Path) -> str:
     """How many golden prompts a bundle answers as it once did, in a sentence.
 
     Raises:

@@ -20,6 +20,7 @@ from flows.process_file import ProcessFile, this_process
 from flows.servers import log_file
 from flows.shutdown import interrupt_on_signals
 from flows.workspace import STATE, WorkspacePaths
+from tasks.records.schema import ServedModel
 from tasks.services.processes import end_child, last_lines, start_child
 from tasks.serving.protocol import (
     NOTICE,
@@ -27,7 +28,6 @@ from tasks.serving.protocol import (
     Notice,
     NotServing,
     Order,
-    ServedName,
     ServeVersion,
     TellRegistry,
 )
@@ -54,7 +54,7 @@ class ModelServer(ProcessFile):
     FILE: ClassVar[str] = "serving.json"
 
     address: str
-    models: list[ServedName]
+    models: list[ServedModel]
     alias: str | None = None
 
 
@@ -65,7 +65,7 @@ class ServeOptions:
     Port 0 is any that is free.
     """
 
-    models: Sequence[ServedName]
+    models: Sequence[ServedModel]
     alias: str | None
     host: str
     port: int
@@ -77,10 +77,10 @@ class AliasWatcher:
     """What the registry's aliases name, as orders; an order is given once, until it fails."""
 
     checkout: Path
-    models: Sequence[ServedName]
+    models: Sequence[ServedModel]
     alias: str | None
-    _given: dict[ServedName, tuple[str, int]] = field(default_factory=dict)
-    _retry: dict[ServedName, float] = field(default_factory=dict)
+    _given: dict[ServedModel, tuple[str, int]] = field(default_factory=dict)
+    _retry: dict[ServedModel, float] = field(default_factory=dict)
     _registry: "tuple[object, Registry] | None" = None
 
     def look(self) -> list[Order]:

@@ -17,9 +17,9 @@ from typing import Any
 import mlflow.tracking
 
 from tasks.registry import client as uploads
-from tasks.registry.approval import ApprovalResponse, read_request, settle
+from tasks.registry.approval import ApprovalResponse, open_requests, read_request, settle
 from tasks.registry.promote import roll_back
-from tasks.registry.retention import awaited, prune, review
+from tasks.registry.retention import prune, review
 from tasks.registry.transactions import reconcile
 from tests.unit.shop import PARAMS, Shop, policies
 
@@ -51,7 +51,7 @@ def rollback(shop: Shop) -> None:
 
 def approval(shop: Shop) -> None:
     """The answer to the one question that is open."""
-    [entry] = awaited(shop.ledger, "adapter") or [None]
+    [entry] = open_requests(shop.ledger, "adapter") or [None]
     if entry is None:
         with shop.turns.mine():
             reconcile(shop.ledger, "adapter")

@@ -93,7 +93,9 @@ def test_an_approval_against_another_reigning_version_moves_nothing(reigned: Sho
     reigned.promote(1)
     entry = answered(reigned, link)
     assert entry.kind == "rejected"
-    assert "production:2 reigned when it was judged, and production:1 reigns now" in entry.reason
+    assert (
+        "the champion was production:2 when it was judged, and is production:1 now" in entry.reason
+    )
     assert reigned.aliases()["production"] == 1
 
 
