@@ -39,7 +39,7 @@ class Promoter:
     """One that decides about versions: where it writes, when it may, and by which policies."""
 
     ledger: Ledger
-    turns: PromotionLock
+    lock: PromotionLock
     params: ReleaseParams
     downloads: Path
 
@@ -49,13 +49,13 @@ def make_promoter(checkout: Path, params_root: Path | None = None) -> Promoter:
     stores = find_stores(checkout)
     file = (params_root or checkout) / "params" / "release.yaml"
     params: ReleaseParams = load_params(Params, [file]).release
-    turns = PromotionLock(
-        lock=checkout / STATE / "promotion.lock",
+    lock = PromotionLock(
+        file=checkout / STATE / "promotion.lock",
         shared=shares_prefect(checkout),
         wait_seconds=params.wait_seconds,
     )
     ledger = Ledger(stores, Registry(stores))
-    return Promoter(ledger, turns, params, checkout / STATE / "downloads")
+    return Promoter(ledger, lock, params, checkout / STATE / "downloads")
 
 
 @contextmanager
@@ -63,7 +63,7 @@ def deciding(root: Path) -> Iterator[Promoter]:
     """The promoter of the checkout at or above a folder, in its turn."""
     checkout = open_checkout(root)
     promoter = make_promoter(checkout)
-    with promoter.turns.mine():
+    with promoter.lock.held():
         yield promoter
 
 

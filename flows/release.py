@@ -91,7 +91,7 @@ def _register(context: _ReleaseContext, log: NightLog) -> tuple[list[Version], l
     bundle = root / paths.bundle
     store = (context.workspace.checkout / paths.model_store).resolve()
     log.begin("registering")
-    with context.promoter.turns.mine():
+    with context.promoter.lock.held():
         notes = _mend(context.promoter)
         prompt = register_prompt(bundle / MODELS[0] / PROMPT, context.night, context.registry)
         versions = register(root, bundle, store, context.night, context.registry, prompt=prompt)
@@ -159,9 +159,9 @@ def _decide(
     The turn was free since the registration; within it the champion does not change any more. No
     alias names a version before this: it was served once and answered, or the release ended.
     """
-    ledger, turns = context.promoter.ledger, context.promoter.turns
+    ledger, lock = context.promoter.ledger, context.promoter.lock
     log.begin("judging")
-    with turns.mine():
+    with lock.held():
         notes = _mend(context.promoter)
         verdicts = []
         for version in versions:
@@ -172,7 +172,7 @@ def _decide(
             gone = [fate for fate in delete_old(context.promoter, None, POLICY) if fate.goes]
             notes += [f"{fate.version.name} was deleted: {fate.why}" for fate in gone]
     asked = [
-        text for model in MODELS for text in ask_for_approval(model, ledger, shared=turns.shared)
+        text for model in MODELS for text in ask_for_approval(model, ledger, shared=lock.shared)
     ]
     return verdicts, [*notes, *asked]
 

@@ -100,7 +100,7 @@ class Shop:
         return MlflowClient(self.stores.tracking_uri)
 
     @property
-    def turns(self) -> PromotionLock:
+    def lock(self) -> PromotionLock:
         return PromotionLock(self.root / "promotion.lock", shared=False, wait_seconds=600.0)
 
     def folder(self, text: str) -> Path:
@@ -147,10 +147,10 @@ class Shop:
         self, text: str, params: ReleaseParams = PARAMS, model: ServedModel = "adapter"
     ) -> None:
         """A night's release: reconciled, registered, nominated, judged and applied."""
-        with self.turns.mine():
+        with self.lock.held():
             reconcile(self.ledger, model)
             version = self._make(text, model)
-        with self.turns.mine():
+        with self.lock.held():
             reconcile(self.ledger, model)
             nominate(self.registry, version)
             version = self.registry.version(model, version.number)
@@ -166,7 +166,7 @@ class Shop:
     ) -> Entry | None:
         """The entry of a promotion by hand."""
         assert to in ("staging", "production")
-        with self.turns.mine():
+        with self.lock.held():
             return promote(
                 self.ledger,
                 "adapter",

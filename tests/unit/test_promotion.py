@@ -27,7 +27,7 @@ NAME = model_name("adapter")
 
 def back(shop: Shop, number: int | None = None, said: str = "8 of 8 as recorded") -> str:
     leaving = shop.aliases().get("production")
-    with shop.turns.mine():
+    with shop.lock.held():
         entry = roll_back(
             shop.ledger, "adapter", number, by="ann", reason="it answers badly",
             leaving=leaving, downloads=shop.downloads, rehearse=lambda bundle: said,
