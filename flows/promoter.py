@@ -25,7 +25,7 @@ from tasks.registry.params import Params, ReleaseParams
 from tasks.registry.retention import RetentionDecision, prune, review
 from tasks.registry.transactions import reconcile_and_log
 from tasks.registry.versions import MODELS, RegistryStage
-from tasks.services.processes import last_lines, run_child
+from tasks.services.processes import run_child
 from tasks.stage.errors import ConfigError, GateError
 from tasks.stage.params import load_params, read_yaml
 
@@ -156,11 +156,10 @@ def _rehearse(checkout: Path, model: ServedModel, params: ReleaseParams, bundle:
     command = [sys.executable, "-m", "tasks.answering.rehearsal", "--bundle", str(bundle)]
     command += ["--model", model, "--store", str(checkout / paths.model_store)]
     command += ["--mismatch", str(params.golden_mismatch)]
-    lines: list[str] = []
-    code = run_child(command, checkout, lines.append)
-    if code == 0:
-        return next(line for line in reversed(lines) if "golden prompts" in line)
-    told = last_lines(lines)
-    if code == _REFUSED:
+    child = run_child(command, checkout)
+    if child.code == 0:
+        return next(line for line in reversed(child.lines) if "golden prompts" in line)
+    told = child.last_lines
+    if child.code == _REFUSED:
         raise GateError(told, "name another version with --to; this one no longer answers so")
     raise ConfigError(f"the old bundle can't be asked:\n{told}", "mend what these lines name")

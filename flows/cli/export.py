@@ -51,17 +51,17 @@ def export_version(
     if measure:
         command += ["--curated", str(checkout / paths.curated)]
         command += ["--evaluation_report", str(checkout / paths.evaluation_report)]
-    lines: list[str] = []
 
     def on_line(line: str) -> None:
-        lines.append(line)
         if line[:1] != "{":
             print(line, file=sys.stderr, flush=True)
 
-    code = run_child(command, checkout, on_line)
-    if code != 0:
-        raise stage_error("export", printed_failure(code, lines))
-    told = Exported.model_validate_json(next(line for line in reversed(lines) if line[:1] == "{"))
+    child = run_child(command, checkout, on_line)
+    if child.code != 0:
+        raise stage_error("export", printed_failure(child))
+    told = Exported.model_validate_json(
+        next(line for line in reversed(child.lines) if line[:1] == "{")
+    )
     return told.model_copy(update={"version": number, "model": model})
 
 

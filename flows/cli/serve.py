@@ -21,7 +21,7 @@ from flows.servers import log_file
 from flows.shutdown import interrupt_on_signals
 from flows.workspace import STATE, WorkspacePaths
 from tasks.records.schema import ServedModel
-from tasks.services.processes import end_child, last_lines, start_child
+from tasks.services.processes import end_child, last_log_lines, start_child
 from tasks.serving.protocol import (
     NOTICE,
     Listening,
@@ -283,5 +283,5 @@ def _order(child: "subprocess.Popen[str]", order: Order) -> None:
 
 def _server_ended(checkout: Path) -> ConfigError:
     log = log_file(checkout, "serve")
-    last = last_lines(log.read_text(encoding="utf-8", errors="replace").splitlines())
+    last = last_log_lines(log)
     return ConfigError(f"the server has ended; its log says last:\n{last}", f"read {log}")

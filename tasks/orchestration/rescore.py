@@ -148,12 +148,6 @@ def _score(
     values = read_yaml(params / "evaluation.yaml") | {"primary_mode": mode}
     evaluation = folder / "evaluation.yaml"
     evaluation.write_text(yaml.safe_dump(values, allow_unicode=True), encoding="utf-8")
-    lines: list[str] = []
-
-    def on_line(line: str) -> None:
-        lines.append(line)
-        get_run_logger().info("%s", line)
-
     command = [sys.executable, "-m", f"tasks.{_STAGE}"]
     command += ["--params", str(evaluation), str(params / "compute.yaml")]
     for option, path in (
@@ -164,8 +158,8 @@ def _score(
         ("rescore_report", report),
     ):
         command += [f"--{option}", str(path)]
-    code = run_child(command, tonight.root, on_line)
-    if code != 0:
-        raise stage_error("rescoring", left_failure(tonight.scratch / _STAGE, code, lines))
+    child = run_child(command, tonight.root, get_run_logger().info)
+    if child.code != 0:
+        raise stage_error("rescoring", left_failure(tonight.scratch / _STAGE, child))
     if not (report / METRICS_FILE).exists():
         raise DataError(f"rescoring left no {report / METRICS_FILE}", "read its lines above")

@@ -25,9 +25,10 @@ from tasks.services.processes import (
     StageError,
     child_environment,
     end_child,
-    last_lines,
+    last_log_lines,
     open_directly,
-    start_child,
+    start_server,
+    wait_for_answer,
 )
 from tasks.stage.errors import DataError
 from tasks.stage.metrics import read_metrics
@@ -171,7 +172,6 @@ def served(model: ServedModel, version: int, setup: ServingSetup) -> Iterator[st
     Raises:
         StageError: it did not come up; the message has the last lines of its log.
     """
-    setup.logs.mkdir(parents=True, exist_ok=True)
     log = setup.logs / f"serve-{model}-{version}.log"
     port = _free_port()
     command = [sys.executable, "-m", "mlflow", "models", "serve"]
@@ -185,11 +185,12 @@ def served(model: ServedModel, version: int, setup: ServingSetup) -> Iterator[st
         "NIGHTLOOM_MODEL_STORE": str(setup.model_store.resolve()),
     }
     # A folder of its own: the served code is the version's, not what lies in a checkout.
-    with log.open("w", encoding="utf-8") as stream:
-        child = start_child(command, setup.logs, environment, stdout=stream)
+    log.unlink(missing_ok=True)
+    child = start_server(command, setup.logs, log, environment)
     try:
         address = f"http://{HOST}:{port}"
-        _wait(f"{address}/ping", child, log, f"nightloom-{model} version {version}")
+        if not wait_for_answer(f"{address}/ping", child, _START_SECONDS):
+            raise _not_served(child, log, f"nightloom-{model} version {version}")
         yield address
     finally:
         end_child(child)
@@ -202,18 +203,10 @@ def _free_port() -> int:
         return port
 
 
-def _wait(url: str, child: "subprocess.Popen[str]", log: Path, what: str) -> None:
-    deadline = time.monotonic() + _START_SECONDS
-    while time.monotonic() < deadline and child.poll() is None:
-        try:
-            with open_directly(url, timeout_seconds=5):
-                return
-        except OSError:
-            time.sleep(0.2)
+def _not_served(child: "subprocess.Popen[str]", log: Path, what: str) -> StageError:
     how = "ended" if child.poll() is not None else f"did not come up in {_START_SECONDS:.0f} s"
-    last = last_lines(log.read_text(encoding="utf-8", errors="replace").splitlines())
-    raise StageError(
-        f"{what}, served by MLflow, {how}; its log says last:\n{last}",
+    return StageError(
+        f"{what}, served by MLflow, {how}; its log says last:\n{last_log_lines(log)}",
         f"mend what these lines name; all of them are in {log}",
         "ServingError",
     )

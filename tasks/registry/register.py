@@ -16,7 +16,7 @@ from tasks.records.text import text_sha256
 from tasks.registry.aliases import stage_tag
 from tasks.registry.client import Registry
 from tasks.registry.versions import MODELS, PROMPT_TAG, STAGE_TAG, Version, promotion_key
-from tasks.services.processes import StageError, last_lines, run_child
+from tasks.services.processes import StageError, run_child
 from tasks.services.stores import RunRef
 
 
@@ -86,19 +86,13 @@ def _save(
     models: Sequence[ServedModel], root: Path, bundle: Path, folder: Path, store: Path
 ) -> None:
     """Write the bundle as MLflow models in `folder`, in a child that loads and asks each once."""
-    logger = get_run_logger()
-    lines: list[str] = []
-
-    def on_line(line: str) -> None:
-        lines.append(line)
-        logger.info("%s", line)
-
     command = [sys.executable, "-m", "tasks.registry.mlflow_models", "--bundle", str(bundle)]
     command += ["--models", *models, "--folder", str(folder), "--store", str(store)]
-    if run_child(command, root, on_line) != 0:
+    child = run_child(command, root, get_run_logger().info)
+    if child.code != 0:
         raise StageError(
             f"the bundle could not be written as {' and '.join(models)} that answer:\n"
-            f"{last_lines(lines)}",
+            f"{child.last_lines}",
             "mend what these lines name; `python -m tasks.answering --help` asks a bundle directly",
             "RegistrationError",
         )

@@ -194,7 +194,7 @@ def world(
     found = World(tonight, Registry(stores), Tracker(stores), [])
     run_child = rescoring_task.run_child
 
-    def counted(command: Any, *given: Any) -> int:
+    def counted(command: Any, *given: Any) -> Any:
         found.commands.append(list(command))
         return run_child(command, *given)
 
