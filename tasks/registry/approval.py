@@ -8,17 +8,15 @@ from typing import Literal
 from tasks.records.schema import ServedModel
 from tasks.registry.aliases import (
     Aliases,
-    AliasPlan,
     advance,
     aliases_after,
     find_champion,
-    own_aliases,
 )
 from tasks.registry.audit import check_verdict, checked_bundle
 from tasks.registry.ledger import Entry, Kind, Ledger, Link
 from tasks.registry.params import ReleaseParams
-from tasks.registry.promote import POLICY, check_champion, new_intent
-from tasks.registry.transactions import carry_out, reconcile_and_log
+from tasks.registry.promote import POLICY, check_champion
+from tasks.registry.transactions import carry_out, new_intent, reconcile_and_log
 from tasks.registry.versions import RegistryStage, Version
 from tasks.stage.errors import ConfigError, DataError, GateError
 
@@ -96,17 +94,16 @@ def settle(
     if known is not None:
         return known.entry
     stale = _why_stale(ledger, question, downloads) if answer.decision == "approve" else ""
-    now = ledger.registry.aliases(question.version.model)
-    plan = AliasPlan(own_aliases(now), awaits=None)
+    plan = None
     kind: Kind = "expired" if answer.decision == "expire" else "rejected"
     by, reason = answer.by, answer.reason
     if stale:
         by, reason = POLICY, f"{answer.by} approved ({answer.reason}), but {stale}"
     elif answer.decision == "approve":
         kind = "approved"
+        now = ledger.registry.aliases(question.version.model)
         reached = aliases_after(now, question.version.number, question.to)
-        further = advance(reached, question.version.number, params, reached=question.to)
-        plan = AliasPlan(further.after, further.awaits)
+        plan = advance(reached, question.version.number, params, reached=question.to)
     intent = new_intent(ledger, question.version, kind, by=by, reason=reason, plan=plan)
     asked = {"question": question.link.sha256} | question.link.entry.evidence
     more = {"id": identity, "evidence": intent.evidence | asked}

@@ -205,10 +205,6 @@ class Registry:
 
         return made_once(lambda: self.find(model, key), create, self._where)
 
-    def upload_of(self, version: Version) -> Upload | None:
-        """What a version was made of, None where no night uploaded it."""
-        return self._uploads.of_version(version)
-
     def aliases(self, model: ServedModel) -> dict[str, int]:
         """Alias -> version number; empty where nothing is registered."""
         found = self._registered(model)

@@ -46,8 +46,8 @@ class PromotionLock:
     def _locked_error(self) -> ConfigError:
         holder = locks.read_pid(self.file) or "unknown"
         return ConfigError(
-            f"another promoter held the lock for {self.wait_seconds:.0f} s: process {holder} holds "
-            f"{self.file}",
+            f"the lock of promoters was not free within {self.wait_seconds:.0f} s: process {holder} "
+            f"holds {self.file}",
             "wait for it, or end it with `kill PID`: what it began is then finished first",
         )
 

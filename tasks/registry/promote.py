@@ -11,21 +11,18 @@ from tasks.registry.aliases import (
     advance,
     aliases_after,
     find_champion,
-    own_aliases,
 )
 from tasks.registry.audit import check_verdict, checked_bundle, foreign_version_error, verdict_on
 from tasks.registry.client import Registry
 from tasks.registry.ledger import Entry, Kind, Ledger
 from tasks.registry.params import ReleaseParams
 from tasks.registry.transactions import (
-    Intent,
     carry_out,
-    new_decision_id,
+    new_intent,
     pending_intent,
     reconcile_and_log,
-    shortened,
 )
-from tasks.registry.versions import BUNDLE_TAG, MODELS, RegistryStage, Version
+from tasks.registry.versions import MODELS, RegistryStage, Version
 from tasks.stage.errors import ConfigError, GateError
 
 POLICY = "nightloom"
@@ -59,11 +56,11 @@ def record_verdict(
     tags: Mapping[str, str],
 ) -> Entry:
     """The ledger's entry of a verdict, with the version moved as far as the policies let it go."""
-    aliases = ledger.registry.aliases(version.model)
-    plan = AliasPlan(own_aliases(aliases), None)
-    if promoted:
-        plan = advance(aliases, version.number, params, reached=None)
     kind: Kind = "promoted" if promoted else "refused"
+    plan = None
+    if promoted:
+        aliases = ledger.registry.aliases(version.model)
+        plan = advance(aliases, version.number, params, reached=None)
     intent = new_intent(ledger, version, kind, by=POLICY, reason=reason, plan=plan)
     more = {"evidence": intent.evidence | dict(evidence), "tags": dict(tags)}
     return carry_out(ledger, intent.model_copy(update=more))
@@ -201,27 +198,6 @@ def were_in_production(ledger: Ledger, model: ServedModel) -> list[int]:
     return list(dict.fromkeys(numbers))
 
 
-def new_intent(
-    ledger: Ledger, version: Version, kind: Kind, *, by: str, reason: str, plan: AliasPlan
-) -> Intent:
-    """A decision about a version, ready to be carried out."""
-    return Intent(
-        id=new_decision_id(),
-        kind=kind,
-        model=version.model,
-        version=version.number,
-        key=version.key,
-        by=by,
-        reason=shortened(reason),
-        evidence={BUNDLE_TAG: version.tags[BUNDLE_TAG]} if BUNDLE_TAG in version.tags else {},
-        before=own_aliases(ledger.registry.aliases(version.model)),
-        after=plan.after,
-        awaits=plan.awaits,
-        tags={},
-        discards=False,
-    )
-
-
 def _move(
     ledger: Ledger, version: Version, to: RegistryStage, *, kind: Kind, by: str, why: str
 ) -> Entry:
@@ -229,9 +205,8 @@ def _move(
     aliases = ledger.registry.aliases(version.model)
     after = aliases_after(aliases, version.number, to)
     _skip_foreign(ledger.registry, version.model, aliases, after)
-    intent = new_intent(
-        ledger, version, kind, by=by, reason=why, plan=AliasPlan(after, awaits=None)
-    )
+    plan = AliasPlan(after, awaits=None)
+    intent = new_intent(ledger, version, kind, by=by, reason=why, plan=plan)
     link = verdict_on(ledger, version)
     verdict = "none" if link is None else link.sha256
     evidence = intent.evidence | {"verdict": verdict}

@@ -3,12 +3,11 @@
 from dataclasses import dataclass
 
 from tasks.records.schema import ServedModel
-from tasks.registry.aliases import AliasPlan, own_aliases
 from tasks.registry.approval import open_requests
 from tasks.registry.ledger import Entry, Ledger
 from tasks.registry.params import VersionRetentionParams
-from tasks.registry.promote import new_intent, were_in_production
-from tasks.registry.transactions import carry_out
+from tasks.registry.promote import were_in_production
+from tasks.registry.transactions import carry_out, new_intent
 from tasks.registry.versions import Version
 
 _DAY_MS = 86_400_000
@@ -52,7 +51,4 @@ def review(
 
 def prune(ledger: Ledger, fate: RetentionDecision, *, by: str) -> Entry:
     """The entry of a version that is deleted with its artifacts. Call it while holding the turn."""
-    version = fate.version
-    plan = AliasPlan(own_aliases(ledger.registry.aliases(version.model)), awaits=None)
-    intent = new_intent(ledger, version, "pruned", by=by, reason=fate.why, plan=plan)
-    return carry_out(ledger, intent.model_copy(update={"discards": True}))
+    return carry_out(ledger, new_intent(ledger, fate.version, "pruned", by=by, reason=fate.why))

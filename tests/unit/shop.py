@@ -17,9 +17,9 @@ from tasks.registry.client import Registry
 from tasks.registry.ledger import Entry, Ledger
 from tasks.registry.lock import PromotionLock
 from tasks.registry.params import Params, ReleaseParams
-from tasks.registry.promote import new_intent, promote, record_verdict
+from tasks.registry.promote import promote, record_verdict
 from tasks.registry.register import nominate
-from tasks.registry.transactions import Intent, reconcile
+from tasks.registry.transactions import Intent, new_intent, reconcile
 from tasks.registry.versions import VERDICT_TAG, Version, promotion_key
 from tasks.services.stores import Stores
 from tasks.stage.outputs import write_manifest

@@ -270,7 +270,7 @@ def test_a_question_is_one_flow_run_however_often_it_is_asked(
     # Nor does one that waits in a process which is gone, as all are when `nightloom up` begins.
     set_state(run_of(second), Paused())
     monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
-    monkeypatch.setattr(PromotionLock, "mine", lambda turns: nullcontext())
+    monkeypatch.setattr(PromotionLock, "held", lambda lock: nullcontext())
     [third] = questions.ask_again(checkout.root.parent)
     assert run_of(third) not in (run_of(first), run_of(second))
     with get_client(sync_client=True) as client:

@@ -99,7 +99,7 @@ def test_files_outside_of_the_stores_own_folder_are_never_deleted(reigned: Shop)
         with pytest.raises(ConfigError, match="nothing was deleted"):
             reigned.registry.delete(reigned.registry.version("adapter", 3))
     assert (elsewhere / own.run_id / "artifacts" / "models" / "adapter").exists()
-    assert reigned.registry.upload_of(own) is not None
+    assert reigned.registry._uploads.of_version(own) is not None
     assert 3 in reigned.registry.numbers("adapter")
 
 
