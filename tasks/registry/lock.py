@@ -46,7 +46,7 @@ class PromotionLock:
     def _locked_error(self) -> ConfigError:
         holder = locks.read_pid(self.file) or "unknown"
         return ConfigError(
-            f"the lock of promoters was not free within {self.wait_seconds:.0f} s: process {holder} "
+            f"the promoters' lock was not free within {self.wait_seconds:.0f} s: process {holder} "
             f"holds {self.file}",
             "wait for it, or end it with `kill PID`: what it began is then finished first",
         )
