@@ -60,7 +60,7 @@ def make_promoter(checkout: Path, params_root: Path | None = None) -> Promoter:
 
 @contextmanager
 def deciding(root: Path) -> Iterator[Promoter]:
-    """The promoter of the checkout at or above a folder, in its turn."""
+    """Hold the lock of the checkout at or above a folder, as its promoter."""
     checkout = open_checkout(root)
     promoter = make_promoter(checkout)
     with promoter.lock.held():
@@ -78,7 +78,7 @@ def review_all(promoter: Promoter, model: str | None) -> list[RetentionDecision]
 
 
 def delete_old(promoter: Promoter, model: str | None, by: str | None) -> list[RetentionDecision]:
-    """The same, once what goes is gone. Call it in the promoter's turn."""
+    """Delete what retention lets go, and return all decisions. Call it while holding the lock."""
     for name in _models(model):
         reconcile_and_log(promoter.ledger, name)
     fates = review_all(promoter, model)

@@ -100,7 +100,7 @@ def _register(context: _ReleaseContext, log: NightLog) -> tuple[list[Version], l
 
 
 def _mend(promoter: Promoter) -> list[str]:
-    """What an earlier release had left of both models, mended. Call it in the turn."""
+    """What an earlier release had left of both models, mended. Call it while holding the lock."""
     ledger, params, downloads = promoter.ledger, promoter.params, promoter.downloads
     return [note for model in MODELS for note in mend(model, ledger, params, downloads)]
 
@@ -108,7 +108,7 @@ def _mend(promoter: Promoter) -> list[str]:
 def _gather(
     context: _ReleaseContext, versions: Sequence[Version], log: NightLog
 ) -> dict[ServedModel, EvidenceFiles]:
-    """The evidence on each version that was not judged yet, by its model: slow, so in no turn."""
+    """Gather the evidence on each new version, by model; it is slow, so without the lock."""
     root, paths = context.workspace.path, context.workspace.paths()
     curation = root / paths.curation_report
     new = [item for item in versions if earlier_verdict(item, root, curation) is None]
@@ -154,9 +154,9 @@ def _decide(
     evidence: Mapping[ServedModel, EvidenceFiles],
     log: NightLog,
 ) -> tuple[list[VersionVerdict], list[str]]:
-    """The verdicts, carried out, and what people are asked.
+    """Decide, carry the verdicts out, and ask people; return the verdicts and what was asked.
 
-    The turn was free since the registration; within it the champion does not change any more. No
+    The lock was free since the registration; while it is held, the champion does not change. No
     alias names a version before this: it was served once and answered, or the release ended.
     """
     ledger, lock = context.promoter.ledger, context.promoter.lock

@@ -26,7 +26,7 @@ def resolve(
     manifest: Path,
     store: Path,
 ) -> None:
-    """Nothing; the manifest then names weights that lie in the store.
+    """Bring a base model into the store, and write the manifest that names it.
 
     Raises:
         ConfigError: the source can't be had, or is not safe to load.

@@ -12,7 +12,7 @@ from tasks.stage.errors import ConfigError
 
 @task(cache_policy=NO_CACHE, persist_result=False)
 def track(root: Path, raw: str, *, changed: bool) -> None:
-    """Nothing; DVC then tracks the raw folder. Costs nothing where no row came in.
+    """Let DVC track the raw folder. Costs nothing if no row came in.
 
     Raises:
         ConfigError: DVC refused.
@@ -23,7 +23,7 @@ def track(root: Path, raw: str, *, changed: bool) -> None:
 
 @task(cache_policy=NO_CACHE, persist_result=False)
 def push(root: Path, *, remote: bool) -> None:
-    """Nothing; the data then lie in the remote too, or the log says that there is none.
+    """Push the data to the remote, or log that there is none.
 
     Raises:
         ConfigError: DVC could not push.

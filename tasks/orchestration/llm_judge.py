@@ -42,7 +42,7 @@ class Params(StageParams):
 
 @task(cache_policy=NO_CACHE, persist_result=False)
 def judge_answers(root: Path, report: Path, scratch: Path, run: RunRef, stores: Stores) -> None:
-    """Nothing; a night's MLflow run then holds the share of yes by question and system.
+    """Log the share of yes by question and system to a night's MLflow run.
 
     `report` is evaluation's. The same answers are not judged again by the same params.
 

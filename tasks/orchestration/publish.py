@@ -57,7 +57,7 @@ def link_pages(
 
 
 def _link(stage: str, path: Path, artifact: str, page: _Page, run: RunRef, tracker: Tracker) -> str:
-    """Where a page is shown, once both runs link to it."""
+    """Link a page from both runs, and return where it is shown."""
     link = tracker.artifact_link(run, artifact) or path.resolve().as_uri()
     note = f"{page.title}: artifact `{artifact}` of this run ([open]({link}))"
     tracker.tag(run, {f"nightloom.{page.slug.replace('-', '_')}": artifact, _NOTE_TAG: note})
@@ -133,7 +133,7 @@ def notify(
     stages: Mapping[str, str],
     mlflow_run: str,
 ) -> None:
-    """Nothing; Prefect then shows the verdict, its reasons and what each stage did."""
+    """Show the verdict, its reasons and what each stage did in Prefect."""
     rows = [f"| {name} | {state} |" for name, state in stages.items()]
     lines = [f"# {night}: {verdict}", "", *(f"- {reason}" for reason in reasons), ""]
     lines += ["| stage | state |", "|---|---|", *rows, "", f"MLflow run `{mlflow_run}`"]

@@ -64,7 +64,7 @@ def earlier_verdict(version: Version, root: Path, curation_report: Path) -> Vers
 
 @task(task_run_name="decide-{version.model}", cache_policy=NO_CACHE, persist_result=False)
 def decide_version(version: Version, root: Path, evidence: EvidenceFiles) -> VersionVerdict:
-    """The verdict on a version, which moves nothing yet."""
+    """Decide about a version; it moves nothing yet."""
     params: PromotionParams = load_params(Params, [_rules_file(root)]).promotion
     decision = decide(params, evidence, model=version.model)
     reasons = tuple(
@@ -118,7 +118,7 @@ def _decided_by(root: Path, curation_report: Path) -> str:
 
 
 def _leak_evidence(curation_report: Path) -> str:
-    """What curation found of leaks, as text; empty where it left nothing, for `decide` to say."""
+    """Return what curation found of leaks, as text; empty if it left nothing: `decide` says so."""
     if not (curation_report / METRICS_FILE).exists():
         return ""
     return json.dumps(read_metrics(curation_report).get("leaks"), sort_keys=True)
@@ -134,7 +134,7 @@ _LEDGER_CHARACTERS = 2000
 
 @task(task_run_name="reconcile-{model}", cache_policy=NO_CACHE, persist_result=False)
 def mend(model: ServedModel, ledger: Ledger, params: ReleaseParams, downloads: Path) -> list[str]:
-    """What an earlier promoter, or something else, had left: mended or recorded now."""
+    """Mend or record what an earlier promoter, or something else, had left; return the notes."""
     notes = reconcile(ledger, model)
     notes += expire_old(ledger, model, params, downloads)
     for note in notes:
@@ -144,7 +144,7 @@ def mend(model: ServedModel, ledger: Ledger, params: ReleaseParams, downloads: P
 
 @task(task_run_name="apply-{verdict.version.model}", cache_policy=NO_CACHE, persist_result=False)
 def apply_verdict(verdict: VersionVerdict, ledger: Ledger, params: ReleaseParams) -> None:
-    """Nothing; a verdict is then in the ledger and in the version's tags, and the aliases moved.
+    """Record a verdict in the ledger and in the version's tags, and move the aliases.
 
     Raises:
         GateError: an alias was moved meanwhile.
@@ -181,7 +181,7 @@ def refuse_foreign_champion(verdict: VersionVerdict, ledger: Ledger) -> VersionV
 
 
 def _first_reasons(reasons: Sequence[str], most: int) -> list[str]:
-    """The first reasons, as many as so many characters hold, and how many are left out."""
+    """Return as many reasons as so many characters hold, and how many are left out."""
     kept: list[str] = []
     held = 0
     for place, reason in enumerate(reasons):
@@ -194,7 +194,7 @@ def _first_reasons(reasons: Sequence[str], most: int) -> list[str]:
 
 @task(task_run_name="ask-{model}", cache_policy=NO_CACHE, persist_result=False)
 def ask_for_approval(model: ServedModel, ledger: Ledger, *, shared: bool) -> list[str]:
-    """What people are asked about a model, one sentence a question.
+    """Ask people about a model's open requests; return one sentence a request.
 
     Each question is one flow run on the shared server, however often it is asked.
     """
@@ -219,7 +219,7 @@ def ask_for_approval(model: ServedModel, ledger: Ledger, *, shared: bool) -> lis
 
 
 def _approval_run(name: str, sha256: str) -> Any:
-    """The flow run that asks the question of an entry: the one that does, else a new one.
+    """Return the flow run that asks about an entry: the one that does, else a new one.
 
     One that ended while the ledger still waits for an answer was cancelled, or its process died.
     """

@@ -57,7 +57,7 @@ def reproduce(
     tracker: Tracker,
     watch: StopCondition | None = None,
 ) -> State[StageOutcome]:
-    """How the stage went: Completed, and named Skipped where nothing was to be done.
+    """Reproduce a stage: Completed, and named Skipped if nothing was to be done.
 
     Raises:
         StageStoppedError: `watch` asked for it.
@@ -131,7 +131,7 @@ def _bring_back(stage: Stage, root: Path) -> None:
 
 
 def _small_files(scratch: Path) -> list[Path]:
-    """What a failed stage left for people to read: files, not checkpoints and memos."""
+    """Return what a failed stage left for people to read: files, not checkpoints and memos."""
     return sorted(path for path in scratch.glob("*") if path.is_file())
 
 

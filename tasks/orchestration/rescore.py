@@ -82,7 +82,7 @@ def rescore(
 def _recorded(
     champion: Version, name: str, mode: str, tonight: Tonight, tracker: Tracker
 ) -> ChampionFiles | None:
-    """What its own night found of a version, where that can be held against tonight's."""
+    """Return what its own night found of a version, if that can be compared with tonight's."""
     target = tonight.scratch / "nights" / champion.run_id
     if not target.exists():
         partial = target.with_name(f".{target.name}.partial")
@@ -109,7 +109,7 @@ def _recorded(
 
 
 def _split(evaluation: Path, packaging: Path) -> dict[str, object]:
-    """What tells a night's test split, and how it was scored, from another's."""
+    """Return what tells a night's test split, and how it was scored, from another's."""
     return {
         **(read_metrics(evaluation).get("test_split") or {}),
         "likelihood_sha256": read_metrics(packaging).get("likelihood_sha256"),
@@ -117,7 +117,7 @@ def _split(evaluation: Path, packaging: Path) -> dict[str, object]:
 
 
 def _scored(bundle: Path, model: ServedModel, mode: str, tonight: Tonight) -> Path:
-    """The report of a bundle's model on tonight's test split: the one that is kept, else a new."""
+    """Return the report of a bundle's model on tonight's test split: the kept one, else a new."""
     logger = get_run_logger()
     split = _split(tonight.evaluation, tonight.packaging)
     key = text_sha256(

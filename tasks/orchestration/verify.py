@@ -76,7 +76,7 @@ class ServedAnswer:
 def verify(
     versions: Mapping[ServedModel, int], scored: Scored, setup: ServingSetup, target: Path
 ) -> Parity:
-    """The parity of registered versions with evaluation, which is then in `target/parity.json`.
+    """Measure the parity of registered versions with evaluation; write `target/parity.json`.
 
     Raises:
         DataError: the bundle's golden records are not those that evaluation predicted.
@@ -102,7 +102,7 @@ def verify(
 def measure_parity(
     versions: Mapping[ServedModel, int], scored: Scored, setup: ServingSetup
 ) -> Parity:
-    """The parity of registered versions with evaluation; the models are served side by side."""
+    """Measure the parity of registered versions with evaluation, the models served side by side."""
     asked = {model: read_asked(scored, model) for model in versions}
 
     def measure(model: ServedModel) -> ModelParity:
@@ -117,7 +117,7 @@ def measure_parity(
 
 
 def read_asked(scored: Scored, model: ServedModel) -> list[Asked]:
-    """The bundle's golden records with evaluation's answers to them, as the model is served.
+    """Read the bundle's golden records with evaluation's answers to them, as the model is served.
 
     Raises:
         DataError: evaluation predicted one of them not at all, or there are none.
@@ -149,7 +149,7 @@ def _golden_turns(bundle: Path, model: ServedModel) -> dict[str, tuple[tuple[str
 
 
 def compare_answers(asked: Sequence[Asked], heard: Sequence[ServedAnswer]) -> ModelParity:
-    """How many answers agree, in prompt and text, and what the differences are worth."""
+    """Count the answers that agree, in prompt and text, and what the differences are worth."""
     agreeing, difference = 0, 0.0
     for item, answer in zip(asked, heard, strict=True):
         known = item.expected
@@ -167,7 +167,7 @@ def compare_answers(asked: Sequence[Asked], heard: Sequence[ServedAnswer]) -> Mo
 
 @contextmanager
 def served(model: ServedModel, version: int, setup: ServingSetup) -> Iterator[str]:
-    """The address at which MLflow serves a version, for as long as the block lasts.
+    """Serve a version by MLflow for as long as the block lasts; yield the address.
 
     Raises:
         StageError: it did not come up; the message has the last lines of its log.
@@ -213,7 +213,7 @@ def _not_served(child: "subprocess.Popen[str]", log: Path, what: str) -> StageEr
 
 
 def _ask(address: str, item: Asked, model: ServedModel) -> ServedAnswer:
-    """What a served version answers to a golden record.
+    """Ask a served version a golden record.
 
     Raises:
         StageError: it does not answer.

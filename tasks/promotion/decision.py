@@ -62,7 +62,7 @@ class Decision:
     reasons: tuple[Reason, ...]
 
     def told(self) -> tuple[Reason, ...]:
-        """What a person reads first: what refused and what warned; without either, every rule.
+        """Return what a person reads first: what refused and warned; without either, every rule.
 
         Slices that passed are left out: there may be many.
         """

@@ -66,7 +66,7 @@ class EvidenceFiles:
     champion: ChampionFiles | None
 
     def paths(self) -> dict[str, Path]:
-        """Every file by what it is evidence of.
+        """Return every file by what it is evidence of.
 
         Raises:
             DataError: one of them is not there.
@@ -91,7 +91,7 @@ class EvidenceFiles:
         return found
 
     def digests(self) -> dict[str, str]:
-        """The SHA-256 of every file, by what it is evidence of.
+        """Return the SHA-256 of every file, by what it is evidence of.
 
         Raises:
             DataError: one of them is not there.
@@ -158,15 +158,15 @@ class ModelEvidence:
         return LossTest(self.params.confidence, self.params.power, self.bootstrap)
 
     def found(self, *path: str) -> Any:
-        """What evaluation's metrics hold at a path, None where there is nothing."""
+        """Return what evaluation's metrics hold at a path, None if there is nothing."""
         return value_at(self.metrics, *path)
 
     def primary(self, system: str) -> AnswerColumns | None:
-        """A system's answers in the mode that is decided on."""
+        """Return a system's answers in the mode that is decided on."""
         return self.answers.get((system, self.mode))
 
     def ratio(self, parts: Values, wholes: Values | None = None) -> Interval:
-        """The sum of parts over that of wholes (a mean without them) with its interval."""
+        """Return the sum of parts over that of wholes (a mean without them) with its interval."""
         whole = np.ones(len(parts)) if wholes is None else wholes
         drawn = self.bootstrap.ratios(parts[:, None], whole[:, None])[:, 0]
         tail = (1 - self.params.confidence) / 2
@@ -174,12 +174,12 @@ class ModelEvidence:
         return Interval(float(parts.sum() / whole.sum()), float(low), float(high))
 
     def paired(self, left: str, right: str) -> tuple[Values, Values] | None:
-        """Two systems' scores record by record; None where they are not of the same records."""
+        """Return two systems' scores record by record; None if they are not of the same records."""
         return paired(self.primary(left), self.primary(right))
 
 
 def paired(left: AnswerColumns | None, right: AnswerColumns | None) -> tuple[Values, Values] | None:
-    """Scores of the same records in the same order, all finite; None where they are not that."""
+    """Return scores of the same records in the same order, all finite; None if they are not."""
     if left is None or right is None or left.asked != right.asked:
         return None
     finite = np.isfinite(left.score).all() and np.isfinite(right.score).all()
@@ -187,7 +187,7 @@ def paired(left: AnswerColumns | None, right: AnswerColumns | None) -> tuple[Val
 
 
 def value_at(metrics: Metrics, *path: str) -> Any:
-    """What nested metrics hold at a path, None where there is nothing."""
+    """Return what nested metrics hold at a path, None if there is nothing."""
     found: Any = metrics
     for name in path:
         found = found.get(name) if isinstance(found, Mapping) else None
@@ -229,7 +229,7 @@ def read_evidence(
 
 
 def decided_mode(params: PromotionParams, metrics: Metrics) -> str:
-    """The mode that is decided on: the one that params name, closed_book without documents."""
+    """Return the mode that is decided on: the one in params, closed_book without documents."""
     return params.primary_mode if _has_documents(metrics) else "closed_book"
 
 

@@ -31,12 +31,12 @@ class AliasPlan:
 
 
 def own_aliases(aliases: Aliases) -> dict[str, int]:
-    """The aliases that Nightloom moves; people may have others."""
+    """Return the aliases that Nightloom moves; people may have others."""
     return {alias: aliases[alias] for alias in ALIASES if alias in aliases}
 
 
 def stage_tag(number: int, aliases: Aliases) -> StageTag:
-    """The tag `stage` of a version: it follows from the aliases alone."""
+    """Return the tag `stage` of a version, which follows from the aliases alone."""
     if aliases.get("production") == number:
         return "production"
     if aliases.get("staging") == number:
@@ -64,7 +64,7 @@ def find_champion(aliases: Aliases) -> Champion | None:
 
 
 def aliases_after(aliases: Aliases, number: int, to: RegistryStage) -> dict[str, int]:
-    """The aliases once a version is in a stage; `previous` names what was in production before."""
+    """Return the aliases once a version is in a stage; `previous` keeps what was in production."""
     after = own_aliases(aliases) | {to: number}
     before = aliases.get("production")
     if to == "production" and before not in (None, number):
@@ -75,7 +75,7 @@ def aliases_after(aliases: Aliases, number: int, to: RegistryStage) -> dict[str,
 def advance(
     aliases: Aliases, number: int, params: ReleaseParams, *, reached: RegistryStage | None
 ) -> AliasPlan:
-    """How far the policies let a version go by itself, from the stage that it has reached."""
+    """Plan how far the policies let a version go by itself, from the stage that it has reached."""
     after = own_aliases(aliases)
     stages: tuple[RegistryStage, ...] = ("staging", "production")
     for stage in stages if reached is None else stages[stages.index(reached) + 1 :]:
@@ -93,7 +93,7 @@ SERVING_ORDER = ("production", "staging", "candidate")
 def choose_version(
     aliases: Mapping[str, int], model: ServedModel, alias: str | None = None
 ) -> tuple[str, int]:
-    """An alias and the number of the version that it names.
+    """Return an alias and the number of the version that it names.
 
     Raises:
         ConfigError: the alias is not in lower case, or names no version.

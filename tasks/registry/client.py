@@ -57,7 +57,7 @@ class Uploads:
         self._artifacts = artifacts
 
     def add(self, model: ServedModel, key: str, folder: Path, run: RunRef) -> Upload:
-        """The folder in a run; a tag of the run names the key once all of it is there."""
+        """Upload a folder to a run; a tag of the run names the key once all of it is there."""
         [manifest] = folder.glob(f"artifacts/*/{MANIFEST}")
         self._client.log_artifacts(run.run_id, str(folder), models_folder(model))
         self._client.set_tag(run.run_id, f"{_UPLOAD_TAG}.{model}", f"{key} {file_sha256(manifest)}")
@@ -66,7 +66,7 @@ class Uploads:
         return upload
 
     def of_key(self, model: ServedModel, key: str) -> Upload | None:
-        """The folder of a promotion key, None where no night came so far."""
+        """Return the upload of a promotion key, None if no night came so far."""
         experiment = self._client.get_experiment_by_name(EXPERIMENT)
         if experiment is None:
             return None
@@ -75,7 +75,7 @@ class Uploads:
         return _read_upload(runs[0], model) if runs else None
 
     def of_version(self, version: Version) -> Upload | None:
-        """What a version was made of, None where no night uploaded it."""
+        """Return what a version was made of, None if no night uploaded it."""
         try:
             run = self._client.get_run(version.run_id)
         except MlflowException as error:
@@ -119,7 +119,7 @@ class Uploads:
             )
 
     def download(self, uri: str, target: Path) -> Path:
-        """The folder with what lies at an artifact URI, fetched where it was not yet."""
+        """Return the folder with what lies at an artifact URI, downloaded if it is not there."""
         if not target.exists():
             partial = target.with_name(f".{target.name}.partial")
             shutil.rmtree(partial, ignore_errors=True)
@@ -167,7 +167,7 @@ class Registry:
         self._uploads = Uploads(self._client, stores.artifacts)
 
     def find(self, model: ServedModel, key: str) -> Version | None:
-        """The version that carries a promotion key, the first of them; None where there is none."""
+        """Return the first version that carries a promotion key, None if there is none."""
         query = f"name = '{model_name(model)}' and tags.`{KEY_TAG}` = '{key}'"
         items = self._client.search_model_versions(query)
         found = [one for one in (_version(model, item) for item in items) if one.key == key]
@@ -181,7 +181,7 @@ class Registry:
         run: RunRef,
         tags: Mapping[str, str],
     ) -> Version:
-        """The version of a key: the one that exists, else a new one with these tags.
+        """Return the version of a key: the one that exists, else a new one with these tags.
 
         `folder` writes what the model consists of; it is not asked where a run has it already.
         """
@@ -206,13 +206,13 @@ class Registry:
         return made_once(lambda: self.find(model, key), create, self._where)
 
     def aliases(self, model: ServedModel) -> dict[str, int]:
-        """Alias -> version number; empty where nothing is registered."""
+        """Return alias -> version number; empty if nothing is registered."""
         found = self._registered(model)
         aliases = {} if found is None else found.aliases
         return {name: int(number) for name, number in sorted(aliases.items())}
 
     def model_tags(self, model: ServedModel) -> dict[str, str]:
-        """The tags of the registered model itself; empty where nothing is registered."""
+        """Return the tags of the registered model itself; empty if nothing is registered."""
         found = self._registered(model)
         return {} if found is None else dict(found.tags)
 
@@ -233,7 +233,7 @@ class Registry:
         self._client.delete_registered_model_tag(model_name(model), tag)
 
     def version(self, model: ServedModel, number: int) -> Version:
-        """One version by its number.
+        """Return one version by its number.
 
         Raises:
             ConfigError: there is no such version.
@@ -248,13 +248,13 @@ class Registry:
         return found
 
     def versions(self, model: ServedModel) -> list[Version]:
-        """All versions, by number."""
+        """Return all versions, by number."""
         found = self._client.search_model_versions(f"name = '{model_name(model)}'")
         versions = [_version(model, item) for item in found]
         return sorted(versions, key=lambda version: version.number)
 
     def numbers(self, model: ServedModel) -> list[int]:
-        """The numbers of all versions, ascending."""
+        """Return the numbers of all versions, ascending."""
         return [version.number for version in self.versions(model)]
 
     def delete(self, version: Version) -> None:
@@ -280,9 +280,9 @@ class Registry:
             self._client.set_model_version_tag(name, str(version.number), tag, value)
 
     def register_prompt(self, text: str, digest: str, run: RunRef) -> int:
-        """The version of a prompt in MLflow's prompt registry, linked to a night's run.
+        """Return the version of a prompt in MLflow's prompt registry, linked to a night's run.
 
-        A digest that is registered already keeps its version. Call it while holding the turn.
+        A digest that is registered already keeps its version. Call it while holding the lock.
         """
         made_once(
             lambda: self._client.get_prompt(PROMPT_NAME),
@@ -306,13 +306,13 @@ class Registry:
         return number
 
     def _prompt_version(self, digest: str) -> int | None:
-        """The version of the prompt that has a digest, None where there is none."""
+        """Return the version of the prompt that has a digest, None if there is none."""
         found = self._client.search_prompt_versions(PROMPT_NAME)
         numbers = (int(one.version) for one in found if one.tags.get(DIGEST_TAG) == digest)
         return next(numbers, None)
 
     def bundle(self, model: ServedModel, number: int, downloads: Path) -> Path:
-        """A local folder with the bundle of a version, downloaded where the store is elsewhere.
+        """Return a local folder with a version's bundle, downloaded if the store is elsewhere.
 
         Raises:
             DataError: the version holds none, or another one than was registered.

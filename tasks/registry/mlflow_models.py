@@ -48,7 +48,7 @@ def save_model(bundle: Path, model: ServedModel, target: Path, store: Path) -> N
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The exit code: 0 with the models written, 1 with the reason on stderr."""
+    """Write the models; return 0, or 1 with the reason on stderr."""
     parser = argparse.ArgumentParser(prog="python -m tasks.registry.mlflow_models")
     parser.add_argument("--bundle", type=Path, required=True)
     parser.add_argument("--models", choices=MODELS, nargs="+", required=True)

@@ -41,7 +41,7 @@ def other_champion(registry: Registry, version: Version) -> Champion | None:
 
 
 def all_aliases(registry: Registry) -> dict[str, dict[str, int]]:
-    """Model -> alias -> version number."""
+    """Return model -> alias -> version number."""
     return {model: registry.aliases(model) for model in MODELS}
 
 
@@ -55,7 +55,7 @@ def record_verdict(
     evidence: Mapping[str, str],
     tags: Mapping[str, str],
 ) -> Entry:
-    """The ledger's entry of a verdict, with the version moved as far as the policies let it go."""
+    """Record a verdict, move the version as far as the policies let it go, return the entry."""
     kind: Kind = "promoted" if promoted else "refused"
     plan = None
     if promoted:
@@ -67,7 +67,7 @@ def record_verdict(
 
 
 def check_champion(registry: Registry, model: ServedModel) -> None:
-    """Nothing, where what reigns was made here, or nothing reigns.
+    """Check that Nightloom made the champion, if there is one.
 
     Raises:
         GateError: something else put a version of its own there.
@@ -96,7 +96,7 @@ def promote(
     despite_refusal: bool,
     downloads: Path,
 ) -> Entry | None:
-    """The entry of a version moved by hand, None where it stood there already.
+    """Move a version to a stage by hand; return the entry, None if it was there already.
 
     Without a number it is the version one stage before: staging's, or the candidate.
 
@@ -121,7 +121,7 @@ def promote(
 
 
 def rollback_target(ledger: Ledger, model: ServedModel, number: int | None) -> Version:
-    """The version that a rollback goes to: the given one, else the last of ours in production.
+    """Return the version to roll back to: the given one, else the last of ours in production.
 
     Raises:
         ConfigError: nothing was in production before, or that one never was, or is now.
@@ -159,11 +159,11 @@ def roll_back(
     downloads: Path,
     rehearse: Callable[[Path], str],
 ) -> Entry:
-    """The entry of `production` moved back to a version that was there before.
+    """Move `production` back to a version that was there before, and return the entry.
 
-    `leaving` is what was in production when it was asked for, before the turn came. `rehearse` asks
-    a bundle its golden prompts, and returns in a sentence how it went. A rollback that a kill cut
-    short is finished, and not made a second time.
+    `leaving` is what was in production when it was asked for, before the lock was held. `rehearse`
+    asks a bundle its golden prompts, and returns in a sentence how it went. A rollback that a kill
+    cut short is finished, and not made a second time.
 
     Raises:
         ConfigError: there is no way back, no reason, or production is another one by now.
@@ -188,7 +188,7 @@ def roll_back(
 
 
 def were_in_production(ledger: Ledger, model: ServedModel) -> list[int]:
-    """The versions that a decision put in production, by the ledger, the last one first.
+    """Return the versions that a decision put in production, by the ledger, the last one first.
 
     What something else put there was found, not decided.
     """
@@ -201,7 +201,7 @@ def were_in_production(ledger: Ledger, model: ServedModel) -> list[int]:
 def _move(
     ledger: Ledger, version: Version, to: RegistryStage, *, kind: Kind, by: str, why: str
 ) -> Entry:
-    """The entry of a version moved to a stage, for a person's reason and by the verdict on it."""
+    """Move a version to a stage, for a person's reason and by the verdict on it."""
     aliases = ledger.registry.aliases(version.model)
     after = aliases_after(aliases, version.number, to)
     _skip_foreign(ledger.registry, version.model, aliases, after)

@@ -24,12 +24,12 @@ from tasks.services.stores import RunRef
 def register(
     root: Path, bundle: Path, store: Path, run: RunRef, registry: Registry, *, prompt: int
 ) -> list[Version]:
-    """Each model's version of the bundle: the one that exists, else a new one.
+    """Return each model's version of the bundle: the one that exists, else a new one.
 
     No alias names a new one yet (`nominate`).
 
     `prompt` is the version of the prompt in MLflow's prompt registry; a new version's tag says it.
-    Call it while holding the promoter's turn; killed anywhere and called again, it goes on.
+    Call it while holding the lock; killed anywhere and called again, it goes on.
 
     Raises:
         StageError: the bundle does not answer.
@@ -72,7 +72,7 @@ def nominate(registry: Registry, version: Version) -> None:
 
 @task(task_run_name="register-prompt", cache_policy=NO_CACHE, persist_result=False)
 def register_prompt(prompt: Path, run: RunRef, registry: Registry) -> int:
-    """The version in MLflow's prompt registry of the prompt that a bundle's models learned.
+    """Return the version, in MLflow's prompt registry, of the prompt that a bundle learned.
 
     It is known by the hash of the template and of the demonstrations shown with it.
     """

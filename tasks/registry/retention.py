@@ -25,14 +25,14 @@ class RetentionDecision:
 def review(
     ledger: Ledger, model: ServedModel, params: VersionRetentionParams, *, now_ms: int
 ) -> list[RetentionDecision]:
-    """The fate of every version of a model, oldest first."""
+    """Decide about every version of a model, oldest first; nothing is written."""
     versions = ledger.registry.versions(model)
     names = {number: alias for alias, number in ledger.registry.aliases(model).items()}
     targets = were_in_production(ledger, model)[: params.rollback_targets]
     unnamed = [item.number for item in versions if item.number not in names]
     newest = set(unnamed[len(unnamed) - params.archived :] if params.archived else [])
     awaiting = {entry.version for entry in open_requests(ledger, model)}
-    fates = []
+    decisions = []
     for version in versions:
         number, days = version.number, (now_ms - version.created_ms) / _DAY_MS
         stays = {
@@ -45,10 +45,12 @@ def review(
         }
         why = next((reason for reason, holds in stays.items() if holds), "")
         gone = f"archived, {days:.0f} days old, beyond the newest {params.archived}"
-        fates.append(RetentionDecision(version, not why, why or gone))
-    return fates
+        decisions.append(RetentionDecision(version, not why, why or gone))
+    return decisions
 
 
-def prune(ledger: Ledger, fate: RetentionDecision, *, by: str) -> Entry:
-    """The entry of a version that is deleted with its artifacts. Call it while holding the turn."""
-    return carry_out(ledger, new_intent(ledger, fate.version, "pruned", by=by, reason=fate.why))
+def prune(ledger: Ledger, decision: RetentionDecision, *, by: str) -> Entry:
+    """Delete a version with its artifacts, and return the entry. Call it while holding the lock."""
+    return carry_out(
+        ledger, new_intent(ledger, decision.version, "pruned", by=by, reason=decision.why)
+    )

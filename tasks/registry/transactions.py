@@ -299,7 +299,7 @@ def _delete_duplicates(ledger: Ledger, model: ServedModel) -> list[str]:
 
 
 def _record_foreign_versions(ledger: Ledger, model: ServedModel) -> list[str]:
-    """Record, once, each version under our name that Nightloom did not make."""
+    """Record each version under our name that Nightloom did not make, once."""
     notes = []
     for version in ledger.registry.versions(model):
         identity = f"foreign-version-{model}-{version.number}"

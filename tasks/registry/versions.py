@@ -47,7 +47,7 @@ class Version:
 
 
 def promotion_key(bundle: Path) -> str:
-    """The SHA-256 of a bundle's manifest: the same bytes are the same version."""
+    """Return the SHA-256 of a bundle's manifest: the same bytes are the same version."""
     return file_sha256(bundle / MANIFEST)
 
 
@@ -68,10 +68,10 @@ def check_manifest(bundle: Path, name: str, where: str, expected: str | None) ->
 
 
 def models_folder(model: ServedModel) -> str:
-    """Where the files of a model lie among the artifacts of a night's run."""
+    """Return where the files of a model lie among the artifacts of a night's run."""
     return f"models/{model}"
 
 
 def model_name(model: ServedModel) -> str:
-    """The name under which a model is registered."""
+    """Return the name under which a model is registered."""
     return f"nightloom-{model}"

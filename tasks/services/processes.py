@@ -68,7 +68,7 @@ Stream = int | IO[Any]
 
 
 def child_environment(*, online: bool = False) -> dict[str, str]:
-    """The environment of a child: ours, telemetry off, this interpreter first on the PATH.
+    """Return a child's environment: ours, telemetry off, this interpreter first on the PATH.
 
     Loopback goes by no proxy.
     `online` lets the Hugging Face libraries ask the hub; everything else stays on this machine.
@@ -151,7 +151,7 @@ def start_child(
 
 
 def supervised(command: Sequence[str], grace_seconds: float = _GRACE_SECONDS) -> list[str]:
-    """A command that ends, with all that it started at any depth, when this process ends.
+    """Return a command that ends, with all that it started at any depth, when this process ends.
 
     However this process ends, but not with the thread that starts the command. Its exit code,
     signal and streams are the command's own. SIGTERM gives it and what it started
@@ -222,7 +222,7 @@ class StageError(NightloomError):
 
 
 def stage_error(stage: str, failure: Failure) -> NightloomError:
-    """The error that a failure stands for, its message beginning with the stage's name."""
+    """Return the error that a failure stands for, its message beginning with the stage's name."""
     message = f"{stage}: {failure.message}"
     known = _KNOWN.get(failure.error)
     if known is None:
@@ -231,7 +231,7 @@ def stage_error(stage: str, failure: Failure) -> NightloomError:
 
 
 def error_class(error: BaseException) -> str:
-    """The class name by which an error is reported."""
+    """Return the class name by which an error is reported."""
     return error.kind if isinstance(error, StageError) else type(error).__name__
 
 
