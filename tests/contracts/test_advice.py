@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.cli import doctor as checkup
+from flows.cli.doctor import Check, _disk
 from flows.workspace import choose_workspace, prepare
 from tasks.stage.command import run_stage
 from tasks.stage.errors import DataError, Failure
@@ -197,9 +197,9 @@ def follow(root: Path, advice: str) -> None:
             shutil.rmtree(folder)
 
 
-def disk(root: Path, needed: float, monkeypatch: pytest.MonkeyPatch) -> checkup.Check:
-    monkeypatch.setattr(checkup, "_DISK_GB", needed)
-    return checkup._disk(root)
+def disk(root: Path, needed: float, monkeypatch: pytest.MonkeyPatch) -> Check:
+    monkeypatch.setitem(_disk.__globals__, "_DISK_GB", needed)
+    return _disk(root)
 
 
 class Numbers(StageParams):

@@ -141,9 +141,9 @@ def test_a_version_that_does_not_come_up_is_told_with_its_last_lines(
 _KILLED = """
 import sys
 from pathlib import Path
-from tasks.orchestration.verify import House, served
+from tasks.orchestration.verify import ServingSetup, served
 uri, store, logs = sys.argv[1:]
-with served("adapter", 1, House(uri, Path(store), Path(logs))) as address:
+with served("adapter", 1, ServingSetup(uri, Path(store), Path(logs))) as address:
     print(address, flush=True)
     sys.stdin.read()
 """
