@@ -38,9 +38,8 @@ SHOWN = [
     *sorted(Path("flows").rglob("*.py")), *sorted(Path("tasks").rglob("*.py")),
     *sorted(Path("params").rglob("*.yaml")),
     # The log advises nothing: it may say what a command destroyed.
-    *(path for path in sorted(Path("docs").glob("*.md")) if path.name != "LOG.md"),
-    *sorted(Path("docs/adr").glob("*.md")), Path("README.md"), Path("SECURITY.md"),
-    Path("prefect.yaml"),
+    *(path for path in sorted(Path("docs").rglob("*.md")) if path.name != "LOG.md"),
+    Path("README.md"), Path("CONTRIBUTING.md"), Path("SECURITY.md"), Path("prefect.yaml"),
 ]  # fmt: skip
 
 
