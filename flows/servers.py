@@ -6,7 +6,6 @@ import os
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,9 +21,9 @@ from tasks.registry.lock import PROMOTION_LIMIT
 from tasks.services.processes import (
     child_environment,
     end_child,
-    open_directly,
-    start_child,
-    supervised,
+    run_child,
+    start_server,
+    wait_for_answer,
 )
 from tasks.stage.errors import ConfigError
 
@@ -198,13 +197,8 @@ def _start(
     checkout: Path, name: str, command: tuple[str, ...], environment: Mapping[str, str]
 ) -> "subprocess.Popen[str]":
     """A child whose output goes to `.nightloom/logs/NAME.log`."""
-    log = log_file(checkout, name)
-    log.parent.mkdir(parents=True, exist_ok=True)
-    whole = [sys.executable, "-m", *command]
-    with log.open("ab") as stream:
-        return start_child(
-            whole, checkout, environment, stdout=stream, grace_seconds=_GRACE_SECONDS
-        )
+    whole, log = [sys.executable, "-m", *command], log_file(checkout, name)
+    return start_server(whole, checkout, log, environment, grace_seconds=_GRACE_SECONDS)
 
 
 def log_file(checkout: Path, name: str) -> Path:
@@ -228,18 +222,12 @@ def _deploy(checkout: Path, environment: Mapping[str, str], deployment: list[str
         [*prefect, "deploy", "--name", "nightly", *deployment],
         [sys.executable, "-m", "flows.open_approvals"],
     ):  # fmt: skip
-        done = subprocess.run(
-            supervised(command),
-            cwd=checkout,
-            env=dict(environment),
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        known = PROMOTION_LIMIT in command and "already exists" in done.stdout + done.stderr
-        if done.returncode != 0 and not known:
+        child = run_child(command, checkout, environment=environment)
+        told = "\n".join(child.lines)
+        known = PROMOTION_LIMIT in command and "already exists" in told
+        if child.code != 0 and not known:
             raise ConfigError(
-                f"`{' '.join(command[2:])}` failed:\n{done.stdout[-1500:]}{done.stderr[-1500:]}",
+                f"`{' '.join(command[2:])}` failed:\n{told[-3000:]}",
                 "mend prefect.yaml, or the options given to `nightloom up`",
             )
 
@@ -270,23 +258,10 @@ def _check_startable(checkout: Path, *ports: int) -> None:
 
 def _wait(url: str, name: str, checkout: Path, child: "subprocess.Popen[str]") -> None:
     """Wait until a server answers."""
-    deadline = time.monotonic() + _START_SECONDS
-    while time.monotonic() < deadline and child.poll() is None:
-        if answers(url):
-            return
-        time.sleep(0.1)
-    raise ConfigError(
-        f"{name} did not answer at {url}", f"read {log_file(checkout, name)}, its log"
-    )
-
-
-def answers(url: str) -> bool:
-    """Whether something answers there with success."""
-    try:
-        with open_directly(url, timeout_seconds=5) as response:
-            return bool(response.status == 200)
-    except OSError:
-        return False
+    if not wait_for_answer(url, child, _START_SECONDS):
+        raise ConfigError(
+            f"{name} did not answer at {url}", f"read {log_file(checkout, name)}, its log"
+        )
 
 
 def _stop(children: Mapping[str, "subprocess.Popen[str]"]) -> None:
