@@ -8,6 +8,11 @@ from typing import Any
 
 import orjson
 
+SPLITS = ("train", "validation", "test")
+
+# Written by validation and read by curation: where each accepted record came from.
+PLACES_FILE = "places.parquet"
+
 
 @dataclass(frozen=True, slots=True)
 class Message:
