@@ -39,13 +39,16 @@ from tasks.distillation.reconstruction import reconstruct
 from tasks.distillation.students import FullStudents, vocabulary
 from tasks.distillation.teacher import OnlineTeacher, StateMemory
 from tasks.evaluation.params import EvaluationParams
-from tasks.evaluation.requests import Request, Retriever, choose_records, make_requests
-from tasks.evaluation.system_run import PromptSettings, System, SystemResult
+from tasks.evaluation.requests import Request, Retriever, choose_records, primary_requests
+from tasks.evaluation.system_run import no_measure, run_system, score_answer
+from tasks.evaluation.systems import PromptSettings, System
+from tasks.generation.greedy_decoding import generate
 from tasks.models.loading import LanguageModel, load_adapted, load_base, prepare_device
 from tasks.models.memory import release_memory
 from tasks.prompting.files import PROMPT
 from tasks.prompting.prompt_bundle import read_prompt_bundle
 from tasks.records.schema import read_records
+from tasks.records.text import hash_share
 from tasks.retrieval.index import Index
 from tasks.sequences.packing import Pack
 from tasks.stage.params import load_params, read_yaml
@@ -128,29 +131,37 @@ class Laboratory:
     def _pose(self, records: int) -> list[Request]:
         paths, passages = self._paths, self._prompting.passages
         split = read_records(paths["curated"] / "validation.jsonl")
-        chosen = choose_records(split, records, "evaluation", split="validation")
-        index = Index.load(paths["index"])
-        library = Retriever(index, paths["embedder"], paths["model_store"], self._device, passages)
-        posed = make_requests(
-            chosen, library.find(chosen), index, passages=passages, open_book=True
+        share = partial(hash_share, salt="evaluation")
+        chosen = choose_records(split, records, share, split="validation")
+        retriever = Retriever.of(
+            Index.load(paths["index"]),
+            passages,
+            embedder=paths["embedder"],
+            store=paths["model_store"],
+            device=self._device,
         )
-        return [question for question in posed if question.mode == "retrieved"]
+        return primary_requests(chosen, retriever, "retrieved")
 
     def _scores(self, model: Any) -> dict[str, float]:
         """Token F1 by record."""
         params = EvaluationParams.model_validate(_yaml("evaluation"))
-        asking = PromptSettings(
+        prompt = PromptSettings(
             partial(read_prompt_bundle, self._paths["adapter"] / PROMPT),
-            self._prompting.max_new_tokens,
-            self._compute.generation_batch,
-            self._device,
-            None,
-            tuple(params.abstentions),
+            partial(
+                generate,
+                max_new_tokens=self._prompting.max_new_tokens,
+                batch_size=self._compute.generation_batch,
+            ),
         )
         asked = LanguageModel(model.eval(), self.students.teacher.tokenizer, "")
-        system = SystemResult("tried")
-        system.ask(System("tried", lambda _: asked, asking), [self._questions], lambda _: None)
-        return {row.record: row.score("token_f1") for row in system.predictions}
+        found = run_system(
+            System("tried", lambda: asked, prompt),
+            [self._questions],
+            score=partial(score_answer, markers=tuple(params.abstentions)),
+            begin_peak=lambda: None,
+            measure=no_measure,
+        )
+        return {row.record: row.score("token_f1") for row in found.predictions("tried")}
 
     def try_one(self, trial: Trial) -> dict[str, Any]:
         """What became of a trial."""
