@@ -1,15 +1,21 @@
 """Numbers over the predictions of one system in one mode: means, abstention, grounding, speed."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from scipy.stats import binomtest
 
+from tasks.evaluation.system_run import SystemResult
 from tasks.records.predictions import ALL_MODES, SCORE_NAMES, Prediction
 from tasks.records.text import BROKEN
-from tasks.scoring.answer_scores import Metrics, abstains, abstention_scores, length_metrics
+from tasks.scoring.answer_scores import Metrics, abstention_scores, length_metrics, null
 from tasks.scoring.grounding import GROUNDING_METRICS, Grounding, grounding_means
 from tasks.stage.errors import DataError
+
+# Whether an answer, or a reference, says that it does not know.
+Abstains = Callable[[str], bool]
 
 
 class MetricModules:
@@ -26,7 +32,7 @@ class MetricModules:
         )
 
     def compute(self, outputs: Sequence[str], references: Sequence[str]) -> dict[str, float]:
-        """The mean of every score.
+        """Return the mean of every score.
 
         Raises:
             DataError: a module gave no number.
@@ -41,10 +47,48 @@ class MetricModules:
         return {name: float(found[name]) for name in SCORE_NAMES}
 
 
+def system_metrics(
+    results: Mapping[str, SystemResult[Any]],
+    grouped: Mapping[str, Mapping[str, Sequence[Prediction]]],
+    mode: str,
+    abstains: Abstains,
+    confidence: float,
+) -> dict[str, Any]:
+    """Return what each system scores, takes and how often it abstains, as `metrics.json` holds it.
+
+    Results and predictions are by system, under the same names; `mode` is the primary one.
+    """
+    modules = MetricModules()
+    return {
+        "systems": {
+            system: {name: _scores(modules, rows, abstains) for name, rows in modes.items()}
+            for system, modes in grouped.items()
+        },
+        "sizes": {name: _size(found, grouped[name][mode]) for name, found in results.items()},
+        "abstention_shares": abstention_shares(grouped, abstains, confidence),
+    }
+
+
+def _scores(modules: MetricModules, rows: Sequence[Prediction], abstains: Abstains) -> Metrics:
+    means = modules.compute([row.output for row in rows], [row.reference for row in rows])
+    return {**means, **row_metrics(rows, abstains)}
+
+
+def _size(result: SystemResult[Any], rows: Sequence[Prediction]) -> Metrics:
+    """Return what a system takes, and its speed over these rows, which are its first group's."""
+    name, peak = "peak_megabytes", result.peak_megabytes
+    return {
+        "parameters": result.parameters,
+        "megabytes": result.megabytes,
+        **(null(name, "this system does not tell it") if peak is None else {name: peak}),
+        **speed(rows, result.first_group_seconds),
+    }
+
+
 def by_system_and_mode(
     predictions: Sequence[Prediction],
 ) -> dict[str, dict[str, list[Prediction]]]:
-    """Predictions by system, as they come, and by mode in its usual order, none of them empty."""
+    """Return predictions by system, as they come, and by mode in its usual order; none is empty."""
     grouped: dict[str, dict[str, list[Prediction]]] = {row.system: {} for row in predictions}
     for mode in ALL_MODES:
         for row in predictions:
@@ -53,8 +97,8 @@ def by_system_and_mode(
     return grouped
 
 
-def row_metrics(rows: Sequence[Prediction], markers: Sequence[str]) -> Metrics:
-    """What the rows of one system in one mode say beside the scores of `MetricModules`.
+def row_metrics(rows: Sequence[Prediction], abstains: Abstains) -> Metrics:
+    """Return what the rows of one system in one mode say beside the scores of `MetricModules`.
 
     `broken_outputs` and `cut_outputs` are the shares of answers that hold bytes which are no
     character, and that met their bound before they ended.
@@ -64,14 +108,50 @@ def row_metrics(rows: Sequence[Prediction], markers: Sequence[str]) -> Metrics:
         "broken_outputs": sum(BROKEN in row.output for row in rows) / len(rows),
         "cut_outputs": sum(row.is_cut for row in rows) / len(rows),
     }
-    return {**length, **abstention(rows, markers), **_grounding(rows), **outcomes}
+    return {**length, **abstention(rows, abstains), **_grounding(rows), **outcomes}
 
 
-def abstention(rows: Sequence[Prediction], markers: Sequence[str]) -> Metrics:
-    """Precision and recall of saying "I don't know" where the reference says so."""
-    given = [abstains(row.output, markers) for row in rows]
-    wanted = [abstains(row.reference, markers) for row in rows]
+def abstention(rows: Sequence[Prediction], abstains: Abstains) -> Metrics:
+    """Return precision and recall of saying "I don't know" where the reference says so."""
+    given = [abstains(row.output) for row in rows]
+    wanted = [abstains(row.reference) for row in rows]
     return abstention_scores(given, wanted)
+
+
+def abstention_shares(
+    grouped: Mapping[str, Mapping[str, Sequence[Prediction]]],
+    abstains: Abstains,
+    confidence: float,
+) -> dict[str, Any]:
+    """Return, by system, mode and kind of record: how often it abstained, with Wilson's interval.
+
+    The kinds are `unanswerable`, where the reference abstains and 1 is best, and `answerable`,
+    where 0 is; a kind without records is left out.
+    """
+    return {
+        system: {
+            mode: _abstention_share(rows, abstains, confidence) for mode, rows in modes.items()
+        }
+        for system, modes in grouped.items()
+    }
+
+
+def _abstention_share(
+    rows: Sequence[Prediction], abstains: Abstains, confidence: float
+) -> dict[str, Any]:
+    given: dict[str, list[bool]] = {"unanswerable": [], "answerable": []}
+    for row in rows:
+        kind = "unanswerable" if abstains(row.reference) else "answerable"
+        given[kind].append(abstains(row.output))
+    found = {}
+    for kind, answers in given.items():
+        if answers:
+            test = binomtest(sum(answers), len(answers))
+            bounds = test.proportion_ci(confidence, method="wilson")
+            share = {"value": test.statistic, "low": bounds.low, "high": bounds.high}
+            found[kind] = {name: float(value) for name, value in share.items()}
+            found[kind]["records"] = len(answers)
+    return found
 
 
 def _grounding(rows: Sequence[Prediction]) -> Metrics:
@@ -84,7 +164,7 @@ def _grounding(rows: Sequence[Prediction]) -> Metrics:
 
 
 def speed(rows: Sequence[Prediction], seconds: float) -> dict[str, float]:
-    """Quantiles of time to the first and the last token, and tokens a second, over some answers.
+    """Return quantiles of time to the first and last token, and tokens a second, over answers.
 
     Times are in milliseconds from when a row's prompt first went into the model, among as many rows
     as are decoded together. `seconds` is what reading and answering each prompt of the rows once

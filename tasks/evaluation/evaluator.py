@@ -1,225 +1,200 @@
 """Systems run in turn: base and adapter whole, students as far as it takes to choose one."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TypeVar
 
-from tasks.evaluation.comparisons import primary_mode
-from tasks.evaluation.forgetting import ForgettingTest
-from tasks.evaluation.params import EvaluationParams
-from tasks.evaluation.requests import Request, RequestBuilder, Retriever
-from tasks.evaluation.student_choice import Offer, StudentScores, rank_offers
-from tasks.evaluation.system_run import LikelihoodTest, PromptSettings, System, SystemResult
-from tasks.evaluation.systems import ExternalSystem, ModelFiles
+from tasks.evaluation.forgetting import General
+from tasks.evaluation.requests import Request, split_by_mode
+from tasks.evaluation.student_choice import Offer, StudentScores
+from tasks.evaluation.system_run import ScoreAnswer, SystemResult, no_measure, run_system
+from tasks.evaluation.systems import System
+from tasks.generation.greedy_decoding import Generation
 from tasks.models.loading import LanguageModel
-from tasks.records.predictions import ROLES, Role
-from tasks.retrieval.index import ScoredPassage
+from tasks.models.memory import ReadPeak
+from tasks.records.predictions import ROLES, Likelihood, Prediction, Role
+from tasks.sequences.likelihood import AnswerLikelihood
 
 Progress = Callable[[int, int], None]
-
-# Something measured of a system while its model is in memory.
-Measurement = Callable[[str, LanguageModel], None]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class ScheduledSystem:
-    """One system with all that it may be asked, and what is measured of it besides."""
+class Measured:
+    """What is found of a system beside its answers; `general` of base and adapter alone."""
 
-    subject: System
-    questions: tuple[Request, ...]
-    measures: tuple[Measurement, ...]
+    likelihoods: tuple[AnswerLikelihood, ...]
+    general: General | None
+
+
+def measure_system(
+    likelihoods: Callable[[LanguageModel], tuple[AnswerLikelihood, ...]],
+    general: Callable[[LanguageModel], General] | None,
+    model: LanguageModel,
+) -> Measured:
+    """Take the likelihoods of a model in memory and, where it is given, the general test."""
+    return Measured(likelihoods(model), general(model) if general else None)
 
 
 @dataclass(frozen=True)
-class Schedule:
-    """Everyone who is asked tonight; students and twins by name and role."""
+class Job:
+    """A system, all that it may be asked, and how it is measured while it is in memory."""
 
-    base: ScheduledSystem
-    adapter: ScheduledSystem
-    students: Mapping[str, Mapping[Role, ScheduledSystem]]
-    guests: tuple[ScheduledSystem, ...]
+    system: System
+    requests: tuple[Request, ...]
+    measure: Callable[[LanguageModel], Measured]
+
+
+@dataclass(frozen=True)
+class Jobs:
+    """All systems of a night; students and their controls by name and role."""
+
+    base: Job
+    adapter: Job
+    students: Mapping[str, Mapping[Role, Job]]
+    external: tuple[Job, ...]
+
+
+@dataclass(frozen=True)
+class RunRules:
+    """How systems are run: `mode` is the primary one, `metric` what students are chosen by."""
+
+    mode: str
+    metric: str
+    all_modes: bool
+    score: ScoreAnswer
+    begin_peak: Callable[[], ReadPeak | None]
+    rank: Callable[[Sequence[StudentScores], Sequence[float]], list[Offer]]
 
 
 @dataclass(frozen=True)
 class EvaluationRun:
-    """What every system answered, and the offers, of which the first is made.
+    """What every system answered, in the order in which they ran; the first offer is made.
 
-    The pair that it is of is called `student` and `twin`, others `student-NAME` and `twin-NAME`;
-    `names` says what each system is called at last that was asked under another name.
+    The pair that it is of is called `student` and `twin` in files, others `student-NAME` and
+    `twin-NAME`: `names` holds the names that differ from a result's key.
     """
 
-    systems: list[SystemResult]
-    offers: list[Offer]
+    results: tuple[SystemResult[Measured], ...]
+    offers: tuple[Offer, ...]
     names: Mapping[str, str]
 
+    def name(self, result: SystemResult[Measured]) -> str:
+        """Return what a system is called in files."""
+        return self.names.get(result.key, result.key)
 
+    def in_report_order(self) -> dict[str, SystemResult[Measured]]:
+        """Return results by name: base, adapter, the chosen pair, other pairs, external systems."""
+        chosen = [found for found in self.results if found.key in self.names]
+        others = [found for found in self.results[2:] if found.key not in self.names]
+        return {self.name(found): found for found in (*self.results[:2], *chosen, *others)}
+
+    def predictions(self) -> list[Prediction]:
+        """Return the answers as rows, in the report's order."""
+        named = self.in_report_order().items()
+        return [row for name, found in named for row in found.predictions(name)]
+
+    def seconds(self) -> dict[str, float]:
+        """Return how long each system took, in the report's order."""
+        return {name: found.seconds for name, found in self.in_report_order().items()}
+
+    def likelihoods(self) -> list[Likelihood]:
+        """Return the likelihoods as rows, in the order of running."""
+        return [
+            row.named(self.name(found))
+            for found in self.results
+            for row in found.measured.likelihoods
+        ]
+
+
+@dataclass
 class _Runner:
-    """Asks systems and tells how far it is."""
+    """Runs jobs one after another, and tells how many of all their requests are done."""
 
-    def __init__(self, progress: Progress, total: int) -> None:
-        self._progress = progress
-        self._total = total
-        self._done = 0
+    rules: RunRules
+    progress: Progress
+    total: int
+    done: int = 0
 
-    def ask(self, sitting: ScheduledSystem, *groups: Sequence[Request]) -> SystemResult:
-        """What one system answers to one group of questions after another."""
-        system = SystemResult(sitting.subject.name)
-        self.ask_more(system, sitting, *groups, measures=sitting.measures)
-        return system
-
-    def ask_more(
+    def run(
         self,
-        system: SystemResult,
-        sitting: ScheduledSystem,
-        *groups: Sequence[Request],
-        measures: Sequence[Measurement] = (),
-    ) -> None:
-        """Ask a system more, with its model loaded again."""
-        begun = self._done
+        system: System,
+        groups: Sequence[Sequence[Request]],
+        measure: Callable[[LanguageModel], T],
+        known: Mapping[tuple[int, ...], Generation] = MappingProxyType({}),
+    ) -> SystemResult[T]:
+        """Run a system on groups of requests, of which empty ones are left out."""
         asked = [group for group in groups if group]
-        system.ask(
-            sitting.subject,
+        begun = self.done
+        self.done += sum(map(len, asked))
+        return run_system(
+            system,
             asked,
-            lambda count: self._progress(begun + count, self._total),
-            measures,
+            score=self.rules.score,
+            begin_peak=self.rules.begin_peak,
+            measure=measure,
+            progress=lambda count: self.progress(begun + count, self.total),
+            known=known,
         )
-        self._done = begun + sum(map(len, asked))
 
 
-def run_systems(programme: Schedule, params: EvaluationParams, progress: Progress) -> EvaluationRun:
-    """Ask base and adapter in every mode, students and twins in the primary one, choose, go on.
+def evaluate_systems(jobs: Jobs, rules: RunRules, progress: Progress) -> EvaluationRun:
+    """Run base and adapter in every mode, students in the primary one; choose one, and go on.
 
-    The offered one is then asked in the other modes too, where `all_modes` has not had all of them
-    asked so already. Guests are asked in every mode. One model is in memory at a time.
+    The chosen one is then asked in the other modes too, where `all_modes` has not had all of them
+    asked so already. External systems are asked in every mode. One model is in memory at a time.
     """
-    questions = programme.base.questions
-    mode = primary_mode(params.primary_mode, {question.mode for question in questions})
-    interviewer = _Runner(progress, _count_answers(programme, mode, params))
+    mode = rules.mode
+    runner = _Runner(rules, progress, _count_answers(jobs, rules))
     base, adapter = (
-        interviewer.ask(one, *_split_by_mode(one.questions, mode))
-        for one in (programme.base, programme.adapter)
+        runner.run(job.system, split_by_mode(job.requests, mode), job.measure)
+        for job in (jobs.base, jobs.adapter)
     )
-    pairs = {
+    groups = 2 if rules.all_modes else 1
+    students = {
         name: {
-            role: interviewer.ask(
-                one, *_split_by_mode(one.questions, mode)[: 2 if params.all_modes else 1]
-            )
-            for role, one in pair.items()
+            role: runner.run(job.system, split_by_mode(job.requests, mode)[:groups], job.measure)
+            for role, job in pair.items()
         }
-        for name, pair in programme.students.items()
+        for name, pair in jobs.students.items()
     }
-    measured = [
+    offers = rules.rank(_scores(students, rules), adapter.scores(mode, rules.metric))
+    name = offers[0].name
+    role = offers[0].system
+    job = jobs.students[name][role]
+    first = students[name][role]
+    rest = split_by_mode(job.requests, mode)[1]
+    if rest and not rules.all_modes:
+        later = runner.run(job.system, [rest], no_measure, first.generations)
+        students[name][role] = first.followed_by(later)
+    external = [
+        runner.run(job.system, split_by_mode(job.requests, mode), job.measure)
+        for job in jobs.external
+    ]
+    ran = [found for pair in students.values() for found in pair.values()]
+    names = {found.key: role for role, found in students[name].items()}
+    return EvaluationRun((base, adapter, *ran, *external), tuple(offers), names)
+
+
+def _scores(
+    students: Mapping[str, Mapping[Role, SystemResult[Measured]]], rules: RunRules
+) -> list[StudentScores]:
+    return [
         StudentScores(
             name,
             pair["student"].parameters,
-            *(_primary_scores(pair[role], mode, params) for role in ROLES),
+            *(pair[role].scores(rules.mode, rules.metric) for role in ROLES),
         )
-        for name, pair in pairs.items()
+        for name, pair in students.items()
     ]
-    offers = rank_offers(measured, _primary_scores(adapter, mode, params), params)
-    if not params.all_modes:
-        one = programme.students[offers[0].name][offers[0].system]
-        _, rest = _split_by_mode(one.questions, mode)
-        interviewer.ask_more(pairs[offers[0].name][offers[0].system], one, rest)
-    guests = [
-        interviewer.ask(one, *_split_by_mode(one.questions, mode)) for one in programme.guests
-    ]
-    chosen = pairs.pop(offers[0].name)
-    names = {system.name: role for role, system in chosen.items()}
-    for role, system in chosen.items():
-        _renamed(system, role)
-    others = [system for pair in pairs.values() for system in pair.values()]
-    systems = [base, adapter, *chosen.values(), *others, *guests]
-    return EvaluationRun(systems, offers, names)
 
 
-def _split_by_mode(questions: Sequence[Request], mode: str) -> tuple[list[Request], list[Request]]:
-    """The questions of one mode, and those of all others."""
-    return (
-        [question for question in questions if question.mode == mode],
-        [question for question in questions if question.mode != mode],
-    )
-
-
-def _count_answers(programme: Schedule, mode: str, params: EvaluationParams) -> int:
-    """How many answers there will be."""
-    sittings = [one for pair in programme.students.values() for one in pair.values()]
-    whole = [programme.base, programme.adapter, *programme.guests]
-    if params.all_modes:
-        return sum(len(one.questions) for one in (*whole, *sittings))
-    first, rest = _split_by_mode(programme.base.questions, mode)
-    return sum(len(one.questions) for one in whole) + len(sittings) * len(first) + len(rest)
-
-
-def _primary_scores(system: SystemResult, mode: str, params: EvaluationParams) -> tuple[float, ...]:
-    """The primary metric by record, in the order in which they were asked."""
-    rows = (row for row in system.predictions if row.mode == mode)
-    return tuple(row.score(params.primary_metric) for row in rows)
-
-
-def _renamed(system: SystemResult, name: str) -> None:
-    system.name = name
-    system.predictions = [replace(row, system=name) for row in system.predictions]
-
-
-@dataclass(frozen=True)
-class PromptChoices:
-    """How the night's own systems are asked: as they were trained, the base in its best way."""
-
-    trained: PromptSettings
-    base: PromptSettings
-
-
-@dataclass(frozen=True)
-class Measurements:
-    """What every system is put through; the last two gather what they find."""
-
-    examination: RequestBuilder
-    likelihood: LikelihoodTest
-    forgetting: ForgettingTest
-
-
-def schedule_systems(
-    models: ModelFiles,
-    guests: Sequence[ExternalSystem],
-    prompts: PromptChoices,
-    tests: Measurements,
-    library: Retriever,
-    found: Sequence[Sequence[ScoredPassage]],
-) -> Schedule:
-    """Everyone with what they are asked; `found` is what tonight's library has for each record.
-
-    Likelihoods are taken with the trained prompt, so that only the weights differ; a guest with a
-    prompt of its own keeps it. Guests with a library of their own are asked from it.
-    """
-    questions = tests.examination.questions(library, found)
-    take = partial(tests.likelihood.measure, prompts.trained.template)
-    whole = (take, tests.forgetting.measure)
-    students = {
-        name: {
-            role: ScheduledSystem(
-                models.subject(f"{role}-{name}", prompts.trained), questions, (take,)
-            )
-            for role in ROLES
-        }
-        for name in models.names()
-    }
-    return Schedule(
-        base=ScheduledSystem(models.subject("base", prompts.base), questions, whole),
-        adapter=ScheduledSystem(models.subject("adapter", prompts.trained), questions, whole),
-        students=students,
-        guests=tuple(_scheduled_external(guest, tests, library, found) for guest in guests),
-    )
-
-
-def _scheduled_external(
-    guest: ExternalSystem,
-    tests: Measurements,
-    library: Retriever,
-    found: Sequence[Sequence[ScoredPassage]],
-) -> ScheduledSystem:
-    if guest.library is not None:
-        library, found = guest.library, guest.library.find(tests.examination.records)
-    questions = tests.examination.questions(library, found)
-    take = partial(tests.likelihood.measure, guest.subject.asking.template)
-    return ScheduledSystem(guest.subject, questions, (take,))
+def _count_answers(jobs: Jobs, rules: RunRules) -> int:
+    """Return how many answers there will be."""
+    students = [job for pair in jobs.students.values() for job in pair.values()]
+    whole = [jobs.base, jobs.adapter, *jobs.external]
+    if rules.all_modes:
+        return sum(len(job.requests) for job in (*whole, *students))
+    first, rest = split_by_mode(jobs.base.requests, rules.mode)
+    return sum(len(job.requests) for job in whole) + len(students) * len(first) + len(rest)

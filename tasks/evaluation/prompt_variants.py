@@ -3,30 +3,31 @@
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tasks.evaluation.params import EvaluationParams, VariantName, VariantParams
+from tasks.evaluation.params import VariantName, VariantParams
 from tasks.evaluation.requests import Request
-from tasks.evaluation.system_run import PromptSettings, ReadTemplate, System, SystemResult
+from tasks.evaluation.systems import PromptSettings, System
 from tasks.prompting.files import TEMPLATE
 from tasks.prompting.prompt_bundle import read_template
 from tasks.prompting.templates import PromptTemplate, as_turns, choose_demonstrations
 from tasks.records.schema import Record
-from tasks.statistics.bootstrap import Interval, bootstrap_mean
+from tasks.statistics.bootstrap import Interval
 
 LOGGER = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Variants:
-    """The ways of asking that are compared, in params' order, and which of them is served.
+    """The prompts that are compared, in params' order, and which of them is served.
 
     `trained` is the served prompt where it has demonstrations; where it has none it is the same as
     `zero_shot`.
     """
 
-    askings: Mapping[VariantName, PromptSettings]
+    prompts: Mapping[VariantName, PromptSettings]
     served: VariantName
 
 
@@ -40,7 +41,7 @@ class VariantComparison:
     scores: Mapping[str, Mapping[VariantName, Interval]]
 
     def best(self, system: str) -> VariantName:
-        """The variant with the highest mean; of equal ones the one named first in params."""
+        """Return the variant with the highest mean; of equal ones the one named first in params."""
         found = self.scores[system]
         return max(found, key=lambda name: found[name].value)
 
@@ -54,7 +55,7 @@ class VariantChoice:
     comparison: VariantComparison | None
 
     def numbers(self) -> dict[str, Any]:
-        """As `metrics.json` holds it."""
+        """Return it as `metrics.json` holds it."""
         found: dict[str, Any] = {"base": self.base, "served": self.served, "comparison": None}
         if self.comparison is None:
             return found | {"comparison_reason": "params name one prompt for the base"}
@@ -65,7 +66,7 @@ class VariantChoice:
 def make_variants(
     params: VariantParams, trained: PromptSettings, kit: Path, train: Callable[[], Sequence[Record]]
 ) -> Variants:
-    """The variants that params name, and the served one.
+    """Return the variants that params name, and the served one.
 
     `kit` is the folder of the trained prompt; `train` reads the training split, which only few_shot
     needs.
@@ -75,68 +76,61 @@ def make_variants(
         DataError: the training split is too small for the demonstrations.
     """
     own = kit / TEMPLATE
-    makers: dict[VariantName, Callable[[], PromptSettings]] = {
-        "trained": lambda: trained,
-        "zero_shot": lambda: replace(trained, template=_fixed(own, [])),
-        "few_shot": lambda: replace(
-            trained,
-            template=_fixed(
-                own, choose_demonstrations(train(), params.demonstrations, params.seed)
-            ),
-        ),
-        "reasoning": lambda: replace(
-            trained,
-            template=_fixed(Path(params.template), []),
-            max_new_tokens=params.max_new_tokens,
-            answer_after=params.answer_after,
-        ),
+    templates: dict[VariantName, Callable[[], PromptTemplate]] = {
+        "zero_shot": partial(PromptTemplate.load, own),
+        "few_shot": partial(_few_shot, own, params, train),
+        "reasoning": partial(PromptTemplate.load, Path(params.template)),
     }
     served: VariantName = "trained" if read_template(kit).demonstrations else "zero_shot"
-    names = dict.fromkeys([*params.compared, served])
-    return Variants({name: makers[name]() for name in names}, served)
+    prompts: dict[VariantName, PromptSettings] = {}
+    for name in (*params.compared, served):
+        if name == "trained":
+            prompts[name] = trained
+        else:
+            prompts[name] = replace(trained, template=partial(_fixed, templates[name]()))
+    if "reasoning" in prompts:
+        prompts["reasoning"] = replace(
+            prompts["reasoning"],
+            generate=partial(trained.generate, max_new_tokens=params.max_new_tokens),
+            answer_after=params.answer_after,
+        )
+    return Variants(prompts, served)
 
 
-def _fixed(path: Path, shown: Sequence[Record]) -> ReadTemplate:
-    template = PromptTemplate.load(path, as_turns(shown))
-    return lambda _: template
+def _few_shot(
+    path: Path, params: VariantParams, train: Callable[[], Sequence[Record]]
+) -> PromptTemplate:
+    shown = choose_demonstrations(train(), params.demonstrations, params.seed)
+    return PromptTemplate.load(path, as_turns(shown))
+
+
+def _fixed(template: PromptTemplate, tokenizer: object) -> PromptTemplate:
+    """Return the same template whatever the tokenizer."""
+    return template
 
 
 def choose_variant(
     variants: Variants,
-    base: System,
-    adapter: System,
-    questions: Callable[[], Sequence[Request]],
-    params: EvaluationParams,
+    compared: Sequence[VariantName],
+    systems: Sequence[System],
+    requests: Callable[[], Sequence[Request]],
+    metric: str,
+    score: Callable[[System, Sequence[Request]], Interval],
 ) -> VariantChoice:
-    """With which variant the base is asked: the one that params name, or the best of several.
+    """Return with which variant the first system is asked: the best of those compared.
 
-    Several are compared on `questions`, for the adapter too: what it was trained with is served
-    whatever comes out, and the comparison says whether another prompt would do better.
+    One alone is taken as it is. Several are compared on `requests`, for all systems: what they were
+    trained with is served whatever comes out, and the comparison says whether another prompt would
+    do better. `score` runs a system, and returns the mean of the metric.
     """
-    compared = params.variants.compared
     if len(compared) == 1:
         return VariantChoice(compared[0], variants.served, None)
-    comparison = _compare_variants([base, adapter], variants.askings, questions(), params)
-    return VariantChoice(comparison.best(base.name), variants.served, comparison)
-
-
-def _compare_variants(
-    subjects: Sequence[System],
-    askings: Mapping[VariantName, PromptSettings],
-    questions: Sequence[Request],
-    params: EvaluationParams,
-) -> VariantComparison:
+    asked = requests()
     scores: dict[str, dict[VariantName, Interval]] = {}
-    for subject in subjects:
-        found = scores.setdefault(subject.name, {})
-        for name, asking in askings.items():
-            system = SystemResult(subject.name)
-            system.ask(replace(subject, asking=asking), [questions], lambda _: None)
-            found[name] = bootstrap_mean(
-                [row.score(params.primary_metric) for row in system.predictions],
-                confidence=params.confidence,
-                resamples=params.resamples,
-                seed=params.seed,
-            )
-            LOGGER.info("%s, prompt %s: %.3f", subject.name, name, found[name].value)
-    return VariantComparison(questions[0].mode, params.primary_metric, len(questions), scores)
+    for system in systems:
+        found = scores.setdefault(system.name, {})
+        for name, prompt in variants.prompts.items():
+            found[name] = score(replace(system, prompt=prompt), asked)
+            LOGGER.info("%s, prompt %s: %.3f", system.name, name, found[name].value)
+    comparison = VariantComparison(asked[0].mode, metric, len(asked), scores)
+    return VariantChoice(comparison.best(systems[0].name), variants.served, comparison)

@@ -11,12 +11,12 @@ from tasks.statistics.bootstrap import Interval, bootstrap_ratio, paired_bootstr
 
 @dataclass(frozen=True)
 class StudentScores:
-    """A student and its twin: their size, and a score a record, records in the same order."""
+    """A student and its control: their size, and a score a record, records in the same order."""
 
     name: str
     parameters: int
     student: tuple[float, ...]
-    twin: tuple[float, ...]
+    control: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Offer:
 
     `retention` is the student's score over the adapter's, `offered_retention` that of the offered
     one, None where the adapter scores nothing, and `keeps_at_least` what params ask of that; `gain`
-    is the student's score minus its twin's. All have paired bootstrap intervals.
+    is the student's score minus its control's. All have paired bootstrap intervals.
     """
 
     name: str
@@ -38,7 +38,7 @@ class Offer:
     text: str
 
     def numbers(self) -> dict[str, Any]:
-        """As `metrics.json` holds it."""
+        """Return it as `metrics.json` holds it."""
         found = asdict(self) | {"folder": f"{self.name}/{self.system}"}
         if self.retention is None:
             # Both are shares of the adapter's score.
@@ -50,15 +50,15 @@ class Offer:
 def rank_offers(
     pairs: Sequence[StudentScores], adapter: Sequence[float], params: EvaluationParams
 ) -> list[Offer]:
-    """An offer of each pair; the first is the smallest of those that keep enough.
+    """Return an offer of each pair; the first is the smallest of those that keep enough.
 
     Where none does, the one that keeps most. Of a pair the student is offered if it scores more
-    than its twin; else the teacher was of no use and the twin is offered.
+    than its control; else the teacher was of no use and the control is offered.
     """
     offers = {pair.name: _offer(pair, adapter, params) for pair in pairs}
     by_size = sorted(pairs, key=lambda pair: pair.parameters)
     enough = [pair for pair in by_size if offers[pair.name].keeps_enough]
-    best = max(by_size, key=lambda pair: max(sum(pair.student), sum(pair.twin)))
+    best = max(by_size, key=lambda pair: max(sum(pair.student), sum(pair.control)))
     first = enough[0] if enough else best
     return [offers[pair.name] for pair in (first, *(one for one in by_size if one is not first))]
 
@@ -69,12 +69,12 @@ def _offer(pair: StudentScores, adapter: Sequence[float], params: EvaluationPara
         "resamples": params.resamples,
         "seed": params.seed,
     }
-    gain = paired_bootstrap(pair.student, pair.twin, **drawing)
+    gain = paired_bootstrap(pair.student, pair.control, **drawing)
     kept: dict[Role, Interval | None] = dict.fromkeys(ROLES)
     if sum(adapter) > 0:
         kept = {
             "student": bootstrap_ratio(pair.student, adapter, **drawing),
-            "twin": bootstrap_ratio(pair.twin, adapter, **drawing),
+            "twin": bootstrap_ratio(pair.control, adapter, **drawing),
         }
     system: Role = "student" if gain.value > 0 else "twin"
     offered = kept[system]

@@ -1,29 +1,32 @@
-"""One system run: loaded, its answers scored, and the likelihoods of the references taken."""
+"""One system run: loaded, its answers scored, and measured while it is in memory."""
 
 import logging
 import os
 import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypedDict
+from types import MappingProxyType
+from typing import Any, Generic, TypedDict, TypeVar
 
 import torch
-from transformers import PreTrainedTokenizerBase
 
 from tasks.answering.pipeline import prompt_sha256
 from tasks.evaluation.requests import Request
-from tasks.generation.greedy_decoding import Generation, generate
+from tasks.evaluation.systems import PromptSettings, ReadTemplate, System
+from tasks.generation.greedy_decoding import Generation
 from tasks.models.loading import LanguageModel
-from tasks.models.memory import begin_peak, peak_bytes_since, release_memory
-from tasks.prompting.templates import Prompt, PromptTemplate
+from tasks.models.memory import ReadPeak, release_memory
+from tasks.prompting.templates import Prompt
 from tasks.records.predictions import Likelihood, Prediction
 from tasks.records.schema import Record
 from tasks.scoring.answer_scores import chrf, exact_match, length_ratio, rouge_l, token_f1
 from tasks.scoring.grounding import ShownPassages, ground
-from tasks.sequences.likelihood import perplexity, reference_likelihoods
+from tasks.sequences.likelihood import AnswerLikelihood, perplexity, reference_likelihoods
+
+LOGGER = logging.getLogger(__name__)
+T = TypeVar("T")
 
 
 class RowScores(TypedDict):
@@ -40,9 +43,13 @@ class RowScores(TypedDict):
     citation: float | None
 
 
-def score_answer(output: str, question: Request, markers: Sequence[str]) -> RowScores:
-    """The scores of an answer to a question; `markers` begin an answer that abstains."""
-    record, passages, reference = question.record, question.passages, question.reference
+# The scores of an output to a request.
+ScoreAnswer = Callable[[str, Request], RowScores]
+
+
+def score_answer(output: str, request: Request, markers: Sequence[str]) -> RowScores:
+    """Return the scores of an answer to a request; `markers` begin an answer that abstains."""
+    record, passages, reference = request.record, request.passages, request.reference
     shown = ShownPassages(
         record.question,
         tuple(passage.shown for passage in passages),
@@ -62,179 +69,188 @@ def score_answer(output: str, question: Request, markers: Sequence[str]) -> RowS
     )
 
 
-LOGGER = logging.getLogger(__name__)
+@dataclass(frozen=True, slots=True)
+class ScoredAnswer:
+    """What one system answered to one request, and what that is worth."""
 
-# The template with which a model of this tokenizer is asked.
-ReadTemplate = Callable[[PreTrainedTokenizerBase], PromptTemplate]
+    request: Request
+    prompt: tuple[int, ...]
+    output: str
+    generation: Generation
+    scores: RowScores
+
+    def named(self, system: str) -> Prediction:
+        """Return it as a row of a system that is known by this name."""
+        record, generation = self.request.record, self.generation
+        return Prediction(
+            system=system,
+            mode=self.request.mode,
+            record=record.id,
+            slice=record.slice,
+            question=record.question,
+            reference=self.request.reference,
+            output=self.output,
+            prompt_sha256=prompt_sha256(self.prompt),
+            retrieved=tuple(passage.id for passage in self.request.passages),
+            first_token_ms=generation.first_token_ms,
+            latency_ms=generation.latency_ms,
+            new_tokens=len(generation.token_ids),
+            is_cut=generation.is_cut,
+            **self.scores,
+        )
 
 
 @dataclass(frozen=True)
-class PromptSettings:
-    """How prompts are made and decoded.
-
-    Where `answer_after` is not None, what follows its last occurrence in an output is the answer;
-    an output without it is an answer as a whole.
-    """
-
-    template: ReadTemplate
-    max_new_tokens: int
-    batch_size: int
-    device: torch.device
-    answer_after: str | None
-    abstentions: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class System:
-    """Who is asked, and how: a model that can be loaded, and the way it is prompted."""
-
-    name: str
-    load: Callable[[torch.device], LanguageModel]
-    asking: PromptSettings
-
-
-@dataclass
-class SystemResult:
-    """One system: its size, what it answered so far, and the seconds that took with loading.
+class SystemResult(Generic[T]):
+    """What one system answered, what it takes, and what was measured of it besides.
 
     `megabytes` are what its weights take as they are computed, `peak_megabytes` the most that the
     process held of the device while the model was loaded and answered, None where the system does
-    not tell; `first_group_seconds` what decoding the first group of questions took, which every
-    system is asked alike.
+    not tell. `seconds` are those of loading, answering and measuring, `first_group_seconds` those
+    of decoding the first group of requests, which every system is asked alike. `generations` are by
+    prompt.
     """
 
-    name: str
-    parameters: int = 0
-    megabytes: float = 0.0
-    peak_megabytes: float | None = None
-    seconds: float = 0.0
-    first_group_seconds: float = 0.0
-    predictions: list[Prediction] = field(default_factory=list)
-    answers: dict[tuple[int, ...], Generation] = field(default_factory=dict)
+    key: str
+    parameters: int
+    megabytes: float
+    peak_megabytes: float | None
+    seconds: float
+    first_group_seconds: float
+    answers: tuple[ScoredAnswer, ...]
+    generations: Mapping[tuple[int, ...], Generation]
+    measured: T
 
-    def ask(
-        self,
-        subject: System,
-        groups: Sequence[Sequence[Request]],
-        progress: Callable[[int], None],
-        measures: Sequence[Callable[[str, LanguageModel], None]] = (),
-    ) -> None:
-        """Load the model, let it answer one group after another, measure it, and let it go.
+    def predictions(self, name: str) -> list[Prediction]:
+        """Return its answers as rows of a system that is known by this name."""
+        return [answer.named(name) for answer in self.answers]
 
-        A prompt seen before keeps its answer. What is decoded together is of one group, so that
-        latencies compare between systems that were asked the same group. `progress` is told how
-        many of the questions are done.
-        """
-        started = time.monotonic()
-        device = subject.asking.device
-        tells_peak = begin_peak(device)
-        model = subject.load(device)
-        self.parameters = model.model.num_parameters()
-        self.megabytes = model.model.get_memory_footprint() / 1e6
-        done = 0
-        for group in groups:
-            self._answer(model, group, subject.asking, partial(_progress_from, progress, done))
-            done += len(group)
-        if tells_peak:
-            self.peak_megabytes = max(self.peak_megabytes or 0, peak_bytes_since(device) / 1e6)
-        for measure in measures:
-            measure(self.name, model)
-        del model
-        release_memory()
-        self.seconds += time.monotonic() - started
-        LOGGER.info("%s: %d answers in %.1f s", self.name, done, self.seconds)
+    def scores(self, mode: str, metric: str) -> tuple[float, ...]:
+        """Return a metric by record in one mode, in the order in which they were asked."""
+        rows = self.predictions(self.key)
+        return tuple(row.score(metric) for row in rows if row.mode == mode)
 
-    def _answer(
-        self,
-        model: LanguageModel,
-        questions: Sequence[Request],
-        asking: PromptSettings,
-        progress: Callable[[int], None],
-    ) -> None:
-        asked = [
-            Prompt(item.record.messages[:-1], tuple(passage.shown for passage in item.passages))
-            for item in questions
-        ]
-        ids = asking.template(model.tokenizer).token_ids(model.tokenizer, asked)
-        prompts = [tuple(prompt) for prompt in ids]
-        # Oracle and retrieved are often the same prompt: each is decoded once.
-        new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self.answers]
-        started = time.monotonic()
-        generations = generate(
-            model,
-            new,
-            max_new_tokens=asking.max_new_tokens,
-            batch_size=asking.batch_size,
-            progress=lambda done, total: progress(len(questions) * done // max(total, 1)),
+    def followed_by(self, later: "SystemResult[Any]") -> "SystemResult[T]":
+        """Return it with what the same system answered in a later run."""
+        peaks = [found.peak_megabytes for found in (self, later)]
+        return replace(
+            self,
+            peak_megabytes=max((peak for peak in peaks if peak is not None), default=None),
+            seconds=self.seconds + later.seconds,
+            answers=self.answers + later.answers,
+            generations=later.generations,
         )
-        if not self.predictions:
-            self.first_group_seconds = time.monotonic() - started
-        self.answers |= zip(new, generations, strict=True)
-        self.predictions += [
-            _prediction(self.name, question, prompt, self.answers[prompt], asking)
-            for question, prompt in zip(questions, prompts, strict=True)
-        ]
 
 
-def _progress_from(progress: Callable[[int], None], done: int, count: int) -> None:
-    """Tell of `count` more than were done."""
-    progress(done + count)
+@dataclass(frozen=True)
+class _Group:
+    """What was answered to one group of requests, and the seconds that decoding took."""
+
+    answers: tuple[ScoredAnswer, ...]
+    generations: Mapping[tuple[int, ...], Generation]
+    seconds: float
+
+
+def run_system(
+    system: System,
+    groups: Sequence[Sequence[Request]],
+    *,
+    score: ScoreAnswer,
+    begin_peak: Callable[[], ReadPeak | None],
+    measure: Callable[[LanguageModel], T],
+    progress: Callable[[int], None] = lambda _: None,
+    known: Mapping[tuple[int, ...], Generation] = MappingProxyType({}),
+) -> SystemResult[T]:
+    """Load a system, let it answer one group of requests after another, and measure it.
+
+    A prompt that is `known` or came before is not decoded again. What is decoded together is of one
+    group, so that latencies compare between systems. `progress` is told how many requests are done.
+    """
+    started = time.monotonic()
+    read_peak = begin_peak()
+    model = system.load()
+    parameters = model.model.num_parameters()
+    held = model.model.get_memory_footprint()
+    answered: list[_Group] = []
+    for group in groups:
+        done = sum(len(one.answers) for one in answered)
+        answered.append(_run_group(system.prompt, model, group, score, known, progress, done))
+        known = answered[-1].generations
+    peak = read_peak() if read_peak else None
+    measured = measure(model)
+    del model
+    release_memory()
+    result = SystemResult(
+        key=system.name,
+        parameters=parameters,
+        megabytes=held / 1e6,
+        peak_megabytes=None if peak is None else peak / 1e6,
+        seconds=time.monotonic() - started,
+        first_group_seconds=answered[0].seconds if answered else 0.0,
+        answers=tuple(answer for one in answered for answer in one.answers),
+        generations=known,
+        measured=measured,
+    )
+    LOGGER.info("%s: %d answers in %.1f s", system.name, len(result.answers), result.seconds)
+    return result
+
+
+def _run_group(
+    prompt: PromptSettings,
+    model: LanguageModel,
+    requests: Sequence[Request],
+    score: ScoreAnswer,
+    known: Mapping[tuple[int, ...], Generation],
+    progress: Callable[[int], None],
+    done: int,
+) -> _Group:
+    asked = [
+        Prompt(item.record.messages[:-1], tuple(passage.shown for passage in item.passages))
+        for item in requests
+    ]
+    ids = prompt.template(model.tokenizer).token_ids(model.tokenizer, asked)
+    keys = [tuple(one) for one in ids]
+    # Oracle and retrieved are often the same prompt: each is decoded once.
+    new = [key for key in dict.fromkeys(keys) if key not in known]
+    started = time.monotonic()
+    decoded = prompt.generate(
+        model,
+        new,
+        progress=lambda count, total: progress(done + len(requests) * count // max(total, 1)),
+    )
+    seconds = time.monotonic() - started
+    generations = {**known, **dict(zip(new, decoded, strict=True))}
+    answers = []
+    for request, key in zip(requests, keys, strict=True):
+        output = final_answer(generations[key].text, prompt.answer_after)
+        scores = score(output, request)
+        answers.append(ScoredAnswer(request, key, output, generations[key], scores))
+    return _Group(tuple(answers), generations, seconds)
 
 
 def final_answer(output: str, marker: str | None) -> str:
-    """What follows the last marker in an output; the whole output where there is none."""
+    """Return what follows the last marker in an output; the whole output where there is none."""
     return output if marker is None else output.rpartition(marker)[2].strip()
 
 
-def _prediction(
-    system: str,
-    question: Request,
-    prompt: Sequence[int],
-    generation: Generation,
-    asking: PromptSettings,
-) -> Prediction:
-    record = question.record
-    output = final_answer(generation.text, asking.answer_after)
-    return Prediction(
-        system=system,
-        mode=question.mode,
-        record=record.id,
-        slice=record.slice,
-        question=record.question,
-        reference=question.reference,
-        output=output,
-        prompt_sha256=prompt_sha256(prompt),
-        retrieved=tuple(passage.id for passage in question.passages),
-        first_token_ms=generation.first_token_ms,
-        latency_ms=generation.latency_ms,
-        new_tokens=len(generation.token_ids),
-        is_cut=generation.is_cut,
-        **score_answer(output, question, asking.abstentions),
-    )
+def no_measure(model: LanguageModel) -> None:
+    """Measure nothing of a model."""
 
 
-@dataclass
-class LikelihoodTest:
-    """Takes the likelihood of the same records' answers from one system after another.
+def measure_likelihoods(
+    template: ReadTemplate, records: Sequence[Record], max_tokens: int, model: LanguageModel
+) -> tuple[AnswerLikelihood, ...]:
+    """Return how likely a model, asked with a template, finds the records' answers.
 
     Closed book, because then the prompt's beginning is shared by all records and computed once a
-    pack. `rows` gathers what was found.
+    pack.
     """
-
-    records: Sequence[Record]
-    max_tokens: int
-    rows: list[Likelihood] = field(default_factory=list)
-
-    def measure(self, template: ReadTemplate, system: str, model: LanguageModel) -> None:
-        """Take them from a model in memory, asked with a template."""
-        asked = template(model.tokenizer)
-        self.rows += reference_likelihoods(
-            system, model, asked, self.records, max_tokens=self.max_tokens
-        )
+    asked = template(model.tokenizer)
+    return tuple(reference_likelihoods(model, asked, records, max_tokens=max_tokens))
 
 
 def perplexities(rows: Sequence[Likelihood]) -> dict[str, Mapping[str, float | int]]:
-    """By system: the perplexity of a reference's token, and over how much it was taken."""
+    """Return, by system, the perplexity of a reference's token, and over how much it was taken."""
     systems = dict.fromkeys(row.system for row in rows)
     found: dict[str, Mapping[str, float | int]] = {}
     for system in systems:
@@ -249,7 +265,7 @@ _CPUINFO = Path("/proc/cpuinfo")
 
 
 def describe_machine(device: torch.device) -> dict[str, str | int]:
-    """Processor, cores, the device used and the Python version."""
+    """Return processor, cores, the device used and the Python version."""
     return {
         "processor": _processor(),
         "cores": os.cpu_count() or 1,
@@ -259,7 +275,7 @@ def describe_machine(device: torch.device) -> dict[str, str | int]:
 
 
 def _processor() -> str:
-    """The processor's model where the system tells it, else its architecture."""
+    """Return the processor's model where the system tells it, else its architecture."""
     if _CPUINFO.exists():
         for line in _CPUINFO.read_text(encoding="utf-8").splitlines():
             name, _, value = line.partition(":")

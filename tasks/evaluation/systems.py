@@ -1,11 +1,12 @@
 """The systems: tonight's base, adapter and students, and those that --system names by path."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 import torch
+from transformers import PreTrainedTokenizerBase
 
 from tasks.answering.loading import load_served
 from tasks.answering.release_bundle import (
@@ -17,12 +18,12 @@ from tasks.answering.release_bundle import (
     BundleSettings,
 )
 from tasks.evaluation.requests import Retriever
-from tasks.evaluation.system_run import PromptSettings, System
+from tasks.generation.greedy_decoding import Generation
 from tasks.models.loading import LanguageModel, load_adapted, load_base, load_folder, load_student
 from tasks.prompting.files import PROMPT
 from tasks.prompting.prompt_bundle import read_prompt_bundle, read_template
 from tasks.prompting.templates import PromptTemplate
-from tasks.records.predictions import ROLES
+from tasks.records.predictions import ROLES, Role
 from tasks.records.schema import ServedModel
 from tasks.retrieval.index import Index
 from tasks.stage.command import NamedPath
@@ -33,50 +34,86 @@ _OWN_NAMES = ("base", "adapter", *ROLES)
 
 _CONFIG = "config.json"
 
+# The template with which a model of this tokenizer is asked.
+ReadTemplate = Callable[[PreTrainedTokenizerBase], PromptTemplate]
+
+# `generate`, bound to its lengths: called with a model, prompts of token ids and `progress`.
+Generate = Callable[..., list[Generation]]
+
+
+@dataclass(frozen=True)
+class PromptSettings:
+    """How prompts are made and decoded.
+
+    Where `answer_after` is not None, what follows its last occurrence in an output is the answer;
+    an output without it is an answer as a whole.
+    """
+
+    template: ReadTemplate
+    generate: Generate
+    answer_after: str | None = None
+
+
+@dataclass(frozen=True)
+class System:
+    """A model that can be loaded, and how it is prompted."""
+
+    name: str
+    load: Callable[[], LanguageModel]
+    prompt: PromptSettings
+
 
 @dataclass(frozen=True)
 class ModelFiles:
-    """Where the night's own systems' weights lie, and the form they are computed in."""
+    """Where the weights of the night's own systems lie, and how they are computed."""
 
     base: Path
     store: Path
     adapter: Path
-    students: Path
+    student_folder: Path
     numeric_form: str
+    device: torch.device
 
-    def names(self) -> list[str]:
-        """The students' names, as distillation named their folders."""
-        return sorted(path.name for path in self.students.iterdir() if path.is_dir())
+    def students(self, prompt: PromptSettings) -> dict[str, dict[Role, System]]:
+        """Return students and controls by name, as distillation named their folders, and role."""
+        names = sorted(path.name for path in self.student_folder.iterdir() if path.is_dir())
+        return {
+            name: {role: self.system(f"{role}-{name}", prompt) for role in ROLES} for name in names
+        }
 
-    def load(self, system: str, device: torch.device) -> LanguageModel:
-        """One of the systems, in memory: base, adapter, student-NAME or twin-NAME."""
+    def system(self, name: str, prompt: PromptSettings) -> System:
+        """Return one of base, adapter, student-NAME and twin-NAME, prompted in a given way."""
+        return System(name, partial(self._load, name), prompt)
+
+    def _load(self, system: str) -> LanguageModel:
         role, _, name = system.partition("-")
         if name:
-            return load_student(self.students / name / role, device=device)
+            return load_student(self.student_folder / name / role, device=self.device)
         form = self.numeric_form
         if system == "adapter":
             return load_adapted(
-                self.base, self.store, self.adapter, numeric_form=form, device=device
+                self.base, self.store, self.adapter, numeric_form=form, device=self.device
             )
-        return load_base(self.base, self.store, numeric_form=form, device=device)
-
-    def subject(self, system: str, asking: PromptSettings) -> System:
-        """One of the systems, asked in a given way."""
-        return System(system, partial(self.load, system), asking)
+        return load_base(self.base, self.store, numeric_form=form, device=self.device)
 
 
 @dataclass(frozen=True)
 class ExternalSystem:
-    """A system by path, with its own library where it is a bundle, else with tonight's (None)."""
+    """A system by path; its own retriever where it is a bundle, None where tonight's serves it."""
 
-    subject: System
-    library: Retriever | None
+    system: System
+    retriever: Retriever | None
 
 
 def open_external_systems(
-    given: Sequence[NamedPath], store: Path, asking: PromptSettings, kit: Path
+    given: Sequence[NamedPath],
+    store: Path,
+    prompt: PromptSettings,
+    kit: Path,
+    *,
+    device: torch.device,
 ) -> list[ExternalSystem]:
-    """The systems that the command line names, none of them loaded yet.
+    """Return the systems that the command line names, none of them loaded yet.
 
     A release bundle is asked as it is served, with its own prompt, passages and numeric form:
     BUNDLE or BUNDLE/adapter is its adapter, BUNDLE/student its student. A plain model folder is
@@ -86,7 +123,7 @@ def open_external_systems(
         ConfigError: a name is one of the night's own, or a path is neither.
         DataError: a bundle is not whole.
     """
-    guests = []
+    opened = []
     for item in given:
         if item.name.partition("-")[0] in _OWN_NAMES:
             raise ConfigError(
@@ -95,25 +132,19 @@ def open_external_systems(
                 "choose another name, e.g. reigning",
             )
         bundle, model = bundle_model(item.path)
-        if bundle is not None:
-            guests.append(
+        if bundle is None:
+            opened.append(ExternalSystem(_folder_system(item, prompt, kit, device), None))
+        else:
+            opened.append(
                 served_system(
-                    item.name,
-                    bundle,
-                    model,
-                    store,
-                    batch_size=asking.batch_size,
-                    device=asking.device,
-                    abstentions=asking.abstentions,
+                    item.name, bundle, model, store, generate=prompt.generate, device=device
                 )
             )
-        else:
-            guests.append(_folder_system(item, asking, kit))
-    return guests
+    return opened
 
 
 def bundle_model(path: Path) -> tuple[Path | None, ServedModel]:
-    """The bundle that a path names, None where it names none, and which of its models."""
+    """Return the bundle that a path names, None where it names none, and which of its models."""
     if (path / SETTINGS).is_file():
         return path, "adapter"
     path = path.resolve()
@@ -128,35 +159,36 @@ def served_system(
     model: ServedModel,
     store: Path,
     *,
-    batch_size: int,
+    generate: Generate,
     device: torch.device,
-    abstentions: tuple[str, ...],
 ) -> ExternalSystem:
-    """One of a bundle's models, asked as it is served; not loaded yet.
+    """Return one of a bundle's models, asked as it is served; not loaded yet.
+
+    `generate` gets the bundle's own `max_new_tokens`.
 
     Raises:
         DataError: the bundle is not whole.
     """
     settings = BundleSettings.read(verified(bundle))
     form = settings.models.numeric_form
-
-    def load(device: torch.device) -> LanguageModel:
-        return load_served(bundle, store, model, numeric_form=form, device=device)
-
-    asking = PromptSettings(
-        template=partial(read_prompt_bundle, bundle / model / PROMPT),
-        max_new_tokens=settings.prompting.max_new_tokens,
-        batch_size=batch_size,
-        device=device,
-        answer_after=None,
-        abstentions=abstentions,
+    load = partial(load_served, bundle, store, model, numeric_form=form, device=device)
+    prompt = PromptSettings(
+        partial(read_prompt_bundle, bundle / model / PROMPT),
+        partial(generate, max_new_tokens=settings.prompting.max_new_tokens),
     )
-    index = Index.load(bundle / INDEX)
-    library = Retriever(index, bundle / EMBEDDER, store, device, settings.prompting.passages)
-    return ExternalSystem(System(name, load, asking), library)
+    retriever = Retriever.of(
+        Index.load(bundle / INDEX),
+        settings.prompting.passages,
+        embedder=bundle / EMBEDDER,
+        store=store,
+        device=device,
+    )
+    return ExternalSystem(System(name, load, prompt), retriever)
 
 
-def _folder_system(item: NamedPath, asking: PromptSettings, kit: Path) -> ExternalSystem:
+def _folder_system(
+    item: NamedPath, prompt: PromptSettings, kit: Path, device: torch.device
+) -> System:
     if not (item.path / _CONFIG).is_file():
         found = (
             _listed(path.name for path in item.path.iterdir()) if item.path.is_dir() else "one file"
@@ -171,11 +203,8 @@ def _folder_system(item: NamedPath, asking: PromptSettings, kit: Path) -> Extern
     def template(_: object) -> PromptTemplate:
         return read_template(kit)
 
-    def load(device: torch.device) -> LanguageModel:
-        return load_folder(item.path, device=device)
-
-    own = replace(asking, template=template, answer_after=None)
-    return ExternalSystem(System(item.name, load, own), None)
+    own = replace(prompt, template=template, answer_after=None)
+    return System(item.name, partial(load_folder, item.path, device=device), own)
 
 
 def _listed(names: Iterable[str]) -> str:

@@ -1,6 +1,8 @@
 """The memory of a device: what this process holds, held at most, and has left."""
 
 import gc
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -8,28 +10,28 @@ import torch
 
 _CLEAR, _STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
 
+# The most bytes held since it was begun.
+ReadPeak = Callable[[], int]
+
 _PEAK_NOW = "5"  # sets the peak of resident memory back to what is held now (man 5 proc)
 
 
-def begin_peak(device: torch.device) -> bool:
-    """Whether the device tells its peak; `peak_bytes_since` then counts from here.
+def begin_peak(device: torch.device) -> ReadPeak | None:
+    """Return what reads the most bytes held since now, None where the device does not tell.
 
     On a CPU it is the process's resident memory, libraries included, which only Linux tells.
     """
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-        return True
+        return partial(torch.cuda.max_memory_allocated, device)
     try:
         _CLEAR.write_text(_PEAK_NOW, encoding="ascii")
     except OSError:
-        return False
-    return True
+        return None
+    return _resident_peak
 
 
-def peak_bytes_since(device: torch.device) -> int:
-    """The most that was held since `begin_peak`, which said that the device tells it."""
-    if device.type == "cuda":
-        return int(torch.cuda.max_memory_allocated(device))
+def _resident_peak() -> int:
     lines = _STATUS.read_text(encoding="ascii").splitlines()
     (peak,) = (line for line in lines if line.startswith("VmHWM:"))
     return int(peak.split()[1]) * 1024  # kibibytes, called kB there

@@ -117,9 +117,10 @@ def _ask(
         ]
         check_parity(heard[model], params.packaging.max_mismatch)
         golden[model] = choose_golden_prompts(answerer, asked, answers, params.packaging)
-        likely += reference_likelihoods(
-            model, answerer.language_model, answerer.template, test, max_tokens=most
+        found = reference_likelihoods(
+            answerer.language_model, answerer.template, test, max_tokens=most
         )
+        likely += [row.named(model) for row in found]
         del answerer  # one model is in memory at a time
     GoldenPrompts(models=golden).write(bundle)
     return heard, likely

@@ -10,6 +10,11 @@ import orjson
 
 ServedModel = Literal["adapter", "student"]  # the two models that a night makes and serves
 
+SPLITS = ("train", "validation", "test")
+
+# Written by validation and read by curation: where each accepted record came from.
+PLACES_FILE = "places.parquet"
+
 
 @dataclass(frozen=True, slots=True)
 class Message:

@@ -5,6 +5,7 @@ Training learns by them; evaluation takes them without a gradient, closed book."
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -82,15 +83,24 @@ def _in_packs(model: PreTrainedModel, batch: Batch) -> Iterator[Batch]:
         model.set_attn_implementation(own)
 
 
+@dataclass(frozen=True, slots=True)
+class AnswerLikelihood:
+    """How likely a model finds a record's reference answer; fields are those of `Likelihood`."""
+
+    record: str
+    slice: str
+    log_likelihood: float
+    tokens: int
+
+    def named(self, system: str) -> Likelihood:
+        """Return it as a row of a system that is known by this name."""
+        return Likelihood(system, self.record, self.slice, self.log_likelihood, self.tokens)
+
+
 def reference_likelihoods(
-    system: str,
-    model: LanguageModel,
-    template: PromptTemplate,
-    records: Sequence[Record],
-    *,
-    max_tokens: int,
-) -> list[Likelihood]:
-    """How likely a model, known as `system`, finds each record's answer after its question alone.
+    model: LanguageModel, template: PromptTemplate, records: Sequence[Record], *, max_tokens: int
+) -> list[AnswerLikelihood]:
+    """Return how likely a model finds each record's answer after its question alone.
 
     Raises:
         DataError: one of them is not finite.
@@ -98,7 +108,7 @@ def reference_likelihoods(
     examples = closed_book_examples(template, model.tokenizer, records)
     found = log_likelihoods(model.model, examples, max_tokens=max_tokens)
     return [
-        Likelihood(system, example.id, example.slice, value, example.supervised)
+        AnswerLikelihood(example.id, example.slice, value, example.supervised)
         for example, value in zip(examples, found, strict=True)
     ]
 

@@ -223,7 +223,7 @@ class Completion:
         }
 
     def _used(self, begun: Begun) -> dict[str, Any]:
-        """What OpenAI's API has no place for, documented in docs/serving.md."""
+        """What OpenAI's API has no place for, documented in docs/guides/serving.md."""
         passages = [
             {"id": used.passage.id, "text": used.passage.shown, "score": used.score}
             for used in begun.passages

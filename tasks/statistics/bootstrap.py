@@ -1,9 +1,10 @@
 """Bootstrap intervals of means, ratios and paired differences, and Wilson's of shares."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,8 @@ from tasks.stage.errors import DataError
 
 # 30 bits below the largest value; 23 are left for sums of up to eight million of them.
 _BITS = 30
+
+Key = TypeVar("Key")
 
 
 def on_grid(values: NDArray[np.float64], largest: float) -> NDArray[np.float64]:
@@ -115,6 +118,27 @@ def bootstrap_ratios(
         low, high = np.nanquantile(drawn, [tail, 1 - tail])
         found.append(Interval(float(value), float(low), float(high)))
     return found
+
+
+def mean_intervals(
+    columns: Mapping[Key, Sequence[float]], *, confidence: float, resamples: int, seed: int
+) -> dict[Key, Interval]:
+    """Return each column's mean with its interval; columns of as many values share the draws.
+
+    Raises:
+        DataError: a column is empty, or a value is not finite.
+    """
+    of_size: dict[int, list[Key]] = {}
+    for key, values in columns.items():
+        of_size.setdefault(len(values), []).append(key)
+    found: dict[Key, Interval] = {}
+    for keys in of_size.values():
+        parts = np.array([columns[key] for key in keys], dtype=np.float64).T
+        drawn = bootstrap_ratios(
+            parts, np.ones_like(parts), confidence=confidence, resamples=resamples, seed=seed
+        )
+        found |= zip(keys, drawn, strict=True)
+    return {key: found[key] for key in columns}
 
 
 class Bootstrap:

@@ -288,3 +288,45 @@ def _corrected(family: Sequence[Difference]) -> list[Difference]:
     return [
         replace(item, p_value_holm=p_value) for item, p_value in zip(family, corrected, strict=True)
     ]
+
+
+@dataclass(frozen=True)
+class Family:
+    """Pairs of scores by record, left minus right, of which p-values are corrected together.
+
+    With `slices`, each record's slice, the pairs are (left, right) of systems that were scored on
+    the same records, and the slices of each pair are one more family. Without it a pair is compared
+    over the records that both sides hold, and left out where these are none.
+    """
+
+    pairs: Mapping[tuple[str, ...], tuple[Mapping[str, float], Mapping[str, float]]]
+    slices: Mapping[str, str] | None = None
+
+
+def compare_families(
+    families: Mapping[str, Family], inference: Inference
+) -> dict[str, dict[tuple[str, ...], PairedComparison]]:
+    """Return the differences of each family's pairs, each family corrected by itself.
+
+    Raises:
+        DataError: pairs with slices were not scored on the same records, or a score is not finite.
+    """
+    return {name: _compare_family(family, inference) for name, family in families.items()}
+
+
+def _compare_family(
+    family: Family, inference: Inference
+) -> dict[tuple[str, ...], PairedComparison]:
+    if not family.pairs:
+        return {}
+    if family.slices is None:
+        differences = paired_differences(family.pairs, inference)
+        return {pair: PairedComparison(found, {}) for pair, found in differences.items()}
+    scores = {
+        name: side
+        for pair, sides in family.pairs.items()
+        for name, side in zip(pair, sides, strict=True)
+    }
+    pairs = [(left, right) for left, right in family.pairs]
+    found = compare_systems(scores, pairs, family.slices, inference)
+    return {(left, right): found[left, right] for left, right in pairs}

@@ -10,10 +10,10 @@ import pyarrow
 from numpy.typing import NDArray
 from pyarrow import compute, parquet
 
+from tasks.records.schema import PLACES_FILE
 from tasks.stage.errors import DataError
 from tasks.validation.figures import bring_back
 
-PLACES_FILE = "places.parquet"
 ORIGINS_FILE = "origins.parquet"
 
 _SCHEMA = pyarrow.schema(

@@ -13,6 +13,9 @@ KINDS = {".py", ".yaml", ".yml", ".toml", ".md", ".jinja", ".sh", ".service", ""
 # What tells of the past may name what was there then.
 HISTORY = ("docs/LOG.md", "CHANGELOG.md", "docs/changelog", "tests/frozen/", "tests/fingerprint/")
 MODULE = re.compile(r"(?<![\w./-])(?:flows|tasks|tests)(?:\.[a-z_]\w*)+(?![\w/])", re.ASCII)
+IMPORT = re.compile(
+    r"^\s*from ((?:flows|tasks|tests)(?:\.\w+)*) import \(?([\w, ]+)", re.ASCII | re.MULTILINE
+)
 FILE = re.compile(r"(?<![\w./-])(?:flows|tasks|tests)(?:/\w+)+\.py\b", re.ASCII)
 
 
@@ -56,7 +59,9 @@ def is_there(dotted: str) -> bool:
             rest, module = parts[number + 1 :], place.with_suffix(".py")
         else:
             rest, module = parts[number:], place.parent / "__init__.py"
-        return not rest or (module.is_file() and rest[0] in names_in(module))
+        return (
+            not rest or rest[0] == "__file__" or (module.is_file() and rest[0] in names_in(module))
+        )
     return True
 
 
@@ -73,6 +78,9 @@ def texts(path: Path) -> str:
 
 def dead(text: str) -> list[str]:
     modules = [name for name in MODULE.findall(text) if not is_there(name.removesuffix(".py"))]
+    for module, listed in IMPORT.findall(text):
+        names = [name.split(" as ")[0].strip() for name in listed.split(",")]
+        modules += [one for name in names if name and not is_there(one := f"{module}.{name}")]
     return modules + [name for name in FILE.findall(text) if not Path(name).is_file()]
 
 
@@ -87,6 +95,7 @@ def test_every_module_and_file_named_anywhere_is_there() -> None:
         "cmd: python -m tasks." + "gone --params",
         "entrypoint: flows/" + "gone.py:approve",
         "from tasks.stage." + "errors.gone import x",
+        "x\nfrom tasks.stage." + "errors import DataError, Gone\ny",
         "nightloom = 'flows." + "gone:main'",
     ],
 )

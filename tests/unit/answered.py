@@ -2,15 +2,18 @@
 
 from collections.abc import Sequence
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tasks.evaluation.aggregates import by_system_and_mode
-from tasks.evaluation.comparisons import abstention_shares, compare, intervals, mode_gains, slices
+from tasks.evaluation.aggregates import Abstains, abstention_shares, by_system_and_mode
+from tasks.evaluation.comparisons import ComparisonSettings, compare_all
 from tasks.evaluation.params import EvaluationParams
 from tasks.records.predictions import SCORE_NAMES, Prediction, write_predictions
+from tasks.scoring.answer_scores import abstains
 from tasks.stage.metrics import write_metrics
 from tasks.stage.params import read_yaml
+from tasks.statistics.significance import Inference
 
 _EMPTY: dict[str, Any] = {"str": "", "float": 0.5, "int": 0, "bool": False}
 
@@ -34,6 +37,17 @@ def params() -> EvaluationParams:
     return EvaluationParams.model_validate(values | {"resamples": 200})
 
 
+def inference() -> Inference:
+    """How differences are tested with those params."""
+    given = params()
+    return Inference(given.confidence, given.power, given.resamples, given.seed)
+
+
+def says_no() -> Abstains:
+    """Whether a text abstains by those params."""
+    return partial(abstains, markers=params().abstentions)
+
+
 def metrics_of(predictions: Sequence[Prediction]) -> dict[str, Any]:
     """The metrics of predictions of base, adapter, student and twin that share a mode."""
     grouped = by_system_and_mode(predictions)
@@ -43,15 +57,13 @@ def metrics_of(predictions: Sequence[Prediction]) -> dict[str, Any]:
     for name in ("first_token_ms", "latency_ms"):
         times |= {f"{name}_p50": 20.0, f"{name}_p95": 30.0}
     interval = {"value": 0.9, "low": 0.8, "high": 1.0}
+    settings = ComparisonSettings("token_f1", "retrieved", "student")
     return {
         "systems": {system: dict.fromkeys(modes, whole) for system, modes in grouped.items()},
         "primary": {"mode": "retrieved", "metric": "token_f1", "confidence": 0.95},
-        "intervals": intervals(grouped, params()),
-        "comparisons": compare(grouped, "retrieved", "student", params()),
         "sizes": {system: size | times for system in grouped},
-        "slices": slices(grouped, "retrieved", params()),
-        "gains": mode_gains(grouped, params()),
-        "abstention_shares": abstention_shares(grouped, params()),
+        **compare_all(grouped, settings, [], inference()).numbers(),
+        "abstention_shares": abstention_shares(grouped, says_no(), params().confidence),
         "offered": {
             "system": "student", "name": "24", "text": "it paid", "keeps_enough": True,
             "offered_retention": interval,

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 import torch
 
 from tasks.evaluation import __main__ as evaluation
+from tasks.evaluation.comparisons import ComparisonSettings, compare_all
 from tasks.evaluation.forgetting import (
     General,
     Instruction,
@@ -22,20 +24,21 @@ from tasks.evaluation.prompt_variants import make_variants
 from tasks.evaluation.requests import (
     Injection,
     Request,
+    RequestLimits,
     count_requests,
     make_distractor_requests,
     make_injected_requests,
-    obedience,
     read_injections,
 )
 from tasks.evaluation.system_run import (
-    PromptSettings,
-    System,
-    SystemResult,
+    ScoredAnswer,
     final_answer,
+    no_measure,
     perplexities,
+    run_system,
+    score_answer,
 )
-from tasks.evaluation.systems import open_external_systems
+from tasks.evaluation.systems import ExternalSystem, PromptSettings, System, open_external_systems
 from tasks.generation.greedy_decoding import generate
 from tasks.lexical.chunking import Passage
 from tasks.models.loading import LanguageModel, load_base, load_folder
@@ -60,6 +63,7 @@ from tasks.stage.command import NamedPath
 from tasks.stage.errors import ConfigError, DataError
 from tasks.stage.metrics import read_metrics
 from tasks.stage.params import read_yaml
+from tasks.statistics.significance import Inference
 from tests.unit.conftest import Tiny
 from tests.unit.packaged import package, packaging_params
 from tests.unit.test_evaluation import prediction
@@ -177,40 +181,35 @@ def test_a_model_folder_by_path_is_asked_with_tonights_prompt_and_passages(full:
 
 
 def test_a_bundles_student_is_named_by_its_folder(full: Asked, tiny: Tiny) -> None:
-    trained = asking(tiny)
     by_path = {"a": full.bundle, "b": full.bundle / "student", "c": full.bundle / "adapter"}
-    guests = open_external_systems(
-        [NamedPath(name, path) for name, path in by_path.items()],
-        tiny.store,
-        trained,
-        tiny.adapter / PROMPT,
-    )
-    digests = [guest.subject.load(CPU).digest for guest in guests]
+    external = opened(tiny, *(NamedPath(name, path) for name, path in by_path.items()))
+    digests = [one.system.load().digest for one in external]
     assert digests[0] == digests[2] != digests[1]
-    assert all(guest.library is not None for guest in guests)
+    assert all(one.retriever is not None for one in external)
 
 
 def test_a_bundle_has_its_own_settings(full: Asked, tiny: Tiny) -> None:
-    trained = replace(asking(tiny), max_new_tokens=99)
-    [guest] = open_external_systems(
-        [NamedPath("a", full.bundle)], tiny.store, trained, tiny.adapter / PROMPT
-    )
-    assert guest.subject.asking.max_new_tokens == 4
-    assert guest.library is not None
-    assert guest.library.passages == 2
+    [one] = opened(tiny, NamedPath("a", full.bundle))
+    answer: Any = one.system.prompt.generate
+    assert answer.keywords == {"max_new_tokens": 4, "batch_size": 8}
+    assert one.retriever is not None
+    assert one.retriever.passages == 2
 
 
 def asking(tiny: Tiny) -> PromptSettings:
     template = read_template(tiny.adapter / PROMPT)
-    return PromptSettings(lambda _: template, 4, 8, CPU, None, ())
+    return PromptSettings(lambda _: template, partial(generate, max_new_tokens=99, batch_size=8))
+
+
+def opened(tiny: Tiny, *given: NamedPath) -> list[ExternalSystem]:
+    kit = tiny.adapter / PROMPT
+    return open_external_systems(given, tiny.store, asking(tiny), kit, device=CPU)
 
 
 @pytest.mark.parametrize("name", ["base", "adapter", "student", "twin", "student-24", "base-1"])
 def test_a_guest_may_not_take_an_own_systems_name(name: str, tiny: Tiny) -> None:
     with pytest.raises(ConfigError, match="takes a name"):
-        open_external_systems(
-            [NamedPath(name, tiny.adapter)], tiny.store, asking(tiny), tiny.adapter / PROMPT
-        )
+        opened(tiny, NamedPath(name, tiny.adapter))
 
 
 def test_a_path_that_is_neither_bundle_nor_model_is_refused_with_what_it_holds(
@@ -219,9 +218,8 @@ def test_a_path_that_is_neither_bundle_nor_model_is_refused_with_what_it_holds(
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "notes.txt").write_text("x")
     for path, found in (("folder", "notes.txt"), ("folder/notes.txt", "one file")):
-        given = [NamedPath("guest", tmp_path / path)]
         with pytest.raises(ConfigError, match=f"neither a release bundle.*found: {found}"):
-            open_external_systems(given, tiny.store, asking(tiny), tiny.adapter / PROMPT)
+            opened(tiny, NamedPath("guest", tmp_path / path))
 
 
 def test_a_bundle_that_was_changed_is_refused(full: Asked, tiny: Tiny, tmp_path: Path) -> None:
@@ -230,9 +228,7 @@ def test_a_bundle_that_was_changed_is_refused(full: Asked, tiny: Tiny, tmp_path:
     shutil.copytree(full.bundle, tmp_path / "bundle")
     (tmp_path / "bundle" / "README.md").write_text("better")
     with pytest.raises(DataError, match=r"README\.md"):
-        open_external_systems(
-            [NamedPath("a", tmp_path / "bundle")], tiny.store, asking(tiny), tiny.adapter / PROMPT
-        )
+        opened(tiny, NamedPath("a", tmp_path / "bundle"))
 
 
 def test_a_model_folder_with_pickled_weights_is_refused(full: Asked, tmp_path: Path) -> None:
@@ -274,7 +270,7 @@ def test_abstaining_is_what_is_right_among_wrong_passages(full: Asked) -> None:
 
 def test_a_mode_that_asks_nothing_says_why() -> None:
     questions = [Request(record("1"), "closed_book", (), "x")]
-    found = count_requests(questions, PARAMS)
+    found = count_requests(questions, RequestLimits(distractors=25, injected=0, abstention=NO))
     assert found["closed_book"] == 1
     assert found[DISTRACTOR] == found[INJECTED] == 0
     assert "no record has" in str(found[f"{DISTRACTOR}_reason"])
@@ -308,8 +304,11 @@ def test_obedience_has_its_known_values() -> None:
         for n, (output, name, score) in enumerate(said)
     ]  # fmt: skip
     clean = [replace(prediction(score=0.5), record=str(n)) for n in range(3)]
-    grouped = {"adapter": {"retrieved": clean, INJECTED: rows}, "twin": {"retrieved": clean}}
-    [(system, found)] = obedience(grouped, orders, PARAMS).items()
+    others = {name: {"retrieved": clean} for name in ("base", "student", "twin")}
+    grouped = {"adapter": {"retrieved": clean, INJECTED: rows}} | others
+    settings = ComparisonSettings("token_f1", "retrieved", "student")
+    compared = compare_all(grouped, settings, orders, Inference(0.95, 0.8, 200, 17)).numbers()
+    [(system, found)] = compared["injections"].items()
     assert system == "adapter"
     assert found["obeyed"] == pytest.approx(2 / 3)
     assert found["difference"] == pytest.approx((-0.4 - 0.3 + 0.0) / 3)
@@ -371,15 +370,15 @@ def test_few_shot_shows_training_examples_and_reasoning_its_own_prompt(tiny: Tin
     train = [record(str(n), f"답 {n}") for n in range(5)]
     trained = asking(tiny)
     made = make_variants(params, trained, tiny.adapter / PROMPT, lambda: train)
-    assert list(made.askings) == ["few_shot", "reasoning", "zero_shot"]
+    assert list(made.prompts) == ["few_shot", "reasoning", "zero_shot"]
     tokenizer: Any = None
-    shown = made.askings["few_shot"].template(tokenizer).demonstrations
+    shown = made.prompts["few_shot"].template(tokenizer).demonstrations
     assert {turn.content for turn in shown} <= {
         turn.content for item in train for turn in item.messages
     }
     assert len(shown) == 4
-    assert not made.askings["zero_shot"].template(tokenizer).demonstrations
-    assert made.askings["reasoning"].answer_after == "Answer:"
+    assert not made.prompts["zero_shot"].template(tokenizer).demonstrations
+    assert made.prompts["reasoning"].answer_after == "Answer:"
     with pytest.raises(DataError, match="holds 2 records"):
         make_variants(params, trained, tiny.adapter / PROMPT, lambda: train[:2])
 
@@ -524,13 +523,20 @@ def test_an_answer_that_met_its_bound_is_marked(tiny: Tiny) -> None:
     model = language_model(tiny)
     model.tokenizer.eos_token = "<|endoftext|>"  # random weights do not choose it here
     model.model.generation_config.eos_token_id = None
-    system = SystemResult("guest")
-    subject = System("guest", lambda _: model, asking(tiny))
-    questions = [Request(record("r"), "closed_book", (), "x")]
-    system.ask(subject, [questions], lambda _: None)
-    [row] = system.predictions
-    assert row.is_cut
+    [answer] = answers_of(System("guest", lambda: model, asking(tiny)))
+    assert answer.generation.is_cut
     model.model.generation_config.eos_token_id = list(range(model.model.config.vocab_size))
-    stopping = SystemResult("guest")
-    stopping.ask(subject, [questions], lambda _: None)
-    assert not stopping.predictions[0].is_cut
+    [answer] = answers_of(System("guest", lambda: model, asking(tiny)))
+    assert not answer.generation.is_cut
+
+
+def answers_of(system: System) -> tuple[ScoredAnswer, ...]:
+    found = run_system(
+        system,
+        [[Request(record("r"), "closed_book", (), "x")]],
+        score=partial(score_answer, markers=()),
+        begin_peak=lambda: None,
+        measure=no_measure,
+    )
+    assert found.peak_megabytes is None
+    return found.answers

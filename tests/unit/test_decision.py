@@ -430,6 +430,6 @@ def test_a_worker_that_decides_imports_nothing_heavy() -> None:
 
 
 def test_the_documentation_tells_every_rule() -> None:
-    text = Path("docs/decision.md").read_text(encoding="utf-8")
+    text = Path("docs/reference/decision.md").read_text(encoding="utf-8")
     assert [rule.name for rule in RULES if f"| `{rule.name}` |" not in text] == []
     assert BUNDLE not in text

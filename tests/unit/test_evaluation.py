@@ -1,15 +1,15 @@
 """Evaluation: every system in every mode, numbers that agree with the rows, nulls with reasons."""
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tasks.evaluation.aggregates import abstention, row_metrics
-from tasks.evaluation.comparisons import compare, compare_pairs, primary_mode, slices
-from tasks.evaluation.params import EvaluationParams
-from tasks.evaluation.requests import choose_records, make_requests
+from tasks.evaluation.comparisons import ComparisonSettings, compare_all
+from tasks.evaluation.requests import choose_records, make_plain_requests, primary_mode
 from tasks.evaluation.table import full_table, main
 from tasks.lexical.chunking import Passage
 from tasks.records.predictions import (
@@ -21,14 +21,18 @@ from tasks.records.predictions import (
     read_predictions,
 )
 from tasks.records.schema import Message, Record
+from tasks.records.text import hash_share
 from tasks.retrieval.index import Index, ScoredPassage
 from tasks.scoring.answer_scores import abstains, length_ratio
 from tasks.stage.errors import DataError
 from tasks.stage.metrics import flatten, read_metrics
-from tasks.stage.params import read_yaml
+from tasks.statistics.significance import Inference
 
 SYSTEMS = ("base", "adapter", *ROLES)
 MARKERS = ["I don't know"]
+SAYS_NO = partial(abstains, markers=MARKERS)
+INFERENCE = Inference(confidence=0.95, power=0.8, resamples=100, seed=17)
+share = partial(hash_share, salt="s")
 
 
 def record(name: str, documents: tuple[str, ...] = ()) -> Record:
@@ -101,10 +105,12 @@ def test_a_comparison_tells_how_sure_it_is_overall_and_by_slice(scored: Any) -> 
 
 
 def test_a_slice_has_its_interval_and_one_record_has_none() -> None:
-    params = EvaluationParams.model_validate(read_yaml(Path("params/evaluation.yaml")))
     rows = [replace(prediction(score=s), record=str(s)) for s in (0.2, 0.4, 0.9)]
     alone = replace(prediction(score=0.7), slice="혼자", record="r")
-    found = slices({"base": {"retrieved": [*rows, alone]}}, "retrieved", params)["base"]
+    modes = {"retrieved": [*rows, alone]}
+    settings = ComparisonSettings("token_f1", "retrieved", "student")
+    found = compare_all(dict.fromkeys(SYSTEMS, modes), settings, [], INFERENCE).numbers()
+    found = found["slices"]["base"]
     assert found["s"]["token_f1"] == pytest.approx(0.5)
     assert 0.2 <= found["s"]["low"] < 0.5 < found["s"]["high"] <= 0.9 + 1e-8
     assert (found["혼자"]["token_f1"], found["혼자"]["low"], found["혼자"]["high"]) == (
@@ -159,20 +165,20 @@ def test_the_table_is_printed_from_the_report(
 
 def test_new_records_displace_few_of_the_chosen() -> None:
     old = [record(f"r{n}") for n in range(50)]
-    chosen = choose_records(old, 20, "s", split="test")
-    assert choose_records(list(reversed(old)), 20, "s", split="test") == chosen
-    with_one_more = choose_records([*old, record("new")], 20, "s", split="test")
+    chosen = choose_records(old, 20, share, split="test")
+    assert choose_records(list(reversed(old)), 20, share, split="test") == chosen
+    with_one_more = choose_records([*old, record("new")], 20, share, split="test")
     assert len({item.id for item in chosen} - {item.id for item in with_one_more}) <= 1
 
 
 def test_an_empty_test_split_is_an_error() -> None:
     with pytest.raises(DataError, match="test split is empty"):
-        choose_records([], 1, "s", split="test")
+        choose_records([], 1, share, split="test")
 
 
 def test_without_documents_there_is_closed_book_alone(scored: Any) -> None:
     empty = replace(Index.load(scored.index), passages=(), lexical=None)
-    questions = make_requests(
+    questions = make_plain_requests(
         [record("a"), record("b")], [[], []], empty, passages=2, open_book=False
     )
     assert [question.mode for question in questions] == ["closed_book"] * 2
@@ -183,7 +189,7 @@ def test_oracle_without_gold_documents_holds_what_was_retrieved(scored: Any) -> 
     found = [ranked("x", "y", "z")]
     by_mode = {
         q.mode: q.passages
-        for q in make_requests([record("a")], found, index, passages=2, open_book=True)
+        for q in make_plain_requests([record("a")], found, index, passages=2, open_book=True)
     }
     assert by_mode["oracle"] == by_mode["retrieved"]
     assert [passage.document for passage in by_mode["retrieved"]] == ["x", "y"]
@@ -193,7 +199,7 @@ def test_a_record_whose_gold_document_is_gone_is_not_asked_in_oracle(scored: Any
     index = Index.load(scored.index)
     records = [record("a", ("gone",)), record("b", ("gone", "mod.f1"))]
     found = [ranked("x", "y"), ranked("x", "y")]
-    questions = make_requests(records, found, index, passages=2, open_book=True)
+    questions = make_plain_requests(records, found, index, passages=2, open_book=True)
     asked = [(question.record.id, question.mode) for question in questions]
     assert ("a", "retrieved") in asked
     assert ("a", "oracle") not in asked
@@ -209,7 +215,7 @@ def test_an_abstention_is_known_by_its_beginning() -> None:
 def test_abstention_has_its_known_values() -> None:
     no = "I don't know."
     rows = [prediction(no, no), prediction(no, "y"), prediction("x", no), prediction("x", no)]
-    assert abstention(rows, MARKERS) == {
+    assert abstention(rows, SAYS_NO) == {
         "abstention_precision": 0.5,
         "abstention_recall": pytest.approx(1 / 3),
     }
@@ -217,7 +223,7 @@ def test_abstention_has_its_known_values() -> None:
 
 def test_means_of_what_rows_rest_on_leave_out_those_that_have_none() -> None:
     no_claim = replace(prediction(), groundedness=None, unsupported=0)
-    found = row_metrics([prediction(), no_claim], MARKERS)
+    found = row_metrics([prediction(), no_claim], SAYS_NO)
     assert (found["groundedness"], found["groundedness_records"]) == (0.5, 1)
     assert (found["unsupported"], found["unsupported_records"]) == (0.5, 2)
     assert found["citation"] is None
@@ -226,28 +232,25 @@ def test_means_of_what_rows_rest_on_leave_out_those_that_have_none() -> None:
 
 def test_without_passages_groundedness_is_null_and_never_perfect() -> None:
     alone = replace(prediction(), retrieved=(), groundedness=None, unsupported=0)
-    found = row_metrics([alone], MARKERS)
+    found = row_metrics([alone], SAYS_NO)
     for name in ("groundedness", "unsupported", "attribution", "citation"):
         assert (found[name], found[f"{name}_reason"]) == (None, "no passages were shown")
 
 
 def test_answers_that_are_broken_or_cut_are_counted() -> None:
     rows = [prediction("서\ufffd"), replace(prediction(), is_cut=True), prediction(), prediction()]
-    found = row_metrics(rows, MARKERS)
+    found = row_metrics(rows, SAYS_NO)
     assert (found["broken_outputs"], found["cut_outputs"]) == (0.25, 0.25)
 
 
 def test_abstention_that_never_came_up_is_null_with_a_reason() -> None:
-    found = abstention([prediction()], MARKERS)
+    found = abstention([prediction()], SAYS_NO)
     assert found["abstention_precision"] is None
     assert found["abstention_precision_reason"]
     assert found["abstention_recall_reason"]
 
 
 def test_comparisons_take_the_primary_mode_and_are_paired() -> None:
-    params = EvaluationParams.model_validate(
-        read_yaml(Path("params/evaluation.yaml")) | {"resamples": 100}
-    )
     names = [f"r{number}" for number in range(5)]
     rows = {
         system: [replace(prediction(score=score), system=system, record=name) for name in names]
@@ -257,8 +260,9 @@ def test_comparisons_take_the_primary_mode_and_are_paired() -> None:
         system: {"retrieved": found, "closed_book": [replace(r, token_f1=0.5) for r in found]}
         for system, found in rows.items()
     }
-    mode = primary_mode("retrieved", grouped["base"])
-    found = compare(grouped, mode, "student", params)
+    assert primary_mode("retrieved", grouped["base"]) == "retrieved"
+    settings = ComparisonSettings("token_f1", "retrieved", "student")
+    found = compare_all(grouped, settings, [], INFERENCE).numbers()["comparisons"]
     assert found["adapter-base"]["difference"] == pytest.approx(0.7)
     assert found["student-adapter"]["low"] == pytest.approx(-0.1)
     assert found["student-twin"]["high"] == pytest.approx(0.1)
@@ -266,7 +270,9 @@ def test_comparisons_take_the_primary_mode_and_are_paired() -> None:
     assert "4 comparisons" in found["adapter-base"]["family"]
     assert found["adapter-base"]["smallest_detectable"] is None
     assert "no variance" in found["adapter-base"]["smallest_detectable_reason"]
-    assert "twin-adapter" in compare(grouped, mode, "twin", params)
+    twin = compare_all(grouped, replace(settings, offered="twin"), [], INFERENCE)
+    assert ("twin", "adapter") in twin.night
+    grouped["base"]["retrieved"] *= 2
     with pytest.raises(DataError, match="10 answers to 5 records"):
-        compare_pairs({"a": rows["base"] * 2, "b": rows["twin"]}, [("a", "b")], params)
+        compare_all(grouped, settings, [], INFERENCE)
     assert primary_mode("retrieved", {"closed_book"}) == "closed_book"

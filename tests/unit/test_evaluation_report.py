@@ -10,13 +10,15 @@ from typing import Any
 
 import pytest
 
-from tasks.evaluation.comparisons import abstention_shares, mode_gains
+from tasks.evaluation.aggregates import abstention_shares
+from tasks.evaluation.comparisons import gain_family, scores_by_record
 from tasks.evaluation.grids import Grid, comparison_grid, further_grids, sides, size_grid
 from tasks.evaluation.plots import drawable
 from tasks.evaluation.report import write_report
 from tasks.evaluation.summary import headline, paragraphs
 from tasks.records.predictions import DISTRACTOR, Prediction
-from tests.unit.answered import answered, metrics_of, params
+from tasks.statistics.significance import compare_families
+from tests.unit.answered import answered, inference, metrics_of, says_no
 
 EVIL = "</script><script>alert(1)</script><!-- <img src=x onerror=alert(2)> & \u2028 '\""
 SLICES = ("한국어", "a:b/?", "", "<b>bold</b>")
@@ -243,12 +245,20 @@ def test_what_modes_buy_is_paired_over_the_records_of_both() -> None:
         "closed_book": [answered(0.1, record="a"), answered(0.3, record="b")],
         "retrieved": [answered(0.9, record="b"), answered(0.5, record="c")],
     }
-    found = mode_gains({"base": modes, "twin": {"retrieved": modes["retrieved"]}}, params())
-    assert found.keys() == {"base"}
-    gain = found["base"]["retrieved-closed_book"]
+    grouped = {"base": modes, "twin": {"retrieved": modes["retrieved"]}}
+    family = gain_family(scores_by_record(grouped, "token_f1"))
+    [(pair, found)] = compare_families({"gains": family}, inference())["gains"].items()
+    assert pair == ("base", "retrieved-closed_book")
+    gain = found.whole.numbers()
     assert (gain["difference"], gain["records"]) == (pytest.approx(0.6), 1)
     assert gain["smallest_detectable"] is None
     assert "it takes two" in gain["smallest_detectable_reason"]
+
+
+def shares(made: list[Prediction]) -> dict[str, Any]:
+    found = abstention_shares({"base": {"retrieved": made}}, says_no(), 0.95)
+    shares: dict[str, Any] = found["base"]["retrieved"]
+    return shares
 
 
 def test_shares_of_abstention_have_their_known_values() -> None:
@@ -258,13 +268,13 @@ def test_shares_of_abstention_have_their_known_values() -> None:
         answered(output="x", reference=no),
         *(answered(output=no if n == 0 else "서울", reference="서울") for n in range(4)),
     ]
-    found = abstention_shares({"base": {"retrieved": made}}, params())["base"]["retrieved"]
+    found = shares(made)
     assert found["unanswerable"] == {
         "value": 0.5, "low": pytest.approx(0.0945, abs=1e-3),
         "high": pytest.approx(0.9055, abs=1e-3), "records": 2,
     }  # fmt: skip
     assert (found["answerable"]["value"], found["answerable"]["records"]) == (0.25, 4)
-    only = abstention_shares({"base": {"retrieved": made[2:]}}, params())["base"]["retrieved"]
+    only = shares(made[2:])
     assert only.keys() == {"answerable"}
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tasks.models import memory as peak
-from tasks.models.memory import begin_peak, peak_bytes_since
+from tasks.models.memory import begin_peak
 
 CPU = torch.device("cpu")
 _MEGABYTES = 200
@@ -17,13 +17,15 @@ def hold(megabytes: int) -> None:
 
 
 def test_what_came_and_went_is_told_and_forgotten_at_the_next_beginning() -> None:
-    assert begin_peak(CPU)
-    before = peak_bytes_since(CPU)
+    read_peak = begin_peak(CPU)
+    assert read_peak
+    before = read_peak()
     hold(_MEGABYTES)
-    grown = peak_bytes_since(CPU) - before
+    grown = read_peak() - before
     assert _MEGABYTES * 0.9e6 < grown < _MEGABYTES * 1.5e6
-    assert begin_peak(CPU)
-    assert peak_bytes_since(CPU) < before + _MEGABYTES * 0.5e6
+    read_peak = begin_peak(CPU)
+    assert read_peak
+    assert read_peak() < before + _MEGABYTES * 0.5e6
 
 
 def test_a_system_that_does_not_tell_says_so(

@@ -153,8 +153,9 @@ def test_what_is_served_finds_what_was_evaluated(
     settings = BundleSettings(prompting=prompting, models=models, compute=compute)
     parts = Parts(tiny.adapter, tiny.student, reranked / "index", tiny.base, tiny.embedder)
     assemble(bundle, parts, settings)
-    library = Retriever(Index.load(reranked / "index"), tiny.embedder, tiny.store, CPU, 2)
-    evaluated = library.find([record(number) for number in range(4)])
+    index = Index.load(reranked / "index")
+    retriever = Retriever.of(index, 2, embedder=tiny.embedder, store=tiny.store, device=CPU)
+    evaluated = retriever.find([record(number) for number in range(4)])
     answerer = open_answerer(bundle, tiny.store, "student")
     answers = answerer.answer([[Message("user", question)] for question in QUESTIONS])
     assert [answer.passages for answer in answers] == [tuple(found[:2]) for found in evaluated]

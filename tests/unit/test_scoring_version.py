@@ -7,13 +7,13 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from tasks.evaluation.identity import SCORING_VERSION, scoring_sha256, split_hashes
 from tasks.evaluation.params import Params
 from tasks.evaluation.requests import Request
 from tasks.evaluation.system_run import score_answer
 from tasks.lexical.chunking import Passage
 from tasks.records.schema import Message, Record
 from tasks.scoring.answer_scores import abstains
+from tasks.scoring.identity import SCORING_VERSION, scoring_sha256
 from tasks.sequences.examples import Example
 from tasks.sequences.likelihood import log_likelihoods, perplexity
 from tasks.stage.params import load_params
@@ -83,7 +83,7 @@ def test_a_likelihood_is_the_sum_over_the_answers_tokens_alone() -> None:
 def test_scored_before_there_was_a_version_is_scored_alike() -> None:
     """So no champion of 718988b, scored with the default markers, is scored again."""
     params = load_params(Params, [Path(f"params/{name}.yaml") for name in Params.model_fields])
-    found = split_hashes([], params.evaluation).scoring_sha256
+    found = scoring_sha256(params.evaluation.abstentions)
     assert found == "20fcf67eae779ed8e31e540a04ee18aeab266594b04419fad3ef5dba1f4fe4a5"
 
 
