@@ -20,7 +20,7 @@ from tasks.stage.command import run_stage
 from tasks.stage.errors import DataError, Failure
 from tasks.stage.outputs import verified, write_manifest
 from tasks.stage.params import StageParams
-from tasks.validation.figures import bring_back
+from tasks.validation.raw_rows import bring_back
 
 # What deletes, by command; a person who is told one may type it as it stands.
 DESTROYING = re.compile(
