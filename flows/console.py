@@ -1,12 +1,10 @@
 """What people see of a night: a live table while it runs, the scores and the verdict at its end."""
 
-import json
 import shlex
 import sys
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -20,7 +18,7 @@ from rich.text import Text
 from flows.run_state import ErrorEntry, NightState, night_file, read_night
 from flows.servers import Services
 from flows.workspace import Workspace, override_text, shown_value, without_file
-from tasks.stage.metrics import CURVES_FILE, METRICS_FILE, PROGRESS, read_metrics
+from tasks.stage.metrics import METRICS_FILE, PROGRESS, CurveFollower, read_metrics
 
 if TYPE_CHECKING:
     from flows.sweep import Sweep
@@ -135,40 +133,27 @@ _MARKS = {
     "not_run": ("dim", ""),
 }
 
-_TAIL_BYTES = 65536
-
 _INTERVAL_SECONDS = 0.5
 
 
-@dataclass(frozen=True)
 class Progress:
-    """How far a running stage is, as far as its curves say."""
+    """How far a stage that runs is, by the curves that it has written since a time in seconds."""
 
-    share: float | None
-    loss: float | None
+    def __init__(self, scratch: Path, since: float) -> None:
+        self.share: float | None = None
+        self.loss: float | None = None
+        self._curves = CurveFollower(scratch)
+        self._since_ms = since * 1000
 
-
-def read_progress(scratch: Path, since: float) -> Progress:
-    """The last share done and the last loss that a stage's curves hold since a time in seconds."""
-    path = scratch / CURVES_FILE
-    if not path.exists():
-        return Progress(None, None)
-    with path.open("rb") as stream:
-        stream.seek(max(0, path.stat().st_size - _TAIL_BYTES))
-        lines = stream.read().split(b"\n")[:-1]
-    share, loss = None, None
-    for line in lines:
-        try:
-            point = json.loads(line)
-        except ValueError:
-            continue  # the first line of the tail may be cut
-        if point["timestamp_ms"] < since * 1000:
-            continue
-        if point["name"] == PROGRESS:
-            share = point["value"]
-        elif "loss" in point["name"]:
-            loss = point["value"]
-    return Progress(share, loss)
+    def update(self) -> None:
+        """Take in the points that are new."""
+        for point in self._curves.new_points():
+            if point["timestamp_ms"] < self._since_ms:
+                continue
+            if point["name"] == PROGRESS:
+                self.share = point["value"]
+            elif "loss" in point["name"]:
+                self.loss = point["value"]
 
 
 class NightView:
@@ -180,6 +165,7 @@ class NightView:
         self._console = console
         self._stop = threading.Event()
         self._begun = {"": time.time()}
+        self._progress: dict[str, Progress] = {}
         self._said: set[str] = set()
         self._live = Live(console=console, refresh_per_second=4) if console.is_terminal else None
         self._thread = threading.Thread(target=self._follow, name="view", daemon=True)
@@ -250,7 +236,10 @@ class NightView:
 
     def _detail(self, stage: str, elapsed: float) -> RenderableType:
         """A bar, the loss and the time left of the stage that runs."""
-        progress = read_progress(self._scratch / stage, self._begun[stage])
+        if stage not in self._progress:
+            self._progress[stage] = Progress(self._scratch / stage, self._begun[stage])
+        progress = self._progress[stage]
+        progress.update()
         parts = []
         if progress.loss is not None:
             parts.append(f"loss {progress.loss:.3f}")

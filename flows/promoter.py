@@ -17,14 +17,15 @@ from rich.padding import Padding
 from flows.environment import find_stores, open_checkout
 from flows.servers import shares_prefect
 from flows.workspace import STATE, WorkspacePaths
+from tasks.records.schema import ServedModel
 from tasks.registry.client import Registry
-from tasks.registry.ledger import Ledger, Link, RegistryStage
+from tasks.registry.ledger import Ledger, Link
 from tasks.registry.lock import PromotionLock
 from tasks.registry.params import Params, ReleaseParams
 from tasks.registry.retention import RetentionDecision, prune, review
 from tasks.registry.transactions import reconcile_and_log
-from tasks.registry.versions import MODELS, Model
-from tasks.services.processes import last_lines, run_child
+from tasks.registry.versions import MODELS, RegistryStage
+from tasks.services.processes import run_child
 from tasks.stage.errors import ConfigError, GateError
 from tasks.stage.params import load_params, read_yaml
 
@@ -38,7 +39,7 @@ class Promoter:
     """One that decides about versions: where it writes, when it may, and by which policies."""
 
     ledger: Ledger
-    turns: PromotionLock
+    lock: PromotionLock
     params: ReleaseParams
     downloads: Path
 
@@ -48,13 +49,13 @@ def make_promoter(checkout: Path, params_root: Path | None = None) -> Promoter:
     stores = find_stores(checkout)
     file = (params_root or checkout) / "params" / "release.yaml"
     params: ReleaseParams = load_params(Params, [file]).release
-    turns = PromotionLock(
-        lock=checkout / STATE / "promotion.lock",
+    lock = PromotionLock(
+        file=checkout / STATE / "promotion.lock",
         shared=shares_prefect(checkout),
         wait_seconds=params.wait_seconds,
     )
     ledger = Ledger(stores, Registry(stores))
-    return Promoter(ledger, turns, params, checkout / STATE / "downloads")
+    return Promoter(ledger, lock, params, checkout / STATE / "downloads")
 
 
 @contextmanager
@@ -62,7 +63,7 @@ def deciding(root: Path) -> Iterator[Promoter]:
     """The promoter of the checkout at or above a folder, in its turn."""
     checkout = open_checkout(root)
     promoter = make_promoter(checkout)
-    with promoter.turns.mine():
+    with promoter.lock.held():
         yield promoter
 
 
@@ -87,7 +88,7 @@ def delete_old(promoter: Promoter, model: str | None, by: str | None) -> list[Re
     return fates
 
 
-def _models(name: str | None) -> list[Model]:
+def _models(name: str | None) -> list[ServedModel]:
     return [model for model in MODELS if name in (None, model)]
 
 
@@ -139,12 +140,12 @@ def read_registry_stage(text: str) -> RegistryStage:
     )
 
 
-def rehearsal(checkout: Path, model: Model, params: ReleaseParams) -> "partial[str]":
+def rehearsal(checkout: Path, model: ServedModel, params: ReleaseParams) -> "partial[str]":
     """A call that asks a bundle its golden prompts, in a process of its own."""
     return partial(_rehearse, checkout, model, params)
 
 
-def _rehearse(checkout: Path, model: Model, params: ReleaseParams, bundle: Path) -> str:
+def _rehearse(checkout: Path, model: ServedModel, params: ReleaseParams, bundle: Path) -> str:
     """How many golden prompts a bundle answers as it once did, in a sentence.
 
     Raises:
@@ -155,11 +156,10 @@ def _rehearse(checkout: Path, model: Model, params: ReleaseParams, bundle: Path)
     command = [sys.executable, "-m", "tasks.answering.rehearsal", "--bundle", str(bundle)]
     command += ["--model", model, "--store", str(checkout / paths.model_store)]
     command += ["--mismatch", str(params.golden_mismatch)]
-    lines: list[str] = []
-    code = run_child(command, checkout, lines.append)
-    if code == 0:
-        return next(line for line in reversed(lines) if "golden prompts" in line)
-    told = last_lines(lines)
-    if code == _REFUSED:
+    child = run_child(command, checkout)
+    if child.code == 0:
+        return next(line for line in reversed(child.lines) if "golden prompts" in line)
+    told = child.last_lines
+    if child.code == _REFUSED:
         raise GateError(told, "name another version with --to; this one no longer answers so")
     raise ConfigError(f"the old bundle can't be asked:\n{told}", "mend what these lines name")

@@ -10,13 +10,14 @@ from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
 from flows.cli.serve import ModelServer
 from flows.environment import find_stores
 from flows.workspace import STATE, WorkspacePaths
+from tasks.records.schema import ServedModel
 from tasks.services.processes import end_child, open_directly, start_child
 from tasks.stage.errors import ConfigError
 from tasks.stage.params import read_yaml
@@ -39,7 +40,7 @@ class PassageUsed(BaseModel):
 class ModelAnswer(BaseModel):
     """What the model said, and from what; `server` is the address of the server that answered."""
 
-    model: Literal["adapter", "student"]
+    model: ServedModel
     answer: str
     passages: list[PassageUsed]
     latency_ms: float
@@ -51,7 +52,7 @@ class ModelAnswer(BaseModel):
 def ask_model(
     checkout: Path,
     question: str,
-    model: Literal["adapter", "student"],
+    model: ServedModel,
     alias: str | None,
     where: Sequence[str],
 ) -> ModelAnswer:
@@ -126,7 +127,7 @@ def _reason(error: urllib.error.HTTPError) -> str:
 def _ask_child(
     checkout: Path,
     question: str,
-    model: Literal["adapter", "student"],
+    model: ServedModel,
     alias: str | None,
     where: Sequence[str],
 ) -> ModelAnswer:
@@ -152,9 +153,7 @@ def _ask_child(
     return answer.model_copy(update={"version": number, "alias": name})
 
 
-def _find_bundle(
-    checkout: Path, model: Literal["adapter", "student"], alias: str | None
-) -> tuple[str, int, Path]:
+def _find_bundle(checkout: Path, model: ServedModel, alias: str | None) -> tuple[str, int, Path]:
     """The alias, the version that it names, and its bundle."""
     # Deferred: mlflow takes seconds to import, and a server's answer needs none of it.
     from tasks.registry.aliases import choose_version

@@ -16,8 +16,9 @@ from tasks.orchestration.tracking import Tracker
 from tasks.promotion.comparison import Change, Difference, Side, SystemComparison, compare_systems
 from tasks.promotion.params import Params
 from tasks.records.predictions import PREDICTIONS_FILE, read_predictions
+from tasks.records.schema import ServedModel
 from tasks.registry.client import Registry
-from tasks.registry.versions import MODELS, Alias, Model, model_name
+from tasks.registry.versions import MODELS, Alias, model_name
 from tasks.stage.errors import ConfigError, DataError
 from tasks.stage.metrics import METRICS_FILE, read_metrics
 from tasks.stage.params import load_params
@@ -41,7 +42,7 @@ _VERDICTS = {
 class Choice:
     """What is compared, where a person said so; None leaves it to the evaluation's own choice."""
 
-    model: Model
+    model: ServedModel
     system: str | None
     metric: str | None
     mode: str | None
@@ -52,7 +53,7 @@ class _Report:
     """An evaluation's report on this machine, and the model that was meant by its name."""
 
     folder: Path
-    model: Model
+    model: ServedModel
 
 
 def compare_by_name(checkout: Path, left: str, right: str, choice: Choice) -> SystemComparison:
@@ -81,7 +82,7 @@ def compare_by_name(checkout: Path, left: str, right: str, choice: Choice) -> Sy
 class _Finder:
     """Finds reports by the names that people give them."""
 
-    def __init__(self, checkout: Path, model: Model, downloads: Path) -> None:
+    def __init__(self, checkout: Path, model: ServedModel, downloads: Path) -> None:
         self._checkout = checkout
         self._model = model
         self._downloads = downloads
@@ -119,7 +120,7 @@ class _Finder:
             )
         return self._download(name, registry.version(model, number).run_id, model)
 
-    def _download(self, name: str, run_id: str, model: Model) -> _Report:
+    def _download(self, name: str, run_id: str, model: ServedModel) -> _Report:
         paths = Workspace(self._checkout, self._checkout, ()).paths()
         target = self._downloads / run_id
         report = Path(paths.evaluation_report).name

@@ -209,9 +209,8 @@ def _prefect(checkout: Path) -> Check:
 
 def _device(checkout: Path) -> Check:
     """What torch computes on and is slow at; asked in a child, so that no flow imports torch."""
-    lines: list[str] = []
     dtype = str(read_yaml(checkout / "params" / "finetuning.yaml").get("dtype"))
     command = [sys.executable, "-m", "tasks.models.hardware", "--dtype", dtype]
-    code = run_child(command, checkout, lines.append)
-    found = lines[-1] if lines else "nothing"
-    return _check("device", code == 0, found, "install the torch that pyproject.toml pins")
+    child = run_child(command, checkout)
+    found = child.lines[-1] if child.lines else "nothing"
+    return _check("device", child.code == 0, found, "install the torch that pyproject.toml pins")

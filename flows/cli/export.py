@@ -9,8 +9,9 @@ from rich.console import Console
 
 from flows.environment import find_stores
 from flows.workspace import STATE, WorkspacePaths
+from tasks.records.schema import ServedModel
 from tasks.registry.client import Registry
-from tasks.registry.versions import Model, model_name
+from tasks.registry.versions import model_name
 from tasks.services.processes import printed_failure, run_child, stage_error
 from tasks.stage.errors import ConfigError
 from tasks.stage.params import read_yaml
@@ -28,11 +29,11 @@ class Exported(BaseModel):
     to_float: float
     agreeing: float
     version: int = 0
-    model: Model = "adapter"
+    model: ServedModel = "adapter"
 
 
 def export_version(
-    checkout: Path, which: str, model: Model, form: str, target: Path, *, measure: bool
+    checkout: Path, which: str, model: ServedModel, form: str, target: Path, *, measure: bool
 ) -> Exported:
     """What was written of a version, named by its number or by an alias.
 
@@ -50,21 +51,21 @@ def export_version(
     if measure:
         command += ["--curated", str(checkout / paths.curated)]
         command += ["--evaluation_report", str(checkout / paths.evaluation_report)]
-    lines: list[str] = []
 
     def on_line(line: str) -> None:
-        lines.append(line)
         if line[:1] != "{":
             print(line, file=sys.stderr, flush=True)
 
-    code = run_child(command, checkout, on_line)
-    if code != 0:
-        raise stage_error("export", printed_failure(code, lines))
-    told = Exported.model_validate_json(next(line for line in reversed(lines) if line[:1] == "{"))
+    child = run_child(command, checkout, on_line)
+    if child.code != 0:
+        raise stage_error("export", printed_failure(child))
+    told = Exported.model_validate_json(
+        next(line for line in reversed(child.lines) if line[:1] == "{")
+    )
     return told.model_copy(update={"version": number, "model": model})
 
 
-def find_version(registry: Registry, model: Model, which: str) -> int:
+def find_version(registry: Registry, model: ServedModel, which: str) -> int:
     """The number of a version that a number or an alias names.
 
     Raises:

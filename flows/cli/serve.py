@@ -16,17 +16,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from flows.environment import find_stores
-from flows.servers import ProcessFile, log_file, this_process
+from flows.process_file import ProcessFile, this_process
+from flows.servers import log_file
 from flows.shutdown import interrupt_on_signals
 from flows.workspace import STATE, WorkspacePaths
-from tasks.services.processes import end_child, last_lines, start_child
+from tasks.records.schema import ServedModel
+from tasks.services.processes import end_child, last_log_lines, start_child
 from tasks.serving.protocol import (
     NOTICE,
     Listening,
     Notice,
     NotServing,
     Order,
-    ServedName,
     ServeVersion,
     TellRegistry,
 )
@@ -53,7 +54,7 @@ class ModelServer(ProcessFile):
     FILE: ClassVar[str] = "serving.json"
 
     address: str
-    models: list[ServedName]
+    models: list[ServedModel]
     alias: str | None = None
 
 
@@ -64,7 +65,7 @@ class ServeOptions:
     Port 0 is any that is free.
     """
 
-    models: Sequence[ServedName]
+    models: Sequence[ServedModel]
     alias: str | None
     host: str
     port: int
@@ -76,10 +77,10 @@ class AliasWatcher:
     """What the registry's aliases name, as orders; an order is given once, until it fails."""
 
     checkout: Path
-    models: Sequence[ServedName]
+    models: Sequence[ServedModel]
     alias: str | None
-    _given: dict[ServedName, tuple[str, int]] = field(default_factory=dict)
-    _retry: dict[ServedName, float] = field(default_factory=dict)
+    _given: dict[ServedModel, tuple[str, int]] = field(default_factory=dict)
+    _retry: dict[ServedModel, float] = field(default_factory=dict)
     _registry: "tuple[object, Registry] | None" = None
 
     def look(self) -> list[Order]:
@@ -282,5 +283,5 @@ def _order(child: "subprocess.Popen[str]", order: Order) -> None:
 
 def _server_ended(checkout: Path) -> ConfigError:
     log = log_file(checkout, "serve")
-    last = last_lines(log.read_text(encoding="utf-8", errors="replace").splitlines())
+    last = last_log_lines(log)
     return ConfigError(f"the server has ended; its log says last:\n{last}", f"read {log}")

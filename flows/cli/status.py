@@ -10,10 +10,10 @@ from flows.environment import find_stores
 from flows.run_state import NightState, last_nights
 from flows.servers import Services
 from flows.workspace import holders
+from tasks.registry.approval import open_requests
 from tasks.registry.client import Registry
 from tasks.registry.ledger import Ledger
 from tasks.registry.promote import all_aliases
-from tasks.registry.retention import awaited
 from tasks.registry.transactions import pending_intent
 from tasks.registry.versions import MODELS
 
@@ -82,7 +82,7 @@ def _open_decisions(ledger: Ledger) -> list[str]:
         found += [
             f"{model}: version {entry.version} awaits approval for {entry.awaits} since "
             f"{entry.time}"
-            for entry in awaited(ledger, model)
+            for entry in open_requests(ledger, model)
         ]
     return found
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.answering.golden import check_golden_model
-from tasks.answering.release_bundle import SETTINGS, ServedModel
+from tasks.answering.release_bundle import SETTINGS
 from tasks.evaluation.aggregates import row_metrics, speed
 from tasks.evaluation.identity import split_hashes
 from tasks.evaluation.params import EvaluationParams
@@ -32,7 +32,7 @@ from tasks.records.predictions import (
     write_likelihoods,
     write_predictions,
 )
-from tasks.records.schema import read_records
+from tasks.records.schema import ServedModel, read_records
 from tasks.scoring.identity import records_sha256
 from tasks.stage.command import output, run_stage
 from tasks.stage.errors import ConfigError

@@ -15,7 +15,6 @@ from tasks.answering.release_bundle import (
     SETTINGS,
     STUDENT,
     BundleSettings,
-    ServedModel,
 )
 from tasks.evaluation.requests import Retriever
 from tasks.evaluation.system_run import PromptSettings, System
@@ -24,6 +23,7 @@ from tasks.prompting.files import PROMPT
 from tasks.prompting.prompt_bundle import read_prompt_bundle, read_template
 from tasks.prompting.templates import PromptTemplate
 from tasks.records.predictions import ROLES
+from tasks.records.schema import ServedModel
 from tasks.retrieval.index import Index
 from tasks.stage.command import NamedPath
 from tasks.stage.errors import ConfigError

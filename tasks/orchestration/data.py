@@ -6,7 +6,7 @@ from pathlib import Path
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
-from tasks.services.processes import last_lines, run_child
+from tasks.services.processes import run_child
 from tasks.stage.errors import ConfigError
 
 
@@ -35,16 +35,10 @@ def push(root: Path, *, remote: bool) -> None:
 
 
 def _dvc(root: Path, *arguments: str) -> None:
-    logger = get_run_logger()
-    lines: list[str] = []
-
-    def on_line(line: str) -> None:
-        lines.append(line)
-        logger.info("%s", line)
-
     command = [sys.executable, "-m", "dvc", "--wait-for-lock", *arguments]
-    if run_child(command, root, on_line) != 0:
+    child = run_child(command, root, get_run_logger().info)
+    if child.code != 0:
         raise ConfigError(
-            f"`dvc {' '.join(arguments)}` failed in {root}:\n{last_lines(lines)}",
+            f"`dvc {' '.join(arguments)}` failed in {root}:\n{child.last_lines}",
             "mend what DVC names, then run again",
         )

@@ -31,7 +31,7 @@ from tasks.services.stores import (
     retrying_client,
 )
 from tasks.stage.errors import ConfigError
-from tasks.stage.metrics import METRICS_FILE, read_metrics
+from tasks.stage.metrics import METRICS_FILE, leaves, read_metrics
 from tasks.stage.params import read_yaml
 
 _ALLOWED = frozenset("_-. ")
@@ -42,15 +42,11 @@ _CHARACTERS = 250
 _DIGEST = 16
 
 
-def numbers(
-    metrics: Mapping[str, Any], path: tuple[str, ...] = ()
-) -> Iterator[tuple[tuple[str, ...], float]]:
-    """Every number in nested metrics with the keys that lead to it; truth values are none."""
-    for name, value in metrics.items():
-        if isinstance(value, Mapping):
-            yield from numbers(value, (*path, name))
-        elif isinstance(value, int | float) and not isinstance(value, bool):
-            yield (*path, name), float(value)
+def numbers(metrics: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], float]]:
+    """Yield each number in nested metrics with the keys that lead to it; booleans are none."""
+    for path, value in leaves(metrics):
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            yield path, float(value)
 
 
 def metric_name(path: Sequence[str]) -> str:
@@ -182,8 +178,9 @@ class Tracker:
         """Log the values of params files; names are FILE.KEY."""
         values: dict[str, Any] = {}
         for file in files:
-            values |= _flat(read_yaml(root / file), f"{Path(file).stem}.")
-        params = [Param(name, text[:_PARAM_CHARACTERS]) for name, text in values.items()]
+            for path, value in leaves(read_yaml(root / file)):
+                values[".".join((Path(file).stem, *map(str, path)))] = value
+        params = [Param(name, _text(value)) for name, value in values.items()]
         for start in range(0, len(params), _BATCH):
             self._client.log_batch(run.run_id, params=params[start : start + _BATCH])
 
@@ -359,13 +356,6 @@ class Tracker:
         self._client.log_batch(parent.run_id, tags=[tag])
 
 
-def _flat(values: Mapping[str, Any], prefix: str) -> dict[str, str]:
-    """Nested values as one level of texts, keys joined by dots."""
-    flat: dict[str, str] = {}
-    for name, value in values.items():
-        if isinstance(value, Mapping) and value:
-            flat |= _flat(value, f"{prefix}{name}.")
-        else:
-            text = value if isinstance(value, str) else json.dumps(value, default=str)
-            flat[f"{prefix}{name}"] = text
-    return flat
+def _text(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value, default=str)
+    return text[:_PARAM_CHARACTERS]

@@ -9,7 +9,7 @@ from typing import Any, get_args
 
 from tasks.answering.golden import GoldenPrompt, GoldenPrompts
 from tasks.answering.loading import open_answerer
-from tasks.answering.release_bundle import BundleSettings, ServedModel
+from tasks.answering.release_bundle import BundleSettings
 from tasks.models.provenance import PROVENANCE_FILE
 from tasks.models.store import ModelManifest
 from tasks.packaging.assembly import Parts, assemble
@@ -31,7 +31,7 @@ from tasks.records.predictions import (
     read_predictions,
     write_likelihoods,
 )
-from tasks.records.schema import Record, read_records, write_rows
+from tasks.records.schema import Record, ServedModel, read_records, write_rows
 from tasks.scoring.identity import records_sha256
 from tasks.sequences.likelihood import reference_likelihoods
 from tasks.stage.command import output, run_stage

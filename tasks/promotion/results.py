@@ -5,8 +5,6 @@ from typing import Literal
 
 from tasks.statistics.bootstrap import Interval
 
-Model = Literal["adapter", "student"]
-
 RuleOutcome = Literal["passed", "refused", "warned", "off"]
 
 

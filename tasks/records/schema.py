@@ -4,9 +4,11 @@ import json
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import orjson
+
+ServedModel = Literal["adapter", "student"]  # the two models that a night makes and serves
 
 SPLITS = ("train", "validation", "test")
 

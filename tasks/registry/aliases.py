@@ -4,10 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from tasks.registry.ledger import RegistryStage
+from tasks.records.schema import ServedModel
 from tasks.registry.params import ReleaseParams
-from tasks.registry.versions import Alias
-from tasks.serving.protocol import ServedName
+from tasks.registry.versions import Alias, RegistryStage
 from tasks.stage.errors import ConfigError
 
 ALIASES: tuple[Alias, ...] = get_args(Alias)
@@ -45,12 +44,23 @@ def stage_tag(number: int, aliases: Aliases) -> StageTag:
     return "none" if aliases.get("candidate") == number else "archived"
 
 
-def champion(aliases: Aliases) -> str | None:
-    """`ALIAS:NUMBER` of the version that reigns; None where that is the base."""
-    for alias in ("production", "staging"):
-        if alias in aliases:
-            return f"{alias}:{aliases[alias]}"
-    return None
+@dataclass(frozen=True)
+class Champion:
+    """The version that a challenger is compared with, and the alias that makes it so."""
+
+    alias: Alias
+    number: int
+
+    @property
+    def name(self) -> str:
+        """`ALIAS:NUMBER`, as evidence and verdicts name it."""
+        return f"{self.alias}:{self.number}"
+
+
+def find_champion(aliases: Aliases) -> Champion | None:
+    """Return the version that `production` names, else `staging`; None if the base is champion."""
+    order: tuple[Alias, ...] = ("production", "staging")
+    return next((Champion(alias, aliases[alias]) for alias in order if alias in aliases), None)
 
 
 def aliases_after(aliases: Aliases, number: int, to: RegistryStage) -> dict[str, int]:
@@ -81,7 +91,7 @@ SERVING_ORDER = ("production", "staging", "candidate")
 
 
 def choose_version(
-    aliases: Mapping[str, int], model: ServedName, alias: str | None = None
+    aliases: Mapping[str, int], model: ServedModel, alias: str | None = None
 ) -> tuple[str, int]:
     """An alias and the number of the version that it names.
 

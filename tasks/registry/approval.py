@@ -5,14 +5,21 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Literal
 
-from tasks.registry import aliases as moves
+from tasks.records.schema import ServedModel
+from tasks.registry.aliases import (
+    Aliases,
+    AliasPlan,
+    advance,
+    aliases_after,
+    find_champion,
+    own_aliases,
+)
 from tasks.registry.audit import check_verdict, checked_bundle
-from tasks.registry.ledger import Entry, Kind, Ledger, Link, RegistryStage
+from tasks.registry.ledger import Entry, Kind, Ledger, Link
 from tasks.registry.params import ReleaseParams
 from tasks.registry.promote import POLICY, check_champion, new_intent
-from tasks.registry.retention import awaited
 from tasks.registry.transactions import carry_out, reconcile_and_log
-from tasks.registry.versions import Model, Version
+from tasks.registry.versions import RegistryStage, Version
 from tasks.stage.errors import ConfigError, DataError, GateError
 
 
@@ -30,9 +37,9 @@ class ApprovalRequest:
         return f"may {self.version.name} go to {self.to}?"
 
     @property
-    def reigning(self) -> str:
-        """What reigned when it was asked."""
-        return moves.champion(self.link.entry.after) or "the base"
+    def champion(self) -> str:
+        """The champion when it was asked."""
+        return _champion_name(self.link.entry.after)
 
 
 @dataclass(frozen=True)
@@ -42,6 +49,15 @@ class ApprovalResponse:
     decision: Literal["approve", "reject", "expire"]
     by: str
     reason: str
+
+
+def open_requests(ledger: Ledger, model: ServedModel) -> list[Entry]:
+    """Return the entries of a model that wait for a person's answer."""
+    latest: dict[int | None, Entry] = {}
+    for link in ledger.links(model):
+        if link.entry.kind != "found":
+            latest[link.entry.version] = link.entry
+    return [entry for entry in latest.values() if entry.awaits is not None]
 
 
 def read_request(ledger: Ledger, sha256: str) -> ApprovalRequest:
@@ -81,30 +97,32 @@ def settle(
         return known.entry
     stale = _why_stale(ledger, question, downloads) if answer.decision == "approve" else ""
     now = ledger.registry.aliases(question.version.model)
-    plan = moves.AliasPlan(moves.own_aliases(now), awaits=None)
+    plan = AliasPlan(own_aliases(now), awaits=None)
     kind: Kind = "expired" if answer.decision == "expire" else "rejected"
     by, reason = answer.by, answer.reason
     if stale:
         by, reason = POLICY, f"{answer.by} approved ({answer.reason}), but {stale}"
     elif answer.decision == "approve":
         kind = "approved"
-        reached = moves.aliases_after(now, question.version.number, question.to)
-        further = moves.advance(reached, question.version.number, params, reached=question.to)
-        plan = moves.AliasPlan(further.after, further.awaits)
+        reached = aliases_after(now, question.version.number, question.to)
+        further = advance(reached, question.version.number, params, reached=question.to)
+        plan = AliasPlan(further.after, further.awaits)
     intent = new_intent(ledger, question.version, kind, by=by, reason=reason, plan=plan)
     asked = {"question": question.link.sha256} | question.link.entry.evidence
     more = {"id": identity, "evidence": intent.evidence | asked}
     return carry_out(ledger, intent.model_copy(update=more))
 
 
-def expire_old(ledger: Ledger, model: Model, params: ReleaseParams, downloads: Path) -> list[str]:
+def expire_old(
+    ledger: Ledger, model: ServedModel, params: ReleaseParams, downloads: Path
+) -> list[str]:
     """What nobody answered in time, though whoever waited for the answer is gone: now recorded.
 
     Call it while holding the turn.
     """
     begun = datetime.now(UTC) - timedelta(hours=params.approval_hours)
     notes = []
-    for entry in awaited(ledger, model):
+    for entry in open_requests(ledger, model):
         link = ledger.find(entry.id)
         if link is None or datetime.fromisoformat(entry.time) > begun:
             continue
@@ -126,9 +144,9 @@ def _why_stale(ledger: Ledger, question: ApprovalRequest, downloads: Path) -> st
     if about[-1].sha256 != question.link.sha256:
         newer = about[-1].entry
         return f"it was decided anew since: entry {newer.number}, {newer.kind} by {newer.by}"
-    reigning = moves.champion(ledger.registry.aliases(model)) or "the base"
-    if reigning != question.reigning:
-        return f"{question.reigning} reigned when it was judged, and {reigning} reigns now"
+    champion = _champion_name(ledger.registry.aliases(model))
+    if champion != question.champion:
+        return f"the champion was {question.champion} when it was judged, and is {champion} now"
     version = ledger.registry.version(model, question.version.number)
     try:
         check_champion(ledger.registry, model)
@@ -137,3 +155,8 @@ def _why_stale(ledger: Ledger, question: ApprovalRequest, downloads: Path) -> st
     except (GateError, DataError) as error:
         return error.message
     return ""
+
+
+def _champion_name(aliases: Aliases) -> str:
+    champion = find_champion(aliases)
+    return "the base" if champion is None else champion.name

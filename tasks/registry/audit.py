@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+from tasks.records.schema import ServedModel
 from tasks.registry.aliases import DECIDED_ALIASES
 from tasks.registry.ledger import HEAD_TAG, Audit, Entry, Ledger, Link
 from tasks.registry.transactions import pending_intent
@@ -11,7 +12,6 @@ from tasks.registry.versions import (
     KEY_TAG,
     MODELS,
     VERDICT_TAG,
-    Model,
     Version,
     check_manifest,
 )
@@ -31,7 +31,7 @@ def audit(ledger: Ledger) -> Audit:
     return replace(found, faults=(*found.faults, *witnesses))
 
 
-def _contradictions(ledger: Ledger, model: Model) -> list[str]:
+def _contradictions(ledger: Ledger, model: ServedModel) -> list[str]:
     """What the registered model shows that the entries do not tell."""
     registry = ledger.registry
     entries = [link.entry for link in ledger.links(model)]

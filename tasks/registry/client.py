@@ -1,13 +1,9 @@
 """The MLflow registry: versions, their files, tags and aliases."""
 
-import argparse
 import json
-import os
 import shutil
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from importlib.metadata import version as installed
 from pathlib import Path
 
 from mlflow.artifacts import download_artifacts
@@ -17,12 +13,11 @@ from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.tracking import MlflowClient
 
+from tasks.records.schema import ServedModel
 from tasks.registry.versions import (
     BUNDLE_TAG,
     KEY_TAG,
-    MODELS,
     STAGE_TAG,
-    Model,
     Version,
     check_manifest,
     model_name,
@@ -38,8 +33,8 @@ from tasks.services.stores import (
     missing_is_fine,
     retrying_client,
 )
-from tasks.stage.errors import ConfigError, DataError, NightloomError
-from tasks.stage.outputs import MANIFEST, file_sha256, write_manifest
+from tasks.stage.errors import ConfigError, DataError
+from tasks.stage.outputs import MANIFEST, file_sha256
 
 _UPLOAD_TAG = "nightloom.uploaded"
 
@@ -61,7 +56,7 @@ class Uploads:
         self._client = client
         self._artifacts = artifacts
 
-    def add(self, model: Model, key: str, folder: Path, run: RunRef) -> Upload:
+    def add(self, model: ServedModel, key: str, folder: Path, run: RunRef) -> Upload:
         """The folder in a run; a tag of the run names the key once all of it is there."""
         [manifest] = folder.glob(f"artifacts/*/{MANIFEST}")
         self._client.log_artifacts(run.run_id, str(folder), models_folder(model))
@@ -70,7 +65,7 @@ class Uploads:
         assert upload is not None
         return upload
 
-    def of_key(self, model: Model, key: str) -> Upload | None:
+    def of_key(self, model: ServedModel, key: str) -> Upload | None:
         """The folder of a promotion key, None where no night came so far."""
         experiment = self._client.get_experiment_by_name(EXPERIMENT)
         if experiment is None:
@@ -147,7 +142,7 @@ def delete_folder(folder: Path) -> None:
         shutil.rmtree(folder)
 
 
-def _read_upload(run: Run, model: Model) -> Upload | None:
+def _read_upload(run: Run, model: ServedModel) -> Upload | None:
     tag = run.data.tags.get(f"{_UPLOAD_TAG}.{model}")
     if not tag:
         return None
@@ -161,13 +156,6 @@ DIGEST_TAG = "sha256"
 
 _LINKED_PROMPTS = "mlflow.linkedPrompts"
 
-_REQUIREMENTS = (
-    "mlflow", "torch", "transformers", "peft", "bitsandbytes", "accelerate", "safetensors",
-    "bm25s", "numpy", "pydantic", "jinja2", "pyyaml",
-)  # fmt: skip
-
-_EXAMPLE = {"input": [{"role": "user", "content": "What does json.dumps do?"}]}
-
 
 class Registry:
     """Versions and aliases of one MLflow store."""
@@ -178,7 +166,7 @@ class Registry:
         self._client = retrying_client(MlflowClient, self._where)
         self._uploads = Uploads(self._client, stores.artifacts)
 
-    def find(self, model: Model, key: str) -> Version | None:
+    def find(self, model: ServedModel, key: str) -> Version | None:
         """The version that carries a promotion key, the first of them; None where there is none."""
         query = f"name = '{model_name(model)}' and tags.`{KEY_TAG}` = '{key}'"
         items = self._client.search_model_versions(query)
@@ -187,7 +175,7 @@ class Registry:
 
     def register(
         self,
-        model: Model,
+        model: ServedModel,
         key: str,
         folder: Callable[[], Path],
         run: RunRef,
@@ -221,18 +209,18 @@ class Registry:
         """What a version was made of, None where no night uploaded it."""
         return self._uploads.of_version(version)
 
-    def aliases(self, model: Model) -> dict[str, int]:
+    def aliases(self, model: ServedModel) -> dict[str, int]:
         """Alias -> version number; empty where nothing is registered."""
         found = self._registered(model)
         aliases = {} if found is None else found.aliases
         return {name: int(number) for name, number in sorted(aliases.items())}
 
-    def model_tags(self, model: Model) -> dict[str, str]:
+    def model_tags(self, model: ServedModel) -> dict[str, str]:
         """The tags of the registered model itself; empty where nothing is registered."""
         found = self._registered(model)
         return {} if found is None else dict(found.tags)
 
-    def _registered(self, model: Model) -> RegisteredModel | None:
+    def _registered(self, model: ServedModel) -> RegisteredModel | None:
         try:
             return self._client.get_registered_model(model_name(model))
         except MlflowException as error:
@@ -240,15 +228,15 @@ class Registry:
                 raise
             return None
 
-    def set_model_tag(self, model: Model, tag: str, value: str) -> None:
+    def set_model_tag(self, model: ServedModel, tag: str, value: str) -> None:
         """Set a tag of the registered model itself."""
         self._client.set_registered_model_tag(model_name(model), tag, value)
 
-    def delete_model_tag(self, model: Model, tag: str) -> None:
+    def delete_model_tag(self, model: ServedModel, tag: str) -> None:
         """Take a tag of the registered model itself away, where it is there."""
         self._client.delete_registered_model_tag(model_name(model), tag)
 
-    def version(self, model: Model, number: int) -> Version:
+    def version(self, model: ServedModel, number: int) -> Version:
         """One version by its number.
 
         Raises:
@@ -263,13 +251,13 @@ class Registry:
             )
         return found
 
-    def versions(self, model: Model) -> list[Version]:
+    def versions(self, model: ServedModel) -> list[Version]:
         """All versions, by number."""
         found = self._client.search_model_versions(f"name = '{model_name(model)}'")
         versions = [_version(model, item) for item in found]
         return sorted(versions, key=lambda version: version.number)
 
-    def numbers(self, model: Model) -> list[int]:
+    def numbers(self, model: ServedModel) -> list[int]:
         """The numbers of all versions, ascending."""
         return [version.number for version in self.versions(model)]
 
@@ -281,7 +269,7 @@ class Registry:
         with missing_is_fine():
             self._client.delete_model_version(model_name(version.model), str(version.number))
 
-    def point(self, model: Model, alias: str, number: int) -> None:
+    def point(self, model: ServedModel, alias: str, number: int) -> None:
         """Let an alias name a version. Two that create the same alias at once: one tries again."""
         name = model_name(model)
         try:
@@ -327,7 +315,7 @@ class Registry:
         numbers = (int(one.version) for one in found if one.tags.get(DIGEST_TAG) == digest)
         return next(numbers, None)
 
-    def bundle(self, model: Model, number: int, downloads: Path) -> Path:
+    def bundle(self, model: ServedModel, number: int, downloads: Path) -> Path:
         """A local folder with the bundle of a version, downloaded where the store is elsewhere.
 
         Raises:
@@ -351,7 +339,7 @@ class Registry:
         return found[0]
 
 
-def _version(model: Model, found: ModelVersion) -> Version:
+def _version(model: ServedModel, found: ModelVersion) -> Version:
     return Version(
         model=model,
         number=int(found.version),
@@ -360,54 +348,3 @@ def _version(model: Model, found: ModelVersion) -> Version:
         source=str(found.source),
         created_ms=int(found.creation_timestamp or 0),
     )
-
-
-def save_model(bundle: Path, model: Model, target: Path, store: Path) -> None:
-    """Write a bundle, without the other model's weights, as an MLflow model that answers."""
-    import mlflow.pyfunc
-
-    other = MODELS[1 - MODELS.index(model)]
-    slim = target.with_name(f"{target.name}-bundle")
-    shutil.copytree(bundle, slim, ignore=shutil.ignore_patterns(other), copy_function=os.link)
-    (slim / MANIFEST).unlink()  # a link to the bundle's own, which must not change
-    write_manifest(slim)
-    # MLflow imports it before it copies the artifacts; beside it, Python would leave its bytecode.
-    code = target.with_name(f"{target.name}-code")
-    code.mkdir()
-    shutil.copyfile(bundle / "agent.py", code / "agent.py")
-    mlflow.pyfunc.save_model(
-        path=str(target),
-        python_model=str(code / "agent.py"),
-        artifacts={"bundle": str(slim)},
-        code_paths=["tasks"],
-        model_config={"model": model, "model_store": str(store)},
-        input_example=_EXAMPLE,
-        pip_requirements=[f"{name}=={installed(name)}" for name in _REQUIREMENTS],
-    )
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """The exit code: 0 with the models written, 1 with the reason on stderr."""
-    parser = argparse.ArgumentParser(prog="python -m tasks.registry.client")
-    parser.add_argument("--bundle", type=Path, required=True)
-    parser.add_argument("--models", choices=MODELS, nargs="+", required=True)
-    parser.add_argument("--folder", type=Path, required=True, help="(written) one folder a model")
-    parser.add_argument("--store", type=Path, required=True, help="the folder of base models")
-    options = parser.parse_args(arguments)
-    if not Path("tasks/answering/mlflow_agent.py").exists():
-        missing = ConfigError(
-            "tasks/answering/mlflow_agent.py is missing here", "run it in the project"
-        )
-        print(f"ConfigError: {missing}", file=sys.stderr)
-        return 1
-    try:
-        for model in options.models:
-            save_model(options.bundle, model, options.folder / model, options.store)
-    except NightloomError as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
-        return 1
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

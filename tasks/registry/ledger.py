@@ -18,8 +18,9 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from tasks.records.schema import ServedModel
 from tasks.registry.client import Registry
-from tasks.registry.versions import MODELS, Model
+from tasks.registry.versions import MODELS, RegistryStage
 from tasks.services.stores import LEDGER, Stores, made_once, open_experiment, retrying_client
 from tasks.stage.errors import ConfigError
 
@@ -30,7 +31,6 @@ FOREIGN = "-foreign"  # ends the id of what was found instead of a decision
 _MOST_CHARACTERS = 6000
 _APPENDS_AT_ONCE = 20
 
-RegistryStage = Literal["staging", "production"]
 Kind = Literal[
     "promoted", "refused", "moved", "rolled_back", "approved", "rejected", "expired", "pruned",
     "found",
@@ -50,7 +50,7 @@ class Statement(BaseModel):
 
     id: str
     kind: Kind
-    model: Model
+    model: ServedModel
     version: int | None
     key: str = Field(description="the promotion key of the version, empty without one")
     by: str
@@ -101,7 +101,7 @@ class Ledger:
         self._artifacts = stores.artifacts
         self.registry = registry
 
-    def links(self, model: Model | None = None) -> list[Link]:
+    def links(self, model: ServedModel | None = None) -> list[Link]:
         """All entries that can be read, oldest first, or those about one model."""
         links = [link for link in _links(self._kept()) if isinstance(link, Link)]
         return [item for item in links if model in (None, item.entry.model)]
@@ -110,7 +110,7 @@ class Ledger:
         """The entry of a decision, None where it is not in the ledger."""
         return next((item for item in self.links() if item.entry.id == identity), None)
 
-    def last(self, model: Model) -> Entry | None:
+    def last(self, model: ServedModel) -> Entry | None:
         """The last entry about a model, None before the first."""
         links = self.links(model)
         return links[-1].entry if links else None
@@ -149,7 +149,7 @@ class Ledger:
         faults += self._head_faults(kept, pending)
         return Audit(len(kept), end.sha256 if kept else "", tuple(faults))
 
-    def _end(self, heads: Mapping[Model, "_End"]) -> "_End":
+    def _end(self, heads: Mapping[ServedModel, "_End"]) -> "_End":
         """Where the next entry goes: after the last one, or after the one that a head names.
 
         A head counts before the entry that it names. So where the last entry was changed or the end
@@ -159,7 +159,7 @@ class Ledger:
         ends = [_End(int(name), _sha256(text)) for name, text in kept.items() if name.isdigit()]
         return max([*heads.values(), *ends, _End(0, BEGINNING)], key=lambda end: end.number)
 
-    def _heads(self) -> dict[Model, "_End"]:
+    def _heads(self) -> dict[ServedModel, "_End"]:
         heads = {model: self.registry.model_tags(model).get(HEAD_TAG, "") for model in MODELS}
         return {model: _read_head(head) for model, head in heads.items() if head}
 

@@ -4,10 +4,18 @@ import unicodedata
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from tasks.registry import aliases as moves
+from tasks.records.schema import ServedModel
+from tasks.registry.aliases import (
+    AliasPlan,
+    Champion,
+    advance,
+    aliases_after,
+    find_champion,
+    own_aliases,
+)
 from tasks.registry.audit import check_verdict, checked_bundle, foreign_version_error, verdict_on
 from tasks.registry.client import Registry
-from tasks.registry.ledger import Entry, Kind, Ledger, RegistryStage
+from tasks.registry.ledger import Entry, Kind, Ledger
 from tasks.registry.params import ReleaseParams
 from tasks.registry.transactions import (
     Intent,
@@ -17,7 +25,7 @@ from tasks.registry.transactions import (
     reconcile_and_log,
     shortened,
 )
-from tasks.registry.versions import BUNDLE_TAG, MODELS, Model, Version, model_name
+from tasks.registry.versions import BUNDLE_TAG, MODELS, RegistryStage, Version
 from tasks.stage.errors import ConfigError, GateError
 
 POLICY = "nightloom"
@@ -29,15 +37,10 @@ _SHORTEST_REASON, _LONGEST_REASON, _LONGEST_NAME = 3, 900, 100
 _UNSEEN, _JOINERS = {"Cc", "Cf", "Cs"}, "\u200c\u200d"
 
 
-def champion_name(registry: Registry, model: Model) -> str | None:
-    """`ALIAS:NUMBER` of the version that reigns; None where that is the base."""
-    return moves.champion(registry.aliases(model))
-
-
-def other_champion(registry: Registry, version: Version) -> str | None:
-    """`ALIAS:NUMBER` of what a version is held against; None where it reigns itself, or nothing."""
-    name = champion_name(registry, version.model)
-    return None if name is None or int(name.partition(":")[2]) == version.number else name
+def other_champion(registry: Registry, version: Version) -> Champion | None:
+    """Return the champion that a version is compared with; None for the champion itself."""
+    champion = find_champion(registry.aliases(version.model))
+    return None if champion is None or champion.number == version.number else champion
 
 
 def all_aliases(registry: Registry) -> dict[str, dict[str, int]]:
@@ -57,38 +60,37 @@ def record_verdict(
 ) -> Entry:
     """The ledger's entry of a verdict, with the version moved as far as the policies let it go."""
     aliases = ledger.registry.aliases(version.model)
-    plan = moves.AliasPlan(moves.own_aliases(aliases), None)
+    plan = AliasPlan(own_aliases(aliases), None)
     if promoted:
-        plan = moves.advance(aliases, version.number, params, reached=None)
+        plan = advance(aliases, version.number, params, reached=None)
     kind: Kind = "promoted" if promoted else "refused"
     intent = new_intent(ledger, version, kind, by=POLICY, reason=reason, plan=plan)
     more = {"evidence": intent.evidence | dict(evidence), "tags": dict(tags)}
     return carry_out(ledger, intent.model_copy(update=more))
 
 
-def check_champion(registry: Registry, model: Model) -> None:
+def check_champion(registry: Registry, model: ServedModel) -> None:
     """Nothing, where what reigns was made here, or nothing reigns.
 
     Raises:
         GateError: something else put a version of its own there.
     """
-    aliases = registry.aliases(model)
-    reigning = moves.champion(aliases)
-    if reigning is None:
+    champion = find_champion(registry.aliases(model))
+    if champion is None:
         return
-    alias, _, number = reigning.partition(":")
-    if not registry.version(model, int(number)).key:
+    version = registry.version(model, champion.number)
+    if not version.key:
         raise GateError(
-            f"{alias} names {model_name(model)} version {number}, which Nightloom did not make: "
-            "nothing is known of how it scores, so nothing can be shown to be no worse",
-            f"`nightloom promote VERSION --model {model} --to {alias} --reason ...` puts one of "
-            "Nightloom's there",
+            f"{champion.alias} names {version.name}, which Nightloom did not make: nothing is "
+            "known of how it scores, so nothing can be shown to be no worse",
+            f"`nightloom promote VERSION --model {model} --to {champion.alias} --reason ...` puts "
+            "one of Nightloom's there",
         )
 
 
 def promote(
     ledger: Ledger,
-    model: Model,
+    model: ServedModel,
     number: int | None,
     to: RegistryStage,
     *,
@@ -121,7 +123,7 @@ def promote(
     return _move(ledger, version, to, kind="moved", by=by, why=reason)
 
 
-def rollback_target(ledger: Ledger, model: Model, number: int | None) -> Version:
+def rollback_target(ledger: Ledger, model: ServedModel, number: int | None) -> Version:
     """The version that a rollback goes to: the given one, else the last of ours in production.
 
     Raises:
@@ -151,7 +153,7 @@ def rollback_target(ledger: Ledger, model: Model, number: int | None) -> Version
 
 def roll_back(
     ledger: Ledger,
-    model: Model,
+    model: ServedModel,
     number: int | None,
     *,
     by: str,
@@ -188,7 +190,7 @@ def roll_back(
     return _move(ledger, version, "production", kind="rolled_back", by=by, why=f"{reason} ({said})")
 
 
-def were_in_production(ledger: Ledger, model: Model) -> list[int]:
+def were_in_production(ledger: Ledger, model: ServedModel) -> list[int]:
     """The versions that a decision put in production, by the ledger, the last one first.
 
     What something else put there was found, not decided.
@@ -200,7 +202,7 @@ def were_in_production(ledger: Ledger, model: Model) -> list[int]:
 
 
 def new_intent(
-    ledger: Ledger, version: Version, kind: Kind, *, by: str, reason: str, plan: moves.AliasPlan
+    ledger: Ledger, version: Version, kind: Kind, *, by: str, reason: str, plan: AliasPlan
 ) -> Intent:
     """A decision about a version, ready to be carried out."""
     return Intent(
@@ -212,7 +214,7 @@ def new_intent(
         by=by,
         reason=shortened(reason),
         evidence={BUNDLE_TAG: version.tags[BUNDLE_TAG]} if BUNDLE_TAG in version.tags else {},
-        before=moves.own_aliases(ledger.registry.aliases(version.model)),
+        before=own_aliases(ledger.registry.aliases(version.model)),
         after=plan.after,
         awaits=plan.awaits,
         tags={},
@@ -225,10 +227,10 @@ def _move(
 ) -> Entry:
     """The entry of a version moved to a stage, for a person's reason and by the verdict on it."""
     aliases = ledger.registry.aliases(version.model)
-    after = moves.aliases_after(aliases, version.number, to)
+    after = aliases_after(aliases, version.number, to)
     _skip_foreign(ledger.registry, version.model, aliases, after)
     intent = new_intent(
-        ledger, version, kind, by=by, reason=why, plan=moves.AliasPlan(after, awaits=None)
+        ledger, version, kind, by=by, reason=why, plan=AliasPlan(after, awaits=None)
     )
     link = verdict_on(ledger, version)
     verdict = "none" if link is None else link.sha256
@@ -238,7 +240,7 @@ def _move(
     return carry_out(ledger, intent.model_copy(update={"evidence": evidence}))
 
 
-def _check_left(registry: Registry, model: Model, leaving: int | None) -> None:
+def _check_left(registry: Registry, model: ServedModel, leaving: int | None) -> None:
     """Refuse where production is another version by now than the one to be left."""
     now = registry.aliases(model).get("production")
     if now != leaving:
@@ -274,7 +276,7 @@ def _check_signature(by: str, reason: str) -> None:
         )
 
 
-def _default(model: Model, aliases: Mapping[str, int], to: RegistryStage) -> int:
+def _default(model: ServedModel, aliases: Mapping[str, int], to: RegistryStage) -> int:
     before = "staging" if to == "production" else "candidate"
     if before not in aliases:
         what = "in staging" if before == "staging" else "a candidate"
@@ -286,7 +288,7 @@ def _default(model: Model, aliases: Mapping[str, int], to: RegistryStage) -> int
 
 
 def _skip_foreign(
-    registry: Registry, model: Model, before: Mapping[str, int], after: dict[str, int]
+    registry: Registry, model: ServedModel, before: Mapping[str, int], after: dict[str, int]
 ) -> None:
     """Let `previous` stay where it is when a version that we did not make leaves production."""
     left = before.get("production")

@@ -2,12 +2,14 @@
 
 from dataclasses import dataclass
 
-from tasks.registry import aliases as moves
+from tasks.records.schema import ServedModel
+from tasks.registry.aliases import AliasPlan, own_aliases
+from tasks.registry.approval import open_requests
 from tasks.registry.ledger import Entry, Ledger
 from tasks.registry.params import VersionRetentionParams
 from tasks.registry.promote import new_intent, were_in_production
 from tasks.registry.transactions import carry_out
-from tasks.registry.versions import Model, Version
+from tasks.registry.versions import Version
 
 _DAY_MS = 86_400_000
 
@@ -22,7 +24,7 @@ class RetentionDecision:
 
 
 def review(
-    ledger: Ledger, model: Model, params: VersionRetentionParams, *, now_ms: int
+    ledger: Ledger, model: ServedModel, params: VersionRetentionParams, *, now_ms: int
 ) -> list[RetentionDecision]:
     """The fate of every version of a model, oldest first."""
     versions = ledger.registry.versions(model)
@@ -30,7 +32,7 @@ def review(
     targets = were_in_production(ledger, model)[: params.rollback_targets]
     unnamed = [item.number for item in versions if item.number not in names]
     newest = set(unnamed[len(unnamed) - params.archived :] if params.archived else [])
-    awaiting = {entry.version for entry in awaited(ledger, model)}
+    awaiting = {entry.version for entry in open_requests(ledger, model)}
     fates = []
     for version in versions:
         number, days = version.number, (now_ms - version.created_ms) / _DAY_MS
@@ -51,15 +53,6 @@ def review(
 def prune(ledger: Ledger, fate: RetentionDecision, *, by: str) -> Entry:
     """The entry of a version that is deleted with its artifacts. Call it while holding the turn."""
     version = fate.version
-    plan = moves.AliasPlan(moves.own_aliases(ledger.registry.aliases(version.model)), awaits=None)
+    plan = AliasPlan(own_aliases(ledger.registry.aliases(version.model)), awaits=None)
     intent = new_intent(ledger, version, "pruned", by=by, reason=fate.why, plan=plan)
     return carry_out(ledger, intent.model_copy(update={"discards": True}))
-
-
-def awaited(ledger: Ledger, model: Model) -> list[Entry]:
-    """The entries of a model by which a person is asked and has not answered yet."""
-    latest: dict[int | None, Entry] = {}
-    for link in ledger.links(model):
-        if link.entry.kind != "found":
-            latest[link.entry.version] = link.entry
-    return [entry for entry in latest.values() if entry.awaits is not None]

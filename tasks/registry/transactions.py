@@ -10,10 +10,11 @@ from uuid import uuid4
 
 from pydantic import ValidationError
 
+from tasks.records.schema import ServedModel
 from tasks.registry.aliases import ALIASES, DECIDED_ALIASES, SETTING_ORDER, own_aliases, stage_tag
 from tasks.registry.client import Registry
 from tasks.registry.ledger import FOREIGN, Entry, Kind, Ledger, Statement
-from tasks.registry.versions import BUNDLE_TAG, KEY_TAG, STAGE_TAG, Model, Version, model_name
+from tasks.registry.versions import BUNDLE_TAG, KEY_TAG, STAGE_TAG, Version, model_name
 from tasks.stage.errors import ConfigError, GateError
 
 INTENT_TAG = "nightloom.intent"
@@ -42,7 +43,7 @@ def shortened(reason: str) -> str:
     return text if len(text) <= _REASON_CHARACTERS else f"{text[: _REASON_CHARACTERS - 1]}…"
 
 
-def pending_intent(registry: Registry, model: Model) -> Intent | None:
+def pending_intent(registry: Registry, model: ServedModel) -> Intent | None:
     """The decision about a model that is being carried out, or was cut short; None without one."""
     text = registry.model_tags(model).get(INTENT_TAG)
     if not text:
@@ -173,7 +174,7 @@ _NOBODY = "not through nightloom"
 _logger = logging.getLogger(__name__)
 
 
-def reconcile(ledger: Ledger, model: Model) -> list[str]:
+def reconcile(ledger: Ledger, model: ServedModel) -> list[str]:
     """What was found of a model that an earlier release had not left so, now mended or recorded.
 
     Call it while holding the turn, before any decision.
@@ -199,13 +200,13 @@ def reconcile(ledger: Ledger, model: Model) -> list[str]:
     return notes
 
 
-def reconcile_and_log(ledger: Ledger, model: Model) -> None:
+def reconcile_and_log(ledger: Ledger, model: ServedModel) -> None:
     """The same for a command that a person runs, who is told each note."""
     for note in reconcile(ledger, model):
         _logger.warning("%s", note)
 
 
-def _finish_earlier(ledger: Ledger, model: Model) -> list[str]:
+def _finish_earlier(ledger: Ledger, model: ServedModel) -> list[str]:
     """What a kill cut short, finished."""
     intent = pending_intent(ledger.registry, model)
     if intent is None:
@@ -230,7 +231,7 @@ def _tag_untagged(ledger: Ledger, versions: list[Version]) -> list[str]:
     return notes
 
 
-def _drop_duplicates(ledger: Ledger, model: Model, versions: list[Version]) -> list[str]:
+def _drop_duplicates(ledger: Ledger, model: ServedModel, versions: list[Version]) -> list[str]:
     """Second versions of one bundle, which a lost answer can leave, taken away."""
     by_key: dict[str, list[Version]] = defaultdict(list)
     for version in versions:
@@ -265,7 +266,7 @@ def _tell_foreign_versions(ledger: Ledger, versions: list[Version]) -> list[str]
     return notes
 
 
-def _tell_foreign_moves(ledger: Ledger, model: Model) -> list[str]:
+def _tell_foreign_moves(ledger: Ledger, model: ServedModel) -> list[str]:
     """Aliases that moved since the ledger's last entry."""
     now = own_aliases(ledger.registry.aliases(model))
     last = ledger.last(model)
@@ -289,7 +290,7 @@ def _aliases_decided(last: Entry | None) -> dict[str, int]:
     return {} if last is None else last.after
 
 
-def _tell_capitals(ledger: Ledger, model: Model) -> list[str]:
+def _tell_capitals(ledger: Ledger, model: ServedModel) -> list[str]:
     """Aliases that only look like ours: MLflow tells `Production` from `production`."""
     return [
         f"the alias {alias} -> {number} of the {model} is not `{alias.lower()}`, which alone is "
@@ -300,7 +301,7 @@ def _tell_capitals(ledger: Ledger, model: Model) -> list[str]:
 
 
 def _intent_without_move(
-    ledger: Ledger, model: Model, kind: Kind, version: Version | None, reason: str
+    ledger: Ledger, model: ServedModel, kind: Kind, version: Version | None, reason: str
 ) -> Intent:
     """A decision that moves no alias."""
     now = own_aliases(ledger.registry.aliases(model))
