@@ -21,7 +21,7 @@ from tasks.stage.command import run_stage
 from tasks.stage.errors import DataError, Failure
 from tasks.stage.outputs import verified, write_manifest
 from tasks.stage.params import StageParams
-from tasks.validation.figures import bring_back
+from tasks.validation.raw_rows import bring_back
 
 # By its path: `flows.cli` has a function of the same name.
 checkup = importlib.import_module("flows.cli.doctor")
