@@ -45,8 +45,9 @@ def _share_of_answers(
     if answers is None:
         text = f"{case.system} has no answers in mode {case.mode}, so nothing tells if any {what}"
         return RuleResult(False, text, None, bound)
-    share = float(getattr(answers, mark).mean())
-    interval = wilson(share, len(answers.asked), confidence=case.params.confidence)
+    marked = int(getattr(answers, mark).sum())
+    interval = wilson(marked, len(answers.asked), confidence=case.params.confidence)
+    share = interval.value
     text = (
         f"{share:.0%} of {case.system}'s answers in mode {case.mode} {what}; at most {bound:.0%} "
         "is asked for"
@@ -73,7 +74,7 @@ def retrieval_recall(case: ModelEvidence, params: RecallParams) -> Iterator[Rule
     if not is_number(value) or not is_number(records) or records < 1:
         yield RuleResult(False, f"evaluation's metrics hold no retrieval.{name}", None, bound)
         return
-    interval = wilson(value, records, confidence=case.params.confidence)
+    interval = wilson(round(value * records), records, confidence=case.params.confidence)
     text = (
         f"for {value:.1%} of {records} questions one of the first {params.depth} passages is of a "
         f"document that holds the answer ({_shown(interval)}); at least {bound:.1%} is asked for"
@@ -96,7 +97,7 @@ def _gone_documents(case: ModelEvidence, params: RecallParams) -> Iterator[RuleR
             f"of {gone + there} records that name the documents with their answer, {share:.1%} "
             f"name only ones that are gone from the index; at most {params.max_gone:.1%} may"
         )
-        interval = wilson(share, gone + there, confidence=case.params.confidence)
+        interval = wilson(gone, gone + there, confidence=case.params.confidence)
         yield RuleResult(share <= params.max_gone, text, share, params.max_gone, interval)
 
 
@@ -180,7 +181,7 @@ def instructions(case: ModelEvidence, params: InstructionsParams) -> Iterator[Ru
         text = "evaluation's metrics hold no forgetting.instructions_kept"
         yield RuleResult(False, text, None, bound)
         return
-    interval = wilson(kept, right, confidence=case.params.confidence)
+    interval = wilson(round(kept * right), right, confidence=case.params.confidence)
     text = (
         f"the adapter still follows {kept:.0%} of the {right} plain instructions that the base "
         f"follows ({_shown(interval)}); at least {bound:.0%} is asked for"
