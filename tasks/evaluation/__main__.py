@@ -83,7 +83,7 @@ from tasks.scoring.identity import SplitHashes, scoring_sha256
 from tasks.stage.command import NamedPath, named, output, run_stage
 from tasks.stage.metrics import Curves, write_metrics
 from tasks.stage.outputs import output_folders, verified
-from tasks.statistics.bootstrap import Interval, bootstrap_mean
+from tasks.statistics.bootstrap import Interval, bootstrap_mean, wilson
 from tasks.statistics.significance import Inference
 
 LOGGER = logging.getLogger(__name__)
@@ -319,7 +319,7 @@ def _metrics(
             grouped,
             rules.mode,
             partial(abstains, markers=chosen.abstentions),
-            chosen.confidence,
+            partial(wilson, confidence=chosen.confidence),
         ),
         "primary": {
             "mode": rules.mode,

@@ -1,11 +1,11 @@
 """Numbers over the predictions of one system in one mode: means, abstention, grounding, speed."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.stats import binomtest
 
 from tasks.evaluation.system_run import SystemResult
 from tasks.records.predictions import ALL_MODES, SCORE_NAMES, Prediction
@@ -13,9 +13,14 @@ from tasks.records.text import BROKEN
 from tasks.scoring.answer_scores import Metrics, abstention_scores, length_metrics, null
 from tasks.scoring.grounding import GROUNDING_METRICS, Grounding, grounding_means
 from tasks.stage.errors import DataError
+from tasks.statistics.bootstrap import Interval
 
 # Whether an answer, or a reference, says that it does not know.
 Abstains = Callable[[str], bool]
+
+
+# The share of so many of all records, with its interval.
+ShareInterval = Callable[[int, int], Interval]
 
 
 class MetricModules:
@@ -52,7 +57,7 @@ def system_metrics(
     grouped: Mapping[str, Mapping[str, Sequence[Prediction]]],
     mode: str,
     abstains: Abstains,
-    confidence: float,
+    interval: ShareInterval,
 ) -> dict[str, Any]:
     """Return what each system scores, takes and how often it abstains, as `metrics.json` holds it.
 
@@ -65,7 +70,7 @@ def system_metrics(
             for system, modes in grouped.items()
         },
         "sizes": {name: _size(found, grouped[name][mode]) for name, found in results.items()},
-        "abstention_shares": abstention_shares(grouped, abstains, confidence),
+        "abstention_shares": abstention_shares(grouped, abstains, interval),
     }
 
 
@@ -121,35 +126,30 @@ def abstention(rows: Sequence[Prediction], abstains: Abstains) -> Metrics:
 def abstention_shares(
     grouped: Mapping[str, Mapping[str, Sequence[Prediction]]],
     abstains: Abstains,
-    confidence: float,
+    interval: ShareInterval,
 ) -> dict[str, Any]:
-    """Return, by system, mode and kind of record: how often it abstained, with Wilson's interval.
+    """Return, by system, mode and kind of record, how often it abstained, with its interval.
 
     The kinds are `unanswerable`, where the reference abstains and 1 is best, and `answerable`,
     where 0 is; a kind without records is left out.
     """
     return {
-        system: {
-            mode: _abstention_share(rows, abstains, confidence) for mode, rows in modes.items()
-        }
+        system: {mode: _abstention_share(rows, abstains, interval) for mode, rows in modes.items()}
         for system, modes in grouped.items()
     }
 
 
 def _abstention_share(
-    rows: Sequence[Prediction], abstains: Abstains, confidence: float
+    rows: Sequence[Prediction], abstains: Abstains, interval: ShareInterval
 ) -> dict[str, Any]:
     given: dict[str, list[bool]] = {"unanswerable": [], "answerable": []}
     for row in rows:
         kind = "unanswerable" if abstains(row.reference) else "answerable"
         given[kind].append(abstains(row.output))
-    found = {}
+    found: dict[str, dict[str, Any]] = {}
     for kind, answers in given.items():
         if answers:
-            test = binomtest(sum(answers), len(answers))
-            bounds = test.proportion_ci(confidence, method="wilson")
-            share = {"value": test.statistic, "low": bounds.low, "high": bounds.high}
-            found[kind] = {name: float(value) for name, value in share.items()}
+            found[kind] = asdict(interval(sum(answers), len(answers)))
             found[kind]["records"] = len(answers)
     return found
 

@@ -1,9 +1,7 @@
 """Bootstrap intervals of means, ratios and paired differences, and Wilson's of shares."""
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import NormalDist
 from typing import TypeVar
 
 import numpy as np
@@ -240,16 +238,13 @@ def blocks(resamples: int, size: int) -> list[int]:
     return [min(block, resamples - start) for start in range(0, resamples, block)]
 
 
-def wilson(share: float, records: int, *, confidence: float) -> Interval:
-    """A share of some records, at least one, and its score interval.
+def wilson(count: int, records: int, *, confidence: float) -> Interval:
+    """Return the share of so many records, at least one, and Wilson's score interval.
 
-    Wilson 1927, Probable inference, the law of succession, and statistical inference. It never
-    collapses to a point, not even where all records or none are counted.
+    It never collapses to a point, not even where all records or none are counted.
     """
-    z = NormalDist().inv_cdf((1 + confidence) / 2)
-    centre = (share + z * z / (2 * records)) / (1 + z * z / records)
-    spread = math.sqrt(share * (1 - share) / records + z * z / (4 * records * records))
-    half = z * spread / (1 + z * z / records)
-    # At 0 and 1 an end is the share itself, which rounding would miss.
-    low, high = max(0.0, min(share, centre - half)), min(1.0, max(share, centre + half))
-    return Interval(share, low, high)
+    # Scipy's statistics take a second to import, and few who draw intervals have use for them.
+    from scipy.stats import binomtest
+
+    bounds = binomtest(count, records).proportion_ci(confidence, method="wilson")
+    return Interval(count / records, float(bounds.low), float(bounds.high))

@@ -6,13 +6,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tasks.evaluation.aggregates import Abstains, abstention_shares, by_system_and_mode
+from tasks.evaluation.aggregates import (
+    Abstains,
+    ShareInterval,
+    abstention_shares,
+    by_system_and_mode,
+)
 from tasks.evaluation.comparisons import ComparisonSettings, compare_all
 from tasks.evaluation.params import EvaluationParams
 from tasks.records.predictions import SCORE_NAMES, Prediction, write_predictions
 from tasks.scoring.answer_scores import abstains
 from tasks.stage.metrics import write_metrics
 from tasks.stage.params import read_yaml
+from tasks.statistics.bootstrap import wilson
 from tasks.statistics.significance import Inference
 
 _EMPTY: dict[str, Any] = {"str": "", "float": 0.5, "int": 0, "bool": False}
@@ -48,6 +54,11 @@ def says_no() -> Abstains:
     return partial(abstains, markers=params().abstentions)
 
 
+def share_interval() -> ShareInterval:
+    """Shares with their intervals by those params."""
+    return partial(wilson, confidence=params().confidence)
+
+
 def metrics_of(predictions: Sequence[Prediction]) -> dict[str, Any]:
     """The metrics of predictions of base, adapter, student and twin that share a mode."""
     grouped = by_system_and_mode(predictions)
@@ -63,7 +74,7 @@ def metrics_of(predictions: Sequence[Prediction]) -> dict[str, Any]:
         "primary": {"mode": "retrieved", "metric": "token_f1", "confidence": 0.95},
         "sizes": {system: size | times for system in grouped},
         **compare_all(grouped, settings, [], inference()).numbers(),
-        "abstention_shares": abstention_shares(grouped, says_no(), params().confidence),
+        "abstention_shares": abstention_shares(grouped, says_no(), share_interval()),
         "offered": {
             "system": "student", "name": "24", "text": "it paid", "keeps_enough": True,
             "offered_retention": interval,

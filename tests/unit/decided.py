@@ -160,7 +160,7 @@ def metrics(modes: tuple[str, ...]) -> dict[str, Any]:
         "abstention_shares": {system: json.loads(json.dumps(abstaining)) for system in SYSTEMS},
         "forgetting": {
             "perplexity_ratio": 1.06,
-            "instructions_kept": 0.9,
+            "instructions_kept": 0.88,  # 22 of them
             "base": {"instructions_right": 25},
         },
         "sizes": {

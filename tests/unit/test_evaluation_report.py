@@ -18,7 +18,7 @@ from tasks.evaluation.report import write_report
 from tasks.evaluation.summary import headline, paragraphs
 from tasks.records.predictions import DISTRACTOR, Prediction
 from tasks.statistics.significance import compare_families
-from tests.unit.answered import answered, inference, metrics_of, says_no
+from tests.unit.answered import answered, inference, metrics_of, says_no, share_interval
 
 EVIL = "</script><script>alert(1)</script><!-- <img src=x onerror=alert(2)> & \u2028 '\""
 SLICES = ("한국어", "a:b/?", "", "<b>bold</b>")
@@ -256,7 +256,7 @@ def test_what_modes_buy_is_paired_over_the_records_of_both() -> None:
 
 
 def shares(made: list[Prediction]) -> dict[str, Any]:
-    found = abstention_shares({"base": {"retrieved": made}}, says_no(), 0.95)
+    found = abstention_shares({"base": {"retrieved": made}}, says_no(), share_interval())
     shares: dict[str, Any] = found["base"]["retrieved"]
     return shares
 

@@ -114,11 +114,14 @@ def test_a_second_question_about_as_many_records_has_the_same_draws() -> None:
     assert (Bootstrap(500, 8).ratios(values, ones) != first).any()
 
 
-@pytest.mark.parametrize(("share", "records"), [(0.0, 8), (0.5, 8), (1.0, 8), (0.96, 87)])
-def test_wilsons_interval_is_scipys(share: float, records: int) -> None:
-    found = wilson(share, records, confidence=0.95)
-    count = round(share * records)
-    theirs = stats.binomtest(count, records).proportion_ci(0.95, method="wilson")
-    exact = wilson(count / records, records, confidence=0.95)
-    assert (exact.low, exact.high) == pytest.approx((theirs.low, theirs.high), abs=1e-9)
-    assert found.low <= share <= found.high
+@pytest.mark.parametrize(
+    ("count", "records", "low", "high"),
+    [(81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0.0, 0.1611), (8, 8, 0.6756, 1)],
+)
+def test_a_shares_interval_has_its_known_values(
+    count: int, records: int, low: float, high: float
+) -> None:
+    """Newcombe 1998, Interval estimation for the single proportion, table I, method 3."""
+    found = wilson(count, records, confidence=0.95)
+    assert (found.low, found.high) == pytest.approx((low, high), abs=5e-5)
+    assert found.value == count / records

@@ -50,8 +50,9 @@ def _share_of_answers(
             f"{what}"
         )
         return RuleResult(False, text, None, bound)
-    share = float(getattr(answers, mark).mean())
-    interval = wilson(share, len(answers.asked), confidence=evidence.params.confidence)
+    marked = int(getattr(answers, mark).sum())
+    interval = wilson(marked, len(answers.asked), confidence=evidence.params.confidence)
+    share = interval.value
     text = (
         f"{share:.0%} of {evidence.system}'s answers in mode {evidence.mode} {what}; at most "
         f"{bound:.0%} is asked for"
@@ -78,7 +79,7 @@ def retrieval_recall(evidence: ModelEvidence, params: RecallParams) -> Iterator[
     if not is_number(value) or not is_number(records) or records < 1:
         yield RuleResult(False, f"evaluation's metrics hold no retrieval.{name}", None, bound)
         return
-    interval = wilson(value, records, confidence=evidence.params.confidence)
+    interval = wilson(round(value * records), records, confidence=evidence.params.confidence)
     text = (
         f"for {value:.1%} of {records} questions one of the first {params.depth} passages is of a "
         f"document that holds the answer ({_shown(interval)}); at least {bound:.1%} is asked for"
@@ -101,7 +102,7 @@ def _gone_documents(evidence: ModelEvidence, params: RecallParams) -> Iterator[R
             f"of {gone + there} records that name the documents with their answer, {share:.1%} "
             f"name only ones that are gone from the index; at most {params.max_gone:.1%} may"
         )
-        interval = wilson(share, gone + there, confidence=evidence.params.confidence)
+        interval = wilson(gone, gone + there, confidence=evidence.params.confidence)
         yield RuleResult(share <= params.max_gone, text, share, params.max_gone, interval)
 
 
@@ -188,7 +189,7 @@ def instructions(evidence: ModelEvidence, params: InstructionsParams) -> Iterato
         text = "evaluation's metrics hold no forgetting.instructions_kept"
         yield RuleResult(False, text, None, bound)
         return
-    interval = wilson(kept, right, confidence=evidence.params.confidence)
+    interval = wilson(round(kept * right), right, confidence=evidence.params.confidence)
     text = (
         f"the adapter still follows {kept:.0%} of the {right} plain instructions that the base "
         f"follows ({_shown(interval)}); at least {bound:.0%} is asked for"
