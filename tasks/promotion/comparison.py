@@ -89,20 +89,19 @@ def compare_systems(
     lefts, rights = _by_mode(left.predictions), _by_mode(right.predictions)
     _check_mode(mode, left, lefts)
     _check_mode(mode, right, rights)
-    shared = _shared(lefts[mode], rights[mode])
-    if not shared:
-        raise _nothing_shared(left, right, mode)
     common = {
         name: keys
         for name in lefts
         if name in rights and (keys := _shared(lefts[name], rights[name]))
     }
-    whole, slices = {}, {}
-    for name, keys in common.items():
-        whole[name], by_slice = _differences(lefts[name], rights[name], keys, metric, params)
-        if name == mode:
-            slices = by_slice
-    modes = _corrected(whole)
+    if mode not in common:
+        raise _nothing_shared(left, right, mode)
+    found = {
+        name: _differences(lefts[name], rights[name], keys, metric, params)
+        for name, keys in common.items()
+    }
+    modes = _corrected({name: whole for name, (whole, _) in found.items()})
+    shared = common[mode]
     return SystemComparison(
         left=left.name,
         right=right.name,
@@ -117,7 +116,7 @@ def compare_systems(
         only_right=len(rights[mode]) - len(shared),
         verdict=_verdict(modes[mode]),
         modes=modes,
-        slices=slices,
+        slices=found[mode][1],
         changed=tuple(_changes(lefts[mode], rights[mode], shared, metric)[:changes]),
     )
 
