@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from flows import HOST
 from flows.credentials import private_folder, secret_file
 from flows.mlflow_store import own_store
 from flows.process_file import ProcessFile, this_process
@@ -26,8 +27,6 @@ from tasks.services.processes import (
     wait_for_answer,
 )
 from tasks.stage.errors import ConfigError
-
-HOST = "127.0.0.1"
 
 POOL = "nightloom"
 
