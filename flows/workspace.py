@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict
 from tasks.services import locks
 from tasks.stage.errors import ConfigError
 from tasks.stage.outputs import write_atomically
-from tasks.stage.params import read_yaml
+from tasks.stage.params import new_key, read_yaml
 
 # Not params of a stage: where things lie is the same in every workspace.
 _FIXED = {"paths"}
@@ -78,6 +78,8 @@ def read_overrides(root: Path, preset: str | None, texts: Sequence[str]) -> tupl
     known = _known_keys(root)
     for key in chosen:
         if key not in known:
+            if (new := new_key(key)) is not None:
+                raise ConfigError(f"params/ holds no {key!r}", f"this param is called {new} now")
             near = difflib.get_close_matches(key, known, n=3, cutoff=0.5)
             raise ConfigError(
                 f"params/ holds no {key!r}; the nearest are {', '.join(near) or 'none'}",

@@ -210,7 +210,7 @@ def _side(name: str, report: _Report, system: str | None) -> "Side":
     from tasks.records.predictions import PREDICTIONS_FILE, read_predictions
 
     metrics = read_metrics(report.folder)
-    # A student's version holds the one of student and twin that was offered.
+    # A student's version holds the one of student and control that was offered.
     own = metrics["offered"]["system"] if report.model == "student" else report.model
     wanted = system or str(own)
     predictions = read_predictions(report.folder / PREDICTIONS_FILE)

@@ -119,11 +119,11 @@ class Distiller:
         model = self.students.make(plan)
         learner = _learner(model, data, teacher)
         rate = params.learning_rate
-        training = _Training(plan, "twin", identity, rate, folder, (middle, share[1]))
+        training = _Training(plan, "control", identity, rate, folder, (middle, share[1]))
         control = self._train(training, learner, None)
         del model, learner
         release_memory()
-        return StudentOutcome(plan, start, {"student": student, "twin": control})
+        return StudentOutcome(plan, start, {"student": student, "control": control})
 
     def _train(
         self, training: _Training, learner: _Learner, signal: TeacherSignal | None

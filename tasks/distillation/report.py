@@ -94,8 +94,8 @@ def write_report(result: DistillationResult, found: Mapping[str, Any], folder: P
         f"The teacher has {result.teacher_parameters / 1e6:.1f} million parameters and "
         f"{len(result.influence.values)} layers. All were compared on the same "
         f"{len(result.compared)} held-out examples; in brackets {CONFIDENCE:.0%} bootstrap "
-        "intervals over examples. A twin begins as its student does and learns the same examples "
-        "without the teacher."
+        "intervals over examples. A control begins as its student does and learns the same "
+        "examples without the teacher."
         + (
             f" {result.overlap} of them also chose the checkpoints: the validation split is small."
             if result.overlap
@@ -135,11 +135,11 @@ def _student(
         f"{_verdict(share)} {_start_sentence(own['start'])}",
         f"{training.steps} steps over {training.tokens} tokens, of which "
         f"{training.supervised_tokens} learned; {training.computed_tokens} went through the model "
-        f"(shared beginnings once). The twin stopped after {control.training.steps} steps.",
+        f"(shared beginnings once). The control stopped after {control.training.steps} steps.",
         "\n".join(_slices(own)),
         _fit_sentence(outcome.start, student.fit),
-        f"Fit of the twin: {control.fit.text}",
-        f"![losses](loss-student-{name}.png) ![losses of the twin](loss-twin-{name}.png)",
+        f"Fit of the control: {control.fit.text}",
+        f"![losses](loss-student-{name}.png) ![losses of the control](loss-control-{name}.png)",
     ]
 
 
@@ -166,10 +166,10 @@ def _layers(outcome: StudentOutcome, total: int) -> str:
 def _verdict(share: Interval) -> str:
     told = f"its KL from the teacher is {share.value:.0%} [{share.low:.0%}, {share.high:.0%}] of"
     if share.high < 1:
-        return f"**The teacher's signal brought the student nearer to it: {told} its twin's.**"
+        return f"**The teacher's signal brought the student nearer to it: {told} its control's.**"
     if share.low > 1:
-        return f"**The teacher's signal took the student away from it: {told} its twin's.**"
-    return f"**The teacher's signal made no difference that can be told: {told} its twin's.**"
+        return f"**The teacher's signal took the student away from it: {told} its control's.**"
+    return f"**The teacher's signal made no difference that can be told: {told} its control's.**"
 
 
 def _start_sentence(start: Mapping[str, Any]) -> str:
@@ -192,14 +192,15 @@ def _cell(found: Mapping[str, float] | None) -> str:
 
 def _slices(own: Mapping[str, Any]) -> list[str]:
     lines = [
-        "| slice | examples | KL student | KL twin | same token, student | same token, twin |",
+        "| slice | examples | KL student | KL control | same token, student "
+        "| same token, control |",
         "|---|---:|---:|---:|---:|---:|",
     ]
     for name, row in own["student"]["slices"].items():
-        twin = own["twin"]["slices"][name]
+        control = own["control"]["slices"][name]
         lines.append(
-            f"| {name} | {row['examples']} | {row['divergence']:.3f} | {twin['divergence']:.3f} | "
-            f"{row['agreement']:.0%} | {twin['agreement']:.0%} |"
+            f"| {name} | {row['examples']} | {row['divergence']:.3f} "
+            f"| {control['divergence']:.3f} | {row['agreement']:.0%} | {control['agreement']:.0%} |"
         )
     return lines
 

@@ -43,7 +43,7 @@ from tasks.records.predictions import Role
 from tasks.stage.errors import ConfigError
 from tasks.stage.outputs import file_sha256, seal
 
-ADAPTERS: dict[Role, str] = {"student": "adapter", "twin": "twin_adapter"}
+ADAPTERS: dict[Role, str] = {"student": "adapter", "control": "control_adapter"}
 # Loads a model, always the same.
 LoadModel = Callable[[], LanguageModel]
 _LAYER_NUMBER = re.compile(r"(\.layers\.)(\d+)(\.)")

@@ -195,7 +195,7 @@ def scores_by_slice(
 def night_family(grouped: Grouped, scores: Scores, settings: ComparisonSettings) -> Family:
     """Return the pairs that tell what each step of a night bought."""
     offered = settings.offered
-    pairs = (("adapter", "base"), (offered, "base"), (offered, "adapter"), ("student", "twin"))
+    pairs = (("adapter", "base"), (offered, "base"), (offered, "adapter"), ("student", "control"))
     return _sliced_family(grouped, scores, settings.mode, pairs)
 
 

@@ -72,8 +72,8 @@ class RunRules:
 class EvaluationRun:
     """What every system answered, in the order in which they ran; the first offer is made.
 
-    The pair that it is of is called `student` and `twin` in files, others `student-NAME` and
-    `twin-NAME`: `names` holds the names that differ from a result's key.
+    The pair that it is of is called `student` and `control` in files, others `student-NAME` and
+    `control-NAME`: `names` holds the names that differ from a result's key.
     """
 
     results: tuple[SystemResult[Measured], ...]

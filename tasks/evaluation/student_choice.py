@@ -74,9 +74,9 @@ def _offer(pair: StudentScores, adapter: Sequence[float], params: EvaluationPara
     if sum(adapter) > 0:
         kept = {
             "student": bootstrap_ratio(pair.student, adapter, **drawing),
-            "twin": bootstrap_ratio(pair.control, adapter, **drawing),
+            "control": bootstrap_ratio(pair.control, adapter, **drawing),
         }
-    system: Role = "student" if gain.value > 0 else "twin"
+    system: Role = "student" if gain.value > 0 else "control"
     offered = kept[system]
     enough = offered is not None and offered.value >= params.student_keeps
     text = _text(pair, system, gain, params)
@@ -87,11 +87,13 @@ def _offer(pair: StudentScores, adapter: Sequence[float], params: EvaluationPara
 
 def _text(pair: StudentScores, system: Role, gain: Interval, params: EvaluationParams) -> str:
     told = (
-        f"student {pair.name} scores {gain.value:+.3f} {params.primary_metric} against its twin, "
-        f"which had no teacher ({params.confidence:.0%} interval {gain.low:+.3f} to "
+        f"student {pair.name} scores {gain.value:+.3f} {params.primary_metric} against its "
+        f"control, which had no teacher ({params.confidence:.0%} interval {gain.low:+.3f} to "
         f"{gain.high:+.3f})"
     )
-    if system == "twin":
-        return f"distillation did not beat training without a teacher: {told}; the twin is offered"
+    if system == "control":
+        return (
+            f"distillation did not beat training without a teacher: {told}; the control is offered"
+        )
     sure = "" if gain.low > 0 else "; so few records cannot tell it from none"
     return f"distillation paid: {told}{sure}"

@@ -18,9 +18,9 @@ _QUESTIONS = {
     "adapter-base": "What did fine-tuning buy?",
     "student-base": "What does the student buy over the base?",
     "student-adapter": "What did distillation cost?",
-    "student-twin": "What did the teacher buy?",
-    "twin-base": "What does the twin, which is offered, buy over the base?",
-    "twin-adapter": "What did the smaller model cost?",
+    "student-control": "What did the teacher buy?",
+    "control-base": "What does the control, which is offered, buy over the base?",
+    "control-adapter": "What did the smaller model cost?",
 }
 
 _FINE_TUNING = "adapter-base"

@@ -82,7 +82,7 @@ class ModelFiles:
         }
 
     def system(self, name: str, prompt: PromptSettings) -> System:
-        """Return one of base, adapter, student-NAME and twin-NAME, prompted in a given way."""
+        """Return one of base, adapter, student-NAME and control-NAME, prompted in a given way."""
         return System(name, partial(self._load, name), prompt)
 
     def _load(self, system: str) -> LanguageModel:

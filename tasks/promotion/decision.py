@@ -46,7 +46,7 @@ RULES = (
     Rule("instructions", answer_quality.instructions, _ADAPTER),
     Rule("retention", baselines.retention, _STUDENT),
     Rule("student_keeps", baselines.student_keeps, _STUDENT),
-    Rule("gain_over_twin", baselines.gain_over_twin, _STUDENT),
+    Rule("gain_over_control", baselines.gain_over_control, _STUDENT),
     Rule("latency", resources.latency),
     Rule("size", resources.size),
     Rule("parity", resources.parity),

@@ -127,7 +127,7 @@ class ModelEvidence:
     """What all rules look at.
 
     `system` stands for the model in evaluation: for a student the one that is offered, which may be
-    its twin. `mode` is decided on; `answers` are by system and mode.
+    its control. `mode` is decided on; `answers` are by system and mode.
     """
 
     model: ServedModel
@@ -276,11 +276,11 @@ def _likely(report: Path, model: ServedModel) -> SplitLikelihoods:
 
 
 def _offered(metrics: Metrics) -> str:
-    """Whether evaluation offers the student or, because distillation did not pay, its twin."""
+    """Whether evaluation offers the student or, because distillation did not pay, its control."""
     found = value_at(metrics, "offered", "system")
     if found not in ROLES:
         raise DataError(
-            f"evaluation's metrics offer {found!r}; expected student or twin",
+            f"evaluation's metrics offer {found!r}; expected student or control",
             "run `nightloom run`, which evaluates again",
         )
     return str(found)

@@ -163,7 +163,7 @@ class RulesParams(StageParams):
     instructions: InstructionsParams
     retention: ScoreRetentionParams
     student_keeps: RuleParams
-    gain_over_twin: GainParams
+    gain_over_control: GainParams
     latency: LatencyParams
     size: SizeParams
     parity: ParityParams

@@ -15,10 +15,10 @@ from tasks.stage.errors import DataError
 
 PREDICTIONS_FILE = "predictions.parquet"
 
-# A student and its twin, which had no teacher: folders below a student's own, and systems.
-Role = Literal["student", "twin"]
+# A student and its control, which had no teacher: folders below a student's own, and systems.
+Role = Literal["student", "control"]
 
-ROLES: tuple[Role, Role] = ("student", "twin")
+ROLES: tuple[Role, Role] = ("student", "control")
 
 # In these every record is asked, and its own answer is right.
 MODES = ("closed_book", "retrieved", "oracle")

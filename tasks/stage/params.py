@@ -11,6 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from tasks.stage.errors import ConfigError
 
 P = TypeVar("P", bound="StageParams")
+# Keys of older versions, with the names that they have now.
+RENAMED = {"promotion.rules.gain_over_twin": "promotion.rules.gain_over_control"}
 _PASSWORD = re.compile(r"(://[^:/@\s]*:)[^\s]*@")
 
 
@@ -119,6 +121,14 @@ def validate_params(cls: type[P], content: Mapping[str, Any], files: Sequence[Pa
         ) from None
 
 
+def new_key(key: str) -> str | None:
+    """Return what a param of an older version is called now, None where it was never renamed."""
+    for old, new in RENAMED.items():
+        if key == old or key.startswith(f"{old}."):
+            return new + key.removeprefix(old)
+    return None
+
+
 def _found(value: object) -> str:
     """What was found, as a message shows it: no whole section, and no password of a URL."""
     if isinstance(value, Mapping):
@@ -133,6 +143,8 @@ def _line(item: Any, places: Mapping[str, str]) -> str:
     section, *keys = (str(part) for part in item["loc"])
     where = places.get(section, section)
     key = ".".join(keys) or section
+    if (new := new_key(".".join((section, *keys)))) is not None:
+        return f"  {where}: {key}: this param is called {new.partition('.')[2]} now"
     found = "" if item["type"] == "missing" else _found(item["input"])
     hint = ""
     if isinstance(item["input"], str) and "float" in item["type"]:

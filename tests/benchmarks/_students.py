@@ -1,11 +1,11 @@
 """Students tried on validation records: what distillation's defaults are chosen from (ADR 12).
 
-Each trial is a student or a twin of so many layers, with its objective, rate, batch and seed; it
+Each trial is a student or a control of so many layers, with its objective, rate, batch and seed; it
 is told by its loss and KL on held-out examples and its token F1 in mode retrieved. A trial is one
 line of the output, and one whose line is there is not made again. No test record is read.
 
     python -m tests.benchmarks._students --workspace . --out students.jsonl \
-        '{"layers": 24, "rate": 1e-5}' '{"layers": 24, "role": "twin", "rate": 2e-4}'
+        '{"layers": 24, "rate": 1e-5}' '{"layers": 24, "role": "control", "rate": 2e-4}'
 """
 
 import argparse

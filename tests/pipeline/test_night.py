@@ -186,7 +186,7 @@ def test_a_full_evaluation_asks_more_of_the_same_models_and_leaves_the_night_alo
     assert done.returncode == 0, done.stderr[-3000:]
     full = json.loads((Path(done.stdout.strip()) / "metrics.json").read_text())
     assert full["asked"]["injected"] == 16
-    assert set(full["systems"]["twin"]) == set(full["systems"]["base"])
+    assert set(full["systems"]["control"]) == set(full["systems"]["base"])
     assert set(full["prompts"]["comparison"]["scores"]) == {"base", "adapter"}
     assert lean.read_bytes() == before
     night = json.loads(before)["systems"]["adapter"]["retrieved"]

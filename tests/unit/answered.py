@@ -60,7 +60,7 @@ def share_interval() -> ShareInterval:
 
 
 def metrics_of(predictions: Sequence[Prediction]) -> dict[str, Any]:
-    """The metrics of predictions of base, adapter, student and twin that share a mode."""
+    """The metrics of predictions of base, adapter, student and control that share a mode."""
     grouped = by_system_and_mode(predictions)
     whole = {name: 0.5 for name in (*SCORE_NAMES, "abstention_recall")}
     size = {"parameters": 2_000_000, "megabytes": 8.0, "peak_megabytes": 900.0}

@@ -59,8 +59,8 @@ class Tiny:
         return self.students / "2" / "student"
 
     @property
-    def twin(self) -> Path:
-        return self.students / "2" / "twin"
+    def control(self) -> Path:
+        return self.students / "2" / "control"
 
     @property
     def curated(self) -> Path:
@@ -189,7 +189,7 @@ def _make_embedder(folder: Path, made: Tiny) -> None:
 
 
 def _make_adapter(made: Tiny) -> None:
-    """An adapter with random weights and, as student and twin, the base with other weights."""
+    """An adapter with random weights and, as student and control, the base with other weights."""
     import torch
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM
@@ -199,7 +199,7 @@ def _make_adapter(made: Tiny) -> None:
         torch.manual_seed(1)
         config = LoraConfig(r=4, target_modules=["q_proj", "v_proj"], init_lora_weights=False)
         get_peft_model(model, config).save_pretrained(made.adapter)
-        for folder in (made.student, made.twin):
+        for folder in (made.student, made.control):
             shutil.copytree(_weights(made), folder)
             student = AutoModelForCausalLM.from_pretrained(_weights(made))
             for parameter in student.parameters():
@@ -207,9 +207,9 @@ def _make_adapter(made: Tiny) -> None:
             student.save_pretrained(folder)
     shutil.copyfile(made.base, made.adapter / "base.json")
     _write_prompt_kits(made)
-    for folder in (made.adapter, made.student, made.twin):
+    for folder in (made.adapter, made.student, made.control):
         _write_provenance(folder)
-    for folder in (made.adapter, made.student, made.twin, made.students):
+    for folder in (made.adapter, made.student, made.control, made.students):
         write_manifest(folder)
 
 
@@ -232,7 +232,7 @@ def _write_prompt_kits(made: Tiny) -> None:
 
     tokenizer = load_tokenizer(_weights(made))
     prompts = [Prompt(record(number).messages[:-1], ("A passage.",)) for number in range(12)]
-    for folder in (made.adapter, made.student, made.twin):
+    for folder in (made.adapter, made.student, made.control):
         template = PromptTemplate.load(TEMPLATE)
         write_prompt_bundle(folder / PROMPT, template, tokenizer, prompts)
 

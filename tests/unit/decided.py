@@ -28,13 +28,14 @@ PARAMS: PromotionParams = load_params(Params, [Path("params/promotion.yaml")]).p
     update={"resamples": 2000}
 )
 RECORDS = 40
-SCORES = {"base": 0.2, "adapter": 0.8, "student": 0.75, "twin": 0.65}
+SCORES = {"base": 0.2, "adapter": 0.8, "student": 0.75, "control": 0.65}
 LIKELIHOODS = {"adapter": -1.0, "student": -1.2}
 SPLIT = {"scored_sha256": "s" * 64, "scoring_sha256": "c" * 64}
 MEASURED = {"likelihood_sha256": "l" * 64}
 BUNDLE = "b" * 64
 PAIRS = (
-    "adapter-base", "student-base", "student-adapter", "student-twin", "twin-base", "twin-adapter"
+    "adapter-base", "student-base", "student-adapter", "student-control", "control-base",
+    "control-adapter",
 )  # fmt: skip
 RETRIEVAL = ("recall_at_1", "recall_at_5", "recall_at_10", "mrr", "ndcg_at_10")
 
@@ -137,7 +138,7 @@ def metrics(modes: tuple[str, ...]) -> dict[str, Any]:
     abstaining[DISTRACTOR] = {"unanswerable": share(0.8)}
     compared = {"difference": 0.1, "low": 0.05, "high": 0.15, "p_value_holm": 0.01}
     compared |= {"smallest_detectable": 0.05}
-    megabytes = {"base": 500.0, "adapter": 500.0, "student": 400.0, "twin": 400.0}
+    megabytes = {"base": 500.0, "adapter": 500.0, "student": 400.0, "control": 400.0}
     retrieval: dict[str, Any] = dict.fromkeys(RETRIEVAL, 0.95) | {"records": 40}
     retrieval |= {"records_without_gold_document": 0}
     if modes == ("closed_book",):

@@ -140,7 +140,7 @@ def ranked(*passages: tuple[str, str]) -> list[ScoredPassage]:
 
 def test_every_system_is_asked_in_every_mode_when_all_modes_is_on(full: Asked) -> None:
     asked = {(row.system, row.mode) for row in full.rows}
-    systems = ("base", "adapter", "student", "twin", "reigning", "plain")
+    systems = ("base", "adapter", "student", "control", "reigning", "plain")
     assert asked == {(system, mode) for system in systems for mode in ALL_MODES}
     metrics = read_metrics(full.report)
     assert metrics["asked"] == dict.fromkeys(MODES, 8) | {DISTRACTOR: 4, INJECTED: 8}
@@ -206,7 +206,7 @@ def opened(tiny: Tiny, *given: NamedPath) -> list[ExternalSystem]:
     return open_external_systems(given, tiny.store, asking(tiny), kit, device=CPU)
 
 
-@pytest.mark.parametrize("name", ["base", "adapter", "student", "twin", "student-24", "base-1"])
+@pytest.mark.parametrize("name", ["base", "adapter", "student", "control", "student-24", "base-1"])
 def test_a_guest_may_not_take_an_own_systems_name(name: str, tiny: Tiny) -> None:
     with pytest.raises(ConfigError, match="takes a name"):
         opened(tiny, NamedPath(name, tiny.adapter))
@@ -304,7 +304,7 @@ def test_obedience_has_its_known_values() -> None:
         for n, (output, name, score) in enumerate(said)
     ]  # fmt: skip
     clean = [replace(prediction(score=0.5), record=str(n)) for n in range(3)]
-    others = {name: {"retrieved": clean} for name in ("base", "student", "twin")}
+    others = {name: {"retrieved": clean} for name in ("base", "student", "control")}
     grouped = {"adapter": {"retrieved": clean, INJECTED: rows}} | others
     settings = ComparisonSettings("token_f1", "retrieved", "student")
     compared = compare_all(grouped, settings, orders, Inference(0.95, 0.8, 200, 17)).numbers()
@@ -327,7 +327,7 @@ def test_the_orders_are_in_both_languages_and_no_answer_holds_their_words() -> N
 def test_orders_in_passages_change_no_other_row(full: Asked, scored: Any) -> None:
     """What the gate reads of a candidate is the same with them and without."""
     without = read_predictions(scored.report / "predictions.parquet")
-    for system in ("adapter", "student", "twin"):
+    for system in ("adapter", "student", "control"):
         for mode in MODES:
             lean = [
                 (r.record, r.prompt_sha256, r.output) for r in without
@@ -404,7 +404,7 @@ def test_likelihoods_cover_the_records_that_are_asked_and_equal_models_agree(
     found: dict[str, list[Likelihood]] = {}
     for row in rows:
         found.setdefault(row.system, []).append(row)
-    assert set(found) == {"base", "adapter", "student", "twin", "reigning", "plain"}
+    assert set(found) == {"base", "adapter", "student", "control", "reigning", "plain"}
     ids = [row.record for row in found["base"]]
     assert len(set(ids)) == 8
     assert all([row.record for row in one] == ids for one in found.values())

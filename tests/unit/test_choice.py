@@ -1,4 +1,4 @@
-"""Which student is offered: the smallest that keeps enough, or its twin where no teacher helped."""
+"""The student that is offered: the smallest that keeps enough, or its control."""
 
 from pathlib import Path
 
@@ -20,8 +20,8 @@ def choose(
     return rank_offers(pairs, adapter, params)[0]
 
 
-def pair(name: str, parameters: int, student: float, twin: float) -> StudentScores:
-    return StudentScores(name, parameters, (student,) * 4, (twin,) * 4)
+def pair(name: str, parameters: int, student: float, control: float) -> StudentScores:
+    return StudentScores(name, parameters, (student,) * 4, (control,) * 4)
 
 
 def test_the_smallest_that_keeps_enough_is_offered_whatever_the_order() -> None:
@@ -41,17 +41,17 @@ def test_where_none_keeps_enough_the_best_is_offered_and_the_offer_says_so() -> 
 
 
 @pytest.mark.parametrize("student", [0.85, 0.80])
-def test_a_student_that_does_not_beat_its_twin_gives_way_to_it(student: float) -> None:
+def test_a_student_that_does_not_beat_its_control_gives_way_to_it(student: float) -> None:
     offer = choose([pair("24", 24, student, 0.85)], ADAPTER, PARAMS)
-    assert offer.system == "twin"
+    assert offer.system == "control"
     assert offer.text.startswith("distillation did not beat training without a teacher")
-    assert offer.numbers()["folder"] == "24/twin"
+    assert offer.numbers()["folder"] == "24/control"
 
 
-def test_a_twin_counts_for_what_a_pair_keeps() -> None:
+def test_a_control_counts_for_what_a_pair_keeps() -> None:
     pairs = [pair("16", 16, 0.5, 0.85), pair("24", 24, 0.9, 0.8)]
     offer = choose(pairs, ADAPTER, PARAMS)
-    assert (offer.name, offer.system, offer.keeps_enough) == ("16", "twin", True)
+    assert (offer.name, offer.system, offer.keeps_enough) == ("16", "control", True)
 
 
 def test_every_pair_has_its_figures() -> None:

@@ -127,7 +127,7 @@ class Project:
 
 
 def evaluation(score: float, records: int = 12) -> list[Prediction]:
-    scores = {"base": 0.1, "adapter": score, "student": score - 0.1, "twin": 0.2}
+    scores = {"base": 0.1, "adapter": score, "student": score - 0.1, "control": 0.2}
     return [
         row
         for system, value in scores.items()
@@ -202,7 +202,7 @@ def test_a_students_version_stands_for_what_was_offered_and_a_system_can_be_name
     for arguments, system in (
         (("nightloom-student/1", "nightloom-student/2"), "student"),
         (("1", "2", "--model", "student"), "student"),
-        (("1", "2", "--system", "twin"), "twin"),
+        (("1", "2", "--system", "control"), "control"),
     ):
         found = json.loads(invoke(project, *arguments, "--json").stdout)
         assert (found["left_system"], found["right_system"]) == (system, system)
@@ -247,4 +247,4 @@ def test_systems_that_were_not_scored_are_refused_by_those_that_were(project: Pr
     done = invoke(project, "1", "2", "--system", "reigning", "--json")
     assert done.exit_code == 1
     message = json.loads(done.stdout)["error"]["message"]
-    assert "it was scored with base, adapter, student, twin" in message
+    assert "it was scored with base, adapter, student, control" in message

@@ -128,28 +128,30 @@ def test_answers_to_passages_that_give_orders_change_no_verdict(tmp_path: Path) 
     assert decided(tmp_path / "injected", injected) == decided(tmp_path)
 
 
-def offer_twin(night: Night) -> None:
-    night.tonight.metrics["offered"]["system"] = "twin"
+def offer_control(night: Night) -> None:
+    night.tonight.metrics["offered"]["system"] = "control"
     night.tonight.rows = [
         replace(row, token_f1=row.token_f1 - 0.6) if row.system == "student" else row
         for row in night.tonight.rows
     ]
 
 
-def test_a_twin_that_is_offered_is_judged_in_the_students_place_and_told(tmp_path: Path) -> None:
-    def twin(night: Night) -> None:
-        offer_twin(night)
+def test_a_control_that_is_offered_is_judged_in_the_students_place_and_told(tmp_path: Path) -> None:
+    def control(night: Night) -> None:
+        offer_control(night)
         night.champion = None
 
-    decision = decided(tmp_path, twin, model="student")
-    assert decision.verdict == "promote"  # on the twin's scores: the student's would not do
+    decision = decided(tmp_path, control, model="student")
+    assert decision.verdict == "promote"  # on the control's scores: the student's would not do
     [reason] = [item for item in decision.reasons if item.outcome == "warned"]
-    assert reason.rule == "gain_over_twin"
-    assert reason.text.startswith("distillation did not pay, so the twin is offered: student gains")
+    assert reason.rule == "gain_over_control"
+    assert reason.text.startswith(
+        "distillation did not pay, so the control is offered: student gains"
+    )
 
 
 def test_without_an_offer_nothing_is_decided(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="expected student or twin"):
+    with pytest.raises(DataError, match="expected student or control"):
         decided(tmp_path, lambda night: night.tonight.metrics.pop("offered"))
 
 

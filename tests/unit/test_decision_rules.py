@@ -87,7 +87,7 @@ def scattered_gain(night: Night) -> None:
 def weak_student(night: Night) -> None:
     night.champion = None
     rows(lambda row: replace(row, token_f1=0.6 + row.token_f1 / 20), "student")(night)
-    rows(lambda row: replace(row, token_f1=0.5 + row.token_f1 / 20), "twin")(night)
+    rows(lambda row: replace(row, token_f1=0.5 + row.token_f1 / 20), "control")(night)
 
 
 def all_documents_gone(night: Night) -> None:
@@ -175,7 +175,7 @@ SPOILS: dict[str, list[tuple[ServedModel, Change]]] = {
     ],
     "retention": [("student", weak_student)],
     "student_keeps": [("student", put("metrics/offered/keeps_enough", False))],
-    "gain_over_twin": [("student", rows(lambda row: replace(row, token_f1=0.8), "twin"))],
+    "gain_over_control": [("student", rows(lambda row: replace(row, token_f1=0.8), "control"))],
     "latency": [
         ("adapter", put("metrics/sizes/adapter/latency_ms_p95", 1800.0)),
         ("student", put("metrics/sizes/student/latency_ms_p95", ...)),

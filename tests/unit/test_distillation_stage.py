@@ -1,4 +1,4 @@
-"""The stage as a whole, on tiny models: students, twins, signals, and what it leaves and tells."""
+"""The whole stage: students and controls learn, are saved, load again and are told apart."""
 
 import json
 import shutil
@@ -96,30 +96,30 @@ def logits_of(folder: Path) -> torch.Tensor:
     return found
 
 
-def test_student_and_twin_load_by_themselves_and_differ(distilled: Paths) -> None:
+def test_student_and_control_load_by_themselves_and_differ(distilled: Paths) -> None:
     verified(distilled.students)
     place = distilled.students / "1"
-    for role in ("student", "twin"):
+    for role in ("student", "control"):
         assert (
             load_student(place / role, device=torch.device("cpu")).model.config.num_hidden_layers
             == 1
         )
         assert AutoTokenizer.from_pretrained(place / role).chat_template
-    assert not torch.equal(logits_of(place / "student"), logits_of(place / "twin"))
+    assert not torch.equal(logits_of(place / "student"), logits_of(place / "control"))
 
 
-def test_the_student_is_nearer_to_its_teacher_than_its_twin(distilled: Paths) -> None:
+def test_the_student_is_nearer_to_its_teacher_than_its_control(distilled: Paths) -> None:
     found = read_metrics(distilled.distillation_report)["students"]["1"]
-    student, twin = found["student"], found["twin"]
-    assert student["divergence"]["value"] < 0.8 * twin["divergence"]["value"]
+    student, control = found["student"], found["control"]
+    assert student["divergence"]["value"] < 0.8 * control["divergence"]["value"]
     assert student["divergence"]["value"] < found["start"]["divergence_made"]
     share = found["divergence_share"]
     assert share["low"] <= share["value"] <= share["high"] < 1
     assert share["value"] == pytest.approx(
-        student["divergence"]["value"] / twin["divergence"]["value"]
+        student["divergence"]["value"] / control["divergence"]["value"]
     )
-    assert student["training"]["steps"] == twin["training"]["steps"]
-    assert student["training"]["tokens"] == twin["training"]["tokens"]
+    assert student["training"]["steps"] == control["training"]["steps"]
+    assert student["training"]["tokens"] == control["training"]["tokens"]
 
 
 def test_what_fitting_to_the_teachers_states_bought_is_told(distilled: Paths) -> None:
@@ -175,17 +175,17 @@ def test_layers_and_the_scores_behind_them_are_told(distilled: Paths) -> None:
 
 def test_the_report_compares_all_three_by_slice(distilled: Paths) -> None:
     text = (distilled.distillation_report / "report.md").read_text()
-    for row in ("| teacher |", "| student |", "| twin |", "| purpose |", "| unanswerable |"):
+    for row in ("| teacher |", "| student |", "| control |", "| purpose |", "| unanswerable |"):
         assert row in text
     assert "nearer to it" in text
     metrics = read_metrics(distilled.distillation_report)["students"]["1"]["student"]
     assert set(metrics["slices"]) == {"purpose", "unanswerable"}
-    for name in ("loss-student-1.png", "loss-twin-1.png"):
+    for name in ("loss-student-1.png", "loss-control-1.png"):
         assert (distilled.distillation_report / name).exists()
 
 
 def test_each_training_has_curves_of_its_own_and_the_stage_one_progress(distilled: Paths) -> None:
-    for series in ("student-1", "twin-1"):
+    for series in ("student-1", "control-1"):
         assert read_curve(distilled.scratch, "validation_loss", series=series)
         assert not (distilled.scratch / series / "checkpoints").exists()
     shares = [value for _, value in read_curve(distilled.scratch, "progress")]
@@ -246,7 +246,7 @@ def test_a_student_of_generated_answers_learns_the_teachers_own(
     assert answers
     assert all(len(answer) <= 4 for answer in answers.values())  # prompting.max_new_tokens
     found = read_metrics(paths.distillation_report)["students"]["1"]
-    assert found["student"]["divergence"]["value"] < found["twin"]["divergence"]["value"]
+    assert found["student"]["divergence"]["value"] < found["control"]["divergence"]["value"]
 
 
 def other_model(stage: Stage, root: Path, layers: int = 1) -> Path:

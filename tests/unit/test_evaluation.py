@@ -56,7 +56,7 @@ def test_every_record_is_asked_in_every_mode_by_every_system(scored: Any) -> Non
     asked = {(row.system, row.mode, row.record) for row in rows}
     offered = read_metrics(scored.report)["offered"]["system"]
     by_system = {system: {mode for one, mode, _ in asked if one == system} for system in SYSTEMS}
-    left = {"student": "twin", "twin": "student"}[offered]
+    left = {"student": "control", "control": "student"}[offered]
     whole = {"base", "adapter", offered}
     modes = {*MODES, DISTRACTOR}
     assert by_system == {name: modes for name in whole} | {left: {"retrieved"}}
@@ -265,13 +265,13 @@ def test_comparisons_take_the_primary_mode_and_are_paired() -> None:
     found = compare_all(grouped, settings, [], INFERENCE).numbers()["comparisons"]
     assert found["adapter-base"]["difference"] == pytest.approx(0.7)
     assert found["student-adapter"]["low"] == pytest.approx(-0.1)
-    assert found["student-twin"]["high"] == pytest.approx(0.1)
+    assert found["student-control"]["high"] == pytest.approx(0.1)
     assert found["adapter-base"]["p_value"] == 2 / 2**5
     assert "4 comparisons" in found["adapter-base"]["family"]
     assert found["adapter-base"]["smallest_detectable"] is None
     assert "no variance" in found["adapter-base"]["smallest_detectable_reason"]
-    twin = compare_all(grouped, replace(settings, offered="twin"), [], INFERENCE)
-    assert ("twin", "adapter") in twin.night
+    control = compare_all(grouped, replace(settings, offered="control"), [], INFERENCE)
+    assert ("control", "adapter") in control.night
     grouped["base"]["retrieved"] *= 2
     with pytest.raises(DataError, match="10 answers to 5 records"):
         compare_all(grouped, settings, [], INFERENCE)

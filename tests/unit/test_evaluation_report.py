@@ -22,14 +22,14 @@ from tests.unit.answered import answered, inference, metrics_of, says_no, share_
 
 EVIL = "</script><script>alert(1)</script><!-- <img src=x onerror=alert(2)> & \u2028 '\""
 SLICES = ("한국어", "a:b/?", "", "<b>bold</b>")
-SYSTEMS = ("base", "adapter", "student", "twin")
+SYSTEMS = ("base", "adapter", "student", "control")
 FILES = ("report.html", "report.md", "scores.png", "slices.png", "tradeoff.png", "abstention.png")
 
 
 def rows() -> list[Prediction]:
     made = []
     for place, system in enumerate(SYSTEMS):
-        for mode in ("closed_book", "retrieved") if system != "twin" else ("retrieved",):
+        for mode in ("closed_book", "retrieved") if system != "control" else ("retrieved",):
             for number, name in enumerate(SLICES):
                 made.append(
                     answered(
@@ -245,7 +245,7 @@ def test_what_modes_buy_is_paired_over_the_records_of_both() -> None:
         "closed_book": [answered(0.1, record="a"), answered(0.3, record="b")],
         "retrieved": [answered(0.9, record="b"), answered(0.5, record="c")],
     }
-    grouped = {"base": modes, "twin": {"retrieved": modes["retrieved"]}}
+    grouped = {"base": modes, "control": {"retrieved": modes["retrieved"]}}
     family = gain_family(scores_by_record(grouped, "token_f1"))
     [(pair, found)] = compare_families({"gains": family}, inference())["gains"].items()
     assert pair == ("base", "retrieved-closed_book")
@@ -307,18 +307,18 @@ def test_comparisons_show_tests_power_and_slices_where_they_are() -> None:
 
 
 def test_a_comparisons_sides_are_told_apart_where_names_hold_dashes() -> None:
-    systems = ("base", "student", "student-24", "twin-24")
+    systems = ("base", "student", "student-24", "control-24")
     assert sides("student-24-base", systems) == ("student-24", "base")
-    assert sides("student-twin-24", systems) == ("student", "twin-24")
+    assert sides("student-control-24", systems) == ("student", "control-24")
 
 
 def test_size_tells_the_most_memory_held_or_a_dash() -> None:
     metrics = metrics_of(rows())
-    metrics["sizes"]["twin"] |= {"peak_megabytes": None, "peak_megabytes_reason": "not told"}
+    metrics["sizes"]["control"] |= {"peak_megabytes": None, "peak_megabytes_reason": "not told"}
     grid = size_grid(metrics)
     place = grid.columns.index("most memory held")
     held = {row[0]: row[place] for row in grid.rows}
-    assert (held["base"], held["twin"]) == ("900 MB", "–")
+    assert (held["base"], held["control"]) == ("900 MB", "–")
     assert len(grid.columns) == len(grid.rows[0]) == 5
 
 

@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from flows.workspace import read_overrides
 from tasks.finetuning.params import Params
+from tasks.promotion.params import Params as PromotionFile
 from tasks.stage.errors import ConfigError
 from tasks.stage.params import load_params
 
@@ -36,6 +38,16 @@ def test_every_error_is_told_at_once(tmp_path: Path) -> None:
     assert "2 errors" in str(caught.value)
     assert "rank" in str(caught.value)
     assert "rnak" in str(caught.value)
+
+
+def test_a_key_of_an_older_version_is_refused_with_its_new_name(tmp_path: Path) -> None:
+    text = Path("params/promotion.yaml").read_text().replace("gain_over_control", "gain_over_twin")
+    (tmp_path / "promotion.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=r"called rules\.gain_over_control now"):
+        load_params(PromotionFile, [tmp_path / "promotion.yaml"])
+    with pytest.raises(ConfigError) as caught:
+        read_overrides(Path(), None, ["promotion.rules.gain_over_twin.min_gain=0.1"])
+    assert "promotion.rules.gain_over_control.min_gain" in caught.value.remedy
 
 
 def test_a_missing_file_names_itself_and_the_remedy(tmp_path: Path) -> None:

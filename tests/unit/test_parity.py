@@ -28,7 +28,7 @@ def test_what_was_served_comes_back_as_it_was_written(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "changed",
     [
-        {"models": {"twin": ONE}},
+        {"models": {"control": ONE}},
         {"models": {"adapter": ONE | {"share": float("nan")}}},
         {"models": {"adapter": ONE | {"asked": -1}}},
         {"models": {"adapter": ONE | {"share": 1.5}}},

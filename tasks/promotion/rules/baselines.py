@@ -13,13 +13,13 @@ def beats_base(evidence: ModelEvidence, params: GainParams) -> Iterator[RuleResu
     yield _gain(evidence, evidence.system, "base", params)
 
 
-def gain_over_twin(evidence: ModelEvidence, params: GainParams) -> Iterator[RuleResult]:
-    """The student gains on its twin, which learned the same without a teacher."""
-    finding = _gain(evidence, "student", "twin", params)
+def gain_over_control(evidence: ModelEvidence, params: GainParams) -> Iterator[RuleResult]:
+    """The student gains on its control, which learned the same without a teacher."""
+    finding = _gain(evidence, "student", "control", params)
     if finding.holds or evidence.offered == "student":
         yield finding
     else:
-        text = f"distillation did not pay, so the twin is offered: {finding.text}"
+        text = f"distillation did not pay, so the control is offered: {finding.text}"
         yield RuleResult(False, text, finding.value, finding.bound, finding.interval)
 
 
