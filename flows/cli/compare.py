@@ -58,17 +58,24 @@ class _Report:
 
 def compare(
     left: Annotated[str, typer.Argument(metavar="A", help=_COMPARABLE)],
-    right: Annotated[str, typer.Argument(metavar="B", help="What is held against A.")],
+    right: Annotated[str, typer.Argument(metavar="B", help="The same, compared with A.")],
     root: Root = HERE,
     model: Which = ModelName.adapter,
     system: Annotated[
-        str | None, typer.Option(help="base, adapter, student, ...; else the model's own.")
+        str | None,
+        typer.Option(help="base, adapter, student, ...", show_default="the model's own"),
     ] = None,
-    metric: Annotated[str | None, typer.Option(help="Else the one that A decided on.")] = None,
-    mode: Annotated[str | None, typer.Option(help="Else the one that A decided on.")] = None,
+    metric: Annotated[
+        str | None,
+        typer.Option(help="token_f1, exact_match, ...", show_default="the one that A decided on"),
+    ] = None,
+    mode: Annotated[
+        str | None,
+        typer.Option(help="retrieved, closed_book, ...", show_default="the one that A decided on"),
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Hold two evaluations against each other: by mode, by slice, and what changed most."""
+    """Compare two evaluations: by mode, by slice, and what changed most."""
     with checkout_at(root, as_json) as checkout:
         choice = Choice(model.value, system, metric, mode)
         found = compare_by_name(checkout, left, right, choice)

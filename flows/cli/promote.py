@@ -34,7 +34,7 @@ _REGISTRY_STAGES: "tuple[RegistryStage, ...]" = ("staging", "production")
 def promote(
     reason: Reason,
     version: Annotated[
-        int | None, typer.Argument(help="Its number; else the one in staging.", show_default=False)
+        int | None, typer.Argument(help="Its number.", show_default="the one in staging")
     ] = None,
     to: Annotated[str, typer.Option("--to", help="staging or production.")] = "production",
     by: By = None,
@@ -72,7 +72,12 @@ def promote(
 def rollback(
     reason: Reason,
     to: Annotated[
-        int | None, typer.Option("--to", help="A version that was in production; else the last.")
+        int | None,
+        typer.Option(
+            "--to",
+            help="A version that was in production.",
+            show_default="the one that was there last",
+        ),
     ] = None,
     by: By = None,
     root: Root = HERE,

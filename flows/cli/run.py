@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 def run(
     root: Root = HERE, preset: Preset = None, set_: Set = NO_OVERRIDES, as_json: Json = False
 ) -> None:
-    """Run one night: new data in, what changed rebuilt, the release judged."""
+    """Run one night: new data in, what changed rebuilt, the release decided."""
     from flows.run_state import failed_night_report, night_report
     from flows.servers import Services
     from flows.workspace import choose_workspace
