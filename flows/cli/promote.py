@@ -121,7 +121,7 @@ def _tell_move(
 
 
 def _read_registry_stage(text: str) -> "RegistryStage":
-    """The stage that somebody named.
+    """Return the stage that somebody named.
 
     Raises:
         ConfigError: there is none of this name.
@@ -137,12 +137,12 @@ def _read_registry_stage(text: str) -> "RegistryStage":
 
 
 def rehearsal(checkout: Path, model: ServedModel, params: "ReleaseParams") -> "partial[str]":
-    """A call that asks a bundle its golden prompts, in a process of its own."""
+    """Return a call that asks a bundle its golden prompts, in a process of its own."""
     return partial(_rehearse, checkout, model, params)
 
 
 def _rehearse(checkout: Path, model: ServedModel, params: "ReleaseParams", bundle: Path) -> str:
-    """How many golden prompts a bundle answers as it once did, in a sentence.
+    """Return in a sentence how many golden prompts a bundle answers as it once did.
 
     Raises:
         ConfigError: it could not be asked.
