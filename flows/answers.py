@@ -52,7 +52,7 @@ def ask_model(
     alias: str | None,
     where: Sequence[str],
 ) -> ModelAnswer:
-    """The answer of the reigning version, or of the one that `alias` names.
+    """Return the answer of the champion, or of the version that `alias` names.
 
     A `nightloom serve` of this checkout is asked where it serves what is asked for; else the
     version is loaded for this question. `where` are conditions `FIELD=VALUE` on the passages that
@@ -70,7 +70,7 @@ def ask_model(
 def _ask_server(
     checkout: Path, question: str, model: str, alias: str | None, where: Sequence[str]
 ) -> ModelAnswer | None:
-    """The running server's answer; None where none runs, or it serves something else.
+    """Return the running server's answer, None if none runs or it serves another version.
 
     Raises:
         ConfigError: it refused the question.
@@ -109,7 +109,7 @@ def _ask_server(
 
 
 def _get(url: str, body: object = None) -> Any:
-    """What a server answers, as JSON."""
+    """Return what a server answers, as JSON."""
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(url, data, {"content-type": "application/json"})
     with open_directly(request, timeout_seconds=_SERVER_SECONDS) as response:
@@ -127,7 +127,7 @@ def _ask_child(
     alias: str | None,
     where: Sequence[str],
 ) -> ModelAnswer:
-    """The answer of a child that loads the version for this question.
+    """Return the answer of a child that loads the version for this question.
 
     It starts before the registry is asked, so that its imports and mlflow's go on side by side;
     the bundle's path follows on its standard input.
@@ -150,7 +150,7 @@ def _ask_child(
 
 
 def _find_bundle(checkout: Path, model: ServedModel, alias: str | None) -> tuple[str, int, Path]:
-    """The alias, the version that it names, and its bundle."""
+    """Return the alias, the version that it names, and its bundle."""
     # Deferred: mlflow takes seconds to import, and a server's answer needs none of it.
     from tasks.registry.aliases import choose_version
     from tasks.registry.client import Registry
@@ -161,7 +161,7 @@ def _find_bundle(checkout: Path, model: ServedModel, alias: str | None) -> tuple
 
 
 def _tell(child: "subprocess.Popen[str]", text: str) -> tuple[str, str]:
-    """The last line that a child wrote to its standard output, and the last ones of its errors."""
+    """Return the last line of a child's standard output, and the last ones of its errors."""
     errors: deque[str] = deque(maxlen=8)
     assert child.stdin is not None
     assert child.stdout is not None

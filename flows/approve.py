@@ -41,7 +41,7 @@ class Approval(RunInput):
 
 @flow(name="approve", persist_result=False)
 def approve(entry: str, root: str = ".") -> State[Any]:
-    """Completed, and named after the answer: Approved, Rejected or NotPromoted.
+    """Return Completed, named after the answer: Approved, Rejected or NotPromoted.
 
     `entry` is the hash of the ledger's entry that asks.
 
@@ -64,7 +64,7 @@ def approve(entry: str, root: str = ".") -> State[Any]:
 def _wait_for_answer(
     promoter: Promoter, question: ApprovalRequest, description: str
 ) -> ApprovalResponse:
-    """What a person answered; that it expired, when nobody did in time."""
+    """Return what a person answered, or that nobody did in time."""
     hours = promoter.params.approval_hours
     deadline = time.monotonic() + hours * 3600
     # Prefect's server holds a form to its schema: another version's number does not fit.
@@ -99,12 +99,12 @@ def _wake() -> None:
 
 
 def _description(checkout: Path, question: ApprovalRequest) -> str:
-    """What is asked, with what speaks for it, in Markdown."""
+    """Return what is asked, with what speaks for it, in Markdown."""
     entry = question.link.entry
     tracker = Tracker(find_stores(checkout))
     link = tracker.report_link(question.version.run_id)
     report = f"[the night's report]({link})" if link else f"MLflow run {question.version.run_id}"
-    lines = [f"## {question.text}", "", f"It was judged against {question.champion}: {report}.", ""]
+    lines = [f"## {question.text}", "", f"It was compared with {question.champion}: {report}.", ""]
     lines += [f"- {reason}" for reason in entry.reasons]
     lines += ["", f"The ledger's entry {entry.number}, `{question.link.sha256}`."]
     return "\n".join(lines)

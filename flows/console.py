@@ -54,7 +54,7 @@ def print_summary(
 
 
 def score_table(metrics: dict[str, Any]) -> Table:
-    """Systems by modes, token F1 and exact match in each cell."""
+    """Return systems by modes, with token F1 and exact match in each cell."""
     systems: dict[str, dict[str, dict[str, float | None]]] = metrics["systems"]
     modes = list(dict.fromkeys(mode for found in systems.values() for mode in found))
     table = Table(title="token F1 / exact match on the test split")
@@ -73,7 +73,7 @@ def print_error(console: Console, error: "ErrorEntry") -> None:
 
 
 def _has_evaluated(night: "NightState") -> bool:
-    """Whether the scores that lie there are this night's: a gate may have refused it before."""
+    """Return whether the scores there are this night's: a gate may have refused it before."""
     states = {entry.name: entry.state for entry in night.stages}
     return states.get("evaluation") not in ("not_run", "running", "failed")
 
@@ -90,7 +90,7 @@ def _where(services: "Services | None") -> str:
 
 
 def make_console(*, to_stderr: bool = False) -> Console:
-    """The console for people: stdout, or stderr where stdout is for a program."""
+    """Return the console for people: stdout, or stderr if stdout is for a program."""
     return Console(file=sys.stderr if to_stderr else sys.stdout)
 
 
@@ -209,7 +209,7 @@ class NightView:
         return Group(Text(f"night {night.night}: {night.step}", style="bold"), table)
 
     def _detail(self, stage: str, elapsed: float) -> RenderableType:
-        """A bar, the loss and the time left of the stage that runs."""
+        """Return a bar, the loss and the time left of the stage that runs."""
         if stage not in self._progress:
             self._progress[stage] = Progress(self._scratch / stage, self._begun[stage])
         progress = self._progress[stage]

@@ -83,7 +83,7 @@ def _site_cache(checkout: Path) -> Path:
 
 
 def find_stores(checkout: Path) -> Stores:
-    """The MLflow store: the user's, else that of the servers which `up` started, else sqlite.
+    """Return the MLflow store: the user's, else that of the servers of `up`, else sqlite.
 
     Raises:
         ConfigError: the checkout was copied or moved, and its own store can't follow.

@@ -36,7 +36,7 @@ _STAGE = "evaluation"
 def evaluate_fully(
     root: str = ".", preset: str | None = None, overrides: Sequence[str] = ()
 ) -> Path:
-    """The report's folder.
+    """Evaluate in depth, and return the report's folder.
 
     The stages before evaluation come out of DVC's cache as the night of `preset` and `overrides`
     left them; what is not there any more is made again.
@@ -72,7 +72,7 @@ def evaluate_fully(
 
 
 def _check(base: Workspace) -> None:
-    """That a night was run with the base's rows and models."""
+    """Check that a night was run with the base's rows and models."""
     paths = base.checkout_paths()
     missing = [
         name

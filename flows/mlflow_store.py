@@ -40,7 +40,7 @@ class OwnStore:
 
     @property
     def uri(self) -> str:
-        """As MLflow is given it."""
+        """Return the address that MLflow is given."""
         return f"sqlite:///{self.database}"
 
 
@@ -56,7 +56,7 @@ class _Column:
 
     @property
     def query(self) -> str:
-        """The rows with a location on this machine that is not one below `:uri`."""
+        """Return the query for rows with a location on this machine that is not below `:uri`."""
         column = f"{self.table}.{self.name}"
         return (
             f"SELECT {self.table}.rowid, {column}, {self.ours}, {self.what} FROM {self.source} "
@@ -94,14 +94,14 @@ class _Place:
 
     @cached_property
     def path(self) -> Path:
-        """The location as a path, without `..`."""
+        """Return the location as a path, without `..`."""
         path = local_path(self.location)
         assert path is not None  # the query gives no others
         return Path(os.path.normpath(path))
 
 
 def own_store(checkout: Path) -> OwnStore:
-    """The store of a checkout, all of its locations brought to where the checkout is now.
+    """Return the store of a checkout, with all of its locations in the checkout.
 
     Locations at a server or in a bucket stay, and so do those that somebody else made outside of
     every folder that this checkout has been.
@@ -138,7 +138,7 @@ def _follow(store: OwnStore, checkout: Path) -> None:
 def _changes(
     connection: sqlite3.Connection, store: OwnStore, checkout: Path
 ) -> list[tuple[_Place, Path]]:
-    """Every location that is not where it belongs, and where that is.
+    """Return every location that is not where it belongs, and where that is.
 
     Raises:
         ConfigError: one can't be brought here.
@@ -174,7 +174,7 @@ def _check_files(changes: Sequence[tuple[_Place, Path]], store: OwnStore) -> Non
 
 
 def _read(connection: sqlite3.Connection, store: OwnStore) -> list[_Place]:
-    """The locations on this machine that are not plainly in the artifacts' folder."""
+    """Return the locations on this machine that are not plainly in the artifacts' folder."""
     # MLflow makes the first experiment once all tables are there.
     known = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'experiments'").fetchone()
     if known is None or connection.execute("SELECT 1 FROM experiments").fetchone() is None:
@@ -192,7 +192,7 @@ def _read(connection: sqlite3.Connection, store: OwnStore) -> list[_Place]:
 
 
 def _former_checkout(path: Path) -> Path | None:
-    """The checkout in whose artifacts' folder a path lies, whether it is still there or not.
+    """Return the checkout in whose artifacts' folder a path lies, even if it is gone.
 
     `/` is none, since all that a machine holds lies below it.
     """
@@ -204,7 +204,7 @@ def _former_checkout(path: Path) -> Path | None:
 
 
 def _path_now(path: Path, homes: Iterable[Path], checkout: Path) -> Path | None:
-    """Where in the checkout a path is that lay in one of its homes; None where it lay in none.
+    """Return where a path of one of the homes lies in the checkout, None if in no home.
 
     A home may be inside of another: the innermost counts.
     """
@@ -215,7 +215,7 @@ def _path_now(path: Path, homes: Iterable[Path], checkout: Path) -> Path | None:
 
 
 def _by_a_link(path: Path, artifacts: Path) -> Path | None:
-    """The same for a path that leads to the artifacts' folder by a symbolic link."""
+    """Return the same for a path that leads to the artifacts' folder by a symbolic link."""
     real, folder = path.resolve(), artifacts.resolve()
     return artifacts / real.relative_to(folder) if real.is_relative_to(folder) else None
 

@@ -84,7 +84,7 @@ class AliasWatcher:
     _registry: "tuple[object, Registry] | None" = None
 
     def look(self) -> list[Order]:
-        """The orders for what has changed since the last look.
+        """Return the orders for what has changed since the last look.
 
         Raises:
             NightloomError: the alias names no version.
@@ -111,7 +111,7 @@ class AliasWatcher:
         self._retry[notice.model] = time.monotonic() + _RETRY_SECONDS
 
     def _open(self) -> "Registry":
-        """The registry; another one where `nightloom up` has started or stopped since."""
+        """Return the registry, another one if `nightloom up` has started or stopped since."""
         from tasks.registry.client import Registry
 
         stores = find_stores(self.checkout)
@@ -164,7 +164,7 @@ def _follow(
     notices: "queue.Queue[Notice | None]",
     say: Callable[[str], None],
 ) -> None:
-    """Hand orders to the server and tell its notices, for as long as both live."""
+    """Hand orders to the server and print its notices, for as long as both live."""
     for order in watch.look():  # what is wrong before anything is served, is an error
         _order(child, order)
     trouble: str | None = None
@@ -187,7 +187,7 @@ def _follow(
 
 
 def _new_orders(watch: AliasWatcher) -> tuple[list[Order], str | None]:
-    """New orders, or why the registry has none: what serves goes on serving."""
+    """Return new orders, or why the registry has none: what serves goes on serving."""
     try:
         return watch.look(), None
     except NightloomError as error:
@@ -232,7 +232,7 @@ def _handle_notice(
 
 @contextmanager
 def _server(checkout: Path, options: ServeOptions) -> "Iterator[subprocess.Popen[str]]":
-    """The server's process, ended with what it began when the block ends.
+    """Start the server's process; end it with what it began when the block ends.
 
     Should this process be killed, its end of the pipe closes, and the server ends by itself.
     """
@@ -260,7 +260,7 @@ def _server(checkout: Path, options: ServeOptions) -> "Iterator[subprocess.Popen
 
 
 def _notices(child: "subprocess.Popen[str]") -> "queue.Queue[Notice | None]":
-    """What the server tells, and None when it has ended."""
+    """Return what the server tells, and None once it has ended."""
     found: queue.Queue[Notice | None] = queue.Queue()
 
     def read() -> None:

@@ -42,7 +42,7 @@ class _RefreshParams(StageParams):
 
 
 def _run_name() -> str:
-    """The night's name: the one given, else the time for which the run was scheduled."""
+    """Return the night's name: the one given, else the time that the run was scheduled for."""
     given = flow_run.parameters.get("night")
     return str(given) if given else new_night_name(flow_run.scheduled_start_time)
 
@@ -54,7 +54,7 @@ def nightly(
     overrides: Sequence[str] = (),
     night: str | None = None,
 ) -> State[Any]:
-    """Completed, and named after the verdict: Promoted, Refused or Unchanged.
+    """Run a night; return Completed, named after the verdict: Promoted, Refused or Unchanged.
 
     Raises:
         NightloomError: the night failed; the last good artifacts are still in place.

@@ -29,7 +29,7 @@ _UNFINISHED = [StateType.PENDING, StateType.RUNNING, StateType.PAUSED, StateType
 
 
 def ask_again(checkout: Path) -> list[str]:
-    """What became of each question that nobody has answered, one sentence a question.
+    """Return a sentence on what became of each question that nobody has answered.
 
     Call it while no worker runs: a flow run that waits for an answer then waits in no process, and
     an answer given to it would be heard by nobody.
@@ -62,7 +62,7 @@ def _end_abandoned() -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The exit code: 0 with what became of each question on stdout, 1 with the reason on stderr."""
+    """Return 0 with what became of each question on stdout, 1 with the reason on stderr."""
     parser = argparse.ArgumentParser(prog="python -m flows.open_approvals", description=__doc__)
     parser.add_argument("--root", type=Path, default=Path(), help="a folder of the project")
     options = parser.parse_args(arguments)

@@ -22,12 +22,12 @@ class ProcessFile(BaseModel):
 
     @classmethod
     def path(cls, checkout: Path) -> Path:
-        """Where it lies."""
+        """Return where the file lies."""
         return checkout / STATE / cls.FILE
 
     @classmethod
     def last(cls, checkout: Path) -> Self | None:
-        """What the file says, whether the process that kept it is alive or was killed.
+        """Return what the file says, whether its process is alive or was killed.
 
         A checkout is copied with its files: what they say of the original's processes is not ours.
         """
@@ -39,13 +39,13 @@ class ProcessFile(BaseModel):
 
     @classmethod
     def read(cls, checkout: Path) -> Self | None:
-        """What the file says, None unless the process that keeps it is alive and ours."""
+        """Return what the file says, None unless its process is alive and ours."""
         found = cls.last(checkout)
         return found if found is not None and found.is_kept else None
 
     @property
     def is_kept(self) -> bool:
-        """Whether the process that keeps the file is alive."""
+        """Return whether the process that keeps the file is alive."""
         try:
             process = psutil.Process(self.pid)
             # A pid may have been given to another process since; a zombie has ended.
@@ -68,11 +68,11 @@ class ProcessFile(BaseModel):
 
 
 def _identity(folder: Path) -> str:
-    """What a folder keeps when it is moved within its file system, and what no copy has."""
+    """Return what a folder keeps when it is moved in its file system, and what no copy has."""
     found = folder.stat()
     return f"{found.st_dev}:{found.st_ino}"
 
 
 def this_process() -> tuple[int, float]:
-    """The pid and the start, in seconds since 1970, of the process that asks."""
+    """Return this process's pid, and its start in seconds since 1970."""
     return os.getpid(), psutil.Process().create_time()

@@ -33,7 +33,7 @@ class Promoter:
 
 
 def make_promoter(checkout: Path, params_root: Path | None = None) -> Promoter:
-    """A promoter of a checkout's stores; `params_root` is a workspace with params of its own."""
+    """Return a promoter of a checkout's stores; `params_root` is a workspace with own params."""
     stores = find_stores(checkout)
     file = (params_root or checkout) / "params" / "release.yaml"
     params: ReleaseParams = load_params(Params, [file]).release
@@ -55,7 +55,7 @@ def deciding(checkout: Path) -> Iterator[Promoter]:
 
 
 def review_all(promoter: Promoter, model: str | None) -> list[RetentionDecision]:
-    """What retention says of every version of one model, or of both; nothing is written."""
+    """Return what retention says of every version of one model, or of both; write nothing."""
     now = time.time_ns() // 1_000_000
     return [
         fate
@@ -80,7 +80,7 @@ def _models(name: str | None) -> list[ServedModel]:
 
 
 def operating_user() -> str:
-    """Who runs this process, as the system knows them, whatever the environment says."""
+    """Return who runs this process, as the system says, whatever the environment says."""
     try:
         return pwd.getpwuid(os.getuid()).pw_name
     except KeyError:

@@ -56,13 +56,13 @@ class _ReleaseContext:
 
     @property
     def scratch(self) -> Path:
-        """Where the release leaves what it found, below the workspace's scratch."""
+        """Return where the release leaves what it found, below the workspace's scratch."""
         return self.workspace.path / self.workspace.paths().scratch / "release"
 
 
 @flow(name="release", validate_parameters=False, persist_result=False)
 def release(workspace: Workspace, log: NightLog, night: RunRef, registry: Registry) -> Release:
-    """What became of the bundle that lies in the workspace.
+    """Release the bundle that lies in the workspace, and return what became of it.
 
     Raises:
         ConfigError: there is none.
@@ -86,7 +86,7 @@ def release(workspace: Workspace, log: NightLog, night: RunRef, registry: Regist
 
 
 def _register(context: _ReleaseContext, log: NightLog) -> tuple[list[Version], list[str]]:
-    """Each model's version of the bundle, and what an earlier release had left."""
+    """Return each model's version of the bundle, and what an earlier release had left."""
     root, paths = context.workspace.path, context.workspace.paths()
     bundle = root / paths.bundle
     store = (context.workspace.checkout / paths.model_store).resolve()
@@ -100,7 +100,7 @@ def _register(context: _ReleaseContext, log: NightLog) -> tuple[list[Version], l
 
 
 def _mend(promoter: Promoter) -> list[str]:
-    """What an earlier release had left of both models, mended. Call it while holding the lock."""
+    """Finish what an earlier release had left of both models. Call it while holding the lock."""
     ledger, params, downloads = promoter.ledger, promoter.params, promoter.downloads
     return [note for model in MODELS for note in mend(model, ledger, params, downloads)]
 
@@ -127,7 +127,7 @@ def _gather(
 
 
 def _evidence(context: _ReleaseContext, version: Version) -> EvidenceFiles:
-    """All that a version is judged by, the champion scored on tonight's split among it."""
+    """Return all that a version is decided by, with the champion scored on tonight's split."""
     root, paths = context.workspace.path, context.workspace.paths()
     tonight = Tonight(
         root=root,
@@ -180,9 +180,9 @@ def _decide(
 def _decide_version(
     context: _ReleaseContext, version: Version, evidence: Mapping[ServedModel, EvidenceFiles]
 ) -> VersionVerdict:
-    """What is found of one version, by evidence on the champion of this moment."""
+    """Return what is found of one version, compared with the champion of this moment."""
     root, paths = context.workspace.path, context.workspace.paths()
-    # Read again: another release of the same bundle may have judged it since.
+    # Read again: another release of the same bundle may have decided on it since.
     now = context.registry.version(version.model, version.number)
     known = earlier_verdict(now, root, root / paths.curation_report)
     if known is not None:
@@ -208,7 +208,7 @@ def _current(
 
 
 def _combine(verdicts: Sequence[VersionVerdict], notes: Sequence[str]) -> Release:
-    """The adapter's verdict, unless it alone is unchanged; the reasons of all, then the notes."""
+    """Return the adapter's verdict, unless it alone is unchanged, with the reasons of all."""
     changed = [item for item in verdicts if item.verdict != "unchanged"]
     return Release(
         verdict=(changed or verdicts)[0].verdict,

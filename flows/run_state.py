@@ -90,7 +90,7 @@ class NightLog:
         self.write()
 
     def failed_in(self, stage: str) -> bool:
-        """Whether a stage was begun and has not ended."""
+        """Return whether a stage was begun and has not ended."""
         return any(entry.name == stage and entry.state == "running" for entry in self.now.stages)
 
     def fail(self, error: BaseException) -> None:
@@ -107,7 +107,7 @@ class NightLog:
 
 
 def error_entry(error: BaseException) -> ErrorEntry:
-    """An error as it is reported."""
+    """Return an error as it is reported."""
     # TerminationSignal is what Prefect makes of SIGTERM; to import it here would cost seconds.
     if isinstance(error, KeyboardInterrupt) or type(error).__name__ == "TerminationSignal":
         failure = Failure("Interrupted", "the night was interrupted", "run it again: it goes on")
@@ -118,32 +118,32 @@ def error_entry(error: BaseException) -> ErrorEntry:
 
 
 def new_night_name(now: datetime) -> str:
-    """A name that sorts by time."""
+    """Return a name that sorts by time."""
     return now.astimezone(UTC).strftime("%Y-%m-%dT%H%M%SZ")
 
 
 def night_file(checkout: Path, night: str) -> Path:
-    """Where a night's file lies."""
+    """Return where a night's file lies."""
     return checkout / STATE / "nights" / f"{night}.json"
 
 
 def read_night(path: Path) -> NightState:
-    """The night in a file."""
+    """Read the night in a file."""
     return NightState.model_validate_json(path.read_text(encoding="utf-8"))
 
 
 def last_nights(checkout: Path, count: int) -> list[NightState]:
-    """The last nights, newest first."""
+    """Return the last nights, newest first."""
     paths = sorted((checkout / STATE / "nights").glob("[!.]*.json"), reverse=True)
     return [read_night(path) for path in paths[:count]]
 
 
 def night_report(night: NightState) -> str:
-    """The one JSON object that `nightloom run --json` prints."""
+    """Return the one JSON object that `nightloom run --json` prints."""
     return night.model_dump_json(include=_REPORTED, by_alias=True, indent=1)
 
 
 def failed_night_report(now: datetime) -> dict[str, Any]:
-    """What `report` says of a night that failed before it began."""
+    """Return what that object says of a night that failed before it began."""
     night = NightState(night=new_night_name(now), verdict="failed", workspace="", pid=os.getpid())
     return night.model_dump(include=_REPORTED, by_alias=True)

@@ -55,12 +55,12 @@ class Services(ProcessFile):
 
     @property
     def prefect_api(self) -> str:
-        """Prefect's API."""
+        """Return the address of Prefect's API."""
         return f"{self.prefect}/api"
 
 
 def shares_prefect(checkout: Path) -> bool:
-    """Whether others use the Prefect server that runs here talk to."""
+    """Return whether others use the Prefect server that runs here talk to."""
     given = os.environ.get("PREFECT_API_URL")
     if given:
         return given != os.environ.get(_OWN_SERVER)
@@ -75,7 +75,7 @@ class Running:
     children: Mapping[str, "subprocess.Popen[str]"]
 
     def fallen(self) -> str | None:
-        """The name of one that has ended by itself, None while all live."""
+        """Return the name of one that has ended by itself, None while all live."""
         dead = [name for name, child in self.children.items() if child.poll() is not None]
         return dead[0] if dead else None
 
@@ -84,7 +84,7 @@ class Running:
 def running_services(
     checkout: Path, prefect_port: int, mlflow_port: int, deployment: list[str]
 ) -> Iterator[Running]:
-    """Both servers and a worker with the schedule deployed, stopped when the block ends.
+    """Start both servers and a worker with the schedule deployed; stop them as the block ends.
 
     Raises:
         ConfigError: they are up already, a port is taken, or one did not come up.
@@ -125,7 +125,7 @@ def running_services(
 
 
 def start_night_server(checkout: Path) -> Callable[[], None]:
-    """A call that waits for Prefect's server, started here where `PREFECT_API_URL` names none.
+    """Start Prefect's server unless `PREFECT_API_URL` names one; return a call that waits for it.
 
     Prefect would start one itself, after importing all of it here; this one starts while this
     process still imports, which saves a night some seven seconds. It ends with this process, after
@@ -146,7 +146,7 @@ def start_night_server(checkout: Path) -> Callable[[], None]:
 
 
 def _environment(checkout: Path, services: Services) -> Mapping[str, str]:
-    """What servers and worker run with."""
+    """Return what servers and worker run with."""
     return _prefect_environment(checkout, services.prefect) | {
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         "NIGHTLOOM_ROOT": str(checkout),
@@ -158,7 +158,7 @@ def _environment(checkout: Path, services: Services) -> Mapping[str, str]:
 
 
 def _prefect_environment(checkout: Path, address: str) -> dict[str, str]:
-    """What a Prefect server at an address runs with, and what talks to it."""
+    """Return what a Prefect server at an address runs with, and what talks to it."""
     return child_environment() | {
         "PREFECT_HOME": os.environ.get("PREFECT_HOME", str(checkout / STATE / "prefect")),
         "PREFECT_API_URL": f"{address}/api",
@@ -195,13 +195,13 @@ def _mlflow_arguments(checkout: Path, port: int) -> list[str]:
 def _start(
     checkout: Path, name: str, command: tuple[str, ...], environment: Mapping[str, str]
 ) -> "subprocess.Popen[str]":
-    """A child whose output goes to `.nightloom/logs/NAME.log`."""
+    """Start a child whose output goes to `.nightloom/logs/NAME.log`."""
     whole, log = [sys.executable, "-m", *command], log_file(checkout, name)
     return start_server(whole, checkout, log, environment, grace_seconds=_GRACE_SECONDS)
 
 
 def log_file(checkout: Path, name: str) -> Path:
-    """Where a server's or a night's log lies."""
+    """Return where a server's or a night's log lies."""
     return checkout / STATE / "logs" / f"{name}.log"
 
 

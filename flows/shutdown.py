@@ -41,12 +41,12 @@ class Keeper(ProcessFile):
 
     @property
     def tag(self) -> str:
-        """What the environment of all that it started says."""
+        """Return what the environment of all that it started says."""
         return f"{self.pid}-{self.started:.2f}"
 
 
 def living(keeper: Keeper) -> list[psutil.Process]:
-    """Every process that a keeper started, at any depth, and that has not ended."""
+    """Return every process that a keeper started, at any depth, and that has not ended."""
     everything = psutil.process_iter()
     return [process for process in everything if _environment(process).get(TAG) == keeper.tag]
 
@@ -67,13 +67,13 @@ def end_flows(keeper: Keeper) -> None:
 
 
 def _flows(keeper: Keeper) -> set[psutil.Process]:
-    """The processes that run a flow, without those that they started."""
+    """Return the processes that run a flow, without those that they started."""
     found = {process for process in living(keeper) if _FLOW_RUN in _environment(process)}
     return {process for process in found if process.parent() not in found}
 
 
 def _environment(process: psutil.Process) -> dict[str, str]:
-    """A process's environment, nothing of one that has ended, is a zombie, or is another user's."""
+    """Return a process's environment, empty if it has ended or is another user's."""
     with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied, OSError):
         return dict(process.environ())
     return {}
@@ -98,7 +98,7 @@ def end_leftovers(keeper: Keeper) -> None:
 
 
 def stop_services(checkout: Path, say: Callable[[str], None]) -> bool:
-    """Whether anything lived that `up` had started, of which nothing lives now.
+    """Stop what `up` had started, and return whether any of it lived.
 
     A night in another shell may use the servers: it is waited for first. One in the worker is
     ended, and has time to write down how.
@@ -159,7 +159,7 @@ def _tell_nights(
 
 
 def _told(processes: Sequence[psutil.Process]) -> str:
-    """Their pids and commands."""
+    """Return the processes' pids and commands."""
     found = []
     for process in processes:
         with contextlib.suppress(psutil.NoSuchProcess):
@@ -168,7 +168,7 @@ def _told(processes: Sequence[psutil.Process]) -> str:
 
 
 def _wait(what: Callable[[], bool], seconds: float) -> bool:
-    """Whether it came true in time."""
+    """Return whether it came true in time."""
     deadline = time.monotonic() + seconds
     while not (true := what()) and time.monotonic() < deadline:
         time.sleep(_LOOK_SECONDS)

@@ -37,7 +37,7 @@ class Range(StageParams):
         return self
 
     def suggest(self, trial: Trial, name: str) -> Value:
-        """The value that a trial tries."""
+        """Return the value that a trial tries."""
         if self.draw == "whole":
             return trial.suggest_int(name, int(self.low), int(self.high))
         return trial.suggest_float(name, self.low, self.high, log=self.draw == "log")
@@ -49,7 +49,7 @@ class Choices(StageParams):
     choices: list[Value] = Field(min_length=1)
 
     def suggest(self, trial: Trial, name: str) -> Value:
-        """The value that a trial tries."""
+        """Return the value that a trial tries."""
         chosen: Any = trial.suggest_categorical(name, self.choices)
         return cast(Value, chosen)
 
@@ -108,12 +108,12 @@ class Study:
 
     @property
     def name(self) -> str:
-        """Twelve hex digits that stand for space, rows, models and params."""
+        """Return twelve hex digits that stand for space, rows, models and params."""
         return str(self._study.study_name)
 
     @property
     def is_over(self) -> bool:
-        """Whether as many trials as were asked for have an answer: a value, or why there is none.
+        """Return whether as many trials as were asked for have a value, or a reason for none.
 
         A trial that a kill cut short has none.
         """
@@ -125,7 +125,7 @@ class Study:
         return len(answered) >= self._params.trials
 
     def take_back(self) -> list[str]:
-        """The trials that a kill cut short, by name; they will be tried again, first of all."""
+        """Queue the trials that a kill cut short, to be tried first, and return their names."""
         cut = self._trials(TrialState.RUNNING)
         for trial in cut:
             self._study.tell(trial.number, state=TrialState.FAIL)
@@ -133,7 +133,7 @@ class Study:
         return [trial_name(trial) for trial in cut]
 
     def ask(self) -> tuple[Trial, dict[str, Value]]:
-        """The next trial, and what it tries as FILE.KEY -> value."""
+        """Return the next trial, and what it tries as FILE.KEY -> value."""
         trial = self._study.ask()
         space = self._params.space
         return trial, {name: item.suggest(trial, name) for name, item in space.items()}
@@ -152,7 +152,7 @@ class Study:
         self._study.tell(trial, state=TrialState.FAIL)
 
     def watch(self, trial: Trial, scratch: Path) -> Callable[[str, Point], bool]:
-        """Whether a new point of a stage's curves says that the trial should stop.
+        """Return a call that says whether a new point of a stage's curves should stop the trial.
 
         Trials are compared evaluation by evaluation, whatever optimizer step each was taken at; a
         training that goes on after a kill has those of before in its file.
@@ -172,7 +172,7 @@ class Study:
         return should_stop
 
     def tried(self) -> list[Tried]:
-        """Every trial so far."""
+        """Return every trial so far."""
         return [
             Tried(
                 number=trial.number,
@@ -185,7 +185,7 @@ class Study:
         ]
 
     def best(self) -> tuple[dict[str, Value], float]:
-        """The best trial's values, and what it came to.
+        """Return the best trial's values, and what it came to.
 
         Raises:
             DataError: not one of them gave a value.
@@ -204,12 +204,12 @@ class Study:
 
 
 def trial_name(trial: Trial | FrozenTrial) -> str:
-    """What a trial is called."""
+    """Return what a trial is called."""
     return f"trial-{trial.number}"
 
 
 def _name(base: Workspace, params: SweepParams) -> str:
-    """A digest of all that a trial's value depends on beside its own values."""
+    """Return a digest of all that a trial's value depends on beside its own values."""
     paths = base.paths()
     manifests = (paths.base, paths.embedder, paths.reranker, paths.student_base)
     models = [(base.path / name).read_text("utf-8") for name in manifests]

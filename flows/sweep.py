@@ -63,7 +63,7 @@ class Sweep(BaseModel):
     mlflow_run: str
 
     def as_params(self) -> str:
-        """The best values as lines of params files."""
+        """Return the best values as lines of params files."""
         files: dict[str, dict[str, Any]] = {}
         for name, value in self.best.items():
             file, *keys, last = name.split(".")
@@ -92,7 +92,7 @@ class _Trials:
 
 @flow(name="sweep", persist_result=False)
 def sweep(root: str = ".", preset: str | None = None, overrides: Sequence[str] = ()) -> Sweep:
-    """Every trial of a sweep; one that was interrupted goes on.
+    """Run the trials of a sweep, or those that an interrupted one left, and return them all.
 
     Raises:
         ConfigError: `params/sweep.yaml` names what is not there.
@@ -127,7 +127,7 @@ def sweep(root: str = ".", preset: str | None = None, overrides: Sequence[str] =
 
 
 def _read_params(checkout: Path, preset: str | None, overrides: Sequence[str]) -> SweepParams:
-    """The sweep's own params, which no workspace depends on."""
+    """Return the sweep's own params, which no workspace depends on."""
     path = checkout / "params" / "sweep.yaml"
     content = read_yaml(path)
     apply_overrides(content, path.stem, read_overrides(checkout, preset, overrides))
@@ -135,19 +135,19 @@ def _read_params(checkout: Path, preset: str | None, overrides: Sequence[str]) -
 
 
 def _folder(checkout: Path) -> Path:
-    """Where sweeps keep what they know, apart from the nights."""
+    """Return where sweeps keep what they know, apart from the nights."""
     folder = checkout / STATE / "sweeps"
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
 
 def _log(workspace: Workspace, name: str) -> NightLog:
-    """What a sweep or a trial did so far."""
+    """Open the file that says what a sweep or a trial did so far."""
     return NightLog(workspace, name, _folder(workspace.checkout) / f"{name}.json")
 
 
 def _check(base: Workspace, params: SweepParams) -> None:
-    """That the sweep's stage and params exist, and that the params make a difference to it.
+    """Check that the sweep's stage and params exist, and that the params matter to it.
 
     Raises:
         ConfigError: one does not.
@@ -176,7 +176,7 @@ def _check(base: Workspace, params: SweepParams) -> None:
 
 
 def _try(trials: _Trials) -> None:
-    """One trial, told to the study: its value, that it was stopped, or why it failed."""
+    """Run one trial, and tell the study its value, that it was stopped, or why it failed."""
     study = trials.study
     trial, values = study.ask()
     try:
@@ -196,7 +196,7 @@ def _try(trials: _Trials) -> None:
 
 
 def _build(trial: Trial, values: dict[str, Value], trials: _Trials) -> float:
-    """The metric of a trial's build.
+    """Build a trial's stages and return its metric.
 
     Raises:
         StageStoppedError: the curve was worse than the median of those before.
@@ -228,7 +228,7 @@ def _build(trial: Trial, values: dict[str, Value], trials: _Trials) -> float:
 
 @contextmanager
 def _workspace(trials: _Trials, values: Mapping[str, Value]) -> Iterator[Workspace]:
-    """A workspace of the study's own, held, with the rows and models that the sweep began with."""
+    """Hold a workspace of the study's own, with the sweep's rows and models."""
     texts = [*trials.overrides, *(override_text(name, value) for name, value in values.items())]
     chosen = choose_workspace(trials.base.checkout, trials.preset, texts)
     folder = _folder(chosen.checkout) / trials.study.name / overrides_digest(chosen.overrides)
@@ -240,7 +240,7 @@ def _workspace(trials: _Trials, values: Mapping[str, Value]) -> Iterator[Workspa
 
 
 def _metric(workspace: Workspace, params: SweepParams, scratch: Path) -> float:
-    """What the sweep minimises, from the report of its stage.
+    """Return what the sweep minimises, from the report of its stage.
 
     Raises:
         ConfigError: the report has no such number, or the stage no such curve.

@@ -33,7 +33,7 @@ class Override:
 
     @classmethod
     def parse(cls, text: str) -> "Override":
-        """The override that `FILE.KEY=VALUE` stands for; the value is YAML.
+        """Return the override that `FILE.KEY=VALUE` stands for; the value is YAML.
 
         Raises:
             ConfigError: the text has another form, or its value is not YAML.
@@ -53,22 +53,22 @@ class Override:
 
 
 def override_text(key: str, value: Any) -> str:
-    """The text that `Override.parse` reads back: YAML's form of a number is not always Python's."""
+    """Return the text that `Override.parse` reads back; YAML has numbers in a form of its own."""
     return f"{key}={yaml.safe_dump(value, default_flow_style=True).splitlines()[0]}"
 
 
 def without_file(file: str, texts: Iterable[str]) -> list[str]:
-    """The overrides that are not of this file of params."""
+    """Return the overrides that are not of this file of params."""
     return [text for text in texts if not text.strip().startswith(f"{file}.")]
 
 
 def shown_value(value: Any) -> str:
-    """A value as people read it: numbers to four digits."""
+    """Return a value as people read it: numbers to four digits."""
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def read_overrides(root: Path, preset: str | None, texts: Sequence[str]) -> tuple[Override, ...]:
-    """The overrides of a preset, then the given ones; the last one of a key wins.
+    """Return the overrides of a preset, then the given ones; the last one of a key wins.
 
     Raises:
         ConfigError: there is no such preset, or no such param.
@@ -89,13 +89,13 @@ def read_overrides(root: Path, preset: str | None, texts: Sequence[str]) -> tupl
 
 
 def overrides_digest(overrides: Iterable[Override]) -> str:
-    """Twelve hex digits that stand for a set of overrides."""
+    """Return twelve hex digits that stand for a set of overrides."""
     text = json.dumps({item.key: item.value for item in overrides}, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def apply_overrides(content: dict[str, Any], file: str, overrides: Iterable[Override]) -> bool:
-    """Whether any of the overrides is of this file; its content then carries them."""
+    """Put the overrides of this file into its content, and return whether there were any."""
     changed = False
     for item in overrides:
         stem, *keys = item.key.split(".")
@@ -133,7 +133,7 @@ def _known_keys(root: Path) -> list[str]:
 
 
 def _keys(content: Mapping[str, Any], prefix: str) -> list[str]:
-    """Every name in nested mappings, the mappings themselves included."""
+    """Return every name in nested mappings, the mappings themselves included."""
     keys: list[str] = []
     for name, value in content.items():
         keys.append(f"{prefix}{name}")
@@ -178,25 +178,25 @@ class Workspace:
 
     @property
     def name(self) -> str:
-        """`checkout`, or the digest of the overrides."""
+        """Return `checkout`, or the digest of the overrides."""
         return "checkout" if self.path == self.checkout else self.path.name
 
     @property
     def lock(self) -> Path:
-        """The file that a night in this workspace holds."""
+        """Return the file that a night in this workspace holds."""
         return self.path / STATE / "night.lock"
 
     def paths(self) -> WorkspacePaths:
-        """The paths of `params/paths.yaml`, which count from the workspace."""
+        """Return the paths of `params/paths.yaml`, which count from the workspace."""
         return WorkspacePaths.model_validate(read_yaml(self.path / "params" / "paths.yaml"))
 
     def checkout_paths(self) -> WorkspacePaths:
-        """The same as the checkout has them: there even before the workspace is."""
+        """Return the same as the checkout has them: there even before the workspace is."""
         return WorkspacePaths.model_validate(read_yaml(self.checkout / "params" / "paths.yaml"))
 
 
 def find_checkout(start: Path) -> Path:
-    """The nearest folder at or above `start` that holds a Nightloom project.
+    """Return the nearest folder at or above `start` that holds a Nightloom project.
 
     Raises:
         ConfigError: there is none, or its path can't be named in a database's address.
@@ -211,7 +211,7 @@ def find_checkout(start: Path) -> Path:
 
 
 def _addressable(checkout: Path) -> Path:
-    """The checkout, whose path has no `?`: SQLAlchemy's address of a file ends there."""
+    """Return the checkout, if its path has no `?`, at which SQLAlchemy ends a file's address."""
     path, mark, _ = str(checkout).partition("?")
     if mark:
         raise ConfigError(
@@ -223,7 +223,7 @@ def _addressable(checkout: Path) -> Path:
 
 
 def choose_workspace(checkout: Path, preset: str | None, texts: Sequence[str]) -> Workspace:
-    """The workspace that a preset and overrides ask for; nothing is written yet.
+    """Return the workspace that a preset and overrides ask for; write nothing yet.
 
     Raises:
         ConfigError: an override names no param.
@@ -278,7 +278,7 @@ def _write_params(workspace: Workspace) -> None:
 
 
 def _write_dvc_config(workspace: Workspace) -> None:
-    """The checkout's DVC settings without git, and with the checkout's cache."""
+    """Write the checkout's DVC settings without git, and with the checkout's cache."""
     source, target = workspace.checkout / ".dvc", workspace.path / ".dvc"
     target.mkdir(parents=True, exist_ok=True)
     settings = configparser.ConfigParser()
@@ -320,7 +320,7 @@ def share_inputs(base: Workspace, workspace: Workspace) -> None:
 
 
 def _link(source: str, target: str) -> None:
-    """A second name for a file; where file systems differ, a copy."""
+    """Give a file a second name, or copy it if the file systems differ."""
     try:
         os.link(source, target)
     except OSError:
@@ -354,7 +354,7 @@ def check_unlocked(path: Path) -> None:
 
 
 def holders(checkout: Path) -> dict[str, int]:
-    """The pids of all nights that run in a checkout, by workspace."""
+    """Return the pids of all nights that run in a checkout, by workspace."""
     paths = {"checkout": checkout / STATE / "night.lock"}
     for path in sorted((checkout / STATE / "workspaces").glob(f"*/{STATE}/night.lock")):
         paths[path.parent.parent.name] = path

@@ -19,11 +19,15 @@ def ask(
     alias: Alias = None,
     where: Annotated[
         list[str] | None,
-        typer.Option(help="Search only passages of this source, license, title or document."),
+        typer.Option(
+            help="FIELD=VALUE: search only passages with this source, license, title or document; "
+            "can be repeated.",
+            show_default="all passages",
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Ask the reigning version; show its answer and the passages it used."""
+    """Ask the champion; show its answer and the passages it used."""
     with checkout_at(root, as_json) as checkout:
         from flows.answers import ask_model
 

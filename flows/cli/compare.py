@@ -58,17 +58,24 @@ class _Report:
 
 def compare(
     left: Annotated[str, typer.Argument(metavar="A", help=_COMPARABLE)],
-    right: Annotated[str, typer.Argument(metavar="B", help="What is held against A.")],
+    right: Annotated[str, typer.Argument(metavar="B", help="The same, compared with A.")],
     root: Root = HERE,
     model: Which = ModelName.adapter,
     system: Annotated[
-        str | None, typer.Option(help="base, adapter, student, ...; else the model's own.")
+        str | None,
+        typer.Option(help="base, adapter, student, ...", show_default="the model's own"),
     ] = None,
-    metric: Annotated[str | None, typer.Option(help="Else the one that A decided on.")] = None,
-    mode: Annotated[str | None, typer.Option(help="Else the one that A decided on.")] = None,
+    metric: Annotated[
+        str | None,
+        typer.Option(help="token_f1, exact_match, ...", show_default="the one that A decided on"),
+    ] = None,
+    mode: Annotated[
+        str | None,
+        typer.Option(help="retrieved, closed_book, ...", show_default="the one that A decided on"),
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Hold two evaluations against each other: by mode, by slice, and what changed most."""
+    """Compare two evaluations: by mode, by slice, and what changed most."""
     with checkout_at(root, as_json) as checkout:
         choice = Choice(model.value, system, metric, mode)
         found = compare_by_name(checkout, left, right, choice)
@@ -79,7 +86,7 @@ def compare(
 
 
 def compare_by_name(checkout: Path, left: str, right: str, choice: Choice) -> "SystemComparison":
-    """Right held against left; metric and mode are those that left's evaluation decided on.
+    """Compare right with left, by the metric and mode that left's evaluation decided on.
 
     Raises:
         ConfigError: a name says nothing, or a system, metric or mode isn't there.
@@ -114,7 +121,7 @@ class _Finder:
         self._downloads = downloads
 
     def find(self, name: str) -> _Report:
-        """The report that a name means: a version or alias, a folder, a run, or a night."""
+        """Return the report that a name means: a version or alias, a folder, a run, or a night."""
         version = _VERSION.fullmatch(name)
         if version and (version[2].isdigit() or version[1] or version[2] in get_args(Alias)):
             return self._version(name, version[1], version[2])
@@ -175,7 +182,7 @@ class _Finder:
         return Registry(find_stores(self._checkout))
 
     def _known(self) -> str:
-        """What there is, for a person who mistyped."""
+        """Return what there is, for a person who mistyped."""
         registry = self._registry()
         parts = [f"nights {', '.join(self._tracker().nights(_LISTED)) or 'none'}"]
         for model in MODELS:
@@ -194,7 +201,7 @@ def _files() -> tuple[str, str]:
 
 
 def _whole(folder: Path) -> Path:
-    """A folder that holds a report."""
+    """Return the folder, once it is seen to hold a report."""
     missing = [name for name in _files() if not (folder / name).exists()]
     if missing:
         raise DataError(
@@ -205,7 +212,7 @@ def _whole(folder: Path) -> Path:
 
 
 def _side(name: str, report: _Report, system: str | None) -> "Side":
-    """The system of a report that is compared: the one named, else the one that stands for it."""
+    """Return the system of a report to compare: the one named, else the model's own."""
     from tasks.promotion.comparison import Side
     from tasks.records.predictions import PREDICTIONS_FILE, read_predictions
 
@@ -279,6 +286,6 @@ def _table(title: str, rows: "dict[str, Difference]") -> Table:
 
 
 def _short(text: str) -> str:
-    """A text on one line, its control characters gone: an answer is a model's, not ours."""
+    """Return a text on one line, without the control characters that a model may answer."""
     line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
     return line if len(line) <= _SHOWN_CHARACTERS else f"{line[:_SHOWN_CHARACTERS]} ..."

@@ -28,12 +28,12 @@ class Place:
 
 
 def scratch_folders(checkout: Path) -> str:
-    """Where checkpoints and memos lie, from the checkout, as people read it."""
+    """Return where checkpoints and memos lie, from the checkout, as people read it."""
     return " and ".join(_scratch(checkout))
 
 
 def taken(checkout: Path) -> list[Place]:
-    """What takes the checkout's disk, the most first; a file with two names counts once.
+    """Return what takes the checkout's disk, the most first; a file with two names counts once.
 
     Raises:
         ConfigError: DVC can't read the checkout.
@@ -54,7 +54,7 @@ def taken(checkout: Path) -> list[Place]:
 
 
 def _scratch(checkout: Path) -> tuple[str, str]:
-    """Patterns of the checkout's scratch folder and those of its workspaces."""
+    """Return patterns of the checkout's scratch folder and of its workspaces' ones."""
     from flows.workspace import STATE, Workspace
 
     scratch = Workspace(checkout, checkout, ()).paths().scratch
@@ -62,7 +62,7 @@ def _scratch(checkout: Path) -> tuple[str, str]:
 
 
 def _bytes(folders: Iterable[Path], seen: set[tuple[int, int]]) -> int:
-    """What lies below folders and was not seen before, which is then in `seen`."""
+    """Return the size of what lies below folders and is not in `seen`, and add it there."""
     total = 0
     for folder in folders:
         for place, _, names in os.walk(folder):
@@ -104,7 +104,7 @@ def doctor(root: Root = HERE, as_json: Json = False) -> None:
 
 
 def run_checks(checkout: Path) -> list[Check]:
-    """Every finding, the good ones too."""
+    """Return every finding, the good ones too."""
     checks: tuple[Callable[[Path], Check], ...] = (
         _python, _packages, _graph, _disk, _memory, _tracking, _prefect, _device,
     )  # fmt: skip
@@ -130,7 +130,7 @@ def _python(checkout: Path) -> Check:
 
 
 def _packages(checkout: Path) -> Check:
-    """Whether what is installed is what pyproject.toml asks for."""
+    """Check that what is installed is what pyproject.toml asks for."""
     from packaging.requirements import Requirement
 
     project = tomllib.loads((checkout / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -177,7 +177,7 @@ def _memory(checkout: Path) -> Check:
 
 
 def _tracking(checkout: Path) -> Check:
-    """Whether the MLflow store opens."""
+    """Check that the MLflow store opens."""
     from flows.environment import find_stores
     from tasks.orchestration.tracking import Tracker
 
@@ -198,7 +198,7 @@ def _tracking(checkout: Path) -> Check:
 
 
 def _prefect(checkout: Path) -> Check:
-    """Whether Prefect's API answers; where no server runs, one is started and its store made."""
+    """Check that Prefect's API answers; if no server runs, one is started and its store made."""
     from prefect.client.orchestration import get_client
     from prefect.settings import PREFECT_API_URL
 
@@ -219,7 +219,7 @@ def _prefect(checkout: Path) -> Check:
 
 
 def _device(checkout: Path) -> Check:
-    """What torch computes on and is slow at; asked in a child, so that no flow imports torch."""
+    """Check what torch computes on and is slow at, in a child: no flow imports torch."""
     from tasks.services.processes import run_child
     from tasks.stage.params import read_yaml
 

@@ -61,7 +61,7 @@ def export(
 def export_version(
     checkout: Path, which: str, model: ServedModel, form: str, target: Path, *, measure: bool
 ) -> Exported:
-    """What was written of a version, named by its number or by an alias.
+    """Export a version, named by its number or by an alias, and return what was written.
 
     Raises:
         ConfigError: no such version, the folder is not empty, or the form can't hold the model.
@@ -99,7 +99,7 @@ def export_version(
 
 
 def find_version(registry: "Registry", model: ServedModel, which: str) -> int:
-    """The number of a version that a number or an alias names.
+    """Return the number of the version that a number or an alias names.
 
     Raises:
         ConfigError: there is none.

@@ -45,7 +45,11 @@ def verify(
     root: Root = HERE,
     contains: Annotated[
         str | None,
-        typer.Option("--contains", help="A hash noted down earlier: is it still in the chain?"),
+        typer.Option(
+            "--contains",
+            help="A hash noted down earlier: is it still in the chain?",
+            show_default="none",
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:

@@ -24,17 +24,30 @@ class ModelName(StrEnum):
 
 Root = Annotated[Path, typer.Option("--root", help="A folder of the project.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead.")]
-Preset = Annotated[str | None, typer.Option("--preset", help="A list in params/presets/.")]
-Set = Annotated[list[str], typer.Option("--set", help="FILE.KEY=VALUE; can be repeated.")]
+Preset = Annotated[
+    str | None,
+    typer.Option("--preset", help="A list in params/presets/.", show_default="none"),
+]
+Set = Annotated[
+    list[str],
+    typer.Option("--set", help="FILE.KEY=VALUE; can be repeated.", show_default="none"),
+]
 Alias = Annotated[
-    str | None, typer.Option(help="Instead of production, else staging, else candidate.")
+    str | None,
+    typer.Option(
+        help="The alias that names the version.",
+        show_default="production, else staging, else candidate",
+    ),
 ]
 Which = Annotated[ModelName, typer.Option("--model", help="The adapter or its student.")]
 Either = Annotated[
-    ModelName | None, typer.Option("--model", help="One of the two models; both by default.")
+    ModelName | None,
+    typer.Option("--model", help="One of the two models.", show_default="both"),
 ]
 Reason = Annotated[str, typer.Option("--reason", help="Why; the ledger keeps it.")]
-By = Annotated[str | None, typer.Option("--by", help="Who decides; else the operating user.")]
+By = Annotated[
+    str | None, typer.Option("--by", help="Who decides.", show_default="the operating user")
+]
 
 HERE = Path()
 NO_OVERRIDES: list[str] = []

@@ -34,7 +34,7 @@ _REGISTRY_STAGES: "tuple[RegistryStage, ...]" = ("staging", "production")
 def promote(
     reason: Reason,
     version: Annotated[
-        int | None, typer.Argument(help="Its number; else the one in staging.", show_default=False)
+        int | None, typer.Argument(help="Its number.", show_default="the one in staging")
     ] = None,
     to: Annotated[str, typer.Option("--to", help="staging or production.")] = "production",
     by: By = None,
@@ -72,7 +72,12 @@ def promote(
 def rollback(
     reason: Reason,
     to: Annotated[
-        int | None, typer.Option("--to", help="A version that was in production; else the last.")
+        int | None,
+        typer.Option(
+            "--to",
+            help="A version that was in production.",
+            show_default="the one that was there last",
+        ),
     ] = None,
     by: By = None,
     root: Root = HERE,
@@ -116,7 +121,7 @@ def _tell_move(
 
 
 def _read_registry_stage(text: str) -> "RegistryStage":
-    """The stage that somebody named.
+    """Return the stage that somebody named.
 
     Raises:
         ConfigError: there is none of this name.
@@ -132,12 +137,12 @@ def _read_registry_stage(text: str) -> "RegistryStage":
 
 
 def rehearsal(checkout: Path, model: ServedModel, params: "ReleaseParams") -> "partial[str]":
-    """A call that asks a bundle its golden prompts, in a process of its own."""
+    """Return a call that asks a bundle its golden prompts, in a process of its own."""
     return partial(_rehearse, checkout, model, params)
 
 
 def _rehearse(checkout: Path, model: ServedModel, params: "ReleaseParams", bundle: Path) -> str:
-    """How many golden prompts a bundle answers as it once did, in a sentence.
+    """Return in a sentence how many golden prompts a bundle answers as it once did.
 
     Raises:
         ConfigError: it could not be asked.

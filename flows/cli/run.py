@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 def run(
     root: Root = HERE, preset: Preset = None, set_: Set = NO_OVERRIDES, as_json: Json = False
 ) -> None:
-    """Run one night: new data in, what changed rebuilt, the release judged."""
+    """Run one night: new data in, what changed rebuilt, the release decided."""
     from flows.run_state import failed_night_report, night_report
     from flows.servers import Services
     from flows.workspace import choose_workspace
@@ -49,7 +49,7 @@ def run(
 def _run_night(
     checkout: Path, preset: str | None, overrides: Sequence[str], *, as_json: bool
 ) -> "NightState":
-    """The night, over, whatever its verdict.
+    """Run a night and return its state, whatever its verdict.
 
     Raises:
         NightloomError: it could not begin.
@@ -81,7 +81,7 @@ def _run_night(
 
 @contextmanager
 def flows_ready(checkout: Path, name: str) -> Iterator[None]:
-    """Prefect's server up and its lines in a log; what runs in the block imports Prefect."""
+    """Start Prefect's server and log its lines, before the block imports Prefect."""
     from flows.servers import log_file, start_night_server
 
     os.environ["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] = "CRITICAL"
@@ -95,7 +95,7 @@ def flows_ready(checkout: Path, name: str) -> Iterator[None]:
 def _run_flow(
     checkout: Path, preset: str | None, overrides: Sequence[str], name: str
 ) -> BaseException | None:
-    """What ended the flow early, None where nothing did."""
+    """Run the flow; return what ended it early, None if nothing did."""
     try:
         with flows_ready(checkout, name):
             from flows.nightly import nightly

@@ -13,12 +13,16 @@ _ADAPTER = [ModelName.adapter]
 
 def serve(
     root: Root = HERE,
-    model: Annotated[list[ModelName], typer.Option(help="Can be repeated.")] = _ADAPTER,
+    model: Annotated[
+        list[ModelName], typer.Option(help="The adapter or its student; can be repeated.")
+    ] = _ADAPTER,
     alias: Alias = None,
-    host: Annotated[str, typer.Option(help="There are no accounts: stay on loopback.")] = HOST,
-    port: Annotated[int, typer.Option(help="0 is any that is free.")] = 8000,
+    host: Annotated[
+        str, typer.Option(help="Address; there are no accounts, so stay on loopback.")
+    ] = HOST,
+    port: Annotated[int, typer.Option(help="Port; 0 is any that is free.")] = 8000,
 ) -> None:
-    """Serve the reigning version as OpenAI's chat API does; Ctrl-C stops it."""
+    """Serve the champion as OpenAI's chat API does; Ctrl-C stops it."""
     with checkout_at(root) as checkout:
         from flows.model_server import ServeOptions, serve_until_interrupted
 

@@ -44,7 +44,7 @@ def status(root: Root = HERE, as_json: Json = False) -> None:
 
 
 def read_status(checkout: Path) -> Status:
-    """Where things stand now."""
+    """Return where things stand now."""
     from flows.environment import find_stores
     from flows.run_state import last_nights
     from flows.servers import Services
@@ -88,7 +88,7 @@ def print_status(console: Console, standing: Status) -> None:
 
 
 def _open_decisions(ledger: "Ledger") -> list[str]:
-    """What was begun about versions and is not done, a sentence each."""
+    """Return a sentence on each decision that was begun about a version and is not done."""
     from tasks.registry.approval import open_requests
     from tasks.registry.transactions import pending_intent
 
@@ -109,7 +109,7 @@ def _open_decisions(ledger: "Ledger") -> list[str]:
 
 
 def _verdict(night: "NightState", running: dict[str, int]) -> str:
-    """The verdict of a night; one without any runs, or was killed."""
+    """Return the verdict of a night; one without any still runs, or was killed."""
     if night.verdict is not None:
         return night.verdict
     alive = night.pid in running.values()

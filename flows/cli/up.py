@@ -17,8 +17,11 @@ def up(
     root: Root = HERE,
     prefect_port: Annotated[int, typer.Option(help="Prefect's port.")] = 4200,
     mlflow_port: Annotated[int, typer.Option(help="MLflow's port.")] = 5000,
-    cron: Annotated[str | None, typer.Option(help="Instead of prefect.yaml's schedule.")] = None,
-    timezone: Annotated[str, typer.Option(help="Of --cron.")] = "Etc/UTC",
+    cron: Annotated[
+        str | None,
+        typer.Option(help="When nights start.", show_default="the schedule of prefect.yaml"),
+    ] = None,
+    timezone: Annotated[str, typer.Option(help="Timezone of --cron.")] = "Etc/UTC",
     preset: Preset = None,
     set_: Set = NO_OVERRIDES,
 ) -> None:

@@ -7,12 +7,14 @@ import subprocess
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Annotated, Any
 
 import pytest
+import typer
 from rich.console import Console
 from typer.testing import CliRunner
 
-from flows.cli import app
+from flows.cli import app, evaluate
 from flows.console import print_summary
 from flows.nightly import refused
 from flows.run_state import NightLog, failed_night_report, new_night_name, night_report, read_night
@@ -30,15 +32,71 @@ def workspace(tmp_path: Path) -> Workspace:
     return Workspace(tmp_path, tmp_path, ())
 
 
-def test_help_imports_none_of_the_heavy_libraries() -> None:
+# Each takes a tenth of a second or more to import, and pydantic's models are built on top.
+SLOW = ["prefect", "mlflow", "dvc", "torch", "pandas", "numpy", "scipy", "pyarrow", "pydantic",
+        "psutil", "yaml", "urllib.request"]  # fmt: skip
+
+
+def test_help_imports_no_library_that_is_slow_to_import() -> None:
     code = (
         "import sys, flows.cli\n"
         "try: flows.cli.app(['--help'])\n"
         "except SystemExit: pass\n"
-        "print([n for n in ('prefect', 'mlflow', 'dvc', 'torch', 'pandas') if n in sys.modules])"
+        f"print([name for name in {SLOW} if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+def commands(app: typer.Typer) -> dict[str, Any]:
+    """Return every command below an app, by the words that call it."""
+    found, waiting = {}, [((), typer.main.get_command(app))]
+    while waiting:
+        words, command = waiting.pop()
+        found[" ".join(words)] = command
+        below: dict[str, Any] = getattr(command, "commands", {})
+        waiting += [((*words, name), child) for name, child in below.items()]
+    return found
+
+
+def hidden_defaults(app: typer.Typer) -> list[str]:
+    """Return what may be left out without that help says what holds then."""
+    found = []
+    for words, command in commands(app).items():
+        help_ = CliRunner().invoke(app, [*words.split(), "--help"], env={"COLUMNS": "300"}).stdout
+        for item in command.params:
+            name = item.opts[0]
+            if item.required or (getattr(item, "is_flag", False) and item.default is False):
+                continue  # a flag that is not given is off
+            default = item.default
+            if isinstance(item.show_default, str):
+                default = f"({item.show_default})"
+            elif isinstance(default, list):
+                default = ", ".join(default)
+            told = f"[default: {default}]"
+            if not any(f" {name} " in line and told in line for line in help_.splitlines()):
+                found.append(f"{words} {name}".strip())
+    return found
+
+
+@pytest.mark.parametrize("shown", [app, evaluate.app], ids=["nightloom", "evaluate"])
+def test_help_names_the_default_of_every_option(shown: typer.Typer) -> None:
+    assert hidden_defaults(shown) == []
+
+
+def test_a_default_that_help_hides_is_found() -> None:
+    hiding = typer.Typer(add_completion=False)
+
+    @hiding.command()
+    def told(
+        one: int = 1,
+        two: Annotated[int, typer.Option(show_default=False)] = 2,
+        three: str | None = None,
+        four: Annotated[list[str] | None, typer.Option(show_default="all")] = None,
+        five: bool = False,
+    ) -> None: ...
+
+    assert hidden_defaults(hiding) == ["--two", "--three"]
 
 
 def test_an_unknown_param_fails_with_one_json_object_and_exit_code_1() -> None:
