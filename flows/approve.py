@@ -54,10 +54,10 @@ def approve(entry: str, root: str = ".") -> State[Any]:
     question = read_request(promoter.ledger, entry)
     get_run_logger().info("%s %s", question.text, entry)
     answer = _wait_for_answer(promoter, question, _description(checkout, question))
-    with promoter.turns.mine():
+    with promoter.lock.held():
         found = settle(promoter.ledger, question, answer, promoter.params, promoter.downloads)
     if found.awaits is not None:
-        ask_for_approval(found.model, promoter.ledger, shared=promoter.turns.shared)
+        ask_for_approval(found.model, promoter.ledger, shared=promoter.lock.shared)
     return Completed(name=_NAMES[found.kind], message=_told(question, found))
 
 
@@ -104,7 +104,7 @@ def _description(checkout: Path, question: ApprovalRequest) -> str:
     tracker = Tracker(find_stores(checkout))
     link = tracker.report_link(question.version.run_id)
     report = f"[the night's report]({link})" if link else f"MLflow run {question.version.run_id}"
-    lines = [f"## {question.text}", "", f"It was judged against {question.reigning}: {report}.", ""]
+    lines = [f"## {question.text}", "", f"It was judged against {question.champion}: {report}.", ""]
     lines += [f"- {reason}" for reason in entry.reasons]
     lines += ["", f"The ledger's entry {entry.number}, `{question.link.sha256}`."]
     return "\n".join(lines)

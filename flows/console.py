@@ -1,12 +1,8 @@
 """What people see of a night: a live table while it runs, the scores and the verdict at its end."""
 
-import json
-import shlex
 import sys
 import threading
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -17,13 +13,12 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from flows.run_state import ErrorEntry, NightState, night_file, read_night
-from flows.servers import Services
-from flows.workspace import Workspace, override_text, shown_value, without_file
-from tasks.stage.metrics import CURVES_FILE, METRICS_FILE, PROGRESS, read_metrics
+from tasks.stage.metrics import METRICS_FILE, PROGRESS, CurveFollower, read_metrics
 
 if TYPE_CHECKING:
-    from flows.sweep import Sweep
+    from flows.run_state import ErrorEntry, NightState
+    from flows.servers import Services
+    from flows.workspace import Workspace
 
 
 _METRICS = ("token_f1", "exact_match")
@@ -34,7 +29,7 @@ _COLOURS = {"promoted": "green", "refused": "yellow", "unchanged": "cyan", "fail
 
 
 def print_summary(
-    console: Console, night: NightState, evaluation: Path, services: Services | None
+    console: Console, night: "NightState", evaluation: Path, services: "Services | None"
 ) -> None:
     """Print the end of a night."""
     scored = night.verdict != "failed" and _has_evaluated(night)
@@ -58,33 +53,6 @@ def print_summary(
     console.print(_where(services), highlight=False, markup=False, soft_wrap=True)
 
 
-def print_sweep(
-    console: Console, found: "Sweep", preset: str | None, overrides: Sequence[str]
-) -> None:
-    """Print a sweep's trials, best first, and the best one's values as a change of params."""
-    names = sorted(found.best)
-    table = Table("trial", "state", "value", *names, title=f"sweep {found.study}")
-    worst = float("inf")
-    for trial in sorted(found.trials, key=lambda item: worst if item.value is None else item.value):
-        value = "" if trial.value is None else f"{trial.value:.4f}"
-        cells = [shown_value(trial.params.get(name, "")) for name in names]
-        table.add_row(str(trial.number), trial.state, value, *cells)
-    console.print(table)
-    console.print(found.as_params(), highlight=False, markup=False)
-    given = [] if preset is None else ["--preset", preset]
-    for text in (
-        *without_file("sweep", overrides),
-        *(override_text(*item) for item in found.best.items()),
-    ):
-        given += ["--set", text]
-    console.print(
-        f"to try a night with them: nightloom run {shlex.join(given)}",
-        highlight=False,
-        markup=False,
-        soft_wrap=True,
-    )
-
-
 def score_table(metrics: dict[str, Any]) -> Table:
     """Systems by modes, token F1 and exact match in each cell."""
     systems: dict[str, dict[str, dict[str, float | None]]] = metrics["systems"]
@@ -98,13 +66,13 @@ def score_table(metrics: dict[str, Any]) -> Table:
     return table
 
 
-def print_error(console: Console, error: ErrorEntry) -> None:
+def print_error(console: Console, error: "ErrorEntry") -> None:
     """Print why a night failed and what to do."""
     console.print(f"{error.kind}: {error.message}", style="red", highlight=False, markup=False)
     console.print(f"  what to do: {error.remedy}", highlight=False, markup=False)
 
 
-def _has_evaluated(night: NightState) -> bool:
+def _has_evaluated(night: "NightState") -> bool:
     """Whether the scores that lie there are this night's: a gate may have refused it before."""
     states = {entry.name: entry.state for entry in night.stages}
     return states.get("evaluation") not in ("not_run", "running", "failed")
@@ -115,13 +83,13 @@ def _cell(values: dict[str, float | None]) -> str:
     return " / ".join("-" if number is None else f"{number:.3f}" for number in numbers)
 
 
-def _where(services: Services | None) -> str:
+def _where(services: "Services | None") -> str:
     if services is not None:
         return f"Prefect: {services.prefect}   MLflow: {services.mlflow}"
     return "to look at runs and models: nightloom up   (Prefect's and MLflow's pages)"
 
 
-def make_console(*, to_stderr: bool) -> Console:
+def make_console(*, to_stderr: bool = False) -> Console:
     """The console for people: stdout, or stderr where stdout is for a program."""
     return Console(file=sys.stderr if to_stderr else sys.stdout)
 
@@ -135,51 +103,41 @@ _MARKS = {
     "not_run": ("dim", ""),
 }
 
-_TAIL_BYTES = 65536
-
 _INTERVAL_SECONDS = 0.5
 
 
-@dataclass(frozen=True)
 class Progress:
-    """How far a running stage is, as far as its curves say."""
+    """How far a stage that runs is, by the curves that it has written since a time in seconds."""
 
-    share: float | None
-    loss: float | None
+    def __init__(self, scratch: Path, since: float) -> None:
+        self.share: float | None = None
+        self.loss: float | None = None
+        self._curves = CurveFollower(scratch)
+        self._since_ms = since * 1000
 
-
-def read_progress(scratch: Path, since: float) -> Progress:
-    """The last share done and the last loss that a stage's curves hold since a time in seconds."""
-    path = scratch / CURVES_FILE
-    if not path.exists():
-        return Progress(None, None)
-    with path.open("rb") as stream:
-        stream.seek(max(0, path.stat().st_size - _TAIL_BYTES))
-        lines = stream.read().split(b"\n")[:-1]
-    share, loss = None, None
-    for line in lines:
-        try:
-            point = json.loads(line)
-        except ValueError:
-            continue  # the first line of the tail may be cut
-        if point["timestamp_ms"] < since * 1000:
-            continue
-        if point["name"] == PROGRESS:
-            share = point["value"]
-        elif "loss" in point["name"]:
-            loss = point["value"]
-    return Progress(share, loss)
+    def update(self) -> None:
+        """Take in the points that are new."""
+        for point in self._curves.new_points():
+            if point["timestamp_ms"] < self._since_ms:
+                continue
+            if point["name"] == PROGRESS:
+                self.share = point["value"]
+            elif "loss" in point["name"]:
+                self.loss = point["value"]
 
 
 class NightView:
     """Shows a night from its file in a thread of its own, until the block ends."""
 
-    def __init__(self, workspace: Workspace, night: str, console: Console) -> None:
+    def __init__(self, workspace: "Workspace", night: str, console: Console) -> None:
+        from flows.run_state import night_file
+
         self._file = night_file(workspace.checkout, night)
         self._scratch = workspace.path / workspace.checkout_paths().scratch
         self._console = console
         self._stop = threading.Event()
         self._begun = {"": time.time()}
+        self._progress: dict[str, Progress] = {}
         self._said: set[str] = set()
         self._live = Live(console=console, refresh_per_second=4) if console.is_terminal else None
         self._thread = threading.Thread(target=self._follow, name="view", daemon=True)
@@ -210,6 +168,8 @@ class NightView:
             self._show()
 
     def _show(self) -> None:
+        from flows.run_state import read_night
+
         if not self._file.exists():
             if self._live:
                 self._live.update(Text("starting Prefect ...", style="dim"))
@@ -221,7 +181,7 @@ class NightView:
         else:
             self._say(night)
 
-    def _say(self, night: NightState) -> None:
+    def _say(self, night: "NightState") -> None:
         """Print what was not said yet, a line each."""
         lines = [
             f"{entry.name}: {entry.state} ({entry.seconds:.1f} s)"
@@ -235,7 +195,7 @@ class NightView:
                 self._said.add(line)
                 self._console.print(line, highlight=False, soft_wrap=True)
 
-    def _table(self, night: NightState) -> RenderableType:
+    def _table(self, night: "NightState") -> RenderableType:
         table = Table(box=None, padding=(0, 2), show_header=False)
         for entry in night.stages:
             style, mark = _MARKS[entry.state]
@@ -250,7 +210,10 @@ class NightView:
 
     def _detail(self, stage: str, elapsed: float) -> RenderableType:
         """A bar, the loss and the time left of the stage that runs."""
-        progress = read_progress(self._scratch / stage, self._begun[stage])
+        if stage not in self._progress:
+            self._progress[stage] = Progress(self._scratch / stage, self._begun[stage])
+        progress = self._progress[stage]
+        progress.update()
         parts = []
         if progress.loss is not None:
             parts.append(f"loss {progress.loss:.3f}")

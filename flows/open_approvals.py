@@ -36,10 +36,10 @@ def ask_again(checkout: Path) -> list[str]:
     """
     promoter = make_promoter(checkout)
     ledger, params, downloads = promoter.ledger, promoter.params, promoter.downloads
-    with promoter.turns.mine():
+    with promoter.lock.held():
         told = [text for model in MODELS for text in expire_old(ledger, model, params, downloads)]
     _end_abandoned()
-    shared = promoter.turns.shared
+    shared = promoter.lock.shared
     return told + [
         text for model in MODELS for text in ask_for_approval.fn(model, ledger, shared=shared)
     ]

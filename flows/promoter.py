@@ -2,35 +2,24 @@
 
 import os
 import pwd
-import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
-from rich.console import Console
-from rich.markup import escape
-from rich.padding import Padding
-
-from flows.environment import find_stores, open_checkout
+from flows.environment import find_stores
 from flows.servers import shares_prefect
-from flows.workspace import STATE, WorkspacePaths
+from flows.workspace import STATE
+from tasks.records.schema import ServedModel
 from tasks.registry.client import Registry
-from tasks.registry.ledger import Ledger, Link, RegistryStage
+from tasks.registry.ledger import Ledger
 from tasks.registry.lock import PromotionLock
 from tasks.registry.params import Params, ReleaseParams
 from tasks.registry.retention import RetentionDecision, prune, review
 from tasks.registry.transactions import reconcile_and_log
-from tasks.registry.versions import MODELS, Model
-from tasks.services.processes import last_lines, run_child
-from tasks.stage.errors import ConfigError, GateError
-from tasks.stage.params import load_params, read_yaml
-
-_REFUSED = 3
-
-REGISTRY_STAGES: tuple[RegistryStage, ...] = ("staging", "production")
+from tasks.registry.versions import MODELS
+from tasks.stage.params import load_params
 
 
 @dataclass(frozen=True)
@@ -38,7 +27,7 @@ class Promoter:
     """One that decides about versions: where it writes, when it may, and by which policies."""
 
     ledger: Ledger
-    turns: PromotionLock
+    lock: PromotionLock
     params: ReleaseParams
     downloads: Path
 
@@ -48,21 +37,20 @@ def make_promoter(checkout: Path, params_root: Path | None = None) -> Promoter:
     stores = find_stores(checkout)
     file = (params_root or checkout) / "params" / "release.yaml"
     params: ReleaseParams = load_params(Params, [file]).release
-    turns = PromotionLock(
-        lock=checkout / STATE / "promotion.lock",
+    lock = PromotionLock(
+        file=checkout / STATE / "promotion.lock",
         shared=shares_prefect(checkout),
         wait_seconds=params.wait_seconds,
     )
     ledger = Ledger(stores, Registry(stores))
-    return Promoter(ledger, turns, params, checkout / STATE / "downloads")
+    return Promoter(ledger, lock, params, checkout / STATE / "downloads")
 
 
 @contextmanager
-def deciding(root: Path) -> Iterator[Promoter]:
-    """The promoter of the checkout at or above a folder, in its turn."""
-    checkout = open_checkout(root)
+def deciding(checkout: Path) -> Iterator[Promoter]:
+    """Hold the lock of a checkout, and yield its promoter."""
     promoter = make_promoter(checkout)
-    with promoter.turns.mine():
+    with promoter.lock.held():
         yield promoter
 
 
@@ -77,7 +65,7 @@ def review_all(promoter: Promoter, model: str | None) -> list[RetentionDecision]
 
 
 def delete_old(promoter: Promoter, model: str | None, by: str | None) -> list[RetentionDecision]:
-    """The same, once what goes is gone. Call it in the promoter's turn."""
+    """Delete what retention lets go, and return all decisions. Call it while holding the lock."""
     for name in _models(model):
         reconcile_and_log(promoter.ledger, name)
     fates = review_all(promoter, model)
@@ -87,32 +75,8 @@ def delete_old(promoter: Promoter, model: str | None, by: str | None) -> list[Re
     return fates
 
 
-def _models(name: str | None) -> list[Model]:
+def _models(name: str | None) -> list[ServedModel]:
     return [model for model in MODELS if name in (None, model)]
-
-
-def print_ledger(console: Console, links: Sequence[Link]) -> None:
-    """Print entries for people."""
-    if not links:
-        console.print("nothing was decided yet")
-        return
-    for link in links:
-        entry = link.entry
-        version = entry.model if entry.version is None else f"{entry.model} {entry.version}"
-        what = entry.kind.replace("_", " ")
-        if entry.awaits is not None:
-            what += f", asks for {entry.awaits}"
-        when = entry.time.removesuffix("+00:00").replace("T", " ")
-        what += f" by {escape(entry.by)}"
-        head = [f"{entry.number:>3}", when, f"[bold]{escape(version)}[/bold]", what]
-        before, after = (side.get("production", "-") for side in (entry.before, entry.after))
-        if before != after:
-            head.append(f"production {before} -> {after}")
-        if "despite" in entry.evidence:
-            head.append(f"despite {entry.evidence['despite']}")
-        console.print("  ".join(head))
-        for reason in entry.reasons:
-            console.print(Padding(escape(reason), (0, 0, 0, 5), expand=False))
 
 
 def operating_user() -> str:
@@ -121,45 +85,3 @@ def operating_user() -> str:
         return pwd.getpwuid(os.getuid()).pw_name
     except KeyError:
         return f"uid {os.getuid()}"
-
-
-def read_registry_stage(text: str) -> RegistryStage:
-    """The stage that somebody named.
-
-    Raises:
-        ConfigError: there is none of this name.
-    """
-    for stage in REGISTRY_STAGES:
-        if text == stage:
-            return stage
-    hint = f"; MLflow tells {text} from {text.lower()}" if text.lower() in REGISTRY_STAGES else ""
-    raise ConfigError(
-        f"{text!r} is no stage to move to; expected staging or production, in lower case{hint}",
-        "say --to production",
-    )
-
-
-def rehearsal(checkout: Path, model: Model, params: ReleaseParams) -> "partial[str]":
-    """A call that asks a bundle its golden prompts, in a process of its own."""
-    return partial(_rehearse, checkout, model, params)
-
-
-def _rehearse(checkout: Path, model: Model, params: ReleaseParams, bundle: Path) -> str:
-    """How many golden prompts a bundle answers as it once did, in a sentence.
-
-    Raises:
-        ConfigError: it could not be asked.
-        GateError: too many come out otherwise.
-    """
-    paths = WorkspacePaths.model_validate(read_yaml(checkout / "params" / "paths.yaml"))
-    command = [sys.executable, "-m", "tasks.answering.rehearsal", "--bundle", str(bundle)]
-    command += ["--model", model, "--store", str(checkout / paths.model_store)]
-    command += ["--mismatch", str(params.golden_mismatch)]
-    lines: list[str] = []
-    code = run_child(command, checkout, lines.append)
-    if code == 0:
-        return next(line for line in reversed(lines) if "golden prompts" in line)
-    told = last_lines(lines)
-    if code == _REFUSED:
-        raise GateError(told, "name another version with --to; this one no longer answers so")
-    raise ConfigError(f"the old bundle can't be asked:\n{told}", "mend what these lines name")

@@ -6,100 +6,27 @@ import os
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import ClassVar
 
-import psutil
-from pydantic import BaseModel
-
+from flows import HOST
 from flows.credentials import private_folder, secret_file
 from flows.mlflow_store import own_store
+from flows.process_file import ProcessFile, this_process
 from flows.shutdown import TAG, Keeper, end_flows, end_leftovers
 from flows.workspace import STATE
 from tasks.registry.lock import PROMOTION_LIMIT
 from tasks.services.processes import (
     child_environment,
     end_child,
-    open_directly,
-    start_child,
-    supervised,
+    run_child,
+    start_server,
+    wait_for_answer,
 )
 from tasks.stage.errors import ConfigError
-from tasks.stage.outputs import write_atomically
-
-
-class ProcessFile(BaseModel):
-    """What a live process says of itself to the other commands of a checkout."""
-
-    FILE: ClassVar[str]
-
-    pid: int
-    started: float
-    place: str = ""  # the folder that the file was written in; a copy lies in another
-
-    @classmethod
-    def path(cls, checkout: Path) -> Path:
-        """Where it lies."""
-        return checkout / STATE / cls.FILE
-
-    @classmethod
-    def last(cls, checkout: Path) -> Self | None:
-        """What the file says, whether the process that kept it is alive or was killed.
-
-        A checkout is copied with its files: what they say of the original's processes is not ours.
-        """
-        path = cls.path(checkout)
-        if not path.exists():
-            return None
-        found = cls.model_validate_json(path.read_text("utf-8"))
-        return found if found.place == _identity(path.parent) else None
-
-    @classmethod
-    def read(cls, checkout: Path) -> Self | None:
-        """What the file says, None unless the process that keeps it is alive and ours."""
-        found = cls.last(checkout)
-        return found if found is not None and found.is_kept else None
-
-    @property
-    def is_kept(self) -> bool:
-        """Whether the process that keeps the file is alive."""
-        try:
-            process = psutil.Process(self.pid)
-            # A pid may have been given to another process since; a zombie has ended.
-            same = abs(process.create_time() - self.started) < 1
-            return bool(same and process.status() != psutil.STATUS_ZOMBIE)
-        except psutil.NoSuchProcess:
-            return False
-
-    def write(self, checkout: Path) -> None:
-        """Let the other commands read it."""
-        path = self.path(checkout)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        kept = self.model_copy(update={"place": _identity(path.parent)})
-        write_atomically(path, kept.model_dump_json(indent=1) + "\n")
-
-    @classmethod
-    def remove(cls, checkout: Path) -> None:
-        """Let nothing be found any more."""
-        cls.path(checkout).unlink(missing_ok=True)
-
-
-def _identity(folder: Path) -> str:
-    """What a folder keeps when it is moved within its file system, and what no copy has."""
-    found = folder.stat()
-    return f"{found.st_dev}:{found.st_ino}"
-
-
-def this_process() -> tuple[int, float]:
-    """The pid and the start, in seconds since 1970, of the process that asks."""
-    return os.getpid(), psutil.Process().create_time()
-
-
-HOST = "127.0.0.1"
 
 POOL = "nightloom"
 
@@ -269,13 +196,8 @@ def _start(
     checkout: Path, name: str, command: tuple[str, ...], environment: Mapping[str, str]
 ) -> "subprocess.Popen[str]":
     """A child whose output goes to `.nightloom/logs/NAME.log`."""
-    log = log_file(checkout, name)
-    log.parent.mkdir(parents=True, exist_ok=True)
-    whole = [sys.executable, "-m", *command]
-    with log.open("ab") as stream:
-        return start_child(
-            whole, checkout, environment, stdout=stream, grace_seconds=_GRACE_SECONDS
-        )
+    whole, log = [sys.executable, "-m", *command], log_file(checkout, name)
+    return start_server(whole, checkout, log, environment, grace_seconds=_GRACE_SECONDS)
 
 
 def log_file(checkout: Path, name: str) -> Path:
@@ -299,18 +221,12 @@ def _deploy(checkout: Path, environment: Mapping[str, str], deployment: list[str
         [*prefect, "deploy", "--name", "nightly", *deployment],
         [sys.executable, "-m", "flows.open_approvals"],
     ):  # fmt: skip
-        done = subprocess.run(
-            supervised(command),
-            cwd=checkout,
-            env=dict(environment),
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        known = PROMOTION_LIMIT in command and "already exists" in done.stdout + done.stderr
-        if done.returncode != 0 and not known:
+        child = run_child(command, checkout, environment=environment)
+        told = "\n".join(child.lines)
+        known = PROMOTION_LIMIT in command and "already exists" in told
+        if child.code != 0 and not known:
             raise ConfigError(
-                f"`{' '.join(command[2:])}` failed:\n{done.stdout[-1500:]}{done.stderr[-1500:]}",
+                f"`{' '.join(command[2:])}` failed:\n{told[-3000:]}",
                 "mend prefect.yaml, or the options given to `nightloom up`",
             )
 
@@ -341,23 +257,10 @@ def _check_startable(checkout: Path, *ports: int) -> None:
 
 def _wait(url: str, name: str, checkout: Path, child: "subprocess.Popen[str]") -> None:
     """Wait until a server answers."""
-    deadline = time.monotonic() + _START_SECONDS
-    while time.monotonic() < deadline and child.poll() is None:
-        if answers(url):
-            return
-        time.sleep(0.1)
-    raise ConfigError(
-        f"{name} did not answer at {url}", f"read {log_file(checkout, name)}, its log"
-    )
-
-
-def answers(url: str) -> bool:
-    """Whether something answers there with success."""
-    try:
-        with open_directly(url, timeout_seconds=5) as response:
-            return bool(response.status == 200)
-    except OSError:
-        return False
+    if not wait_for_answer(url, child, _START_SECONDS):
+        raise ConfigError(
+            f"{name} did not answer at {url}", f"read {log_file(checkout, name)}, its log"
+        )
 
 
 def _stop(children: Mapping[str, "subprocess.Popen[str]"]) -> None:

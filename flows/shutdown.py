@@ -10,8 +10,8 @@ from typing import ClassVar
 
 import psutil
 
+from flows.process_file import ProcessFile
 from flows.run_state import last_nights
-from flows.servers import ProcessFile
 from flows.workspace import holders
 from tasks.stage.errors import ConfigError
 

@@ -2,13 +2,12 @@
 
 import configparser
 import difflib
-import fcntl
 import hashlib
 import json
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ConfigDict
 
+from tasks.services import locks
 from tasks.stage.errors import ConfigError
 from tasks.stage.outputs import write_atomically
 from tasks.stage.params import read_yaml
@@ -327,57 +327,41 @@ def _link(source: str, target: str) -> None:
 
 @contextmanager
 def night_lock(path: Path) -> Iterator[None]:
-    """Hold a workspace's lock; the system lets go of it when the holder dies, however it dies.
+    """Hold a workspace's lock; it is free again when the holder dies, however it dies.
 
     Raises:
         ConfigError: another night holds it.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+", encoding="utf-8") as stream:
+    with ExitStack() as stack:
         try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise _locked_error(path) from None
-        stream.truncate(0)
-        stream.write(f"{os.getpid()}\n")
-        stream.flush()
+            stack.enter_context(locks.hold(path))
+        except locks.LockedError:
+            raise _locked_error(path, locks.read_pid(path)) from None
         yield
-        stream.truncate(0)
 
 
 def check_unlocked(path: Path) -> None:
-    """Nothing, where no night holds the lock.
+    """Check that no night holds the lock.
 
     Raises:
         ConfigError: one does.
     """
-    if lock_holder(path) is not None:
-        raise _locked_error(path)
-
-
-def lock_holder(path: Path) -> int | None:
-    """The pid of the night that holds the lock, None where it is free."""
-    if not path.exists():
-        return None
-    with path.open("r", encoding="utf-8") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return int(stream.read().strip() or 0)
-    return None
+    holder = locks.find_holder(path)
+    if holder is not None:
+        raise _locked_error(path, holder)
 
 
 def holders(checkout: Path) -> dict[str, int]:
     """The pids of all nights that run in a checkout, by workspace."""
-    locks = {"checkout": checkout / STATE / "night.lock"}
+    paths = {"checkout": checkout / STATE / "night.lock"}
     for path in sorted((checkout / STATE / "workspaces").glob(f"*/{STATE}/night.lock")):
-        locks[path.parent.parent.name] = path
-    found = {name: lock_holder(path) for name, path in locks.items()}
+        paths[path.parent.parent.name] = path
+    found = {name: locks.find_holder(path) for name, path in paths.items()}
     return {name: pid for name, pid in found.items() if pid is not None}
 
 
-def _locked_error(path: Path) -> ConfigError:
+def _locked_error(path: Path, holder: int | None) -> ConfigError:
     return ConfigError(
-        f"a night is running here already: process {lock_holder(path)} holds {path}",
+        f"a night is running here already: process {holder or 'unknown'} holds {path}",
         "wait for it (`nightloom status` shows it), or end it with `kill PID`",
     )

@@ -4,30 +4,31 @@ import re
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args
+from typing import TYPE_CHECKING, Annotated, get_args
 
+import typer
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from flows.environment import find_stores
-from flows.workspace import Workspace
-from tasks.orchestration.tracking import Tracker
-from tasks.promotion.comparison import Change, Difference, Side, SystemComparison, compare_systems
-from tasks.promotion.params import Params
-from tasks.records.predictions import PREDICTIONS_FILE, read_predictions
-from tasks.registry.client import Registry
-from tasks.registry.versions import MODELS, Alias, Model, model_name
+from flows.cli.options import HERE, Json, ModelName, Root, Which, checkout_at, print_json
+from flows.console import make_console
+from tasks.records.schema import ServedModel
+from tasks.registry.versions import MODELS, Alias, model_name
 from tasks.stage.errors import ConfigError, DataError
 from tasks.stage.metrics import METRICS_FILE, read_metrics
-from tasks.stage.params import load_params
 
-_FILES = (METRICS_FILE, PREDICTIONS_FILE)
+if TYPE_CHECKING:
+    from tasks.orchestration.tracking import Tracker
+    from tasks.promotion.comparison import Change, Difference, Side, SystemComparison
+    from tasks.registry.client import Registry
+
 _CHANGES = 10
 _LISTED = 8
 _SHOWN_CHARACTERS = 300
 _RUN = re.compile(r"[0-9a-f]{32}")
 _NIGHT = re.compile(r"[\w.:+-]+")
+_COMPARABLE = "A night, an MLflow run, a version (3, nightloom-student/3), an alias or a folder."
 _VERSION = re.compile(rf"(?:({'|'.join(map(model_name, MODELS))})[/@])?([a-z]+|[0-9]{{1,9}})")
 # How a verdict looks and is said.
 _VERDICTS = {
@@ -41,7 +42,7 @@ _VERDICTS = {
 class Choice:
     """What is compared, where a person said so; None leaves it to the evaluation's own choice."""
 
-    model: Model
+    model: ServedModel
     system: str | None
     metric: str | None
     mode: str | None
@@ -52,16 +53,42 @@ class _Report:
     """An evaluation's report on this machine, and the model that was meant by its name."""
 
     folder: Path
-    model: Model
+    model: ServedModel
 
 
-def compare_by_name(checkout: Path, left: str, right: str, choice: Choice) -> SystemComparison:
+def compare(
+    left: Annotated[str, typer.Argument(metavar="A", help=_COMPARABLE)],
+    right: Annotated[str, typer.Argument(metavar="B", help="What is held against A.")],
+    root: Root = HERE,
+    model: Which = ModelName.adapter,
+    system: Annotated[
+        str | None, typer.Option(help="base, adapter, student, ...; else the model's own.")
+    ] = None,
+    metric: Annotated[str | None, typer.Option(help="Else the one that A decided on.")] = None,
+    mode: Annotated[str | None, typer.Option(help="Else the one that A decided on.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Hold two evaluations against each other: by mode, by slice, and what changed most."""
+    with checkout_at(root, as_json) as checkout:
+        choice = Choice(model.value, system, metric, mode)
+        found = compare_by_name(checkout, left, right, choice)
+    if as_json:
+        print_json(found)
+    else:
+        print_comparison(make_console(), found)
+
+
+def compare_by_name(checkout: Path, left: str, right: str, choice: Choice) -> "SystemComparison":
     """Right held against left; metric and mode are those that left's evaluation decided on.
 
     Raises:
         ConfigError: a name says nothing, or a system, metric or mode isn't there.
         DataError: a report is not whole, or the two share no record.
     """
+    from tasks.promotion.comparison import compare_systems
+    from tasks.promotion.params import Params
+    from tasks.stage.params import load_params
+
     params = load_params(Params, [checkout / "params" / "promotion.yaml"]).promotion
     with tempfile.TemporaryDirectory(prefix="nightloom-") as downloads:
         finder = _Finder(checkout, choice.model, Path(downloads))
@@ -81,7 +108,7 @@ def compare_by_name(checkout: Path, left: str, right: str, choice: Choice) -> Sy
 class _Finder:
     """Finds reports by the names that people give them."""
 
-    def __init__(self, checkout: Path, model: Model, downloads: Path) -> None:
+    def __init__(self, checkout: Path, model: ServedModel, downloads: Path) -> None:
         self._checkout = checkout
         self._model = model
         self._downloads = downloads
@@ -109,7 +136,7 @@ class _Finder:
         model = self._model
         if registered:
             [model] = [item for item in MODELS if model_name(item) == registered]
-        registry = Registry(find_stores(self._checkout))
+        registry = self._registry()
         numbers, aliases = registry.numbers(model), registry.aliases(model)
         number = int(which) if which.isdigit() else aliases.get(which)
         if number not in numbers:
@@ -119,12 +146,14 @@ class _Finder:
             )
         return self._download(name, registry.version(model, number).run_id, model)
 
-    def _download(self, name: str, run_id: str, model: Model) -> _Report:
+    def _download(self, name: str, run_id: str, model: ServedModel) -> _Report:
+        from flows.workspace import Workspace
+
         paths = Workspace(self._checkout, self._checkout, ()).paths()
         target = self._downloads / run_id
         report = Path(paths.evaluation_report).name
         known = target.exists()
-        if not known and not self._tracker().download_report(run_id, report, _FILES, target):
+        if not known and not self._tracker().download_report(run_id, report, _files(), target):
             raise DataError(
                 f"{name} has no evaluation in MLflow (run {run_id} holds none): nothing was scored "
                 "in it, or it ended before that",
@@ -133,12 +162,21 @@ class _Finder:
             )
         return _Report(target, model)
 
-    def _tracker(self) -> Tracker:
+    def _tracker(self) -> "Tracker":
+        from flows.environment import find_stores
+        from tasks.orchestration.tracking import Tracker
+
         return Tracker(find_stores(self._checkout))
+
+    def _registry(self) -> "Registry":
+        from flows.environment import find_stores
+        from tasks.registry.client import Registry
+
+        return Registry(find_stores(self._checkout))
 
     def _known(self) -> str:
         """What there is, for a person who mistyped."""
-        registry = Registry(find_stores(self._checkout))
+        registry = self._registry()
         parts = [f"nights {', '.join(self._tracker().nights(_LISTED)) or 'none'}"]
         for model in MODELS:
             numbers = registry.numbers(model)[-_LISTED:]
@@ -148,9 +186,16 @@ class _Finder:
         return "; ".join(parts)
 
 
+def _files() -> tuple[str, str]:
+    """Return the names of a report's files."""
+    from tasks.records.predictions import PREDICTIONS_FILE
+
+    return METRICS_FILE, PREDICTIONS_FILE
+
+
 def _whole(folder: Path) -> Path:
     """A folder that holds a report."""
-    missing = [name for name in _FILES if not (folder / name).exists()]
+    missing = [name for name in _files() if not (folder / name).exists()]
     if missing:
         raise DataError(
             f"{folder} holds no {' and no '.join(missing)}; expected evaluation's report",
@@ -159,8 +204,11 @@ def _whole(folder: Path) -> Path:
     return folder
 
 
-def _side(name: str, report: _Report, system: str | None) -> Side:
+def _side(name: str, report: _Report, system: str | None) -> "Side":
     """The system of a report that is compared: the one named, else the one that stands for it."""
+    from tasks.promotion.comparison import Side
+    from tasks.records.predictions import PREDICTIONS_FILE, read_predictions
+
     metrics = read_metrics(report.folder)
     # A student's version holds the one of student and twin that was offered.
     own = metrics["offered"]["system"] if report.model == "student" else report.model
@@ -176,7 +224,7 @@ def _side(name: str, report: _Report, system: str | None) -> Side:
     return Side(name, wanted, rows)
 
 
-def print_comparison(console: Console, found: SystemComparison) -> None:
+def print_comparison(console: Console, found: "SystemComparison") -> None:
     """Print a comparison for people; what comes from data is shown as it is, never as markup."""
     console.print(Text(f"A: {found.left_system} of {found.left}"))
     console.print(Text(f"B: {found.right_system} of {found.right}"))
@@ -207,7 +255,7 @@ def print_comparison(console: Console, found: SystemComparison) -> None:
         _print_change(console, change)
 
 
-def _print_change(console: Console, change: Change) -> None:
+def _print_change(console: Console, change: "Change") -> None:
     scores = f"{change.left_score:.3f} -> {change.right_score:.3f}"
     console.print(Text(f"\n{scores}  {change.record} ({change.slice or 'no slice'})"))
     lines = (("question", change.question), ("expected", change.reference))
@@ -215,7 +263,7 @@ def _print_change(console: Console, change: Change) -> None:
         console.print(Text(f"  {name}: {_short(text)}"))
 
 
-def _table(title: str, rows: dict[str, Difference]) -> Table:
+def _table(title: str, rows: "dict[str, Difference]") -> Table:
     table = Table(title=title, box=None, title_justify="left")
     table.add_column("")
     for heading in ("records", "A", "B", "B - A", "interval", "p", "p, Holm", "would show"):

@@ -5,23 +5,16 @@ import shutil
 import sys
 import tomllib
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-import psutil
-from packaging.requirements import Requirement
 from rich.console import Console
 
-from flows.environment import find_stores
+from flows.cli.options import EXIT_FAILED, HERE, Json, Root, checkout_at, print_json
+from flows.console import make_console
 from flows.graph import cache_folder, stage_names
-from flows.workspace import STATE, Workspace
-from tasks.services.processes import run_child
-from tasks.stage.command import room
 from tasks.stage.errors import NightloomError
-from tasks.stage.params import read_yaml
-
-_WORKSPACES = f"{STATE}/workspaces"
 
 _BLOCK = 512  # what st_blocks counts in, on every system
 
@@ -45,6 +38,8 @@ def taken(checkout: Path) -> list[Place]:
     Raises:
         ConfigError: DVC can't read the checkout.
     """
+    from flows.workspace import STATE
+
     state = checkout / STATE
     places = {
         "checkpoints and memos": [p for name in _scratch(checkout) for p in checkout.glob(name)],
@@ -60,8 +55,10 @@ def taken(checkout: Path) -> list[Place]:
 
 def _scratch(checkout: Path) -> tuple[str, str]:
     """Patterns of the checkout's scratch folder and those of its workspaces."""
+    from flows.workspace import STATE, Workspace
+
     scratch = Workspace(checkout, checkout, ()).paths().scratch
-    return scratch, f"{_WORKSPACES}/*/{scratch}"
+    return scratch, f"{STATE}/workspaces/*/{scratch}"
 
 
 def _bytes(folders: Iterable[Path], seen: set[tuple[int, int]]) -> int:
@@ -94,9 +91,16 @@ class Check:
     found: str
     remedy: str
 
-    def as_row(self) -> dict[str, str | bool]:
-        """The finding as a JSON object."""
-        return asdict(self)
+
+def doctor(root: Root = HERE, as_json: Json = False) -> None:
+    """Check versions, stores, disk and device, and say how to mend each."""
+    with checkout_at(root, as_json) as checkout:
+        findings = run_checks(checkout)
+    if as_json:
+        print_json(findings)
+    else:
+        print_checks(make_console(), findings)
+    raise SystemExit(0 if all(finding.passed for finding in findings) else EXIT_FAILED)
 
 
 def run_checks(checkout: Path) -> list[Check]:
@@ -127,6 +131,8 @@ def _python(checkout: Path) -> Check:
 
 def _packages(checkout: Path) -> Check:
     """Whether what is installed is what pyproject.toml asks for."""
+    from packaging.requirements import Requirement
+
     project = tomllib.loads((checkout / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     bad = []
     for text in project["dependencies"]:
@@ -150,6 +156,8 @@ def _graph(checkout: Path) -> Check:
 
 
 def _disk(checkout: Path) -> Check:
+    from tasks.stage.command import room
+
     free = shutil.disk_usage(checkout).free / 1e9
     try:
         places = taken(checkout)
@@ -161,6 +169,8 @@ def _disk(checkout: Path) -> Check:
 
 
 def _memory(checkout: Path) -> Check:
+    import psutil
+
     total = psutil.virtual_memory().total / 1e9
     found = f"{total:.0f} GB, {_MEMORY_GB:.0f} needed by the default model"
     return _check("memory", total >= _MEMORY_GB, found, "choose a smaller base model or student")
@@ -168,6 +178,7 @@ def _memory(checkout: Path) -> Check:
 
 def _tracking(checkout: Path) -> Check:
     """Whether the MLflow store opens."""
+    from flows.environment import find_stores
     from tasks.orchestration.tracking import Tracker
 
     try:
@@ -209,9 +220,11 @@ def _prefect(checkout: Path) -> Check:
 
 def _device(checkout: Path) -> Check:
     """What torch computes on and is slow at; asked in a child, so that no flow imports torch."""
-    lines: list[str] = []
+    from tasks.services.processes import run_child
+    from tasks.stage.params import read_yaml
+
     dtype = str(read_yaml(checkout / "params" / "finetuning.yaml").get("dtype"))
     command = [sys.executable, "-m", "tasks.models.hardware", "--dtype", dtype]
-    code = run_child(command, checkout, lines.append)
-    found = lines[-1] if lines else "nothing"
-    return _check("device", code == 0, found, "install the torch that pyproject.toml pins")
+    child = run_child(command, checkout)
+    found = child.lines[-1] if child.lines else "nothing"
+    return _check("device", child.code == 0, found, "install the torch that pyproject.toml pins")

@@ -1,31 +1,41 @@
-"""Evaluate the last night's models in depth: `make evaluation-full`."""
+"""`make evaluation-full`: evaluate the last night's models in depth."""
 
-import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from tasks.stage.errors import NightloomError
+import typer
+
+from flows.cli.options import HERE, NO_OVERRIDES, Preset, Root, Set, checkout_at
+from flows.cli.run import flows_ready, stdout_to_stderr
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The exit code: 0 with the report's folder on stdout, 1 with the reason on stderr."""
-    parser = argparse.ArgumentParser(prog="python -m flows.cli.evaluate", description=__doc__)
-    parser.add_argument("--root", type=Path, default=Path(), help="a folder of the project")
-    parser.add_argument("--preset", help="the night's: a list in params/presets/")
-    parser.add_argument("--set", action="append", default=[], metavar="FILE.KEY=VALUE")
-    options = parser.parse_args(arguments)
-    # Deferred: what it imports takes seconds, which --help should not.
-    from flows.cli.run import run_full_evaluation
+@app.command()
+def evaluate(root: Root = HERE, preset: Preset = None, set_: Set = NO_OVERRIDES) -> None:
+    """Evaluate the last night's models in depth; print the folder of the report.
 
-    try:
-        report = run_full_evaluation(options.root, options.preset, options.set)
-    except NightloomError as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
-        return 1
+    --preset and --set are those of the night.
+    """
+    with checkout_at(root) as checkout:
+        report = _run_evaluation(checkout, preset, set_)
     print(report)
-    return 0
+
+
+def _run_evaluation(checkout: Path, preset: str | None, overrides: Sequence[str]) -> Path:
+    """Return the folder of a deep evaluation's report; its stages are told on stderr.
+
+    Raises:
+        NightloomError: it could not begin, or a stage failed.
+    """
+    from flows.shutdown import interrupt_on_signals
+
+    interrupt_on_signals(hurry=True)
+    with stdout_to_stderr(active=True), flows_ready(checkout, "evaluation-full"):
+        from flows.evaluate import evaluate_fully
+
+        return evaluate_fully(root=str(checkout), preset=preset, overrides=list(overrides))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    app(prog_name="python -m flows.cli.evaluate")

@@ -2,23 +2,28 @@
 
 import json
 import sys
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import BaseModel
+import typer
 from rich.console import Console
 
-from flows.environment import find_stores
-from flows.workspace import STATE, WorkspacePaths
-from tasks.registry.client import Registry
-from tasks.registry.versions import Model, model_name
-from tasks.services.processes import printed_failure, run_child, stage_error
+from flows.cli.options import HERE, Json, ModelName, Root, Which, checkout_at, print_json
+from flows.console import make_console
+from tasks.export.formats import Format
+from tasks.records.schema import ServedModel
+from tasks.registry.versions import model_name
 from tasks.stage.errors import ConfigError
-from tasks.stage.params import read_yaml
+
+if TYPE_CHECKING:
+    from tasks.registry.client import Registry
 
 COST_TABLE = "quantization.md"
 
 
-class Exported(BaseModel):
+@dataclass(frozen=True)
+class Exported:
     """What was written: where, and how its logits compare (`tasks.export.verification`)."""
 
     folder: Path
@@ -28,11 +33,33 @@ class Exported(BaseModel):
     to_float: float
     agreeing: float
     version: int = 0
-    model: Model = "adapter"
+    model: ServedModel = "adapter"
+
+
+def export(
+    version: Annotated[str, typer.Argument(help="A version's number, or an alias.")],
+    to: Annotated[Path, typer.Option("--to", help="A folder that is not there yet, or empty.")],
+    form: Annotated[
+        Format, typer.Option("--format", help="Merged safetensors, or one GGUF file.")
+    ] = Format.safetensors,
+    root: Root = HERE,
+    model: Which = ModelName.adapter,
+    measure: Annotated[
+        bool, typer.Option("--measure", help="Also what int8, NF4 and GGUF forms cost (minutes).")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Write a version for other programs: merged, in safetensors or for llama.cpp."""
+    with checkout_at(root, as_json) as checkout:
+        found = export_version(checkout, version, model.value, form.value, to, measure=measure)
+    if as_json:
+        print_json(_exported_json(found))
+    else:
+        print_exported(make_console(), found)
 
 
 def export_version(
-    checkout: Path, which: str, model: Model, form: str, target: Path, *, measure: bool
+    checkout: Path, which: str, model: ServedModel, form: str, target: Path, *, measure: bool
 ) -> Exported:
     """What was written of a version, named by its number or by an alias.
 
@@ -40,6 +67,14 @@ def export_version(
         ConfigError: no such version, the folder is not empty, or the form can't hold the model.
         GateError: what was written reads back as another model.
     """
+    from pydantic import TypeAdapter
+
+    from flows.environment import find_stores
+    from flows.workspace import STATE, WorkspacePaths
+    from tasks.registry.client import Registry
+    from tasks.services.processes import printed_failure, run_child, stage_error
+    from tasks.stage.params import read_yaml
+
     registry = Registry(find_stores(checkout))
     number = find_version(registry, model, which)
     bundle = registry.bundle(model, number, checkout / STATE / "downloads")
@@ -50,21 +85,20 @@ def export_version(
     if measure:
         command += ["--curated", str(checkout / paths.curated)]
         command += ["--evaluation_report", str(checkout / paths.evaluation_report)]
-    lines: list[str] = []
 
     def on_line(line: str) -> None:
-        lines.append(line)
         if line[:1] != "{":
             print(line, file=sys.stderr, flush=True)
 
-    code = run_child(command, checkout, on_line)
-    if code != 0:
-        raise stage_error("export", printed_failure(code, lines))
-    told = Exported.model_validate_json(next(line for line in reversed(lines) if line[:1] == "{"))
-    return told.model_copy(update={"version": number, "model": model})
+    child = run_child(command, checkout, on_line)
+    if child.code != 0:
+        raise stage_error("export", printed_failure(child))
+    said = next(line for line in reversed(child.lines) if line[:1] == "{")
+    told = TypeAdapter(Exported).validate_json(said)
+    return replace(told, version=number, model=model)
 
 
-def find_version(registry: Registry, model: Model, which: str) -> int:
+def find_version(registry: "Registry", model: ServedModel, which: str) -> int:
     """The number of a version that a number or an alias names.
 
     Raises:
@@ -98,10 +132,10 @@ def print_exported(console: Console, exported: Exported) -> None:
         console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
-def exported_json(exported: Exported) -> str:
-    """One JSON object; with the table of costs where it was measured."""
-    found = exported.model_dump(mode="json")
+def _exported_json(exported: Exported) -> dict[str, Any]:
+    """Return what `--json` prints, with the table of costs where it was measured."""
+    found = asdict(exported)
     costs = exported.folder / "quantization.json"
     if costs.exists():
         found["quantization"] = json.loads(costs.read_text(encoding="utf-8"))
-    return json.dumps(found, ensure_ascii=False, indent=1)
+    return found

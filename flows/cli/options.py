@@ -1,7 +1,7 @@
-"""The options that commands share, and how they end."""
+"""The options that commands share, how they print JSON, and how they end."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
@@ -9,8 +9,6 @@ from typing import Annotated, Any
 
 import typer
 
-from flows.console import make_console, print_error
-from flows.run_state import error_entry
 from tasks.stage.errors import GateError, NightloomError
 
 EXIT_FAILED = 1
@@ -32,12 +30,39 @@ Alias = Annotated[
     str | None, typer.Option(help="Instead of production, else staging, else candidate.")
 ]
 Which = Annotated[ModelName, typer.Option("--model", help="The adapter or its student.")]
+Either = Annotated[
+    ModelName | None, typer.Option("--model", help="One of the two models; both by default.")
+]
+Reason = Annotated[str, typer.Option("--reason", help="Why; the ledger keeps it.")]
+By = Annotated[str | None, typer.Option("--by", help="Who decides; else the operating user.")]
 
 HERE = Path()
+NO_OVERRIDES: list[str] = []
+
+
+def print_json(found: object) -> None:
+    """Print what a command found, for a program: dataclasses, pydantic's models or plain values."""
+    from pydantic_core import to_json
+
+    print(to_json(found, indent=1, by_alias=True).decode())
 
 
 @contextmanager
-def errors_told(as_json: bool, empty: dict[str, Any] = {}) -> Iterator[None]:  # noqa: B006
+def checkout_at(
+    root: Path, as_json: bool = False, empty: Mapping[str, Any] | None = None
+) -> Iterator[Path]:
+    """Yield the checkout at or above a folder, with this process set up for it.
+
+    What fails is told as `errors_told` says.
+    """
+    with errors_told(as_json, empty):
+        from flows.environment import open_checkout
+
+        yield open_checkout(root)
+
+
+@contextmanager
+def errors_told(as_json: bool = False, empty: Mapping[str, Any] | None = None) -> Iterator[None]:
     """Tell a failure that a person can mend, without a traceback, and exit.
 
     `empty` is the rest of the JSON object that the command would have printed.
@@ -45,8 +70,11 @@ def errors_told(as_json: bool, empty: dict[str, Any] = {}) -> Iterator[None]:  #
     try:
         yield
     except NightloomError as error:
+        from flows.console import make_console, print_error
+        from flows.run_state import error_entry
+
         entry = error_entry(error)
         print_error(make_console(to_stderr=True), entry)
         if as_json:
-            print(json.dumps(empty | {"error": entry.model_dump(by_alias=True)}))
+            print(json.dumps({**(empty or {}), "error": entry.model_dump(by_alias=True)}))
         raise SystemExit(EXIT_REFUSED if isinstance(error, GateError) else EXIT_FAILED) from None

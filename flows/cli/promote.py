@@ -1,30 +1,36 @@
-"""The commands that decide about versions: promote, rollback, ledger, prune."""
+"""`nightloom promote` and `rollback`: a person moves a version."""
 
-import json
+import sys
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flows.cli.options import EXIT_FAILED, HERE, Json, ModelName, Root, Which, errors_told
+from flows.cli.options import (
+    HERE,
+    By,
+    Json,
+    ModelName,
+    Reason,
+    Root,
+    Which,
+    checkout_at,
+    print_json,
+)
 from flows.console import make_console
+from tasks.records.schema import ServedModel
+from tasks.stage.errors import ConfigError, GateError
 
 if TYPE_CHECKING:
-    from tasks.registry.retention import RetentionDecision
+    from tasks.registry.params import ReleaseParams
+    from tasks.registry.versions import RegistryStage
 
-app = typer.Typer(no_args_is_help=True, add_completion=False)
-ledger_app = typer.Typer(add_completion=False, invoke_without_command=True)
-app.add_typer(
-    ledger_app,
-    name="ledger",
-    help="Show who decided what about which version, when, why and on which evidence.",
-)
+_REFUSED = 3
 
-Reason = Annotated[str, typer.Option("--reason", help="Why; the ledger keeps it.")]
-By = Annotated[str | None, typer.Option("--by", help="Who decides; else the operating user.")]
-_EITHER = "One of the two models; both by default."
+_REGISTRY_STAGES: "tuple[RegistryStage, ...]" = ("staging", "production")
 
 
-@app.command()
 def promote(
     reason: Reason,
     version: Annotated[
@@ -41,13 +47,12 @@ def promote(
     as_json: Json = False,
 ) -> None:
     """Let `production` name the version in staging; `previous` names the one before."""
-    from flows.promoter import deciding, operating_user, read_registry_stage
-
-    with errors_told(as_json):
+    with checkout_at(root, as_json) as checkout:
+        from flows.promoter import deciding, operating_user
         from tasks.registry.promote import promote as promote_version
 
-        stage = read_registry_stage(to)
-        with deciding(root) as promoter:
+        stage = _read_registry_stage(to)
+        with deciding(checkout) as promoter:
             entry = promote_version(
                 promoter.ledger,
                 model.value,
@@ -64,7 +69,6 @@ def promote(
     _tell_move(model.value, number, what, aliases, as_json, None if entry is None else entry.number)
 
 
-@app.command()
 def rollback(
     reason: Reason,
     to: Annotated[
@@ -76,15 +80,13 @@ def rollback(
     as_json: Json = False,
 ) -> None:
     """Let `production` name a version that it named before, once that answers as it did."""
-    from flows.environment import open_checkout
-    from flows.promoter import deciding, make_promoter, operating_user, rehearsal
-
-    with errors_told(as_json):
+    with checkout_at(root, as_json) as checkout:
+        from flows.promoter import deciding, make_promoter, operating_user
         from tasks.registry.promote import roll_back
 
-        waiting = make_promoter(open_checkout(root))
+        waiting = make_promoter(checkout)
         leaving = waiting.ledger.registry.aliases(model.value).get("production")
-        with deciding(root) as promoter:
+        with deciding(checkout) as promoter:
             entry = roll_back(
                 promoter.ledger,
                 model.value,
@@ -93,102 +95,11 @@ def rollback(
                 reason=reason,
                 leaving=leaving,
                 downloads=promoter.downloads,
-                rehearse=rehearsal(open_checkout(root), model.value, promoter.params),
+                rehearse=rehearsal(checkout, model.value, promoter.params),
             )
             aliases = promoter.ledger.registry.aliases(model.value)
     number = aliases["production"]
     _tell_move(model.value, number, "is in production again", aliases, as_json, entry.number)
-
-
-@app.command()
-def prune(
-    yes: Annotated[
-        bool, typer.Option("--yes", help="Delete; else only say what would go.")
-    ] = False,
-    by: By = None,
-    root: Root = HERE,
-    model: Annotated[ModelName | None, typer.Option("--model", help=_EITHER)] = None,
-    as_json: Json = False,
-) -> None:
-    """Delete old versions and their artifacts by params/release.yaml's rule; first only say which.
-
-    What an alias names, what a rollback may need and what Nightloom did not make always stays.
-    """
-    from flows.environment import open_checkout
-    from flows.promoter import deciding, delete_old, make_promoter, review_all
-
-    with errors_told(as_json):
-        name = None if model is None else model.value
-        if yes:
-            with deciding(root) as promoter:
-                fates = delete_old(promoter, name, by)
-        else:
-            fates = review_all(make_promoter(open_checkout(root)), name)
-    _tell_fates(fates, yes, as_json)
-
-
-@ledger_app.callback()
-def show(
-    context: typer.Context,
-    root: Root = HERE,
-    model: Annotated[ModelName | None, typer.Option("--model", help=_EITHER)] = None,
-    limit: Annotated[int, typer.Option("--limit", min=1, help="The last so many entries.")] = 20,
-    as_json: Json = False,
-) -> None:
-    """Show the last decisions, oldest first; `nightloom ledger verify` checks the chain."""
-    if context.invoked_subcommand is not None:
-        return
-    from flows.environment import open_checkout
-    from flows.promoter import make_promoter, print_ledger
-
-    with errors_told(as_json):
-        ledger = make_promoter(open_checkout(root)).ledger
-        links = ledger.links(None if model is None else model.value)[-limit:]
-    if as_json:
-        rows = [link.entry.model_dump() | {"sha256": link.sha256} for link in links]
-        print(json.dumps(rows, ensure_ascii=False, indent=1))
-    else:
-        print_ledger(make_console(to_stderr=False), links)
-
-
-@ledger_app.command()
-def verify(
-    root: Root = HERE,
-    contains: Annotated[
-        str | None,
-        typer.Option("--contains", help="A hash noted down earlier: is it still in the chain?"),
-    ] = None,
-    as_json: Json = False,
-) -> None:
-    """Check that no entry was changed, deleted or moved; exit 1 with the entry named.
-
-    Versions' verdicts and the aliases must be those that the entries tell.
-
-    The one thing it can't see is somebody who rewrites every entry from one on, and the last hash
-    that the registered models carry. Note the last hash down elsewhere, and --contains finds that.
-    """
-    from flows.environment import open_checkout
-    from flows.promoter import make_promoter
-
-    with errors_told(as_json):
-        from tasks.registry.audit import audit
-
-        ledger = make_promoter(open_checkout(root)).ledger
-        found = audit(ledger)
-        faults = list(found.faults)
-        if contains and not any(link.sha256.startswith(contains) for link in ledger.links()):
-            faults.append(f"no entry has the hash {contains}: the chain was written anew since")
-    if as_json:
-        content = {"entries": found.entries, "head": found.head, "faults": faults}
-        print(json.dumps(content, ensure_ascii=False, indent=1))
-    else:
-        console = make_console(to_stderr=False)
-        for fault in faults:
-            console.print(fault, markup=False, highlight=False, soft_wrap=True)
-        state = f"{len(faults)} faults" if faults else "the chain is whole"
-        console.print(f"{found.entries} entries, {state}", highlight=False)
-        console.print(f"last hash {found.head or 'none'}", highlight=False, soft_wrap=True)
-    raise SystemExit(EXIT_FAILED if faults else 0)
 
 
 def _tell_move(
@@ -196,26 +107,54 @@ def _tell_move(
 ) -> None:
     """Show which version moved, and where the aliases are now."""
     if as_json:
-        found = {"model": model, "version": number, "aliases": aliases, "entry": entry}
-        print(json.dumps(found))
+        print_json({"model": model, "version": number, "aliases": aliases, "entry": entry})
         return
-    console = make_console(to_stderr=False)
+    console = make_console()
     console.print(f"{model} version {number} {what}", highlight=False)
     shown = ", ".join(f"{name} -> {value}" for name, value in aliases.items())
     console.print(f"  {shown}", highlight=False)
 
 
-def _tell_fates(fates: "list[RetentionDecision]", done: bool, as_json: bool) -> None:
-    """Show which versions go and which stay."""
-    rows = [(fate.version.model, fate.version.number, fate.goes, fate.why) for fate in fates]
-    if as_json:
-        found = [dict(zip(("model", "version", "goes", "why"), row, strict=True)) for row in rows]
-        print(json.dumps({"deleted": done, "versions": found}, ensure_ascii=False, indent=1))
-        return
-    console = make_console(to_stderr=False)
-    gone = "deleted" if done else "would go"
-    for name, number, goes, why in rows:
-        state = gone if goes else "stays"
-        console.print(f"{name} {number}: {state}: {why}", highlight=False)
-    if not done and any(fate.goes for fate in fates):
-        console.print("nothing was deleted; say --yes to do it")
+def _read_registry_stage(text: str) -> "RegistryStage":
+    """The stage that somebody named.
+
+    Raises:
+        ConfigError: there is none of this name.
+    """
+    for stage in _REGISTRY_STAGES:
+        if text == stage:
+            return stage
+    hint = f"; MLflow tells {text} from {text.lower()}" if text.lower() in _REGISTRY_STAGES else ""
+    raise ConfigError(
+        f"{text!r} is no stage to move to; expected staging or production, in lower case{hint}",
+        "say --to production",
+    )
+
+
+def rehearsal(checkout: Path, model: ServedModel, params: "ReleaseParams") -> "partial[str]":
+    """A call that asks a bundle its golden prompts, in a process of its own."""
+    return partial(_rehearse, checkout, model, params)
+
+
+def _rehearse(checkout: Path, model: ServedModel, params: "ReleaseParams", bundle: Path) -> str:
+    """How many golden prompts a bundle answers as it once did, in a sentence.
+
+    Raises:
+        ConfigError: it could not be asked.
+        GateError: too many come out otherwise.
+    """
+    from flows.workspace import WorkspacePaths
+    from tasks.services.processes import run_child
+    from tasks.stage.params import read_yaml
+
+    paths = WorkspacePaths.model_validate(read_yaml(checkout / "params" / "paths.yaml"))
+    command = [sys.executable, "-m", "tasks.answering.rehearsal", "--bundle", str(bundle)]
+    command += ["--model", model, "--store", str(checkout / paths.model_store)]
+    command += ["--mismatch", str(params.golden_mismatch)]
+    child = run_child(command, checkout)
+    if child.code == 0:
+        return next(line for line in reversed(child.lines) if "golden prompts" in line)
+    told = child.last_lines
+    if child.code == _REFUSED:
+        raise GateError(told, "name another version with --to; this one no longer answers so")
+    raise ConfigError(f"the old bundle can't be asked:\n{told}", "mend what these lines name")

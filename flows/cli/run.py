@@ -1,4 +1,4 @@
-"""One night in this process, with its log in a file and stdout kept clean."""
+"""`nightloom run`: one night in this process, with its log in a file and stdout kept clean."""
 
 import logging
 import os
@@ -10,32 +10,60 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flows.console import NightView, make_console
-from flows.environment import open_checkout
-from flows.run_state import NightState, error_entry, new_night_name, night_file, read_night
-from flows.servers import log_file, start_night_server
-from flows.shutdown import interrupt_on_signals
-from flows.workspace import check_unlocked, choose_workspace, without_file
+from flows.cli.options import (
+    EXIT_FAILED,
+    EXIT_REFUSED,
+    HERE,
+    NO_OVERRIDES,
+    Json,
+    Preset,
+    Root,
+    Set,
+    checkout_at,
+)
+from flows.console import NightView, make_console, print_summary
 
 if TYPE_CHECKING:
-    from flows.sweep import Sweep
+    from flows.run_state import NightState
 
 
-def run_night(
-    root: Path, preset: str | None, overrides: Sequence[str], *, as_json: bool
-) -> NightState:
+def run(
+    root: Root = HERE, preset: Preset = None, set_: Set = NO_OVERRIDES, as_json: Json = False
+) -> None:
+    """Run one night: new data in, what changed rebuilt, the release judged."""
+    from flows.run_state import failed_night_report, night_report
+    from flows.servers import Services
+    from flows.workspace import choose_workspace
+
+    with checkout_at(root, as_json, failed_night_report(datetime.now(UTC))) as checkout:
+        night = _run_night(checkout, preset, set_, as_json=as_json)
+        workspace = choose_workspace(checkout, preset, set_)
+    if as_json:
+        print(night_report(night))
+    evaluation = workspace.path / workspace.checkout_paths().evaluation_report
+    print_summary(make_console(to_stderr=as_json), night, evaluation, Services.read(checkout))
+    codes = {"failed": EXIT_FAILED, "refused": EXIT_REFUSED}
+    raise SystemExit(codes.get(str(night.verdict), 0))
+
+
+def _run_night(
+    checkout: Path, preset: str | None, overrides: Sequence[str], *, as_json: bool
+) -> "NightState":
     """The night, over, whatever its verdict.
 
     Raises:
         NightloomError: it could not begin.
     """
-    checkout = open_checkout(root)
+    from flows.run_state import NightState, error_entry, new_night_name, night_file, read_night
+    from flows.shutdown import interrupt_on_signals
+    from flows.workspace import check_unlocked, choose_workspace
+
     workspace = choose_workspace(checkout, preset, overrides)
     check_unlocked(workspace.lock)
     interrupt_on_signals(hurry=True)
     name = new_night_name(datetime.now(UTC))
     console = make_console(to_stderr=as_json)
-    with _stdout_to_stderr(as_json), NightView(workspace, name, console):
+    with stdout_to_stderr(as_json), NightView(workspace, name, console):
         error = _run_flow(checkout, preset, overrides, name)
     path = night_file(checkout, name)
     if path.exists():
@@ -51,43 +79,16 @@ def run_night(
     return failed
 
 
-def run_sweep(root: Path, preset: str | None, overrides: Sequence[str]) -> "Sweep":
-    """What a sweep came to; its trials are told on stderr as they end.
-
-    Raises:
-        NightloomError: it could not begin, or gave no value.
-    """
-    checkout = open_checkout(root)
-    check_unlocked(choose_workspace(checkout, preset, without_file("sweep", overrides)).lock)
-    interrupt_on_signals(hurry=True)
-    with _stdout_to_stderr(active=True), _flows_ready(checkout, "sweep"):
-        from flows.sweep import sweep
-
-        return sweep(root=str(checkout), preset=preset, overrides=list(overrides))
-
-
-def run_full_evaluation(root: Path, preset: str | None, overrides: Sequence[str]) -> Path:
-    """The folder of a deep evaluation's report; its stages are told on stderr.
-
-    Raises:
-        NightloomError: it could not begin, or a stage failed.
-    """
-    checkout = open_checkout(root)
-    interrupt_on_signals(hurry=True)
-    with _stdout_to_stderr(active=True), _flows_ready(checkout, "evaluation-full"):
-        from flows.evaluate import evaluate_fully
-
-        return evaluate_fully(root=str(checkout), preset=preset, overrides=list(overrides))
-
-
 @contextmanager
-def _flows_ready(checkout: Path, name: str) -> Iterator[None]:
+def flows_ready(checkout: Path, name: str) -> Iterator[None]:
     """Prefect's server up and its lines in a log; what runs in the block imports Prefect."""
+    from flows.servers import log_file, start_night_server
+
     os.environ["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] = "CRITICAL"
     wait_for_server = start_night_server(checkout)
     import_module("flows.nightly")  # which takes as long as the server does
     wait_for_server()
-    with _log_to(log_file(checkout, name)):
+    with _logged_to(log_file(checkout, name)):
         yield
 
 
@@ -96,7 +97,7 @@ def _run_flow(
 ) -> BaseException | None:
     """What ended the flow early, None where nothing did."""
     try:
-        with _flows_ready(checkout, name):
+        with flows_ready(checkout, name):
             from flows.nightly import nightly
 
             nightly(
@@ -112,7 +113,7 @@ def _run_flow(
 
 
 @contextmanager
-def _log_to(path: Path) -> Iterator[None]:
+def _logged_to(path: Path) -> Iterator[None]:
     """Write what Prefect logs to a file as well."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handler = logging.FileHandler(path, encoding="utf-8")
@@ -127,7 +128,7 @@ def _log_to(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _stdout_to_stderr(active: bool) -> Iterator[None]:
+def stdout_to_stderr(active: bool) -> Iterator[None]:
     """Send to stderr whatever writes to stdout, libraries and children included."""
     if not active:
         yield

@@ -1,40 +1,58 @@
 """`nightloom status`: the last nights, the one that runs now, the aliases and the servers."""
 
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from pydantic import BaseModel
 from rich.console import Console
 from rich.table import Table
 
-from flows.environment import find_stores
-from flows.run_state import NightState, last_nights
-from flows.servers import Services
-from flows.workspace import holders
-from tasks.registry.client import Registry
-from tasks.registry.ledger import Ledger
-from tasks.registry.promote import all_aliases
-from tasks.registry.retention import awaited
-from tasks.registry.transactions import pending_intent
+from flows.cli.options import HERE, Json, Root, checkout_at, print_json
+from flows.console import make_console
 from tasks.registry.versions import MODELS
+
+if TYPE_CHECKING:
+    from flows.run_state import NightState
+    from flows.servers import Services
+    from tasks.registry.ledger import Ledger
 
 _SHOWN = 5
 
 
-class Status(BaseModel):
+@dataclass(frozen=True)
+class Status:
     """What `nightloom status` reports; `running` is the pid of a night, by workspace.
 
     `open` are decisions that were cut short, or that a person has not answered yet.
     """
 
-    nights: list[NightState]
+    nights: "list[NightState]"
     running: dict[str, int]
     aliases: dict[str, dict[str, int]]
     open: list[str]
-    services: Services | None
+    services: "Services | None"
+
+
+def status(root: Root = HERE, as_json: Json = False) -> None:
+    """Show the last nights, the night that runs now, the aliases and the servers."""
+    with checkout_at(root, as_json) as checkout:
+        standing = read_status(checkout)
+    if as_json:
+        print_json(standing)
+    else:
+        print_status(make_console(), standing)
 
 
 def read_status(checkout: Path) -> Status:
     """Where things stand now."""
+    from flows.environment import find_stores
+    from flows.run_state import last_nights
+    from flows.servers import Services
+    from flows.workspace import holders
+    from tasks.registry.client import Registry
+    from tasks.registry.ledger import Ledger
+    from tasks.registry.promote import all_aliases
+
     stores = find_stores(checkout)
     registry = Registry(stores)
     return Status(
@@ -69,8 +87,11 @@ def print_status(console: Console, standing: Status) -> None:
     console.print(f"servers: {where}", highlight=False)
 
 
-def _open_decisions(ledger: Ledger) -> list[str]:
+def _open_decisions(ledger: "Ledger") -> list[str]:
     """What was begun about versions and is not done, a sentence each."""
+    from tasks.registry.approval import open_requests
+    from tasks.registry.transactions import pending_intent
+
     found = []
     for model in MODELS:
         intent = pending_intent(ledger.registry, model)
@@ -82,12 +103,12 @@ def _open_decisions(ledger: Ledger) -> list[str]:
         found += [
             f"{model}: version {entry.version} awaits approval for {entry.awaits} since "
             f"{entry.time}"
-            for entry in awaited(ledger, model)
+            for entry in open_requests(ledger, model)
         ]
     return found
 
 
-def _verdict(night: NightState, running: dict[str, int]) -> str:
+def _verdict(night: "NightState", running: dict[str, int]) -> str:
     """The verdict of a night; one without any runs, or was killed."""
     if night.verdict is not None:
         return night.verdict

@@ -13,13 +13,13 @@ from tasks.answering.release_bundle import (
     INDEX,
     STUDENT,
     BundleSettings,
-    ServedModel,
     verify_bundle,
 )
 from tasks.embedding.embedder import Embedder
 from tasks.models.loading import LanguageModel, load_adapted, load_student, prepare_device
 from tasks.prompting.files import PROMPT
 from tasks.prompting.prompt_bundle import read_prompt_bundle
+from tasks.records.schema import ServedModel
 from tasks.retrieval.index import Index
 
 

@@ -19,7 +19,7 @@ def rehearse(bundle: Path, store: Path, model: str, mismatch: float) -> str:
     """
     from tasks.answering.golden import GoldenPrompts
     from tasks.answering.loading import load_answerer
-    from tasks.answering.release_bundle import ServedModel
+    from tasks.records.schema import ServedModel
 
     served: ServedModel = "student" if model == "student" else "adapter"
     answerer = load_answerer(bundle, store, served)

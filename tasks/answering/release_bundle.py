@@ -2,7 +2,6 @@
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Literal
 
 from tasks.models.store import ModelManifest
 from tasks.stage.errors import ConfigError
@@ -24,8 +23,6 @@ SETTINGS = "settings.json"
 AGENT = "agent.py"
 
 AGENT_FILE = Path(__file__).with_name("mlflow_agent.py")  # what MLflow loads; a bundle holds a copy
-
-ServedModel = Literal["adapter", "student"]
 
 
 class BundleSettings(StageParams):

@@ -11,11 +11,11 @@ from tasks.curation.documents import curate_documents
 from tasks.curation.leakage import check_leakage
 from tasks.curation.lineage import LINEAGE_FILE, Places, lineage_rows
 from tasks.curation.params import CurationParams, Params
-from tasks.curation.preparation import SPLITS, Prepared, prepare
+from tasks.curation.preparation import Prepared, prepare
 from tasks.curation.report import REPORT_FILE, curation_metrics, refusal, render_report
 from tasks.curation.selection import Removals, select
 from tasks.curation.steps import Step, find_steps, steps_error
-from tasks.records.schema import stream_records, write_rows
+from tasks.records.schema import SPLITS, stream_records, write_rows
 from tasks.stage.command import output, run_stage
 from tasks.stage.errors import DataError
 from tasks.stage.metrics import Curves, write_metrics

@@ -32,7 +32,7 @@ from tasks.curation.params import CurationParams
 from tasks.curation.questions import Measure, key, question_text, same_form
 from tasks.curation.rowfile import RowFile
 from tasks.curation.shingling import Hashes, shingle_hashes
-from tasks.records.schema import Record, stream_documents, stream_records
+from tasks.records.schema import SPLITS, Record, stream_documents, stream_records
 
 # So that 0.8 * 5 asks for 4 shared elements and not, by rounding, for 5.
 _ROUNDING = 1e-9
@@ -150,8 +150,6 @@ _TOLD_HELD = 256
 
 _BATCH = 250
 
-_SPLITS = ("train", "validation", "test")
-
 
 @dataclass(frozen=True)
 class Leak:
@@ -212,7 +210,7 @@ def check_leakage(curated: Path, measure: Measure, params: CurationParams) -> Le
 def _shared_groups(curated: Path) -> Iterator[str]:
     """The groups that stand in more than one split."""
     seen: dict[str, NDArray[np.uint64]] = {}
-    for split in _SPLITS:
+    for split in SPLITS:
         groups = (key(record.group) for record in stream_records(curated / f"{split}.jsonl"))
         found = np.unique(np.fromiter(groups, np.uint64))
         for other, known in seen.items():

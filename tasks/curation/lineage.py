@@ -10,11 +10,11 @@ import pyarrow
 from pyarrow import compute, parquet
 
 from tasks.curation.documents import DocumentFates
-from tasks.curation.preparation import SPLITS, Prepared
+from tasks.curation.preparation import Prepared
 from tasks.curation.selection import Removals
+from tasks.records.schema import PLACES_FILE, SPLITS
 from tasks.stage.errors import DataError
 
-PLACES_FILE = "places.parquet"
 LINEAGE_FILE = "lineage.jsonl"
 _BATCH = 10_000
 _COLUMNS = ["id", "intake", "line", "file", "source_line"]

@@ -18,10 +18,9 @@ from tasks.curation.quality import broken_rule
 from tasks.curation.questions import Measure, question_text, same_form
 from tasks.curation.rowfile import RowFile, RowFileWriter
 from tasks.privacy.masking import masked, masking_kinds
-from tasks.records.schema import Message, Record
+from tasks.records.schema import SPLITS, Message, Record
 from tasks.records.text import hash_share, text_sha256
 
-SPLITS = ("train", "validation", "test")
 TRAIN, VALIDATION, TEST = range(len(SPLITS))
 
 

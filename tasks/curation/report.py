@@ -7,11 +7,12 @@ from typing import Any
 
 from tasks.curation.documents import DocumentFates
 from tasks.curation.leakage import Leakage
-from tasks.curation.preparation import SPLITS, Prepared
+from tasks.curation.preparation import Prepared
 from tasks.curation.quality import RULE_NAMES
 from tasks.curation.selection import Removals
 from tasks.curation.steps import Step
 from tasks.privacy.masking import KINDS
+from tasks.records.schema import SPLITS
 
 REPORT_FILE = "report.md"
 _EXAMPLES = 3

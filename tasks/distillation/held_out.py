@@ -1,8 +1,9 @@
 """How teacher, student and control do on held-out examples, with intervals and by slice."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,10 +14,12 @@ from tasks.distillation.objective import TeacherSignal, forward_kl
 from tasks.sequences.packing import Batch, packed_logits
 from tasks.statistics.bootstrap import Interval, bootstrap_ratio
 
-# Of the intervals: percentile bootstrap over examples.
 CONFIDENCE = 0.95
 
 _RESAMPLES = 2000
+
+# Draws the interval of a ratio: sums of values over sums of weights.
+Bootstrap = Callable[[Sequence[float], Sequence[float]], Interval]
 
 _METRICS = ("loss", "divergence", "agreement")
 
@@ -40,7 +43,7 @@ class HeldOutScore:
 def score_held_out(
     model: nn.Module, teacher: TeacherSignal, batches: Sequence[Batch], width: int
 ) -> list[HeldOutScore]:
-    """What a model says of held-out examples, each beside what its teacher says."""
+    """Return what a model says of held-out examples, each beside what its teacher says."""
     slices = {item.key: item.slice for batch in batches for item in batch.examples}
     device = next(model.parameters()).device
     model.eval()
@@ -59,7 +62,7 @@ def score_held_out(
 
 
 def _position_metrics(student: Tensor, teacher: Tensor, targets: Tensor) -> tuple[Tensor, ...]:
-    """Loss, divergence, agreement and the teacher's loss at each position."""
+    """Return loss, divergence, agreement and the teacher's loss at each position."""
     return (
         cross_entropy(student, targets, reduction="none"),
         forward_kl(log_softmax(student, -1), log_softmax(teacher, -1)),
@@ -68,12 +71,17 @@ def _position_metrics(student: Tensor, teacher: Tensor, targets: Tensor) -> tupl
     )
 
 
-def held_out_metrics(held: Sequence[HeldOutScore], seed: int) -> dict[str, Any]:
-    """Means per learned token with their intervals, over all examples; means alone by slice."""
+def bootstrap(seed: int) -> Bootstrap:
+    """Return what draws the intervals of this stage: percentile bootstrap over examples."""
+    return partial(bootstrap_ratio, confidence=CONFIDENCE, resamples=_RESAMPLES, seed=seed)
+
+
+def held_out_metrics(held: Sequence[HeldOutScore], draw: Bootstrap) -> dict[str, Any]:
+    """Return means per learned token with intervals, over all examples; by slice means alone."""
     slices: dict[str, list[HeldOutScore]] = defaultdict(list)
     for item in held:
         slices[item.slice].append(item)
-    found: dict[str, Any] = {name: asdict(held_out_interval(held, name, seed)) for name in _METRICS}
+    found: dict[str, Any] = {name: asdict(held_out_interval(held, name, draw)) for name in _METRICS}
     found["slices"] = {
         name or "none": {figure: _mean(items, figure) for figure in _METRICS}
         | {"examples": len(items)}
@@ -82,28 +90,16 @@ def held_out_metrics(held: Sequence[HeldOutScore], seed: int) -> dict[str, Any]:
     return found
 
 
-def held_out_interval(held: Sequence[HeldOutScore], name: str, seed: int) -> Interval:
-    """A figure's mean per learned token and its bootstrap interval over examples."""
-    return bootstrap_ratio(
-        [getattr(item, name) for item in held],
-        [item.tokens for item in held],
-        confidence=CONFIDENCE,
-        resamples=_RESAMPLES,
-        seed=seed,
-    )
+def held_out_interval(held: Sequence[HeldOutScore], name: str, draw: Bootstrap) -> Interval:
+    """Return a figure's mean per learned token and its interval over examples."""
+    return draw([getattr(item, name) for item in held], [item.tokens for item in held])
 
 
 def divergence_share(
-    student: Sequence[HeldOutScore], twin: Sequence[HeldOutScore], seed: int
+    student: Sequence[HeldOutScore], control: Sequence[HeldOutScore], draw: Bootstrap
 ) -> Interval:
-    """The student's divergence from the teacher over its twin's, paired by example."""
-    return bootstrap_ratio(
-        [item.divergence for item in student],
-        [item.divergence for item in twin],
-        confidence=CONFIDENCE,
-        resamples=_RESAMPLES,
-        seed=seed,
-    )
+    """Return the student's divergence from the teacher over its control's, paired by example."""
+    return draw([item.divergence for item in student], [item.divergence for item in control])
 
 
 def _mean(held: Sequence[HeldOutScore], name: str) -> float:

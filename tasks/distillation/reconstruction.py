@@ -42,7 +42,7 @@ class _Lane:
     arguments: list[dict[str, Any]]
 
     def through(self, layer: nn.Module, number: int) -> Tensor:
-        """What a layer, the model's `number`th, makes of the state."""
+        """Return what a layer, the model's `number`th, makes of the state."""
         found = layer(self.state, **self.arguments[number])
         output: Tensor = found[0] if isinstance(found, tuple) else found
         return output
@@ -97,7 +97,7 @@ def reconstruct(
 def _fit(
     layer: nn.Module, place: int, lanes: Sequence[_Lane], targets: Sequence[Tensor]
 ) -> tuple[float, float]:
-    """Fit a layer and take the lanes through it; its error before and after."""
+    """Fit a layer, take the lanes through it and return its error before and after."""
     down = _down_projection(layer)
     width, size = down.weight.shape
     gram = down.weight.new_zeros(size, size)
@@ -128,12 +128,12 @@ def _fit(
 
 
 def _weights(target: Tensor) -> Tensor:
-    """What each token counts, (tokens, 1)."""
+    """Return what each token counts, (tokens, 1)."""
     return 1 / target[0].float().square().sum(-1, keepdim=True)
 
 
 def _error(output: Tensor, target: Tensor) -> float:
-    """Relative squared distances, summed over tokens."""
+    """Return relative squared distances, summed over tokens."""
     return float(((target - output)[0].float().square() * _weights(target)).sum())
 
 
@@ -149,7 +149,7 @@ def _down_projection(layer: nn.Module) -> nn.Linear:
 
 @contextmanager
 def _inputs(layer: nn.Module) -> Iterator[list[Tensor]]:
-    """What a layer reads, each (1, tokens, width), while this lasts."""
+    """Give what a layer reads, each (1, tokens, width), while this lasts."""
     given: list[Tensor] = []
     hook = layer.register_forward_pre_hook(lambda _, inputs: given.append(inputs[0]))
     try:
@@ -159,7 +159,7 @@ def _inputs(layer: nn.Module) -> Iterator[list[Tensor]]:
 
 
 def _lanes(model: PreTrainedModel, packs: Sequence[Pack]) -> list[_Lane]:
-    """Packs before a model's first layer, with all that each layer will be given beside the state.
+    """Return packs before a model's first layer, with what each layer is given beside the state.
 
     The model runs with layers that do nothing, and so tells it without computing anything.
     """

@@ -8,15 +8,16 @@ from typing import Any
 from tasks.distillation.distiller import StudentOutcome, StudentStart
 from tasks.distillation.held_out import (
     CONFIDENCE,
+    Bootstrap,
     HeldOutScore,
     divergence_share,
     held_out_interval,
     held_out_metrics,
 )
-from tasks.distillation.params import DistillationParams
 from tasks.distillation.pruning import Influence
 from tasks.records.predictions import ROLES
 from tasks.statistics.bootstrap import Interval
+from tasks.training.diagnostics import Fit
 
 
 @dataclass(frozen=True)
@@ -33,86 +34,86 @@ class DistillationResult:
 
     @property
     def compared(self) -> list[HeldOutScore]:
-        """The compared examples, as the first student left them."""
-        return self.outcomes[0].student.held
+        """Return the compared examples, as the first student left them."""
+        return self.outcomes[0].trained["student"].held
 
 
-def distillation_metrics(night: DistillationResult, params: DistillationParams) -> dict[str, Any]:
-    """What `metrics.json` holds.
+def distillation_metrics(result: DistillationResult, draw: Bootstrap) -> dict[str, Any]:
+    """Return what `metrics.json` holds.
 
     Losses and divergences, KL(teacher || model) at temperature 1, are means per held-out token in
     nats; agreement is the share of tokens that model and teacher find likeliest alike.
     """
     return {
         "teacher": {
-            "parameters": night.teacher_parameters,
-            "loss": asdict(held_out_interval(night.compared, "teacher_loss", params.seed)),
+            "parameters": result.teacher_parameters,
+            "loss": asdict(held_out_interval(result.compared, "teacher_loss", draw)),
         },
-        "influence": list(night.influence.values),
-        "influence_measure": night.influence.measure,
-        "compared_examples": len(night.compared),
-        "compared_that_choose_checkpoints": night.overlap,
+        "influence": list(result.influence.values),
+        "influence_measure": result.influence.measure,
+        "compared_examples": len(result.compared),
+        "compared_that_choose_checkpoints": result.overlap,
         "confidence": CONFIDENCE,
         "students": {
-            outcome.plan.name: _student_metrics(outcome, params.seed) for outcome in night.outcomes
+            outcome.plan.name: _student_metrics(outcome, draw) for outcome in result.outcomes
         },
     }
 
 
-def _student_metrics(outcome: StudentOutcome, seed: int) -> dict[str, Any]:
+def _student_metrics(outcome: StudentOutcome, draw: Bootstrap) -> dict[str, Any]:
+    student, control = (outcome.trained[role] for role in ROLES)
     found: dict[str, Any] = {
         "layers": list(outcome.plan.kept or ()),
-        "parameters": outcome.student.parameters,
-        "start": _start(outcome.start, seed),
-        "divergence_share": asdict(divergence_share(outcome.student.held, outcome.twin.held, seed)),
+        "parameters": student.parameters,
+        "start": _start(outcome.start, draw),
+        "divergence_share": asdict(divergence_share(student.held, control.held, draw)),
     }
-    for role in ROLES:
-        trained = getattr(outcome, role)
-        found[role] = held_out_metrics(trained.held, seed) | {
+    for role, trained in outcome.trained.items():
+        found[role] = held_out_metrics(trained.held, draw) | {
             "training": asdict(trained.training),
             "fit": asdict(trained.fit),
         }
     return found
 
 
-def _start(start: StudentStart, seed: int) -> dict[str, Any]:
-    """The divergence of a student before it learned, and how near its layers were brought."""
+def _start(start: StudentStart, draw: Bootstrap) -> dict[str, Any]:
+    """Return a student's divergence before it learned, and how near its layers were brought."""
     found: dict[str, Any] = {
-        "divergence_made": held_out_interval(start.made, "divergence", seed).value
+        "divergence_made": held_out_interval(start.made, "divergence", draw).value
     }
     if start.reconstruction is not None:
-        found["divergence_fitted"] = held_out_interval(start.fitted, "divergence", seed).value
+        found["divergence_fitted"] = held_out_interval(start.fitted, "divergence", draw).value
         found["reconstruction"] = asdict(start.reconstruction)
     return found
 
 
-def write_report(night: DistillationResult, found: Mapping[str, Any], folder: Path) -> None:
-    """Write `report.md` from what `numbers` found."""
+def write_report(result: DistillationResult, found: Mapping[str, Any], folder: Path) -> None:
+    """Write `report.md` from the metrics."""
     parts = [
         "# Distillation",
-        f"The teacher has {night.teacher_parameters / 1e6:.1f} million parameters and "
-        f"{len(night.influence.values)} layers. All were compared on the same "
-        f"{len(night.compared)} held-out examples; in brackets {CONFIDENCE:.0%} bootstrap "
+        f"The teacher has {result.teacher_parameters / 1e6:.1f} million parameters and "
+        f"{len(result.influence.values)} layers. All were compared on the same "
+        f"{len(result.compared)} held-out examples; in brackets {CONFIDENCE:.0%} bootstrap "
         "intervals over examples. A twin begins as its student does and learns the same examples "
         "without the teacher."
         + (
-            f" {night.overlap} of them also chose the checkpoints: the validation split is small."
-            if night.overlap
+            f" {result.overlap} of them also chose the checkpoints: the validation split is small."
+            if result.overlap
             else ""
         ),
     ]
-    for outcome in night.outcomes:
-        parts += _student(outcome, night, found)
+    for outcome in result.outcomes:
+        parts += _student(outcome, result, found)
     (folder / "report.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
 
 
 def _student(
-    outcome: StudentOutcome, night: DistillationResult, found: Mapping[str, Any]
+    outcome: StudentOutcome, result: DistillationResult, found: Mapping[str, Any]
 ) -> list[str]:
     name = outcome.plan.name
     own = found["students"][name]
     share = Interval(**own["divergence_share"])
-    size = own["parameters"] / night.teacher_parameters
+    size = own["parameters"] / result.teacher_parameters
     rows = [("teacher", {"loss": found["teacher"]["loss"]}), *((role, own[role]) for role in ROLES)]
     table = [
         "| | loss | KL(teacher, model) | same likeliest token |",
@@ -124,27 +125,27 @@ def _student(
             for role, row in rows
         ),
     ]
-    trained, twin = outcome.student.training, outcome.twin.training
+    student, control = (outcome.trained[role] for role in ROLES)
+    training = student.training
     return [
         f"## Student {name}",
-        _layers(outcome, len(night.influence.values))
+        _layers(outcome, len(result.influence.values))
         + f" {own['parameters'] / 1e6:.1f} million parameters, {size:.0%} of the teacher's.",
         "\n".join(table),
         f"{_verdict(share)} {_start_sentence(own['start'])}",
-        f"{trained.steps} steps over {trained.tokens} tokens, of which {trained.supervised_tokens} "
-        f"learned; {trained.computed_tokens} went through the model (shared beginnings once). The "
-        f"twin stopped after {twin.steps} steps.",
+        f"{training.steps} steps over {training.tokens} tokens, of which "
+        f"{training.supervised_tokens} learned; {training.computed_tokens} went through the model "
+        f"(shared beginnings once). The twin stopped after {control.training.steps} steps.",
         "\n".join(_slices(own)),
-        _fit_sentence(outcome),
-        f"Fit of the twin: {outcome.twin.fit.text}",
+        _fit_sentence(outcome.start, student.fit),
+        f"Fit of the twin: {control.fit.text}",
         f"![losses](loss-student-{name}.png) ![losses of the twin](loss-twin-{name}.png)",
     ]
 
 
-def _fit_sentence(outcome: StudentOutcome) -> str:
-    """How the student's training went, which may well bring nothing after least squares."""
-    fit = outcome.student.fit
-    if outcome.start.reconstruction is not None and fit.verdict == "not_learning":
+def _fit_sentence(start: StudentStart, fit: Fit) -> str:
+    """Say how the student's training went, which may well bring nothing after least squares."""
+    if start.reconstruction is not None and fit.verdict == "not_learning":
         return (
             "Its training brought the student hardly further than least squares had "
             f"({fit.reason})."
@@ -203,13 +204,13 @@ def _slices(own: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def plot_influence(night: DistillationResult, path: Path) -> None:
+def plot_influence(result: DistillationResult, path: Path) -> None:
     """Write a bar chart of the layers' influence, those that each student keeps in colour."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    values = night.influence.values
-    pruned = [outcome.plan for outcome in night.outcomes if outcome.plan.kept is not None]
+    values = result.influence.values
+    pruned = [outcome.plan for outcome in result.outcomes if outcome.plan.kept is not None]
     figure = Figure(figsize=(7, 1 + 2 * max(len(pruned), 1)), layout="constrained")
     FigureCanvasAgg(figure)
     for place, plan in enumerate(pruned, start=1):
@@ -220,7 +221,7 @@ def plot_influence(night: DistillationResult, path: Path) -> None:
         # The first and last layers are worth a hundred times the others.
         axes.set_yscale("log")
         axes.set(
-            title=f"{plan.name} layers kept (blue)", xlabel="layer", ylabel=night.influence.measure
+            title=f"{plan.name} layers kept (blue)", xlabel="layer", ylabel=result.influence.measure
         )
         axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=120, metadata={"Software": None})

@@ -1,10 +1,7 @@
-"""Students: which layers each has, how it is made from its teacher, and how it is saved."""
+"""Students: how each is made from its teacher, and how it is saved."""
 
-import json
-import logging
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from shutil import copytree
 from typing import Any, Protocol, cast
@@ -25,11 +22,8 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from tasks.distillation.params import DistillationParams
 from tasks.distillation.pruning import (
-    Influence,
-    check_layers,
-    choose_layers,
+    StudentPlan,
     decoder_layers,
     keep_layers,
     prune,
@@ -39,9 +33,6 @@ from tasks.models.loading import (
     ADAPTER_WEIGHTS,
     LanguageModel,
     check_adapter,
-    load_adapted,
-    load_base,
-    load_for_training,
     load_tokenizer,
 )
 from tasks.models.provenance import tidy_adapter
@@ -52,17 +43,20 @@ from tasks.records.predictions import Role
 from tasks.stage.errors import ConfigError
 from tasks.stage.outputs import file_sha256, seal
 
+ADAPTERS: dict[Role, str] = {"student": "adapter", "twin": "twin_adapter"}
+# Loads a model, always the same.
+LoadModel = Callable[[], LanguageModel]
 _LAYER_NUMBER = re.compile(r"(\.layers\.)(\d+)(\.)")
 
 
 def share_teacher(base: PreTrainedModel, adapter: Path) -> PeftModel:
-    """The teacher, frozen: all layers of the base, whose weights are in memory once."""
+    """Return the teacher, frozen: all layers of the base, whose weights are in memory once."""
     tree = prune_shared(base, range(len(decoder_layers(base))))
     return PeftModel.from_pretrained(tree, str(adapter)).eval()
 
 
 def share_student(base: PreTrainedModel, adapter: Path, kept: Sequence[int]) -> PeftModel:
-    """The kept layers of the base, with a trainable copy of the teacher's adapter on them.
+    """Return the kept layers of the base, with a trainable copy of the teacher's adapter on them.
 
     Raises:
         ConfigError: the adapter is not a LoRA whose layers are the base's.
@@ -112,7 +106,7 @@ def save_shared(
 
 
 def lora_config(adapter: Path) -> LoraConfig:
-    """The config of a teacher's adapter, for an adapter that goes on learning.
+    """Return the config of a teacher's adapter, for an adapter that goes on learning.
 
     Raises:
         ConfigError: it is no LoRA.
@@ -133,71 +127,13 @@ def _not_lora(adapter: Path) -> ConfigError:
     )
 
 
-LOGGER = logging.getLogger(__name__)
-
-LAYERS_FILE = "layers.json"
-
-ADAPTERS: dict[Role, str] = {"student": "adapter", "twin": "twin_adapter"}
-
-
-@dataclass(frozen=True)
-class StudentPlan:
-    """One student of the night: its name, and the teacher's layers that it keeps.
-
-    `kept` is None for a student that is a model of its own; `origin` is the digest of that model,
-    or says which layers are kept.
-    """
-
-    name: str
-    kept: tuple[int, ...] | None
-    origin: str
-
-
-@dataclass(frozen=True)
-class WeightSources:
-    """Where the weights lie that teacher and students are made of, and what they compute in."""
-
-    base: Path
-    student_base: Path
-    store: Path
-    adapter: Path
-    numeric_form: str
-    dtype: str
-    device: torch.device
-
-
-def plan_students(
-    params: DistillationParams, influence: Sequence[float], student_base: str
-) -> list[StudentPlan]:
-    """The students that params ask for, layers chosen by their influence or by name.
-
-    `student_base` is the digest of the model that `model` stands for.
-
-    Raises:
-        ConfigError: a student is not smaller than the teacher, or a layer does not exist.
-    """
-    plans = []
-    for asked in params.students:
-        if asked == "model":
-            plans.append(StudentPlan(asked, None, student_base))
-            continue
-        if isinstance(params.layers, list):
-            kept = params.layers
-            check_layers(kept, len(influence))
-        else:
-            kept = choose_layers(influence, asked, params.layers)
-        LOGGER.info("the student of %d layers keeps %s", asked, kept)
-        plans.append(StudentPlan(str(asked), tuple(kept), f"layers {kept}"))
-    return plans
-
-
 class Students(Protocol):
     """A teacher, and students made from it."""
 
     teacher: LanguageModel
 
     def make(self, plan: StudentPlan) -> Any:
-        """A fresh student to be trained, as it begins."""
+        """Return a fresh student to be trained, as it begins."""
 
     def save(self, student: Any, plan: StudentPlan, role: Role, place: Path) -> None:
         """Write a student as the plain Hugging Face folder `place/role`."""
@@ -209,27 +145,27 @@ class FullStudents:
     They learn in float32, whatever the teacher computes in: steps are lost in bfloat16.
     """
 
-    def __init__(self, origins: WeightSources, saved_dtype: str) -> None:
-        self.teacher = load_adapted(
-            origins.base,
-            origins.store,
-            origins.adapter,
-            numeric_form=origins.numeric_form,
-            device=origins.device,
-        )
-        self.teacher.model.to(getattr(torch, origins.dtype))
-        self._origins = origins
+    def __init__(
+        self,
+        load_teacher: LoadModel,
+        load_separate: LoadModel,
+        *,
+        saved_dtype: str,
+        prompt: Path,
+    ) -> None:
+        """Load the teacher.
+
+        `load_separate` gives the student that is a model of its own, `prompt` goes with all.
+        """
+        self.teacher = load_teacher()
+        self._load_separate = load_separate
+        self._prompt = prompt
         self._saved_dtype = getattr(torch, saved_dtype)
 
     def make(self, plan: StudentPlan) -> PreTrainedModel:
-        """A fresh student; its embeddings stay as they are."""
+        """Return a fresh student; its embeddings stay as they are."""
         student: Any = (
-            load_base(
-                self._origins.student_base,
-                self._origins.store,
-                numeric_form="float",
-                device=self._origins.device,
-            ).model
+            self._load_separate().model
             if plan.kept is None
             else prune(self.teacher.model, plan.kept)
         )
@@ -240,85 +176,95 @@ class FullStudents:
 
     def save(self, student: PreTrainedModel, plan: StudentPlan, role: Role, place: Path) -> None:
         """Write a student, which is then in the dtype that is saved."""
-        write_folder(
-            student, self._saved_dtype, self.teacher.tokenizer, self._origins, place / role
+        _write_folder(
+            student, self._saved_dtype, self.teacher.tokenizer, self._prompt, place / role
         )
 
 
 class SharedStudents:
     """Students that are an adapter over the very base weights that the teacher uses."""
 
-    def __init__(self, origins: WeightSources, saved_dtype: str, *, dequantized: bool) -> None:
-        check_adapter(origins.adapter, ModelManifest.read(origins.base).digest)
-        lora_config(origins.adapter)
-        base = load_for_training(
-            origins.base,
-            origins.store,
-            origins.device,
-            numeric_form=origins.numeric_form,
-            dtype=origins.dtype,
-            dequantized=dequantized,
-        )
-        self._base: PreTrainedModel = base.model
-        teacher = share_teacher(base.model, origins.adapter)
-        digest = file_sha256(origins.adapter / ADAPTER_WEIGHTS)
-        self.teacher = LanguageModel(unwrapped_model(teacher), base.tokenizer, digest)
-        self._origins = origins
+    def __init__(
+        self,
+        load_trained: LoadModel,
+        load_whole: LoadModel,
+        *,
+        saved_dtype: str,
+        base: Path,
+        adapter: Path,
+    ) -> None:
+        """Load the base, whose manifest is `base`, as it is trained on.
+
+        `load_whole` gives it as it is served, on the CPU.
+
+        Raises:
+            ConfigError: the adapter is no LoRA of this base.
+        """
+        check_adapter(adapter, ModelManifest.read(base).digest)
+        lora_config(adapter)
+        trained = load_trained()
+        self._base: PreTrainedModel = trained.model
+        teacher = share_teacher(trained.model, adapter)
+        digest = file_sha256(adapter / ADAPTER_WEIGHTS)
+        self.teacher = LanguageModel(unwrapped_model(teacher), trained.tokenizer, digest)
+        self._load_whole = load_whole
+        self._manifest = base
+        self._adapter = adapter
         self._saved_dtype = getattr(torch, saved_dtype)
 
     def make(self, plan: StudentPlan) -> PeftModel:
-        """A fresh student."""
-        return share_student(self._base, self._origins.adapter, plan.kept or ())
+        """Return a fresh student."""
+        return share_student(self._base, self._adapter, plan.kept or ())
 
     def save(self, student: PeftModel, plan: StudentPlan, role: Role, place: Path) -> None:
         """Write its adapter, and the float base with it merged in and only its layers left."""
-        origins, kept = self._origins, plan.kept or ()
+        kept = plan.kept or ()
         made = place / ADAPTERS[role]
-        save_shared(student, origins.adapter, kept, origins.base, made)
+        save_shared(student, self._adapter, kept, self._manifest, made)
         seal(made)
-        whole = load_base(
-            origins.base,
-            origins.store,
-            numeric_form=origins.numeric_form,
-            device=torch.device("cpu"),
-        )
+        whole = self._load_whole()
         merged: Any = PeftModel.from_pretrained(whole.model, str(made))
         student_alone = keep_layers(merged.merge_and_unload(), kept)
-        write_folder(student_alone, self._saved_dtype, whole.tokenizer, origins, place / role)
+        prompt = self._adapter / PROMPT
+        _write_folder(student_alone, self._saved_dtype, whole.tokenizer, prompt, place / role)
 
 
 def unwrapped_model(model: Any) -> PreTrainedModel:
-    """The transformers model itself, with or without adapters in its layers."""
+    """Return the transformers model itself, with or without adapters in its layers."""
     found: Any = model.get_base_model() if isinstance(model, PeftModel) else model
     return cast(PreTrainedModel, found)
 
 
 def served_parameters(model: Any) -> int:
-    """How many numbers a model has once adapters are merged into it."""
+    """Return how many numbers a model has once adapters are merged into it."""
     adapters = sum(w.numel() for name, w in model.named_parameters() if "lora_" in name)
     return int(unwrapped_model(model).num_parameters()) - int(adapters)
 
 
 def vocabulary(model: PreTrainedModel) -> int:
-    """How many logits a model gives, some of which may stand for no token."""
+    """Return how many logits a model gives, some of which may stand for no token."""
     head: Any = model.get_output_embeddings()
     return int(head.weight.shape[0])
 
 
-def check_separate_model(origins: WeightSources, teacher: LanguageModel) -> None:
+def check_separate_model(
+    teacher: LanguageModel, base: Path, student_base: Path, store: Path, prompt: Path
+) -> None:
     """Check that the student which is a model of its own can learn from the teacher.
+
+    `base` and `student_base` are the manifests of both.
 
     Raises:
         ConfigError: no such model is named, it is not smaller, or it reads prompts otherwise.
     """
-    ours, theirs = (ModelManifest.read(path) for path in (origins.base, origins.student_base))
+    ours, theirs = (ModelManifest.read(path) for path in (base, student_base))
     if ours.digest == theirs.digest:
         raise ConfigError(
             "distillation.students lists `model`, and params/models.yaml names none beside the "
             "base",
             "name a smaller model with the base's tokenizer under models.student",
         )
-    folder = theirs.folder(origins.store)
+    folder = theirs.folder(store)
     with torch.device("meta"):
         student = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder))
     sizes = [served_parameters(model) / 1e6 for model in (teacher.model, student)]
@@ -330,7 +276,7 @@ def check_separate_model(origins: WeightSources, teacher: LanguageModel) -> None
         )
     tokenizer = load_tokenizer(folder)
     check_tokenizers(teacher.tokenizer, tokenizer, ours.name, theirs.name)
-    read_prompt_bundle(origins.adapter / PROMPT, tokenizer)
+    read_prompt_bundle(prompt, tokenizer)
 
 
 def check_tokenizers(
@@ -339,7 +285,7 @@ def check_tokenizers(
     teacher_name: str,
     student_name: str,
 ) -> None:
-    """That two tokenizers give the same tokens the same numbers, and chats the same shape.
+    """Check that two tokenizers give the same tokens the same numbers, and chats the same shape.
 
     Raises:
         ConfigError: they do not.
@@ -366,23 +312,16 @@ def check_tokenizers(
         )
 
 
-def write_folder(
+def _write_folder(
     student: Any,
     dtype: torch.dtype,
     tokenizer: PreTrainedTokenizerBase,
-    origins: WeightSources,
+    prompt: Path,
     folder: Path,
 ) -> None:
-    """A Hugging Face folder that loads by itself, with tokenizer and prompt."""
+    """Write a Hugging Face folder that loads by itself, with tokenizer and prompt."""
     student.set_attn_implementation("sdpa")
     student.to(dtype)
     student.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    copytree(origins.adapter / PROMPT, folder / PROMPT)
-
-
-def write_layers(plan: StudentPlan, influence: Influence, rule: object, folder: Path) -> None:
-    """Write `layers.json`: the teacher's layers that a student has, and the scores behind it."""
-    told = {"layers": plan.kept, "of": len(influence.values), "rule": rule}
-    told |= {"influence": influence.values, "measure": influence.measure}
-    (folder / LAYERS_FILE).write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+    copytree(prompt, folder / PROMPT)

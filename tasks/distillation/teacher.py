@@ -1,10 +1,10 @@
-"""What a teacher says of a pack: computed along, or read from a memo of its likeliest tokens."""
+"""A night's teacher: what it says of a pack, computed along or read from a memo."""
 
 import hashlib
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -17,9 +17,12 @@ from transformers import PreTrainedModel
 
 from tasks.distillation.objective import Likeliest, TeacherOutput, check_finite, likeliest
 from tasks.distillation.pruning import decoder_layers
+from tasks.models.loading import LanguageModel
 from tasks.records.text import text_sha256
 from tasks.sequences.packing import Pack, packed_logits
 from tasks.stage.errors import DataError
+
+LOGGER = logging.getLogger(__name__)
 
 
 class StateMemory:
@@ -43,7 +46,7 @@ class StateMemory:
         self._states[pack.keys] = state
 
     def logits(self, model: PreTrainedModel, pack: Pack) -> Tensor:
-        """The logits (supervised, vocabulary) of the model that all packs were computed by."""
+        """Return the logits (supervised, vocabulary) of the model that computed all packs."""
         layers = decoder_layers(model)
         state = self._states.get(pack.keys)
         if state is not None:
@@ -71,7 +74,7 @@ def replaced_layers(layers: nn.ModuleList, forward: Callable[..., Any]) -> Itera
 
 @contextmanager
 def _captured_output(layer: nn.Module) -> Iterator[list[Tensor]]:
-    """What a layer gives, while this lasts."""
+    """Give what a layer puts out, while this lasts."""
     given: list[Tensor] = []
 
     def take(_: nn.Module, __: Any, output: Tensor | tuple[Tensor, ...]) -> None:
@@ -83,8 +86,6 @@ def _captured_output(layer: nn.Module) -> Iterator[list[Tensor]]:
     finally:
         hook.remove()
 
-
-LOGGER = logging.getLogger(__name__)
 
 MemoRow = tuple[NDArray[np.uint32], NDArray[np.float16], NDArray[np.float16]]
 
@@ -104,7 +105,7 @@ class OnlineTeacher:
         self._memory = memory or StateMemory()
 
     def __call__(self, pack: Pack) -> Tensor:
-        """The logits from which a pack's targets are predicted, (supervised, width)."""
+        """Return the logits from which a pack's targets are predicted, (supervised, width)."""
         with torch.no_grad():
             return self._memory.logits(self.model, pack)[:, : self.width]
 
@@ -124,7 +125,7 @@ class MemoKey:
 
     @property
     def digest(self) -> str:
-        """The SHA-256 that names the memo's file and is written into it."""
+        """Return the SHA-256 that names the memo's file and is written into it."""
         return text_sha256(
             self.teacher, str(self.width), str(self.likeliest), repr(self.temperature)
         )
@@ -170,12 +171,12 @@ class CachedTeacher:
 
     @property
     def bytes_per_token(self) -> float:
-        """What the memo holds for a supervised token."""
+        """Return the bytes that the memo holds for a supervised token."""
         tokens = sum(len(rest) for _, _, rest in self._rows.values())
         return sum(part.nbytes for row in self._rows.values() for part in row) / max(tokens, 1)
 
     def __call__(self, pack: Pack) -> TeacherOutput:
-        """The likeliest tokens at each supervised position of a pack that was prepared."""
+        """Return the likeliest tokens at each supervised position of a pack that was prepared."""
         ids, log_probs, rest = (
             np.concatenate([self._rows[key][place] for key in pack.keys]) for place in range(3)
         )
@@ -200,6 +201,45 @@ class CachedTeacher:
         ids, log_probs, rest = split
         rows = zip(pack.keys, ids, log_probs, rest, strict=True)
         return {key: (one, two, three) for key, one, two, three in rows}
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """Everything that a night's teacher is.
+
+    `computes` says in which numbers it computes, `memo` is the folder of what it said, and `states`
+    is what it computed of packs that come again.
+    """
+
+    language_model: LanguageModel
+    computes: tuple[str, ...]
+    memo: Path
+    states: StateMemory = field(default_factory=StateMemory)
+
+    @property
+    def model(self) -> PreTrainedModel:
+        """Return the model itself."""
+        return self.language_model.model
+
+    @property
+    def identity(self) -> str:
+        """Return what stands for all that it says: its weights, and how they compute."""
+        return text_sha256(self.language_model.digest, *self.computes)
+
+    def online(self, width: int) -> OnlineTeacher:
+        """Return the teacher as it runs along, with its first `width` logits."""
+        return OnlineTeacher(self.model, width, self.states)
+
+    def cached(
+        self, online: OnlineTeacher, packs: Iterable[Pack], *, likeliest: int, temperature: float
+    ) -> CachedTeacher:
+        """Return the memo of its likeliest tokens at a temperature, made for these packs."""
+        kept = min(likeliest, online.width - 1)
+        cached = CachedTeacher(
+            online, MemoKey(self.identity, online.width, kept, temperature), self.memo
+        )
+        cached.prepare(packs)
+        return cached
 
 
 def _write_memo(path: Path, key: MemoKey, rows: Mapping[str, MemoRow]) -> None:
@@ -242,7 +282,7 @@ def _read_memo(path: Path, key: MemoKey) -> dict[str, MemoRow]:
 
 
 def _content_sha256(arrays: Mapping[str, NDArray[Any]]) -> str:
-    """The SHA-256 of arrays, by name."""
+    """Return the SHA-256 of arrays, by name."""
     found = hashlib.sha256()
     for name in sorted(arrays):
         found.update(f"{name}{arrays[name].shape}{arrays[name].dtype}".encode())

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.answering.golden import check_golden_model
-from tasks.answering.release_bundle import SETTINGS, ServedModel
+from tasks.answering.release_bundle import SETTINGS
 from tasks.evaluation.aggregates import row_metrics, speed
 from tasks.evaluation.params import EvaluationParams
 from tasks.evaluation.requests import choose_records, primary_requests
@@ -36,7 +36,7 @@ from tasks.records.predictions import (
     write_likelihoods,
     write_predictions,
 )
-from tasks.records.schema import Record, read_records
+from tasks.records.schema import Record, ServedModel, read_records
 from tasks.records.text import hash_share
 from tasks.scoring.answer_scores import abstains
 from tasks.scoring.identity import SplitHashes, records_sha256, scoring_sha256

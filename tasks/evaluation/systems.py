@@ -16,7 +16,6 @@ from tasks.answering.release_bundle import (
     SETTINGS,
     STUDENT,
     BundleSettings,
-    ServedModel,
 )
 from tasks.evaluation.requests import Retriever
 from tasks.generation.greedy_decoding import Generation
@@ -25,6 +24,7 @@ from tasks.prompting.files import PROMPT
 from tasks.prompting.prompt_bundle import read_prompt_bundle, read_template
 from tasks.prompting.templates import PromptTemplate
 from tasks.records.predictions import ROLES, Role
+from tasks.records.schema import ServedModel
 from tasks.retrieval.index import Index
 from tasks.stage.command import NamedPath
 from tasks.stage.errors import ConfigError

@@ -12,7 +12,7 @@ from typing import get_args
 
 from tasks.answering.golden import GoldenPrompts, check_golden_model
 from tasks.answering.loading import load_served
-from tasks.answering.release_bundle import BASE, BundleSettings, ServedModel
+from tasks.answering.release_bundle import BASE, BundleSettings
 from tasks.export.formats import Format
 from tasks.export.gguf_writing import Description, check_architecture, write_gguf
 from tasks.export.measurement import Records, measure, write_costs
@@ -21,6 +21,7 @@ from tasks.models.loading import LanguageModel, prepare_device
 from tasks.models.store import ModelManifest
 from tasks.prompting.files import PROMPT
 from tasks.prompting.prompt_bundle import read_prompt_bundle
+from tasks.records.schema import ServedModel
 from tasks.stage.errors import ConfigError, GateError, NightloomError
 from tasks.stage.outputs import MANIFEST, RESTORE, file_sha256, output_folders, verified
 

@@ -20,14 +20,7 @@ import torch
 
 from tasks.answering.loading import load_served
 from tasks.answering.pipeline import Answerer
-from tasks.answering.release_bundle import (
-    ADAPTER,
-    BASE,
-    EMBEDDER,
-    INDEX,
-    BundleSettings,
-    ServedModel,
-)
+from tasks.answering.release_bundle import ADAPTER, BASE, EMBEDDER, INDEX, BundleSettings
 from tasks.embedding.embedder import Embedder
 from tasks.export.formats import Format
 from tasks.export.gguf_writing import Description, write_gguf
@@ -46,7 +39,7 @@ from tasks.models.memory import release_memory
 from tasks.prompting.files import PROMPT
 from tasks.prompting.prompt_bundle import read_prompt_bundle
 from tasks.records.predictions import PREDICTIONS_FILE, read_predictions
-from tasks.records.schema import Record, read_records
+from tasks.records.schema import Record, ServedModel, read_records
 from tasks.retrieval.index import Index
 from tasks.scoring.answer_scores import token_f1
 from tasks.sequences.likelihood import closed_book_examples, log_likelihoods

@@ -7,7 +7,6 @@ from shutil import copytree
 
 from tasks.finetuning.adapter import keep_start, make_trainable, save_trained
 from tasks.finetuning.params import Params
-from tasks.models.hardware import warn_of_slow_dtype
 from tasks.models.loading import load_for_training, prepare_device, trained_form
 from tasks.models.provenance import write_provenance
 from tasks.prompting.files import PROMPT
@@ -37,10 +36,10 @@ class Paths:
 
 def run(params: Params, paths: Paths) -> None:
     """Train the adapter and write it with its report."""
-    settings, prompt = params.finetuning, verified(paths.tokens) / PROMPT
+    settings = params.finetuning
+    prompt = verified(paths.tokens) / PROMPT
     dequantized = params.compute.dequantized_base
     device = prepare_device(params.compute)
-    warn_of_slow_dtype(settings.dtype, device)
     batches, held_out = read_batches(
         paths.tokens, settings, max_tokens=params.compute.micro_batch_tokens
     )

@@ -56,7 +56,7 @@ class Known:
 
 
 def line_digests(line: Line) -> tuple[bytes, bytes]:
-    """What a row is known by, and the digest of its content.
+    """Return what a row is known by, and the digest of its content.
 
     A row is known by its id, or by its content where it has none that is text.
     """
@@ -69,13 +69,13 @@ def line_digests(line: Line) -> tuple[bytes, bytes]:
 
 
 def intake_folders(raw: Path) -> list[Path]:
-    """The finished intakes below the raw folder, oldest first."""
+    """Return the finished intakes below the raw folder, oldest first."""
     folders = (raw / INTAKES).glob("[!.]*")
     return sorted(folder for folder in folders if folder.is_dir())
 
 
 def read_known(raw: Path) -> dict[Kind, Known]:
-    """What all intakes hold together, by kind.
+    """Read what all intakes hold together, by kind.
 
     Raises:
         DataError: an intake does not match its manifest.
@@ -89,7 +89,7 @@ def read_known(raw: Path) -> dict[Kind, Known]:
 
 
 def _rows(folder: Path, kind: Kind) -> Iterator[tuple[bytes, bytes]]:
-    """The keys and digests of one intake's rows: kept beside them, made anew where they are not."""
+    """Yield the keys and digests of an intake's rows: kept beside them, else made anew."""
     path = folder / DIGESTS
     if not path.exists():
         rows = folder / f"{kind}.jsonl"
@@ -107,7 +107,7 @@ def _rows(folder: Path, kind: Kind) -> Iterator[tuple[bytes, bytes]]:
 
 
 def read_marks(raw: Path) -> list[dict[Kind, Mark]]:
-    """How far the queries of each intake were read, oldest first."""
+    """Read how far the queries of each intake were read, oldest first."""
     return [_marks(folder) for folder in intake_folders(raw)]
 
 
@@ -118,7 +118,7 @@ def _marks(folder: Path) -> dict[Kind, Mark]:
 
 
 def next_name(raw: Path, now: datetime, digest: str) -> str:
-    """A name that sorts after all earlier ones, even where the clock was set back.
+    """Return a name that sorts after all earlier ones, even where the clock was set back.
 
     `digest` is the SHA-256 of what comes in, in hex.
     """
@@ -168,7 +168,7 @@ class IntakeWriter:
         self.faults: dict[Kind, int] = dict.fromkeys(KINDS, 0)
 
     def __enter__(self) -> "IntakeWriter":
-        """The writer itself."""
+        """Return the writer itself."""
         return self
 
     def __exit__(

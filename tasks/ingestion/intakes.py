@@ -44,7 +44,7 @@ class Sample:
     needed: frozenset[str]
 
     def of(self, rows: Iterable[Found]) -> Iterator[Found]:
-        """The rows that it keeps."""
+        """Yield the rows that it keeps."""
         for position, found in enumerate(rows):
             by_order = self.last is not None and (_order(found.line), position) <= self.last
             if by_order or _identifier(found.line) in self.needed:
@@ -52,12 +52,12 @@ class Sample:
 
 
 def choose_records(rows: Iterable[Found], limit: int) -> Sample:
-    """The sample of `limit` records."""
+    """Choose the sample of `limit` records."""
     return Sample(_last(_orders(rows), limit), frozenset())
 
 
 def choose_documents(rows: Iterable[Found], needed: frozenset[str]) -> Sample:
-    """The sample of the documents that are needed, and as many more, at least one."""
+    """Choose the documents that are needed, and as many more, at least one."""
     present = 0
 
     def others() -> Iterator[tuple[str, int]]:
@@ -74,7 +74,7 @@ def choose_documents(rows: Iterable[Found], needed: frozenset[str]) -> Sample:
 
 
 def gold(line: Line) -> list[str]:
-    """The ids of the documents that a record names."""
+    """Return the ids of the documents that a record names."""
     found = (line.row or {}).get("documents")
     return [str(name) for name in found] if isinstance(found, list) else []
 
@@ -134,7 +134,7 @@ class _Tally:
 
 @task(name="ingest", cache_policy=NO_CACHE, persist_result=False)
 def ingest(params: IngestionParams, raw: Path, accepted: Path) -> Intake | None:
-    """What was taken in, None where the source holds nothing new."""
+    """Take in what is new, and return it; None if the source holds nothing new."""
     intake = take_in(params, raw, datetime.now(UTC), accepted=accepted)
     logger = get_run_logger()
     if intake is None:
@@ -156,7 +156,7 @@ def ingest(params: IngestionParams, raw: Path, accepted: Path) -> Intake | None:
 
 
 def take_in(params: IngestionParams, raw: Path, now: datetime, *, accepted: Path) -> Intake | None:
-    """The intake written below `raw/intakes/`, None and nothing written where no row is new.
+    """Write the intake below `raw/intakes/`; return None, and write nothing, if no row is new.
 
     A row is new where no earlier intake holds its id, changed where the latest one that does holds
     other content. Lines that can't be read go along as they are: validation names them. One row
@@ -200,7 +200,7 @@ def _clear(raw: Path) -> None:
 
 
 def _offered(source: Source, kind: Kind) -> Iterator[Found]:
-    """The source's lines in our shapes, each row with an id."""
+    """Yield the source's lines in our shapes, each row with an id."""
     shape = record_line if kind == "records" else document_line
     return (Found(found.file, shape(found.line)) for found in source.read(kind))
 
@@ -217,7 +217,7 @@ def _copy(
     writer: IntakeWriter,
     tally: _Tally,
 ) -> set[str]:
-    """The documents that the sample's records name; its new rows are then written."""
+    """Write a kind's new rows, and return the documents that the sample's records name."""
     needed: set[str] = set()
     unnamed: set[bytes] = set()
     rows = _offered(source, kind)

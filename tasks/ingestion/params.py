@@ -77,7 +77,7 @@ class IngestionParams(StageParams):
         return self
 
     def _check_sql(self) -> None:
-        """Nothing, where the params of the database go together."""
+        """Check that the params of the database go together."""
         sql = self.sql
         if (sql.url is None) == (sql.url_variable is None):
             raise ValueError("source is sql: give one of sql.url and sql.url_variable")

@@ -34,7 +34,7 @@ class _ShapeError(Exception):
 
 
 def record_line(line: Line) -> Line:
-    """The line with its row in one of our three shapes and with an id; at fault where it is none.
+    """Return the line with its row in one of our three shapes and an id; at fault if it is none.
 
     A row without an id gets `row-` and the beginning of the SHA-256 of its content, so that the
     same row has the same id every night, wherever in its source it stands. A number becomes text.
@@ -51,7 +51,7 @@ def record_line(line: Line) -> Line:
 
 
 def document_line(line: Line) -> Line:
-    """The line with an id, as `record_line` gives it."""
+    """Return the line with an id, as `record_line` gives it."""
     return line if line.row is None else _identified(line, line.row)
 
 
@@ -65,7 +65,7 @@ def has_derived_id(line: Line) -> bool:
 
 
 def _identified(line: Line, row: Mapping[str, Any]) -> Line:
-    """The line with this row, which gets an id where it has none."""
+    """Return the line with this row, which gets an id where it has none."""
     identifier = _as_text(row.get("id"))
     if identifier is None:
         row = {name: value for name, value in row.items() if name != "id"}
@@ -81,12 +81,12 @@ def _derived_id(row: Mapping[str, Any]) -> str:
 
 
 def _as_text(value: object) -> Any:
-    """A whole number as text, anything else as it is: tables number their rows."""
+    """Return a whole number as text, anything else as it is: tables number their rows."""
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
 def _in_our_shape(row: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The row as question and answer, prompt and completion, or messages.
+    """Return the row as question and answer, prompt and completion, or messages.
 
     Raises:
         _ShapeError: it has columns of two shapes, or lacks a part of the one it has.

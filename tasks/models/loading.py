@@ -4,7 +4,7 @@ import logging
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors import safe_open
@@ -17,6 +17,7 @@ from transformers import (
 )
 from transformers.utils.logging import disable_progress_bar
 
+from tasks.models.hardware import warn_of_slow_dtype
 from tasks.models.quantization import compute_in, hold_dequantized, round_weights
 from tasks.models.store import WEIGHTS, ModelManifest, check_folder, check_weights
 from tasks.records.text import text_sha256
@@ -94,9 +95,17 @@ def load_base(
 
 
 def load_adapted(
-    manifest: Path, store: Path, adapter: Path, *, numeric_form: str, device: torch.device
+    manifest: Path,
+    store: Path,
+    adapter: Path,
+    *,
+    numeric_form: str,
+    device: torch.device,
+    dtype: str = "float32",
 ) -> LanguageModel:
-    """The base in its numeric form with an adapter merged into it, or all its weights replaced.
+    """Return the base in its numeric form with an adapter merged into it, or all weights replaced.
+
+    It computes in `dtype`; where the device is slow in that, the log says so.
 
     Raises:
         ConfigError: the adapter was made for another base, or its weights are not this base's.
@@ -106,10 +115,18 @@ def load_adapted(
     check_adapter(adapter, description.digest)
     if not (adapter / ADAPTER_WEIGHTS).exists():
         model, weights = _load(adapter, device), adapter / STUDENT_WEIGHTS
-        return LanguageModel(model, load_tokenizer(description.folder(store)), file_sha256(weights))
+        tokenizer = load_tokenizer(description.folder(store))
+        return LanguageModel(_computing_in(model, dtype), tokenizer, file_sha256(weights))
     base = load_base(manifest, store, numeric_form=numeric_form, device=device)
     merged: PreTrainedModel = _adapted(base.model, adapter).merge_and_unload().eval()
-    return LanguageModel(merged, base.tokenizer, file_sha256(adapter / ADAPTER_WEIGHTS))
+    digest = file_sha256(adapter / ADAPTER_WEIGHTS)
+    return LanguageModel(_computing_in(merged, dtype), base.tokenizer, digest)
+
+
+def _computing_in(model: PreTrainedModel, dtype: str) -> PreTrainedModel:
+    warn_of_slow_dtype(dtype, model.device)
+    converted: Any = model.to(getattr(torch, dtype))
+    return cast(PreTrainedModel, converted)
 
 
 def with_adapter(base: LanguageModel, adapter: Path) -> LanguageModel:
@@ -169,11 +186,13 @@ def load_for_training(
     dtype: str,
     dequantized: bool,
 ) -> LanguageModel:
-    """The base in the numeric form in which it will be served, to be trained on.
+    """Return the base in the numeric form in which it will be served, to be trained on.
 
+    Where the device is slow in `dtype`, in which it computes, the log says so.
     `dequantized` holds a quantised base's weights dequantised: faster, in more memory. In NF4 that
     is the same training; bitsandbytes' int8 layers round activations too, which held ones don't.
     """
+    warn_of_slow_dtype(dtype, device)
     computed = getattr(torch, dtype)
     if numeric_form == "float":
         base = load_base(manifest, store, numeric_form="float", device=device)

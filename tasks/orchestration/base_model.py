@@ -26,7 +26,7 @@ def resolve(
     manifest: Path,
     store: Path,
 ) -> None:
-    """Nothing; the manifest then names weights that lie in the store.
+    """Bring a base model into the store, and write the manifest that names it.
 
     Raises:
         ConfigError: the source can't be had, or is not safe to load.
@@ -38,16 +38,10 @@ def resolve(
     command = [sys.executable, "-m", "tasks.models.store", "--source", model.source]
     command += [] if model.revision is None else ["--revision", model.revision]
     command += ["--kind", kind, "--manifest", str(manifest), "--store", str(store)]
-    lines: list[str] = []
-
-    def on_line(line: str) -> None:
-        lines.append(line)
-        logger.info("%s", line)
-
     environment = child_environment(online=model.source.startswith("hub:"))
-    code = run_child(command, root, on_line, environment)
-    if code != 0:
-        raise stage_error(f"base model {model.source}", printed_failure(code, lines))
+    child = run_child(command, root, logger.info, environment)
+    if child.code != 0:
+        raise stage_error(f"base model {model.source}", printed_failure(child))
 
 
 def is_resolved(model: ModelSource, manifest: Path, store: Path) -> bool:

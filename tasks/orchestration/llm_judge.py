@@ -42,7 +42,7 @@ class Params(StageParams):
 
 @task(cache_policy=NO_CACHE, persist_result=False)
 def judge_answers(root: Path, report: Path, scratch: Path, run: RunRef, stores: Stores) -> None:
-    """Nothing; a night's MLflow run then holds the share of yes by question and system.
+    """Log the share of yes by question and system to a night's MLflow run.
 
     `report` is evaluation's. The same answers are not judged again by the same params.
 
@@ -70,7 +70,6 @@ def _run_judge(
 
     In a process of its own: MLflow's scorers want a run that is active in the whole process.
     """
-    logger = get_run_logger()
     scratch = verdicts.parent
     scratch.mkdir(parents=True, exist_ok=True)
     (scratch / FAILURE_FILE).unlink(missing_ok=True)
@@ -81,12 +80,6 @@ def _run_judge(
     environment = child_environment() | {"MLFLOW_TRACKING_URI": stores.tracking_uri}
     if params.endpoint is not None and "OPENAI_API_KEY" not in os.environ:
         environment["OPENAI_API_KEY"] = "none"  # MLflow wants one where the endpoint wants none
-    lines: list[str] = []
-
-    def on_line(line: str) -> None:
-        lines.append(line)
-        logger.info("%s", line)
-
-    code = run_child(command, root, on_line, environment)
-    if code != 0:
-        raise stage_error("judging", left_failure(scratch, code, lines))
+    child = run_child(command, root, get_run_logger().info, environment)
+    if child.code != 0:
+        raise stage_error("judging", left_failure(scratch, child))

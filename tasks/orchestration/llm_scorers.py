@@ -27,7 +27,7 @@ _CALLS = "/chat/completions"
 def judge_report(
     params: LlmJudgeParams, report: Path, tracker: Tracker, night: RunRef
 ) -> dict[str, dict[str, float | int]]:
-    """By system: the share of yes to each question, and over how many records.
+    """Return, by system, the share of yes to each question, and over how many records.
 
     Raises:
         ConfigError: a system was not asked, a question is not in MLflow's form, or an answer has no
@@ -93,7 +93,7 @@ def _judge_system(
 
 
 def _share(name: str, table: Any, metrics: Mapping[str, Any], count: int) -> float:
-    """The share of yes, where every answer has a verdict."""
+    """Return the share of yes, if every answer has a verdict."""
     column, reasons = f"{name}/value", f"{name}/error_message"
     values = [] if column not in table else table[column].dropna().tolist()
     if len(values) != count or f"{name}/mean" not in metrics:
@@ -109,7 +109,7 @@ def _share(name: str, table: Any, metrics: Mapping[str, Any], count: int) -> flo
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The exit code: 0 with the verdicts in a file, 1 with the reason beside it and on stderr."""
+    """Write the verdicts; return 0, or 1 with the reason beside them and on stderr."""
     parser = argparse.ArgumentParser(
         prog="python -m tasks.orchestration.llm_scorers", description=__doc__
     )

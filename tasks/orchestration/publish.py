@@ -1,7 +1,5 @@
 """What a night shows in Prefect and MLflow: curves, pages, and the verdict at its end."""
 
-import json
-import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +12,7 @@ from prefect.cache_policies import NO_CACHE
 
 from tasks.orchestration.tracking import Point, Tracker
 from tasks.services.stores import RunRef
-from tasks.stage.metrics import CURVES_FILE
+from tasks.stage.metrics import CurveFollower
 
 _REPORT_FILE = "report.md"
 
@@ -59,7 +57,7 @@ def link_pages(
 
 
 def _link(stage: str, path: Path, artifact: str, page: _Page, run: RunRef, tracker: Tracker) -> str:
-    """Where a page is shown, once both runs link to it."""
+    """Link a page from both runs, and return where it is shown."""
     link = tracker.artifact_link(run, artifact) or path.resolve().as_uri()
     note = f"{page.title}: artifact `{artifact}` of this run ([open]({link}))"
     tracker.tag(run, {f"nightloom.{page.slug.replace('-', '_')}": artifact, _NOTE_TAG: note})
@@ -73,10 +71,9 @@ def _link(stage: str, path: Path, artifact: str, page: _Page, run: RunRef, track
 
 
 class CurvePublisher:
-    """A thread that hands new points of `scratch/curves.jsonl` to `publish`, until the block ends.
+    """A thread that hands new points of a stage's curves to `publish`, until the block ends.
 
-    Points that lay there before (kept by a stage that resumes) were published when they were made.
-    Clocks decide nothing: they are told apart by their lines.
+    Points that lay there before were published when they were made.
     """
 
     def __init__(
@@ -87,13 +84,11 @@ class CurvePublisher:
         *,
         interval_seconds: float = 2.0,
     ) -> None:
-        self._path = scratch / CURVES_FILE
+        self._curves = CurveFollower(scratch, skip_present=True)
         self._publish = publish
         self._warn = warn
         self._interval = interval_seconds
-        self._offset = 0
-        self._inode = 0
-        self._before = set(self._path.read_bytes().splitlines()) if self._path.exists() else set()
+        self._unpublished: list[Point] = []
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._follow, name="curves", daemon=True)
 
@@ -112,30 +107,22 @@ class CurvePublisher:
         self._stop.set()
         self._thread.join()
         if kind is None:
-            self._publish(self._new_points())
+            self._publish_new()
 
     def _follow(self) -> None:
         while not self._stop.wait(self._interval):
-            before = self._offset
             try:
-                self._publish(self._new_points())
+                self._publish_new()
             except Exception as failure:  # noqa: BLE001  the last call, in __exit__, raises it
-                self._offset = before
                 self._warn(f"curves not published, trying again: {failure}")
 
-    def _new_points(self) -> list[Point]:
-        if not self._path.exists():
-            return []
-        with self._path.open("rb") as stream:
-            inode = os.fstat(stream.fileno()).st_ino
-            if inode != self._inode:
-                self._inode, self._offset = inode, 0  # the stage began a file of its own
-            stream.seek(self._offset)
-            block = stream.read()
-        whole = block[: block.rfind(b"\n") + 1]
-        self._offset += len(whole)
-        rows = [json.loads(line) for line in whole.splitlines() if line not in self._before]
-        return [Point(row["name"], row["value"], row["step"], row["timestamp_ms"]) for row in rows]
+    def _publish_new(self) -> None:
+        self._unpublished += [
+            Point(row["name"], row["value"], row["step"], row["timestamp_ms"])
+            for row in self._curves.new_points()
+        ]
+        self._publish(self._unpublished)
+        self._unpublished = []
 
 
 @task(cache_policy=NO_CACHE, persist_result=False)
@@ -146,7 +133,7 @@ def notify(
     stages: Mapping[str, str],
     mlflow_run: str,
 ) -> None:
-    """Nothing; Prefect then shows the verdict, its reasons and what each stage did."""
+    """Show the verdict, its reasons and what each stage did in Prefect."""
     rows = [f"| {name} | {state} |" for name, state in stages.items()]
     lines = [f"# {night}: {verdict}", "", *(f"- {reason}" for reason in reasons), ""]
     lines += ["| stage | state |", "|---|---|", *rows, "", f"MLflow run `{mlflow_run}`"]

@@ -55,7 +55,7 @@ def choose_golden_prompts(
 def _checked_tokens(
     language_model: LanguageModel, golden: Sequence[GoldenPrompt], params: PackagingParams
 ) -> dict[str, int]:
-    """How many tokens of which answers are heard again at each load.
+    """Return how many tokens of which answers are asked for again at each load.
 
     Raises:
         ConfigError: no answer begins with a token that is certain.

@@ -13,9 +13,7 @@ from huggingface_hub import EvalResult, ModelCardData
 
 from tasks.models.store import ModelManifest
 from tasks.records.predictions import ALL_MODES, SCORE_NAMES
-from tasks.records.schema import stream_documents, stream_records
-
-SPLITS = ("train", "validation", "test")
+from tasks.records.schema import SPLITS, stream_documents, stream_records
 
 DOCUMENTS = "documents"
 

@@ -42,7 +42,7 @@ class AnswerColumns:
 def read_answer_columns(
     path: Path, metric: str, systems: Sequence[str]
 ) -> dict[tuple[str, str], AnswerColumns]:
-    """The answers of some systems by system and mode, each sorted by what was asked.
+    """Read the answers of some systems by system and mode, each sorted by what was asked.
 
     Raises:
         DataError: the file is no Parquet, or its columns are not those of predictions.
@@ -71,7 +71,7 @@ def read_answer_columns(
 
 
 def _answer_columns(table: pyarrow.Table, metric: str) -> AnswerColumns:
-    """One system's answers in one mode, sorted."""
+    """Return one system's answers in one mode, sorted."""
     table = table.sort_by([(name, "ascending") for name in ("record", "question", "reference")])
     lists = {name: table[name].to_pylist() for name in ("record", "question", "reference")}
     groundedness = table["groundedness"].combine_chunks()

@@ -8,14 +8,15 @@ from typing import Any, Literal
 
 from tasks.promotion.evidence import EvidenceFiles, ModelEvidence, read_evidence
 from tasks.promotion.params import PromotionParams, RuleParams
-from tasks.promotion.results import Model, Reason, RuleOutcome, RuleResult
+from tasks.promotion.results import Reason, RuleOutcome, RuleResult
 from tasks.promotion.rules import answer_quality, baselines, data_quality, regression, resources
+from tasks.records.schema import ServedModel
 
-_BOTH: tuple[Model, ...] = ("adapter", "student")
+_BOTH: tuple[ServedModel, ...] = ("adapter", "student")
 
-_ADAPTER: tuple[Model, ...] = ("adapter",)
+_ADAPTER: tuple[ServedModel, ...] = ("adapter",)
 
-_STUDENT: tuple[Model, ...] = ("student",)
+_STUDENT: tuple[ServedModel, ...] = ("student",)
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Rule:
 
     name: str
     find: Callable[[ModelEvidence, Any], Iterable[RuleResult]]
-    models: tuple[Model, ...] = _BOTH
+    models: tuple[ServedModel, ...] = _BOTH
 
 
 RULES = (
@@ -56,12 +57,12 @@ RULES = (
 class Decision:
     """The verdict on one model: promote where no rule refuses; reasons in the rules' order."""
 
-    model: Model
+    model: ServedModel
     verdict: Literal["promote", "refuse"]
     reasons: tuple[Reason, ...]
 
     def told(self) -> tuple[Reason, ...]:
-        """What a person reads first: what refused and what warned; without either, every rule.
+        """Return what a person reads first: what refused and warned; without either, every rule.
 
         Slices that passed are left out: there may be many.
         """
@@ -73,27 +74,27 @@ class Decision:
         return (*warned, *passed)
 
 
-def decide(params: PromotionParams, evidence: EvidenceFiles, *, model: Model) -> Decision:
-    """Whether a model is worth promoting, with what every rule found.
+def decide(params: PromotionParams, files: EvidenceFiles, *, model: ServedModel) -> Decision:
+    """Decide whether a model is worth promoting, with what every rule found.
 
     Raises:
         DataError: the evidence is not there, or is not what it should be.
     """
-    case = read_evidence(params, evidence, model)
+    evidence = read_evidence(params, files, model)
     reasons = tuple(
-        reason for rule in RULES if model in rule.models for reason in _apply(rule, case)
+        reason for rule in RULES if model in rule.models for reason in _apply(rule, evidence)
     )
     refused = any(item.outcome == "refused" for item in reasons)
     return Decision(model, "refuse" if refused else "promote", reasons)
 
 
-def _apply(rule: Rule, case: ModelEvidence) -> Iterator[Reason]:
-    block: RuleParams = getattr(case.params.rules, rule.name)
+def _apply(rule: Rule, evidence: ModelEvidence) -> Iterator[Reason]:
+    block: RuleParams = getattr(evidence.params.rules, rule.name)
     if not block.enabled:
         text = f"{rule.name} is off: params/promotion.yaml does not ask for it"
         yield Reason(rule.name, "off", text, None, None, None)
         return
-    for found in rule.find(case, block):
+    for found in rule.find(evidence, block):
         name = rule.name if found.place is None else f"{rule.name}/{found.place}"
         outcome = _outcome(found, block)
         yield Reason(name, outcome, found.text, found.value, found.bound, found.interval)

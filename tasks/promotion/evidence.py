@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from tasks.promotion.answer_columns import AnswerColumns, read_answer_columns
 from tasks.promotion.params import PromotionParams
-from tasks.promotion.results import Model
 from tasks.records.predictions import (
     LIKELIHOODS_FILE,
     PREDICTIONS_FILE,
@@ -20,6 +19,7 @@ from tasks.records.predictions import (
     Likelihood,
     read_likelihoods,
 )
+from tasks.records.schema import ServedModel
 from tasks.scoring.parity import Parity
 from tasks.stage.errors import DataError
 from tasks.stage.metrics import METRICS_FILE
@@ -34,7 +34,7 @@ MEASURED_FILES = (METRICS_FILE, LIKELIHOODS_FILE)
 
 @dataclass(frozen=True)
 class ChampionFiles:
-    """The version that reigns, `ALIAS:NUMBER`, and how it did.
+    """The champion, `ALIAS:NUMBER`, and how it did.
 
     `system` is what it is called in the report on its answers; `likely` is the report that holds
     the likelihoods of its `model`.
@@ -44,7 +44,7 @@ class ChampionFiles:
     report: Path
     system: str
     likely: Path
-    model: Model
+    model: ServedModel
 
 
 @dataclass(frozen=True)
@@ -53,8 +53,8 @@ class EvidenceFiles:
 
     The first four are the reports of tonight's stages. `parity` is the file of what the registered
     versions answered over HTTP; `bundle_sha256` is the hash of the
-    bundle's manifest that it must name. `reigning` is None where the base reigns, or the candidate
-    itself does.
+    bundle's manifest that it must name. `champion` is None where that is the base, or the candidate
+    itself.
     """
 
     validation: Path
@@ -63,10 +63,10 @@ class EvidenceFiles:
     packaging: Path
     parity: Path
     bundle_sha256: str
-    reigning: ChampionFiles | None
+    champion: ChampionFiles | None
 
-    def files(self) -> dict[str, Path]:
-        """Every file by what it is evidence of.
+    def paths(self) -> dict[str, Path]:
+        """Return every file by what it is evidence of.
 
         Raises:
             DataError: one of them is not there.
@@ -78,8 +78,8 @@ class EvidenceFiles:
             **{f"packaging/{name}": self.packaging / name for name in MEASURED_FILES},
             **{f"evaluation/{name}": self.evaluation / name for name in SCORED_FILES},
         }
-        if self.reigning is not None:
-            report, likely = self.reigning.report, self.reigning.likely
+        if self.champion is not None:
+            report, likely = self.champion.report, self.champion.likely
             found |= {f"reigning/{name}": report / name for name in SCORED_FILES}
             found |= {f"reigning/likely/{name}": likely / name for name in MEASURED_FILES}
         missing = [str(path) for path in found.values() if not path.exists()]
@@ -91,12 +91,12 @@ class EvidenceFiles:
         return found
 
     def digests(self) -> dict[str, str]:
-        """The SHA-256 of every file, by what it is evidence of.
+        """Return the SHA-256 of every file, by what it is evidence of.
 
         Raises:
             DataError: one of them is not there.
         """
-        return {name: file_sha256(path) for name, path in self.files().items()}
+        return {name: file_sha256(path) for name, path in self.paths().items()}
 
 
 Metrics = Mapping[str, Any]
@@ -114,7 +114,7 @@ class SplitLikelihoods:
 
 @dataclass(frozen=True)
 class ChampionEvidence:
-    """The version that reigns: its name, and what it answered and found likely."""
+    """The champion: its name, what it answered and what it found likely."""
 
     name: str
     metrics: Metrics
@@ -130,7 +130,7 @@ class ModelEvidence:
     its twin. `mode` is decided on; `answers` are by system and mode.
     """
 
-    model: Model
+    model: ServedModel
     system: str
     offered: str
     mode: str
@@ -143,7 +143,7 @@ class ModelEvidence:
     bundle_sha256: str
     answers: Mapping[tuple[str, str], AnswerColumns]
     likely: SplitLikelihoods
-    reigning: ChampionEvidence | None
+    champion: ChampionEvidence | None
     params: PromotionParams
     bootstrap: Bootstrap
 
@@ -154,19 +154,19 @@ class ModelEvidence:
 
     @property
     def losses(self) -> LossTest:
-        """How a loss against the reigning version is tested."""
+        """How a loss against the champion is tested."""
         return LossTest(self.params.confidence, self.params.power, self.bootstrap)
 
     def found(self, *path: str) -> Any:
-        """What evaluation's metrics hold at a path, None where there is nothing."""
+        """Return what evaluation's metrics hold at a path, None if there is nothing."""
         return value_at(self.metrics, *path)
 
     def primary(self, system: str) -> AnswerColumns | None:
-        """A system's answers in the mode that is decided on."""
+        """Return a system's answers in the mode that is decided on."""
         return self.answers.get((system, self.mode))
 
     def ratio(self, parts: Values, wholes: Values | None = None) -> Interval:
-        """The sum of parts over that of wholes (a mean without them) with its interval."""
+        """Return the sum of parts over that of wholes (a mean without them) with its interval."""
         whole = np.ones(len(parts)) if wholes is None else wholes
         drawn = self.bootstrap.ratios(parts[:, None], whole[:, None])[:, 0]
         tail = (1 - self.params.confidence) / 2
@@ -174,12 +174,12 @@ class ModelEvidence:
         return Interval(float(parts.sum() / whole.sum()), float(low), float(high))
 
     def paired(self, left: str, right: str) -> tuple[Values, Values] | None:
-        """Two systems' scores record by record; None where they are not of the same records."""
+        """Return two systems' scores record by record; None if they are not of the same records."""
         return paired(self.primary(left), self.primary(right))
 
 
 def paired(left: AnswerColumns | None, right: AnswerColumns | None) -> tuple[Values, Values] | None:
-    """Scores of the same records in the same order, all finite; None where they are not that."""
+    """Return scores of the same records in the same order, all finite; None if they are not."""
     if left is None or right is None or left.asked != right.asked:
         return None
     finite = np.isfinite(left.score).all() and np.isfinite(right.score).all()
@@ -187,61 +187,62 @@ def paired(left: AnswerColumns | None, right: AnswerColumns | None) -> tuple[Val
 
 
 def value_at(metrics: Metrics, *path: str) -> Any:
-    """What nested metrics hold at a path, None where there is nothing."""
+    """Return what nested metrics hold at a path, None if there is nothing."""
     found: Any = metrics
     for name in path:
         found = found.get(name) if isinstance(found, Mapping) else None
     return found
 
 
-def read_evidence(params: PromotionParams, evidence: EvidenceFiles, model: Model) -> ModelEvidence:
-    """The case of one model.
+def read_evidence(
+    params: PromotionParams, files: EvidenceFiles, model: ServedModel
+) -> ModelEvidence:
+    """Read what the files say of one model.
 
     Raises:
         DataError: a file is not there, or is not what it should be.
     """
-    evidence.files()
-    metrics = _metrics(evidence.evaluation)
+    files.paths()
+    metrics = _metrics(files.evaluation)
     offered = _offered(metrics)
     mode = decided_mode(params, metrics)
     systems = ("base", "adapter", *ROLES)
-    predictions = evidence.evaluation / PREDICTIONS_FILE
+    predictions = files.evaluation / PREDICTIONS_FILE
     return ModelEvidence(
         model=model,
         system=offered if model == "student" else model,
         offered=offered,
         mode=mode,
         has_documents=_has_documents(metrics),
-        validation=_metrics(evidence.validation),
-        curation=_metrics(evidence.curation),
+        validation=_metrics(files.validation),
+        curation=_metrics(files.curation),
         metrics=metrics,
-        packaging=_metrics(evidence.packaging),
-        parity=Parity.read(evidence.parity),
-        bundle_sha256=evidence.bundle_sha256,
+        packaging=_metrics(files.packaging),
+        parity=Parity.read(files.parity),
+        bundle_sha256=files.bundle_sha256,
         answers=read_answer_columns(predictions, params.primary_metric, systems),
-        likely=_likely(evidence.packaging, model),
-        reigning=_champion(params, evidence, mode),
+        likely=_likely(files.packaging, model),
+        champion=_champion(params, files, mode),
         params=params,
         bootstrap=Bootstrap(params.resamples, params.seed),
     )
 
 
 def decided_mode(params: PromotionParams, metrics: Metrics) -> str:
-    """The mode that is decided on: the one that params name, closed_book without documents."""
+    """Return the mode that is decided on: the one in params, closed_book without documents."""
     return params.primary_mode if _has_documents(metrics) else "closed_book"
 
 
-def _champion(
-    params: PromotionParams, evidence: EvidenceFiles, mode: str
-) -> ChampionEvidence | None:
-    if evidence.reigning is None:
+def _champion(params: PromotionParams, files: EvidenceFiles, mode: str) -> ChampionEvidence | None:
+    champion = files.champion
+    if champion is None:
         return None
-    report, system = evidence.reigning.report, evidence.reigning.system
-    found = read_answer_columns(report / PREDICTIONS_FILE, params.primary_metric, [system])
+    report = champion.report
+    found = read_answer_columns(report / PREDICTIONS_FILE, params.primary_metric, [champion.system])
     # A bundle without passages is served closed book, whatever tonight's is.
-    answers = found.get((system, mode)) or found.get((system, "closed_book"))
-    likely = _likely(evidence.reigning.likely, evidence.reigning.model)
-    return ChampionEvidence(evidence.reigning.name, _metrics(report), answers, likely)
+    answers = found.get((champion.system, mode)) or found.get((champion.system, "closed_book"))
+    likely = _likely(champion.likely, champion.model)
+    return ChampionEvidence(champion.name, _metrics(report), answers, likely)
 
 
 def _metrics(report: Path) -> Metrics:
@@ -261,7 +262,7 @@ def _metrics(report: Path) -> Metrics:
     return content
 
 
-def _likely(report: Path, model: Model) -> SplitLikelihoods:
+def _likely(report: Path, model: ServedModel) -> SplitLikelihoods:
     path = report / LIKELIHOODS_FILE
     try:
         rows = read_likelihoods(path)

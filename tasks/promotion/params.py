@@ -61,7 +61,7 @@ class GainParams(RuleParams):
 
 
 class MarginParams(RuleParams):
-    """The loss against the reigning version that has to be ruled out."""
+    """The loss against the champion that has to be ruled out."""
 
     margin: float = Field(gt=0, lt=1, description="over all records")
     slice_margin: float = Field(gt=0, lt=1, description="in each slice")

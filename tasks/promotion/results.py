@@ -5,8 +5,6 @@ from typing import Literal
 
 from tasks.statistics.bootstrap import Interval
 
-Model = Literal["adapter", "student"]
-
 RuleOutcome = Literal["passed", "refused", "warned", "off"]
 
 
@@ -29,7 +27,7 @@ class RuleResult:
 
 
 def nothing_to_ask(text: str) -> RuleResult:
-    """A rule that has nothing to look at tonight, and why."""
+    """Return the result of a rule that has nothing to look at tonight, and why."""
     return RuleResult(True, text, off=True)
 
 
@@ -50,7 +48,7 @@ class Reason:
         return self.outcome in ("passed", "off")
 
     def row(self) -> dict[str, str | float | None]:
-        """As JSON and tables hold it: a column a number, null where there is none."""
+        """Return it as JSON and tables hold it: a column a number, null if there is none."""
         low, high = (
             (None, None) if self.interval is None else (self.interval.low, self.interval.high)
         )

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 from uuid import UUID
 
-from tasks.records.text_files import RawLine, bounded_lines, open_utf8, overlong, read_csv
+from tasks.records.text_files import RawLine, bounded_lines, overlong, read_csv
 from tasks.stage.errors import DataError
 
 _LISTS = ("documents", "messages", "conversations")
@@ -217,18 +217,17 @@ def _list_cell(name: str, text: str) -> Any:
 
 
 def _json_lines(path: Path, columns: Mapping[str, str], longest: int | None) -> Iterator[Line]:
-    with open_utf8(path) as stream:
-        for raw in bounded_lines(stream, longest):
-            if raw.over:
-                yield faulty_line(raw.number, overlong(raw.size, longest), raw.content)
-                continue
-            if not raw.content.strip():
-                continue
-            line = parse_line(raw.number, raw.content)
-            if line.row is None:
-                yield _kept(raw, line)
-            else:
-                yield _renamed_line(line, line.row, columns) if columns else line
+    for raw in bounded_lines(path, longest):
+        if raw.over:
+            yield faulty_line(raw.number, overlong(raw.size, longest), raw.content)
+            continue
+        if not raw.content.strip():
+            continue
+        line = parse_line(raw.number, raw.content)
+        if line.row is None:
+            yield _kept(raw, line)
+        else:
+            yield _renamed_line(line, line.row, columns) if columns else line
 
 
 def _kept(raw: RawLine, line: Line) -> Line:

@@ -4,9 +4,16 @@ import json
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import orjson
+
+ServedModel = Literal["adapter", "student"]  # the two models that a night makes and serves
+
+SPLITS = ("train", "validation", "test")
+
+# Written by validation and read by curation: where each accepted record came from.
+PLACES_FILE = "places.parquet"
 
 
 @dataclass(frozen=True, slots=True)

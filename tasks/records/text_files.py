@@ -6,11 +6,10 @@ still read."""
 import codecs
 import csv
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
 
 from tasks.stage.errors import DataError
 
@@ -24,6 +23,9 @@ _UTF_8 = b"\xef\xbb\xbf"
 _UTF_32 = (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)
 
 _UTF_16 = {codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be"}
+
+# Reads at most so many bytes of a line, -1 for all.
+ReadLine = Callable[[int], bytes]
 
 _REMEDY = (
     "write it as UTF-8, e.g. `iconv -f CP949 -t UTF-8 OLD > NEW` where it is Windows' Korean; name "
@@ -47,7 +49,7 @@ class RawLine:
 
     @property
     def text(self) -> str:
-        """The line as text.
+        """Return the line as text.
 
         Raises:
             UnicodeError: with the offset of the first byte that is not UTF-8.
@@ -61,66 +63,45 @@ class RawLine:
             ) from None
 
 
-class _Utf16(io.RawIOBase):
-    """A UTF-16 stream, from behind its byte order mark, as UTF-8."""
-
-    def __init__(self, stream: BinaryIO, path: Path, encoding: str) -> None:
-        self._stream = stream
-        self._path = path
-        self._decoder = codecs.getincrementaldecoder(encoding)("strict")
-        self._pending = b""
-        self._fed = stream.tell()
-
-    def readable(self) -> bool:
-        """That it can be read."""
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        """How many bytes of UTF-8 were written into the buffer; 0 at the end."""
-        while not self._pending:
-            block = self._stream.read(_BLOCK)
-            self._pending = self._decode(block)
-            if not block:
-                break
-        count = min(len(buffer), len(self._pending))
-        buffer[:count], self._pending = self._pending[:count], self._pending[count:]
-        return count
-
-    def _decode(self, block: bytes) -> bytes:
-        held = len(self._decoder.getstate()[0])
-        try:
-            text = self._decoder.decode(block, final=not block)
-        except UnicodeDecodeError as error:
-            raise DataError(
-                f"{self._path} begins as UTF-16 but byte {self._fed - held + error.start} is not "
-                f"({error.reason}); nothing is decoded at a loss",
-                _REMEDY,
-            ) from None
-        self._fed += len(block)
-        return text.encode()
-
-
 @contextmanager
-def open_utf8(path: Path) -> Iterator[BinaryIO]:
-    """The file's content as UTF-8 without a mark, whether it is UTF-8 or marked UTF-16.
+def _open(path: Path) -> Iterator[tuple[ReadLine, int]]:
+    """Give what reads the file's next line as UTF-8, and the byte of that at which it begins.
+
+    It reads as many bytes as it is told at the most, in UTF-16 as many characters.
 
     Raises:
-        DataError: the file is UTF-32, or UTF-16 without a mark.
+        DataError: the file is UTF-32, UTF-16 without a mark, or UTF-16 that breaks off.
     """
     with path.open("rb") as stream:
         head = stream.read(4)
-        if head in _UTF_32:
-            raise _foreign(path, 0, "holds the mark of UTF-32")
-        encoding = _UTF_16.get(head[:2])
+        encoding = _utf_16(path, head)
         if encoding is None:
-            if b"\0" in head:
-                zero = head.index(b"\0")
-                raise _foreign(path, zero, "is zero, as in UTF-16 or UTF-32 without a mark")
-            stream.seek(len(_UTF_8) if head.startswith(_UTF_8) else 0)
-            yield stream
+            begin = len(_UTF_8) if head.startswith(_UTF_8) else 0
+            stream.seek(begin)
+            yield stream.readline, begin
             return
         stream.seek(2)
-        yield io.BufferedReader(_Utf16(stream, path, encoding), _BLOCK)
+        text = io.TextIOWrapper(stream, encoding, newline="\n")
+        try:
+            yield lambda most: text.readline(most).encode(), 0
+        except UnicodeDecodeError as error:
+            place = stream.tell() - len(error.object) + error.start
+            raise DataError(
+                f"{path} begins as UTF-16 but byte {place} is not ({error.reason}); nothing is "
+                "decoded at a loss",
+                _REMEDY,
+            ) from None
+
+
+def _utf_16(path: Path, head: bytes) -> str | None:
+    """Return which UTF-16 a file is by its first four bytes, None where it may be UTF-8."""
+    if head in _UTF_32:
+        raise _foreign(path, 0, "holds the mark of UTF-32")
+    encoding = _UTF_16.get(head[:2])
+    if encoding is None and b"\0" in head:
+        zero = head.index(b"\0")
+        raise _foreign(path, zero, "is zero, as in UTF-16 or UTF-32 without a mark")
+    return encoding
 
 
 def _foreign(path: Path, offset: int, what: str) -> DataError:
@@ -130,8 +111,8 @@ def _foreign(path: Path, offset: int, what: str) -> DataError:
     )
 
 
-def undecodable(path: Path, error: UnicodeError) -> DataError:
-    """The error that refuses a whole file whose bytes are not UTF-8."""
+def _undecodable(path: Path, error: UnicodeError) -> DataError:
+    """Return the error that refuses a whole file whose bytes are not UTF-8."""
     return DataError(
         f"{path}: {error}; expected UTF-8, or UTF-16 with its byte order mark, since nothing is "
         "decoded at a loss",
@@ -139,25 +120,30 @@ def undecodable(path: Path, error: UnicodeError) -> DataError:
     )
 
 
-def bounded_lines(stream: BinaryIO, longest: int | None) -> Iterator[RawLine]:
-    """The lines of a UTF-8 stream; one of more than `longest` bytes is read past, never held."""
-    offset, number = stream.tell() if stream.seekable() else 0, 0
+def bounded_lines(path: Path, longest: int | None) -> Iterator[RawLine]:
+    """Yield the lines of a text file; one of more than `longest` bytes is read past, never held.
+
+    Raises:
+        DataError: the file is no UTF-8 and no marked UTF-16.
+    """
     limit = -1 if longest is None else longest + 2  # the bytes of its end are not counted
-    while found := stream.readline(limit):
-        number += 1
-        content = found.rstrip(b"\r\n")
-        over = longest is not None and len(content) > longest
-        size = len(found)
-        if over and not found.endswith(b"\n"):
-            size += _skip(stream)
-        yield RawLine(number, offset, content[:_HEAD] if over else content, size, over)
-        offset += size
+    with _open(path) as (readline, offset):
+        number = 0
+        while found := readline(limit):
+            number += 1
+            content = found.rstrip(b"\r\n")
+            over = longest is not None and len(content) > longest
+            size = len(found)
+            if over and not found.endswith(b"\n"):
+                size += _skip(readline)
+            yield RawLine(number, offset, content[:_HEAD] if over else content, size, over)
+            offset += size
 
 
-def _skip(stream: BinaryIO) -> int:
-    """How many bytes were left of a line; the next read begins behind it."""
+def _skip(readline: ReadLine) -> int:
+    """Return how many bytes were left of a line; the next read begins behind it."""
     count = 0
-    while block := stream.readline(_BLOCK):
+    while block := readline(_BLOCK):
         count += len(block)
         if block.endswith(b"\n"):
             break
@@ -193,18 +179,18 @@ class _OverlongError(Exception):
 class _Texts:
     """The lines of a CSV file as texts; `number` is that of the last one. Errors do not end it."""
 
-    def __init__(self, stream: BinaryIO, longest: int | None) -> None:
-        self._lines = bounded_lines(stream, longest)
+    def __init__(self, path: Path, longest: int | None) -> None:
+        self._lines = bounded_lines(path, longest)
         self.longest = longest
         self.number = 0
         self.last = ""
 
     def __iter__(self) -> "_Texts":
-        """The lines themselves."""
+        """Return the lines themselves."""
         return self
 
     def __next__(self) -> str:
-        """The next line, with an end of its own."""
+        """Return the next line, with an end of its own."""
         line = next(self._lines)
         self.number = line.number
         if line.over:
@@ -217,7 +203,7 @@ class _Texts:
 
 
 def read_csv(path: Path, longest: int | None) -> Iterator[CsvRow]:
-    """The rows below the header; blank lines are no rows.
+    """Yield the rows below the header; blank lines are no rows.
 
     A row that is at fault within one line is told and left; where a quoted cell that is never
     closed may have swallowed other rows the whole file is refused.
@@ -225,26 +211,25 @@ def read_csv(path: Path, longest: int | None) -> Iterator[CsvRow]:
     Raises:
         DataError: the bytes are no text, the header is none, or a quoted cell is never closed.
     """
-    with open_utf8(path) as stream:
-        # The module's own bound, 131,072 characters a cell, holds for the whole process.
-        csv.field_size_limit(max(csv.field_size_limit(), longest or _LARGEST_CELL))
-        texts = _Texts(stream, longest)
-        reader = csv.reader(texts, strict=True)
-        try:
-            header = _header(path, reader)
-            while True:
-                before = texts.number + 1
-                try:
-                    cells = next(reader)
-                except StopIteration:
-                    return
-                except (csv.Error, _OverlongError) as error:
-                    yield _fault(path, before, texts, error)
-                    continue
-                if cells:
-                    yield _row(before, header, cells)
-        except UnicodeError as error:
-            raise undecodable(path, error) from None
+    # The module's own bound, 131,072 characters a cell, holds for the whole process.
+    csv.field_size_limit(max(csv.field_size_limit(), longest or _LARGEST_CELL))
+    texts = _Texts(path, longest)
+    reader = csv.reader(texts, strict=True)
+    try:
+        header = _header(path, reader)
+        while True:
+            before = texts.number + 1
+            try:
+                cells = next(reader)
+            except StopIteration:
+                return
+            except (csv.Error, _OverlongError) as error:
+                yield _fault(path, before, texts, error)
+                continue
+            if cells:
+                yield _row(before, header, cells)
+    except UnicodeError as error:
+        raise _undecodable(path, error) from None
 
 
 def _header(path: Path, reader: Iterator[list[str]]) -> list[str]:
@@ -305,7 +290,7 @@ def _fault(path: Path, begun: int, texts: _Texts, error: csv.Error | _OverlongEr
 
 
 def overlong(size: int, longest: int | None) -> str:
-    """Why a line of so many bytes is not read."""
+    """Return why a line of so many bytes is not read."""
     return (
         f"a line of {size:,} bytes; at most {longest:,} are read (longest_line_bytes), so that one "
         "line can't fill the memory"

@@ -4,10 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from tasks.registry.ledger import RegistryStage
+from tasks.records.schema import ServedModel
 from tasks.registry.params import ReleaseParams
-from tasks.registry.versions import Alias
-from tasks.serving.protocol import ServedName
+from tasks.registry.versions import Alias, RegistryStage
 from tasks.stage.errors import ConfigError
 
 ALIASES: tuple[Alias, ...] = get_args(Alias)
@@ -32,12 +31,12 @@ class AliasPlan:
 
 
 def own_aliases(aliases: Aliases) -> dict[str, int]:
-    """The aliases that Nightloom moves; people may have others."""
+    """Return the aliases that Nightloom moves; people may have others."""
     return {alias: aliases[alias] for alias in ALIASES if alias in aliases}
 
 
 def stage_tag(number: int, aliases: Aliases) -> StageTag:
-    """The tag `stage` of a version: it follows from the aliases alone."""
+    """Return the tag `stage` of a version, which follows from the aliases alone."""
     if aliases.get("production") == number:
         return "production"
     if aliases.get("staging") == number:
@@ -45,16 +44,27 @@ def stage_tag(number: int, aliases: Aliases) -> StageTag:
     return "none" if aliases.get("candidate") == number else "archived"
 
 
-def champion(aliases: Aliases) -> str | None:
-    """`ALIAS:NUMBER` of the version that reigns; None where that is the base."""
-    for alias in ("production", "staging"):
-        if alias in aliases:
-            return f"{alias}:{aliases[alias]}"
-    return None
+@dataclass(frozen=True)
+class Champion:
+    """The version that a challenger is compared with, and the alias that makes it so."""
+
+    alias: Alias
+    number: int
+
+    @property
+    def name(self) -> str:
+        """`ALIAS:NUMBER`, as evidence and verdicts name it."""
+        return f"{self.alias}:{self.number}"
+
+
+def find_champion(aliases: Aliases) -> Champion | None:
+    """Return the version that `production` names, else `staging`; None if the base is champion."""
+    order: tuple[Alias, ...] = ("production", "staging")
+    return next((Champion(alias, aliases[alias]) for alias in order if alias in aliases), None)
 
 
 def aliases_after(aliases: Aliases, number: int, to: RegistryStage) -> dict[str, int]:
-    """The aliases once a version is in a stage; `previous` names what was in production before."""
+    """Return the aliases once a version is in a stage; `previous` keeps what was in production."""
     after = own_aliases(aliases) | {to: number}
     before = aliases.get("production")
     if to == "production" and before not in (None, number):
@@ -65,7 +75,7 @@ def aliases_after(aliases: Aliases, number: int, to: RegistryStage) -> dict[str,
 def advance(
     aliases: Aliases, number: int, params: ReleaseParams, *, reached: RegistryStage | None
 ) -> AliasPlan:
-    """How far the policies let a version go by itself, from the stage that it has reached."""
+    """Plan how far the policies let a version go by itself, from the stage that it has reached."""
     after = own_aliases(aliases)
     stages: tuple[RegistryStage, ...] = ("staging", "production")
     for stage in stages if reached is None else stages[stages.index(reached) + 1 :]:
@@ -81,9 +91,9 @@ SERVING_ORDER = ("production", "staging", "candidate")
 
 
 def choose_version(
-    aliases: Mapping[str, int], model: ServedName, alias: str | None = None
+    aliases: Mapping[str, int], model: ServedModel, alias: str | None = None
 ) -> tuple[str, int]:
-    """An alias and the number of the version that it names.
+    """Return an alias and the number of the version that it names.
 
     Raises:
         ConfigError: the alias is not in lower case, or names no version.

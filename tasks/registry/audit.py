@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+from tasks.records.schema import ServedModel
 from tasks.registry.aliases import DECIDED_ALIASES
 from tasks.registry.ledger import HEAD_TAG, Audit, Entry, Ledger, Link
 from tasks.registry.transactions import pending_intent
@@ -11,7 +12,6 @@ from tasks.registry.versions import (
     KEY_TAG,
     MODELS,
     VERDICT_TAG,
-    Model,
     Version,
     check_manifest,
 )
@@ -20,7 +20,7 @@ from tasks.stage.outputs import RESTORE, verified
 
 
 def audit(ledger: Ledger) -> Audit:
-    """What is wrong with a ledger, by itself and beside the registry.
+    """Check a ledger by itself and against the registry.
 
     A decision that is being carried out, or was cut short, is no fault: it is finished first.
     """
@@ -31,8 +31,8 @@ def audit(ledger: Ledger) -> Audit:
     return replace(found, faults=(*found.faults, *witnesses))
 
 
-def _contradictions(ledger: Ledger, model: Model) -> list[str]:
-    """What the registered model shows that the entries do not tell."""
+def _contradictions(ledger: Ledger, model: ServedModel) -> list[str]:
+    """Return what the registered model shows that the entries do not tell."""
     registry = ledger.registry
     entries = [link.entry for link in ledger.links(model)]
     judged = {entry.version: entry for entry in entries if entry.kind in ("promoted", "refused")}
@@ -54,7 +54,7 @@ def _contradictions(ledger: Ledger, model: Model) -> list[str]:
 
 
 def _tags_against(version: Version, verdict: Entry | None) -> list[str]:
-    """What a version's tags say otherwise than the newest verdict on it."""
+    """Return the tags of a version that differ from the newest verdict on it."""
     if verdict is None:
         tag = version.tags.get(VERDICT_TAG)
         return [f"{version.name} is tagged {tag}, and no entry tells of a verdict"] if tag else []
@@ -72,7 +72,7 @@ def _tags_against(version: Version, verdict: Entry | None) -> list[str]:
 
 
 def verdict_on(ledger: Ledger, version: Version) -> Link | None:
-    """The entry of the newest verdict on a version, None where it was never judged."""
+    """Return the entry of the newest verdict on a version, None if it has no verdict."""
     about = [
         link
         for link in ledger.links(version.model)
@@ -82,7 +82,7 @@ def verdict_on(ledger: Ledger, version: Version) -> Link | None:
 
 
 def check_verdict(ledger: Ledger, version: Version, *, despite_refusal: bool) -> None:
-    """Nothing, where the rules promoted a version, or somebody insists.
+    """Check that the rules promoted a version, or that somebody insists.
 
     Raises:
         GateError: it was refused, not judged, or not made by Nightloom; or its tags, which anybody
@@ -104,7 +104,7 @@ def check_verdict(ledger: Ledger, version: Version, *, despite_refusal: bool) ->
 
 
 def checked_bundle(ledger: Ledger, version: Version, downloads: Path) -> Path:
-    """The folder of a version's bundle, every byte as it was registered and judged.
+    """Return the folder of a version's bundle, every byte as it was registered and judged.
 
     Raises:
         DataError: a file is missing, added or changed, or there is none.
@@ -120,7 +120,7 @@ def checked_bundle(ledger: Ledger, version: Version, downloads: Path) -> Path:
 
 
 def foreign_version_error(version: Version) -> GateError:
-    """What is said of a version that carries no promotion key."""
+    """Return the error for a version that Nightloom did not make."""
     return GateError(
         f"{version.name} was not made by Nightloom: it carries no promotion key, so nothing ties "
         "it to a bundle that was scored",
@@ -129,7 +129,7 @@ def foreign_version_error(version: Version) -> GateError:
 
 
 def _check_tags(version: Version, link: Link | None) -> None:
-    """That a version's tags say what the ledger says of it."""
+    """Check that a version's tags say what the ledger says of it."""
     said = {"verdict": version.tags.get(VERDICT_TAG) or None, "promotion key": version.key}
     known = {"verdict": None, "promotion key": version.key}
     if link is not None:

@@ -1,13 +1,9 @@
 """The MLflow registry: versions, their files, tags and aliases."""
 
-import argparse
 import json
-import os
 import shutil
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from importlib.metadata import version as installed
 from pathlib import Path
 
 from mlflow.artifacts import download_artifacts
@@ -17,12 +13,11 @@ from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.tracking import MlflowClient
 
+from tasks.records.schema import ServedModel
 from tasks.registry.versions import (
     BUNDLE_TAG,
     KEY_TAG,
-    MODELS,
     STAGE_TAG,
-    Model,
     Version,
     check_manifest,
     model_name,
@@ -38,8 +33,8 @@ from tasks.services.stores import (
     missing_is_fine,
     retrying_client,
 )
-from tasks.stage.errors import ConfigError, DataError, NightloomError
-from tasks.stage.outputs import MANIFEST, file_sha256, write_manifest
+from tasks.stage.errors import ConfigError, DataError
+from tasks.stage.outputs import MANIFEST, file_sha256
 
 _UPLOAD_TAG = "nightloom.uploaded"
 
@@ -61,8 +56,8 @@ class Uploads:
         self._client = client
         self._artifacts = artifacts
 
-    def add(self, model: Model, key: str, folder: Path, run: RunRef) -> Upload:
-        """The folder in a run; a tag of the run names the key once all of it is there."""
+    def add(self, model: ServedModel, key: str, folder: Path, run: RunRef) -> Upload:
+        """Upload a folder to a run; a tag of the run names the key once all of it is there."""
         [manifest] = folder.glob(f"artifacts/*/{MANIFEST}")
         self._client.log_artifacts(run.run_id, str(folder), models_folder(model))
         self._client.set_tag(run.run_id, f"{_UPLOAD_TAG}.{model}", f"{key} {file_sha256(manifest)}")
@@ -70,8 +65,8 @@ class Uploads:
         assert upload is not None
         return upload
 
-    def of_key(self, model: Model, key: str) -> Upload | None:
-        """The folder of a promotion key, None where no night came so far."""
+    def of_key(self, model: ServedModel, key: str) -> Upload | None:
+        """Return the upload of a promotion key, None if no night came so far."""
         experiment = self._client.get_experiment_by_name(EXPERIMENT)
         if experiment is None:
             return None
@@ -80,7 +75,7 @@ class Uploads:
         return _read_upload(runs[0], model) if runs else None
 
     def of_version(self, version: Version) -> Upload | None:
-        """What a version was made of, None where no night uploaded it."""
+        """Return what a version was made of, None if no night uploaded it."""
         try:
             run = self._client.get_run(version.run_id)
         except MlflowException as error:
@@ -124,7 +119,7 @@ class Uploads:
             )
 
     def download(self, uri: str, target: Path) -> Path:
-        """The folder with what lies at an artifact URI, fetched where it was not yet."""
+        """Return the folder with what lies at an artifact URI, downloaded if it is not there."""
         if not target.exists():
             partial = target.with_name(f".{target.name}.partial")
             shutil.rmtree(partial, ignore_errors=True)
@@ -147,7 +142,7 @@ def delete_folder(folder: Path) -> None:
         shutil.rmtree(folder)
 
 
-def _read_upload(run: Run, model: Model) -> Upload | None:
+def _read_upload(run: Run, model: ServedModel) -> Upload | None:
     tag = run.data.tags.get(f"{_UPLOAD_TAG}.{model}")
     if not tag:
         return None
@@ -161,13 +156,6 @@ DIGEST_TAG = "sha256"
 
 _LINKED_PROMPTS = "mlflow.linkedPrompts"
 
-_REQUIREMENTS = (
-    "mlflow", "torch", "transformers", "peft", "bitsandbytes", "accelerate", "safetensors",
-    "bm25s", "numpy", "pydantic", "jinja2", "pyyaml",
-)  # fmt: skip
-
-_EXAMPLE = {"input": [{"role": "user", "content": "What does json.dumps do?"}]}
-
 
 class Registry:
     """Versions and aliases of one MLflow store."""
@@ -178,8 +166,8 @@ class Registry:
         self._client = retrying_client(MlflowClient, self._where)
         self._uploads = Uploads(self._client, stores.artifacts)
 
-    def find(self, model: Model, key: str) -> Version | None:
-        """The version that carries a promotion key, the first of them; None where there is none."""
+    def find(self, model: ServedModel, key: str) -> Version | None:
+        """Return the first version that carries a promotion key, None if there is none."""
         query = f"name = '{model_name(model)}' and tags.`{KEY_TAG}` = '{key}'"
         items = self._client.search_model_versions(query)
         found = [one for one in (_version(model, item) for item in items) if one.key == key]
@@ -187,13 +175,13 @@ class Registry:
 
     def register(
         self,
-        model: Model,
+        model: ServedModel,
         key: str,
         folder: Callable[[], Path],
         run: RunRef,
         tags: Mapping[str, str],
     ) -> Version:
-        """The version of a key: the one that exists, else a new one with these tags.
+        """Return the version of a key: the one that exists, else a new one with these tags.
 
         `folder` writes what the model consists of; it is not asked where a run has it already.
         """
@@ -217,22 +205,18 @@ class Registry:
 
         return made_once(lambda: self.find(model, key), create, self._where)
 
-    def upload_of(self, version: Version) -> Upload | None:
-        """What a version was made of, None where no night uploaded it."""
-        return self._uploads.of_version(version)
-
-    def aliases(self, model: Model) -> dict[str, int]:
-        """Alias -> version number; empty where nothing is registered."""
+    def aliases(self, model: ServedModel) -> dict[str, int]:
+        """Return alias -> version number; empty if nothing is registered."""
         found = self._registered(model)
         aliases = {} if found is None else found.aliases
         return {name: int(number) for name, number in sorted(aliases.items())}
 
-    def model_tags(self, model: Model) -> dict[str, str]:
-        """The tags of the registered model itself; empty where nothing is registered."""
+    def model_tags(self, model: ServedModel) -> dict[str, str]:
+        """Return the tags of the registered model itself; empty if nothing is registered."""
         found = self._registered(model)
         return {} if found is None else dict(found.tags)
 
-    def _registered(self, model: Model) -> RegisteredModel | None:
+    def _registered(self, model: ServedModel) -> RegisteredModel | None:
         try:
             return self._client.get_registered_model(model_name(model))
         except MlflowException as error:
@@ -240,16 +224,16 @@ class Registry:
                 raise
             return None
 
-    def set_model_tag(self, model: Model, tag: str, value: str) -> None:
+    def set_model_tag(self, model: ServedModel, tag: str, value: str) -> None:
         """Set a tag of the registered model itself."""
         self._client.set_registered_model_tag(model_name(model), tag, value)
 
-    def delete_model_tag(self, model: Model, tag: str) -> None:
+    def delete_model_tag(self, model: ServedModel, tag: str) -> None:
         """Take a tag of the registered model itself away, where it is there."""
         self._client.delete_registered_model_tag(model_name(model), tag)
 
-    def version(self, model: Model, number: int) -> Version:
-        """One version by its number.
+    def version(self, model: ServedModel, number: int) -> Version:
+        """Return one version by its number.
 
         Raises:
             ConfigError: there is no such version.
@@ -263,14 +247,14 @@ class Registry:
             )
         return found
 
-    def versions(self, model: Model) -> list[Version]:
-        """All versions, by number."""
+    def versions(self, model: ServedModel) -> list[Version]:
+        """Return all versions, by number."""
         found = self._client.search_model_versions(f"name = '{model_name(model)}'")
         versions = [_version(model, item) for item in found]
         return sorted(versions, key=lambda version: version.number)
 
-    def numbers(self, model: Model) -> list[int]:
-        """The numbers of all versions, ascending."""
+    def numbers(self, model: ServedModel) -> list[int]:
+        """Return the numbers of all versions, ascending."""
         return [version.number for version in self.versions(model)]
 
     def delete(self, version: Version) -> None:
@@ -281,7 +265,7 @@ class Registry:
         with missing_is_fine():
             self._client.delete_model_version(model_name(version.model), str(version.number))
 
-    def point(self, model: Model, alias: str, number: int) -> None:
+    def point(self, model: ServedModel, alias: str, number: int) -> None:
         """Let an alias name a version. Two that create the same alias at once: one tries again."""
         name = model_name(model)
         try:
@@ -296,9 +280,9 @@ class Registry:
             self._client.set_model_version_tag(name, str(version.number), tag, value)
 
     def register_prompt(self, text: str, digest: str, run: RunRef) -> int:
-        """The version of a prompt in MLflow's prompt registry, linked to a night's run.
+        """Return the version of a prompt in MLflow's prompt registry, linked to a night's run.
 
-        A digest that is registered already keeps its version. Call it while holding the turn.
+        A digest that is registered already keeps its version. Call it while holding the lock.
         """
         made_once(
             lambda: self._client.get_prompt(PROMPT_NAME),
@@ -322,13 +306,13 @@ class Registry:
         return number
 
     def _prompt_version(self, digest: str) -> int | None:
-        """The version of the prompt that has a digest, None where there is none."""
+        """Return the version of the prompt that has a digest, None if there is none."""
         found = self._client.search_prompt_versions(PROMPT_NAME)
         numbers = (int(one.version) for one in found if one.tags.get(DIGEST_TAG) == digest)
         return next(numbers, None)
 
-    def bundle(self, model: Model, number: int, downloads: Path) -> Path:
-        """A local folder with the bundle of a version, downloaded where the store is elsewhere.
+    def bundle(self, model: ServedModel, number: int, downloads: Path) -> Path:
+        """Return a local folder with a version's bundle, downloaded if the store is elsewhere.
 
         Raises:
             DataError: the version holds none, or another one than was registered.
@@ -351,7 +335,7 @@ class Registry:
         return found[0]
 
 
-def _version(model: Model, found: ModelVersion) -> Version:
+def _version(model: ServedModel, found: ModelVersion) -> Version:
     return Version(
         model=model,
         number=int(found.version),
@@ -360,54 +344,3 @@ def _version(model: Model, found: ModelVersion) -> Version:
         source=str(found.source),
         created_ms=int(found.creation_timestamp or 0),
     )
-
-
-def save_model(bundle: Path, model: Model, target: Path, store: Path) -> None:
-    """Write a bundle, without the other model's weights, as an MLflow model that answers."""
-    import mlflow.pyfunc
-
-    other = MODELS[1 - MODELS.index(model)]
-    slim = target.with_name(f"{target.name}-bundle")
-    shutil.copytree(bundle, slim, ignore=shutil.ignore_patterns(other), copy_function=os.link)
-    (slim / MANIFEST).unlink()  # a link to the bundle's own, which must not change
-    write_manifest(slim)
-    # MLflow imports it before it copies the artifacts; beside it, Python would leave its bytecode.
-    code = target.with_name(f"{target.name}-code")
-    code.mkdir()
-    shutil.copyfile(bundle / "agent.py", code / "agent.py")
-    mlflow.pyfunc.save_model(
-        path=str(target),
-        python_model=str(code / "agent.py"),
-        artifacts={"bundle": str(slim)},
-        code_paths=["tasks"],
-        model_config={"model": model, "model_store": str(store)},
-        input_example=_EXAMPLE,
-        pip_requirements=[f"{name}=={installed(name)}" for name in _REQUIREMENTS],
-    )
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """The exit code: 0 with the models written, 1 with the reason on stderr."""
-    parser = argparse.ArgumentParser(prog="python -m tasks.registry.client")
-    parser.add_argument("--bundle", type=Path, required=True)
-    parser.add_argument("--models", choices=MODELS, nargs="+", required=True)
-    parser.add_argument("--folder", type=Path, required=True, help="(written) one folder a model")
-    parser.add_argument("--store", type=Path, required=True, help="the folder of base models")
-    options = parser.parse_args(arguments)
-    if not Path("tasks/answering/mlflow_agent.py").exists():
-        missing = ConfigError(
-            "tasks/answering/mlflow_agent.py is missing here", "run it in the project"
-        )
-        print(f"ConfigError: {missing}", file=sys.stderr)
-        return 1
-    try:
-        for model in options.models:
-            save_model(options.bundle, model, options.folder / model, options.store)
-    except NightloomError as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
-        return 1
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -18,8 +18,9 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from tasks.records.schema import ServedModel
 from tasks.registry.client import Registry
-from tasks.registry.versions import MODELS, Model
+from tasks.registry.versions import MODELS, RegistryStage
 from tasks.services.stores import LEDGER, Stores, made_once, open_experiment, retrying_client
 from tasks.stage.errors import ConfigError
 
@@ -30,7 +31,6 @@ FOREIGN = "-foreign"  # ends the id of what was found instead of a decision
 _MOST_CHARACTERS = 6000
 _APPENDS_AT_ONCE = 20
 
-RegistryStage = Literal["staging", "production"]
 Kind = Literal[
     "promoted", "refused", "moved", "rolled_back", "approved", "rejected", "expired", "pruned",
     "found",
@@ -50,7 +50,7 @@ class Statement(BaseModel):
 
     id: str
     kind: Kind
-    model: Model
+    model: ServedModel
     version: int | None
     key: str = Field(description="the promotion key of the version, empty without one")
     by: str
@@ -93,7 +93,7 @@ class Audit:
 
 
 class Ledger:
-    """The ledger of one MLflow store. Only the promoter whose turn it is appends."""
+    """The ledger of one MLflow store. Only the promoter that holds the lock appends."""
 
     def __init__(self, stores: Stores, registry: Registry) -> None:
         """Open it; nothing is written before the first entry."""
@@ -101,22 +101,22 @@ class Ledger:
         self._artifacts = stores.artifacts
         self.registry = registry
 
-    def links(self, model: Model | None = None) -> list[Link]:
-        """All entries that can be read, oldest first, or those about one model."""
+    def links(self, model: ServedModel | None = None) -> list[Link]:
+        """Return all entries that can be read, oldest first, or those about one model."""
         links = [link for link in _links(self._kept()) if isinstance(link, Link)]
         return [item for item in links if model in (None, item.entry.model)]
 
     def find(self, identity: str) -> Link | None:
-        """The entry of a decision, None where it is not in the ledger."""
+        """Return the entry of a decision, None if it is not in the ledger."""
         return next((item for item in self.links() if item.entry.id == identity), None)
 
-    def last(self, model: Model) -> Entry | None:
-        """The last entry about a model, None before the first."""
+    def last(self, model: ServedModel) -> Entry | None:
+        """Return the last entry about a model, None before the first."""
         links = self.links(model)
         return links[-1].entry if links else None
 
     def append(self, statement: Statement) -> Link:
-        """The entry of a statement, the one that is there or a new one; the head then names it.
+        """Return the entry of a statement, appended if it is new; the head then names it.
 
         Raises:
             ConfigError: it is longer than MLflow keeps, or others append without end.
@@ -135,7 +135,7 @@ class Ledger:
         )
 
     def audit(self, *, pending: Container[str]) -> Audit:
-        """What is wrong with the ledger.
+        """Check the chain and the heads.
 
         `pending` are the ids of decisions that are being carried out: the head may not name theirs
         yet.
@@ -149,8 +149,8 @@ class Ledger:
         faults += self._head_faults(kept, pending)
         return Audit(len(kept), end.sha256 if kept else "", tuple(faults))
 
-    def _end(self, heads: Mapping[Model, "_End"]) -> "_End":
-        """Where the next entry goes: after the last one, or after the one that a head names.
+    def _end(self, heads: Mapping[ServedModel, "_End"]) -> "_End":
+        """Return where the next entry goes: after the last one, or after the one that a head names.
 
         A head counts before the entry that it names. So where the last entry was changed or the end
         cut off, the chain does not fit for the audit to find, and promotion goes on.
@@ -159,12 +159,12 @@ class Ledger:
         ends = [_End(int(name), _sha256(text)) for name, text in kept.items() if name.isdigit()]
         return max([*heads.values(), *ends, _End(0, BEGINNING)], key=lambda end: end.number)
 
-    def _heads(self) -> dict[Model, "_End"]:
+    def _heads(self) -> dict[ServedModel, "_End"]:
         heads = {model: self.registry.model_tags(model).get(HEAD_TAG, "") for model in MODELS}
         return {model: _read_head(head) for model, head in heads.items() if head}
 
     def _head_faults(self, kept: Mapping[str, str], pending: Container[str]) -> list[str]:
-        """What the heads that the registered models carry say against the entries."""
+        """Return where the heads that the registered models carry differ from the entries."""
         faults, highest = [], 0
         for model, end in self._heads().items():
             highest = max(highest, end.number)
@@ -188,7 +188,7 @@ class Ledger:
         return [f"run {run.info.run_id} is a second ledger beside the first" for run in others]
 
     def _try_append(self, statement: Statement, end: "_End") -> Link | None:
-        """The new last entry, None where somebody else's came first."""
+        """Append the next entry; return None if somebody else's came first."""
         entry = Entry(
             number=end.number + 1,
             time=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -215,7 +215,7 @@ class Ledger:
         return dict(runs[0].data.params) if runs else {}
 
     def _runs(self) -> list[Any]:
-        """The ledger's runs: one, unless somebody else made more. The first counts."""
+        """Return the ledger's runs: one, unless somebody else made more. The first counts."""
         experiment = self._client.get_experiment_by_name(LEDGER)
         if experiment is None:
             return []
@@ -223,7 +223,7 @@ class Ledger:
         return list(self._client.search_runs([experiment.experiment_id], order_by=order))
 
     def _run(self) -> str:
-        """The id of the ledger's run, made where there is none."""
+        """Return the id of the ledger's run, made if there is none."""
         experiment = open_experiment(self._client, LEDGER, self._artifacts)
         made_once(
             lambda: next(iter(self._runs()), None),
@@ -242,7 +242,7 @@ class _End:
 
 
 def _sha256(text: str) -> str:
-    """As `sha256sum` takes it, so that anybody can follow the chain."""
+    """Return the hash as `sha256sum` takes it, so that anybody can follow the chain."""
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -260,7 +260,7 @@ def _read_head(text: str) -> _End:
 
 
 def _links(kept: Mapping[str, str]) -> list[Link | str]:
-    """Each entry in order of its number, or the text that is none."""
+    """Return each entry in order of its number, or the text that is no entry."""
     links: list[Link | str] = []
     for name in sorted(kept):
         try:
@@ -271,7 +271,7 @@ def _links(kept: Mapping[str, str]) -> list[Link | str]:
 
 
 def _chain_faults(name: str, link: Link | str, end: _End) -> list[str]:
-    """What is wrong with one entry, kept under a name, after the one at `end`."""
+    """Return what is wrong with one entry, kept under a name, after the one at `end`."""
     number = name.lstrip("0")
     if isinstance(link, str):
         return [f"entry {number} is none: {link[:60]!r}"]

@@ -4,20 +4,25 @@ import unicodedata
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from tasks.registry import aliases as moves
+from tasks.records.schema import ServedModel
+from tasks.registry.aliases import (
+    AliasPlan,
+    Champion,
+    advance,
+    aliases_after,
+    find_champion,
+)
 from tasks.registry.audit import check_verdict, checked_bundle, foreign_version_error, verdict_on
 from tasks.registry.client import Registry
-from tasks.registry.ledger import Entry, Kind, Ledger, RegistryStage
+from tasks.registry.ledger import Entry, Kind, Ledger
 from tasks.registry.params import ReleaseParams
 from tasks.registry.transactions import (
-    Intent,
     carry_out,
-    new_decision_id,
+    new_intent,
     pending_intent,
     reconcile_and_log,
-    shortened,
 )
-from tasks.registry.versions import BUNDLE_TAG, MODELS, Model, Version, model_name
+from tasks.registry.versions import MODELS, RegistryStage, Version
 from tasks.stage.errors import ConfigError, GateError
 
 POLICY = "nightloom"
@@ -29,19 +34,14 @@ _SHORTEST_REASON, _LONGEST_REASON, _LONGEST_NAME = 3, 900, 100
 _UNSEEN, _JOINERS = {"Cc", "Cf", "Cs"}, "\u200c\u200d"
 
 
-def champion_name(registry: Registry, model: Model) -> str | None:
-    """`ALIAS:NUMBER` of the version that reigns; None where that is the base."""
-    return moves.champion(registry.aliases(model))
-
-
-def other_champion(registry: Registry, version: Version) -> str | None:
-    """`ALIAS:NUMBER` of what a version is held against; None where it reigns itself, or nothing."""
-    name = champion_name(registry, version.model)
-    return None if name is None or int(name.partition(":")[2]) == version.number else name
+def other_champion(registry: Registry, version: Version) -> Champion | None:
+    """Return the champion that a version is compared with; None for the champion itself."""
+    champion = find_champion(registry.aliases(version.model))
+    return None if champion is None or champion.number == version.number else champion
 
 
 def all_aliases(registry: Registry) -> dict[str, dict[str, int]]:
-    """Model -> alias -> version number."""
+    """Return model -> alias -> version number."""
     return {model: registry.aliases(model) for model in MODELS}
 
 
@@ -55,40 +55,39 @@ def record_verdict(
     evidence: Mapping[str, str],
     tags: Mapping[str, str],
 ) -> Entry:
-    """The ledger's entry of a verdict, with the version moved as far as the policies let it go."""
-    aliases = ledger.registry.aliases(version.model)
-    plan = moves.AliasPlan(moves.own_aliases(aliases), None)
-    if promoted:
-        plan = moves.advance(aliases, version.number, params, reached=None)
+    """Record a verdict, move the version as far as the policies let it go, return the entry."""
     kind: Kind = "promoted" if promoted else "refused"
+    plan = None
+    if promoted:
+        aliases = ledger.registry.aliases(version.model)
+        plan = advance(aliases, version.number, params, reached=None)
     intent = new_intent(ledger, version, kind, by=POLICY, reason=reason, plan=plan)
     more = {"evidence": intent.evidence | dict(evidence), "tags": dict(tags)}
     return carry_out(ledger, intent.model_copy(update=more))
 
 
-def check_champion(registry: Registry, model: Model) -> None:
-    """Nothing, where what reigns was made here, or nothing reigns.
+def check_champion(registry: Registry, model: ServedModel) -> None:
+    """Check that Nightloom made the champion, if there is one.
 
     Raises:
         GateError: something else put a version of its own there.
     """
-    aliases = registry.aliases(model)
-    reigning = moves.champion(aliases)
-    if reigning is None:
+    champion = find_champion(registry.aliases(model))
+    if champion is None:
         return
-    alias, _, number = reigning.partition(":")
-    if not registry.version(model, int(number)).key:
+    version = registry.version(model, champion.number)
+    if not version.key:
         raise GateError(
-            f"{alias} names {model_name(model)} version {number}, which Nightloom did not make: "
-            "nothing is known of how it scores, so nothing can be shown to be no worse",
-            f"`nightloom promote VERSION --model {model} --to {alias} --reason ...` puts one of "
-            "Nightloom's there",
+            f"{champion.alias} names {version.name}, which Nightloom did not make: nothing is "
+            "known of how it scores, so nothing can be shown to be no worse",
+            f"`nightloom promote VERSION --model {model} --to {champion.alias} --reason ...` puts "
+            "one of Nightloom's there",
         )
 
 
 def promote(
     ledger: Ledger,
-    model: Model,
+    model: ServedModel,
     number: int | None,
     to: RegistryStage,
     *,
@@ -97,7 +96,7 @@ def promote(
     despite_refusal: bool,
     downloads: Path,
 ) -> Entry | None:
-    """The entry of a version moved by hand, None where it stood there already.
+    """Move a version to a stage by hand; return the entry, None if it was there already.
 
     Without a number it is the version one stage before: staging's, or the candidate.
 
@@ -121,8 +120,8 @@ def promote(
     return _move(ledger, version, to, kind="moved", by=by, why=reason)
 
 
-def rollback_target(ledger: Ledger, model: Model, number: int | None) -> Version:
-    """The version that a rollback goes to: the given one, else the last of ours in production.
+def rollback_target(ledger: Ledger, model: ServedModel, number: int | None) -> Version:
+    """Return the version to roll back to: the given one, else the last of ours in production.
 
     Raises:
         ConfigError: nothing was in production before, or that one never was, or is now.
@@ -151,7 +150,7 @@ def rollback_target(ledger: Ledger, model: Model, number: int | None) -> Version
 
 def roll_back(
     ledger: Ledger,
-    model: Model,
+    model: ServedModel,
     number: int | None,
     *,
     by: str,
@@ -160,11 +159,11 @@ def roll_back(
     downloads: Path,
     rehearse: Callable[[Path], str],
 ) -> Entry:
-    """The entry of `production` moved back to a version that was there before.
+    """Move `production` back to a version that was there before, and return the entry.
 
-    `leaving` is what was in production when it was asked for, before the turn came. `rehearse` asks
-    a bundle its golden prompts, and returns in a sentence how it went. A rollback that a kill cut
-    short is finished, and not made a second time.
+    `leaving` is what was in production when it was asked for, before the lock was held. `rehearse`
+    asks a bundle its golden prompts, and returns in a sentence how it went. A rollback that a kill
+    cut short is finished, and not made a second time.
 
     Raises:
         ConfigError: there is no way back, no reason, or production is another one by now.
@@ -188,8 +187,8 @@ def roll_back(
     return _move(ledger, version, "production", kind="rolled_back", by=by, why=f"{reason} ({said})")
 
 
-def were_in_production(ledger: Ledger, model: Model) -> list[int]:
-    """The versions that a decision put in production, by the ledger, the last one first.
+def were_in_production(ledger: Ledger, model: ServedModel) -> list[int]:
+    """Return the versions that a decision put in production, by the ledger, the last one first.
 
     What something else put there was found, not decided.
     """
@@ -199,37 +198,15 @@ def were_in_production(ledger: Ledger, model: Model) -> list[int]:
     return list(dict.fromkeys(numbers))
 
 
-def new_intent(
-    ledger: Ledger, version: Version, kind: Kind, *, by: str, reason: str, plan: moves.AliasPlan
-) -> Intent:
-    """A decision about a version, ready to be carried out."""
-    return Intent(
-        id=new_decision_id(),
-        kind=kind,
-        model=version.model,
-        version=version.number,
-        key=version.key,
-        by=by,
-        reason=shortened(reason),
-        evidence={BUNDLE_TAG: version.tags[BUNDLE_TAG]} if BUNDLE_TAG in version.tags else {},
-        before=moves.own_aliases(ledger.registry.aliases(version.model)),
-        after=plan.after,
-        awaits=plan.awaits,
-        tags={},
-        discards=False,
-    )
-
-
 def _move(
     ledger: Ledger, version: Version, to: RegistryStage, *, kind: Kind, by: str, why: str
 ) -> Entry:
-    """The entry of a version moved to a stage, for a person's reason and by the verdict on it."""
+    """Move a version to a stage, for a person's reason and by the verdict on it."""
     aliases = ledger.registry.aliases(version.model)
-    after = moves.aliases_after(aliases, version.number, to)
+    after = aliases_after(aliases, version.number, to)
     _skip_foreign(ledger.registry, version.model, aliases, after)
-    intent = new_intent(
-        ledger, version, kind, by=by, reason=why, plan=moves.AliasPlan(after, awaits=None)
-    )
+    plan = AliasPlan(after, awaits=None)
+    intent = new_intent(ledger, version, kind, by=by, reason=why, plan=plan)
     link = verdict_on(ledger, version)
     verdict = "none" if link is None else link.sha256
     evidence = intent.evidence | {"verdict": verdict}
@@ -238,7 +215,7 @@ def _move(
     return carry_out(ledger, intent.model_copy(update={"evidence": evidence}))
 
 
-def _check_left(registry: Registry, model: Model, leaving: int | None) -> None:
+def _check_left(registry: Registry, model: ServedModel, leaving: int | None) -> None:
     """Refuse where production is another version by now than the one to be left."""
     now = registry.aliases(model).get("production")
     if now != leaving:
@@ -274,7 +251,7 @@ def _check_signature(by: str, reason: str) -> None:
         )
 
 
-def _default(model: Model, aliases: Mapping[str, int], to: RegistryStage) -> int:
+def _default(model: ServedModel, aliases: Mapping[str, int], to: RegistryStage) -> int:
     before = "staging" if to == "production" else "candidate"
     if before not in aliases:
         what = "in staging" if before == "staging" else "a candidate"
@@ -286,7 +263,7 @@ def _default(model: Model, aliases: Mapping[str, int], to: RegistryStage) -> int
 
 
 def _skip_foreign(
-    registry: Registry, model: Model, before: Mapping[str, int], after: dict[str, int]
+    registry: Registry, model: ServedModel, before: Mapping[str, int], after: dict[str, int]
 ) -> None:
     """Let `previous` stay where it is when a version that we did not make leaves production."""
     left = before.get("production")

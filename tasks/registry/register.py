@@ -11,11 +11,12 @@ from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
 from tasks.prompting.files import DEMONSTRATIONS, TEMPLATE
+from tasks.records.schema import ServedModel
 from tasks.records.text import text_sha256
 from tasks.registry.aliases import stage_tag
 from tasks.registry.client import Registry
-from tasks.registry.versions import MODELS, PROMPT_TAG, STAGE_TAG, Model, Version, promotion_key
-from tasks.services.processes import StageError, last_lines, run_child
+from tasks.registry.versions import MODELS, PROMPT_TAG, STAGE_TAG, Version, promotion_key
+from tasks.services.processes import StageError, run_child
 from tasks.services.stores import RunRef
 
 
@@ -23,12 +24,12 @@ from tasks.services.stores import RunRef
 def register(
     root: Path, bundle: Path, store: Path, run: RunRef, registry: Registry, *, prompt: int
 ) -> list[Version]:
-    """Each model's version of the bundle: the one that exists, else a new one.
+    """Return each model's version of the bundle: the one that exists, else a new one.
 
     No alias names a new one yet (`nominate`).
 
     `prompt` is the version of the prompt in MLflow's prompt registry; a new version's tag says it.
-    Call it while holding the promoter's turn; killed anywhere and called again, it goes on.
+    Call it while holding the lock; killed anywhere and called again, it goes on.
 
     Raises:
         StageError: the bundle does not answer.
@@ -40,7 +41,7 @@ def register(
     temporary.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix="models-", dir=temporary))
 
-    def saved(model: Model) -> Path:
+    def saved(model: ServedModel) -> Path:
         if not (folder / model).exists():
             _save(new, root, bundle, folder, store)
         return folder / model
@@ -71,7 +72,7 @@ def nominate(registry: Registry, version: Version) -> None:
 
 @task(task_run_name="register-prompt", cache_policy=NO_CACHE, persist_result=False)
 def register_prompt(prompt: Path, run: RunRef, registry: Registry) -> int:
-    """The version in MLflow's prompt registry of the prompt that a bundle's models learned.
+    """Return the version, in MLflow's prompt registry, of the prompt that a bundle learned.
 
     It is known by the hash of the template and of the demonstrations shown with it.
     """
@@ -81,21 +82,17 @@ def register_prompt(prompt: Path, run: RunRef, registry: Registry) -> int:
     return number
 
 
-def _save(models: Sequence[Model], root: Path, bundle: Path, folder: Path, store: Path) -> None:
+def _save(
+    models: Sequence[ServedModel], root: Path, bundle: Path, folder: Path, store: Path
+) -> None:
     """Write the bundle as MLflow models in `folder`, in a child that loads and asks each once."""
-    logger = get_run_logger()
-    lines: list[str] = []
-
-    def on_line(line: str) -> None:
-        lines.append(line)
-        logger.info("%s", line)
-
-    command = [sys.executable, "-m", "tasks.registry.client", "--bundle", str(bundle)]
+    command = [sys.executable, "-m", "tasks.registry.mlflow_models", "--bundle", str(bundle)]
     command += ["--models", *models, "--folder", str(folder), "--store", str(store)]
-    if run_child(command, root, on_line) != 0:
+    child = run_child(command, root, get_run_logger().info)
+    if child.code != 0:
         raise StageError(
             f"the bundle could not be written as {' and '.join(models)} that answer:\n"
-            f"{last_lines(lines)}",
+            f"{child.last_lines}",
             "mend what these lines name; `python -m tasks.answering --help` asks a bundle directly",
             "RegistrationError",
         )

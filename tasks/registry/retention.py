@@ -2,12 +2,13 @@
 
 from dataclasses import dataclass
 
-from tasks.registry import aliases as moves
+from tasks.records.schema import ServedModel
+from tasks.registry.approval import open_requests
 from tasks.registry.ledger import Entry, Ledger
 from tasks.registry.params import VersionRetentionParams
-from tasks.registry.promote import new_intent, were_in_production
-from tasks.registry.transactions import carry_out
-from tasks.registry.versions import Model, Version
+from tasks.registry.promote import were_in_production
+from tasks.registry.transactions import carry_out, new_intent
+from tasks.registry.versions import Version
 
 _DAY_MS = 86_400_000
 
@@ -22,16 +23,16 @@ class RetentionDecision:
 
 
 def review(
-    ledger: Ledger, model: Model, params: VersionRetentionParams, *, now_ms: int
+    ledger: Ledger, model: ServedModel, params: VersionRetentionParams, *, now_ms: int
 ) -> list[RetentionDecision]:
-    """The fate of every version of a model, oldest first."""
+    """Decide about every version of a model, oldest first; nothing is written."""
     versions = ledger.registry.versions(model)
     names = {number: alias for alias, number in ledger.registry.aliases(model).items()}
     targets = were_in_production(ledger, model)[: params.rollback_targets]
     unnamed = [item.number for item in versions if item.number not in names]
     newest = set(unnamed[len(unnamed) - params.archived :] if params.archived else [])
-    awaiting = {entry.version for entry in awaited(ledger, model)}
-    fates = []
+    awaiting = {entry.version for entry in open_requests(ledger, model)}
+    decisions = []
     for version in versions:
         number, days = version.number, (now_ms - version.created_ms) / _DAY_MS
         stays = {
@@ -44,22 +45,12 @@ def review(
         }
         why = next((reason for reason, holds in stays.items() if holds), "")
         gone = f"archived, {days:.0f} days old, beyond the newest {params.archived}"
-        fates.append(RetentionDecision(version, not why, why or gone))
-    return fates
+        decisions.append(RetentionDecision(version, not why, why or gone))
+    return decisions
 
 
-def prune(ledger: Ledger, fate: RetentionDecision, *, by: str) -> Entry:
-    """The entry of a version that is deleted with its artifacts. Call it while holding the turn."""
-    version = fate.version
-    plan = moves.AliasPlan(moves.own_aliases(ledger.registry.aliases(version.model)), awaits=None)
-    intent = new_intent(ledger, version, "pruned", by=by, reason=fate.why, plan=plan)
-    return carry_out(ledger, intent.model_copy(update={"discards": True}))
-
-
-def awaited(ledger: Ledger, model: Model) -> list[Entry]:
-    """The entries of a model by which a person is asked and has not answered yet."""
-    latest: dict[int | None, Entry] = {}
-    for link in ledger.links(model):
-        if link.entry.kind != "found":
-            latest[link.entry.version] = link.entry
-    return [entry for entry in latest.values() if entry.awaits is not None]
+def prune(ledger: Ledger, decision: RetentionDecision, *, by: str) -> Entry:
+    """Delete a version with its artifacts, and return the entry. Call it while holding the lock."""
+    return carry_out(
+        ledger, new_intent(ledger, decision.version, "pruned", by=by, reason=decision.why)
+    )

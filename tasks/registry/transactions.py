@@ -2,18 +2,28 @@
 
 The order: the intent as a tag of the registered model, the version's tags, the aliases, the one
 that people are served from last; then they are read back, the ledger gets its entry, and the
-intent goes. Each step may be made twice. Whoever holds the lock and finds an intent finishes it."""
+intent goes. Each step may be made twice. Whoever holds the lock and finds an intent finishes it.
+"""
 
 import logging
 from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
 from uuid import uuid4
 
 from pydantic import ValidationError
 
-from tasks.registry.aliases import ALIASES, DECIDED_ALIASES, SETTING_ORDER, own_aliases, stage_tag
+from tasks.records.schema import ServedModel
+from tasks.registry.aliases import (
+    DECIDED_ALIASES,
+    SETTING_ORDER,
+    AliasPlan,
+    own_aliases,
+    stage_tag,
+)
 from tasks.registry.client import Registry
 from tasks.registry.ledger import FOREIGN, Entry, Kind, Ledger, Statement
-from tasks.registry.versions import BUNDLE_TAG, KEY_TAG, STAGE_TAG, Model, Version, model_name
+from tasks.registry.versions import BUNDLE_TAG, KEY_TAG, STAGE_TAG, Version, model_name
 from tasks.stage.errors import ConfigError, GateError
 
 INTENT_TAG = "nightloom.intent"
@@ -23,27 +33,55 @@ _MOST_CHARACTERS = 5000
 
 _REASON_CHARACTERS = 1000
 
+_NOT_US = "not through nightloom"
+
+_logger = logging.getLogger(__name__)
+
 
 class Intent(Statement):
-    """A statement to be made true: with the tags that its version gets, or its end."""
+    """A statement to be made true, with the tags that its version gets, or its deletion."""
 
     tags: dict[str, str]
     discards: bool
 
 
-def new_decision_id() -> str:
-    """The id of a decision that is like no other."""
-    return uuid4().hex
+def new_intent(
+    ledger: Ledger,
+    version: Version,
+    kind: Kind,
+    *,
+    by: str,
+    reason: str,
+    plan: AliasPlan | None = None,
+) -> Intent:
+    """Return a decision about a version, ready to be carried out; without a plan it moves nothing.
+
+    A version that is pruned is deleted.
+    """
+    now = own_aliases(ledger.registry.aliases(version.model))
+    return Intent(
+        id=uuid4().hex,
+        kind=kind,
+        model=version.model,
+        version=version.number,
+        key=version.key,
+        by=by,
+        reason=_shortened(reason),
+        evidence={BUNDLE_TAG: version.tags[BUNDLE_TAG]} if BUNDLE_TAG in version.tags else {},
+        before=now,
+        after=now if plan is None else plan.after,
+        awaits=None if plan is None else plan.awaits,
+        tags={},
+        discards=kind == "pruned",
+    )
 
 
-def shortened(reason: str) -> str:
-    """A reason in the length that an entry can hold; what is cut ends in an ellipsis."""
-    text = " ".join(reason.split())
-    return text if len(text) <= _REASON_CHARACTERS else f"{text[: _REASON_CHARACTERS - 1]}…"
+def pending_intent(registry: Registry, model: ServedModel) -> Intent | None:
+    """Return the decision about a model that is being carried out or was cut short, if any.
 
-
-def pending_intent(registry: Registry, model: Model) -> Intent | None:
-    """The decision about a model that is being carried out, or was cut short; None without one."""
+    Raises:
+        ConfigError: something else than Nightloom has changed it.
+    """
     text = registry.model_tags(model).get(INTENT_TAG)
     if not text:
         return None
@@ -59,7 +97,7 @@ def pending_intent(registry: Registry, model: Model) -> Intent | None:
 
 
 def carry_out(ledger: Ledger, intent: Intent) -> Entry:
-    """The ledger's entry of a decision, once all of it is done. Call it while holding the turn.
+    """Carry a decision out and return its entry. Call it while holding the lock.
 
     Raises:
         GateError: something else moved an alias meanwhile; the ledger says so.
@@ -83,26 +121,36 @@ def carry_out(ledger: Ledger, intent: Intent) -> Entry:
 
 
 def finish(ledger: Ledger, intent: Intent) -> Entry:
-    """The ledger's entry of a decision that was written down, however far it had come.
+    """Finish a decision that was written down, however far it had come, and return its entry.
 
     Raises:
         GateError: something else moved an alias meanwhile; the ledger says so.
     """
-    statement = Statement(**intent.model_dump(include=set(Statement.model_fields)))
+    registry = ledger.registry
     if ledger.find(intent.id) is None:
-        strangers = _foreign_aliases(ledger.registry, intent)
-        if not strangers:
-            _apply_intent(ledger.registry, intent)
-            strangers = _unapplied_aliases(ledger.registry, intent)
-        if strangers:
-            _give_up(ledger, intent, strangers)
-    entry = ledger.append(statement).entry
-    ledger.registry.delete_model_tag(intent.model, INTENT_TAG)
+        foreign = _foreign_aliases(registry, intent)
+        if not foreign:
+            _apply_intent(registry, intent)
+            foreign = _unapplied_aliases(registry, intent)
+        if foreign:
+            raise _give_up(ledger, intent, foreign)
+    entry = ledger.append(Statement(**_stated(intent))).entry
+    registry.delete_model_tag(intent.model, INTENT_TAG)
     return entry
 
 
+def _stated(intent: Intent) -> dict[str, Any]:
+    return intent.model_dump(include=set(Statement.model_fields))
+
+
+def _shortened(reason: str) -> str:
+    """Return a reason in the length that an entry can hold; what is cut ends in an ellipsis."""
+    text = " ".join(reason.split())
+    return text if len(text) <= _REASON_CHARACTERS else f"{text[: _REASON_CHARACTERS - 1]}…"
+
+
 def _apply_intent(registry: Registry, intent: Intent) -> None:
-    """The tags, then the aliases; or the version's end."""
+    """Set the tags, then the aliases; or delete the version."""
     versions = {version.number: version for version in registry.versions(intent.model)}
     version = versions.get(intent.version or 0)
     if intent.discards:
@@ -124,12 +172,13 @@ def _apply_intent(registry: Registry, intent: Intent) -> None:
 
 
 def _foreign_aliases(registry: Registry, intent: Intent) -> list[str]:
-    """Aliases that stand neither where they stood when it was decided nor where they should."""
+    """Return the aliases that are neither where they were at the decision nor where they should."""
     now = registry.aliases(intent.model)
-    places = {
-        alias: (intent.before.get(alias), intent.after.get(alias)) for alias in DECIDED_ALIASES
-    }
-    return [alias for alias, known in places.items() if now.get(alias) not in known]
+    return [
+        alias
+        for alias in DECIDED_ALIASES
+        if now.get(alias) not in (intent.before.get(alias), intent.after.get(alias))
+    ]
 
 
 def _unapplied_aliases(registry: Registry, intent: Intent) -> list[str]:
@@ -137,76 +186,54 @@ def _unapplied_aliases(registry: Registry, intent: Intent) -> list[str]:
     return [alias for alias in DECIDED_ALIASES if now.get(alias) != intent.after.get(alias)]
 
 
-def _give_up(ledger: Ledger, intent: Intent, strangers: list[str]) -> None:
-    """Leave the aliases as something else has put them, say so in the ledger, and refuse.
+def _give_up(ledger: Ledger, intent: Intent, foreign: Sequence[str]) -> GateError:
+    """Leave the aliases as something else has put them, say so in the ledger, return the refusal.
 
     What the version's tags were to say never came true, so they say nothing.
-
-    Raises:
-        GateError: always.
     """
     registry, model = ledger.registry, intent.model
     now = own_aliases(registry.aliases(model))
-    told = ", ".join(f"{alias} -> {now.get(alias, 'nothing')}" for alias in strangers)
+    moved = ", ".join(f"{alias} -> {now.get(alias, 'nothing')}" for alias in foreign)
     what = f"{intent.kind}, version {intent.version}, by {intent.by}"
-    text = f"something else than Nightloom moved {told}, while this was being carried out: {what}"
-    found = intent.model_dump(include=set(Statement.model_fields)) | {
+    text = f"something else than Nightloom moved {moved}, while this was being carried out: {what}"
+    found = _stated(intent) | {
         "id": f"{intent.id}{FOREIGN}",
         "kind": "found",
         "after": now,
         "awaits": None,
-        "reason": shortened(f"{text} ({intent.reason})"),
+        "reason": _shortened(f"{text} ({intent.reason})"),
     }
     ledger.append(Statement(**found))
     for version in registry.versions(model):
         if version.number == intent.version:
             registry.tag(version, dict.fromkeys(intent.tags, ""))
     registry.delete_model_tag(model, INTENT_TAG)
-    raise GateError(
+    return GateError(
         f"{text}. It is left as it is, so that nobody's decision is lost",
         "look at `nightloom ledger`, talk to whoever moved it in MLflow, and decide again",
     )
 
 
-_NOBODY = "not through nightloom"
+def reconcile(ledger: Ledger, model: ServedModel) -> list[str]:
+    """Finish, mend or record what an earlier release or something else left; return a note on each.
 
-_logger = logging.getLogger(__name__)
-
-
-def reconcile(ledger: Ledger, model: Model) -> list[str]:
-    """What was found of a model that an earlier release had not left so, now mended or recorded.
-
-    Call it while holding the turn, before any decision.
+    Call it while holding the lock, before any decision.
     """
     notes = _finish_earlier(ledger, model)
-    notes += _tell_foreign_moves(ledger, model)
-    versions = ledger.registry.versions(model)
-    notes += _tag_untagged(ledger, versions)
-    if notes:
-        versions = ledger.registry.versions(model)
-    notes += _drop_duplicates(ledger, model, versions)
-    notes += _tell_foreign_versions(ledger, versions)
-    notes += _tell_capitals(ledger, model)
-    aliases = ledger.registry.aliases(model)
-    for version in ledger.registry.versions(model):
-        stage = stage_tag(version.number, aliases)
-        # A version that was made a moment ago and is no candidate yet keeps its `none`.
-        newest = version.number > aliases.get("candidate", 0)
-        if version.key and not newest and version.tags.get(STAGE_TAG) != stage:
-            ledger.registry.tag(version, {STAGE_TAG: stage})
-            found = version.tags.get(STAGE_TAG, "no stage")
-            notes.append(f"{version.name} was tagged {found}; by its aliases it is {stage}")
-    return notes
+    notes += _record_foreign_moves(ledger, model)
+    notes += _delete_duplicates(ledger, model)
+    notes += _record_foreign_versions(ledger, model)
+    return notes + _mend_stage_tags(ledger.registry, model)
 
 
-def reconcile_and_log(ledger: Ledger, model: Model) -> None:
-    """The same for a command that a person runs, who is told each note."""
+def reconcile_and_log(ledger: Ledger, model: ServedModel) -> None:
+    """Reconcile for a command that a person runs, who is told each note."""
     for note in reconcile(ledger, model):
         _logger.warning("%s", note)
 
 
-def _finish_earlier(ledger: Ledger, model: Model) -> list[str]:
-    """What a kill cut short, finished."""
+def _finish_earlier(ledger: Ledger, model: ServedModel) -> list[str]:
+    """Finish what a kill cut short."""
     intent = pending_intent(ledger.registry, model)
     if intent is None:
         return []
@@ -218,104 +245,86 @@ def _finish_earlier(ledger: Ledger, model: Model) -> list[str]:
     return [f"an earlier promoter had been cut short; finished now: {what}"]
 
 
-def _tag_untagged(ledger: Ledger, versions: list[Version]) -> list[str]:
-    """Versions that a night made and did not come to tag."""
-    notes = []
-    for version in versions:
-        upload = None if version.key else ledger.registry.upload_of(version)
-        if upload is not None:
-            tags = {KEY_TAG: upload.key, BUNDLE_TAG: upload.manifest, STAGE_TAG: "none"}
-            ledger.registry.tag(version, tags)
-            notes.append(f"{version.name} was without the tags that its night meant for it")
-    return notes
-
-
-def _drop_duplicates(ledger: Ledger, model: Model, versions: list[Version]) -> list[str]:
-    """Second versions of one bundle, which a lost answer can leave, taken away."""
-    by_key: dict[str, list[Version]] = defaultdict(list)
-    for version in versions:
-        by_key[version.key].append(version)
-    aliases = ledger.registry.aliases(model)
-    notes = []
-    for key, twins in by_key.items():
-        for twin in twins[1:] if key else []:
-            text = f"{twin.name} was a second one of the bundle of version {twins[0].number}"
-            if twin.number in aliases.values():
-                notes.append(f"{text}; an alias names it, so it stays")
-                continue
-            carry_out(ledger, _intent_without_move(ledger, model, "pruned", twin, text))
-            notes.append(f"{text}; it is deleted")
-    return notes
-
-
-def _tell_foreign_versions(ledger: Ledger, versions: list[Version]) -> list[str]:
-    """Versions under our name that Nightloom did not make: recorded once, never moved."""
-    notes = []
-    for version in versions:
-        identity = f"foreign-version-{version.model}-{version.number}"
-        if version.key or ledger.find(identity) is not None:
-            continue
-        text = (
-            f"{version.name} was not made by Nightloom: it has no tag {KEY_TAG}, or its files are "
-            "those of no night"
-        )
-        intent = _intent_without_move(ledger, version.model, "found", version, text)
-        carry_out(ledger, intent.model_copy(update={"id": identity}))
-        notes.append(f"{text}; it can't be promoted, and is never deleted")
-    return notes
-
-
-def _tell_foreign_moves(ledger: Ledger, model: Model) -> list[str]:
-    """Aliases that moved since the ledger's last entry."""
+def _record_foreign_moves(ledger: Ledger, model: ServedModel) -> list[str]:
+    """Record aliases that moved since the ledger's last entry."""
     now = own_aliases(ledger.registry.aliases(model))
     last = ledger.last(model)
     before = {} if last is None else last.after
     changed = [alias for alias in DECIDED_ALIASES if now.get(alias) != before.get(alias)]
     if not changed:
         return []
-    told = ", ".join(
+    moves = ", ".join(
         f"{alias} {before.get(alias, 'nothing')} -> {now.get(alias, 'nothing')}"
         for alias in changed
     )
-    text = f"the ledger begins with the {model}'s aliases as they stand: {told}"
+    text = f"the ledger begins with the {model}'s aliases as they stand: {moves}"
     if last is not None:
-        text = f"something else than Nightloom moved aliases of the {model}: {told}"
-    intent = _intent_without_move(ledger, model, "found", None, text)
-    carry_out(ledger, intent.model_copy(update={"before": _aliases_decided(last)}))
-    return [text]
-
-
-def _aliases_decided(last: Entry | None) -> dict[str, int]:
-    return {} if last is None else last.after
-
-
-def _tell_capitals(ledger: Ledger, model: Model) -> list[str]:
-    """Aliases that only look like ours: MLflow tells `Production` from `production`."""
-    return [
-        f"the alias {alias} -> {number} of the {model} is not `{alias.lower()}`, which alone is "
-        "served: Nightloom's aliases are lower case. Take it away in MLflow, the alias alone"
-        for alias, number in ledger.registry.aliases(model).items()
-        if alias not in ALIASES and alias.lower() in ALIASES
-    ]
-
-
-def _intent_without_move(
-    ledger: Ledger, model: Model, kind: Kind, version: Version | None, reason: str
-) -> Intent:
-    """A decision that moves no alias."""
-    now = own_aliases(ledger.registry.aliases(model))
-    return Intent(
-        id=new_decision_id(),
-        kind=kind,
+        text = f"something else than Nightloom moved aliases of the {model}: {moves}"
+    found = Intent(
+        id=uuid4().hex,
+        kind="found",
         model=model,
-        version=None if version is None else version.number,
-        key="" if version is None else version.key,
-        by=_NOBODY if kind == "found" else "nightloom",
-        reason=reason,
+        version=None,
+        key="",
+        by=_NOT_US,
+        reason=text,
         evidence={},
-        before=now,
+        before=before,
         after=now,
         awaits=None,
         tags={},
-        discards=kind == "pruned",
+        discards=False,
     )
+    carry_out(ledger, found)
+    return [text]
+
+
+def _delete_duplicates(ledger: Ledger, model: ServedModel) -> list[str]:
+    """Delete second versions of one bundle, which a lost answer can leave."""
+    by_key: dict[str, list[Version]] = defaultdict(list)
+    for version in ledger.registry.versions(model):
+        by_key[version.key].append(version)
+    by_key.pop("", None)
+    aliases = ledger.registry.aliases(model)
+    notes = []
+    for first, *others in by_key.values():
+        for version in others:
+            text = f"{version.name} was a second one of the bundle of version {first.number}"
+            if version.number in aliases.values():
+                notes.append(f"{text}; an alias names it, so it stays")
+                continue
+            carry_out(ledger, new_intent(ledger, version, "pruned", by="nightloom", reason=text))
+            notes.append(f"{text}; it is deleted")
+    return notes
+
+
+def _record_foreign_versions(ledger: Ledger, model: ServedModel) -> list[str]:
+    """Record each version under our name that Nightloom did not make, once."""
+    notes = []
+    for version in ledger.registry.versions(model):
+        identity = f"foreign-version-{model}-{version.number}"
+        if version.key or ledger.find(identity) is not None:
+            continue
+        text = (
+            f"{version.name} was not made by Nightloom: it has no tag {KEY_TAG}, or its files are "
+            "those of no night"
+        )
+        intent = new_intent(ledger, version, "found", by=_NOT_US, reason=text)
+        carry_out(ledger, intent.model_copy(update={"id": identity, "evidence": {}}))
+        notes.append(f"{text}; it can't be promoted, and is never deleted")
+    return notes
+
+
+def _mend_stage_tags(registry: Registry, model: ServedModel) -> list[str]:
+    """Set each tag `stage` that does not follow from the aliases."""
+    aliases = registry.aliases(model)
+    notes = []
+    for version in registry.versions(model):
+        stage = stage_tag(version.number, aliases)
+        # A version that was made a moment ago and is no candidate yet keeps its `none`.
+        newest = version.number > aliases.get("candidate", 0)
+        if version.key and not newest and version.tags.get(STAGE_TAG) != stage:
+            registry.tag(version, {STAGE_TAG: stage})
+            found = version.tags.get(STAGE_TAG, "no stage")
+            notes.append(f"{version.name} was tagged {found}; by its aliases it is {stage}")
+    return notes

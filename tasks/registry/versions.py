@@ -4,12 +4,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from tasks.records.schema import ServedModel
 from tasks.stage.errors import DataError
 from tasks.stage.outputs import MANIFEST, file_sha256
 
-Model = Literal["adapter", "student"]
 Alias = Literal["candidate", "staging", "production", "previous"]
-MODELS: tuple[Model, ...] = ("adapter", "student")
+RegistryStage = Literal["staging", "production"]  # where a decision moves a version
+MODELS: tuple[ServedModel, ...] = ("adapter", "student")
 KEY_TAG = "promotion_key"
 STAGE_TAG = "stage"
 PROMPT_TAG = "prompt_version"
@@ -22,7 +23,7 @@ BUNDLE_TAG = "bundle_manifest"  # the SHA-256 of the manifest of the bundle as i
 class Version:
     """One registered version of a model, what its tags say, and the night's run that made it."""
 
-    model: Model
+    model: ServedModel
     number: int
     tags: dict[str, str]
     run_id: str
@@ -46,7 +47,7 @@ class Version:
 
 
 def promotion_key(bundle: Path) -> str:
-    """The SHA-256 of a bundle's manifest: the same bytes are the same version."""
+    """Return the SHA-256 of a bundle's manifest: the same bytes are the same version."""
     return file_sha256(bundle / MANIFEST)
 
 
@@ -66,11 +67,11 @@ def check_manifest(bundle: Path, name: str, where: str, expected: str | None) ->
         )
 
 
-def models_folder(model: Model) -> str:
-    """Where the files of a model lie among the artifacts of a night's run."""
+def models_folder(model: ServedModel) -> str:
+    """Return where the files of a model lie among the artifacts of a night's run."""
     return f"models/{model}"
 
 
-def model_name(model: Model) -> str:
-    """The name under which a model is registered."""
+def model_name(model: ServedModel) -> str:
+    """Return the name under which a model is registered."""
     return f"nightloom-{model}"

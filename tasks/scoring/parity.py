@@ -1,17 +1,17 @@
 """Parity: what the served models answered, held against what evaluation heard of them."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from tasks.records.schema import ServedModel
 from tasks.stage.errors import DataError
 from tasks.stage.outputs import write_atomically
 
 PARITY_FILE = "parity.json"
 
 _Finite = Annotated[float, Field(allow_inf_nan=False)]
-_ServedModel = Literal["adapter", "student"]
 
 
 class _Strict(BaseModel):
@@ -33,8 +33,8 @@ class ModelParity(_Strict):
 class Parity(_Strict):
     """`parity.json`: by model, the version that was served and the bundle it was made from."""
 
-    models: dict[_ServedModel, ModelParity]
-    versions: dict[_ServedModel, int]
+    models: dict[ServedModel, ModelParity]
+    versions: dict[ServedModel, int]
     bundle_sha256: str
 
     @classmethod

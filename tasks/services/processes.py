@@ -3,8 +3,10 @@
 import os
 import subprocess
 import sys
+import time
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from http.client import HTTPResponse
 from pathlib import Path
 from typing import IO, Any
@@ -58,11 +60,15 @@ TELEMETRY_OFF = {
 
 _GRACE_SECONDS = 10.0
 
+_LOOK_SECONDS = 0.1
+
+_LAST_LINES = 12
+
 Stream = int | IO[Any]
 
 
 def child_environment(*, online: bool = False) -> dict[str, str]:
-    """The environment of a child: ours, telemetry off, this interpreter first on the PATH.
+    """Return a child's environment: ours, telemetry off, this interpreter first on the PATH.
 
     Loopback goes by no proxy.
     `online` lets the Hugging Face libraries ask the hub; everything else stays on this machine.
@@ -79,26 +85,41 @@ def child_environment(*, online: bool = False) -> dict[str, str]:
     return environment
 
 
+@dataclass(frozen=True)
+class ChildResult:
+    """How a child ended: its exit code, and the lines that it printed, blank ones left out."""
+
+    code: int
+    lines: tuple[str, ...]
+
+    @property
+    def last_lines(self) -> str:
+        """What it printed last, for a message."""
+        return "\n".join(self.lines[-_LAST_LINES:])
+
+
 def run_child(
     command: Sequence[str],
     folder: Path,
-    on_line: Callable[[str], None],
+    on_line: Callable[[str], object] = lambda line: None,
     environment: Mapping[str, str] | None = None,
     *,
     grace_seconds: float = _GRACE_SECONDS,
-) -> int:
-    """The exit code of a command that ran in `folder`; `on_line` got each line it printed.
+) -> ChildResult:
+    """Run a command in `folder` to its end; `on_line` gets each line as soon as it is printed.
 
     Whatever interrupts the wait (Ctrl-C, a cancelled run, an error in `on_line`) ends the child and
     everything it started: SIGTERM, then SIGKILL after `grace_seconds`.
     """
+    lines: list[str] = []
     child = start_child(command, folder, environment, grace_seconds=grace_seconds)
     assert child.stdout is not None
     try:
         for line in child.stdout:
             if line.strip():
-                on_line(line.rstrip())
-        return child.wait()
+                lines.append(line.rstrip())
+                on_line(lines[-1])
+        return ChildResult(child.wait(), tuple(lines))
     finally:
         end_child(child)
         child.stdout.close()
@@ -114,7 +135,7 @@ def start_child(
     stderr: Stream = subprocess.STDOUT,
     grace_seconds: float = _GRACE_SECONDS,
 ) -> "subprocess.Popen[str]":
-    """A supervised child, out of the terminal's reach; its streams are text."""
+    """Start a supervised child, out of the terminal's reach; its streams are text."""
     return subprocess.Popen(
         supervised(command, grace_seconds),
         cwd=folder,
@@ -130,7 +151,7 @@ def start_child(
 
 
 def supervised(command: Sequence[str], grace_seconds: float = _GRACE_SECONDS) -> list[str]:
-    """A command that ends, with all that it started at any depth, when this process ends.
+    """Return a command that ends, with all that it started at any depth, when this process ends.
 
     However this process ends, but not with the thread that starts the command. Its exit code,
     signal and streams are the command's own. SIGTERM gives it and what it started
@@ -147,13 +168,49 @@ def end_child(child: "subprocess.Popen[str]") -> None:
     child.wait()
 
 
+def start_server(
+    command: Sequence[str],
+    folder: Path,
+    log: Path,
+    environment: Mapping[str, str] | None = None,
+    *,
+    grace_seconds: float = _GRACE_SECONDS,
+) -> "subprocess.Popen[str]":
+    """Start a supervised child whose output is appended to a log."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("ab") as stream:
+        return start_child(command, folder, environment, stdout=stream, grace_seconds=grace_seconds)
+
+
+def wait_for_answer(url: str, child: "subprocess.Popen[str]", seconds: float) -> bool:
+    """Wait until a server answers; return False if it ended or the time is up."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline and child.poll() is None:
+        if answers(url):
+            return True
+        time.sleep(_LOOK_SECONDS)
+    return False
+
+
+def answers(url: str) -> bool:
+    """Whether a server on this machine answers there with success."""
+    try:
+        with open_directly(url, timeout_seconds=5) as response:
+            return bool(response.status == 200)
+    except OSError:
+        return False
+
+
+def last_log_lines(log: Path) -> str:
+    """Return what a server's log says last, for a message."""
+    return "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-_LAST_LINES:])
+
+
 _KNOWN: dict[str, type[NightloomError]] = {
     cls.__name__: cls for cls in (ConfigError, DataError, DeviceError, GateError)
 }
 
 _REMEDY = "\n  what to do: "
-
-_LAST_LINES = 12
 
 
 class StageError(NightloomError):
@@ -165,7 +222,7 @@ class StageError(NightloomError):
 
 
 def stage_error(stage: str, failure: Failure) -> NightloomError:
-    """The error that a failure stands for, its message beginning with the stage's name."""
+    """Return the error that a failure stands for, its message beginning with the stage's name."""
     message = f"{stage}: {failure.message}"
     known = _KNOWN.get(failure.error)
     if known is None:
@@ -174,33 +231,29 @@ def stage_error(stage: str, failure: Failure) -> NightloomError:
 
 
 def error_class(error: BaseException) -> str:
-    """The class name by which an error is reported."""
+    """Return the class name by which an error is reported."""
     return error.kind if isinstance(error, StageError) else type(error).__name__
 
 
-def left_failure(scratch: Path, code: int, lines: Sequence[str]) -> Failure:
-    """What a child left in its scratch folder; its last lines where it left nothing."""
-    return Failure.read(scratch) or _unforeseen(code, lines)
+def left_failure(scratch: Path, child: ChildResult) -> Failure:
+    """Return the failure in a child's scratch folder, or its last lines if it left none."""
+    return Failure.read(scratch) or _unforeseen(child)
 
 
-def printed_failure(code: int, lines: Sequence[str]) -> Failure:
-    """The error that a child printed last, with its class; its last lines where it named none."""
-    text = "\n".join(lines)
+def printed_failure(child: ChildResult) -> Failure:
+    """Return the error that a child printed last, or its last lines if it named none."""
+    text = "\n".join(child.lines)
     begin, name = max((text.rfind(f"{name}: "), name) for name in _KNOWN)
     message, _, remedy = text[max(begin, 0) :].partition(_REMEDY)
     if begin < 0 or not remedy:
-        return _unforeseen(code, lines)
+        return _unforeseen(child)
     return Failure(name, message.removeprefix(f"{name}: "), remedy)
 
 
-def last_lines(lines: Sequence[str]) -> str:
-    """What a child printed last, for a message."""
-    return "\n".join(lines[-_LAST_LINES:])
-
-
-def _unforeseen(code: int, lines: Sequence[str]) -> Failure:
+def _unforeseen(child: ChildResult) -> Failure:
     return Failure(
         "ProcessError",
-        f"ended with exit code {code} and left no reason; it printed last:\n{last_lines(lines)}",
+        f"ended with exit code {child.code} and left no reason; it printed last:\n"
+        f"{child.last_lines}",
         "read these lines; a process that was killed may have run out of memory",
     )

@@ -41,7 +41,7 @@ class RunRef:
 
 
 def local_path(location: str) -> Path | None:
-    """The path that MLflow reads and writes for an artifact location.
+    """Return the path that MLflow reads and writes for an artifact location.
 
     None where that is at a server, in a bucket, or counts from the folder that a command is run in.
     """
@@ -52,7 +52,7 @@ def local_path(location: str) -> Path | None:
 
 
 def open_experiment(client: Any, name: str, artifacts: Path | None) -> str:
-    """The id of an experiment, made where it is missing.
+    """Return the id of an experiment, made if it is missing.
 
     Another process may make it meanwhile; or we did, and the answer was lost. `client` is MLflow's.
     """
@@ -105,7 +105,7 @@ def is_transient(error: Exception) -> bool:
 def call_with_retries(
     call: Callable[[], Any], where: str, *, seconds: float = RETRY_SECONDS
 ) -> Any:  # the type is the call's
-    """What a call returns, made again while the store is away.
+    """Return what a call returns, made again while the store is away.
 
     Raises:
         ConfigError: it was away for longer than `seconds`.
@@ -128,7 +128,7 @@ def call_with_retries(
 
 
 def made_once(find: Callable[[], Made | None], make: Callable[[], Made], where: str) -> Made:
-    """What `find` finds, else what `make` makes: looked for each time before it is made.
+    """Return what `find` finds, else what `make` makes: looked for each time before it is made.
 
     The answer to a call that succeeded may be lost. MLflow's own client then sends the request
     again without looking (its sessions retry POST too), which would make two; so it may not here.
@@ -168,7 +168,7 @@ def _without_client_retries() -> Iterator[None]:
 
 @contextmanager
 def missing_is_fine() -> Iterator[None]:
-    """A block that takes something away, whose answer may be lost and its request made again."""
+    """Let a block delete what is gone already: a lost answer has its request made again."""
     try:
         yield
     except Exception as error:
@@ -199,7 +199,7 @@ class RetryingClient:
 
 
 def retrying_client(client: Callable[[str], Client], where: str) -> Client:
-    """A client of the store at an address, opened once the store is there.
+    """Open a client of the store at an address, once the store is there.
 
     Raises:
         ConfigError: it was away for too long, or it is no store that can be opened.

@@ -43,7 +43,7 @@ class _Watcher:
         self.status: int | None = None
 
     def wait(self) -> signal.Signals | None:
-        """The signal that says to end the child; None when it, or the parent, has ended."""
+        """Wait for the signal to end the child; return None when it, or the parent, has ended."""
         while not self.is_orphan and self._reap() and self.status is None:
             for number in self._sleep(_LOOK_SECONDS):
                 if number in _TOLD_BY:
@@ -105,7 +105,7 @@ class _Watcher:
                 self.status = status
 
     def _sleep(self, seconds: float) -> bytes:
-        """The signals that came, at once when one does."""
+        """Sleep until a signal comes, and return those that came."""
         if select.select([self._wake], [], [], seconds)[0]:
             return os.read(self._wake, 4096)
         return b""
@@ -120,7 +120,7 @@ class _Watcher:
 
 
 def _descendants() -> list[int]:
-    """Every process below this one, the nearest first."""
+    """Return every process below this one, the nearest first."""
     below: dict[int, list[int]] = {}
     for name in filter(str.isdigit, os.listdir("/proc")):  # noqa: PTH208  pathlib costs 10 ms
         try:
@@ -161,7 +161,7 @@ def _watch_inside(watcher: _Watcher, grace_seconds: float) -> None:
 
 
 def _spawn(command: list[str]) -> int:
-    """The command's pid, in a session of its own, with the signals as they were given to us."""
+    """Start the command in a session of its own, with the signals as they were given to us."""
     try:
         return os.posix_spawnp(
             command[0],

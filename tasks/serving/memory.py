@@ -6,17 +6,11 @@ from pathlib import Path
 import torch
 from safetensors import safe_open
 
-from tasks.answering.release_bundle import (
-    BASE,
-    EMBEDDER,
-    INDEX,
-    STUDENT,
-    BundleSettings,
-    ServedModel,
-)
+from tasks.answering.release_bundle import BASE, EMBEDDER, INDEX, STUDENT, BundleSettings
 from tasks.models.loading import prepare_device
 from tasks.models.memory import free_bytes
 from tasks.models.store import WEIGHTS, ModelManifest
+from tasks.records.schema import ServedModel
 from tasks.stage.errors import ConfigError
 
 _FLOAT_BYTES = torch.float32.itemsize

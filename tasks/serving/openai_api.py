@@ -9,12 +9,12 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from tasks.records.schema import Message
-from tasks.serving.protocol import ServedName, ServeVersion
+from tasks.records.schema import Message, ServedModel
+from tasks.serving.protocol import ServeVersion
 from tasks.serving.requests import Begun, Reply
 from tasks.stage.errors import NightloomError
 
-MODEL_IDS: dict[str, ServedName] = {
+MODEL_IDS: dict[str, ServedModel] = {
     "adapter": "adapter",
     "student": "student",
     "nightloom-adapter": "adapter",
@@ -114,7 +114,7 @@ class ChatRequest(BaseModel):
         """Whether a stream is to end with its usage."""
         return self.stream_options is not None and self.stream_options.include_usage
 
-    def served_name(self, served: "list[ServedName]") -> ServedName:
+    def served_name(self, served: "list[ServedModel]") -> ServedModel:
         """Which of the server's models is asked.
 
         Raises:
@@ -223,7 +223,7 @@ class Completion:
         }
 
     def _used(self, begun: Begun) -> dict[str, Any]:
-        """What OpenAI's API has no place for, documented in docs/serving.md."""
+        """What OpenAI's API has no place for, documented in docs/guides/serving.md."""
         passages = [
             {"id": used.passage.id, "text": used.passage.shown, "score": used.score}
             for used in begun.passages

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
-ServedName = Literal["adapter", "student"]
+from tasks.records.schema import ServedModel
 
 
 class _Line(BaseModel):
@@ -23,7 +23,7 @@ class ServeVersion(_Line):
     """Serve this version of a model from now on, as soon as it is loaded."""
 
     order: Literal["serve"] = "serve"
-    model: ServedName
+    model: ServedModel
     version: int
     alias: str
     bundle: str = Field(description="the folder of the release bundle")
@@ -47,7 +47,7 @@ class Serving(_Line):
     """New requests are answered by this version now."""
 
     notice: Literal["serving"] = "serving"
-    model: ServedName
+    model: ServedModel
     version: int
     alias: str
     seconds: float = Field(description="from the order to the first request that it can answer")
@@ -57,7 +57,7 @@ class NotServing(_Line):
     """A version could not be loaded; `still` is the one that serves on, None where none does."""
 
     notice: Literal["not_serving"] = "not_serving"
-    model: ServedName
+    model: ServedModel
     version: int
     still: int | None
     error: str

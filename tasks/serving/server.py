@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING
 import uvicorn
 from pydantic import ValidationError
 
-from tasks.serving.protocol import ORDER, Listening, Notice, NotServing, ServedName, ServeVersion
+from tasks.records.schema import ServedModel
+from tasks.serving.protocol import ORDER, Listening, Notice, NotServing, ServeVersion
 from tasks.serving.routes import make_app
 from tasks.serving.versions import Versions
 from tasks.stage.errors import ConfigError, NightloomError
@@ -128,7 +129,7 @@ def main(arguments: list[str] | None = None) -> int:
     logging.basicConfig(
         level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s"
     )
-    models: list[ServedName] = list(dict.fromkeys(options.model))
+    models: list[ServedModel] = list(dict.fromkeys(options.model))
     imports = threading.Thread(target=import_models, name="imports", daemon=True)
     versions = Versions(models, partial(load, options.store, wait_for_imports=imports.join))
     try:

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Protocol
 
-from tasks.records.schema import Message
-from tasks.serving.protocol import NotServing, ServedName, ServeVersion, Serving
+from tasks.records.schema import Message, ServedModel
+from tasks.serving.protocol import NotServing, ServeVersion, Serving
 from tasks.stage.errors import ConfigError, NightloomError
 
 if TYPE_CHECKING:
@@ -58,10 +58,10 @@ class Versions:
     `install` is called from one thread, `ask` and `health` from any.
     """
 
-    models: Sequence[ServedName]
+    models: Sequence[ServedModel]
     load: "Load"
     registry_error: str | None = None
-    _seats: dict[ServedName, _ModelState] = field(default_factory=dict)
+    _seats: dict[ServedModel, _ModelState] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
@@ -69,7 +69,7 @@ class Versions:
 
     def ask(
         self,
-        model: ServedName,
+        model: ServedModel,
         turns: Sequence[Message],
         listener: "Listener",
         *,
@@ -88,7 +88,7 @@ class Versions:
             inquiry = served.engine.ask(turns, listener, max_new_tokens=max_new_tokens, where=where)
             return served.order, inquiry
 
-    def standing(self, model: ServedName) -> tuple[ServeVersion, datetime] | None:
+    def standing(self, model: ServedModel) -> tuple[ServeVersion, datetime] | None:
         """The version that answers new questions and since when, if one is loaded."""
         served = self._seats[model].served
         return None if served is None else (served.order, served.since)

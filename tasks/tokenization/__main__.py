@@ -12,7 +12,7 @@ from tasks.models.store import ModelManifest
 from tasks.prompting.files import PROMPT
 from tasks.prompting.prompt_bundle import write_prompt_bundle
 from tasks.prompting.templates import PromptTemplate, as_turns, choose_demonstrations
-from tasks.records.schema import Record, read_documents, read_records
+from tasks.records.schema import SPLITS, Record, read_documents, read_records
 from tasks.sequences.examples import write_examples
 from tasks.sequences.packing import distinct_tokens
 from tasks.stage.command import output, run_stage
@@ -29,7 +29,6 @@ from tasks.tokenization.training_examples import (
 from tasks.tokenization.usability import unusable_error
 
 LOGGER = logging.getLogger(__name__)
-SPLITS = ("train", "validation", "test")
 REPORT_FILE = "report.md"
 
 

@@ -63,8 +63,10 @@ class SuiteRunner:
         expectations = [_expectation(rule, suite.name) for rule in suite.rules]
         self._suite = gx.ExpectationSuite(name=suite.name, expectations=expectations)
 
-    def findings(self, frame: pd.DataFrame) -> list[RuleResult]:
-        """What GX says of every rule, in the suite's order; `frame` has a plain index from 0.
+    def run(self, frame: pd.DataFrame) -> list[RuleResult]:
+        """Return what GX says of every rule, in the suite's order.
+
+        `frame` has a plain index from 0.
 
         Raises:
             BrokenRuleError: a rule failed to run.
@@ -76,13 +78,13 @@ class SuiteRunner:
         # twentieth of the time.
         result = batch.validate(self._suite, result_format={"result_format": "COMPLETE"})
         found = {item.expectation_config.meta["rule"]: item for item in result.results}
-        return [self._finding(rule, found.get(rule.name)) for rule in self.suite.rules]
+        return [self._result(rule, found.get(rule.name)) for rule in self.suite.rules]
 
-    def _finding(self, rule: Rule, item: Any) -> RuleResult:
+    def _result(self, rule: Rule, item: Any) -> RuleResult:
         trouble = "it has no result" if item is None else _exception(item.exception_info)
         if trouble:
             raise BrokenRuleError(
-                f"{rule.place} ({rule.type}) failed to run: {trouble}; the data were not judged, "
+                f"{rule.place} ({rule.type}) failed to run: {trouble}; the data were not checked, "
                 "so this says nothing about them",
                 f"mend the rule in {rule.file}",
             )
@@ -92,7 +94,7 @@ class SuiteRunner:
 
 @cache
 def great_expectations() -> Any:
-    """The library, which takes seconds to import, silent and without its analytics."""
+    """Return the library, which takes seconds to import, silent and without its analytics."""
     os.environ["GX_ANALYTICS_ENABLED"] = "false"  # read while it is imported
     # It logs hundreds of lines while it is imported, and one module sets a level of its own.
     logging.getLogger("great_expectations").setLevel(logging.WARNING)
@@ -138,7 +140,7 @@ def _implementation(rule: Rule) -> Any:
 
 
 def _check_kind(rule: Rule, cls: Any, suite: str) -> None:
-    """Rows are judged one by one, in batches; only the one row of the set is judged whole."""
+    """Check that a rule looks at rows one by one, as batches are; the set's one row is a whole."""
     from great_expectations.expectations import expectation
 
     if suite == "set":
@@ -192,19 +194,19 @@ class SuiteTotals:
         self._results: dict[str, Any] = {}
         self.batches = 0
 
-    def add(self, findings: Sequence[RuleResult]) -> None:
+    def add(self, results: Sequence[RuleResult]) -> None:
         """Add what GX said of one more batch."""
         self.batches += 1
-        for finding in findings:
-            before = self._results.get(finding.rule.name)
-            self._results[finding.rule.name] = _added(before, finding.result)
+        for result in results:
+            before = self._results.get(result.rule.name)
+            self._results[result.rule.name] = _added(before, result.result)
 
     def results(self) -> list[Any]:
-        """One of GX's results a rule, in the suite's order; none before the first batch."""
+        """Return one of GX's results a rule, in the suite's order; none before the first batch."""
         return [self._results[rule.name] for rule in self.suite.rules if rule.name in self._results]
 
     def as_suite_result(self, when: str) -> Any:
-        """The whole as GX's result of a suite; `when` is an ISO time."""
+        """Return the whole as GX's result of a suite; `when` is an ISO time."""
         great_expectations()
         from great_expectations.core import ExpectationSuiteValidationResult
         from great_expectations.core.run_identifier import RunIdentifier
@@ -226,7 +228,7 @@ class SuiteTotals:
 
 
 def _added(before: Any, item: Any) -> Any:
-    """One result that counts what two count; the lists of all broken rows are let go."""
+    """Return one result that counts what two count; the lists of all broken rows are let go."""
     total = copy(item)
     result = dict(item.result)
     for name in _OF_A_BATCH:
@@ -247,7 +249,7 @@ def _added(before: Any, item: Any) -> Any:
 
 
 def _set_percentages(result: dict[str, Any]) -> None:
-    """What GX's own percentages say, of the sums."""
+    """Set what GX's own percentages say, of the sums."""
     elements, unexpected = result.get("element_count"), result.get("unexpected_count")
     if not elements or unexpected is None:
         return
@@ -268,7 +270,7 @@ _OVERVIEW = 0
 
 
 def render_data_docs(totals: Sequence[SuiteTotals], when: str) -> str:
-    """The page of several suites' results; equal results give equal bytes.
+    """Return the page of several suites' results; equal results give equal bytes.
 
     `when` is the newest intake's time, the only one that the results depend on.
     """
@@ -298,5 +300,5 @@ def render_data_docs(totals: Sequence[SuiteTotals], when: str) -> str:
 
 
 def _quiet(sections: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """GX's sections without its overview, whose tables name this machine's objects in memory."""
+    """Return GX's sections without its overview, whose tables name objects in memory."""
     return [section for place, section in enumerate(sections) if place != _OVERVIEW]

@@ -1,7 +1,9 @@
 """Raw rows as records and documents, and the flat features of each that the rules speak of."""
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +12,16 @@ from ftfy.badness import badness
 
 from tasks.records.schema import Document, Message, Record, document_line, record_line
 from tasks.validation.raw_rows import CurrentRow
-from tasks.validation.scripts import count_scripts
 
 UNKNOWN = "unknown"
+# In this order; `other` is every letter of any other script.
+SCRIPTS = ("latin", "hangul", "han", "kana", "other")
+
+_KINDS = regex.compile(
+    r"(?P<latin>\p{Latin})|(?P<hangul>\p{Hangul})|(?P<han>\p{Han})"
+    r"|(?P<kana>[\p{Hiragana}\p{Katakana}\u30fc])|(?P<other>\p{L})"
+)
+_ASCII_LETTERS = regex.compile("[A-Za-z]+")
 
 
 class MisshapenError(Exception):
@@ -274,3 +283,26 @@ def _health(value: Record | Document, text: str, scripts: tuple[int, ...]) -> di
 def _turn_text(record: Record, position: int) -> str:
     messages = record.messages
     return messages[position].content.strip() if len(messages) >= -position else ""
+
+
+def count_scripts(text: str) -> tuple[int, ...]:
+    """Return how many letters of a text belong to each of `SCRIPTS`, in their order.
+
+    By Unicode alone: it tells Korean from Chinese from English without a model, and no languages
+    of one script, such as English and German.
+    """
+    if text.isascii():
+        return (sum(map(len, _ASCII_LETTERS.findall(text))), 0, 0, 0, 0)
+    counts = [0] * len(SCRIPTS)
+    for character, count in Counter(text).items():
+        place = _script(character)
+        if place is not None:
+            counts[place] += count
+    return tuple(counts)
+
+
+@cache
+def _script(character: str) -> int | None:
+    """Return the position of a character's script in `SCRIPTS`, None where it is no letter."""
+    match = _KINDS.match(character)
+    return SCRIPTS.index(match.lastgroup) if match and match.lastgroup else None

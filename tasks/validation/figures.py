@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from tasks.stage.errors import DataError
 from tasks.validation.profile import VERSION, Histogram, Profile
+from tasks.validation.raw_rows import bring_back
 
 REFERENCE_FILE = "reference.json"
 INTAKE_FILE = "intake.json"
@@ -111,15 +112,6 @@ def set_figures(profile: Profile, reference: Reference, newest: Path) -> SetFigu
     for name in ("latin_share", "hangul_share", "han_share", "kana_share", "other_script_share"):
         reasons[name] = "the records hold no letters"
     return SetFigures(values, {k: v for k, v in reasons.items() if values[k] is None})
-
-
-def bring_back(intake: Path) -> str:
-    """What helps where an intake is damaged: its rows may be nowhere else, so none are lost."""
-    return (
-        f"move {intake} out of {intake.parent} and keep it, as its source may no longer have its "
-        f"rows; then `dvc checkout {intake}` brings back what was recorded. Where that is nothing, "
-        "or damaged too, move it out again: `nightloom run` takes in what the source has"
-    )
 
 
 def taken_in(intake: Path) -> str:

@@ -17,9 +17,8 @@ from tasks.models.store import ModelManifest
 from tasks.records.text import score_tokens, text_sha256
 from tasks.stage.outputs import write_atomically
 from tasks.stage.params import ComputeParams
-from tasks.validation.features import FeatureRow
+from tasks.validation.features import SCRIPTS, FeatureRow
 from tasks.validation.raw_rows import id_digests
-from tasks.validation.scripts import SCRIPTS
 
 PROFILE_FILE = "profile.json"
 

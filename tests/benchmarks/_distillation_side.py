@@ -6,29 +6,29 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
-from tasks.distillation.held_out import held_out_interval, score_held_out
-from tasks.distillation.objective import student_loss
+from tasks.distillation.held_out import bootstrap, held_out_interval, score_held_out
+from tasks.distillation.objective import distillation_loss
 from tasks.distillation.params import DistillationParams
-from tasks.distillation.pruning import block_influence, choose_layers
+from tasks.distillation.pruning import StudentPlan, block_influence, choose_layers
 from tasks.distillation.students import (
     FullStudents,
     SharedStudents,
-    StudentPlan,
     Students,
-    WeightSources,
     unwrapped_model,
     vocabulary,
 )
 from tasks.distillation.teacher import CachedTeacher, MemoKey, OnlineTeacher
 from tasks.finetuning.adapter import make_trainable
 from tasks.finetuning.params import FinetuningParams
-from tasks.models.loading import load_for_training, prepare_device
+from tasks.models.loading import load_adapted, load_base, load_for_training, prepare_device
+from tasks.prompting.files import PROMPT
 from tasks.sequences.attention import use_packed_attention
 from tasks.sequences.examples import read_examples
 from tasks.sequences.likelihood import summed_cross_entropy
@@ -92,19 +92,32 @@ def material(
 def students_of(side: str, workspace: Path, params: DistillationParams) -> Students:
     """Teacher and students: over one base for what is compared with QLoRA, copies else."""
     compute, data = _compute(workspace), workspace / "data"
-    base = data / "models" / "base.json"
-    origins = WeightSources(
-        base,
+    base, adapter = data / "models" / "base.json", data / "adapter"
+    form, device = _models(workspace).numeric_form, prepare_device(compute)
+    saved = params.saved_dtype
+    if side in ("ours", "trl_gkd"):
+        teacher = partial(
+            load_adapted,
+            base,
+            _STORE,
+            adapter,
+            numeric_form=form,
+            dtype=params.dtype,
+            device=device,
+        )
+        other = partial(load_base, base, _STORE, numeric_form="float", device=device)
+        return FullStudents(teacher, other, saved_dtype=saved, prompt=adapter / PROMPT)
+    trained = partial(
+        load_for_training,
         base,
         _STORE,
-        data / "adapter",
-        _models(workspace).numeric_form,
-        params.dtype,
-        prepare_device(compute),
+        device,
+        numeric_form=form,
+        dtype=params.dtype,
+        dequantized=compute.dequantized_base,
     )
-    if side in ("ours", "trl_gkd"):
-        return FullStudents(origins, params.saved_dtype)
-    return SharedStudents(origins, params.saved_dtype, dequantized=compute.dequantized_base)
+    whole = partial(load_base, base, _STORE, numeric_form=form, device=torch.device("cpu"))
+    return SharedStudents(trained, whole, saved_dtype=saved, base=base, adapter=adapter)
 
 
 def distil(side: str, workspace: Path, tokens: int, epochs: int) -> dict[str, float]:
@@ -121,7 +134,7 @@ def distil(side: str, workspace: Path, tokens: int, epochs: int) -> dict[str, fl
     use_packed_attention(unwrapped_model(student))
     online = OnlineTeacher(teacher, vocabulary(teacher))
     before = held_out_interval(
-        score_held_out(student, online, held_out, online.width), "divergence", 0
+        score_held_out(student, online, held_out, online.width), "divergence", bootstrap(0)
     )
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
@@ -136,7 +149,7 @@ def distil(side: str, workspace: Path, tokens: int, epochs: int) -> dict[str, fl
         else:
             seconds = train_ours(side, student, online, batches, params, place)
         found = held_out_interval(
-            score_held_out(student, online, held_out, online.width), "divergence", 0
+            score_held_out(student, online, held_out, online.width), "divergence", bootstrap(0)
         )
         (place / "saved").mkdir()
         students.save(student, plan, "student", place / "saved")
@@ -171,7 +184,7 @@ def train_ours(
         teacher.prepare(pack for batch in batches for pack in batch.packs)
         print(f"the memo takes {teacher.bytes_per_token:.0f} bytes a token", flush=True)
     prepared = time.perf_counter() - begun
-    loss = student_loss(teacher, params.objective, online.width)
+    loss = distillation_loss(teacher, params.objective, online.width)
     train(student, batches, batches[:1], loss, params, scratch=place, identity="benchmark")
     return prepared + step_seconds(place, batches, seed=params.seed)
 

@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -24,26 +24,26 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tasks.distillation.distiller import DistillationData, read_data
+from tasks.distillation.data import DistillationData, read_data
 from tasks.distillation.held_out import score_held_out
-from tasks.distillation.objective import control_loss, student_loss
+from tasks.distillation.objective import distillation_loss
 from tasks.distillation.params import DistillationParams, Params
-from tasks.distillation.pruning import Influence, LayerRule, measure_influence
-from tasks.distillation.reconstruction import reconstruct
-from tasks.distillation.students import (
-    FullStudents,
+from tasks.distillation.pruning import (
+    Influence,
+    LayerRule,
     StudentPlan,
-    WeightSources,
+    measure_influence,
     plan_students,
-    vocabulary,
 )
+from tasks.distillation.reconstruction import reconstruct
+from tasks.distillation.students import FullStudents, vocabulary
 from tasks.distillation.teacher import OnlineTeacher, StateMemory
 from tasks.evaluation.params import EvaluationParams
 from tasks.evaluation.requests import Request, Retriever, choose_records, primary_requests
 from tasks.evaluation.system_run import no_measure, run_system, score_answer
 from tasks.evaluation.systems import PromptSettings, System
 from tasks.generation.greedy_decoding import generate
-from tasks.models.loading import LanguageModel, prepare_device
+from tasks.models.loading import LanguageModel, load_adapted, load_base, prepare_device
 from tasks.models.memory import release_memory
 from tasks.prompting.files import PROMPT
 from tasks.prompting.prompt_bundle import read_prompt_bundle
@@ -106,16 +106,21 @@ class Laboratory:
         self._params = params.distillation.model_copy(update={"compared_examples": compared})
         self._device = prepare_device(params.compute)
         paths = self._paths
-        origins = WeightSources(
-            paths["base"],
-            paths["student_base"],
-            paths["model_store"],
-            paths["adapter"],
-            params.models.numeric_form,
-            self._params.dtype,
-            self._device,
+        store, device = paths["model_store"], self._device
+        self.students = FullStudents(
+            partial(
+                load_adapted,
+                paths["base"],
+                store,
+                paths["adapter"],
+                numeric_form=params.models.numeric_form,
+                dtype=self._params.dtype,
+                device=device,
+            ),
+            partial(load_base, paths["student_base"], store, numeric_form="float", device=device),
+            saved_dtype=self._params.saved_dtype,
+            prompt=paths["adapter"] / PROMPT,
         )
-        self.students = FullStudents(origins, self._params.saved_dtype)
         self._questions = self._pose(records)
         self._memory = StateMemory()
         self._influences: dict[Any, Influence] = {}
@@ -169,18 +174,17 @@ class Laboratory:
             }
         )
         with tempfile.TemporaryDirectory() as scratch:
-            material = self._material(params, Path(scratch))
-            plan = self._plan(trial, params, material)
+            material = self._material(params)
+            plan = self._plan(trial, material)
             model = self.students.make(plan)
             material = material.prepared(model)
-            for batch in (*material.validation, *material.compared):
-                self._memory.want(batch.packs)
+            self._memory.want(material.held_out_packs())
             teacher = self.students.teacher.model
             width = min(vocabulary(teacher), vocabulary(model))
             online = OnlineTeacher(teacher, width, self._memory)
             seconds = {"fit": 0.0}
             if trial.role == "student" and trial.fitted_tokens:
-                packs = material.first_packs(trial.fitted_tokens)
+                packs = material.fitted_packs()
                 seconds["fit"] = self._fit(model, plan.kept or (), packs)
             started = time.monotonic()
             if trial.rate:
@@ -188,28 +192,18 @@ class Laboratory:
             seconds["training"] = time.monotonic() - started
         return self._told(model, online, material) | {"seconds": seconds}
 
-    def _material(self, params: DistillationParams, memo: Path) -> DistillationData:
-        return read_data(
-            self._paths["tokens"],
-            params,
-            self.students,
-            memo,
-            "",
-            max_tokens=self._compute.micro_batch_tokens,
-            max_new_tokens=self._prompting.max_new_tokens,
-            generation_batch=self._compute.generation_batch,
-        )
+    def _material(self, params: DistillationParams) -> DistillationData:
+        size = self._compute.micro_batch_tokens
+        material = read_data(self._paths["tokens"], params, max_tokens=size, answer=None)
+        return material.prepared(self.students.teacher.model)
 
-    def _plan(
-        self, trial: Trial, params: DistillationParams, material: DistillationData
-    ) -> StudentPlan:
+    def _plan(self, trial: Trial, material: DistillationData) -> StudentPlan:
         model = self.students.teacher.model
-        packs = material.first_packs(_INFLUENCE_TOKENS)
+        packs = replace(material, calibration_tokens=_INFLUENCE_TOKENS).fitted_packs()
         what = (trial.rule, *(pack.keys for pack in packs))
         influence = self._influences.get(what) or measure_influence(model, packs, trial.rule)
         self._influences[what] = influence
-        asked = params.model_copy(update={"students": [trial.layers], "layers": trial.rule})
-        (plan,) = plan_students(asked, influence.values, "")
+        (plan,) = plan_students([trial.layers], trial.rule, influence.values, "")
         return plan
 
     def _fit(self, model: Any, kept: Sequence[int], packs: Sequence[Pack]) -> float:
@@ -235,11 +229,7 @@ class Laboratory:
     ) -> None:
         objective = params.objective.model_copy(update=dict(trial.objective))
         student = trial.role == "student"
-        loss = (
-            student_loss(online, objective, online.width)
-            if student
-            else control_loss(objective, online.width)
-        )
+        loss = distillation_loss(online if student else None, objective, online.width)
         train(
             model,
             material.taught if student else material.gold,

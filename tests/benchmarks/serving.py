@@ -28,7 +28,7 @@ import httpx
 import psutil
 from mlflow.tracking import MlflowClient
 
-from flows.cli.serve import ModelServer
+from flows.model_server import ModelServer
 from tasks.records.schema import read_records
 from tasks.stage.errors import ConfigError
 

@@ -2,6 +2,7 @@
 
 import ast
 import errno
+import importlib
 import os
 import re
 import shlex
@@ -14,14 +15,16 @@ from pathlib import Path
 
 import pytest
 
-from flows.cli import doctor as checkup
+from flows.cli.doctor import Check
 from flows.workspace import choose_workspace, prepare
 from tasks.stage.command import run_stage
 from tasks.stage.errors import DataError, Failure
 from tasks.stage.outputs import verified, write_manifest
 from tasks.stage.params import StageParams
-from tasks.validation.figures import bring_back
+from tasks.validation.raw_rows import bring_back
 
+# By its path: `flows.cli` has a function of the same name.
+checkup = importlib.import_module("flows.cli.doctor")
 # What deletes, by command; a person who is told one may type it as it stands.
 DESTROYING = re.compile(
     r"dvc gc|gc --workspace|gc -w|\brm -|git clean|git reset|checkout (--force|-f)\b|make clean"
@@ -38,9 +41,8 @@ SHOWN = [
     *sorted(Path("flows").rglob("*.py")), *sorted(Path("tasks").rglob("*.py")),
     *sorted(Path("params").rglob("*.yaml")),
     # The log advises nothing: it may say what a command destroyed.
-    *(path for path in sorted(Path("docs").glob("*.md")) if path.name != "LOG.md"),
-    *sorted(Path("docs/adr").glob("*.md")), Path("README.md"), Path("SECURITY.md"),
-    Path("prefect.yaml"),
+    *(path for path in sorted(Path("docs").rglob("*.md")) if path.name != "LOG.md"),
+    Path("README.md"), Path("CONTRIBUTING.md"), Path("SECURITY.md"), Path("prefect.yaml"),
 ]  # fmt: skip
 
 
@@ -197,7 +199,7 @@ def follow(root: Path, advice: str) -> None:
             shutil.rmtree(folder)
 
 
-def disk(root: Path, needed: float, monkeypatch: pytest.MonkeyPatch) -> checkup.Check:
+def disk(root: Path, needed: float, monkeypatch: pytest.MonkeyPatch) -> Check:
     monkeypatch.setattr(checkup, "_DISK_GB", needed)
     return checkup._disk(root)
 

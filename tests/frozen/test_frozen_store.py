@@ -173,7 +173,7 @@ def test_the_open_question_is_answered(frozen: Frozen) -> None:
         link for link in promoter.ledger.links("adapter") if link.entry.awaits == "production"
     ]
     answer = ApprovalResponse("approve", "bea", "read twenty answers")
-    with promoter.turns.mine():
+    with promoter.lock.held():
         question = read_request(promoter.ledger, link.sha256)
         entry = settle(promoter.ledger, question, answer, promoter.params, promoter.downloads)
     assert (entry.kind, entry.version, entry.after["production"]) == ("approved", 4, 4)

@@ -14,6 +14,7 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from tasks.orchestration.tracking import TABLE_FILE
+from tasks.services.locks import read_pid
 
 pytestmark = [pytest.mark.night, pytest.mark.timeout(900)]
 
@@ -240,7 +241,7 @@ def started(clone: Path) -> "subprocess.Popen[str]":
     )
     [lock] = clone.glob(".nightloom/workspaces/*/.nightloom/night.lock")
     deadline = time.monotonic() + 120
-    while str(first.pid) not in lock.read_text() and time.monotonic() < deadline:
+    while read_pid(lock) != first.pid and time.monotonic() < deadline:
         time.sleep(0.1)
     return first
 

@@ -9,7 +9,6 @@ from typing import Any
 from tasks.promotion.decision import Decision, decide
 from tasks.promotion.evidence import ChampionFiles, EvidenceFiles
 from tasks.promotion.params import Params, PromotionParams
-from tasks.promotion.results import Model
 from tasks.records.predictions import (
     DISTRACTOR,
     MODES,
@@ -20,6 +19,7 @@ from tasks.records.predictions import (
     write_likelihoods,
     write_predictions,
 )
+from tasks.records.schema import ServedModel
 from tasks.stage.params import load_params
 from tests.unit.answered import answered
 
@@ -63,12 +63,12 @@ class Night:
     """All that a decision reads, in memory."""
 
     tonight: Scored
-    reigning: Scored | None
+    champion: Scored | None
     validation: dict[str, Any]
     curation: dict[str, Any]
     parity: dict[str, Any]
 
-    def write(self, folder: Path, model: Model) -> EvidenceFiles:
+    def write(self, folder: Path, model: ServedModel) -> EvidenceFiles:
         """Write its files, and say where they lie."""
         self.tonight.write(folder)
         for name in ("validation", "curation"):
@@ -76,8 +76,8 @@ class Night:
             (folder / name / "metrics.json").write_text(json.dumps(getattr(self, name)))
         (folder / "parity.json").write_text(json.dumps(self.parity))
         reigning = folder / "reigning"
-        if self.reigning is not None:
-            self.reigning.write(reigning)
+        if self.champion is not None:
+            self.champion.write(reigning)
         return EvidenceFiles(
             validation=folder / "validation",
             curation=folder / "curation",
@@ -85,8 +85,8 @@ class Night:
             packaging=folder / "packaging",
             parity=folder / "parity.json",
             bundle_sha256=BUNDLE,
-            reigning=None
-            if self.reigning is None
+            champion=None
+            if self.champion is None
             else ChampionFiles(
                 "production:3", reigning / "evaluation", model, reigning / "packaging", model
             ),
@@ -172,12 +172,12 @@ def metrics(modes: tuple[str, ...]) -> dict[str, Any]:
 
 def good_night(
     modes: tuple[str, ...] = MODES,
-    model: Model = "adapter",
+    model: ServedModel = "adapter",
     *,
     records: int = RECORDS,
     slices: int = 2,
 ) -> Night:
-    """A night with nothing against it, and a reigning version that is as good."""
+    """A night with nothing against it, and a champion that is as good."""
     numbers = range(records)
     tonight = Scored(
         metrics(modes),
@@ -189,7 +189,7 @@ def good_night(
         },
         [likelihood(s, n, slices) for s in LIKELIHOODS for n in numbers],
     )
-    reigning = Scored(
+    champion = Scored(
         {"test_split": dict(SPLIT)},
         [
             replace(row, token_f1=row.token_f1 + 0.01 * (place % 3 - 1))
@@ -206,7 +206,7 @@ def good_night(
     rows = {"accepted": 3000, "quarantine_share": 0.01}
     return Night(
         tonight,
-        reigning,
+        champion,
         {"records": dict(rows), "documents": dict(rows), "set": {"rows": 1.0}, "warnings": {}},
         {"leaks": dict.fromkeys(("questions", "few_shot", "documents", "groups"), 0)},
         {
@@ -230,7 +230,7 @@ def decided(
     folder: Path,
     change: Change | None = None,
     *,
-    model: Model = "adapter",
+    model: ServedModel = "adapter",
     modes: tuple[str, ...] = MODES,
     params: PromotionParams = PARAMS,
 ) -> Decision:

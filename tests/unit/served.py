@@ -8,9 +8,9 @@ from typing import Any
 
 from safetensors.torch import load_file, save_file
 
-from tasks.records.schema import Message
+from tasks.records.schema import Message, ServedModel
 from tasks.serving.batcher import Batcher
-from tasks.serving.protocol import ServedName, ServeVersion
+from tasks.serving.protocol import ServeVersion
 from tasks.serving.requests import AnswerRequest, Begun, Event, Reply, TextDelta
 from tasks.stage.outputs import write_manifest
 from tests.unit.conftest import Tiny
@@ -25,7 +25,7 @@ class Bundles:
     store: Path
 
     def order(
-        self, version: int, alias: str = "production", model: ServedName = "adapter"
+        self, version: int, alias: str = "production", model: ServedModel = "adapter"
     ) -> ServeVersion:
         bundle = str(self.folders[version])
         return ServeVersion(model=model, version=version, alias=alias, bundle=bundle)

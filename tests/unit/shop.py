@@ -10,16 +10,17 @@ from pathlib import Path
 from mlflow.tracking import MlflowClient
 
 from tasks.orchestration.tracking import Tracker
-from tasks.registry import aliases as moves
+from tasks.records.schema import ServedModel
+from tasks.registry.aliases import AliasPlan, aliases_after
 from tasks.registry.audit import audit
 from tasks.registry.client import Registry
 from tasks.registry.ledger import Entry, Ledger
 from tasks.registry.lock import PromotionLock
 from tasks.registry.params import Params, ReleaseParams
-from tasks.registry.promote import new_intent, promote, record_verdict
+from tasks.registry.promote import promote, record_verdict
 from tasks.registry.register import nominate
-from tasks.registry.transactions import Intent, reconcile
-from tasks.registry.versions import VERDICT_TAG, Model, Version, promotion_key
+from tasks.registry.transactions import Intent, new_intent, reconcile
+from tasks.registry.versions import VERDICT_TAG, Version, promotion_key
 from tasks.services.stores import Stores
 from tasks.stage.outputs import write_manifest
 from tasks.stage.params import load_params
@@ -99,7 +100,7 @@ class Shop:
         return MlflowClient(self.stores.tracking_uri)
 
     @property
-    def turns(self) -> PromotionLock:
+    def lock(self) -> PromotionLock:
         return PromotionLock(self.root / "promotion.lock", shared=False, wait_seconds=600.0)
 
     def folder(self, text: str) -> Path:
@@ -115,13 +116,13 @@ class Shop:
     def key(self, text: str) -> str:
         return promotion_key(self.folder(text) / "artifacts" / "bundle")
 
-    def register(self, text: str, model: Model = "adapter") -> Version:
+    def register(self, text: str, model: ServedModel = "adapter") -> Version:
         """The version of a bundle, registered and nominated."""
         version = self._make(text, model)
         nominate(self.registry, version)
         return version
 
-    def _make(self, text: str, model: Model) -> Version:
+    def _make(self, text: str, model: ServedModel) -> Version:
         run = Tracker(self.stores).begin_night(text, {})
         key = self.key(text)
         return self.registry.find(model, key) or self.registry.register(
@@ -142,12 +143,14 @@ class Shop:
             tags={VERDICT_TAG: "promoted" if promoted else "refused", "judged_by": "rules"},
         )
 
-    def release(self, text: str, params: ReleaseParams = PARAMS, model: Model = "adapter") -> None:
+    def release(
+        self, text: str, params: ReleaseParams = PARAMS, model: ServedModel = "adapter"
+    ) -> None:
         """A night's release: reconciled, registered, nominated, judged and applied."""
-        with self.turns.mine():
+        with self.lock.held():
             reconcile(self.ledger, model)
             version = self._make(text, model)
-        with self.turns.mine():
+        with self.lock.held():
             reconcile(self.ledger, model)
             nominate(self.registry, version)
             version = self.registry.version(model, version.number)
@@ -163,7 +166,7 @@ class Shop:
     ) -> Entry | None:
         """The entry of a promotion by hand."""
         assert to in ("staging", "production")
-        with self.turns.mine():
+        with self.lock.held():
             return promote(
                 self.ledger,
                 "adapter",
@@ -177,7 +180,7 @@ class Shop:
 
     def intent(self, number: int) -> Intent:
         """A decision to bring a version to production, which nothing of is done."""
-        after = moves.aliases_after(self.aliases(), number, "production")
+        after = aliases_after(self.aliases(), number, "production")
         version = self.registry.version("adapter", number)
         return new_intent(
             self.ledger,
@@ -185,10 +188,10 @@ class Shop:
             "moved",
             by="ann",
             reason="because",
-            plan=moves.AliasPlan(after, None),
+            plan=AliasPlan(after, None),
         )
 
-    def aliases(self, model: Model = "adapter") -> dict[str, int]:
+    def aliases(self, model: ServedModel = "adapter") -> dict[str, int]:
         return self.registry.aliases(model)
 
     def stage(self, number: int) -> str:

@@ -81,7 +81,7 @@ def test_a_folder_without_settings_is_no_bundle(tmp_path: Path) -> None:
 _ROUND = """
 import json, sys
 import mlflow
-from tasks.serving import agent
+from tasks.answering import mlflow_agent as agent
 folder, bundle = sys.argv[1:]
 mlflow.pyfunc.save_model(
     folder,

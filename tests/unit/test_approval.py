@@ -48,7 +48,7 @@ def answered(
 ) -> Entry:
     assert decision in ("approve", "reject", "expire")
     answer = ApprovalResponse(decision, "bea", "read twenty answers")  # type: ignore[arg-type]
-    with shop.turns.mine():
+    with shop.lock.held():
         question = read_request(shop.ledger, link.sha256)
         return settle(shop.ledger, question, answer, params, shop.downloads)
 
@@ -93,7 +93,9 @@ def test_an_approval_against_another_reigning_version_moves_nothing(reigned: Sho
     reigned.promote(1)
     entry = answered(reigned, link)
     assert entry.kind == "rejected"
-    assert "production:2 reigned when it was judged, and production:1 reigns now" in entry.reason
+    assert (
+        "the champion was production:2 when it was judged, and is production:1 now" in entry.reason
+    )
     assert reigned.aliases()["production"] == 1
 
 
@@ -115,7 +117,7 @@ def test_a_question_that_nobody_waits_for_any_more_expires_at_the_next_release(
 
     def expire(hours: float) -> list[str]:
         params = APPROVAL.model_copy(update={"approval_hours": hours})
-        with reigned.turns.mine():
+        with reigned.lock.held():
             return expire_old(reigned.ledger, "adapter", params, reigned.downloads)
 
     assert expire(1) == []
@@ -268,7 +270,7 @@ def test_a_question_is_one_flow_run_however_often_it_is_asked(
     # Nor does one that waits in a process which is gone, as all are when `nightloom up` begins.
     set_state(run_of(second), Paused())
     monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
-    monkeypatch.setattr(PromotionLock, "mine", lambda turns: nullcontext())
+    monkeypatch.setattr(PromotionLock, "held", lambda lock: nullcontext())
     [third] = questions.ask_again(checkout.root.parent)
     assert run_of(third) not in (run_of(first), run_of(second))
     with get_client(sync_client=True) as client:
@@ -301,16 +303,16 @@ def test_promoters_that_share_a_server_take_turns_by_its_limit(
     other = PromotionLock(tmp_path / "other", shared=True, wait_seconds=1)
     with (
         pytest.raises(ConfigError, match=f"no slot of the concurrency limit {PROMOTION_LIMIT}"),
-        one.mine(),
+        one.held(),
     ):
         pass
     with get_client(sync_client=True) as client:
         client.upsert_global_concurrency_limit_by_name(PROMOTION_LIMIT, 1)
     with (
-        one.mine(),
+        one.held(),
         pytest.raises(ConfigError, match="another promoter held Prefect's concurrency limit"),
-        other.mine(),
+        other.held(),
     ):
         pass
-    with one.mine():
+    with one.held():
         pass

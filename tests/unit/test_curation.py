@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 from tasks.curation.likeness import compare
 from tasks.curation.params import Params
-from tasks.curation.preparation import SPLITS, prepare, split_of
+from tasks.curation.preparation import prepare, split_of
 from tasks.curation.selection import select
 from tasks.curation.shingling import jaccard, shingles
-from tasks.records.schema import Message, Record
+from tasks.records.schema import SPLITS, Message, Record
 from tasks.stage.params import load_params
 
 FILE = Path("params/curation.yaml")

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from tasks.curation.__main__ import Paths, run
-from tasks.curation.preparation import SPLITS
 from tasks.records.schema import (
+    SPLITS,
     Document,
     Record,
     read_records,

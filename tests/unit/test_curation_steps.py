@@ -12,7 +12,7 @@ from tasks.curation import __main__ as curation
 from tasks.curation.__main__ import Paths, run
 from tasks.curation.params import Params
 from tasks.records.schema import Record
-from tasks.services.processes import left_failure, stage_error
+from tasks.services.processes import ChildResult, left_failure, stage_error
 from tasks.stage.command import run_stage
 from tasks.stage.errors import DataError, GateError
 from tasks.stage.metrics import read_metrics
@@ -177,7 +177,7 @@ def test_a_refusal_comes_to_the_night_as_one(tmp_path: Path) -> None:
 
     assert run_stage("curation", Params, Paths, curation.run, options) == 1
 
-    error = stage_error("curation", left_failure(tmp_path / "scratch/curation", 1, []))
+    error = stage_error("curation", left_failure(tmp_path / "scratch/curation", ChildResult(1, ())))
     assert isinstance(error, GateError)
     assert error.message.startswith("curation: duplicates: 120 of 220 rows")
     assert setting_told(error.remedy) == {"duplicates": 0.55}

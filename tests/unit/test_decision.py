@@ -10,8 +10,8 @@ import pytest
 
 from tasks.promotion.decision import RULES, decide
 from tasks.promotion.params import Params
-from tasks.promotion.results import Model
 from tasks.records.predictions import INJECTED, MODES
+from tasks.records.schema import ServedModel
 from tasks.stage.errors import ConfigError, DataError
 from tasks.stage.params import load_params
 from tests.unit.decided import (
@@ -28,7 +28,7 @@ from tests.unit.decided import (
 
 
 @pytest.mark.parametrize("model", ["adapter", "student"])
-def test_a_good_model_is_promoted_with_every_rule_told(tmp_path: Path, model: Model) -> None:
+def test_a_good_model_is_promoted_with_every_rule_told(tmp_path: Path, model: ServedModel) -> None:
     decision = decided(tmp_path, model=model)
     assert decision.verdict == "promote"
     assert outcomes(decision, "warned") == outcomes(decision, "off") == set()
@@ -79,7 +79,7 @@ def test_too_few_records_refuse_and_say_how_many_it_takes(
     tmp_path: Path, kept: int, text: str
 ) -> None:
     def few(night: Night) -> None:
-        night.reigning = None
+        night.champion = None
         left = [row for row in night.tonight.rows if 0 < int(row.record[1:]) <= kept]
         odd = {("base", "r01"): 0.6}
         night.tonight.rows = [
@@ -139,7 +139,7 @@ def offer_twin(night: Night) -> None:
 def test_a_twin_that_is_offered_is_judged_in_the_students_place_and_told(tmp_path: Path) -> None:
     def twin(night: Night) -> None:
         offer_twin(night)
-        night.reigning = None
+        night.champion = None
 
     decision = decided(tmp_path, twin, model="student")
     assert decision.verdict == "promote"  # on the twin's scores: the student's would not do
@@ -228,7 +228,7 @@ def test_latency_that_shall_refuse_is_an_error_that_says_why_beside_the_others(
 
 def test_where_no_version_reigns_its_rules_are_off_and_told(tmp_path: Path) -> None:
     def alone(night: Night) -> None:
-        night.reigning = None
+        night.champion = None
 
     decision = decided(tmp_path, alone)
     assert decision.verdict == "promote"
@@ -239,8 +239,8 @@ def test_a_reigning_version_that_lost_a_record_of_tonights_split_is_refused_by_n
     tmp_path: Path,
 ) -> None:
     def fewer(night: Night) -> None:
-        assert night.reigning is not None
-        night.reigning.rows = [row for row in night.reigning.rows if row.record != "r03"]
+        assert night.champion is not None
+        night.champion.rows = [row for row in night.champion.rows if row.record != "r03"]
 
     decision = decided(tmp_path, fewer)
     assert outcomes(decision, "refused") == {"not_worse"}
@@ -252,10 +252,10 @@ def test_a_reigning_version_that_lost_a_record_of_tonights_split_is_refused_by_n
 @pytest.mark.parametrize("field", ["question", "reference"])
 def test_another_text_under_the_same_id_is_another_split(tmp_path: Path, field: str) -> None:
     def other(night: Night) -> None:
-        assert night.reigning is not None
-        night.reigning.rows = [
+        assert night.champion is not None
+        night.champion.rows = [
             replace(row, **{field: "other"}) if row.record == "r03" else row
-            for row in night.reigning.rows
+            for row in night.champion.rows
         ]
 
     decision = decided(tmp_path, other)
@@ -275,8 +275,8 @@ def test_evidence_of_another_split_or_scoring_refuses(
     tmp_path: Path, name: str, value: Any, refused: set[str]
 ) -> None:
     def other(night: Night) -> None:
-        assert night.reigning is not None
-        for found in (night.reigning.metrics["test_split"], night.reigning.packaging):
+        assert night.champion is not None
+        for found in (night.champion.metrics["test_split"], night.champion.packaging):
             found |= {name: value} if name in found else {}
 
     assert outcomes(decided(tmp_path, other), "refused") == refused
@@ -284,8 +284,8 @@ def test_evidence_of_another_split_or_scoring_refuses(
 
 def test_two_evaluations_that_do_not_say_how_they_scored_are_not_compared(tmp_path: Path) -> None:
     def silent(night: Night) -> None:
-        assert night.reigning is not None
-        for scored in (night.tonight, night.reigning):
+        assert night.champion is not None
+        for scored in (night.tonight, night.champion):
             del scored.metrics["test_split"]
 
     refused = outcomes(decided(tmp_path, silent), "refused")
@@ -294,10 +294,10 @@ def test_two_evaluations_that_do_not_say_how_they_scored_are_not_compared(tmp_pa
 
 def test_a_slice_that_lost_refuses_though_all_records_together_did_not(tmp_path: Path) -> None:
     def one_slice(night: Night) -> None:
-        assert night.reigning is not None
-        night.reigning.rows = [
+        assert night.champion is not None
+        night.champion.rows = [
             replace(row, token_f1=row.token_f1 + (0.4 if row.slice == "b" else -0.6))
-            for row in night.reigning.rows
+            for row in night.champion.rows
         ]
 
     decision = decided(tmp_path, one_slice)
@@ -307,8 +307,8 @@ def test_a_slice_that_lost_refuses_though_all_records_together_did_not(tmp_path:
 
 def test_a_reigning_version_that_answers_otherwise_by_now_warns(tmp_path: Path) -> None:
     def other_code(night: Night) -> None:
-        assert night.reigning is not None
-        night.reigning.metrics["golden_objection"] = "golden prompt 1 of 8 parts at token 6"
+        assert night.champion is not None
+        night.champion.metrics["golden_objection"] = "golden prompt 1 of 8 parts at token 6"
 
     decision = decided(tmp_path, other_code)
     assert decision.verdict == "promote"
@@ -334,7 +334,7 @@ def test_a_slice_too_small_to_tell_warns(tmp_path: Path) -> None:
 
 def test_a_small_slice_in_which_everything_was_lost_refuses(tmp_path: Path) -> None:
     def broken(night: Night) -> None:
-        assert night.reigning is not None
+        assert night.champion is not None
         few = ("r00", "r01", "r02", "r03", "r04")
         night.tonight.rows = [
             replace(row, slice="rare", token_f1=0.0 if row.system == "adapter" else row.token_f1)
@@ -349,8 +349,8 @@ def test_a_small_slice_in_which_everything_was_lost_refuses(tmp_path: Path) -> N
 
 def test_too_few_records_to_rule_a_loss_out_refuse(tmp_path: Path) -> None:
     def few(night: Night) -> None:
-        assert night.reigning is not None
-        for scored in (night.tonight, night.reigning):
+        assert night.champion is not None
+        for scored in (night.tonight, night.champion):
             scored.rows = [row for row in scored.rows if int(row.record[1:]) < 20]
 
     decision = decided(tmp_path, few)
@@ -360,9 +360,9 @@ def test_too_few_records_to_rule_a_loss_out_refuse(tmp_path: Path) -> None:
 
 def test_answers_that_are_all_the_same_as_the_reigning_ones_pass(tmp_path: Path) -> None:
     def same(night: Night) -> None:
-        assert night.reigning is not None
-        night.reigning.rows = [row for row in night.tonight.rows if row.system == "adapter"]
-        night.reigning.likelihoods = [
+        assert night.champion is not None
+        night.champion.rows = [row for row in night.tonight.rows if row.system == "adapter"]
+        night.champion.likelihoods = [
             row for row in night.tonight.likelihoods if row.system == "adapter"
         ]
 
@@ -430,6 +430,6 @@ def test_a_worker_that_decides_imports_nothing_heavy() -> None:
 
 
 def test_the_documentation_tells_every_rule() -> None:
-    text = Path("docs/decision.md").read_text(encoding="utf-8")
+    text = Path("docs/reference/decision.md").read_text(encoding="utf-8")
     assert [rule.name for rule in RULES if f"| `{rule.name}` |" not in text] == []
     assert BUNDLE not in text

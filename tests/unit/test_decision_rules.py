@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from tasks.promotion.decision import RULES
-from tasks.promotion.results import Model
 from tasks.records.predictions import DISTRACTOR, Prediction
+from tasks.records.schema import ServedModel
 from tests.unit.decided import BUNDLE, RETRIEVAL, Change, Night, decided, outcomes, with_rule
 
 Row = Callable[[Prediction], Prediction]
@@ -46,22 +46,22 @@ def even(row: Prediction) -> bool:
     return int(row.record[1:]) % 2 == 0
 
 
-def reigning_scores(more: float) -> Change:
+def champion_scores(more: float) -> Change:
     def apply(night: Night) -> None:
-        assert night.reigning is not None
-        night.reigning.rows = [
-            replace(row, token_f1=row.token_f1 + more) for row in night.reigning.rows
+        assert night.champion is not None
+        night.champion.rows = [
+            replace(row, token_f1=row.token_f1 + more) for row in night.champion.rows
         ]
 
     return apply
 
 
-def reigning_likelihoods(more: float) -> Change:
+def champion_likelihoods(more: float) -> Change:
     def apply(night: Night) -> None:
-        assert night.reigning is not None
-        night.reigning.likelihoods = [
+        assert night.champion is not None
+        night.champion.likelihoods = [
             replace(row, log_likelihood=row.log_likelihood + more * row.tokens)
-            for row in night.reigning.likelihoods
+            for row in night.champion.likelihoods
         ]
 
     return apply
@@ -75,7 +75,7 @@ def weak_gain(night: Night) -> None:
 
 def scattered_gain(night: Night) -> None:
     """A gain that shows, on records that could not have shown one of 0.25."""
-    night.reigning = None
+    night.champion = None
 
     def lost(row: Prediction) -> bool:
         return int(row.record[1:]) % 10 < 3
@@ -85,7 +85,7 @@ def scattered_gain(night: Night) -> None:
 
 
 def weak_student(night: Night) -> None:
-    night.reigning = None
+    night.champion = None
     rows(lambda row: replace(row, token_f1=0.6 + row.token_f1 / 20), "student")(night)
     rows(lambda row: replace(row, token_f1=0.5 + row.token_f1 / 20), "twin")(night)
 
@@ -98,7 +98,7 @@ def all_documents_gone(night: Night) -> None:
 
 
 # What spoils a good night for each rule, and for whom.
-SPOILS: dict[str, list[tuple[Model, Change]]] = {
+SPOILS: dict[str, list[tuple[ServedModel, Change]]] = {
     "data_accepted": [
         ("adapter", put("validation/records/quarantine_share", 0.051)),
         ("student", put("validation/documents/quarantine_share", 0.2)),
@@ -143,11 +143,11 @@ SPOILS: dict[str, list[tuple[Model, Change]]] = {
         ("adapter", rows(lambda row: replace(row, output="\ufffd" if even(row) else ""), "adapter"))
     ],
     "beats_base": [("adapter", weak_gain)],
-    "not_worse": [("adapter", reigning_scores(0.15)), ("student", reigning_scores(0.15))],
+    "not_worse": [("adapter", champion_scores(0.15)), ("student", champion_scores(0.15))],
     "not_less_likely": [
-        ("adapter", reigning_likelihoods(0.2)),
-        ("student", reigning_likelihoods(0.2)),
-        ("adapter", reigning_likelihoods(float("nan"))),
+        ("adapter", champion_likelihoods(0.2)),
+        ("student", champion_likelihoods(0.2)),
+        ("adapter", champion_likelihoods(float("nan"))),
     ],
     "retrieval_recall": [
         ("adapter", put("metrics/retrieval/recall_at_5", 0.79)),
@@ -213,7 +213,7 @@ def test_every_rule_is_seen_to_speak() -> None:
 
 @pytest.mark.parametrize(("rule", "model", "change"), REFUSING)
 def test_a_rule_refuses_on_its_own_ground_alone(
-    tmp_path: Path, rule: str, model: Model, change: Change
+    tmp_path: Path, rule: str, model: ServedModel, change: Change
 ) -> None:
     decision = decided(tmp_path, change, model=model, params=with_rule(rule, severity="refuse"))
     assert outcomes(decision, "refused") == {rule}
@@ -224,7 +224,7 @@ def test_a_rule_refuses_on_its_own_ground_alone(
 
 @pytest.mark.parametrize(("rule", "model", "change"), EACH)
 def test_a_rule_that_warns_tells_it_and_refuses_nothing(
-    tmp_path: Path, rule: str, model: Model, change: Change
+    tmp_path: Path, rule: str, model: ServedModel, change: Change
 ) -> None:
     decision = decided(tmp_path, change, model=model, params=with_rule(rule, severity="warn"))
     assert decision.verdict == "promote"

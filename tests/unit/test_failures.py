@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from tasks.services.processes import (
+    ChildResult,
     StageError,
     error_class,
     left_failure,
@@ -13,18 +14,18 @@ from tasks.services.processes import (
 )
 from tasks.stage.errors import DataError, Failure, GateError
 
-LINES = [f"line {number}" for number in range(30)]
+LINES = tuple(f"line {number}" for number in range(30))
 
 
 def test_what_a_child_left_is_told_before_what_it_printed(tmp_path: Path) -> None:
     Failure("DataError", "a row is torn", "mend it").write(tmp_path)
-    found = stage_error("curation", left_failure(tmp_path, 1, LINES))
+    found = stage_error("curation", left_failure(tmp_path, ChildResult(1, LINES)))
     assert isinstance(found, DataError)
     assert (found.message, found.remedy) == ("curation: a row is torn", "mend it")
 
 
 def test_a_child_that_left_nothing_is_told_by_its_code_and_last_lines(tmp_path: Path) -> None:
-    found = stage_error("curation", left_failure(tmp_path, -9, LINES))
+    found = stage_error("curation", left_failure(tmp_path, ChildResult(-9, LINES)))
     assert isinstance(found, StageError)
     assert error_class(found) == "ProcessError"
     assert "exit code -9" in found.message
@@ -36,7 +37,7 @@ def test_of_errors_that_were_printed_the_last_one_counts_and_keeps_its_class() -
     first = str(DataError("a file is torn", "restore it"))
     last = str(GateError("it reads back as another model", "report it"))
     lines = [*LINES, *f"DataError: {first}\nGateError: {last}".splitlines()]
-    found = stage_error("export", printed_failure(3, lines))
+    found = stage_error("export", printed_failure(ChildResult(3, tuple(lines))))
     assert isinstance(found, GateError)
     assert found.message == "export: it reads back as another model"
     assert found.remedy == "report it"
@@ -44,6 +45,6 @@ def test_of_errors_that_were_printed_the_last_one_counts_and_keeps_its_class() -
 
 @pytest.mark.parametrize("said", ["", "GateError: without what to do"])
 def test_an_error_that_was_not_foreseen_is_told_by_its_last_lines(said: str) -> None:
-    found = printed_failure(1, [*LINES, said])
+    found = printed_failure(ChildResult(1, (*LINES, said)))
     assert found.error == "ProcessError"
     assert said in found.message

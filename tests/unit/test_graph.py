@@ -36,10 +36,10 @@ def project(tmp_path: Path) -> Path:
 
 
 def repro(project: Path, name: str) -> list[str]:
-    lines: list[str] = []
     command = ["python", "-m", "dvc", "repro", "--single-item", name]
-    assert run_child(command, project, lines.append) == 0, lines
-    return lines
+    child = run_child(command, project)
+    assert child.code == 0, child.lines
+    return list(child.lines)
 
 
 def test_a_stage_comes_after_those_it_reads_from(project: Path) -> None:

@@ -20,7 +20,7 @@ def move(shop: Shop, alias: str, number: int) -> None:
 
 def back(shop: Shop, number: int | None) -> int:
     """The version in production after a rollback."""
-    with shop.turns.mine():
+    with shop.lock.held():
         reconcile(shop.ledger, "adapter")
         roll_back(
             shop.ledger, "adapter", number, by="ann", reason="because",

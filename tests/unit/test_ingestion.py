@@ -290,16 +290,16 @@ def test_an_empty_file_is_named(name: str, text: str, given: Write, tmp_path: Pa
 _KILLED = """
 import sys
 from pathlib import Path
-from tasks.orchestration import intake_writer
+from tasks.ingestion.intake_files import IntakeWriter
 from tests.unit.test_ingestion import NOW, _params, take_in
 folder = Path(sys.argv[1])
-write = intake_writer.IntakeWriter.write
+write = IntakeWriter.write
 def told(self, kind, found, key, digest):
     write(self, kind, found, key, digest)
     if found.line.number == 3:
         print("half", flush=True)
         sys.stdin.read()
-intake_writer.IntakeWriter.write = told
+IntakeWriter.write = told
 files = {"root": str(folder), "records": ["records.jsonl"], "documents": []}
 take_in(_params(files=files), folder / "raw", NOW)
 """

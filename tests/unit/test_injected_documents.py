@@ -19,7 +19,7 @@ from tests.unit.decided import PARAMS, good_night
 def outcomes(folder: Path, report: Path) -> list[tuple[str, str]]:
     """What each rule says of the adapter that was scored, the rest of the night being good."""
     night = good_night()
-    night.reigning = None
+    night.champion = None
     evidence: EvidenceFiles = replace(night.write(folder, "adapter"), evaluation=report)
     reasons = decide(PARAMS, evidence, model="adapter").reasons
     return [(reason.rule, reason.outcome) for reason in reasons]

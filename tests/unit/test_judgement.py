@@ -101,7 +101,7 @@ def test_a_good_version_is_promoted_and_says_why(bench: Bench) -> None:
 def test_warnings_and_rules_that_are_off_are_told_apart_from_what_passed(bench: Bench) -> None:
     def doubtful(night: Any) -> None:
         night.tonight.metrics["forgetting"]["instructions_kept"] = 0.2
-        night.reigning = None
+        night.champion = None
 
     found = bench.judge(bench.evidence(doubtful))
     assert found.verdict == "promoted"
@@ -190,7 +190,7 @@ def test_a_version_that_latency_alone_once_refused_is_judged_again_and_promoted(
 def test_a_tag_holds_as_many_reasons_as_fit_and_stays_json(bench: Bench) -> None:
     def wordy(night: Any) -> None:
         heavy(night)
-        night.reigning.rows = [replace(r, token_f1=r.token_f1 + 0.5) for r in night.reigning.rows]
+        night.champion.rows = [replace(r, token_f1=r.token_f1 + 0.5) for r in night.champion.rows]
         slices = [f"{number}-{'x' * 300}" for number in range(40)]
         night.tonight.rows = [
             replace(row, slice=slices[int(row.record[1:])]) for row in night.tonight.rows

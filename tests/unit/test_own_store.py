@@ -23,13 +23,14 @@ from typer.testing import CliRunner
 
 from flows.cli import app
 from flows.cli.doctor import _tracking
-from flows.cli.serve import ModelServer
 from flows.environment import find_stores
 from flows.mlflow_store import own_store
-from flows.servers import Services, _mlflow_arguments, answers
+from flows.model_server import ModelServer
+from flows.servers import Services, _mlflow_arguments
 from flows.shutdown import Keeper, stop_services
 from tasks.orchestration.tracking import Tracker
 from tasks.registry.client import Registry
+from tasks.services.processes import answers
 from tasks.stage.errors import ConfigError
 from tasks.stage.params import read_yaml
 from tests.unit.shop import Shop

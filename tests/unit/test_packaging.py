@@ -1,4 +1,4 @@
-"""The bundle stands alone, says what evaluation heard, and is refused when it does not."""
+"""The bundle stands alone, answers as in evaluation, and is refused when it does not."""
 
 import shutil
 from dataclasses import replace
@@ -102,24 +102,24 @@ def test_sources_beyond_the_largest_twenty_are_one_line() -> None:
 
 def test_parity_scores_what_differs() -> None:
     given = {"model": "adapter", "question": "", "reference": "", "same_prompt": True}
-    heard = [
+    rows = [
         ParityRow(**given, record="a", expected="x", answer="x", expected_score=1.0, score=1.0),
         ParityRow(**given, record="b", expected="x", answer="y", expected_score=0.75, score=0.25),
     ]
-    found = score_parity(heard)
+    found = score_parity(rows)
     assert (found["agreeing"], found["records"]) == (1, 2)
     assert (found["served"], found["evaluated"], found["difference"]) == (0.625, 0.875, -0.25)
     assert found["largest_difference"] == 0.5
     with pytest.raises(GateError, match="on 1 of 2 records"):
-        check_parity(heard, 0.4)
-    check_parity(heard, 0.5)
+        check_parity(rows, 0.4)
+    check_parity(rows, 0.5)
 
 
 def test_a_bundle_that_says_something_else_is_refused_and_leaves_nothing(
     tmp_path: Path, params: Params, tiny: Any, scored: Any
 ) -> None:
     report = altered(scored, tmp_path / "evaluation", 1.0)
-    with pytest.raises(GateError, match="differs from what evaluation heard on 4 of 4"):
+    with pytest.raises(GateError, match="differs from what it answered in evaluation on 4 of 4"):
         package(tmp_path, params, tiny, scored.index, report)
     assert not (tmp_path / "bundle").exists()
     assert not (tmp_path / "report").exists()

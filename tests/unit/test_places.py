@@ -8,7 +8,7 @@ import pytest
 from pyarrow import parquet
 
 from tasks.stage.errors import DataError
-from tasks.validation.places import Origins, PlacesWriter
+from tasks.validation.raw_rows import Origins, PlacesWriter
 
 
 def _origins(folder: Path, rows: list[tuple[str, int, str, int]]) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tasks.services.processes import child_environment, run_child
+from tasks.services.processes import ChildResult, child_environment, run_child
 
 FAMILY = """
 import signal, subprocess, sys, time
@@ -37,7 +37,8 @@ def test_lines_of_stdout_and_stderr_arrive_with_the_exit_code(tmp_path: Path) ->
     code = (
         "import sys; print('one'); sys.stdout.flush(); print('two', file=sys.stderr); sys.exit(7)"
     )
-    assert run_child(["python", "-c", code], tmp_path, lines.append) == 7
+    child = run_child(["python", "-c", code], tmp_path, lines.append)
+    assert child == ChildResult(7, ("one", "two"))
     assert lines == ["one", "two"]
 
 

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from flows import promoter as promoting
 from flows.cli import app
+from flows.cli import promote as promoting
 from flows.cli.status import print_status, read_status
 from flows.console import make_console
 from tasks.registry.transactions import INTENT_TAG

@@ -1,4 +1,4 @@
-"""A release judges by what reigns at that moment, not by what reigned when it looked first."""
+"""A release decides by the champion of that moment, not by the one when it looked first."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,10 +11,11 @@ from flows import release
 from flows.promoter import Promoter
 from flows.release import _current, _ReleaseContext
 from tasks.promotion.evidence import ChampionFiles, EvidenceFiles
+from tasks.records.schema import ServedModel
 from tasks.registry.approval import expire_old
 from tasks.registry.ledger import Ledger
 from tasks.registry.transactions import INTENT_TAG, reconcile
-from tasks.registry.versions import Model, Version
+from tasks.registry.versions import Version
 from tasks.stage.errors import DataError
 from tasks.stage.outputs import MANIFEST
 from tests.unit.shop import PARAMS, Shop
@@ -33,15 +34,15 @@ def gathered(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return numbers
 
 
-def evidence(reigning: str | None) -> EvidenceFiles:
+def evidence(champion: str | None) -> EvidenceFiles:
     folder = Path("report")
     held = (
-        None if reigning is None else ChampionFiles(reigning, folder, "adapter", folder, "adapter")
+        None if champion is None else ChampionFiles(champion, folder, "adapter", folder, "adapter")
     )
     return EvidenceFiles(folder, folder, folder, folder, folder, "0" * 64, held)
 
 
-def court(shop: Shop) -> _ReleaseContext:
+def context(shop: Shop) -> _ReleaseContext:
     anything: Any = None
     return _ReleaseContext(anything, anything, anything, shop.registry, anything)
 
@@ -82,37 +83,37 @@ class Workspace:
         return self.path
 
 
-def test_evidence_on_what_still_reigns_is_taken_as_it_is(shop: Shop, gathered: list[int]) -> None:
-    shop.release("one")
-    candidate = shop.register("two")
-    found = evidence("staging:1")
-    assert _current(court(shop), candidate, found) is found
-    assert gathered == []
-
-
-def test_a_version_that_reigns_itself_is_held_against_nothing(
+def test_evidence_on_a_champion_that_still_is_one_is_taken_as_it_is(
     shop: Shop, gathered: list[int]
 ) -> None:
     shop.release("one")
-    itself = shop.registry.version("adapter", 1)
-    found = evidence(None)
-    assert _current(court(shop), itself, found) is found
+    candidate = shop.register("two")
+    found = evidence("staging:1")
+    assert _current(context(shop), candidate, found) is found
     assert gathered == []
 
 
-@pytest.mark.parametrize("held_against", [None, "staging:9", "production:1"])
-def test_another_reign_since_asks_for_new_evidence(
-    held_against: str | None, shop: Shop, gathered: list[int]
+def test_the_champion_itself_is_compared_with_nothing(shop: Shop, gathered: list[int]) -> None:
+    shop.release("one")
+    itself = shop.registry.version("adapter", 1)
+    found = evidence(None)
+    assert _current(context(shop), itself, found) is found
+    assert gathered == []
+
+
+@pytest.mark.parametrize("compared", [None, "staging:9", "production:1"])
+def test_another_champion_since_asks_for_new_evidence(
+    compared: str | None, shop: Shop, gathered: list[int]
 ) -> None:
     shop.release("one")
     candidate = shop.register("two")
-    _current(court(shop), candidate, evidence(held_against))
+    _current(context(shop), candidate, evidence(compared))
     assert gathered == [2]
 
 
-def test_a_reign_that_ended_asks_for_new_evidence(shop: Shop, gathered: list[int]) -> None:
+def test_a_champion_that_is_gone_asks_for_new_evidence(shop: Shop, gathered: list[int]) -> None:
     candidate = shop.register("two")
-    _current(court(shop), candidate, evidence("staging:1"))
+    _current(context(shop), candidate, evidence("staging:1"))
     assert gathered == [candidate.number]
 
 
@@ -121,11 +122,11 @@ def test_what_another_release_judged_half_way_has_evidence_gathered(
 ) -> None:
     """It had a verdict when evidence was gathered, and has none now: a rule was changed between."""
     candidate = shop.register("two")
-    _current(court(shop), candidate, None)
+    _current(context(shop), candidate, None)
     assert gathered == [candidate.number]
 
 
-def quiet_mend(model: Model, ledger: Ledger, params: Any, downloads: Path) -> list[str]:
+def quiet_mend(model: ServedModel, ledger: Ledger, params: Any, downloads: Path) -> list[str]:
     """What `mend` does, outside of a flow."""
     return [*reconcile(ledger, model), *expire_old(ledger, model, params, downloads)]
 
@@ -138,10 +139,10 @@ def test_a_release_first_finishes_what_another_left(
     intent = reigned.intent(3)
     reigned.registry.set_model_tag("adapter", INTENT_TAG, intent.model_dump_json())
     monkeypatch.setattr(release, "mend", quiet_mend)
-    monkeypatch.setattr(release, "ask", lambda *_, **__: [])
+    monkeypatch.setattr(release, "ask_for_approval", lambda *_, **__: [])
     now = SimpleNamespace(versions={})
     log: Any = SimpleNamespace(begin=lambda _: None, now=now)
-    promoter = Promoter(reigned.ledger, reigned.turns, PARAMS, reigned.downloads)
+    promoter = Promoter(reigned.ledger, reigned.lock, PARAMS, reigned.downloads)
     paths = SimpleNamespace(bundle="b", model_store="m")
     workspace: Any = SimpleNamespace(path=tmp_path, checkout=tmp_path, paths=lambda: paths)
     made = _ReleaseContext(workspace, log, promoter, reigned.registry, log)
@@ -168,10 +169,10 @@ def test_a_release_deletes_what_is_old_where_params_say_so(
         update={"at_release": at_release, "archived": 0, "days": 0, "rollback_targets": 1}
     )
     params = PARAMS.model_copy(update={"retention": kept})
-    promoter = Promoter(reigned.ledger, reigned.turns, params, reigned.downloads)
+    promoter = Promoter(reigned.ledger, reigned.lock, params, reigned.downloads)
     anything: Any = SimpleNamespace(begin=lambda _: None)
     monkeypatch.setattr(release, "mend", quiet_mend)
-    monkeypatch.setattr(release, "ask", lambda *_, **__: [])
+    monkeypatch.setattr(release, "ask_for_approval", lambda *_, **__: [])
     made = _ReleaseContext(anything, anything, promoter, reigned.registry, anything)
     _, notes = release._decide(made, [], {}, anything)
     deleted = [note for note in notes if "was deleted" in note]

@@ -16,9 +16,9 @@ from tasks.orchestration.rescore import Tonight, rescore
 from tasks.orchestration.tracking import Tracker
 from tasks.promotion.evidence import ChampionFiles
 from tasks.records.predictions import read_likelihoods, read_predictions
-from tasks.records.schema import read_records, write_records
+from tasks.records.schema import ServedModel, read_records, write_records
 from tasks.registry.client import Registry
-from tasks.registry.versions import Model, Version
+from tasks.registry.versions import Version
 from tasks.services.stores import Stores
 from tasks.stage.errors import ConfigError, DataError
 from tasks.stage.metrics import read_metrics
@@ -61,7 +61,7 @@ def rescored(folder: Path, tiny: Any, path: Path, compute: ComputeParams, **chan
 
 @pytest.mark.parametrize("model", ["adapter", "student"])
 def test_a_bundle_alone_says_and_finds_likely_what_it_did_in_its_night(
-    tmp_path: Path, tiny: Any, scored: Any, bundle: Path, compute: ComputeParams, model: Model
+    tmp_path: Path, tiny: Any, scored: Any, bundle: Path, compute: ComputeParams, model: ServedModel
 ) -> None:
     report = rescored(tmp_path, tiny, bundle / model, compute)
     then, now = read_metrics(scored.report), read_metrics(report)
@@ -146,7 +146,9 @@ class World:
     tracker: Tracker
     commands: list[list[str]]
 
-    def register(self, bundle: Path, folder: Path, key: str, model: Model = "adapter") -> Version:
+    def register(
+        self, bundle: Path, folder: Path, key: str, model: ServedModel = "adapter"
+    ) -> Version:
         """A new version of a bundle, and the run of its night."""
         shutil.copytree(bundle, folder / "artifacts" / "bundle")
         run = self.tracker.begin_night(key, {})
@@ -192,7 +194,7 @@ def world(
     found = World(tonight, Registry(stores), Tracker(stores), [])
     run_child = rescoring_task.run_child
 
-    def counted(command: Any, *given: Any) -> int:
+    def counted(command: Any, *given: Any) -> Any:
         found.commands.append(list(command))
         return run_child(command, *given)
 

@@ -71,7 +71,7 @@ def test_a_pruned_version_is_gone_with_its_artifacts_and_in_the_ledger(reigned: 
     reigned.release("four")
     bundle = reigned.registry.bundle("adapter", 3, reigned.downloads)
     kept = reigned.registry.bundle("adapter", 4, reigned.downloads)
-    with reigned.turns.mine():
+    with reigned.lock.held():
         entry = prune(reigned.ledger, fates(reigned, archived=0)[3], by="ann")
     assert (entry.kind, entry.version, entry.by) == ("pruned", 3, "ann")
     assert reigned.registry.numbers("adapter") == [1, 2, 4]
@@ -99,7 +99,7 @@ def test_files_outside_of_the_stores_own_folder_are_never_deleted(reigned: Shop)
         with pytest.raises(ConfigError, match="nothing was deleted"):
             reigned.registry.delete(reigned.registry.version("adapter", 3))
     assert (elsewhere / own.run_id / "artifacts" / "models" / "adapter").exists()
-    assert reigned.registry.upload_of(own) is not None
+    assert reigned.registry._uploads.of_version(own) is not None
     assert 3 in reigned.registry.numbers("adapter")
 
 

@@ -16,8 +16,8 @@ import psutil
 import pytest
 from mlflow.tracking import MlflowClient
 
-from flows.cli.ask import ask_model
-from flows.cli.serve import AliasWatcher, ModelServer, ServeOptions, _new_orders, serve_versions
+from flows.answers import ask_model
+from flows.model_server import AliasWatcher, ModelServer, ServeOptions, _new_orders, serve_versions
 from flows.servers import Services
 from tasks.registry.aliases import choose_version
 from tasks.serving.protocol import NotServing, ServeVersion
@@ -227,7 +227,7 @@ def test_an_order_is_given_once_until_it_fails_or_the_alias_moves(
     assert watch.look() == []
     watch.failed(NotServing(model="adapter", version=1, still=None, error="full"))
     assert watch.look() == []
-    monkeypatch.setattr("flows.cli.serve._RETRY_SECONDS", -1.0)
+    monkeypatch.setattr("flows.model_server._RETRY_SECONDS", -1.0)
     watch.failed(NotServing(model="adapter", version=1, still=None, error="full"))
     assert watch.look() == [order]
 

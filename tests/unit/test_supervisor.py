@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tasks.services.processes import run_child, supervised
+from tasks.services.processes import ChildResult, run_child, supervised
 
 # Within it, nothing of a process that was killed lives: the orphans' grace, and a busy machine.
 SECONDS = 12.0
@@ -175,9 +175,7 @@ def test_what_a_command_leaves_behind_ends_with_it(tmp_path: Path) -> None:
         f"while not pathlib.Path({str(tmp_path / 'level-3')!r}).exists(): time.sleep(0.02)\n"
         "print('done')"
     )
-    lines: list[str] = []
-    assert run_child([sys.executable, "-c", code], tmp_path, lines.append) == 0
-    assert lines == ["done"]
+    assert run_child([sys.executable, "-c", code], tmp_path) == ChildResult(0, ("done",))
     for level in (2, 3):
         assert not psutil.pid_exists(int((tmp_path / f"level-{level}").read_text()))
 

@@ -19,10 +19,9 @@ from tasks.stage.outputs import folder_files, output_folders, verified
 from tasks.stage.params import read_yaml
 from tasks.validation.__main__ import Paths, run
 from tasks.validation.expectations import BrokenRuleError, SuiteRunner
-from tasks.validation.features import MisshapenError, parse_record
+from tasks.validation.features import MisshapenError, count_scripts, parse_record
 from tasks.validation.params import Params
 from tasks.validation.profile import Profile
-from tasks.validation.scripts import count_scripts
 from tasks.validation.suites import read_suites
 
 SUITES = Path("params/validation")

@@ -11,7 +11,7 @@ MEASURED = """
 import sys
 from pathlib import Path
 from tasks.validation.checks import Acceptance
-from tasks.validation.expectations import Judge
+from tasks.validation.expectations import SuiteRunner
 from tasks.validation.raw_rows import intake_folders
 from tasks.validation.profile import Profiler
 from tasks.validation.suites import read_suites
@@ -19,13 +19,13 @@ from tests.benchmarks._memory import most_megabytes
 
 root = Path(sys.argv[1])
 suites = read_suites(Path("params/validation"))
-judges = {name: Judge(suite) for name, suite in suites.items()}
+runners = {name: SuiteRunner(suite) for name, suite in suites.items()}
 intakes = intake_folders(root / "raw")
 begun = most_megabytes()
 with (root / "quarantine.jsonl").open("wb") as stream:
     acceptance = Acceptance(intakes, 2000, root, stream, Profiler(1000))
-    _, known = acceptance.documents(judges["documents"])
-    verdict = acceptance.records(judges["records"], known)
+    _, known = acceptance.documents(runners["documents"])
+    verdict = acceptance.records(runners["records"], known)
 print(verdict.current, verdict.accepted, round(most_megabytes() - begun))
 """
 

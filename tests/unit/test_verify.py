@@ -49,10 +49,10 @@ def night(
 
 
 @pytest.fixture(scope="module")
-def house(night: Scored, tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> ServingSetup:
+def setup(night: Scored, tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> ServingSetup:
     """A registry with both models of a night, written as a release writes them."""
     root = tmp_path_factory.mktemp("house")
-    command = [sys.executable, "-m", "tasks.registry.client", "--models", *MODELS]
+    command = [sys.executable, "-m", "tasks.registry.mlflow_models", "--models", *MODELS]
     command += ["--bundle", str(night.bundle), "--folder", str(root), "--store", str(tiny.store)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -64,9 +64,9 @@ def house(night: Scored, tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -
 
 
 def test_both_models_served_by_mlflow_say_what_evaluation_heard(
-    night: Scored, house: ServingSetup, tmp_path: Path
+    night: Scored, setup: ServingSetup, tmp_path: Path
 ) -> None:
-    found = measure_parity({"adapter": 1, "student": 1}, night, house)
+    found = measure_parity({"adapter": 1, "student": 1}, night, setup)
     found.write(tmp_path / "parity.json")
     content = json.loads((tmp_path / "parity.json").read_text())
     whole = {"asked": 4, "agreeing": 4, "share": 1.0, "mean_score_difference": 0.0}
@@ -90,12 +90,12 @@ print(json.dumps(loaded.predict({"input": turns})))
 
 
 def test_what_is_in_production_loads_by_its_alias_with_the_code_that_came_with_it(
-    house: ServingSetup, tmp_path: Path
+    setup: ServingSetup, tmp_path: Path
 ) -> None:
-    client = MlflowClient(house.tracking_uri)
+    client = MlflowClient(setup.tracking_uri)
     client.set_registered_model_alias("nightloom-adapter", "production", "1")
     done = subprocess.run(
-        [sys.executable, "-P", "-c", _PRODUCTION, house.tracking_uri],
+        [sys.executable, "-P", "-c", _PRODUCTION, setup.tracking_uri],
         cwd=tmp_path, env=os.environ | {"MLFLOW_TRACE_SAMPLING_RATIO": "0"},
         capture_output=True, text=True, check=False,
     )  # fmt: skip
@@ -105,15 +105,15 @@ def test_what_is_in_production_loads_by_its_alias_with_the_code_that_came_with_i
 
 
 def test_what_verify_asks_leaves_no_traces(
-    night: Scored, house: ServingSetup, monkeypatch: pytest.MonkeyPatch
+    night: Scored, setup: ServingSetup, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_ENABLE_ASYNC_TRACE_LOGGING", "false")  # written before the answer
-    measure_parity({"adapter": 1}, night, house)
-    assert MlflowClient(house.tracking_uri).search_traces(locations=["0"]) == []
+    measure_parity({"adapter": 1}, night, setup)
+    assert MlflowClient(setup.tracking_uri).search_traces(locations=["0"]) == []
 
 
 def test_served_answers_that_evaluation_did_not_hear_are_counted_and_scored(
-    night: Scored, house: ServingSetup, tmp_path: Path
+    night: Scored, setup: ServingSetup, tmp_path: Path
 ) -> None:
     """Evaluation is made to have heard the reference, word for word, in one of four records."""
     shutil.copytree(night.evaluation, tmp_path / "evaluation")
@@ -125,34 +125,34 @@ def test_served_answers_that_evaluation_did_not_hear_are_counted_and_scored(
     ]
     write_predictions(path, rows)
     write_manifest(tmp_path / "evaluation")
-    found = measure_parity({"adapter": 1}, Scored(night.bundle, path.parent), house)
+    found = measure_parity({"adapter": 1}, Scored(night.bundle, path.parent), setup)
     assert (found.models["adapter"].agreeing, found.models["adapter"].share) == (3, 0.75)
     assert -0.25 <= found.models["adapter"].mean_score_difference < 0
 
 
 def test_a_version_that_does_not_come_up_is_told_with_its_last_lines(
-    night: Scored, house: ServingSetup
+    night: Scored, setup: ServingSetup
 ) -> None:
     with pytest.raises(StageError, match=r"(?s)version 99, served by MLflow, ended.*not found"):
-        measure_parity({"adapter": 99}, night, house)
+        measure_parity({"adapter": 99}, night, setup)
     assert psutil.Process().children(recursive=True) == []
 
 
 _KILLED = """
 import sys
 from pathlib import Path
-from tasks.orchestration.verify import House, served
+from tasks.orchestration.verify import ServingSetup, served
 uri, store, logs = sys.argv[1:]
-with served("adapter", 1, House(uri, Path(store), Path(logs))) as address:
+with served("adapter", 1, ServingSetup(uri, Path(store), Path(logs))) as address:
     print(address, flush=True)
     sys.stdin.read()
 """
 
 
 def test_a_release_that_is_killed_leaves_no_server_behind(
-    house: ServingSetup, tmp_path: Path
+    setup: ServingSetup, tmp_path: Path
 ) -> None:
-    command = [sys.executable, "-c", _KILLED, house.tracking_uri, str(house.model_store)]
+    command = [sys.executable, "-c", _KILLED, setup.tracking_uri, str(setup.model_store)]
     process = subprocess.Popen(
         [*command, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )

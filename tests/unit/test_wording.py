@@ -11,10 +11,10 @@ import pytest
 
 from tasks.curation.leakage import check_leakage
 from tasks.curation.likeness import misspelt
-from tasks.curation.preparation import SPLITS, prepare
+from tasks.curation.preparation import prepare
 from tasks.curation.questions import Measure
 from tasks.curation.selection import select
-from tasks.records.schema import Message, Record, write_documents, write_records
+from tasks.records.schema import SPLITS, Message, Record, write_documents, write_records
 from tests.unit.test_curation import PARAMS, named, record, sentence
 
 SHARED = Path(__file__).parents[3] / "shared"

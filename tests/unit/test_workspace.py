@@ -11,12 +11,12 @@ from flows.workspace import (
     check_unlocked,
     choose_workspace,
     find_checkout,
-    lock_holder,
     night_lock,
     overrides_digest,
     prepare,
     read_overrides,
 )
+from tasks.services.locks import find_holder
 from tasks.services.processes import run_child
 from tasks.stage.errors import ConfigError
 
@@ -177,7 +177,7 @@ def test_a_second_night_names_the_pid_of_the_first_and_a_killed_one_does_not_blo
         run_child(["python", "-c", HOLD, str(lock)], Path.cwd(), on_line)
     pid = said[0].split("process ")[1].split()[0]
     assert int(pid) > 0
-    assert lock_holder(lock) is None
+    assert find_holder(lock) is None
     with night_lock(lock):
         pass
 

@@ -67,7 +67,7 @@ class _Found:
 
 
 def modules_of(package: str) -> dict[str, ModuleType]:
-    """The public modules of a package that can be imported here, by name, in the order of names."""
+    """Return the public modules of a package that can be imported here, in the order of names."""
     if package == STANDARD_LIBRARY:
         roots = sorted(n for n in sys.stdlib_module_names if not n.startswith("_"))
     else:
@@ -82,7 +82,7 @@ def modules_of(package: str) -> dict[str, ModuleType]:
 
 
 def _import_tree(name: str) -> dict[str, ModuleType]:
-    """A module and the public modules below it, by name; those that fail to import are left out."""
+    """Import a module and the public modules below it, by name; those that fail are left out."""
     try:
         module = importlib.import_module(name)
     except BaseException:  # noqa: BLE001  (a module may even call sys.exit)
@@ -97,7 +97,7 @@ def _import_tree(name: str) -> dict[str, ModuleType]:
 
 
 def public_names(modules: dict[str, ModuleType]) -> set[str]:
-    """Every public dotted name below the modules, documented or not, two levels into classes."""
+    """Return every public name below the modules, documented or not, two levels into classes."""
     names: set[str] = set()
     for module_name, module in modules.items():
         prefix = _prefix(module_name)
@@ -111,7 +111,7 @@ def public_names(modules: dict[str, ModuleType]) -> set[str]:
 
 
 def documented_names(modules: dict[str, ModuleType]) -> list[Documented]:
-    """Each documented function, class and method once, by its best public name, sorted by name."""
+    """Return each documented function, class and method once, sorted by its best public name."""
     best: dict[int, _Found] = {}
     for module_name, module in modules.items():
         for found in _members(module_name, module):
@@ -141,7 +141,7 @@ def _attribute(owner: object, name: str) -> object:
 
 
 def _members(module_name: str, module: ModuleType) -> Iterator[_Found]:
-    """The functions and classes that a module offers as its own."""
+    """Yield the functions and classes that a module offers as its own."""
     listed = set(getattr(module, "__all__", ()))
     root = module_name.partition(".")[0]
     for name in sorted(vars(module).keys() | listed):
@@ -157,7 +157,7 @@ def _members(module_name: str, module: ModuleType) -> Iterator[_Found]:
 
 
 def _methods(owner: type, owner_name: str) -> Iterator[_Found]:
-    """The public methods that a class itself defines."""
+    """Yield the public methods that a class itself defines."""
     for name, raw in sorted(vars(owner).items()):
         value = getattr(raw, "__func__", raw)
         if name.startswith("_") or not inspect.isroutine(value):
@@ -191,7 +191,7 @@ def _described(found: _Found) -> Documented:
 
 
 def _signature(found: _Found) -> inspect.Signature | None:
-    """The signature as a caller sees it: no self, no annotations, no long defaults."""
+    """Return the signature as a caller sees it: no self, no annotations, no long defaults."""
     try:
         parameters = list(inspect.signature(found.value).parameters.values())  # type: ignore[arg-type]
         if found.is_bound:
@@ -234,7 +234,7 @@ class _Shown:
 
 
 def _portable(text: str) -> str:
-    """The text without what differs between machines: addresses and local folders."""
+    """Return the text without what differs between machines: addresses and local folders."""
     for folder in _LOCAL_FOLDERS:
         text = text.replace(folder, "...")
     return _ADDRESS.sub("", text)

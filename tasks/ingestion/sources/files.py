@@ -50,7 +50,7 @@ class FilesSource:
         self._updated = datetime.fromtimestamp(newest, UTC).isoformat(timespec="seconds")
 
     def read(self, kind: Kind) -> Iterator[Found]:
-        """The lines of the files, in order.
+        """Yield the lines of the files, in order.
 
         Raises:
             DataError: a file holds no rows, or can't be read.
@@ -69,16 +69,16 @@ class FilesSource:
                 )
 
     def updated(self) -> str | None:
-        """The newest modification time of the files."""
+        """Return the newest modification time of the files."""
         return self._updated
 
     def marks(self) -> dict[Kind, Mark]:
-        """None: files are read whole."""
+        """Return None: files are read whole."""
         return {}
 
 
 def _find(root: Path, name: str) -> list[_Input]:
-    """The files that a name or pattern stands for.
+    """Return the files that a name or pattern stands for.
 
     Raises:
         DataError: there is none, or one lies outside the root.
@@ -104,7 +104,7 @@ def _shown(root: Path, path: Path) -> str:
 
 
 def _inside(root: Path, name: str, path: Path) -> Path:
-    """Where the file really lies, every link followed.
+    """Return where the file really lies, every link followed.
 
     Raises:
         DataError: it does not exist, or lies outside the root.

@@ -27,7 +27,7 @@ class HubSource:
         return (f"{self.name}@{self.revision}",)
 
     def read(self, kind: Kind) -> Iterator[Found]:
-        """The rows of the split as lines; the data set's own code is never run.
+        """Yield the rows of the split as lines; the data set's own code is never run.
 
         Raises:
             DataError: the data set can't be loaded.
@@ -54,9 +54,9 @@ class HubSource:
             yield Found(file, table_line(number, cells, columns, self.longest))
 
     def updated(self) -> str | None:
-        """None: a pinned revision never changes."""
+        """Return None: a pinned revision never changes."""
         return None
 
     def marks(self) -> dict[Kind, Mark]:
-        """None: a revision is read whole."""
+        """Return None: a revision is read whole."""
         return {}

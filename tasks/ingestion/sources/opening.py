@@ -10,7 +10,7 @@ from tasks.ingestion.sources.source import Kind, Mark, Source
 
 
 def open_source(params: IngestionParams, earlier: Sequence[Mapping[Kind, Mark]]) -> Source:
-    """The source, ready to be read; `earlier` are the marks of the intakes so far, oldest first.
+    """Open the source; `earlier` are the marks of the intakes so far, oldest first.
 
     Raises:
         ConfigError: the params name no place that can be read.

@@ -54,7 +54,7 @@ class PythonDocs:
 def read_packages(
     packages: Sequence[str], *, document_characters: int, unanswerable_share: float
 ) -> PythonDocs:
-    """Questions about the documented public names of installed packages, and their docstrings.
+    """Return questions about the documented names of installed packages, and their docstrings.
 
     The same for one interpreter and one version of the packages, whatever the hash seed, the home
     or the working directory.
@@ -92,7 +92,7 @@ def _by_id(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _collect(packages: Sequence[str]) -> list[dict[str, Any]]:
-    """The lines of the collecting child process, which has an empty home and working directory."""
+    """Return the lines of the collecting child, which has an empty home and working directory."""
     with tempfile.TemporaryDirectory(prefix="docstrings-") as folder:
         environment = os.environ | {"PYTHONHASHSEED": "0", "HOME": folder, "BROWSER": "true"}
         environment.pop("DISPLAY", None)
@@ -118,7 +118,7 @@ def _collect(packages: Sequence[str]) -> list[dict[str, Any]]:
 
 
 def _origin(package: str) -> dict[str, str]:
-    """The source and license of a package's rows."""
+    """Return the source and license of a package's rows."""
     if package == STANDARD_LIBRARY:
         version = ".".join(map(str, sys.version_info[:3]))
         return {"source": f"python-{version}", "license": "PSF-2.0"}
@@ -132,7 +132,7 @@ def _origin(package: str) -> dict[str, str]:
 
 
 def _entries(found: Sequence[Documented], package: str, characters: int) -> list[QuestionSubject]:
-    """One entry a distinct docstring, under the shortest of its names."""
+    """Return one entry a distinct docstring, under the shortest of its names."""
     most_dots = _MOST_DOTS.get(package, _MOST_DOTS_ELSEWHERE)
     best: dict[str, QuestionSubject] = {}
     for item in sorted(found, key=lambda item: (item.name.count("."), len(item.name), item.name)):
@@ -153,7 +153,7 @@ def _entry(item: Documented, body: str, characters: int) -> QuestionSubject:
 
 
 def _short_signature(item: Documented) -> str | None:
-    """The name with its parameters, without their defaults where these make it long."""
+    """Return the name with its parameters, without their defaults where these make it long."""
     for signature in (item.signature, item.bare_signature):
         if signature is not None and len(signature) <= _LONGEST_SIGNATURE:
             return item.name + signature
@@ -161,7 +161,7 @@ def _short_signature(item: Documented) -> str | None:
 
 
 def plain_text(docstring: str) -> str:
-    """A docstring's prose: no leading signature, no examples, no markup; lines are kept."""
+    """Return a docstring's prose: no leading signature, no examples, no markup; lines are kept."""
     text = docstring
     for _ in range(4):  # overloads stand one below the other
         match = _SIGNATURE_LINE.match(text)
@@ -175,7 +175,7 @@ def plain_text(docstring: str) -> str:
 
 
 def shorten(text: str, characters: int) -> str:
-    """The text, cut at the last line or sentence that ends within so many characters."""
+    """Return the text, cut at the last line or sentence that ends within so many characters."""
     if len(text) <= characters:
         return text
     head = text[:characters]
@@ -204,16 +204,16 @@ class PackagesSource:
         }
 
     def read(self, kind: Kind) -> Iterator[Found]:
-        """The rows as lines, found in the package and version that they are about."""
+        """Yield the rows as lines, found in the package and version that they are about."""
         for number, row in enumerate(self._rows[kind], start=1):
             yield Found(str(row["source"]), parse_line(number, canonical_json(row)))
 
     def updated(self) -> str | None:
-        """None: a package does not say when its docstrings changed."""
+        """Return None: a package does not say when its docstrings changed."""
         return None
 
     def marks(self) -> dict[Kind, Mark]:
-        """None: packages are read whole."""
+        """Return None: packages are read whole."""
         return {}
 
 

@@ -51,7 +51,7 @@ class QuestionSubject:
 def question_records(
     entries: Sequence[QuestionSubject], names: set[str], *, unanswerable_share: float
 ) -> list[dict[str, Any]]:
-    """Raw records about the entries, and about names that are not among `names`.
+    """Return raw records about the entries, and about names that are not among `names`.
 
     Each entry gives one question of every kind that its text answers.
     """
@@ -69,7 +69,7 @@ def question_records(
 
 
 def first_sentence(body: str) -> str | None:
-    """The first sentence of a text's first paragraph on one line, None where it makes no answer."""
+    """Return the first sentence of a text on one line, None if it makes no answer."""
     paragraph = " ".join(body.partition("\n\n")[0].split())
     end = len(paragraph)
     for match in re.finditer(r"[.!?](?=\s+[A-Z(\[`'\"]|$)", paragraph):
@@ -132,7 +132,7 @@ def _name_question(key: str, kind: str, owner: str, summary: str) -> str:
 
 
 def masked(summary: str, name: str) -> str:
-    """The summary with a gap wherever it says the name or the name's last part."""
+    """Return the summary with a gap wherever it says the name or the name's last part."""
     last = re.escape(name.rpartition(".")[2])
     return re.sub(rf"(?<!\w)(?:{re.escape(name)}|{last})(?!\w)", _GAP, summary, flags=re.IGNORECASE)
 
@@ -152,7 +152,7 @@ def _stands_in(parameters: Sequence[str], text: str) -> bool:
 def _unanswerable(
     entries: Sequence[QuestionSubject], names: set[str], count: int
 ) -> list[dict[str, Any]]:
-    """Questions, worded like the others, about names that look right and do not exist."""
+    """Return questions, worded like the others, about names that look right and do not exist."""
     known = names | {entry.name for entry in entries}
     makers: tuple[Callable[[QuestionSubject, QuestionSubject], tuple[str, str] | None], ...] = (
         _moved,
@@ -183,7 +183,7 @@ def _unanswerable(
 
 
 def _moved(first: QuestionSubject, second: QuestionSubject) -> tuple[str, str] | None:
-    """The last part of the second name, in the place of the first's."""
+    """Return the last part of the second name, in the place of the first's."""
     owner, _, own = first.name.rpartition(".")
     last = second.name.rpartition(".")[2]
     same_case = own[:1].isupper() == last[:1].isupper()
@@ -191,7 +191,7 @@ def _moved(first: QuestionSubject, second: QuestionSubject) -> tuple[str, str] |
 
 
 def _crossed(first: QuestionSubject, second: QuestionSubject) -> tuple[str, str] | None:
-    """The first name, whose last word gives way to the last word of the second's."""
+    """Return the first name, whose last word gives way to the last word of the second's."""
     owner, _, own = first.name.rpartition(".")
     head, word = own.rpartition("_")[0], second.name.rpartition(".")[2].rpartition("_")[2]
     fits = owner and head and word.islower() and len(word) > 2
@@ -201,7 +201,7 @@ def _crossed(first: QuestionSubject, second: QuestionSubject) -> tuple[str, str]
 def _unanswerable_question(
     owner: str, name: str, first: QuestionSubject, second: QuestionSubject
 ) -> str:
-    """A question in the words of one of the other kinds."""
+    """Return a question in the words of one of the other kinds."""
     share = hash_share(name, "kind")
     if share < 0.2 and second.summary is not None and second.kind == first.kind:
         return _name_question(name, first.kind, owner, masked(second.summary, second.name))

@@ -43,13 +43,13 @@ class Source(Protocol):
         """Whether only what is new since the last intake is offered, which may be nothing."""
 
     def read(self, kind: Kind) -> Iterator[Found]:
-        """The lines offered now, one at a time; it can be called again."""
+        """Yield the lines offered now, one at a time; it can be called again."""
 
     def updated(self) -> str | None:
-        """When the rows last changed, as an ISO time in UTC; None where the source can't say.
+        """Return when the rows last changed, as an ISO time in UTC; None if the source can't say.
 
         Asked once the rows were read.
         """
 
     def marks(self) -> dict[Kind, Mark]:
-        """How far each query was read, for the next night to go on from."""
+        """Return how far each query was read, for the next night to go on from."""

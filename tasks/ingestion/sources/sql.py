@@ -29,7 +29,7 @@ _PASSWORD = re.compile(r"(?:pwd|password)\s*=\s*([^;]+)", re.IGNORECASE)
 
 
 def read_url(url: str | None, variable: str | None) -> URL:
-    """The URL that params give, or the environment variable that they name.
+    """Return the URL that params give, or that the environment variable they name holds.
 
     Raises:
         ConfigError: the variable is not set, the URL is none, or holds a password in params.
@@ -59,14 +59,14 @@ def read_url(url: str | None, variable: str | None) -> URL:
 
 
 def shown_url(url: URL) -> str:
-    """The database's URL without user, password and the options that may be secrets."""
+    """Return the database's URL without user, password and the options that may be secrets."""
     options = {name: value for name, value in url.query.items() if not _SECRET.search(name)}
     bare = url.set(username=None, password=None).set(query=options)
     return bare.render_as_string(hide_password=True)
 
 
 def masked(text: str, url: URL) -> str:
-    """The text with stars for every secret of the URL that it repeats."""
+    """Return the text with stars for every secret of the URL that it repeats."""
     for secret in _secrets(url):
         for form in (secret, quote(secret, safe=""), quote_plus(secret)):
             text = text.replace(form, "***")
@@ -74,7 +74,7 @@ def masked(text: str, url: URL) -> str:
 
 
 def _secrets(url: URL) -> list[str]:
-    """What of a URL must never be shown, longest first."""
+    """Return what of a URL must never be shown, longest first."""
     named = [value for name, value in url.query.items() if _SECRET.search(name)]
     options = [text for value in named for text in _texts(value)]
     within = [found for text in options for found in _PASSWORD.findall(text)]
@@ -148,7 +148,7 @@ class SqlSource:
             )
 
     def read(self, kind: Kind) -> Iterator[Found]:
-        """The rows of the query as lines, a batch in memory at a time.
+        """Yield the rows of the query as lines, a batch in memory at a time.
 
         Raises:
             ConfigError: the query or the connection fails, or the `since` column is missing.
@@ -171,18 +171,18 @@ class SqlSource:
             self._marks[kind] = self._mark(query, greatest)
 
     def updated(self) -> str | None:
-        """The greatest value of the `since` columns, where these are times."""
+        """Return the greatest value of the `since` columns, where these are times."""
         values = [_FROM_TEXT[mark.type](mark.value) for mark in self._marks.values()]
         times = [moment for value in values if (moment := _as_time(value)) is not None]
         return max(times).isoformat(timespec="seconds") if times else None
 
     def marks(self) -> dict[Kind, Mark]:
-        """How far each query was read."""
+        """Return how far each query was read."""
         return dict(self._marks)
 
     @contextmanager
     def _connected(self, kind: Kind) -> Iterator[Connection]:
-        """A connection that streams results and can't write.
+        """Open a connection that streams results and can't write.
 
         Raises:
             ConfigError: with the database's own words, no secret among them.
@@ -212,7 +212,7 @@ def _exists(database: str | None) -> bool:
 
 
 def _statement(query: Query, begin: Any) -> Executable:
-    """The query, or the part of its result from `begin` on; rows without a value stay in."""
+    """Return the query, or the part of its result from `begin` on; rows without a value stay in."""
     # No colon names a parameter: the query is sent as it is written.
     text = sqlalchemy.text(query.text.strip().rstrip(";").replace(":", r"\:") + "\n")
     if query.since is None or begin is None:
@@ -243,7 +243,7 @@ def _bound_type(value: Any) -> sqlalchemy.types.TypeEngine[Any]:
 
 
 def _names(kind: Kind, query: Query, names: Sequence[str]) -> Sequence[str]:
-    """The columns of the result, each once.
+    """Return the columns of the result, each once.
 
     Raises:
         ConfigError: there is none, one comes twice, or the `since` column is not among them.
@@ -265,7 +265,7 @@ def _names(kind: Kind, query: Query, names: Sequence[str]) -> Sequence[str]:
 
 
 def _greater(kind: Kind, query: Query, greatest: Any, value: Any) -> Any:
-    """The greater of two values of the `since` column; None is less than all.
+    """Return the greater of two values of the `since` column; None is less than all.
 
     Raises:
         DataError: they are of two types, or of one that can't be kept.
@@ -289,7 +289,7 @@ def _greater(kind: Kind, query: Query, greatest: Any, value: Any) -> Any:
 
 
 def _as_time(value: Any) -> datetime | None:
-    """A time of the `since` column in UTC, else None; one that names no zone is taken as UTC."""
+    """Return a time of the `since` column in UTC, else None; one without a zone is taken as UTC."""
     if isinstance(value, str):
         try:
             value = datetime.fromisoformat(value)

@@ -22,59 +22,64 @@ from tasks.statistics.bootstrap import Interval, wilson
 _NO_DOCUMENTS = "the data set has no documents: closed_book decides, and nothing is retrieved"
 
 
-def stops(case: ModelEvidence, params: CutParams) -> Iterator[RuleResult]:
+def stops(evidence: ModelEvidence, params: CutParams) -> Iterator[RuleResult]:
     """The model ends its answers by itself: one that never stops says too much, and costs most."""
     finding = _share_of_answers(
-        case, "is_cut", params.max_cut, "were cut at prompting.max_new_tokens"
+        evidence, "is_cut", params.max_cut, "were cut at prompting.max_new_tokens"
     )
     more = ": it does not stop, or the data's answers are longer and the bound should be raised"
     over = not finding.holds and finding.value is not None
     yield replace(finding, text=finding.text + more) if over else finding
 
 
-def readable(case: ModelEvidence, params: BrokenParams) -> Iterator[RuleResult]:
+def readable(evidence: ModelEvidence, params: BrokenParams) -> Iterator[RuleResult]:
     """What the model says is text: hardly any answer holds bytes that are no character."""
-    yield _share_of_answers(case, "is_broken", params.max_broken, "hold bytes that are no UTF-8")
+    yield _share_of_answers(
+        evidence, "is_broken", params.max_broken, "hold bytes that are no UTF-8"
+    )
 
 
 def _share_of_answers(
-    case: ModelEvidence, mark: Literal["is_cut", "is_broken"], bound: float, what: str
+    evidence: ModelEvidence, mark: Literal["is_cut", "is_broken"], bound: float, what: str
 ) -> RuleResult:
     """Whether at most so many of the answers bear a mark; `what` says in words what it means."""
-    answers = case.primary(case.system)
+    answers = evidence.primary(evidence.system)
     if answers is None:
-        text = f"{case.system} has no answers in mode {case.mode}, so nothing tells if any {what}"
+        text = (
+            f"{evidence.system} has no answers in mode {evidence.mode}, so nothing tells if any "
+            f"{what}"
+        )
         return RuleResult(False, text, None, bound)
     marked = int(getattr(answers, mark).sum())
-    interval = wilson(marked, len(answers.asked), confidence=case.params.confidence)
+    interval = wilson(marked, len(answers.asked), confidence=evidence.params.confidence)
     share = interval.value
     text = (
-        f"{share:.0%} of {case.system}'s answers in mode {case.mode} {what}; at most {bound:.0%} "
-        "is asked for"
+        f"{share:.0%} of {evidence.system}'s answers in mode {evidence.mode} {what}; at most "
+        f"{bound:.0%} is asked for"
     )
     return RuleResult(share <= bound, text, share, bound, interval)
 
 
-def retrieval_recall(case: ModelEvidence, params: RecallParams) -> Iterator[RuleResult]:
+def retrieval_recall(evidence: ModelEvidence, params: RecallParams) -> Iterator[RuleResult]:
     """Retrieval finds a document that holds the answer among its first passages.
 
     Records whose documents are all gone from the index can be neither found nor missed: too many
     of them leave the recall of the others without meaning.
     """
-    yield from _gone_documents(case, params)
-    if not case.has_documents:
+    yield from _gone_documents(evidence, params)
+    if not evidence.has_documents:
         yield nothing_to_ask(_NO_DOCUMENTS)
         return
     name, bound = f"recall_at_{params.depth}", params.min_recall
-    value, records = case.found("retrieval", name), case.found("retrieval", "records")
-    reason = case.found("retrieval", f"{name}_reason")
+    value, records = evidence.found("retrieval", name), evidence.found("retrieval", "records")
+    reason = evidence.found("retrieval", f"{name}_reason")
     if value is None and reason:
         yield nothing_to_ask(f"retrieval was not measured: {reason}")
         return
     if not is_number(value) or not is_number(records) or records < 1:
         yield RuleResult(False, f"evaluation's metrics hold no retrieval.{name}", None, bound)
         return
-    interval = wilson(round(value * records), records, confidence=case.params.confidence)
+    interval = wilson(round(value * records), records, confidence=evidence.params.confidence)
     text = (
         f"for {value:.1%} of {records} questions one of the first {params.depth} passages is of a "
         f"document that holds the answer ({_shown(interval)}); at least {bound:.1%} is asked for"
@@ -82,13 +87,13 @@ def retrieval_recall(case: ModelEvidence, params: RecallParams) -> Iterator[Rule
     yield RuleResult(value >= bound, text, value, bound, interval)
 
 
-def _gone_documents(case: ModelEvidence, params: RecallParams) -> Iterator[RuleResult]:
+def _gone_documents(evidence: ModelEvidence, params: RecallParams) -> Iterator[RuleResult]:
     """A finding where records name documents that the index does not hold."""
     gone, there = (
-        case.found("retrieval", name) for name in ("records_without_gold_document", "records")
+        evidence.found("retrieval", name) for name in ("records_without_gold_document", "records")
     )
     if not is_number(gone) or not is_number(there):
-        if case.has_documents:
+        if evidence.has_documents:
             text = "evaluation's metrics do not tell how many records name documents that are gone"
             yield RuleResult(False, text, None, params.max_gone)
     elif gone:
@@ -97,67 +102,70 @@ def _gone_documents(case: ModelEvidence, params: RecallParams) -> Iterator[RuleR
             f"of {gone + there} records that name the documents with their answer, {share:.1%} "
             f"name only ones that are gone from the index; at most {params.max_gone:.1%} may"
         )
-        interval = wilson(gone, gone + there, confidence=case.params.confidence)
+        interval = wilson(gone, gone + there, confidence=evidence.params.confidence)
         yield RuleResult(share <= params.max_gone, text, share, params.max_gone, interval)
 
 
-def groundedness(case: ModelEvidence, params: GroundednessParams) -> Iterator[RuleResult]:
+def groundedness(evidence: ModelEvidence, params: GroundednessParams) -> Iterator[RuleResult]:
     """What the model says stands in the passages that it was shown."""
     bound = params.min_groundedness
-    if case.mode == "closed_book":
+    if evidence.mode == "closed_book":
         yield nothing_to_ask(
             "closed_book decides: no passages are shown that answers could rest on"
         )
         return
-    answers = case.primary(case.system)
+    answers = evidence.primary(evidence.system)
     if answers is None or not answers.is_grounded.any():
-        text = f"no answer of {case.system} in mode {case.mode} claims anything that could be held"
-        yield RuleResult(False, f"{text} against its passages", None, bound)
+        text = (
+            f"no answer of {evidence.system} in mode {evidence.mode} claims anything that could be "
+            "held against its passages"
+        )
+        yield RuleResult(False, text, None, bound)
         return
     claims = answers.is_grounded.astype(float)
     values = answers.groundedness.copy()
     values[~answers.is_grounded] = 0.0
-    interval = case.ratio(values, claims)
+    interval = evidence.ratio(values, claims)
     text = (
-        f"{interval.value:.1%} of what {case.system} says in {int(claims.sum())} answers stands in "
-        f"the passages shown ({_shown(interval)}); at least {bound:.1%} is asked for"
+        f"{interval.value:.1%} of what {evidence.system} says in {int(claims.sum())} answers "
+        f"stands in the passages shown ({_shown(interval)}); at least {bound:.1%} is asked for"
     )
     yield RuleResult(interval.value >= bound, text, interval.value, bound, interval)
 
 
-def abstention(case: ModelEvidence, params: AbstentionParams) -> Iterator[RuleResult]:
+def abstention(evidence: ModelEvidence, params: AbstentionParams) -> Iterator[RuleResult]:
     """The model says that it does not know where that is right, and not where it is wrong."""
     least, most = params.min_unanswerable, params.max_answerable
     asked = (
-        (case.mode, "unanswerable", least, "questions that have no answer"),
+        (evidence.mode, "unanswerable", least, "questions that have no answer"),
         (DISTRACTOR, "unanswerable", params.min_distractor, "questions beside wrong passages"),
-        (case.mode, "answerable", most, "questions that have an answer"),
+        (evidence.mode, "answerable", most, "questions that have an answer"),
     )
     for mode, kind, bound, questions in asked:
-        found = case.found("abstention_shares", case.system, mode, kind)
+        found = evidence.found("abstention_shares", evidence.system, mode, kind)
         if found is None:
             yield nothing_to_ask(f"in mode {mode} there were no {questions}")
             continue
         interval = Interval(found["value"], found["low"], found["high"])
         if not is_number(interval.value):
             yield RuleResult(
-                False, f"abstention_shares of {case.system} are not finite", None, bound
+                False, f"abstention_shares of {evidence.system} are not finite", None, bound
             )
             continue
         wanted = kind == "unanswerable"
         text = (
-            f"{case.system} abstains from {interval.value:.0%} of {found['records']} {questions} "
-            f"({_shown(interval)}, mode {mode}); {'at least' if wanted else 'at most'} "
+            f"{evidence.system} abstains from {interval.value:.0%} of {found['records']} "
+            f"{questions} ({_shown(interval)}, mode {mode}); {'at least' if wanted else 'at most'} "
             f"{bound:.0%} is asked for"
         )
         holds = interval.value >= bound if wanted else interval.value <= bound
         yield RuleResult(holds, text, interval.value, bound, interval)
 
 
-def forgetting(case: ModelEvidence, params: ForgettingParams) -> Iterator[RuleResult]:
+def forgetting(evidence: ModelEvidence, params: ForgettingParams) -> Iterator[RuleResult]:
     """General text did not become much harder to predict."""
     bound = params.max_perplexity_ratio
-    ratio = case.found("forgetting", "perplexity_ratio")
+    ratio = evidence.found("forgetting", "perplexity_ratio")
     if not is_number(ratio):
         text = "evaluation's metrics hold no forgetting.perplexity_ratio"
         yield RuleResult(False, text, None, bound)
@@ -169,19 +177,19 @@ def forgetting(case: ModelEvidence, params: ForgettingParams) -> Iterator[RuleRe
     yield RuleResult(ratio <= bound, text, ratio, bound)
 
 
-def instructions(case: ModelEvidence, params: InstructionsParams) -> Iterator[RuleResult]:
+def instructions(evidence: ModelEvidence, params: InstructionsParams) -> Iterator[RuleResult]:
     """Plain instructions that the base follows are still followed."""
     bound = params.min_kept
-    kept = case.found("forgetting", "instructions_kept")
-    right = case.found("forgetting", "base", "instructions_right")
-    if kept is None and case.found("forgetting", "instructions_kept_reason"):
-        yield nothing_to_ask(case.found("forgetting", "instructions_kept_reason"))
+    kept = evidence.found("forgetting", "instructions_kept")
+    right = evidence.found("forgetting", "base", "instructions_right")
+    if kept is None and evidence.found("forgetting", "instructions_kept_reason"):
+        yield nothing_to_ask(evidence.found("forgetting", "instructions_kept_reason"))
         return
     if not is_number(kept) or not is_number(right) or right < 1:
         text = "evaluation's metrics hold no forgetting.instructions_kept"
         yield RuleResult(False, text, None, bound)
         return
-    interval = wilson(round(kept * right), right, confidence=case.params.confidence)
+    interval = wilson(round(kept * right), right, confidence=evidence.params.confidence)
     text = (
         f"the adapter still follows {kept:.0%} of the {right} plain instructions that the base "
         f"follows ({_shown(interval)}); at least {bound:.0%} is asked for"

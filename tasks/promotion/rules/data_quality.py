@@ -42,16 +42,16 @@ _COMPARED = ("difference", "low", "high", "p_value_holm", "smallest_detectable")
 _RETRIEVAL_METRICS = ("recall_at_1", "recall_at_5", "recall_at_10", "mrr", "ndcg_at_10")
 
 
-def data_accepted(case: ModelEvidence, params: QuarantineParams) -> Iterator[RuleResult]:
+def data_accepted(evidence: ModelEvidence, params: QuarantineParams) -> Iterator[RuleResult]:
     """Validation accepted rows, judged the set, and refused at most a share of the rows."""
     bound = params.max_quarantine_share
-    shares = {name: value_at(case.validation, name, "quarantine_share") for name in _ROWS}
-    accepted = value_at(case.validation, "records", "accepted")
+    shares = {name: value_at(evidence.validation, name, "quarantine_share") for name in _ROWS}
+    accepted = value_at(evidence.validation, "records", "accepted")
     if not (all(is_number(share) for share in shares.values()) and is_number(accepted)):
         text = "validation's metrics do not tell what was accepted; no validation, no promotion"
         yield RuleResult(False, text, None, bound)
         return
-    if not case.validation.get("set"):
+    if not evidence.validation.get("set"):
         yield RuleResult(False, "validation did not judge the set as a whole", None, bound)
         return
     worst = max(shares, key=lambda name: shares[name])
@@ -59,15 +59,15 @@ def data_accepted(case: ModelEvidence, params: QuarantineParams) -> Iterator[Rul
         f"{accepted} records were accepted; of the {worst}, {shares[worst]:.1%} were refused "
         f"(at most {bound:.1%})"
     )
-    warned = sorted(case.validation.get("warnings", {}))
+    warned = sorted(evidence.validation.get("warnings", {}))
     if warned:
         text += f"; validation warns of {', '.join(warned[:5])}"
     yield RuleResult(accepted > 0 and shares[worst] <= bound, text, shares[worst], bound)
 
 
-def no_leak(case: ModelEvidence, params: LeakParams) -> Iterator[RuleResult]:
+def no_leak(evidence: ModelEvidence, params: LeakParams) -> Iterator[RuleResult]:
     """Nothing of the test split is known to train, to few-shot prompts or to the documents."""
-    found = case.curation.get("leaks", {})
+    found = evidence.curation.get("leaks", {})
     bound = float(params.max_leaks)
     counts = [found.get(way) for way in _LEAK_WAYS]
     if not all(isinstance(count, int) and not isinstance(count, bool) for count in counts):
@@ -80,25 +80,25 @@ def no_leak(case: ModelEvidence, params: LeakParams) -> Iterator[RuleResult]:
         told = ", ".join(f"{way} {count}" for way, count in zip(_LEAK_WAYS, counts, strict=True))
         ids = [
             f"{leak['test']} in {leak['where']}"
-            for leak in case.curation.get("leak_examples", [])[:3]
+            for leak in evidence.curation.get("leak_examples", [])[:3]
         ]
         text = f"the test split leaks: {told}" + (f"; {'; '.join(ids)}" if ids else "")
     yield RuleResult(total <= params.max_leaks, text, float(total), bound)
 
 
-def complete(case: ModelEvidence, params: CompletenessParams) -> Iterator[RuleResult]:
+def complete(evidence: ModelEvidence, params: CompletenessParams) -> Iterator[RuleResult]:
     """Every metric of every system and mode is there and finite, or null where that is allowed."""
     places: dict[str, tuple[Metrics, tuple[str, ...]]] = {
-        f"systems.{system}.{mode}": (case.found("systems", system, mode) or {}, _SYSTEM_METRICS)
-        for system in ("base", "adapter", case.offered)
-        for mode in (MODES if case.has_documents else ("closed_book",))
+        f"systems.{system}.{mode}": (evidence.found("systems", system, mode) or {}, _SYSTEM_METRICS)
+        for system in ("base", "adapter", evidence.offered)
+        for mode in (MODES if evidence.has_documents else ("closed_book",))
     }
-    for system in ("base", "adapter", case.offered):
-        places[f"perplexity.{system}"] = (case.found("perplexity", system) or {}, _PERPLEXITIES)
-    for pair in ("adapter-base", f"{case.offered}-base", f"{case.offered}-adapter"):
-        places[f"comparisons.{pair}"] = (case.found("comparisons", pair) or {}, _COMPARED)
-    if case.has_documents:
-        places["retrieval"] = (case.found("retrieval") or {}, _RETRIEVAL_METRICS)
+    for system in ("base", "adapter", evidence.offered):
+        places[f"perplexity.{system}"] = (evidence.found("perplexity", system) or {}, _PERPLEXITIES)
+    for pair in ("adapter-base", f"{evidence.offered}-base", f"{evidence.offered}-adapter"):
+        places[f"comparisons.{pair}"] = (evidence.found("comparisons", pair) or {}, _COMPARED)
+    if evidence.has_documents:
+        places["retrieval"] = (evidence.found("retrieval") or {}, _RETRIEVAL_METRICS)
     bad = [
         f"{place}.{name}"
         for place, (found, names) in places.items()
@@ -106,7 +106,7 @@ def complete(case: ModelEvidence, params: CompletenessParams) -> Iterator[RuleRe
         if not _sound(found, name, params)
     ]
     # Nothing that is lost anywhere goes unseen, whether a rule reads it or not.
-    bad += [name for name in _lost(case.metrics) if name not in bad]
+    bad += [name for name in _lost(evidence.metrics) if name not in bad]
     total = sum(len(names) for _, names in places.values())
     text = f"all {total} metrics are there, and every number of evaluation is finite"
     if bad:
@@ -136,44 +136,44 @@ def is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def same_records(case: ModelEvidence, _: RuleParams) -> Iterator[RuleResult]:
+def same_records(evidence: ModelEvidence, _: RuleParams) -> Iterator[RuleResult]:
     """Every system was scored on the same records, once each, with finite scores."""
-    names = ("base", "adapter", case.offered)
-    found = {name: case.primary(name) for name in names}
+    names = ("base", "adapter", evidence.offered)
+    found = {name: evidence.primary(name) for name in names}
     there = [one for one in found.values() if one is not None]
     sizes = {name: 0 if one is None else len(one.asked) for name, one in found.items()}
     same = len(there) == len(names) and len({one.asked for one in there}) == 1
     once = all(len({asked[0] for asked in one.asked}) == len(one.asked) for one in there)
     finite = all(bool(np.isfinite(one.score).all()) for one in there)
     passed = same and once and finite
-    text = f"every system was scored on the same {sizes['base']} records in mode {case.mode}"
+    text = f"every system was scored on the same {sizes['base']} records in mode {evidence.mode}"
     if not passed:
         counts = ", ".join(f"{name} {size}" for name, size in sizes.items())
         text = (
-            f"systems were not scored on the same records in mode {case.mode}, once each with "
+            f"systems were not scored on the same records in mode {evidence.mode}, once each with "
             f"finite scores: {counts}"
         )
     yield RuleResult(passed, text, float(sizes["base"]), 1.0)
 
 
-def enough_records(case: ModelEvidence, params: PowerParams) -> Iterator[RuleResult]:
+def enough_records(evidence: ModelEvidence, params: PowerParams) -> Iterator[RuleResult]:
     """So many records could have shown a difference to the base of the size that is asked for."""
     bound = params.max_detectable
-    pair = case.paired(case.system, "base")
+    pair = evidence.paired(evidence.system, "base")
     if pair is None:
-        yield RuleResult(False, f"{case.system} and base cannot be paired", None, bound)
+        yield RuleResult(False, f"{evidence.system} and base cannot be paired", None, bound)
         return
     differences = pair[0] - pair[1]
-    level = 1 - case.params.confidence
-    shown = smallest_detectable(differences.tolist(), alpha=level, power=case.params.power)
+    level = 1 - evidence.params.confidence
+    shown = smallest_detectable(differences.tolist(), alpha=level, power=evidence.params.power)
     if shown.value is None:
-        text = f"{case.system} against base in mode {case.mode}: {shown.reason}"
+        text = f"{evidence.system} against base in mode {evidence.mode}: {shown.reason}"
         yield RuleResult(False, f"{text}; such scores decide nothing", None, bound)
         return
     count = len(differences)
     text = (
-        f"{count} records show a difference of {shown.value:.3f} {case.metric} "
-        f"({case.params.power:.0%} power); at most {bound:.3f} is asked for"
+        f"{count} records show a difference of {shown.value:.3f} {evidence.metric} "
+        f"({evidence.params.power:.0%} power); at most {bound:.3f} is asked for"
     )
     if shown.value > bound:
         needed = math.ceil(count * (shown.value / bound) ** 2)

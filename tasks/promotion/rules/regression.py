@@ -12,7 +12,7 @@ from tasks.promotion.results import RuleResult, nothing_to_ask
 from tasks.statistics.noninferiority import LossTestResult as Loss
 from tasks.statistics.noninferiority import Pairs, records_needed
 
-_NO_CHAMPION = "no other version reigns: the base is what is to be beaten"
+_NO_CHAMPION = "no other version is champion: the base is what is to be beaten"
 
 _MORE = "raise evaluation.records, or take in more"
 
@@ -22,38 +22,42 @@ _AGAIN = (
 )
 
 
-def not_worse(case: ModelEvidence, params: MarginParams) -> Iterator[RuleResult]:
-    """The task score's loss against the reigning version is within the margins."""
-    if case.reigning is None:
+def not_worse(evidence: ModelEvidence, params: MarginParams) -> Iterator[RuleResult]:
+    """The task score's loss against the champion is within the margins."""
+    if evidence.champion is None:
         yield nothing_to_ask(_NO_CHAMPION)
         return
-    ours, theirs = case.primary(case.system), case.reigning.answers
-    objection = _scored_otherwise(case, case.reigning, ours, theirs)
+    ours, theirs = evidence.primary(evidence.system), evidence.champion.answers
+    objection = _scored_otherwise(evidence, evidence.champion, ours, theirs)
     pair = paired(ours, theirs)
     if objection or pair is None or ours is None:
-        text = objection or f"{case.system}'s scores or {case.reigning.name}'s are not finite"
+        text = (
+            objection or f"{evidence.system}'s scores or {evidence.champion.name}'s are not finite"
+        )
         yield RuleResult(False, text, None, -params.margin)
         return
-    changed = value_at(case.reigning.metrics, "golden_objection")
+    changed = value_at(evidence.champion.metrics, "golden_objection")
     if changed:
-        text = f"{case.reigning.name} answers otherwise by now than it did when it was made: "
+        text = f"{evidence.champion.name} answers otherwise by now than it did when it was made: "
         yield RuleResult(False, f"{text}{changed}", mild=True)
     pairs = Pairs(pair[0] - pair[1], np.ones(len(pair[0])), ours.slices)
-    yield from _losses(case, case.reigning, pairs, params, _Measure(case.metric, _MORE))
+    yield from _losses(evidence, evidence.champion, pairs, params, _Measure(evidence.metric, _MORE))
 
 
-def not_less_likely(case: ModelEvidence, params: MarginParams) -> Iterator[RuleResult]:
+def not_less_likely(evidence: ModelEvidence, params: MarginParams) -> Iterator[RuleResult]:
     """The reference answers are not less likely, in nats a token, beyond the margins."""
-    if case.reigning is None:
+    if evidence.champion is None:
         yield nothing_to_ask(_NO_CHAMPION)
         return
-    ours, theirs = case.likely.rows, case.reigning.likely.rows
-    objection = _measured_otherwise(case, case.reigning)
+    ours, theirs = evidence.likely.rows, evidence.champion.likely.rows
+    objection = _measured_otherwise(evidence, evidence.champion)
     names = sorted(ours)
     values = [(ours[name].log_likelihood, theirs[name].log_likelihood) for name in names
               if name in theirs]  # fmt: skip
     if not objection and not np.isfinite(values).all():
-        objection = f"log-likelihoods of {case.system} or {case.reigning.name} are not finite"
+        objection = (
+            f"log-likelihoods of {evidence.system} or {evidence.champion.name} are not finite"
+        )
     if objection:
         yield RuleResult(False, objection, None, -params.margin)
         return
@@ -66,60 +70,60 @@ def not_less_likely(case: ModelEvidence, params: MarginParams) -> Iterator[RuleR
     measure = _Measure(
         "nats a token of the references' log-likelihood", "take in more: the test split is small"
     )
-    yield from _losses(case, case.reigning, pairs, params, measure)
+    yield from _losses(evidence, evidence.champion, pairs, params, measure)
 
 
 def _scored_otherwise(
-    case: ModelEvidence,
-    reigning: ChampionEvidence,
+    evidence: ModelEvidence,
+    champion: ChampionEvidence,
     ours: AnswerColumns | None,
     theirs: AnswerColumns | None,
 ) -> str | None:
     """Why the two cannot be compared, None where they can."""
     if ours is None or theirs is None:
-        who = case.system if ours is None else reigning.name
-        return f"{who} has no answers in mode {case.mode}, so nothing tells whether it is worse"
+        who = evidence.system if ours is None else champion.name
+        return f"{who} has no answers in mode {evidence.mode}, so nothing tells whether it is worse"
     if ours.asked != theirs.asked:
         shared = len(set(ours.asked) & set(theirs.asked))
         return _other_split(
-            reigning, len(theirs.asked), shared, len(ours.asked), ours.sha256, theirs.sha256
+            champion, len(theirs.asked), shared, len(ours.asked), ours.sha256, theirs.sha256
         )
-    return _other_scoring(case, reigning)
+    return _other_scoring(evidence, champion)
 
 
-def _measured_otherwise(case: ModelEvidence, reigning: ChampionEvidence) -> str | None:
+def _measured_otherwise(evidence: ModelEvidence, champion: ChampionEvidence) -> str | None:
     """Why the two cannot be compared, None where they can."""
-    ours, theirs = case.likely.rows, reigning.likely.rows
-    hashes = (case.likely.sha256, reigning.likely.sha256)
+    ours, theirs = evidence.likely.rows, champion.likely.rows
+    hashes = (evidence.likely.sha256, champion.likely.sha256)
     if not ours or not theirs:
-        who = reigning.name if ours else case.system
+        who = champion.name if ours else evidence.system
         return f"{who} has no log-likelihoods, so nothing tells whether references are less likely"
     if ours.keys() != theirs.keys() or hashes[0] != hashes[1] or hashes[0] is None:
         shared = len(ours.keys() & theirs.keys())
-        return _other_split(reigning, len(theirs), shared, len(ours), *map(str, hashes))
-    return _other_scoring(case, reigning)
+        return _other_split(champion, len(theirs), shared, len(ours), *map(str, hashes))
+    return _other_scoring(evidence, champion)
 
 
 def _other_split(
-    reigning: ChampionEvidence, size: int, shared: int, tonight: int, ours: str, theirs: str
+    champion: ChampionEvidence, size: int, shared: int, tonight: int, ours: str, theirs: str
 ) -> str:
     return (
-        f"{reigning.name} was scored on another test split: {shared} of its {size} records are "
+        f"{champion.name} was scored on another test split: {shared} of its {size} records are "
         f"among tonight's {tonight} with the same id, question and reference (split "
         f"{theirs[:12]}, tonight's {ours[:12]}); scores of other questions cannot be compared; "
         f"{_AGAIN}"
     )
 
 
-def _other_scoring(case: ModelEvidence, reigning: ChampionEvidence) -> str | None:
+def _other_scoring(evidence: ModelEvidence, champion: ChampionEvidence) -> str | None:
     ours, theirs = (
         value_at(metrics, "test_split", "scoring_sha256")
-        for metrics in (case.metrics, reigning.metrics)
+        for metrics in (evidence.metrics, champion.metrics)
     )
     if ours == theirs and ours is not None:
         return None
     return (
-        f"{reigning.name} was scored by other code or params (scoring {str(theirs)[:12]}, "
+        f"{champion.name} was scored by other code or params (scoring {str(theirs)[:12]}, "
         f"tonight's {str(ours)[:12]}), so its scores mean something else; {_AGAIN}"
     )
 
@@ -133,25 +137,25 @@ class _Measure:
 
 
 def _losses(
-    case: ModelEvidence,
-    reigning: ChampionEvidence,
+    evidence: ModelEvidence,
+    champion: ChampionEvidence,
     pairs: Pairs,
     params: MarginParams,
     measure: _Measure,
 ) -> Iterator[RuleResult]:
     """What all records say, then every slice where there are several."""
-    name = f"{case.system} against {reigning.name}"
-    yield _loss_result(name, case.losses.whole(pairs, params.margin), case, measure)
+    name = f"{evidence.system} against {champion.name}"
+    yield _loss_result(name, evidence.losses.whole(pairs, params.margin), evidence, measure)
     if len(set(pairs.slices)) > 1:
-        for label, loss in case.losses.slices(pairs, params.slice_margin).items():
+        for label, loss in evidence.losses.slices(pairs, params.slice_margin).items():
             place = label or "(none)"
-            yield _loss_result(f"{name} in slice {place}", loss, case, measure, place=place)
+            yield _loss_result(f"{name} in slice {place}", loss, evidence, measure, place=place)
 
 
 def _loss_result(
-    name: str, loss: Loss, case: ModelEvidence, measure: _Measure, place: str | None = None
+    name: str, loss: Loss, evidence: ModelEvidence, measure: _Measure, place: str | None = None
 ) -> RuleResult:
-    interval, confidence = loss.interval, case.params.confidence
+    interval, confidence = loss.interval, evidence.params.confidence
     text = (
         f"{name}: {interval.value:+.3f} {measure.unit} over {loss.records} records "
         f"({interval.low:+.3f} to {interval.high:+.3f}, each end a {confidence:.0%} bound); "

@@ -14,96 +14,97 @@ _PROVES = (
 )
 
 
-def latency(case: ModelEvidence, params: LatencyParams) -> Iterator[RuleResult]:
+def latency(evidence: ModelEvidence, params: LatencyParams) -> Iterator[RuleResult]:
     """Answers did not take longer in batches than the base's of the night, or than is asked for.
 
     Other work on the machine changes such a time by itself, so the rule's params let it warn alone.
     """
     name = "latency_ms_p95"
-    own, base = (case.found("sizes", system, name) for system in (case.system, "base"))
+    own, base = (evidence.found("sizes", system, name) for system in (evidence.system, "base"))
     if not is_number(own) or not is_number(base) or base <= 0:
-        text = f"evaluation's metrics hold no sizes.{case.system}.{name}, or the base's"
+        text = f"evaluation's metrics hold no sizes.{evidence.system}.{name}, or the base's"
         yield RuleResult(False, text, None, params.max_over_base)
         return
     ratio = own / base
     text = (
-        f"inside a batch 95% of {case.system}'s answers took {ratio:.2f} times as long as the "
+        f"inside a batch 95% of {evidence.system}'s answers took {ratio:.2f} times as long as the "
         f"base's at most; at most {params.max_over_base:.2f} times is asked for; {_PROVES}"
     )
     yield RuleResult(ratio <= params.max_over_base, text, ratio, params.max_over_base)
     most = params.max_p95_ms
     if most is not None:
         text = (
-            f"inside a batch 95% of {case.system}'s answers took at most {own:.0f} ms; at most "
+            f"inside a batch 95% of {evidence.system}'s answers took at most {own:.0f} ms; at most "
             f"{most:.0f} is asked for; {_PROVES}"
         )
         yield RuleResult(own <= most, text, float(own), most)
 
 
-def size(case: ModelEvidence, params: SizeParams) -> Iterator[RuleResult]:
+def size(evidence: ModelEvidence, params: SizeParams) -> Iterator[RuleResult]:
     """Weights take no more memory than the base's; a student's less than the adapter's."""
     whose, bound = "base", params.max_over_base
-    if case.model == "student":
+    if evidence.model == "student":
         whose, bound = "adapter", params.max_student_over_adapter
-    own, theirs = (case.found("sizes", system, "megabytes") for system in (case.system, whose))
+    own, theirs = (
+        evidence.found("sizes", system, "megabytes") for system in (evidence.system, whose)
+    )
     if not is_number(own) or not is_number(theirs) or theirs <= 0:
-        text = f"evaluation's metrics hold no sizes.{case.system}.megabytes, or the {whose}'s"
+        text = f"evaluation's metrics hold no sizes.{evidence.system}.megabytes, or the {whose}'s"
         yield RuleResult(False, text, None, bound)
         return
     ratio = own / theirs
     text = (
-        f"{case.system}'s weights take {own:.0f} MB in memory, {ratio:.2f} times the {whose}'s; at "
-        f"most {bound:.2f} times is asked for"
+        f"{evidence.system}'s weights take {own:.0f} MB in memory, {ratio:.2f} times the "
+        f"{whose}'s; at most {bound:.2f} times is asked for"
     )
     yield RuleResult(ratio <= bound, text, ratio, bound)
 
 
-def parity(case: ModelEvidence, params: ParityParams) -> Iterator[RuleResult]:
+def parity(evidence: ModelEvidence, params: ParityParams) -> Iterator[RuleResult]:
     """The bundle answers as evaluation heard the model answer: in process, and over HTTP."""
     bound = params.min_agreeing
-    share = value_at(case.packaging, "parity", case.model)
+    share = value_at(evidence.packaging, "parity", evidence.model)
     if not is_number(share):
-        text = f"packaging's metrics hold no parity.{case.model}"
+        text = f"packaging's metrics hold no parity.{evidence.model}"
         yield RuleResult(False, text, None, bound)
     else:
         text = f"{share:.0%} of the bundle's answers in process are those that were scored"
         yield RuleResult(share >= bound, f"{text}; at least {bound:.0%} is asked for", share, bound)
-        yield _packaged(case, params)
-    yield from _served(case, params)
+        yield _packaged(evidence, params)
+    yield from _served(evidence, params)
 
 
-def _packaged(case: ModelEvidence, params: ParityParams) -> RuleResult:
+def _packaged(evidence: ModelEvidence, params: ParityParams) -> RuleResult:
     """What the bundle's answers in process, where they are others, change of the score."""
-    found = value_at(case.packaging, "parity_scores", case.model, "difference")
-    return _difference(case, "answered in process", found, params)
+    found = value_at(evidence.packaging, "parity_scores", evidence.model, "difference")
+    return _difference(evidence, "answered in process", found, params)
 
 
-def _difference(case: ModelEvidence, how: str, found: Any, params: ParityParams) -> RuleResult:
+def _difference(evidence: ModelEvidence, how: str, found: Any, params: ParityParams) -> RuleResult:
     most = params.max_score_difference
     if not is_number(found):
-        text = f"nothing tells what {case.model} scores {how} against what was scored"
+        text = f"nothing tells what {evidence.model} scores {how} against what was scored"
         return RuleResult(False, text, None, most)
     text = (
-        f"{how}, {case.model} scores {found:+.3f} token_f1 against what was scored; at most "
+        f"{how}, {evidence.model} scores {found:+.3f} token_f1 against what was scored; at most "
         f"{most:.3f} either way is asked for"
     )
     return RuleResult(abs(found) <= most, text, found, most)
 
 
-def _served(case: ModelEvidence, params: ParityParams) -> Iterator[RuleResult]:
+def _served(evidence: ModelEvidence, params: ParityParams) -> Iterator[RuleResult]:
     """What the registered version answered over HTTP."""
     bound = params.min_agreeing
-    assert case.parity is not None
-    if case.parity.bundle_sha256 != case.bundle_sha256:
+    if evidence.parity.bundle_sha256 != evidence.bundle_sha256:
         text = (
-            f"what was asked over HTTP is another bundle ({case.parity.bundle_sha256[:12]}) than "
-            f"the one that is judged ({case.bundle_sha256[:12]})"
+            f"what was asked over HTTP is another bundle ({evidence.parity.bundle_sha256[:12]}) "
+            f"than the one that is judged ({evidence.bundle_sha256[:12]})"
         )
         yield RuleResult(False, text, None, bound)
         return
-    found = case.parity.models.get(case.model)
+    found = evidence.parity.models.get(evidence.model)
     if found is None or found.asked == 0:
-        text = f"the registered {case.model} was not asked anything over HTTP"
+        text = f"the registered {evidence.model} was not asked anything over HTTP"
         yield RuleResult(False, text, None, bound)
         return
     share = found.agreeing / found.asked
@@ -112,4 +113,4 @@ def _served(case: ModelEvidence, params: ParityParams) -> Iterator[RuleResult]:
         f"{bound:.0%} is asked for"
     )
     yield RuleResult(share >= bound, text, share, bound)
-    yield _difference(case, "served over HTTP", found.mean_score_difference, params)
+    yield _difference(evidence, "served over HTTP", found.mean_score_difference, params)
