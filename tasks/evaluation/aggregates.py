@@ -23,31 +23,30 @@ Abstains = Callable[[str], bool]
 ShareInterval = Callable[[int, int], Interval]
 
 
-class MetricModules:
-    """The metric modules beside this file, loaded once through `evaluate`."""
+class AnswerMetrics:
+    """The scores among the metrics beside this file, loaded once through `evaluate`."""
 
     def __init__(self) -> None:
         """Load them; `evaluate` takes seconds to import, so it is imported here alone."""
         import evaluate
 
-        folder = Path(__file__).with_name("metrics")
-        paths = [str(folder / f"{name}.py") for name in SCORE_NAMES]
+        path = str(Path(__file__).with_name("metrics.py"))
         self._combined = evaluate.combine(
-            [evaluate.load(path, keep_in_memory=True) for path in paths]
+            [evaluate.load(path, name, keep_in_memory=True) for name in SCORE_NAMES]
         )
 
     def compute(self, outputs: Sequence[str], references: Sequence[str]) -> dict[str, float]:
         """Return the mean of every score.
 
         Raises:
-            DataError: a module gave no number.
+            DataError: one of them gave no number.
         """
         found = self._combined.compute(predictions=list(outputs), references=list(references))
         missing = [name for name in SCORE_NAMES if found.get(name) is None]
         if missing:
             raise DataError(
-                f"the metric modules gave no {', '.join(missing)}; every score is needed",
-                "run the tests of tasks/evaluation/metrics",
+                f"the metrics gave no {', '.join(missing)}; every score is needed",
+                "run tests/unit/test_evaluation_metrics.py",
             )
         return {name: float(found[name]) for name in SCORE_NAMES}
 
@@ -63,10 +62,10 @@ def system_metrics(
 
     Results and predictions are by system, under the same names; `mode` is the primary one.
     """
-    modules = MetricModules()
+    metrics = AnswerMetrics()
     return {
         "systems": {
-            system: {name: _scores(modules, rows, abstains) for name, rows in modes.items()}
+            system: {name: _scores(metrics, rows, abstains) for name, rows in modes.items()}
             for system, modes in grouped.items()
         },
         "sizes": {name: _size(found, grouped[name][mode]) for name, found in results.items()},
@@ -74,8 +73,8 @@ def system_metrics(
     }
 
 
-def _scores(modules: MetricModules, rows: Sequence[Prediction], abstains: Abstains) -> Metrics:
-    means = modules.compute([row.output for row in rows], [row.reference for row in rows])
+def _scores(metrics: AnswerMetrics, rows: Sequence[Prediction], abstains: Abstains) -> Metrics:
+    means = metrics.compute([row.output for row in rows], [row.reference for row in rows])
     return {**means, **row_metrics(rows, abstains)}
 
 
@@ -103,7 +102,7 @@ def by_system_and_mode(
 
 
 def row_metrics(rows: Sequence[Prediction], abstains: Abstains) -> Metrics:
-    """Return what the rows of one system in one mode say beside the scores of `MetricModules`.
+    """Return what the rows of one system in one mode say beside the scores of `AnswerMetrics`.
 
     `broken_outputs` and `cut_outputs` are the shares of answers that hold bytes which are no
     character, and that met their bound before they ended.

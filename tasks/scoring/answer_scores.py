@@ -1,16 +1,18 @@
 """Scores of one answer against its reference, in [0, 1], correct for any script.
 
-Every aggregate but the length ratio is the mean of these: the metric modules that
+Every aggregate but the length ratio is the mean of these: the metrics that
 `evaluate.load` loads call them and nothing else. A metric that can't be had is null, with a
 reason beside it."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache
-
-from sacrebleu.metrics.chrf import CHRF
+from typing import TYPE_CHECKING
 
 from tasks.records.text import bare, normalise, score_tokens
+
+if TYPE_CHECKING:
+    from sacrebleu.metrics.chrf import CHRF
 
 Metrics = dict[str, float | int | str | None]
 
@@ -104,7 +106,10 @@ def _common_subsequence(left: Sequence[str], right: Sequence[str]) -> int:
 
 
 @cache
-def _chrf_scorer() -> CHRF:
+def _chrf_scorer() -> "CHRF":
+    # Imported where an answer is scored: who reads scores alone has no use for it.
+    from sacrebleu.metrics.chrf import CHRF
+
     return CHRF()
 
 
