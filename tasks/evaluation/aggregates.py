@@ -46,7 +46,7 @@ class AnswerMetrics:
         if missing:
             raise DataError(
                 f"the metrics gave no {', '.join(missing)}; every score is needed",
-                "run tests/unit/test_evaluation_metrics.py",
+                "run tests/unit/scoring/test_answer_scores.py",
             )
         return {name: float(found[name]) for name in SCORE_NAMES}
 

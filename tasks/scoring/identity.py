@@ -9,8 +9,8 @@ from tasks.records.schema import Record
 from tasks.records.text import text_sha256
 
 # Raise it with every change by which the same answer gets another score or likelihood: the golden
-# scores of tests/unit/test_scoring_version.py tell. The champion is then scored again. Decoding is
-# no part of it: it belongs to the system that is scored.
+# scores of tests/unit/scoring/test_scoring_version.py tell. The champion is then scored again.
+# Decoding is no part of it: it belongs to the system that is scored.
 SCORING_VERSION = 1
 # Before scoring had a version, its hash was over the scoring modules' source. Version 1 is the last
 # such code, and what it scored with the default `abstentions` keeps its hash.

@@ -21,7 +21,7 @@ from tasks.promotion.decision import decide
 from tasks.statistics.bootstrap import Bootstrap
 from tasks.statistics.noninferiority import LossTest, Pairs
 from tests.benchmarks._measurement import measure, print_result
-from tests.unit.decided import PARAMS, good_night
+from tests.builders.promotion_evidence import PARAMS, good_night
 
 SLICES = 10
 SEED = 11

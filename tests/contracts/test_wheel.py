@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from tasks.records.schema import read_rows
-from tests.unit.test_curation import many, record, sentence
-from tests.unit.test_curation_stage import accepted_rows
+from tests.unit.curation.test_curation import many, record, sentence
+from tests.unit.curation.test_stage import accepted_rows
 
 ROOT = Path(__file__).parents[2]
 

@@ -21,7 +21,7 @@ from tasks.registry.approval import ApprovalResponse, open_requests, read_reques
 from tasks.registry.promote import roll_back
 from tasks.registry.retention import prune, review
 from tasks.registry.transactions import reconcile
-from tests.unit.shop import PARAMS, Shop, policies
+from tests.builders.registry import PARAMS, Shop, policies
 
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(["tests.faults.promoters"])

@@ -15,8 +15,8 @@ import pytest
 
 from tasks.registry.aliases import stage_tag
 from tasks.registry.transactions import pending_intent
+from tests.builders.registry import Shop
 from tests.faults import promoters
-from tests.unit.shop import Shop
 
 ALL = os.environ.get("NIGHTLOOM_FAULTS") == "all"
 KILLS = 20

@@ -14,8 +14,8 @@ from tasks.training.batches import make_batches
 from tasks.training.loop import train
 from tasks.training.trainer import training_arguments, validation_loss
 from tests.unit.conftest import Tiny
-from tests.unit.test_finetuning import PARAMS
-from tests.unit.test_packing import examples
+from tests.unit.finetuning.test_finetuning import PARAMS
+from tests.unit.sequences.test_packing import examples
 
 pytestmark = [
     pytest.mark.gpu,

@@ -14,8 +14,8 @@ from tasks.stage.outputs import write_manifest
 from tasks.stage.params import ComputeParams, ModelsParams, PromptingParams, read_yaml
 
 if TYPE_CHECKING:
-    from tests.unit.served import Bundles
-    from tests.unit.shop import Shop
+    from tests.builders.registry import Shop
+    from tests.builders.serving import Bundles
 
 TEMPLATE = Path("params/prompts/answer.jinja")
 
@@ -141,7 +141,7 @@ def tokens(
     tiny: Tiny, prompting: PromptingParams, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
     """The tokens of the tiny data set, by the stage's own code."""
-    from tests.unit.test_tokenization import tokenize
+    from tests.unit.tokenization.test_tokenization import tokenize
 
     root = tmp_path_factory.mktemp("tokens")
     return tokenize(root, tiny, prompting, tiny.curated).tokens
@@ -157,7 +157,7 @@ def released(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Path:
     """A release bundle of the tiny models; its packaging report lies beside it, in `report`."""
-    from tests.unit.packaged import package, packaging_params
+    from tests.builders.packaging import package, packaging_params
 
     root = tmp_path_factory.mktemp("released")
     params = packaging_params(prompting, models, compute)
@@ -240,7 +240,7 @@ def _write_prompt_kits(made: Tiny) -> None:
 @pytest.fixture(scope="session")
 def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An empty MLflow database, to be copied."""
-    from tests.unit.shop import make_template
+    from tests.builders.registry import make_template
 
     return make_template(tmp_path_factory.mktemp("store"))
 
@@ -248,7 +248,7 @@ def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def shop(empty_store: Path, tmp_path: Path) -> "Shop":
     """A registry of small bundles in a store of its own."""
-    from tests.unit.shop import Shop
+    from tests.builders.registry import Shop
 
     return Shop.open(tmp_path / "shop", empty_store)
 
@@ -256,7 +256,7 @@ def shop(empty_store: Path, tmp_path: Path) -> "Shop":
 @pytest.fixture(scope="session")
 def reigned_store(empty_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store in which version 1 was in production and 2 is, to be copied."""
-    from tests.unit.shop import Shop
+    from tests.builders.registry import Shop
 
     shop = Shop.open(tmp_path_factory.mktemp("reigned"), empty_store)
     for number, text in enumerate(("one", "two"), start=1):
@@ -268,7 +268,7 @@ def reigned_store(empty_store: Path, tmp_path_factory: pytest.TempPathFactory) -
 @pytest.fixture
 def reigned(reigned_store: Path, tmp_path: Path) -> "Shop":
     """A registry in which version 1 was in production and 2 is."""
-    from tests.unit.shop import Shop
+    from tests.builders.registry import Shop
 
     return Shop.open(tmp_path / "shop", reigned_store)
 
@@ -346,7 +346,7 @@ def bundles(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> "Bundles":
     """Two release bundles of the tiny models, whose answers differ and have at most 10 tokens."""
-    from tests.unit.served import make_bundles
+    from tests.builders.serving import make_bundles
 
     longer = prompting.model_copy(update={"max_new_tokens": 10})
     shared = {"prompting": longer, "models": models, "compute": compute}
