@@ -10,7 +10,7 @@ from tasks.stage.errors import ConfigError, NightloomError
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The exit code: 0 with the answer on stdout, 1 with the reason on stderr."""
+    """Return the exit code: 0 with the answer on stdout, 1 with the reason on stderr."""
     options = _parser().parse_args(arguments)
     try:
         if not options.question.strip():

@@ -63,7 +63,7 @@ class GoldenPrompts(StageParams):
 
     @classmethod
     def read(cls, bundle: Path) -> "GoldenPrompts":
-        """The golden prompts of a bundle.
+        """Return the golden prompts of a bundle.
 
         Raises:
             ConfigError: it has none, or they are of another format.

@@ -26,7 +26,7 @@ from tasks.retrieval.index import Index
 def load_served(
     bundle: Path, store: Path, model: ServedModel, *, numeric_form: str, device: torch.device
 ) -> LanguageModel:
-    """One of a bundle's two models, as it is served.
+    """Return one of a bundle's two models, as it is served.
 
     Raises:
         ConfigError: the store lacks the weights that it names.
@@ -39,7 +39,7 @@ def load_served(
 
 
 def load_answerer(bundle: Path, store: Path, model: ServedModel) -> Answerer:
-    """An answerer made of nothing but a bundle and the base models in the store, checked.
+    """Return an answerer made of nothing but a bundle and the base models in the store, checked.
 
     Raises:
         ConfigError: the folder is no bundle, the store lacks the weights it names, the adapter was
@@ -51,7 +51,7 @@ def load_answerer(bundle: Path, store: Path, model: ServedModel) -> Answerer:
 
 
 def open_verified(bundle: Path, store: Path, model: ServedModel) -> Answerer:
-    """An answerer of a bundle whose files were checked; its golden prompts are checked now.
+    """Return an answerer of a bundle whose files were checked; its golden prompts are checked now.
 
     Raises:
         ConfigError: the adapter was made for another base, or golden prompts are found, asked or
@@ -63,7 +63,7 @@ def open_verified(bundle: Path, store: Path, model: ServedModel) -> Answerer:
 
 
 def open_answerer(bundle: Path, store: Path, model: ServedModel) -> Answerer:
-    """An answerer of a bundle that is being made: nothing is known yet of what it answers.
+    """Return an answerer of a bundle that is being made: nothing is known yet of what it answers.
 
     Raises:
         ConfigError: the folder is no bundle, the store lacks the weights it names, or prompts no

@@ -40,7 +40,7 @@ class Agent(ResponsesAgent):
     def predict(  # type: ignore[override]  # ResponsesAgent narrows PythonModel's signature
         self, request: ResponsesAgentRequest
     ) -> ResponsesAgentResponse:
-        """The answer as one output item, with the passages used in `custom_outputs`."""
+        """Return the answer as one output item, with the passages used in `custom_outputs`."""
         turns = _turns(request)
         with self.one_at_a_time:
             (answer,) = self.answerer.answer([turns])
@@ -62,7 +62,7 @@ class Agent(ResponsesAgent):
 
 
 def _turns(request: ResponsesAgentRequest) -> list[Message]:
-    """The request's turns; the last must be the user's."""
+    """Return the request's turns; the last must be the user's."""
     items = [item.model_dump() for item in request.input]
     turns = [Message(str(item.get("role")), _text(item.get("content"))) for item in items]
     if not turns or turns[-1].role != "user" or not turns[-1].content.strip():
@@ -74,7 +74,7 @@ def _turns(request: ResponsesAgentRequest) -> list[Message]:
 
 
 def _text(content: object) -> str:
-    """The text of a turn, whose content is a string or a list of parts, some of them text."""
+    """Return the text of a turn; its content is a string or a list of parts, some of them text."""
     if isinstance(content, str):
         return content
     parts = content if isinstance(content, list) else []

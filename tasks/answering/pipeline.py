@@ -50,7 +50,7 @@ class Answerer:
         progress: Callable[[int, int], None] | None = None,
         where: Where | None = None,
     ) -> list[Answer]:
-        """The answer to each conversation, whose last turn is the user's question.
+        """Return the answer to each conversation, whose last turn is the user's question.
 
         Where a filter is given, only the passages that it allows are searched.
         """
@@ -73,7 +73,9 @@ class Answerer:
     def prepare(
         self, conversations: Sequence[Sequence[Message]], where: Where | None = None
     ) -> list[Prepared]:
-        """Each conversation with the passages found for its last turn, as the prompt to answer."""
+        """Return each conversation with the passages found for its last turn, as the prompt to
+        answer.
+        """
         questions = [turns[-1].content for turns in conversations]
         found = self.index.search(questions, self.prompting.passages, self.embedder, where)
         asked = [
@@ -85,5 +87,5 @@ class Answerer:
 
 
 def prompt_sha256(token_ids: Sequence[int]) -> str:
-    """The hash that identifies a prompt, from its token ids."""
+    """Return the hash that identifies a prompt, from its token ids."""
     return text_sha256(" ".join(map(str, token_ids)))

@@ -10,7 +10,7 @@ _REFUSED = 3
 
 
 def rehearse(bundle: Path, store: Path, model: str, mismatch: float) -> str:
-    """How many golden prompts were answered token by token as recorded, in a sentence.
+    """Return how many golden prompts were answered token by token as recorded, in a sentence.
 
     Raises:
         ConfigError: the bundle or its base can't be loaded, or what each load checks is not so.
@@ -41,7 +41,7 @@ def rehearse(bundle: Path, store: Path, model: str, mismatch: float) -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The exit code: 0 with a sentence on stdout, 3 where a gate refused, 1 for an error."""
+    """Return the exit code: 0 with a sentence on stdout, 3 where a gate refused, 1 for an error."""
     parser = argparse.ArgumentParser(
         prog="python -m tasks.answering.rehearsal", description=__doc__
     )

@@ -34,7 +34,7 @@ class BundleSettings(StageParams):
 
     @classmethod
     def read(cls, bundle: Path) -> "BundleSettings":
-        """The settings of a bundle.
+        """Return the settings of a bundle.
 
         Raises:
             ConfigError: the folder is not a bundle.

@@ -78,7 +78,7 @@ def run(params: Params, paths: Paths) -> None:
 
 
 def _write_splits(curated: Path, prepared: Prepared, removals: Removals) -> set[str]:
-    """The ids of the documents that the written records refer to."""
+    """Return the ids of the documents that the written records refer to."""
     needed: set[str] = set()
     by_id = sorted(range(len(prepared.ids)), key=prepared.ids.__getitem__)
     streams = [(curated / f"{split}.jsonl").open("wb") for split in SPLITS]

@@ -29,7 +29,7 @@ class DocumentFates:
 def curate_documents(
     source: Path, target: Path, needed: set[str], params: PersonalDataParams
 ) -> DocumentFates:
-    """What became of the documents of a file, those that stay written into another.
+    """Return what became of the documents of a file, those that stay written into another.
 
     Of equal texts one stays, and all that a record refers to: those are in `needed`.
     """

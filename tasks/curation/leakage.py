@@ -57,7 +57,7 @@ class SimilarSets:
         self._elements, self._rows = elements[order], rows[order].astype(np.int32)
 
     def alike(self, texts: Sequence[str]) -> list[list[int]]:
-        """For each text the places of those alike enough to it, the most alike first."""
+        """Return for each text the places of those alike enough, the most alike first."""
         if not len(self._sizes):
             return [[] for _ in texts]
         return [self._alike(elements) for elements in self._sets(texts)]
@@ -81,7 +81,7 @@ class SimilarSets:
         return found
 
     def _likeness(self, rows: NDArray[np.int32], elements: Hashes) -> NDArray[np.float64]:
-        """The Jaccard index of each of the rows with a set of sorted elements."""
+        """Return the Jaccard index of each of the rows with a set of sorted elements."""
         sizes = self._sizes[rows]
         starts = np.cumsum(sizes) - sizes
         places = np.repeat(self._begins[rows] - starts, sizes) + np.arange(sizes.sum())
@@ -95,12 +95,12 @@ class SimilarSets:
         return [np.unique(hashes[a:b]) for a, b in pairwise(starts)]
 
     def _frequencies(self, elements: Hashes) -> NDArray[np.int64]:
-        """In how many of the indexed texts each element stands."""
+        """Return in how many of the indexed texts each element stands."""
         places = np.minimum(np.searchsorted(self._known, elements), len(self._known) - 1)
         return np.where(self._known[places] == elements, self._counts[places], 0)
 
     def _prefix(self, elements: Hashes) -> Hashes:
-        """The rarest elements of a text, enough of them to meet every text alike to it."""
+        """Return the rarest elements of a text, enough of them to meet every text alike to it."""
         order = np.lexsort((elements, self._frequencies(elements)))
         return elements[order[: len(elements) - self._least(len(elements)) + 1]]
 
@@ -132,7 +132,7 @@ class QuotationIndex:
                 self._anchors[width] = hashes[order], [rows[item] for item in order]
 
     def find(self, text: str) -> list[int]:
-        """The places of the pairs that a text holds, question and answer both."""
+        """Return the places of the pairs that a text holds, question and answer both."""
         form = same_form(text)
         found = []
         for width, (anchors, rows) in self._anchors.items():
@@ -186,7 +186,7 @@ class _Tally:
 
 
 def check_leakage(curated: Path, measure: Measure, params: CurationParams) -> Leakage:
-    """What of the test split is known to train, to few-shot prompts and to the documents."""
+    """Return what of the test split is known to train, to few-shot prompts and to the documents."""
     tally = _Tally()
     tests = _Tests(RowFile.index(curated / "test.jsonl"), measure, params)
     train = 0
@@ -208,7 +208,7 @@ def check_leakage(curated: Path, measure: Measure, params: CurationParams) -> Le
 
 
 def _shared_groups(curated: Path) -> Iterator[str]:
-    """The groups that stand in more than one split."""
+    """Yield the groups that stand in more than one split."""
     seen: dict[str, NDArray[np.uint64]] = {}
     for split in SPLITS:
         groups = (key(record.group) for record in stream_records(curated / f"{split}.jsonl"))
@@ -247,7 +247,7 @@ class _Tests:
         return len(self._rows)
 
     def _note(self, number: int, record: Record) -> tuple[str, str]:
-        """Question and answer in `same_form`; from here on the row is found by what it is."""
+        """Return question and answer in `same_form`; the row is found by what it is from here on."""
         form = same_form(question_text(record))
         for table, found in (
             (self._ids, key(record.id)), (self._turns, key(_turns(record))),
@@ -258,13 +258,13 @@ class _Tests:
         return form, same_form(record.answer)
 
     def nearly_repeated(self, records: list[Record]) -> list[int | None]:
-        """For each record a test row that it nearly repeats, question and answer together."""
+        """Return for each record a test row that it nearly repeats as a whole."""
         own = list(self._measure.wording.own_texts(records))
         found = self._sets.alike([text.line for text in own])
         return [self._repeated(*item) for item in zip(records, own, found, strict=True)]
 
     def _repeated(self, record: Record, own: OwnText, alike: list[int]) -> int | None:
-        """The first of the rows that a record is alike to word by word, too."""
+        """Return the first of the rows that a record is alike to word by word, too."""
         told = None
         for row in alike:
             if own.plain and self._plain[row]:
@@ -279,7 +279,7 @@ class _Tests:
         return self._measure.wording.told(self._rows.record(row))
 
     def leaks(self, record: Record, alike: int | None) -> Iterator[Leak]:
-        """What a row of train knows of the test split, at most one leak a way."""
+        """Yield what a row of train knows of the test split, at most one leak a way."""
         asked = alike if alike is not None else self._asked(record)
         if asked is not None:
             yield Leak("questions", self._rows.record(asked).id, record.id)
@@ -298,11 +298,11 @@ class _Tests:
             yield Leak("few_shot", self._rows.record(held).id, record.id)
 
     def quoted(self, text: str) -> list[str]:
-        """The ids of the test records whose question and answer a text holds."""
+        """Return the ids of the test records whose question and answer a text holds."""
         return [self._rows.record(row).id for row in self._quotations.find(text)]
 
     def _asked(self, record: Record) -> int | None:
-        """A test row with the same question, or nearly the same."""
+        """Return a test row with the same question, or nearly the same."""
         form = same_form(question_text(record))
         number, told = self._measure.form_key(form), self._measure.telling_key(form)
         if number and number in self._forms:

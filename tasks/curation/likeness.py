@@ -33,7 +33,7 @@ class Told:
         return first, Told(self.words[at:], self.kinds[at:], 0)
 
     def settled(self) -> frozenset[str]:
-        """The words that are fixed wherever they stand in it."""
+        """Return the words that are fixed wherever they stand in it."""
         by_kind = {kind: {word for word, found in zip(self.words, self.kinds, strict=True)
                           if found == kind} for kind in (FIXED, FREE)}  # fmt: skip
         return frozenset(by_kind[FIXED] - by_kind[FREE])
@@ -69,14 +69,16 @@ class OwnText:
 
 
 def compare_plain(first: str, second: str, characters: int) -> Likeness:
-    """The likeness of the lines of two plain texts, whose words all count."""
+    """Return the likeness of the lines of two plain texts, whose words all count."""
     parts = zip(first.split("\t"), second.split("\t"), strict=True)
     question, answer = (_jaccard(*texts, characters) for texts in parts)
     return Likeness(_jaccard(first, second, characters), question, answer)
 
 
 def compare(first: Told, second: Told, characters: int) -> Likeness:
-    """The likeness of two rows: fixed words that both hold don't count, nor do forgiven ones."""
+    """Return the likeness of two rows: fixed words that both hold don't count, nor do forgiven
+    ones.
+    """
     (question, other_question), (answer, other_answer) = (
         _own(*pair) for pair in zip(first.parts, second.parts, strict=True)
     )
@@ -93,7 +95,7 @@ def _jaccard(first: str, second: str, characters: int) -> float:
 
 
 def _own(first: Told, second: Told) -> tuple[str, str]:
-    """What of each text counts beside the other."""
+    """Return what of each text counts beside the other."""
     settled = first.settled() | second.settled()
     return _weighty(first, second, settled), _weighty(second, first, settled)
 
@@ -118,7 +120,7 @@ def _neighbours(words: Sequence[str]) -> frozenset[tuple[str, str]]:
 def _forgiven(
     words: Sequence[str], place: int, held: Iterable[str], runs: frozenset[tuple[str, str]]
 ) -> bool:
-    """Whether a word that another text lacks is a slip: put in there, or misspelt.
+    """Return whether a word that another text lacks is a slip: put in there, or misspelt.
 
     `held` are the words of the other one, `runs` the neighbours in it. A number is never a slip.
     """
@@ -130,7 +132,8 @@ def _forgiven(
 
 
 def misspelt(word: str, other: str) -> bool:
-    """Whether one slip makes one word of the other: a letter more, less, changed, or two swapped.
+    """Return whether one slip makes one word of the other: a letter more, less, changed, or two
+    swapped.
 
     Words of one or two letters are too near to each other to tell.
     """

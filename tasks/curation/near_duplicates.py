@@ -23,7 +23,9 @@ _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 
 
 def band_rows(similarity: float, permutations: int) -> int:
-    """The values of MinHash that make a band: as many as still propose nearly every true pair."""
+    """Return the values of MinHash that make a band: as many as still propose nearly every true
+    pair.
+    """
     for rows in range(permutations, 0, -1):
         if permutations % rows == 0:
             missed = (1 - similarity**rows) ** (permutations // rows)
@@ -43,7 +45,7 @@ class Sketches:
     digests: NDArray[np.uint8]
 
     def take(self, order: NDArray[np.int64]) -> "Sketches":
-        """The sketches of some rows, in that order."""
+        """Return the sketches of some rows, in that order."""
         return Sketches(self.bands[order], self.digests[order])
 
 
@@ -66,7 +68,7 @@ class Sketcher:
             self._flush()
 
     def finish(self) -> Sketches:
-        """The sketches of all texts, in the order in which they came."""
+        """Return the sketches of all texts, in the order in which they came."""
         self._flush()
         bands = np.concatenate(self._bands or [np.empty((0, 1), np.uint32)])
         self._bands.clear()
@@ -134,7 +136,7 @@ class Buckets:
         return np.flatnonzero(np.diff(self._starts))
 
     def earlier(self, row: int) -> NDArray[np.int32]:
-        """The earlier rows that share a band with a row, in order."""
+        """Return the earlier rows that share a band with a row, in order."""
         stretches = slice(self._starts[row], self._starts[row + 1])
         firsts = self._firsts[stretches]
         lengths = self._ends[stretches] - firsts
@@ -145,7 +147,7 @@ class Buckets:
     def likely(
         self, row: int, others: NDArray[np.int32], similarity: float | NDArray[np.float64]
     ) -> NDArray[np.int32]:
-        """Those of the other rows that may be at least so alike to a row, by their digests."""
+        """Return those of the other rows that may be at least so alike to a row, by digest."""
         permutations = self._digests.shape[1]
         alike = (self._digests[others] == self._digests[row]).mean(axis=1)
         error = np.sqrt(similarity * (1 - np.minimum(similarity, 1.0)) / permutations)
@@ -156,7 +158,7 @@ class Buckets:
 def sketch_all(
     texts: Sequence[str], *, characters: int, permutations: int, similarity: float, seed: int
 ) -> Sketches:
-    """The sketches of texts, in their order."""
+    """Return the sketches of texts, in their order."""
     sketcher = Sketcher(
         characters=characters, permutations=permutations, similarity=similarity, seed=seed
     )

@@ -65,7 +65,7 @@ _RIGHT_TO_LEFT = regex.compile(r"[\p{Bidi_Class=R}\p{Bidi_Class=AL}]")
 
 
 def normalized_text(text: str) -> str:
-    """The text in NFC, without what is hidden in it; applying it again changes nothing."""
+    """Return the text in NFC, without what is hidden in it; applying it again changes nothing."""
     if text.isascii() and text.replace("\n", "").replace("\t", "").isprintable():
         return text
     text = _FILLERS.sub(" ", _LINE_ENDS.sub("\n", text))
@@ -78,13 +78,13 @@ def normalized_text(text: str) -> str:
 
 
 def normalized_record(record: Record) -> Record:
-    """The record with its messages normalized; ids stay as they are."""
+    """Return the record with its messages normalized; ids stay as they are."""
     messages = tuple(Message(item.role, normalized_text(item.content)) for item in record.messages)
     return record if messages == record.messages else replace(record, messages=messages)
 
 
 def normalized_document(document: Document) -> Document:
-    """The document with its title and text normalized; its id stays as it is."""
+    """Return the document with its title and text normalized; its id stays as it is."""
     title, text = normalized_text(document.title), normalized_text(document.text)
     return replace(document, title=title, text=text)
 

@@ -60,7 +60,7 @@ class Prepared:
 
 
 def split_of(group: str, params: CurationParams) -> int:
-    """The split that a group's hash gives; it depends on nothing else."""
+    """Return the split that a group's hash gives; it depends on nothing else."""
     share = hash_share(group, params.salt)
     if share < params.test_share:
         return TEST
@@ -68,7 +68,7 @@ def split_of(group: str, params: CurationParams) -> int:
 
 
 def prepare(records: Iterable[Record], params: CurationParams, scratch: Path) -> Prepared:
-    """The prepared records; their lines go into a file in `scratch`."""
+    """Return the prepared records; their lines go into a file in `scratch`."""
     notes = _Notes(params)
     with closing(RowFileWriter(scratch / "prepared.jsonl")) as writer:
         for record in records:
@@ -78,7 +78,7 @@ def prepare(records: Iterable[Record], params: CurationParams, scratch: Path) ->
 
 
 def masked_record(record: Record, params: PersonalDataParams) -> tuple[Record, Counter[str]]:
-    """The record with what its params mask masked, and what was found, by kind."""
+    """Return the record with what its params mask masked, and what was found, by kind."""
     kinds = masking_kinds(params.model_dump())
     found: Counter[str] = Counter()
     messages = []
@@ -106,7 +106,7 @@ class _Notes:
         self._characters = 0
 
     def take(self, raw: Record) -> Record:
-        """The record as it will be written."""
+        """Return the record as it will be written."""
         row, params = len(self._ids), self._params
         normal = normalized_record(raw)
         self._normalised += normal is not raw
@@ -129,11 +129,11 @@ class _Notes:
         return record
 
     def _name(self, text: str) -> str:
-        """The text, the same object for the same text."""
+        """Return the text, the same object for the same text."""
         return self._names.setdefault(text, text)
 
     def finish(self, rows: RowFile, own_texts: RowFileWriter) -> Prepared:
-        """All that was noted, and what follows from all rows together."""
+        """Return all that was noted, and what follows from all rows together."""
         contents = np.array(self._contents, np.uint64).reshape(-1, 2)
         distinct = (rows.record(row) for row in self._distinct(contents))
         measure = Measure.of(distinct, self._characters)
@@ -166,7 +166,7 @@ class _Notes:
         )
 
     def _distinct(self, contents: NDArray[np.uint64]) -> list[int]:
-        """Of equal rows the first, and none that goes for what it is."""
+        """Return the first of equal rows, and none that goes for what it is."""
         firsts = np.unique(contents, axis=0, return_index=True)[1]
         return [row for row in np.sort(firsts).tolist() if row not in self._rules]
 

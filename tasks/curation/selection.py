@@ -41,7 +41,7 @@ Removals = dict[int, Removal]
 
 
 def select(prepared: Prepared, params: CurationParams) -> Removals:
-    """Why each row goes that goes. Of duplicates the one that came first stays.
+    """Return why each row goes that goes. Of duplicates the one that came first stays.
 
     Which split a row is in depends on its group alone; what is like a held-out row leaves the
     splits below, and never moves.
@@ -64,7 +64,7 @@ def _left(order: NDArray[np.int64], removed: Removals) -> NDArray[np.int64]:
 
 
 def _exact_duplicates(prepared: Prepared, rows: NDArray[np.int64]) -> Removals:
-    """The rows that an earlier one equals, word for word."""
+    """Return the rows that an earlier one equals, word for word."""
     contents = prepared.contents[rows]
     # Stable, so that of equal rows the earliest comes first.
     ranks = np.lexsort((np.arange(len(rows)), contents[:, 1], contents[:, 0]))
@@ -82,7 +82,9 @@ def _exact_duplicates(prepared: Prepared, rows: NDArray[np.int64]) -> Removals:
 def _near_duplicates(
     prepared: Prepared, rows: NDArray[np.int64], params: CurationParams
 ) -> tuple[Removals, list[SimilarPair]]:
-    """The rows that nearly repeat an earlier one, and the pairs that a held-out row is one of."""
+    """Return the rows that nearly repeat an earlier one, and the pairs that a held-out row is one
+    of.
+    """
     if not len(rows):
         return {}, []
     buckets = Buckets(prepared.sketches.take(rows))
@@ -110,7 +112,7 @@ def _near_duplicates(
 
 
 def _likeness(prepared: Prepared, params: CurationParams) -> Callable[[int, int], SimilarPair]:
-    """Measures pairs: the Jaccard index of what tells the rows from the others."""
+    """Return what measures pairs: the Jaccard index of what tells the rows from the others."""
     characters = params.shingle_characters
     least = min(params.duplicate_similarity, params.leak_similarity)
 
@@ -147,7 +149,7 @@ def _crosses(pair: SimilarPair, prepared: Prepared, similarity: float) -> bool:
 def _leaks(
     prepared: Prepared, pairs: list[SimilarPair], removed: Removals, held_out: int, rule: str
 ) -> Removals:
-    """The rows of lower splits that nearly repeat a held-out one; the nearest is named."""
+    """Return the rows of lower splits that nearly repeat a held-out one; the nearest is named."""
     found: Removals = {}
     for pair in sorted(pairs, key=lambda pair: -pair.similarity):
         low, high = sorted((pair.first, pair.second), key=lambda row: prepared.splits[row])
@@ -157,7 +159,7 @@ def _leaks(
 
 
 def _same_questions(prepared: Prepared, rows: NDArray[np.int64], characters: int) -> Removals:
-    """The rows of lower splits that ask what a test row asks, whatever they answer."""
+    """Return the rows of lower splits that ask what a test row asks, whatever they answer."""
     is_test = prepared.splits[rows] == TEST
     tests, others = rows[is_test], rows[~is_test]
     asked = _by_key(prepared.forms, tests)
@@ -177,7 +179,7 @@ def _same_questions(prepared: Prepared, rows: NDArray[np.int64], characters: int
 def _asked_alike(
     prepared: Prepared, row: int, same: list[int], near: list[int], characters: int
 ) -> Iterator[tuple[int, float]]:
-    """The test rows that ask the same, and how much of their words the questions share."""
+    """Yield the test rows that ask the same, and how much of their words the questions share."""
     for test in same:
         yield test, 1.0
     if near:
@@ -189,7 +191,7 @@ def _asked_alike(
 
 
 def _by_key(keys: NDArray[np.uint64], rows: NDArray[np.int64]) -> dict[int, list[int]]:
-    """Key -> rows, in order; 0 is no key."""
+    """Return key -> rows, in order; 0 is no key."""
     found: dict[int, list[int]] = {}
     for row in rows.tolist():
         if keys[row]:

@@ -67,7 +67,7 @@ class Wording:
             self._add(batch)
 
     def own_texts(self, records: Iterable[Record]) -> Iterator[OwnText]:
-        """What tells each row from the others."""
+        """Return what tells each row from the others."""
         return (own for batch in _batches(records) for own in self._own_texts(batch))
 
     def _add(self, records: Sequence[Record]) -> None:
@@ -100,7 +100,7 @@ class Wording:
         ]
 
     def told(self, record: Record) -> Told:
-        """One row, word by word."""
+        """Return one row, word by word."""
         found = _Words.of([record])
         kinds = tuple(self._kinds(found).tolist())
         ends = zip(found.starts.tolist(), found.ends.tolist(), strict=True)
@@ -130,7 +130,7 @@ class Wording:
 
 
 def _batches(records: Iterable[Record]) -> Iterator[list[Record]]:
-    """The rows a few at a time: as many as fit the processor's cache, and one at the least."""
+    """Yield the rows a few at a time: as many as fit the processor's cache, at least one."""
     batch: list[Record] = []
     characters = 0
     for record in records:
@@ -204,7 +204,7 @@ class _Words:
         )  # fmt: skip
 
     def run_lengths(self, chosen: NDArray[np.bool_]) -> NDArray[np.int64]:
-        """For each word the characters of the run of chosen words of one row that it stands in."""
+        """Return for each word how many characters its run of chosen words of one row has."""
         apart = np.ones(len(chosen), bool)
         apart[1:] = ~chosen[1:] | ~chosen[:-1] | (self.rows[1:] != self.rows[:-1])
         firsts = np.flatnonzero(apart)
@@ -219,7 +219,7 @@ def _places(
     ends: NDArray[np.int64],
     turns: Sequence[tuple[int, int]],
 ) -> list[tuple[Hashes, Hashes]]:
-    """For each word its places, and each place with the word: what comes before it, as far as a
+    """Return for each word its places, and each place with the word: what comes before it, up to a
     few words and nearer, what after it, and both without the word next to it, a slot or a slip.
 
     `turns` are where they begin, and whose they are. Places of different roles differ: a long
@@ -257,13 +257,13 @@ class _Stretches:
         self._sums = np.concatenate([np.zeros(1, np.uint64), sums])
 
     def of(self, starts: NDArray[np.int64], ends: NDArray[np.int64]) -> Hashes:
-        """The hash of each stretch, which depends on its text alone."""
+        """Return the hash of each stretch, which depends on its text alone."""
         return mixed((self._sums[ends] - self._sums[starts]) * self._inverses[starts])
 
 
 @cache
 def _powers(count: int) -> tuple[Hashes, Hashes]:
-    """The powers of a number, and their inverses, modulo 2^64."""
+    """Return the powers of a number, and their inverses, modulo 2^64."""
     inverse = pow(_PRIME, -1, 1 << 64)
     return tuple(
         np.cumprod(np.concatenate([[np.uint64(1)], np.full(count, base, np.uint64)]))
@@ -272,7 +272,7 @@ def _powers(count: int) -> tuple[Hashes, Hashes]:
 
 
 def bare(text: str) -> str:
-    """The text without case, runs of spaces, and the signs of a sentence around its words."""
+    """Return the text without case, runs of spaces, and punctuation around its words."""
     folded = normalise(text)
     return (
         " ".join(word.strip(_EDGES) or word for word in folded.strip(_EDGES + " ").split())
@@ -285,7 +285,9 @@ def _spaced(text: str) -> str:
 
 
 def _bounds(codes: NDArray[np.uint32]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Where words begin and end: between spaces; of scripts without spaces each letter is one."""
+    """Return where words begin and end: between spaces; of scripts without spaces each letter is
+    one.
+    """
     inside = codes > _BREAK
     single = _singles()[codes]
     apart = single | np.roll(single, 1)
@@ -297,7 +299,7 @@ def _bounds(codes: NDArray[np.uint32]) -> tuple[NDArray[np.int64], NDArray[np.in
 
 @cache
 def _singles() -> NDArray[np.bool_]:
-    """For each code point whether it is a letter of a script without spaces; Korean has them."""
+    """Return for each code point whether it is a letter of a script without spaces."""
     found = np.zeros(0x110000, bool)
     every = "".join(chr(code) for code in range(_LAST_LETTER) if not 0xD800 <= code < 0xE000)
     for run in regex.finditer(rf"[[{UNSPACED}]--\p{{Hangul}}]+", every, regex.VERSION1):

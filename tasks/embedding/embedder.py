@@ -39,7 +39,7 @@ class Embedder:
 
     @classmethod
     def load(cls, manifest: Path, store: Path, *, device: torch.device) -> "Embedder":
-        """The embedder that a manifest describes, in float32.
+        """Return the embedder that a manifest describes, in float32.
 
         Raises:
             ConfigError: it makes a vector otherwise than by the mean of its tokens' vectors, or
@@ -68,7 +68,7 @@ class Embedder:
         return width
 
     def cut(self, texts: Sequence[str]) -> int:
-        """How many texts are longer than `max_tokens`: of these `encode` sees the beginning."""
+        """Return how many texts exceed `max_tokens`: of these `encode` sees the beginning."""
         found = self.tokenizer(list(texts), verbose=False).input_ids if texts else []
         return sum(len(ids) > self.max_tokens for ids in found)
 
@@ -76,7 +76,7 @@ class Embedder:
     def encode(
         self, texts: Sequence[str], progress: Callable[[int, int], None] | None = None
     ) -> NDArray[np.float32]:
-        """The unit vectors of texts, (texts, dimension); a text is cut at `max_tokens`.
+        """Return the unit vectors of texts, (texts, dimension); a text is cut at `max_tokens`.
 
         `progress` is told how many texts are done and how many there are.
         """
@@ -103,7 +103,7 @@ class Embedder:
 
 
 def batches_by_length(lengths: Sequence[int]) -> list[list[int]]:
-    """Rows of like length together, each batch at most `_BATCH_TOKENS` with its padding."""
+    """Return rows of like length together, each batch at most `_BATCH_TOKENS` with its padding."""
     batches: list[list[int]] = []
     for row in sorted(range(len(lengths)), key=lambda row: lengths[row]):
         if batches and (len(batches[-1]) + 1) * lengths[row] <= _BATCH_TOKENS:
@@ -174,7 +174,7 @@ class VectorMemo:
             LOGGER.warning("%s can't be read (%s): every text is embedded", self._path, error)
 
     def get(self, text: str) -> NDArray[np.float32] | None:
-        """The vector of a text, or None."""
+        """Return the vector of a text, or None."""
         return self._vectors.get(text_sha256(text))
 
     def replace(self, texts: Sequence[str], vectors: NDArray[np.float32]) -> None:
@@ -192,7 +192,7 @@ def remembered(
     memo: VectorMemo,
     encode: Callable[[Sequence[str]], NDArray[np.float32]],
 ) -> NDArray[np.float32]:
-    """The vectors of texts, (texts, dimension), which the memo then holds.
+    """Return the vectors of texts, (texts, dimension), which the memo then holds.
 
     `encode` is called once with the texts that the memo does not know, and not at all where it
     knows every one.

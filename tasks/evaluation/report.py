@@ -55,7 +55,7 @@ class _Pool:
 def pager_data(
     metrics: Mapping[str, Any], predictions: Sequence[Prediction], passages: Mapping[str, str]
 ) -> str:
-    """The JSON that `report.js` reads, in which nothing can end a script element.
+    """Return the JSON that `report.js` reads, in which nothing can end a script element.
 
     `texts` holds each text once, and the rest names them by place. `records` are [id, slice,
     question]; `answers` are [record, mode, system, reference, output, passages, scores], the first
@@ -99,21 +99,21 @@ def pager_data(
 
 
 def _texts_of(shown: _Pool, passages: Mapping[str, str], texts: _Pool) -> list[list[Any]]:
-    """Each passage's id and the place of its text, None where its text is not at hand."""
+    """Return each passage's id and the place of its text, None where its text is not at hand."""
     return [
         [name, texts.place(passages[name]) if name in passages else None] for name in shown.places
     ]
 
 
 def _short_number(value: Any) -> Any:
-    """A score in few digits: whole numbers whole, truth values and null as they are."""
+    """Return a score in few digits: whole numbers whole, truth values and null as they are."""
     if not isinstance(value, float):
         return value
     return int(value) if value.is_integer() else round(value, _DIGITS)
 
 
 def _script_safe(text: str) -> str:
-    """JSON as it may stand in a page: no `</script>`, no `<!--`, no entity."""
+    """Return JSON as it may stand in a page: no `</script>`, no `<!--`, no entity."""
     for character in "<>&":
         text = text.replace(character, f"\\u{ord(character):04x}")
     return text
@@ -142,7 +142,9 @@ class PageContent:
 
 
 def render_page(shown: PageContent) -> str:
-    """The page. Whatever comes from data is escaped, and no script but its own may run in it."""
+    """Return the page. Whatever comes from data is escaped, and no script but its own may run in
+    it.
+    """
     style, script = (
         (_TEMPLATES / name).read_text(encoding="utf-8") for name in ("report.css", "report.js")
     )
@@ -174,7 +176,7 @@ def render_page(shown: PageContent) -> str:
 
 
 def _picture(name: str, content: bytes) -> dict[str, str]:
-    """A picture as an image of its own, in which no script runs, with its caption."""
+    """Return a picture as an image of its own, in which no script runs, with its caption."""
     return {
         "source": f"data:image/svg+xml;base64,{base64.b64encode(content).decode()}",
         "caption": _CAPTIONS[name],
@@ -182,7 +184,9 @@ def _picture(name: str, content: bytes) -> dict[str, str]:
 
 
 def _policy(style: str, script: str) -> str:
-    """The page's content security policy: our style and script by their hashes, and no network."""
+    """Return the page's content security policy: our style and script by their hashes, and no
+    network.
+    """
     hashes = [
         base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
         for text in (style, script)
@@ -212,7 +216,7 @@ def write_report(
 
 
 def _markdown(metrics: Mapping[str, Any]) -> str:
-    """What MLflow's artifact viewer and a terminal show: the words first, then the numbers."""
+    """Return what MLflow's artifact viewer and a terminal show: first words, then numbers."""
     parts = ["# Evaluation", headline(metrics), score_table(metrics)]
     parts += [retrieval_line(metrics), machine_line(metrics)]
     parts += [f"**{answer.question}** {answer.text}" for answer in paragraphs(metrics)]
@@ -226,7 +230,7 @@ def _markdown(metrics: Mapping[str, Any]) -> str:
 
 
 def _numbered(metrics: Mapping[str, Any]) -> list[str]:
-    """Which slices `slices.png` gives a number, because its font can't write their names."""
+    """Return which slices `slices.png` gives a number, because its font can't write their names."""
     names = list(slice_sizes(metrics))
     marks = [(drawable(name, place), plain(name, place)) for place, name in enumerate(names)]
     told = ", ".join(f"{mark} is {quoted(name)}" for mark, name in marks if mark != name)

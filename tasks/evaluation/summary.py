@@ -35,7 +35,7 @@ class Paragraph:
 
 
 def headline(metrics: Mapping[str, Any]) -> str:
-    """The one sentence to read first: whether fine-tuning paid, and how sure that is."""
+    """Return the one sentence to read first: whether fine-tuning paid, and how sure that is."""
     found = metrics["comparisons"][_FINE_TUNING]
     if found["low"] > 0:
         said = "The adapter is better than the base"
@@ -51,7 +51,8 @@ def headline(metrics: Mapping[str, Any]) -> str:
 
 
 def paragraphs(metrics: Mapping[str, Any]) -> list[Paragraph]:
-    """Every question with its answer: what each step bought, what it cost, and what is offered.
+    """Return every question with its answer: what each step bought, what it cost, and what is
+    offered.
 
     What was not measured is not asked.
     """
@@ -89,7 +90,7 @@ def _comparison(name: str, metrics: Mapping[str, Any]) -> Paragraph:
 
 
 def _chance(found: Mapping[str, Any]) -> str:
-    """What the permutation test says, where there was one."""
+    """Return what the permutation test says, where there was one."""
     if found.get("p_value") is None:
         return ""
     holm = found.get("p_value_holm")
@@ -102,7 +103,7 @@ def _probability(value: float) -> str:
 
 
 def _power(found: Mapping[str, Any]) -> str:
-    """How small a difference could have been seen, where that is known."""
+    """Return how small a difference could have been seen, where that is known."""
     smallest = found.get("smallest_detectable")
     if smallest is None:
         reason = found.get("smallest_detectable_reason")
@@ -112,7 +113,7 @@ def _power(found: Mapping[str, Any]) -> str:
 
 
 def _saving(left: Mapping[str, float], right: Mapping[str, float]) -> str:
-    """What the smaller model saves in size."""
+    """Return what the smaller model saves in size."""
     parts = []
     named = {"parameters": "parameters", "megabytes": "megabytes of weights in memory"}
     for name, what in named.items():
@@ -156,7 +157,7 @@ def _pairs(gains: Mapping[str, Any], pair: str) -> list[str]:
 
 
 def _unseen(gains: Mapping[str, Any], pair: str) -> str:
-    """The largest difference that could have gone unseen of any system, in a sentence."""
+    """Return the largest difference that could have gone unseen of any system, in a sentence."""
     known = [found[pair].get("smallest_detectable") for found in gains.values() if pair in found]
     shown = [value for value in known if value is not None]
     if not shown:

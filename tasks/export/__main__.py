@@ -44,7 +44,8 @@ class Export:
 
 
 def export(asked: Export) -> ReadBack:
-    """How what was written compares with the model; the folder then stands at `asked.target`.
+    """Return how what was written compares with the model; the folder then stands at
+    `asked.target`.
 
     Raises:
         ConfigError: the folder is not empty, the form can't hold the model, or the model no longer
@@ -112,7 +113,7 @@ def _write(
     base: ModelManifest,
     prompts: Sequence[Sequence[int]],
 ) -> ReadBack:
-    """How what is then in the folder compares with the model."""
+    """Return how what is then in the folder compares with the model."""
     if asked.form is Format.safetensors:
         language_model.model.save_pretrained(folder)
         language_model.tokenizer.save_pretrained(folder)
@@ -124,7 +125,7 @@ def _write(
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The exit code: 0 with the folder written, 1 or 3 (a gate) with the reason on stderr."""
+    """Return the exit code: 0 with the folder written, 1 or 3 (a gate) with a reason on stderr."""
     options = _parser().parse_args(arguments)
     logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(message)s")
     logging.getLogger("gguf").setLevel(logging.WARNING)

@@ -57,7 +57,7 @@ class Vocabulary:
 
 
 def read_vocabulary(tokenizer: PreTrainedTokenizerBase, size: int) -> Vocabulary:
-    """The vocabulary of a tokenizer, filled up to `size`, the rows of the model's embedding.
+    """Return the vocabulary of a tokenizer, filled up to `size`, the rows of the model's embedding.
 
     Raises:
         ConfigError: llama.cpp has no tokenizer that gives the same ids.
@@ -81,7 +81,7 @@ def read_vocabulary(tokenizer: PreTrainedTokenizerBase, size: int) -> Vocabulary
 
 
 def _way(core: dict[str, Any]) -> str:
-    """llama.cpp's name of the way in which a tokenizer cuts text."""
+    """Return llama.cpp's name of the way in which a tokenizer cuts text."""
     model = core["model"]
     if model["type"] != "BPE" or (core["decoder"] or {}).get("type") != "ByteLevel":
         raise _unsupported(f"{model['type']} over {(core['decoder'] or {}).get('type')}")
@@ -103,7 +103,9 @@ def _way(core: dict[str, Any]) -> str:
 
 
 def _split_ways() -> dict[str, tuple[bool, list[dict[str, Any]]]]:
-    """The ways that are one regular expression, as transformers knows them by llama.cpp's names."""
+    """Return the ways that are one regular expression, as transformers knows them by llama.cpp's
+    names.
+    """
     from transformers.integrations.gguf.gguf_tokenizer_mapping import GGUF_PRE_TOKENIZER_SPLITS
 
     def steps(name: str) -> list[dict[str, Any]]:
@@ -115,7 +117,7 @@ def _split_ways() -> dict[str, tuple[bool, list[dict[str, Any]]]]:
 
 
 def _bare(step: dict[str, Any]) -> dict[str, Any]:
-    """A step without what changes offsets alone."""
+    """Return a step without what changes offsets alone."""
     return {name: value for name, value in step.items() if name != "trim_offsets"}
 
 
@@ -214,7 +216,7 @@ def check_architecture(config: PretrainedConfig) -> None:
 
 
 def weight_kinds(model: PreTrainedModel, form: Format) -> dict[str, GGMLQuantizationType]:
-    """The kind in which each weight is stored, by its name in transformers.
+    """Return the kind in which each weight is stored, by its name in transformers.
 
     Raises:
         ConfigError: a row can't be cut into whole blocks.
@@ -234,7 +236,7 @@ def weight_kinds(model: PreTrainedModel, form: Format) -> dict[str, GGMLQuantiza
 
 
 def weights(model: PreTrainedModel) -> dict[str, Tensor]:
-    """The weights that a file holds, by their names in transformers."""
+    """Return the weights that a file holds, by their names in transformers."""
     config = model.config
     state = model.state_dict()
     names = tensor_names(config.num_hidden_layers, tied=config.tie_word_embeddings)
@@ -242,7 +244,7 @@ def weights(model: PreTrainedModel) -> dict[str, Tensor]:
 
 
 def as_stored(weight: Tensor, kind: GGMLQuantizationType) -> NDArray[Any]:
-    """A weight as its kind stores it: numbers, or bytes in blocks.
+    """Return a weight as its kind stores it: numbers, or bytes in blocks.
 
     Raises:
         ConfigError: float16 can't hold it.

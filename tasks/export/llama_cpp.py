@@ -24,7 +24,8 @@ class TimedAnswers:
 def ask_llama_cpp(
     path: Path, prompts: Sequence[Sequence[int]], *, max_new_tokens: int, threads: int
 ) -> TimedAnswers:
-    """What llama.cpp answers to prompts of token ids, greedily, at most 16 of them at a time.
+    """Return what llama.cpp answers to prompts of token ids, greedily, at most 16 of them at a
+    time.
 
     The seconds are those of reading the prompts and answering, not of loading.
 

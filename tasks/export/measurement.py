@@ -89,7 +89,7 @@ def write_costs(folder: Path, costs: Costs) -> None:
 
 
 def render_costs(costs: Costs) -> str:
-    """The table in Markdown."""
+    """Return the table in Markdown."""
     lines = [
         f"# What quantisation cost the {costs.model}",
         "",
@@ -136,7 +136,7 @@ class Records:
     count: int
 
     def read(self) -> list[Record]:
-        """The records, in evaluation's order.
+        """Return the records, in evaluation's order.
 
         Raises:
             DataError: the data set holds none of them.
@@ -177,7 +177,7 @@ class _Form:
 
 
 def measure(bundle: Path, store: Path, model: ServedModel, asked: Records) -> Costs:
-    """What each form of a bundle's model costs, against the float form that is served."""
+    """Return what each form of a bundle's model costs, against the float form that is served."""
     settings = BundleSettings.read(bundle)
     device = prepare_device(settings.compute)
     records = asked.read()
@@ -205,7 +205,7 @@ def measure(bundle: Path, store: Path, model: ServedModel, asked: Records) -> Co
 
 
 def _forms(served: LanguageModel, scratch: Path) -> Iterator[_Form]:
-    """Each form in memory, with its bytes on disk; `served` is changed on the way."""
+    """Yield each form in memory, with its bytes on disk; `served` is changed on the way."""
     folder = scratch / "float"
     served.model.save_pretrained(folder)
     yield _Form("float32", served, _size(folder))
@@ -229,7 +229,7 @@ def _forms(served: LanguageModel, scratch: Path) -> Iterator[_Form]:
 
 
 def _beside(bundle: Path, store: Path, model: ServedModel, device: torch.device) -> Iterator[_Form]:
-    """The adapter as QLoRA trained it: the base in NF4, and itself beside it; else nothing."""
+    """Yield the adapter as QLoRA trained it: itself beside the base in NF4; else nothing."""
     form, adapter = BundleSettings.read(bundle).models.numeric_form, bundle / ADAPTER
     if model != "adapter" or form != "nf4_dequantized" or not (adapter / ADAPTER_WEIGHTS).exists():
         return
@@ -270,7 +270,7 @@ def _measure_form(
 
 
 def _answers(form: _Form, answerer: Answerer, prompts: Sequence[Sequence[int]]) -> TimedAnswers:
-    """What a form answers, by llama.cpp where that is whose file it is."""
+    """Return what a form answers, by llama.cpp where that is whose file it is."""
     most = answerer.prompting.max_new_tokens
     if form.file is not None:
         return ask_llama_cpp(
@@ -284,7 +284,7 @@ def _answers(form: _Form, answerer: Answerer, prompts: Sequence[Sequence[int]]) 
 
 
 def _costs(heard: Sequence[_Measured]) -> tuple[Cost, ...]:
-    """Each form's figures, with intervals of what they differ from the first form's."""
+    """Return each form's figures, with intervals of what they differ from the first form's."""
     first = heard[0]
     tokens = np.array(first.tokens, dtype=np.float64)
     ones = np.ones(len(tokens))

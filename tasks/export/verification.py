@@ -49,7 +49,7 @@ class ReadBack:
 
 
 def read_back_folder(folder: Path, language_model: LanguageModel, prompts: Prompts) -> ReadBack:
-    """How a folder of safetensors compares with the model that it was written from.
+    """Return how a folder of safetensors compares with the model that it was written from.
 
     Raises:
         GateError: it does not give the model's logits, or another tokenizer.
@@ -68,7 +68,7 @@ def read_back_folder(folder: Path, language_model: LanguageModel, prompts: Promp
 def read_back_gguf(
     path: Path, language_model: LanguageModel, form: Format, prompts: Prompts
 ) -> ReadBack:
-    """How a GGUF file compares with the model, whose weights are then rounded to the form.
+    """Return how a GGUF file compares with the model, whose weights are then rounded to the form.
 
     Raises:
         GateError: a weight is not the rounded one, logits are not those of the rounded model or
@@ -107,7 +107,7 @@ def round_to_form(model: PreTrainedModel, form: Format) -> None:
 
 @torch.inference_mode()
 def _logits(model: PreTrainedModel, prompts: Prompts) -> list[Tensor]:
-    """The logits of each prompt's last places."""
+    """Return the logits of each prompt's last places."""
     device = model.device
     made = (
         model(input_ids=torch.tensor([[*ids]], device=device), use_cache=False) for ids in prompts

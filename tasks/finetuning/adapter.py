@@ -17,7 +17,8 @@ _INITS: dict[str, Any] = {"default": True, "gaussian": "gaussian", "pissa": "pis
 
 
 def make_trainable(base: LanguageModel, params: FinetuningParams) -> PreTrainedModel | PeftModel:
-    """The base with a fresh adapter on its target layers, or, by method full, all to be trained.
+    """Return the base with a fresh adapter on its target layers, or, by method full, all to be
+    trained.
 
     Source: LoRA, Hu et al. 2021, arXiv:2106.09685, with the targets of Dettmers et al. 2023; DoRA,
     Liu et al. 2024, arXiv:2402.09353; rsLoRA, Kalajdzievski 2023, arXiv:2312.03732; PiSSA, Meng et

@@ -33,7 +33,7 @@ class Params(StageParams):
 
     @model_validator(mode="after")
     def _agree(self) -> Self:
-        """The method can be trained on the base's numeric form."""
+        """Return the method can be trained on the base's numeric form."""
         method, init, form = self.finetuning.method, self.finetuning.init, self.models.numeric_form
         is_float = form == "float"
         if method == "qlora" and is_float:

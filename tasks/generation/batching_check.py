@@ -46,7 +46,7 @@ _TRIED: WeakKeyDictionary[PreTrainedModel, bool] = WeakKeyDictionary()
 
 
 def decodes_together(model: PreTrainedModel, longest: int) -> bool:
-    """Whether rows of at most `longest` tokens, answers included, may be decoded together.
+    """Return whether rows of at most `longest` tokens, answers included, may be decoded together.
 
     Where they may not, the log says why. A model is tried once.
     """
@@ -61,7 +61,7 @@ def decodes_together(model: PreTrainedModel, longest: int) -> bool:
 
 
 def _objection(model: PreTrainedModel, longest: int) -> str:
-    """What speaks against decoding rows together, or nothing."""
+    """Return what speaks against decoding rows together, or nothing."""
     changing = _changing(model.generation_config)
     if changing:
         return f"its generation settings set {', '.join(changing)}"
@@ -74,7 +74,7 @@ def _objection(model: PreTrainedModel, longest: int) -> str:
 
 
 def _changing(settings: GenerationConfig) -> list[str]:
-    """The settings that change greedy answers in a way that is not ours to repeat."""
+    """Return the settings that change greedy answers in a way that is not ours to repeat."""
     plain = GenerationConfig()
     return [
         name
@@ -85,7 +85,7 @@ def _changing(settings: GenerationConfig) -> list[str]:
 
 @torch.inference_mode()
 def _is_exact(model: PreTrainedModel) -> bool:
-    """Whether two prompts of one beginning, decoded together, get the logits of each alone."""
+    """Return whether two prompts of one beginning get, decoded together, each one's own logits."""
     prompts = _prompts(model.config.get_text_config().vocab_size)
     try:
         together = _together(model, prompts)
@@ -101,7 +101,7 @@ def _is_exact(model: PreTrainedModel) -> bool:
 
 
 def _prompts(vocabulary: int) -> list[tuple[int, ...]]:
-    """Two prompts with a common beginning, out of tokens that any model has."""
+    """Return two prompts with a common beginning, out of tokens that any model has."""
     draw = torch.Generator().manual_seed(1)
 
     def tokens(count: int) -> tuple[int, ...]:
@@ -112,7 +112,9 @@ def _prompts(vocabulary: int) -> list[tuple[int, ...]]:
 
 
 def _together(model: PreTrainedModel, prompts: Sequence[tuple[int, ...]]) -> list[Tensor]:
-    """The logits (steps, vocabulary) of each prompt, which are all fed their own first tokens."""
+    """Return the logits (steps, vocabulary) of each prompt, which are all fed their own first
+    tokens.
+    """
     batch = DecodingBatch.start(
         prompts, max_new_tokens=_STEPS, batch_size=len(prompts), device=model.device
     )
@@ -128,7 +130,7 @@ def _together(model: PreTrainedModel, prompts: Sequence[tuple[int, ...]]) -> lis
 
 
 def _alone(model: PreTrainedModel, prompt: tuple[int, ...]) -> Tensor:
-    """The logits (steps, vocabulary) by the model's own cache, fed the same tokens."""
+    """Return the logits (steps, vocabulary) by the model's own cache, fed the same tokens."""
     ids = torch.tensor([prompt], device=model.device)
     steps, cache = [], None
     for step in range(_STEPS):

@@ -85,7 +85,7 @@ class DecodingBatch:
         batch_size: int,
         device: torch.device,
     ) -> "DecodingBatch":
-        """A batch that all prompts wait for."""
+        """Return a batch that all prompts wait for."""
         longest = max(map(len, prompts), default=0)
         slots = Slots(min(batch_size, len(prompts)), longest, longest + max_new_tokens)
         batch = cls.empty(slots, device)
@@ -95,7 +95,7 @@ class DecodingBatch:
 
     @classmethod
     def empty(cls, slots: Slots, device: torch.device) -> "DecodingBatch":
-        """A batch with room for what the slots hold, which prompts are yet to enter."""
+        """Return a batch with room for what the slots hold, which prompts are yet to enter."""
         tokens = _PASS_TOKENS.get(device.type, _PASS_TOKENS["cpu"])
         return cls({}, slots, deque(), tokens, device)
 
@@ -105,7 +105,7 @@ class DecodingBatch:
         return self.slots.rows - len(self.rows) - len(self.waiting)
 
     def holds(self, prompt_tokens: int, max_new_tokens: int) -> bool:
-        """Whether the slots are long enough for such a prompt with its answer."""
+        """Return whether the slots are long enough for such a prompt with its answer."""
         whole = prompt_tokens + max_new_tokens
         return prompt_tokens <= self.slots.prompt_tokens and whole <= self.slots.row_tokens
 
@@ -126,7 +126,7 @@ class DecodingBatch:
             self.entering = None
 
     def next_pass(self) -> Pass:
-        """The newest token of each row, and of the waiting prompts what there is room for.
+        """Return the newest token of each row, and of the waiting prompts what there is room for.
 
         Prompts that are whole with it become rows, in slots behind those of the others.
         """
@@ -173,7 +173,7 @@ def decode(
     max_new_tokens: int,
     batch_size: int,
 ) -> Iterator[DecodingRow]:
-    """Each row whenever it has taken a token in; greedy, at most `batch_size` rows at a time.
+    """Yield each row whenever it has taken a token in; greedy, at most `batch_size` rows at a time.
 
     Raises:
         ConfigError: the model's scores are not finite.
@@ -189,7 +189,7 @@ def decode(
 def advance(
     language_model: LanguageModel, batch: DecodingBatch, stops: Set[int], limits: Mapping[int, int]
 ) -> list[DecodingRow]:
-    """The rows of a batch, each with one more token; those that are done have left it.
+    """Return the rows of a batch, each with one more token; those that are done have left it.
 
     `limits` are the new tokens that each prompt's answer may have, by the prompt's number.
 
@@ -207,7 +207,7 @@ def advance(
 
 @torch.inference_mode()
 def run_pass(model: PreTrainedModel, decoding: Pass) -> Tensor:
-    """The logits (rows, vocabulary) of the next token of each row of a pass."""
+    """Return the logits (rows, vocabulary) of the next token of each row of a pass."""
     with _attending_by_slots(model):
         logits: Tensor = model(
             input_ids=decoding.input_ids,
@@ -221,7 +221,7 @@ def run_pass(model: PreTrainedModel, decoding: Pass) -> Tensor:
 
 @contextmanager
 def _attending_by_slots(model: PreTrainedModel) -> Iterator[None]:
-    """A model that attends by slots, and as it did before afterwards.
+    """Yield a model that attends by slots, and as it did before afterwards.
 
     Its config is told, not `set_attn_implementation`: that goes through all modules, which at every
     pass took a fifth of what a pass spends outside of products. Whether a model heeds it, its trial
@@ -240,7 +240,7 @@ def _attending_by_slots(model: PreTrainedModel) -> Iterator[None]:
 
 @torch.inference_mode()
 def _likeliest(model: PreTrainedModel, logits: Tensor, rows: Sequence[DecodingRow]) -> list[int]:
-    """The likeliest next token of each row."""
+    """Return the likeliest next token of each row."""
     penalty = model.generation_config.repetition_penalty
     if penalty is not None and penalty != 1.0:
         penalize = RepetitionPenaltyLogitsProcessor(penalty)

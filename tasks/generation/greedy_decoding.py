@@ -42,7 +42,7 @@ def generate(
     batch_size: int,
     progress: Progress | None = None,
 ) -> list[Generation]:
-    """The greedy answers to prompts of token ids, in the prompts' order.
+    """Return the greedy answers to prompts of token ids, in the prompts' order.
 
     The tokens are those of `model.generate(do_sample=False)` one prompt at a time, up to ties
     within float rounding. At most `batch_size` rows are held in memory, and one prompt; beginnings
@@ -74,7 +74,7 @@ def generate(
 def stream(
     language_model: LanguageModel, prompt: Sequence[int], *, max_new_tokens: int
 ) -> Iterator[str]:
-    """The greedy answer to one prompt in pieces of whole characters, as they become certain.
+    """Yield the greedy answer to one prompt in pieces of whole characters, as they become certain.
 
     Together they are `Generation.text`. A model that answers one prompt at a time gives its answer
     as one piece.
@@ -88,7 +88,7 @@ def stream(
 
 
 def stop_tokens(language_model: LanguageModel) -> frozenset[int]:
-    """The token ids that end an answer."""
+    """Return the token ids that end an answer."""
     configured = language_model.model.generation_config.eos_token_id
     stops = configured if isinstance(configured, list) else [configured]
     return frozenset({language_model.tokenizer.eos_token_id, *stops} - {None})
@@ -100,7 +100,7 @@ def _rows(
     max_new_tokens: int,
     batch_size: int,
 ) -> Iterator[DecodingRow]:
-    """Each row whenever it has a new token, or when it is done."""
+    """Yield each row whenever it has a new token, or when it is done."""
     empty = [place for place, prompt in enumerate(prompts) if not prompt]
     if empty:
         raise DataError(
@@ -135,7 +135,7 @@ def _answered_alone(
     stops: Set[int],
     max_new_tokens: int,
 ) -> DecodingRow:
-    """The row that transformers' own `generate` makes of a prompt."""
+    """Return the row that transformers' own `generate` makes of a prompt."""
     row = DecodingRow(number, prompt, time.perf_counter())
     ids = torch.tensor([prompt], device=language_model.device)
     answer: Any = language_model.model.generate
@@ -167,4 +167,4 @@ class _Taking(BaseStreamer):
         self.is_prompt = False
 
     def end(self) -> None:
-        """Nothing is left to do."""
+        """Do nothing: nothing is left to do."""

@@ -86,7 +86,7 @@ class Slots:
     layers: dict[nn.Module, _Layer] = field(default_factory=dict, repr=False)
 
     def layer(self, module: nn.Module, key: Tensor, value: Tensor) -> _Layer:
-        """A layer's room; made when the layer is first seen."""
+        """Return a layer's room; made when the layer is first seen."""
         if module not in self.layers:
             heads = key.shape[1]
             slots = [
@@ -146,18 +146,18 @@ class Pass:
         return int(self.lengths.max()) + 1
 
     def decoded_mask(self, window: int | None, dtype: torch.dtype) -> Tensor:
-        """What is added to the scores of decoded rows, (decoded, 1, 1, width)."""
+        """Return what is added to the scores of decoded rows, (decoded, 1, 1, width)."""
         return self._mask(-1, self.lengths, self.width, window, dtype)[:, None, None]
 
     def piece_mask(self, piece: PromptChunk, window: int | None, dtype: torch.dtype) -> Tensor:
-        """What is added to the scores of a piece, (1, 1, tokens, positions so far)."""
+        """Return what is added to the scores of a piece, (1, 1, tokens, positions so far)."""
         positions = self.position_ids[0, piece.begin : piece.end]
         return self._mask(piece.begin, positions, piece.stop, window, dtype)[None, None]
 
     def _mask(
         self, name: int, positions: Tensor, width: int, window: int | None, dtype: torch.dtype
     ) -> Tensor:
-        """Made once a pass and window, not once a layer."""
+        """Return the mask, made once a pass and window, not once a layer."""
         if (name, window) not in self.masks:
             places = torch.arange(width, device=positions.device)
             seen = places <= positions[:, None]
@@ -186,7 +186,7 @@ def _attend_slots(
     sliding_window: int | None = None,
     **rest: Any,
 ) -> tuple[Tensor, None]:
-    """Attention of a pass; query, key and value are (1, heads, tokens, width).
+    """Compute attention of a pass; query, key and value are (1, heads, tokens, width).
 
     Keys and values are kept. Torch's own attention, or the model's (eager) where scores are capped
     or have sinks.
@@ -214,7 +214,7 @@ def _attend_decoded(
     value: Tensor,
     form: AttentionArguments,
 ) -> Tensor:
-    """Attention of the newest token of each decoded row, (decoded, heads, width)."""
+    """Compute attention of the newest token of each decoded row, (decoded, heads, width)."""
     count = decoding.decoded
     for slots, states in zip(layer.slots, (key, value), strict=True):
         slots[decoding.rows, :, decoding.lengths] = states[0, :, :count].transpose(0, 1)
@@ -232,7 +232,7 @@ def _attend_decoded(
 def _attend_piece(
     decoding: Pass, piece: PromptChunk, layer: _Layer, asking: Tensor, form: AttentionArguments
 ) -> Tensor:
-    """Attention of a piece to the path and itself, (1, tokens, heads, width)."""
+    """Compute attention of a piece to the path and itself, (1, tokens, heads, width)."""
     keys, values = (room[None, :, : piece.stop] for room in layer.path)
     if is_eager(form):
         mask = decoding.piece_mask(piece, form.window, asking.dtype)
@@ -258,7 +258,7 @@ def make_pass(
     slots: Slots,
     device: torch.device,
 ) -> Pass:
-    """A pass of these tokens at these positions."""
+    """Return a pass of these tokens at these positions."""
     return Pass(
         torch.tensor([token_ids], device=device),
         torch.tensor([positions], device=device),

@@ -8,7 +8,7 @@ _BROKEN = "\N{REPLACEMENT CHARACTER}"
 
 
 def text_of(tokenizer: PreTrainedTokenizerBase, token_ids: list[int]) -> str:
-    """The text of an answer, without special tokens and white space around it.
+    """Return the text of an answer, without special tokens and white space around it.
 
     Bytes that are no UTF-8, such as of a character that was cut, become U+FFFD.
     """
@@ -32,12 +32,12 @@ class TextStream:
     begun: bool = False
 
     def feed(self, token: int) -> str:
-        """What text is certain with one more token; often none."""
+        """Return what text is certain with one more token; often none."""
         self.ids.append(token)
         return self._new(flush=False)
 
     def rest(self) -> str:
-        """What was held back, at the end."""
+        """Return what was held back, at the end."""
         return self._new(flush=True)
 
     def _new(self, *, flush: bool) -> str:

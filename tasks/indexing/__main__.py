@@ -73,7 +73,8 @@ def run(params: Params, paths: Paths) -> None:
 def choose_reranker(
     params: RerankingParams, paths: Paths, device: torch.device
 ) -> RerankerSettings | None:
-    """What the index is to be reranked with, tried on one pair; None where params name nothing.
+    """Return what the index is to be reranked with, tried on one pair; None where params name
+    nothing.
 
     Raises:
         ConfigError: the manifest is of another model, or the model is no cross-encoder.

@@ -45,7 +45,7 @@ def build_index(
     memo: VectorMemo,
     progress: Progress,
 ) -> BuiltIndex:
-    """The index of the documents' passages; no documents give an empty one.
+    """Return the index of the documents' passages; no documents give an empty one.
 
     Only texts that the memo does not know are embedded. With the first of `questions` the recall
     of approximate search is measured.

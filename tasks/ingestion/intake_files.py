@@ -51,7 +51,7 @@ class Known:
         self.more |= more
 
     def holds(self, key: bytes, digest: bytes) -> bool:
-        """Whether the very same row is there already."""
+        """Return whether the very same row is there already."""
         return self.latest.get(key) == digest or digest in self.more.get(key, ())
 
 

@@ -56,7 +56,7 @@ def document_line(line: Line) -> Line:
 
 
 def has_derived_id(line: Line) -> bool:
-    """Whether the line's id was made of its content by `record_line` or `document_line`."""
+    """Return whether the line's id was made of its content by `record_line` or `document_line`."""
     row = line.row or {}
     identifier = row.get("id")
     if not isinstance(identifier, str) or not identifier.startswith(_DERIVED):

@@ -22,7 +22,7 @@ _BLOCK = 64
 
 
 def best_positions(scores: npt.NDArray[np.floating[Any]], count: int) -> Positions:
-    """The columns of the `count` highest scores of each row, best first, ties by column.
+    """Return the columns of the `count` highest scores of each row, best first, ties by column.
 
     Scores are finite, (rows, columns); all columns come back where there are fewer than `count`.
     """
@@ -32,7 +32,7 @@ def best_positions(scores: npt.NDArray[np.floating[Any]], count: int) -> Positio
 
 
 def best_of_row(scores: npt.NDArray[np.floating[Any]], count: int) -> Positions:
-    """The positions of the `count` highest scores, best first, ties by position.
+    """Return the positions of the `count` highest scores, best first, ties by position.
 
     `count` is at most the number of scores. The maxima of blocks give a bound that few scores
     reach, so that only these are sorted.
@@ -66,7 +66,7 @@ _BORDERS = regex.compile(
 
 
 def lexical_tokens(text: str) -> list[str]:
-    """The terms of a text, in order, casefolded.
+    """Return the terms of a text, in order, casefolded.
 
     A dotted or snake or camel identifier gives itself whole, its dotted pieces and their parts;
     Han, kana, Thai and Hangul give bigrams of characters (a lone character gives itself).
@@ -102,7 +102,7 @@ class LexicalIndex:
 
     @classmethod
     def build(cls, texts: Sequence[str]) -> "LexicalIndex":
-        """The index of the texts; equal texts give equal files, whatever the hash seed.
+        """Return the index of the texts; equal texts give equal files, whatever the hash seed.
 
         Raises:
             DataError: there is nothing to index.
@@ -128,14 +128,15 @@ class LexicalIndex:
 
     @classmethod
     def load(cls, folder: Path) -> "LexicalIndex":
-        """The index that `save` wrote."""
+        """Return the index that `save` wrote."""
         ranker = bm25s.BM25.load(folder)
         return cls(ranker, int(ranker.scores["num_docs"]))
 
     def search(
         self, queries: Sequence[str], count: int, among: Positions | None = None
     ) -> tuple[Positions, Scores]:
-        """The best `count` positions a query and their scores, both (queries, count), best first.
+        """Return the best `count` positions a query and their scores, both (queries, count), best
+        first.
 
         `count` is cut to the size of the index. Equal scores stand in order of position; a text
         that shares no term with the query scores zero. Where `among` is given (positions in
@@ -153,7 +154,7 @@ class LexicalIndex:
         return positions, scores
 
     def _scores(self, query: str) -> Scores:
-        """The score of every text for one query; a term that is repeated counts once."""
+        """Return the score of every text for one query; a term that is repeated counts once."""
         terms = self._ranker.get_tokens_ids(list(dict.fromkeys(lexical_tokens(query))))
         if not terms:
             return np.zeros(self.size, np.float32)

@@ -84,7 +84,7 @@ class _Line:
 
 
 def find_words(text: str) -> Words:
-    """The words of a text with their borders, in one pass and in 17 bytes a word."""
+    """Return the words of a text with their borders, in one pass and in 17 bytes a word."""
     words = Words(array("q"), array("q"), bytearray())
     lines, sentences = _line_borders(text), _sentence_starts(text)
     line_start, line_border = next(lines, (len(text), Border.LINE))
@@ -108,7 +108,7 @@ def find_words(text: str) -> Words:
 
 
 def _joint(text: str, start: int) -> Border:
-    """The border inside a run without spaces."""
+    """Return the border inside a run without spaces."""
     if text[start - 1 : start] in _CLAUSE_ENDS:
         return Border.SPACE
     closes = unicodedata.category(text[start]) in {"Pe", "Pf", "Po"}
@@ -121,7 +121,7 @@ def _sentence_starts(text: str) -> Iterator[int]:
 
 
 def _line_borders(text: str) -> Iterator[tuple[int, Border]]:
-    """Where each line that is not blank begins, and the border before it."""
+    """Yield where each line that is not blank begins, and the border before it."""
     fenced, before = False, ""
     for line in _classified(text):
         if before in {"heading", "open"}:
@@ -145,7 +145,7 @@ def _line_borders(text: str) -> Iterator[tuple[int, Border]]:
 
 
 def _classified(text: str) -> Iterator[_Line]:
-    """The lines that are not blank; a line alone above an underline is a heading."""
+    """Yield the lines that are not blank; a line alone above an underline is a heading."""
     end = 0
     lines = _LINES.finditer(text)
     match = next(lines, None)
@@ -208,12 +208,12 @@ class Passage:
         return self.id == f"{self.document}#0"
 
     def as_row(self) -> dict[str, Any]:
-        """The passage as a JSON object, with its hash."""
+        """Return the passage as a JSON object, with its hash."""
         return asdict(self) | {"sha256": self.sha256}
 
     @classmethod
     def from_row(cls, row: dict[str, Any]) -> "Passage":
-        """The passage that a JSON object written by `as_row` describes.
+        """Return the passage that a JSON object written by `as_row` describes.
 
         Raises:
             DataError: its hash is not that of its content.
@@ -231,7 +231,7 @@ class Passage:
 
 
 def cut_document(document: Document, *, words: int, overlap_words: int) -> list[Passage]:
-    """The passages of a document, in order, each at most `words` long; no word is lost.
+    """Return the passages of a document, in order, each at most `words` long; no word is lost.
 
     A passage ends, between half and the whole of its length, where the text is best cut: before a
     heading, a paragraph, a list item, a sentence, a line, in this order. The next one begins up to
@@ -269,7 +269,7 @@ def cut_document(document: Document, *, words: int, overlap_words: int) -> list[
 
 
 def cut_words(found: Words, most: int, overlap: int) -> Iterator[tuple[int, int]]:
-    """First word and end of each passage; no third is made where two can hold the rest."""
+    """Yield first word and end of each passage; no third is made where two can hold the rest."""
     borders, count, start = found.borders, len(found), 0
     while count - start > most:
         low = start + max(overlap + 1, (most + 1) // 2)
@@ -287,7 +287,7 @@ def cut_words(found: Words, most: int, overlap: int) -> Iterator[tuple[int, int]
 def cut_documents(
     documents: Iterable[Document], *, words: int, overlap_words: int
 ) -> list[Passage]:
-    """The passages of many documents, in the documents' order."""
+    """Return the passages of many documents, in the documents' order."""
     return [
         passage
         for document in documents
@@ -296,7 +296,7 @@ def cut_documents(
 
 
 def read_passages(path: Path) -> list[Passage]:
-    """The passages of a file that `write_passages` wrote, in its order.
+    """Return the passages of a file that `write_passages` wrote, in its order.
 
     Raises:
         DataError: a passage is not what was written.
@@ -305,10 +305,10 @@ def read_passages(path: Path) -> list[Passage]:
 
 
 def write_passages(path: Path, passages: Iterable[Passage]) -> int:
-    """How many passages were written."""
+    """Return how many passages were written."""
     return write_rows(path, (passage.as_row() for passage in passages))
 
 
 def passages_sha256(passages: Iterable[Passage]) -> str:
-    """One hash over the ids and contents of passages, in their order."""
+    """Return one hash over the ids and contents of passages, in their order."""
     return text_sha256(*(part for item in passages for part in (item.id, item.sha256)))

@@ -35,7 +35,7 @@ _BLOCK = {
 
 
 def tensor_names(layers: int, *, tied: bool) -> dict[str, str]:
-    """The GGUF name of every weight, by its name in transformers.
+    """Return the GGUF name of every weight, by its name in transformers.
 
     Where the output is `tied` to the embedding, it is not stored.
     """
@@ -47,7 +47,7 @@ def tensor_names(layers: int, *, tied: bool) -> dict[str, str]:
 
 
 def rotated_heads(name: str, config: Mapping[str, int]) -> int:
-    """How many heads a weight rotates, by its name in transformers; 0 where it rotates none."""
+    """Return how many heads a weight rotates, by its name in transformers; 0 for none."""
     if name.endswith("self_attn.q_proj.weight"):
         return config["num_attention_heads"]
     if name.endswith("self_attn.k_proj.weight"):
@@ -56,13 +56,15 @@ def rotated_heads(name: str, config: Mapping[str, int]) -> int:
 
 
 def to_pairs(weight: Tensor, heads: int) -> Tensor:
-    """The rows of each head with those that rotate together side by side, as GGUF has them."""
+    """Return the rows of each head, those that rotate together side by side, as GGUF has them."""
     pairs: Tensor = weight.unflatten(0, (heads, 2, -1)).transpose(1, 2)
     return pairs.reshape(weight.shape)
 
 
 def to_halves(weight: Tensor, heads: int) -> Tensor:
-    """The rows of each head as transformers has them: half a head apart what rotates together."""
+    """Return the rows of each head as transformers has them: half a head apart what rotates
+    together.
+    """
     halves: Tensor = weight.unflatten(0, (heads, -1, 2)).transpose(1, 2)
     return halves.reshape(weight.shape)
 
@@ -95,7 +97,7 @@ def unpack_gguf(path: Path, target: Path) -> None:
 
 
 def _config(path: Path, metadata: dict[str, Any], names: tuple[str, ...]) -> "LlamaConfig":
-    """The config that the header's keys stand for."""
+    """Return the config that the header's keys stand for."""
     from transformers import LlamaConfig
     from transformers.integrations.ggml import GGUF_CONFIG_MAPPING
 
@@ -119,7 +121,7 @@ def _config(path: Path, metadata: dict[str, Any], names: tuple[str, ...]) -> "Ll
 
 
 def _weights(path: Path, header: Any, config: "LlamaConfig") -> dict[str, "Tensor"]:
-    """The weights by their names in transformers, in float32.
+    """Return the weights by their names in transformers, in float32.
 
     Raises:
         ConfigError: the file lacks weights of such a model, or holds others.

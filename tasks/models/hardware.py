@@ -12,7 +12,7 @@ _FAST_BFLOAT16 = {"avx512_bf16", "amx_bf16", "bf16"}
 
 
 def slow_dtype(dtype: str, device: torch.device) -> str | None:
-    """Why a dtype is slow on a device, None where it is not."""
+    """Return why a dtype is slow on a device, None where it is not."""
     if dtype != "bfloat16":
         return None
     if device.type == "cuda":
@@ -34,7 +34,7 @@ def warn_of_slow_dtype(dtype: str, device: torch.device) -> None:
 
 
 def cpu_flags(path: Path = Path("/proc/cpuinfo")) -> set[str]:
-    """What the kernel says that the CPU can do; empty where it says nothing."""
+    """Return what the kernel says that the CPU can do; empty where it says nothing."""
     if not path.exists():
         return set()
     for line in path.read_text(encoding="utf-8").splitlines():
@@ -45,7 +45,7 @@ def cpu_flags(path: Path = Path("/proc/cpuinfo")) -> set[str]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The exit code, 0; the device and what it is slow at are printed."""
+    """Return the exit code, 0; the device and what it is slow at are printed."""
     parser = argparse.ArgumentParser(prog="python -m tasks.models.hardware", description=__doc__)
     parser.add_argument("--dtype", required=True, help="what finetuning computes in")
     options = parser.parse_args(arguments)

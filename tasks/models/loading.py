@@ -46,7 +46,7 @@ class LanguageModel:
 
 
 def prepare_device(compute: ComputeParams) -> torch.device:
-    """The device to work on; sets torch's thread count for this process.
+    """Return the device to work on; sets torch's thread count for this process.
 
     Raises:
         DeviceError: CUDA was asked for and is not there.
@@ -67,7 +67,7 @@ def prepare_device(compute: ComputeParams) -> torch.device:
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """The tokenizer of a model folder.
+    """Return the tokenizer of a model folder.
 
     Raises:
         ConfigError: it has no chat template or no end-of-turn token.
@@ -85,7 +85,7 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
 def load_base(
     manifest: Path, store: Path, *, numeric_form: str, device: torch.device
 ) -> LanguageModel:
-    """The base model in float32, its decoder's linear weights in the given numeric form."""
+    """Return the base model in float32, its decoder's linear weights in the given numeric form."""
     description = ModelManifest.read(manifest)
     folder = description.folder(store)
     model = _load(folder, device)
@@ -130,7 +130,7 @@ def _computing_in(model: PreTrainedModel, dtype: str) -> PreTrainedModel:
 
 
 def with_adapter(base: LanguageModel, adapter: Path) -> LanguageModel:
-    """The same model with an adapter beside its weights, as training has it, not merged.
+    """Return the same model with an adapter beside its weights, as training has it, not merged.
 
     Raises:
         ConfigError: the adapter was made for another base, or its weights are not this base's.
@@ -159,14 +159,14 @@ def check_adapter(adapter: Path, base_digest: str) -> None:
 
 
 def load_student(folder: Path, *, device: torch.device) -> LanguageModel:
-    """A student: a plain Hugging Face folder, computed in float32."""
+    """Return a student: a plain Hugging Face folder, computed in float32."""
     verified(folder)
     model = _load(folder, device)
     return LanguageModel(model, load_tokenizer(folder), file_sha256(folder / STUDENT_WEIGHTS))
 
 
 def load_folder(folder: Path, *, device: torch.device) -> LanguageModel:
-    """A model folder as `save_pretrained` writes it, in float32; no stage of ours made it.
+    """Return a model folder as `save_pretrained` writes it, in float32; no stage of ours made it.
 
     Raises:
         ConfigError: it is incomplete, brings code of its own, or its weights can't be used.
@@ -207,7 +207,7 @@ def load_for_training(
 
 
 def trained_form(numeric_form: str, *, dequantized: bool) -> str:
-    """The numbers that a training sees of its base."""
+    """Return the numbers that a training sees of its base."""
     rounds = numeric_form == "int8_dequantized" and not dequantized
     return "int8, activations as well" if rounds else numeric_form
 
@@ -220,7 +220,8 @@ def load_quantized(
     compute_dtype: torch.dtype,
     device: torch.device,
 ) -> LanguageModel:
-    """The base with its linear weights in NF4 with double quantisation, or in int8, a scale a row.
+    """Return the base with its linear weights in NF4 with double quantisation, or in int8, a scale
+    a row.
 
     What is quantised are the float32 weights, so that the numbers are those that are served; all
     else is held, and computed, in `compute_dtype`. Source: Dettmers et al. 2023, arXiv:2305.14314,
@@ -237,7 +238,7 @@ def load_quantized(
 def quantize_folder(
     folder: Path, *, numeric_form: str, compute_dtype: torch.dtype, device: torch.device
 ) -> PreTrainedModel:
-    """The model of a folder, its linear weights held in bitsandbytes' layers of a form."""
+    """Return the model of a folder, its linear weights held in bitsandbytes' layers of a form."""
     if numeric_form == "int8_dequantized":
         settings = BitsAndBytesConfig(load_in_8bit=True)
     else:
@@ -253,7 +254,7 @@ def quantize_folder(
 
 
 def _adapted(model: PreTrainedModel, adapter: Path) -> Any:
-    """A base with an adapter in its layers, not merged.
+    """Return a base with an adapter in its layers, not merged.
 
     Raises:
         ConfigError: the adapter lacks weights, has others, or has them in other shapes.

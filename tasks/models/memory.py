@@ -38,21 +38,21 @@ def _resident_peak() -> int:
 
 
 def held_bytes(device: torch.device) -> int:
-    """What this process holds of a device's memory now."""
+    """Return what this process holds of a device's memory now."""
     if device.type == "cuda":
         return int(torch.cuda.memory_allocated(device))
     return int(psutil.Process().memory_info().rss)
 
 
 def peak_bytes(device: torch.device) -> int:
-    """The most that this process held of a device so far; on a CPU what it holds now."""
+    """Return the most that this process held of a device so far; on a CPU what it holds now."""
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
     return held_bytes(device)
 
 
 def free_bytes(device: torch.device) -> int:
-    """What a device has left for this process."""
+    """Return what a device has left for this process."""
     if device.type == "cuda":
         # torch keeps what it freed for itself.
         cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)

@@ -16,7 +16,7 @@ _IMPORTING = threading.Lock()
 
 
 def decoder_linears(model: nn.Module) -> list[tuple[str, nn.Linear]]:
-    """The linear layers below the vocabulary head: what is quantised and what LoRA adapts."""
+    """Return the linear layers below the vocabulary head, which are quantised and adapted."""
     return [
         (name, module)
         for name, module in model.named_modules()
@@ -37,7 +37,7 @@ def round_weights(model: nn.Module, numeric_form: str) -> None:
 
 
 def import_kernels() -> Any:  # an untyped module
-    """bitsandbytes.functional, imported in a twentieth of its second.
+    """Return bitsandbytes.functional, imported in a twentieth of its second.
 
     The rest is torch's compiler: bitsandbytes 0.50 decorates four functions of its default backend
     with torch.compile, which loads it at once. They stand in where a device lacks a kernel of its
@@ -56,7 +56,7 @@ def import_kernels() -> Any:  # an untyped module
 
 
 def _as_it_is(function: Any = None, **_: Any) -> Any:
-    """A decorator that changes nothing, with and without arguments."""
+    """Return a decorator that changes nothing, with and without arguments."""
 
     def decorate(decorated: Callable[..., Any]) -> Callable[..., Any]:
         return decorated
@@ -76,7 +76,7 @@ def _round_to_nf4(weight: Tensor) -> Tensor:
 
 
 def _round_to_nf4_by_comparing(weight: Tensor) -> Tensor:
-    """What bitsandbytes makes of a weight on a CPU, bit for bit, in a third of the time.
+    """Return what bitsandbytes makes of a weight on a CPU, bit for bit, in a third of the time.
 
     Its search for each number's place among fifteen bounds is a loop without vector instructions;
     comparing all numbers with one bound after another is not.
@@ -113,7 +113,7 @@ def _round_to_int8(weight: Tensor) -> Tensor:
 
 
 def _dequantize_int8(quantized: Tensor, scales: Tensor) -> Tensor:
-    """The float32 weights of int8 rows, each with the largest magnitude that 127 stands for."""
+    """Return the float32 weights of int8 rows, each with the magnitude that 127 stands for."""
     return quantized.float() * (scales.float().view(-1, 1) / 127.0)
 
 

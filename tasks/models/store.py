@@ -86,7 +86,7 @@ EMBEDDED = {
 
 
 def find_embedded(name: str, kind: str) -> tuple[EmbeddedModel, Path]:
-    """An embedded model and where its package keeps it.
+    """Return an embedded model and where its package keeps it.
 
     Raises:
         ConfigError: there is no such model, it is of another kind, or its package is missing.
@@ -109,7 +109,7 @@ def find_embedded(name: str, kind: str) -> tuple[EmbeddedModel, Path]:
 
 
 def fetch_hub(repository: str, revision: str | None, target: Path) -> Path:
-    """A hub model's weights, settings and tokenizer, downloaded at one commit.
+    """Return a hub model's weights, settings and tokenizer, downloaded at one commit.
 
     Raises:
         ConfigError: the revision is not a commit, or the hub does not answer.
@@ -194,12 +194,12 @@ class ModelManifest:
 
     @classmethod
     def read(cls, path: Path) -> "ModelManifest":
-        """The manifest in a file that `convert` wrote."""
+        """Return the manifest in a file that `convert` wrote."""
         return cls(**json.loads(path.read_text(encoding="utf-8")))
 
     @classmethod
     def read_optional(cls, path: Path) -> "ModelManifest | None":
-        """The manifest in a file, None where the file stands for no model (`null`)."""
+        """Return the manifest in a file, None where the file stands for no model (`null`)."""
         return None if json.loads(path.read_text(encoding="utf-8")) is None else cls.read(path)
 
     def write(self, path: Path) -> None:
@@ -207,7 +207,7 @@ class ModelManifest:
         write_atomically(path, json.dumps(asdict(self), indent=1, sort_keys=True) + "\n")
 
     def folder(self, store: Path) -> Path:
-        """Where the store keeps the weights.
+        """Return where the store keeps the weights.
 
         Raises:
             ConfigError: the store does not hold them.
@@ -221,7 +221,8 @@ class ModelManifest:
         return folder
 
     def verified_folder(self, store: Path) -> Path:
-        """Where the store keeps the weights, once every file has the hash that this manifest names.
+        """Return where the store keeps the weights, once every file has the hash that this manifest
+        names.
 
         Raises:
             ConfigError: the store does not hold them.
@@ -244,7 +245,7 @@ class ModelManifest:
 
 
 def convert(source: str, revision: str | None, kind: str, store: Path) -> ModelManifest:
-    """The manifest of a source, whose weights then lie in `store/DIGEST/`.
+    """Return the manifest of a source, whose weights then lie in `store/DIGEST/`.
 
     Raises:
         ConfigError: the source can't be had, or is not safe to load.
@@ -292,7 +293,7 @@ def _unpack(path: Path, target: Path) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The exit code: 0 with the manifest written, 1 with the reason on stderr."""
+    """Return the exit code: 0 with the manifest written, 1 with the reason on stderr."""
     parser = argparse.ArgumentParser(prog="python -m tasks.models.store", description=__doc__)
     parser.add_argument("--source", required=True, help="embedded:, hub:, tiny:, or a folder")
     parser.add_argument("--revision", help="a hub model's commit")

@@ -55,7 +55,7 @@ def make_tiny(architecture: str, target: Path) -> None:
 
 
 def _tokenizer() -> "PreTrainedTokenizerFast":
-    """A byte-level BPE trained on a few of the standard library's own docstrings."""
+    """Return a byte-level BPE trained on a few of the standard library's own docstrings."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -82,7 +82,7 @@ def _tokenizer() -> "PreTrainedTokenizerFast":
 
 
 def _corpus() -> list[str]:
-    """Text with the words that questions about Python hold."""
+    """Return text with the words that questions about Python hold."""
     modules = (inspect, json, re, Path, argparse)
     texts = [inspect.getdoc(value) or "" for item in modules for value in vars(item).values()]
     return sorted({text for text in texts if len(text) > 40})

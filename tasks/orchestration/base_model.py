@@ -45,7 +45,7 @@ def resolve(
 
 
 def is_resolved(model: ModelSource, manifest: Path, store: Path) -> bool:
-    """Whether a manifest stands for a source and the store holds all of its files."""
+    """Return whether a manifest stands for a source and the store holds all of its files."""
     if not manifest.exists():
         return False
     found = json.loads(manifest.read_text(encoding="utf-8"))
@@ -60,7 +60,7 @@ def is_resolved(model: ModelSource, manifest: Path, store: Path) -> bool:
 
 
 def _changed_since(source: Path, manifest: Path) -> bool:
-    """Whether a local model folder is gone or holds a file younger than its manifest."""
+    """Return whether a local model folder is gone or holds a file younger than its manifest."""
     files = list(source.expanduser().rglob("*"))
     made = manifest.stat().st_mtime
     return not files or any(path.stat().st_mtime >= made for path in files)

@@ -31,7 +31,7 @@ class StageStoppedError(Exception):
 
 
 def _is_device_error(task_: Any, run: Any, state: State[Any]) -> bool:
-    """Whether a failed stage is worth another try."""
+    """Return whether a failed stage is worth another try."""
     try:
         state.result()
     except DeviceError:
@@ -96,7 +96,7 @@ def _repro(
     tracker: Tracker,
     watch: StopCondition | None,
 ) -> StageState:
-    """Whether DVC executed the stage or restored its outs."""
+    """Return whether DVC executed the stage or restored its outs."""
     logger = get_run_logger()
     (scratch / "failure.json").unlink(missing_ok=True)
     stop = threading.Event()

@@ -254,7 +254,8 @@ class Tracker:
         return [run.data.tags[_NIGHT_TAG] for run in found]
 
     def download_report(self, run_id: str, name: str, files: Sequence[str], target: Path) -> bool:
-        """Whether a run, or the stage's run that it links to, has a report; its files in `target`.
+        """Return whether a run, or the stage's run that it links to, has a report; its files in
+        `target`.
 
         Raises:
             ConfigError: there is no such run.

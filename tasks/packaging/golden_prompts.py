@@ -22,7 +22,8 @@ def choose_golden_prompts(
     answers: Sequence[Answer],
     params: PackagingParams,
 ) -> tuple[GoldenPrompt, ...]:
-    """One golden prompt a record, in their order; the shortest are those whose answers are checked.
+    """Return one golden prompt a record, in their order; the shortest are those whose answers are
+    checked.
 
     Raises:
         ConfigError: the prompts don't come out as those that were answered.
@@ -81,7 +82,9 @@ def _checked_tokens(
 def certain_tokens(
     language_model: LanguageModel, prompt: Sequence[int], answer: Sequence[int]
 ) -> int:
-    """How many of an answer's first tokens are the likeliest by more than rounding could turn."""
+    """Return how many of an answer's first tokens are the likeliest by more than rounding could
+    turn.
+    """
     if not answer:
         return 0
     ids = torch.tensor([[*prompt, *answer]], device=language_model.device)

@@ -26,7 +26,7 @@ class DataCounts:
 
 
 def count_data(curated: Path) -> DataCounts:
-    """The counts of a curated data set."""
+    """Return the counts of a curated data set."""
     found: dict[tuple[str, str], Counter[str]] = {}
     for split in SPLITS:
         for record in stream_records(curated / f"{split}.jsonl"):
@@ -46,7 +46,7 @@ _TOLD = (
 
 
 def data_lines(contents: DataCounts) -> list[str]:
-    """Rows by source and license; the sources beyond the largest twenty as one line."""
+    """Return rows by source and license; the sources beyond the largest twenty as one line."""
     rows = sorted(contents.rows.items(), key=lambda row: (-sum(row[1].values()), row[0]))
     columns = (*SPLITS, DOCUMENTS)
     lines = ["| source | license | " + " | ".join(columns) + " |"]
@@ -63,7 +63,7 @@ def data_lines(contents: DataCounts) -> list[str]:
 
 
 def score_lines(metrics: Mapping[str, Any]) -> list[str]:
-    """Every system in every mode, the primary metric with its interval."""
+    """Return every system in every mode, the primary metric with its interval."""
     name, confidence = metrics["primary"]["metric"], metrics["primary"]["confidence"]
     others = [other for other in SCORE_NAMES if other != name]
     lines = [
@@ -80,7 +80,7 @@ def score_lines(metrics: Mapping[str, Any]) -> list[str]:
 
 
 def comparison_lines(comparisons: Mapping[str, Any]) -> list[str]:
-    """Each comparison with its interval, and the smallest difference that would have shown."""
+    """Return each comparison with its interval, and the smallest difference that would show."""
     return [
         f"- {name.replace('-', ' minus ')}: {found['difference']:+.3f} "
         f"({found['low']:+.3f} to {found['high']:+.3f}, {found['confidence']:.0%} interval); "
@@ -97,7 +97,7 @@ def _detectable(found: Mapping[str, Any]) -> str:
 
 
 def forgetting_lines(found: Mapping[str, Any]) -> list[str]:
-    """What the adapter lost of what the base could."""
+    """Return what the adapter lost of what the base could."""
     languages = ", ".join(
         f"{language} {ratio:.2f}"
         for language, ratio in found["perplexity_ratio_by_language"].items()
@@ -114,7 +114,7 @@ def forgetting_lines(found: Mapping[str, Any]) -> list[str]:
 
 
 def training_lines(trainings: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """The params that made each model, and hashes of what it was made from."""
+    """Return the params that made each model, and hashes of what it was made from."""
     lines = []
     for model, found in trainings.items():
         params = found["params"]
@@ -128,7 +128,7 @@ def training_lines(trainings: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 
 def _shown_param(value: Any) -> str:
-    """A param's value; of a mapping what is not zero."""
+    """Return a param's value; of a mapping what is not zero."""
     if isinstance(value, Mapping):
         return "(" + ", ".join(f"{name} {part}" for name, part in value.items() if part) + ")"
     return str(value)
@@ -158,7 +158,7 @@ class CardFacts:
 
 
 def model_card(facts: CardFacts) -> str:
-    """The card: a header for the hub, then what people ask, in Markdown."""
+    """Return the card: a header for the hub, then what people ask, in Markdown."""
     sections = {
         "Intended use": _use(facts),
         "Data": data_lines(facts.contents),
@@ -176,7 +176,7 @@ def model_card(facts: CardFacts) -> str:
 
 
 def license_id(text: str) -> str:
-    """A license as the hub names it; `other` for what is no identifier."""
+    """Return a license as the hub names it; `other` for what is no identifier."""
     return text.lower() if _LICENSE_ID.fullmatch(text.lower()) else "other"
 
 

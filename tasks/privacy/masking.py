@@ -74,7 +74,7 @@ _NAMES = ("pass", "pwd", "secret", "token", "key", "cred", "비밀번호", "비�
 
 
 def find_secrets(text: str) -> Iterator[Span]:
-    """The places of secrets in a text; they may overlap."""
+    """Yield the places of secrets in a text; they may overlap."""
     for marks, pattern in _KNOWN.items():
         if any(mark in text for mark in marks):
             yield from (match.span() for match in pattern.finditer(text))
@@ -84,7 +84,7 @@ def find_secrets(text: str) -> Iterator[Span]:
 
 
 def _beside_a_name(text: str) -> Iterator[Span]:
-    """Values that look made and stand after a name like `password`, or after `Bearer`."""
+    """Yield values that look made and stand after a name like `password`, or after `Bearer`."""
     folded = text.casefold()
     if any(name in folded for name in _NAMES):
         for match in _NAMED.finditer(text):
@@ -150,7 +150,7 @@ class Found:
 
 
 def find_personal_data(text: str, kinds: Sequence[str], regions: Sequence[str]) -> list[Found]:
-    """What of the kinds a text holds, in order, without overlaps.
+    """Return what of the kinds a text holds, in order, without overlaps.
 
     `regions` are the countries (ISO 3166) whose phone numbers are known without a country code.
     """
@@ -174,7 +174,9 @@ def find_personal_data(text: str, kinds: Sequence[str], regions: Sequence[str]) 
 
 
 def masked(text: str, kinds: Sequence[str], regions: Sequence[str]) -> tuple[str, Counter[str]]:
-    """The text with a placeholder (`[EMAIL]`) for each piece found, and how many of each kind."""
+    """Return the text with a placeholder (`[EMAIL]`) for each piece found, and how many of each
+    kind.
+    """
     found = find_personal_data(text, kinds, regions)
     for item in reversed(found):
         text = f"{text[: item.start]}[{item.kind.upper()}]{text[item.end :]}"
@@ -182,7 +184,7 @@ def masked(text: str, kinds: Sequence[str], regions: Sequence[str]) -> tuple[str
 
 
 def masking_kinds(actions: Mapping[str, str]) -> tuple[str, ...]:
-    """The kinds that an action is set for, in the order in which they win."""
+    """Return the kinds that an action is set for, in the order in which they win."""
     return tuple(kind for kind in KINDS if actions[kind] != "keep")
 
 
@@ -206,7 +208,7 @@ def _cards(text: str) -> Iterator[Span]:
 
 
 def _ibans(text: str) -> Iterator[Span]:
-    """The longest valid number that starts at each place: words may follow without a break."""
+    """Yield the longest valid number that starts at each place; words may follow at once."""
     for match in _IBAN.finditer(text):
         for end in range(match.end(), match.start() + 14, -1):
             if _is_iban(text[match.start() : end]) and not _WORD.match(text, end):
@@ -236,7 +238,7 @@ def _resident_numbers(text: str) -> Iterator[Span]:
 
 
 def _birth_date(number: str) -> date | None:
-    """When the person was born, None where that is no day; what day it is today must not count."""
+    """Return the day of birth, None where it is no day; what day it is today must not count."""
     century = 1900 if number[6] in "1256" else 2000
     try:
         born = date(century + int(number[:2]), int(number[2:4]), int(number[4:6]))
@@ -246,14 +248,14 @@ def _birth_date(number: str) -> date | None:
 
 
 def _is_foreign(number: str) -> bool:
-    """Whether the checksum is that of a foreign resident's number."""
+    """Return whether the checksum is that of a foreign resident's number."""
     weights = (2, 3, 4, 5, 6, 7, 8, 9, 2, 3, 4, 5)
     total = sum(weight * int(digit) for weight, digit in zip(weights, number, strict=False))
     return number[6] in "5678" and (13 - total % 11) % 10 == int(number[12])
 
 
 def _phones(text: str, regions: Sequence[str]) -> Iterator[Span]:
-    """Numbers that are valid in their country and written as a phone number is.
+    """Yield numbers that are valid in their country and written as a phone number is.
 
     A bare run of digits counts as a mobile number of 11 digits and more that leads with 0; others
     are integers.

@@ -276,7 +276,9 @@ def _likely(report: Path, model: ServedModel) -> SplitLikelihoods:
 
 
 def _offered(metrics: Metrics) -> str:
-    """Whether evaluation offers the student or, because distillation did not pay, its control."""
+    """Return whether evaluation offers the student or, because distillation did not pay, its
+    control.
+    """
     found = value_at(metrics, "offered", "system")
     if found not in ROLES:
         raise DataError(
@@ -287,7 +289,7 @@ def _offered(metrics: Metrics) -> str:
 
 
 def _has_documents(metrics: Metrics) -> bool:
-    """Whether the evaluation had passages to show: any system has a mode that holds some."""
+    """Return whether the evaluation had passages to show: any system has a mode that holds some."""
     systems = metrics.get("systems", {})
     measured = value_at(metrics, "retrieval", "mrr") is not None
     return measured or any(set(modes) - {"closed_book"} for modes in systems.values())

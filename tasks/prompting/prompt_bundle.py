@@ -51,7 +51,7 @@ def write_prompt_bundle(
 
 
 def read_template(folder: Path) -> PromptTemplate:
-    """The template of a folder, for a model that did not learn from its golden prompts.
+    """Return the template of a folder, for a model that did not learn from its golden prompts.
 
     Raises:
         ConfigError: a file of the folder is missing.
@@ -68,7 +68,7 @@ def read_template(folder: Path) -> PromptTemplate:
 
 
 def read_prompt_bundle(folder: Path, tokenizer: "PreTrainedTokenizerBase") -> PromptTemplate:
-    """The template of a folder, once its golden prompts come out as they were written.
+    """Return the template of a folder, once its golden prompts come out as they were written.
 
     Raises:
         ConfigError: one of them does not, or a file of the folder is missing.

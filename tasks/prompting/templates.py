@@ -35,7 +35,7 @@ class Turn:
 def encode_chats(
     tokenizer: "PreTrainedTokenizerBase", chats: Sequence[Sequence[Turn]]
 ) -> list[list[int]]:
-    """The token ids of each chat, with the generation prompt at its end.
+    """Return the token ids of each chat, with the generation prompt at its end.
 
     The tokenizer's chat template is rendered once for each sequence of roles, around marks; the
     texts are encoded with special tokens switched off, each distinct one once, and set in. The ids
@@ -62,13 +62,13 @@ def encode_chats(
 
 
 def encode_answers(tokenizer: "PreTrainedTokenizerBase", answers: Sequence[str]) -> list[list[int]]:
-    """The token ids of each answer with the end-of-turn token, which is learned as well."""
+    """Return the token ids of each answer with the end-of-turn token, which is learned as well."""
     end = tokenizer.eos_token_id
     return [[*ids, end] for ids in encode_texts(tokenizer, answers)]
 
 
 def encode_texts(tokenizer: "PreTrainedTokenizerBase", texts: Sequence[str]) -> list[list[int]]:
-    """The token ids of each text alone; text that spells a special token stays text."""
+    """Return the token ids of each text alone; text that spells a special token stays text."""
     if not texts:
         return []
     if not tokenizer.is_fast:
@@ -86,7 +86,9 @@ def encode_texts(tokenizer: "PreTrainedTokenizerBase", texts: Sequence[str]) -> 
 
 
 def _shell(tokenizer: "PreTrainedTokenizerBase", roles: Sequence[str]) -> list[list[int]]:
-    """The token ids around the contents of a chat with these roles: one list more than roles."""
+    """Return the token ids around the contents of a chat with these roles: one list more than
+    roles.
+    """
     marks = [_MARK.format(number) for number in range(len(roles))]
     chat = [{"role": role, "content": mark} for role, mark in zip(roles, marks, strict=True)]
     rest = str(tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True))
@@ -127,7 +129,8 @@ class PromptTemplate:
 
     @classmethod
     def load(cls, path: Path, demonstrations: Sequence[Message] = ()) -> "PromptTemplate":
-        """The template in a file; it runs in a sandbox and reaches nothing but its variables.
+        """Return the template in a file; it runs in a sandbox and reaches nothing but its
+        variables.
 
         Raises:
             ConfigError: the file is missing or is not a template.
@@ -151,7 +154,8 @@ class PromptTemplate:
         return text_sha256(self.text, *turns)
 
     def chats(self, prompts: Sequence[Prompt]) -> list[list[Turn]]:
-        """The chat that asks the last turn of each prompt, with the passages above the question.
+        """Return the chat that asks the last turn of each prompt, with the passages above the
+        question.
 
         A system turn of the prompt's own takes the place of the template's.
 
@@ -180,7 +184,7 @@ class PromptTemplate:
     def token_ids(
         self, tokenizer: "PreTrainedTokenizerBase", prompts: Sequence[Prompt]
     ) -> list[list[int]]:
-        """The token ids of each prompt, ending where the answer begins.
+        """Return the token ids of each prompt, ending where the answer begins.
 
         Text that spells one of the tokenizer's special tokens stays text: only the chat template's
         own markers become special tokens, so that no passage can forge a turn.
@@ -203,7 +207,8 @@ class PromptTemplate:
 
 
 def quoted(passage: str) -> str:
-    """The passage as data: every line but its first is indented by a space, blank ones left out.
+    """Return the passage as data: every line but its first is indented by a space, blank ones left
+    out.
 
     A prompt's own lines (a passage's number, the question) begin at the margin, where no line of a
     passage can stand, whatever breaks it. The indentation of code stays, one space deeper; with
@@ -213,7 +218,7 @@ def quoted(passage: str) -> str:
 
 
 def choose_demonstrations(records: Sequence[Record], count: int, seed: int) -> list[Record]:
-    """The records to show, chosen by hash, from each slice in turn.
+    """Return the records to show, chosen by hash, from each slice in turn.
 
     They come from the training split alone, and are then not learned from: an example that stands
     in its own prompt teaches copying.
@@ -235,5 +240,5 @@ def choose_demonstrations(records: Sequence[Record], count: int, seed: int) -> l
 
 
 def as_turns(records: Sequence[Record]) -> list[Message]:
-    """The last question and answer of each record, as the turns of one chat."""
+    """Return the last question and answer of each record, as the turns of one chat."""
     return [turn for record in records for turn in record.messages[-2:]]

@@ -87,7 +87,7 @@ class Prediction:
     is_cut: bool
 
     def score(self, name: str) -> float:
-        """The score of that name.
+        """Return the score of that name.
 
         Raises:
             DataError: this row has none.
@@ -129,7 +129,7 @@ def _check_texts(row: dict[str, object]) -> None:
 
 
 def read_predictions(path: Path) -> list[Prediction]:
-    """The predictions of a file that `write_predictions` wrote, in its order.
+    """Return the predictions of a file that `write_predictions` wrote, in its order.
 
     Raises:
         DataError: the file is no Parquet, or its columns are not those of predictions.
@@ -202,7 +202,7 @@ def write_likelihoods(path: Path, rows: Iterable[Likelihood]) -> None:
 
 
 def read_likelihoods(path: Path) -> list[Likelihood]:
-    """The likelihoods of a file that `write_likelihoods` wrote, in its order."""
+    """Return the likelihoods of a file that `write_likelihoods` wrote, in its order."""
     return [
         Likelihood(**row) for row in parquet.read_table(path, schema=_LIKELIHOOD_SCHEMA).to_pylist()
     ]

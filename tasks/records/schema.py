@@ -52,12 +52,12 @@ class Record:
         return self.messages[-1].content
 
     def as_row(self) -> dict[str, Any]:
-        """The record as a JSON object."""
+        """Return the record as a JSON object."""
         return asdict(self)
 
     @classmethod
     def from_row(cls, row: dict[str, Any]) -> "Record":
-        """The record that a JSON object written by `as_row` describes."""
+        """Return the record that a JSON object written by `as_row` describes."""
         messages = tuple(Message(**message) for message in row["messages"])
         return cls(**row | {"messages": messages, "documents": tuple(row["documents"])})
 
@@ -73,64 +73,64 @@ class Document:
     license: str
 
     def as_row(self) -> dict[str, Any]:
-        """The document as a JSON object."""
+        """Return the document as a JSON object."""
         return asdict(self)
 
     @classmethod
     def from_row(cls, row: dict[str, Any]) -> "Document":
-        """The document that a JSON object written by `as_row` describes."""
+        """Return the document that a JSON object written by `as_row` describes."""
         return cls(**{item.name: row[item.name] for item in fields(cls)})
 
 
 def stream_records(path: Path) -> Iterator[Record]:
-    """The records of a file that `write_records` wrote, one at a time, in its order."""
+    """Return the records of a file that `write_records` wrote, one at a time, in its order."""
     return (Record.from_row(row) for row in read_rows(path))
 
 
 def read_records(path: Path) -> list[Record]:
-    """The records of a file that `write_records` wrote, in its order."""
+    """Return the records of a file that `write_records` wrote, in its order."""
     return list(stream_records(path))
 
 
 def write_records(path: Path, records: Iterable[Record]) -> int:
-    """How many records were written."""
+    """Return how many records were written."""
     return _write(path, map(record_line, records))
 
 
 def record_line(record: Record) -> bytes:
-    """A record as a line of its file, newline included."""
+    """Return a record as a line of its file, newline included."""
     return _line(record)
 
 
 def stream_documents(path: Path) -> Iterator[Document]:
-    """The documents of a file that `write_documents` wrote, one at a time, in its order."""
+    """Return the documents of a file that `write_documents` wrote, one at a time, in its order."""
     return (Document.from_row(row) for row in read_rows(path))
 
 
 def read_documents(path: Path) -> list[Document]:
-    """The documents of a file that `write_documents` wrote, in its order."""
+    """Return the documents of a file that `write_documents` wrote, in its order."""
     return list(stream_documents(path))
 
 
 def write_documents(path: Path, documents: Iterable[Document]) -> int:
-    """How many documents were written."""
+    """Return how many documents were written."""
     return _write(path, map(document_line, documents))
 
 
 def document_line(document: Document) -> bytes:
-    """A document as a line of its file, newline included."""
+    """Return a document as a line of its file, newline included."""
     return _line(document)
 
 
 def read_rows(path: Path) -> Iterator[dict[str, Any]]:
-    """The JSON objects of a file, one a line."""
+    """Yield the JSON objects of a file, one a line."""
     with path.open("rb") as stream:
         for line in stream:
             yield orjson.loads(line)
 
 
 def write_rows(path: Path, rows: Iterable[dict[str, Any]]) -> int:
-    """How many objects were written, one a line, as UTF-8."""
+    """Return how many objects were written, one a line, as UTF-8."""
     # Not orjson: it would write a number that is not finite as null, and say nothing.
     lines = (json.dumps(row, ensure_ascii=False, allow_nan=False).encode() + b"\n" for row in rows)
     return _write(path, lines)

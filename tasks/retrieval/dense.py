@@ -48,7 +48,7 @@ class DenseIndex:
 
     @classmethod
     def load(cls, folder: Path, *, approximate: bool) -> "DenseIndex":
-        """The index that `save` wrote; an approximate one leaves `vectors` on the disk."""
+        """Return the index that `save` wrote; an approximate one leaves `vectors` on the disk."""
         if not approximate:
             return cls(np.load(folder / _VECTORS_FILE, allow_pickle=False), None)
         import faiss
@@ -59,7 +59,7 @@ class DenseIndex:
     def search(
         self, questions: Vectors, count: int, among: Positions | None = None
     ) -> list[Positions]:
-        """For each question the positions of the nearest vectors, at most `count`, best first.
+        """Return for each question the positions of at most `count` nearest vectors, best first.
 
         Where `among` is given (positions in ascending order), only these are searched, and exactly.
         """
@@ -97,7 +97,7 @@ class Recall:
 def cluster_vectors(
     vectors: Vectors, questions: Vectors, *, depth: int, least_recall: float
 ) -> tuple[DenseIndex, Recall]:
-    """An approximate index that finds at least `least_recall` of what exact search finds.
+    """Return an approximate index that finds at least `least_recall` of what exact search finds.
 
     The number of clusters that a question looks into doubles from 1 until the recall of its best
     `depth` results, a mean over the questions, is reached; with every cluster it is 1. A result

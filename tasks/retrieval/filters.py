@@ -24,7 +24,8 @@ class Where:
 
     @classmethod
     def parse(cls, conditions: Sequence[str]) -> "Where":
-        """The filter that `FIELD=VALUE` conditions spell; a field given twice allows both values.
+        """Return the filter that `FIELD=VALUE` conditions spell; a field given twice allows both
+        values.
 
         Raises:
             ConfigError: a condition is of another form or names another field.
@@ -51,7 +52,7 @@ class PassageColumns:
         self._places: dict[str, dict[str, list[int]]] = {}
 
     def matching(self, where: Where) -> Positions | None:
-        """The positions that a filter allows, ascending; None where it allows every one.
+        """Return the positions that a filter allows, ascending; None where it allows every one.
 
         Raises:
             ConfigError: no passage has a value that the filter names, or none has all of them.

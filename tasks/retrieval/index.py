@@ -54,7 +54,7 @@ class RerankerSettings(StageParams):
     passages: int = Field(ge=1, description="the best so many are read; others stay behind them")
 
     def folder(self, store: Path) -> Path:
-        """Where the store keeps its weights.
+        """Return where the store keeps its weights.
 
         Raises:
             ConfigError: the store does not hold them.
@@ -90,7 +90,7 @@ class IndexSettings(StageParams):
 
     @classmethod
     def read(cls, folder: Path) -> "IndexSettings":
-        """The settings of an index.
+        """Return the settings of an index.
 
         Raises:
             ConfigError: the folder is no index, or one of another format.
@@ -129,7 +129,7 @@ class Index:
 
     @classmethod
     def load(cls, folder: Path) -> "Index":
-        """The index that `save` wrote.
+        """Return the index that `save` wrote.
 
         Raises:
             ConfigError: the folder is no index, or one of another format.
@@ -161,7 +161,8 @@ class Index:
         (folder / INDEX_FILE).write_text(text, encoding="utf-8")
 
     def with_reranker(self, store: Path, device: "torch.device") -> "Index":
-        """The index with the reranker that it was built for, in memory; itself if that is none.
+        """Return the index with the reranker that it was built for, in memory; itself if that is
+        none.
 
         Raises:
             ConfigError: the store lacks the reranker, or it is no cross-encoder with one output.
@@ -189,7 +190,7 @@ class Index:
         embedder: "Embedder",
         where: Where | None = None,
     ) -> list[list[ScoredPassage]]:
-        """The best `count` passages for each question, best first; none from an empty index.
+        """Return the best `count` passages for each question, best first; none from an empty index.
 
         Where a filter is given, only the passages that it allows are searched, and exactly.
 
@@ -229,7 +230,8 @@ class Index:
     def _rerank(
         self, questions: Sequence[str], fused: Sequence[list[ScoredPassage]]
     ) -> Sequence[list[ScoredPassage]]:
-        """What was found, the best of it in the reranker's order; of equal scores search's stays.
+        """Return what was found, the best of it in the reranker's order; of equal scores search's
+        stays.
 
         How many are read does not depend on how many were asked for: evaluation asks for more than
         a prompt shows, and both must see the same ones first.
@@ -262,7 +264,8 @@ class Index:
 def fuse_rankings(
     rankings: Sequence[Sequence[int]], *, weights: Sequence[float], constant: int
 ) -> list[tuple[int, float]]:
-    """Items with the sum of weight / (constant + rank) over rankings, best first, ties by item.
+    """Return items with the sum of weight / (constant + rank) over rankings, best first, ties by
+    item.
 
     Ranks begin at 1; a ranking that lacks an item adds nothing to it (Cormack, Clarke and
     Buettcher, Reciprocal Rank Fusion, SIGIR 2009, section 2; the weights are an addition).

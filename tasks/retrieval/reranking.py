@@ -33,7 +33,7 @@ class Reranker:
 
     @classmethod
     def load(cls, folder: Path, *, device: torch.device) -> "Reranker":
-        """The cross-encoder in a model folder, in float32.
+        """Return the cross-encoder in a model folder, in float32.
 
         Raises:
             ConfigError: it is none: it has no head, or one with several outputs.
@@ -65,7 +65,7 @@ class Reranker:
 
     @torch.inference_mode()
     def score(self, questions: Sequence[str], texts: Sequence[str]) -> NDArray[np.float32]:
-        """The relevance of each text to the question beside it, (pairs,), without bounds.
+        """Return the relevance of each text to the question beside it, (pairs,), without bounds.
 
         Of a pair longer than `max_tokens` the text is cut, or the question where it is longer.
 
@@ -94,7 +94,7 @@ class Reranker:
 
 
 def _max_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int:
-    """The longest pair that model and tokenizer allow."""
+    """Return the longest pair that model and tokenizer allow."""
     positions = getattr(model.config, "max_position_embeddings", _MAX_TOKENS)
     # Models of RoBERTa's kind number their positions from the padding's own number on.
     if model.config.model_type in {"roberta", "xlm-roberta", "camembert"}:

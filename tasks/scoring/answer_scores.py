@@ -18,35 +18,37 @@ Metrics = dict[str, float | int | str | None]
 
 
 def null(name: str, reason: str) -> Metrics:
-    """A metric that could not be computed, and why."""
+    """Return a metric that could not be computed, and why."""
     return {name: None, f"{name}_reason": reason}
 
 
 def mean_of(name: str, values: Iterable[float | None], reason: str) -> Metrics:
-    """The mean of the values that are there, and over how many records; null where none is."""
+    """Return the mean of the values that are there, and over how many; null where none is."""
     there = [value for value in values if value is not None]
     mean: Metrics = {name: sum(there) / len(there)} if there else null(name, reason)
     return mean | {f"{name}_records": len(there)}
 
 
 def token_f1(output: str, reference: str) -> float:
-    """The harmonic mean of the precision and recall of the output's tokens, as multisets."""
+    """Return the harmonic mean of the precision and recall of the output's tokens, as multisets."""
     found, expected = score_tokens(output), score_tokens(reference)
     return f_measure((Counter(found) & Counter(expected)).total(), len(found), len(expected))
 
 
 def f_measure(common: int, found: int, expected: int) -> float:
-    """The F-measure (beta 1) of so many common ones; 1 where there is nothing on either side."""
+    """Return the F-measure (beta 1) of so many common ones; 1 where there is nothing on either
+    side.
+    """
     return 2 * common / (found + expected) if common else float(found == expected == 0)
 
 
 def exact_match(output: str, reference: str) -> float:
-    """1 when both are equal after normalisation and without punctuation at their ends, else 0."""
+    """Return 1 when both are equal, normalised and without punctuation at their ends, else 0."""
     return float(bare(output) == bare(reference))
 
 
 def rouge_l(output: str, reference: str) -> float:
-    """The F-measure (beta 1) of the longest common subsequence of tokens.
+    """Return the F-measure (beta 1) of the longest common subsequence of tokens.
 
     Lin, ROUGE: A Package for Automatic Evaluation of Summaries (2004), section 3. Tokens are ours:
     the reference package drops every letter that is not ASCII.
@@ -56,7 +58,7 @@ def rouge_l(output: str, reference: str) -> float:
 
 
 def chrf(output: str, reference: str) -> float:
-    """Sacrebleu's chrF2 of one sentence, divided by 100, over normalised text."""
+    """Return sacrebleu's chrF2 of one sentence, divided by 100, over normalised text."""
     expected = normalise(reference)
     return float(_chrf_scorer().sentence_score(normalise(output), [expected]).score) / 100
 
@@ -70,7 +72,8 @@ SCORES: dict[str, Callable[[str, str], float]] = {
 
 
 def length_ratio(outputs: Sequence[str], references: Sequence[str]) -> float | None:
-    """The outputs' tokens over their references', as sums, so that no short reference weighs most.
+    """Return the outputs' tokens over their references', as sums, so that no short reference weighs
+    most.
 
     None where the references hold no token.
     """
@@ -80,7 +83,7 @@ def length_ratio(outputs: Sequence[str], references: Sequence[str]) -> float | N
 
 
 def length_metrics(outputs: Sequence[str], references: Sequence[str]) -> Metrics:
-    """The length ratio over many pairs, null with a reason where there is none."""
+    """Return the length ratio over many pairs, null with a reason where there is none."""
     ratio = length_ratio(outputs, references)
     if ratio is None:
         return null("length_ratio", "no reference holds a token")
@@ -88,13 +91,13 @@ def length_metrics(outputs: Sequence[str], references: Sequence[str]) -> Metrics
 
 
 def mean_score(name: str, outputs: Sequence[str], references: Sequence[str]) -> float:
-    """The mean of one score over pairs of output and reference."""
+    """Return the mean of one score over pairs of output and reference."""
     pairs = list(zip(outputs, references, strict=True))
     return sum(SCORES[name](output, reference) for output, reference in pairs) / len(pairs)
 
 
 def _common_subsequence(left: Sequence[str], right: Sequence[str]) -> int:
-    """The length of the longest common subsequence, in O(len(left) x len(right))."""
+    """Return the length of the longest common subsequence, in O(len(left) x len(right))."""
     row = [0] * (len(right) + 1)
     for token in left:
         diagonal = 0
@@ -114,7 +117,7 @@ def _chrf_scorer() -> "CHRF":
 
 
 def abstains(text: str, markers: Sequence[str]) -> bool:
-    """Whether an answer begins with one of the markers, apostrophes of any shape alike."""
+    """Return whether an answer begins with one of the markers, apostrophes of any shape alike."""
     answer = _plain(text)
     return answer.startswith(tuple(_plain(marker) for marker in markers))
 
@@ -124,7 +127,7 @@ def _plain(text: str) -> str:
 
 
 def abstention_scores(given: Sequence[bool], wanted: Sequence[bool]) -> Metrics:
-    """Precision and recall of abstaining: which answers did, and which should have.
+    """Return precision and recall of abstaining: which answers did, and which should have.
 
     Null with a reason where no answer abstained, or where none should have.
     """

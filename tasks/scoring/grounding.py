@@ -77,7 +77,7 @@ class Grounding:
 
 
 def ground(output: str, shown: ShownPassages, markers: Sequence[str]) -> Grounding:
-    """How an answer rests on what it was shown; `markers` begin an answer that abstains."""
+    """Return how an answer rests on what it was shown; `markers` begin an answer that abstains."""
     answer = _MARKER.sub(" ", output)
     unsupported = len(unsupported_items(answer, [*shown.passages, shown.question]))
     citation = _citation(output, shown.is_gold)
@@ -91,7 +91,7 @@ def ground(output: str, shown: ShownPassages, markers: Sequence[str]) -> Groundi
 
 
 def grounding_means(found: Sequence[Grounding], names: Sequence[str]) -> Metrics:
-    """The mean of each named field over the answers that have it, and how many those are.
+    """Return the mean of each named field over the answers that have it, and how many those are.
 
     `found` are the answers that were shown passages. A mean over none is null with a reason.
     """
@@ -103,7 +103,7 @@ def grounding_means(found: Sequence[Grounding], names: Sequence[str]) -> Metrics
 
 
 def unsupported_items(text: str, sources: Iterable[str]) -> set[str]:
-    """The numbers and names of a text that no source holds."""
+    """Return the numbers and names of a text that no source holds."""
     joined = "\n".join(sources)
     numbers = _numbers(text) - _numbers(joined)
     folded = normalise(joined)
@@ -111,7 +111,7 @@ def unsupported_items(text: str, sources: Iterable[str]) -> set[str]:
 
 
 def _terms(text: str) -> list[str]:
-    """Words and pairs of characters, in order; characters where there are none."""
+    """Return words and pairs of characters, in order; characters where there are none."""
     normal = normalise(text)
     terms: list[str] = []
     for run in _RUN.findall(normal):
@@ -122,7 +122,7 @@ def _terms(text: str) -> list[str]:
 
 
 def _held(passage: str) -> Counter[str]:
-    """All that a passage can support: its terms, its lone characters and its punctuation."""
+    """Return all that a passage can support: its terms, its lone characters and its punctuation."""
     normal = normalise(passage)
     held = Counter(_terms(passage))
     held |= Counter(_CHARACTER.findall(normal))
@@ -181,6 +181,6 @@ def _is_name(word: str, before: str, *, is_title: bool) -> bool:
 
 
 def _holds(folded: str, name: str) -> bool:
-    """Whether a normalised text holds a name as a whole word, or as the end of a dotted one."""
+    """Return whether a normalised text holds a name as a word, or as the end of a dotted one."""
     pattern = rf"(?<!{_LETTER}){regex.escape(name)}(?!{_LETTER})"
     return regex.search(pattern, folded) is not None

@@ -39,7 +39,7 @@ class Parity(_Strict):
 
     @classmethod
     def read(cls, path: Path) -> "Parity":
-        """The parity in a file.
+        """Return the parity in a file.
 
         Raises:
             DataError: it is not there, or is something else.

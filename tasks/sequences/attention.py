@@ -44,18 +44,20 @@ def use_packed_attention(model: PreTrainedModel) -> None:
 
 
 def attends_by_packs(model: torch.nn.Module) -> bool:
-    """Whether `use_packed_attention` was called with a model, itself or below an adapter."""
+    """Return whether `use_packed_attention` was called with a model, itself or below an adapter."""
     config: Any = model.config
     return bool(config._attn_implementation == PACKED_ATTENTION)  # no public name says it
 
 
 def no_mask(*_: object, **__: object) -> None:
-    """No mask over what is packed: an attention function of ours knows who may see whom."""
+    """Return no mask over what is packed: our attention function knows who may see whom."""
     return None
 
 
 def is_eager(form: AttentionArguments) -> bool:
-    """Whether scores are capped or have attention sinks, which torch's attention does not know."""
+    """Return whether scores are capped or have attention sinks, which torch's attention does not
+    know.
+    """
     return form.rest.get("softcap") is not None or form.rest.get("s_aux") is not None
 
 
@@ -72,7 +74,7 @@ def _attend_segments(
     sliding_window: int | None = None,
     **rest: Any,
 ) -> tuple[Tensor, None]:
-    """Attention of a pack; query, key and value are (1, heads, tokens, width).
+    """Compute attention of a pack; query, key and value are (1, heads, tokens, width).
 
     Torch's own, on CUDA its flash kernel where there is no window; scores that are capped and
     attention sinks, which it does not know, by the function of the model's own file (eager).
@@ -92,7 +94,7 @@ def _attend_segments(
 def _attend_by_torch(
     asking: Tensor, keys: Tensor, values: Tensor, form: AttentionArguments
 ) -> Tensor:
-    """Attention of one segment, (1, tokens, heads, width)."""
+    """Compute attention of one segment, (1, tokens, heads, width)."""
     mask = _mask(asking.shape[2], keys.shape[2], form.window, asking.device)
     found = scaled_dot_product_attention(
         asking,
@@ -110,14 +112,14 @@ def _attend_by_torch(
 def _attend_by_model(
     asking: Tensor, keys: Tensor, values: Tensor, form: AttentionArguments
 ) -> Tensor:
-    """The same by the function of the model's own file."""
+    """Return the same by the function of the model's own file."""
     seen = _seen(asking.shape[2], keys.shape[2], form.window, asking.device)
     hidden = hidden_places(seen, asking.dtype)
     return attend_eagerly(asking, keys, values, hidden[None, None], form)
 
 
 def hidden_places(seen: Tensor, dtype: torch.dtype) -> Tensor:
-    """What is added to scores so that only what is seen counts."""
+    """Return what is added to scores so that only what is seen counts."""
     hidden = torch.zeros_like(seen, dtype=dtype)
     return hidden.masked_fill_(~seen, torch.finfo(dtype).min)
 
@@ -125,7 +127,7 @@ def hidden_places(seen: Tensor, dtype: torch.dtype) -> Tensor:
 def attend_eagerly(
     asking: Tensor, keys: Tensor, values: Tensor, hidden: Tensor, form: AttentionArguments
 ) -> Tensor:
-    """Attention as a model's own file computes it, (rows, tokens, heads, width).
+    """Compute attention as a model's own file does, (rows, tokens, heads, width).
 
     `hidden` is added to the scores, (rows or 1, 1, asking, seen).
     """
@@ -150,13 +152,13 @@ def _gather(states: Tensor, spans: Sequence[tuple[int, int]]) -> Tensor:
 
 
 def _mask(asking: int, seen: int, window: int | None, device: torch.device) -> Tensor | None:
-    """Who may see whom, (asking, seen); None where that is plain causal attention."""
+    """Return who may see whom, (asking, seen); None where that is plain causal attention."""
     if window is not None and window < seen:
         return _seen(asking, seen, window, device)
     return None if asking == seen else causal_lower_right(asking, seen)
 
 
 def _seen(asking: int, seen: int, window: int | None, device: torch.device) -> Tensor:
-    """Who may see whom, (asking, seen), as booleans; the last place asks last."""
+    """Return who may see whom, (asking, seen), as booleans; the last place asks last."""
     mask = torch.ones(asking, seen, dtype=torch.bool, device=device).tril(seen - asking)
     return mask if window is None else mask.triu(seen - asking - window + 1)

@@ -60,6 +60,6 @@ def write_examples(path: Path, examples: Iterable[Example]) -> None:
 
 
 def read_examples(path: Path) -> list[Example]:
-    """The examples of a file that `write_examples` wrote."""
+    """Return the examples of a file that `write_examples` wrote."""
     rows = pq.read_table(path, schema=_SCHEMA).to_pylist()
     return [Example(**row | {"token_ids": tuple(row["token_ids"])}) for row in rows]

@@ -26,20 +26,20 @@ SummedLoss = Callable[[nn.Module, Pack], Tensor]
 
 
 def example_losses(model: nn.Module, pack: Pack) -> list[float]:
-    """The negative log-likelihood of each example's targets, in nats, in the pack's order."""
+    """Return the negative log-likelihood of each example's targets, in nats, in pack order."""
     losses = cross_entropy(packed_logits(model, pack).float(), pack.targets, reduction="none")
     return [float(part.double().sum()) for part in losses.split(pack.supervised)]
 
 
 def summed_cross_entropy(model: nn.Module, pack: Pack) -> Tensor:
-    """The summed negative log-likelihood of a pack's targets, in nats; a scalar."""
+    """Return the summed negative log-likelihood of a pack's targets, in nats; a scalar."""
     return cross_entropy(packed_logits(model, pack).float(), pack.targets, reduction="sum")
 
 
 def log_likelihoods(
     model: PreTrainedModel, examples: Sequence[Example], *, max_tokens: int
 ) -> list[float]:
-    """The summed log-probability of each example's learned tokens, in nats, as they come.
+    """Return the summed log-probability of each example's learned tokens, in nats, as they come.
 
     Packs hold at most `max_tokens` tokens, prefixes that examples share once; a longer example has
     one of its own. The model attends as it did before when this returns.
@@ -67,13 +67,13 @@ def log_likelihoods(
 
 
 def perplexity(log_likelihood: float, tokens: int) -> float:
-    """The exponential of the mean negative log-likelihood of a token."""
+    """Return the exponential of the mean negative log-likelihood of a token."""
     return math.exp(-log_likelihood / tokens)
 
 
 @contextmanager
 def _in_packs(model: PreTrainedModel, batch: Batch) -> Iterator[Batch]:
-    """The batch as it is exact with a model, which attends by packs until the block ends."""
+    """Yield the batch as it is exact with a model, which attends by packs until the block ends."""
     own = model.config._attn_implementation  # no public name says it
     model.eval()
     try:
@@ -116,7 +116,7 @@ def reference_likelihoods(
 def closed_book_examples(
     template: PromptTemplate, tokenizer: PreTrainedTokenizerBase, records: Sequence[Record]
 ) -> list[Example]:
-    """Each record's answer after its question without passages.
+    """Return each record's answer after its question without passages.
 
     Their prompts share a beginning, which packs hold once.
     """

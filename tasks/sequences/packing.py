@@ -17,13 +17,14 @@ TokenIds = Sequence[int]
 
 
 def shared_length(one: TokenIds, other: TokenIds) -> int:
-    """How many tokens two rows begin with alike."""
+    """Return how many tokens two rows begin with alike."""
     pairs = enumerate(zip(one, other, strict=False))
     return next((at for at, (left, right) in pairs if left != right), min(len(one), len(other)))
 
 
 def depth_first(rows: Sequence[tuple[int, ...]]) -> list[int]:
-    """The rows' indices, branch by branch of their prefix tree, the longest branch of a fork first.
+    """Return the rows' indices, branch by branch of their prefix tree, the longest branch of a fork
+    first.
 
     What a row shares with any before it, it shares with the one right before it; so a row's own
     tokens are all that is not yet known once the row before it was computed.
@@ -82,7 +83,7 @@ class Pack:
         return self.input_ids.shape[1]
 
     def to(self, device: torch.device) -> "Pack":
-        """The same pack on a device."""
+        """Return the same pack on a device."""
         tensors = ("input_ids", "position_ids", "learned_from", "targets")
         return replace(self, **{name: getattr(self, name).to(device) for name in tensors})
 
@@ -97,7 +98,7 @@ class _Run:
 
 
 def build_pack(examples: Sequence[Example]) -> Pack:
-    """The pack of a group of examples, exact whatever prefixes they share.
+    """Return the pack of a group of examples, exact whatever prefixes they share.
 
     Source: the tree attention of shared-prefix batching, as in Juravsky et al. 2024
     (arXiv:2402.05099), here in training and with ordinary attention inside each segment.
@@ -136,7 +137,7 @@ def build_pack(examples: Sequence[Example]) -> Pack:
 
 
 def _runs(rows: Sequence[Tokens], members: tuple[int, ...], begin: int) -> Iterator[_Run]:
-    """The runs of rows that agree up to `begin`, each after those that it continues."""
+    """Yield the runs of rows that agree up to `begin`, each after those that it continues."""
     if len(members) == 1:
         yield _Run(members, begin, len(rows[members[0]]))
         return
@@ -155,13 +156,13 @@ def _runs(rows: Sequence[Tokens], members: tuple[int, ...], begin: int) -> Itera
 
 
 def distinct_tokens(examples: Sequence[Example]) -> int:
-    """How many tokens examples have when every prefix that some of them share counts once."""
+    """Return how many tokens examples have when every shared prefix counts once."""
     rows = sorted(example.token_ids for example in examples)
     return sum(map(len, rows)) - sum(shared_length(*pair) for pair in pairwise(rows))
 
 
 def plan_packs(examples: Sequence[Example], max_tokens: int) -> list[list[Example]]:
-    """Examples in groups of at most `max_tokens`, first fit by falling size.
+    """Return examples in groups of at most `max_tokens`, first fit by falling size.
 
     Examples of one context stay together, so that what they share is held once. A context that is
     larger gets a group of its own; none is cut or left out.
@@ -184,7 +185,7 @@ def plan_packs(examples: Sequence[Example], max_tokens: int) -> list[list[Exampl
 
 
 def packed_logits(model: nn.Module, pack: Pack) -> Tensor:
-    """The logits (supervised, vocabulary) from which a pack's targets are predicted.
+    """Return the logits (supervised, vocabulary) from which a pack's targets are predicted.
 
     A model that does not attend by packs takes packs of one example.
     """
@@ -230,7 +231,8 @@ class Batch:
         return max(pack.tokens for pack in self.packs)
 
     def repacked(self, max_tokens: int) -> "Batch":
-        """The same step in packs of at most so many tokens, but for single examples over that.
+        """Return the same step in packs of at most so many tokens, but for single examples over
+        that.
 
         Examples that share passages are held apart where that is what it takes.
         """
@@ -239,7 +241,9 @@ class Batch:
 
 
 def one_batch(examples: Sequence[Example], max_tokens: int) -> Batch:
-    """All examples as one batch, in packs of at most so many tokens; nothing is learned from it."""
+    """Return all examples as one batch, in packs of at most so many tokens; nothing is learned from
+    it.
+    """
     return Batch(tuple(examples), _packs(examples, max_tokens))
 
 

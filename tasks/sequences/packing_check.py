@@ -28,7 +28,7 @@ _SHARED, _OWN = 24, 12
 
 
 def prepare_packs(model: PreTrainedModel, *groups: Sequence[Batch]) -> list[list[Batch]]:
-    """The batches as they can be computed exactly with a model, which is set to attend so.
+    """Return the batches as they can be computed exactly with a model, which is set to attend so.
 
     Where packs are not exact, the log says it and each example gets a pack of its own.
     """
@@ -49,7 +49,8 @@ def prepare_packs(model: PreTrainedModel, *groups: Sequence[Batch]) -> list[list
 
 
 def packs_exactly(model: PreTrainedModel) -> bool:
-    """Whether a pack gives the logits of its examples alone; the model attends by packs then.
+    """Return whether a pack gives the logits of its examples alone; the model attends by packs
+    then.
 
     A model that does not keeps its own attention; one that does already was tried before, or is
     made of the layers of one that was.
@@ -77,7 +78,7 @@ def packs_exactly(model: PreTrainedModel) -> bool:
 
 
 def alike_up_to(model: PreTrainedModel) -> float:
-    """The tokens up to which a model treats all lengths alike.
+    """Return the tokens up to which a model treats all lengths alike.
 
     Attention in chunks is not ours, nor a window that a model puts into its mask alone; the angles
     of some position embeddings depend on the longest example at hand, which in a pack would be
@@ -99,13 +100,13 @@ def alike_up_to(model: PreTrainedModel) -> float:
 
 
 def _hands_its_window_on(model: PreTrainedModel) -> bool:
-    """Whether a model's attention layers tell the attention function about their window."""
+    """Return whether a model's attention layers tell the attention function about their window."""
     layers = [module for name, module in model.named_modules() if name.endswith("attn")]
     return all("sliding_window" in inspect.getsource(type(layer).forward) for layer in layers)
 
 
 def _examples(vocabulary: int) -> list[Example]:
-    """Two examples with a common beginning, out of tokens that any model has."""
+    """Return two examples with a common beginning, out of tokens that any model has."""
     draw = torch.Generator().manual_seed(1)
 
     def tokens(count: int) -> tuple[int, ...]:

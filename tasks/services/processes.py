@@ -193,7 +193,7 @@ def wait_for_answer(url: str, child: "subprocess.Popen[str]", seconds: float) ->
 
 
 def answers(url: str) -> bool:
-    """Whether a server on this machine answers there with success."""
+    """Return whether a server on this machine answers there with success."""
     try:
         with open_directly(url, timeout_seconds=5) as response:
             return bool(response.status == 200)

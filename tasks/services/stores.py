@@ -94,7 +94,9 @@ _logger = logging.getLogger(__name__)
 
 
 def is_transient(error: Exception) -> bool:
-    """Whether an error of MLflow's may be gone in a while, so that a call is worth repeating."""
+    """Return whether an error of MLflow's may be gone in a while, so that a call is worth
+    repeating.
+    """
     if _is_broken(error):
         return False
     # What SQLAlchemy says of the same before MLflow has opened its store.
@@ -214,7 +216,7 @@ def retrying_client(client: Callable[[str], Client], where: str) -> Client:
 
 
 def _is_broken(error: Exception) -> bool:
-    """Whether a database is damaged, or may not be written."""
+    """Return whether a database is damaged, or may not be written."""
     text = f"{type(error).__name__}: {error}"
     return "DatabaseError" in text or "readonly database" in text
 

@@ -93,7 +93,7 @@ class _Watcher:
         os._exit(os.waitstatus_to_exitcode(status))
 
     def _reap(self) -> bool:
-        """Whether any child is left, inherited ones too."""
+        """Return whether any child is left, inherited ones too."""
         while True:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)

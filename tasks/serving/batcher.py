@@ -71,7 +71,7 @@ class Batcher:
         max_new_tokens: int | None = None,
         where: Where | None = None,
     ) -> AnswerRequest:
-        """The inquiry by which the answer can be left again.
+        """Return the inquiry by which the answer can be left again.
 
         `max_new_tokens` can lower the bound of the bundle's settings, not raise it.
 
@@ -184,7 +184,7 @@ class Batcher:
             _call(inquiry, begun)
 
     def _batch_for(self, prepared: Prepared, inquiry: AnswerRequest) -> DecodingBatch | None:
-        """The batch, or one with longer slots once nobody is left in it; None until then."""
+        """Return the batch, or one with longer slots once nobody is left in it; None until then."""
         tokens = len(prepared.prompt)
         if self._batch is not None and self._batch.holds(tokens, inquiry.max_new_tokens):
             return self._batch

@@ -17,7 +17,7 @@ _FLOAT_BYTES = torch.float32.itemsize
 
 
 def needed_bytes(bundle: Path, store: Path, model: ServedModel) -> int:
-    """What a version takes of memory once it is loaded: weights in float32, and the index.
+    """Return what a version takes of memory once it is loaded: weights in float32, and the index.
 
     An adapter is merged into its base. While that is done, its own weights are held twice.
     """
@@ -47,7 +47,7 @@ def require_free_memory(bundle: Path, store: Path, model: ServedModel) -> None:
 
 
 def _numbers(path: Path) -> int:
-    """How many numbers a file of weights holds."""
+    """Return how many numbers a file of weights holds."""
     with safe_open(path, framework="pt") as content:
         names = content.keys()
         return sum(prod(content.get_slice(name).get_shape()) for name in names)

@@ -45,7 +45,7 @@ class RequestError(Exception):
 def error_body(
     message: str, *, param: str | None = None, code: str | None = None, status: int = 400
 ) -> dict[str, Any]:
-    """An error in OpenAI's shape."""
+    """Return an error in OpenAI's shape."""
     kind = "invalid_request_error" if status < 500 else "server_error"
     return {"error": {"message": message, "type": kind, "param": param, "code": code}}
 
@@ -66,7 +66,7 @@ class ChatMessage(BaseModel):
     content: str | list[_Part]
 
     def turn(self) -> Message:
-        """The turn as the answering core knows it."""
+        """Return the turn as the answering core knows it."""
         if isinstance(self.content, str):
             return Message(self.role, self.content)
         return Message(self.role, "\n".join(part.text for part in self.content))
@@ -115,7 +115,7 @@ class ChatRequest(BaseModel):
         return self.stream_options is not None and self.stream_options.include_usage
 
     def served_name(self, served: "list[ServedModel]") -> ServedModel:
-        """Which of the server's models is asked.
+        """Return which of the server's models is asked.
 
         Raises:
             RequestError: it is none of them.
@@ -132,7 +132,7 @@ class ChatRequest(BaseModel):
         return name
 
     def turns(self) -> list[Message]:
-        """The conversation, ready to be answered.
+        """Return the conversation, ready to be answered.
 
         Raises:
             RequestError: it asks for sampling, or its turns are not what can be answered.
@@ -181,7 +181,7 @@ class Completion:
         self._created = int(time.time())
 
     def whole(self, reply: Reply) -> dict[str, Any]:
-        """The `chat.completion` object."""
+        """Return the `chat.completion` object."""
         message = {"role": "assistant", "content": reply.text}
         choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": _why(reply)}
         found = self._object("chat.completion", [choice])
@@ -192,20 +192,20 @@ class Completion:
         return found | {"usage": _usage(reply), "nightloom": used}
 
     def begin(self, begun: Begun) -> dict[str, Any]:
-        """The first chunk: the role, the version, and the passages."""
+        """Return the first chunk: the role, the version, and the passages."""
         chunk = self._chunk({"role": "assistant", "content": ""}, None)
         return chunk | {"nightloom": self._used(begun)}
 
     def piece(self, text: str) -> dict[str, Any]:
-        """A chunk of text."""
+        """Return a chunk of text."""
         return self._chunk({"content": text}, None)
 
     def end(self, reply: Reply) -> dict[str, Any]:
-        """The chunk that says why the answer ended."""
+        """Return the chunk that says why the answer ended."""
         return self._chunk({}, _why(reply))
 
     def usage(self, reply: Reply) -> dict[str, Any]:
-        """The last chunk of a stream that is to tell its usage."""
+        """Return the last chunk of a stream that is to tell its usage."""
         return self._object("chat.completion.chunk", []) | {"usage": _usage(reply)}
 
     def _chunk(self, delta: dict[str, str], why: str | None) -> dict[str, Any]:
@@ -223,7 +223,7 @@ class Completion:
         }
 
     def _used(self, begun: Begun) -> dict[str, Any]:
-        """What OpenAI's API has no place for, documented in docs/guides/serving.md."""
+        """Return what OpenAI's API has no place for, documented in docs/guides/serving.md."""
         passages = [
             {"id": used.passage.id, "text": used.passage.shown, "score": used.score}
             for used in begun.passages
@@ -250,7 +250,7 @@ def _usage(reply: Reply) -> dict[str, int]:
 
 
 def refusal(error: Exception) -> RequestError:
-    """What a request is told of an error that ended it."""
+    """Return what a request is told of an error that ended it."""
     if isinstance(error, RequestError):
         return error
     if isinstance(error, NightloomError):

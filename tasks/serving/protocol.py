@@ -15,7 +15,7 @@ class _Line(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     def line(self) -> str:
-        """The object as one line."""
+        """Return the object as one line."""
         return self.model_dump_json() + "\n"
 
 

@@ -41,7 +41,7 @@ class _Asked:
         )
 
     async def next(self, request: Request) -> Begun | TextDelta | Reply:
-        """The next event; an error is raised.
+        """Return the next event; an error is raised.
 
         Raises:
             RequestError: the question could not be answered, or nobody waits for it.
@@ -60,7 +60,7 @@ class _Asked:
 
 
 def make_app(versions: Versions, hosts: Sequence[str]) -> FastAPI:
-    """The application; requests that name another host than one of `hosts` are refused."""
+    """Return the application; requests that name another host than one of `hosts` are refused."""
     app = FastAPI(title="Nightloom", docs_url=None, redoc_url=None, openapi_url=None)
     # A page of another site, whose name was made to mean this machine, must not reach the server.
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(hosts))
@@ -83,7 +83,7 @@ def make_app(versions: Versions, hosts: Sequence[str]) -> FastAPI:
 
 
 async def _complete(versions: Versions, body: ChatRequest, request: Request) -> Response:
-    """The answer, whole or as a stream.
+    """Return the answer, whole or as a stream.
 
     Raises:
         RequestError: the question could not be answered, or nobody waits for it.
@@ -107,7 +107,7 @@ async def _complete(versions: Versions, body: ChatRequest, request: Request) -> 
 
 
 def _listed(versions: Versions) -> list[dict[str, Any]]:
-    """The models that answer, in OpenAI's shape."""
+    """Return the models that answer, in OpenAI's shape."""
     found = [(model, versions.standing(model)) for model in versions.models]
     return [
         {
@@ -126,7 +126,7 @@ def _listed(versions: Versions) -> list[dict[str, Any]]:
 async def _stream(
     asked: _Asked, completion: Completion, begun: Begun, request: Request, *, usage: bool
 ) -> AsyncIterator[str]:
-    """The answer as server-sent events."""
+    """Yield the answer as server-sent events."""
     try:
         yield _sent(completion.begin(begun))
         while not isinstance(event := await asked.next(request), Reply):

@@ -45,7 +45,7 @@ def load(
     beside: bool,
     wait_for_imports: Callable[[], None] = lambda: None,
 ) -> "Answerer":
-    """The answerer of a version, once every file of its bundle is what its manifest says.
+    """Return the answerer of a version, once every file of its bundle is what its manifest says.
 
     Files are hashed while another thread imports what opening a bundle needs.
 
@@ -104,7 +104,7 @@ def tell(notice: Notice) -> None:
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """A socket that listens there; port 0 is any that is free.
+    """Return a socket that listens there; port 0 is any that is free.
 
     Raises:
         ConfigError: the address can't be had.
@@ -124,7 +124,7 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The exit code: 0 once standard input has ended, 1 with the reason on stderr."""
+    """Return the exit code: 0 once standard input has ended, 1 with the reason on stderr."""
     options = _parser().parse_args(arguments)
     logging.basicConfig(
         level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s"

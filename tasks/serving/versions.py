@@ -25,7 +25,7 @@ class Load(Protocol):
     """Loads what an order names."""
 
     def __call__(self, order: ServeVersion, *, beside: bool) -> "Answerer":
-        """The answerer; `beside` says that another version answers while it is made."""
+        """Return the answerer; `beside` says that another version answers while it is made."""
         ...
 
 
@@ -76,7 +76,7 @@ class Versions:
         max_new_tokens: int | None = None,
         where: "Where | None" = None,
     ) -> "tuple[ServeVersion, AnswerRequest]":
-        """The version that answers, all of it, and the inquiry.
+        """Return the version that answers, all of it, and the inquiry.
 
         Raises:
             NotLoadedError: no version of the model is loaded.
@@ -89,12 +89,13 @@ class Versions:
             return served.order, inquiry
 
     def standing(self, model: ServedModel) -> tuple[ServeVersion, datetime] | None:
-        """The version that answers new questions and since when, if one is loaded."""
+        """Return the version that answers new questions and since when, if one is loaded."""
         served = self._seats[model].served
         return None if served is None else (served.order, served.since)
 
     def install(self, order: ServeVersion) -> Serving | NotServing:
-        """What came of an order. The old version serves until the new one can, and on if it can't.
+        """Return what came of an order. The old version serves until the new one can, and on if it
+        can't.
 
         Questions that the old one has begun with are answered by it; then its memory is given back.
         """
@@ -133,7 +134,7 @@ class Versions:
         return Batcher(answerer)
 
     def health(self) -> dict[str, object]:
-        """What `/health` tells, by model and of the registry."""
+        """Return what `/health` tells, by model and of the registry."""
         return {
             "status": "ok" if all(seat.served for seat in self._seats.values()) else "loading",
             "models": {model: _standing(seat) for model, seat in self._seats.items()},

@@ -81,7 +81,9 @@ class Failure:
 
     @classmethod
     def of(cls, error: BaseException) -> "Failure":
-        """The failure that an exception stands for; one that is not ours asks for a bug report."""
+        """Return the failure that an exception stands for; one that is not ours asks for a bug
+        report.
+        """
         if isinstance(error, NightloomError):
             return cls(type(error).__name__, error.message, error.remedy)
         return cls(
@@ -98,6 +100,6 @@ class Failure:
 
     @classmethod
     def read(cls, folder: Path) -> "Failure | None":
-        """The failure left in a stage's scratch folder, or None where there is none."""
+        """Return the failure left in a stage's scratch folder, or None where there is none."""
         path = folder / FAILURE_FILE
         return cls(**json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None

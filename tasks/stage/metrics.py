@@ -34,7 +34,7 @@ def write_metrics(folder: Path, metrics: Mapping[str, Any]) -> None:
 
 
 def read_metrics(folder: Path) -> dict[str, Any]:
-    """The content of a folder's `metrics.json`."""
+    """Return the content of a folder's `metrics.json`."""
     content: dict[str, Any] = json.loads((folder / METRICS_FILE).read_text(encoding="utf-8"))
     return content
 
@@ -135,7 +135,9 @@ def keep_series(scratch: Path, names: Collection[str]) -> None:
 
 
 def read_curve(scratch: Path, name: str, *, series: str = "") -> list[tuple[int, float]]:
-    """The points of one curve of a stage, (step, value), as they came; none where it has none."""
+    """Return the points of one curve of a stage, (step, value), as they came; none where it has
+    none.
+    """
     path = scratch / CURVES_FILE
     name = f"{series}/{name}" if series else name
     if not path.exists():
@@ -174,5 +176,7 @@ class CurveFollower:
 
 
 def _whole_lines(path: Path) -> list[str]:
-    """The lines of a file; the last one, which a kill may have torn, only where it has its end."""
+    """Return the lines of a file; the last one, which a kill may have torn, only where it has its
+    end.
+    """
     return path.read_text(encoding="utf-8").split("\n")[:-1]

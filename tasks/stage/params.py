@@ -71,7 +71,7 @@ class PromptingParams(StageParams):
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """The mapping in one YAML file.
+    """Return the mapping in one YAML file.
 
     Raises:
         ConfigError: the file is missing, is not YAML, or holds something other than a mapping.
@@ -96,7 +96,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def load_params(cls: type[P], files: Sequence[Path]) -> P:
-    """The params of a stage, read from its YAML files, one section a file.
+    """Return the params of a stage, read from its YAML files, one section a file.
 
     Raises:
         ConfigError: with every error of every file at once.
@@ -105,7 +105,7 @@ def load_params(cls: type[P], files: Sequence[Path]) -> P:
 
 
 def validate_params(cls: type[P], content: Mapping[str, Any], files: Sequence[Path]) -> P:
-    """The params object that a nested mapping describes.
+    """Return the params object that a nested mapping describes.
 
     Raises:
         ConfigError: with every error at once.
@@ -130,14 +130,14 @@ def new_key(key: str) -> str | None:
 
 
 def _found(value: object) -> str:
-    """What was found, as a message shows it: no whole section, and no password of a URL."""
+    """Return what was found, as a message shows it: no whole section, and no password of a URL."""
     if isinstance(value, Mapping):
         return ""
     return "; found " + _PASSWORD.sub(r"\1***@", repr(value))
 
 
 def _line(item: Any, places: Mapping[str, str]) -> str:
-    """One error of pydantic as a line: file, key, what was found and what was expected."""
+    """Return one error of pydantic as a line: file, key, what was found and what was expected."""
     if not item["loc"]:  # params that are well each by itself and do not go together
         return f"  {' and '.join(places.values())}: {item['ctx']['error']}"
     section, *keys = (str(part) for part in item["loc"])

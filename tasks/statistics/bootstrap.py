@@ -16,7 +16,7 @@ Key = TypeVar("Key")
 
 
 def on_grid(values: NDArray[np.float64], largest: float) -> NDArray[np.float64]:
-    """The values rounded to multiples of a power of two, 2^-30 of `largest` or finer.
+    """Return the values rounded to multiples of a power of two, 2^-30 of `largest` or finer.
 
     `largest` bounds what the values were made of (two scores, for a difference), so that their
     rounding errors become zeros. A double holds every sum of such values without rounding: sums do
@@ -30,7 +30,8 @@ def on_grid(values: NDArray[np.float64], largest: float) -> NDArray[np.float64]:
 
 
 def grid_step(largest: float) -> float:
-    """The grid's step: two sums of n values each that were equal lie at most n steps apart on it.
+    """Return the grid's step: two sums of n values each that were equal lie at most n steps apart
+    on it.
 
     `largest` is above 0.
     """
@@ -54,7 +55,7 @@ class Interval:
 def bootstrap_mean(
     values: Sequence[float], *, confidence: float, resamples: int, seed: int
 ) -> Interval:
-    """The mean of the values and its percentile bootstrap interval.
+    """Return the mean of the values and its percentile bootstrap interval.
 
     Deterministic for a seed. One value alone gives an interval of no width.
 
@@ -76,7 +77,8 @@ def bootstrap_ratio(
     resamples: int,
     seed: int,
 ) -> Interval:
-    """The sum of the parts over the sum of the wholes, and its percentile bootstrap interval.
+    """Return the sum of the parts over the sum of the wholes, and its percentile bootstrap
+    interval.
 
     What is drawn are pairs: examples with their losses and tokens, or with two systems' scores.
 
@@ -98,7 +100,7 @@ def bootstrap_ratios(
     resamples: int,
     seed: int,
 ) -> list[Interval]:
-    """Each column's sum of parts over sum of wholes, with its percentile bootstrap interval.
+    """Return each column's sum of parts over sum of wholes, with its percentile bootstrap interval.
 
     Both are (records, columns). All columns share the draws of records, so many systems and slices
     cost little more than one: a slice is a column whose parts and wholes are 0 elsewhere.
@@ -155,7 +157,7 @@ class Bootstrap:
     def ratios(
         self, parts: NDArray[np.float64], wholes: NDArray[np.float64]
     ) -> NDArray[np.float64]:
-        """(resamples, columns): each column's sum of parts over sum of wholes, draw by draw.
+        """Return (resamples, columns): a column's sum of parts over sum of wholes, draw by draw.
 
         Both are (records, columns) and finite, and no column's wholes come to nothing. A draw of
         which the wholes are nothing says nothing: NaN.
@@ -172,7 +174,7 @@ class Bootstrap:
         return np.where(totals > 0, found, np.nan)
 
     def _counts(self, size: int) -> Iterator[NDArray[np.float64]]:
-        """Blocks of resamples, (block, size): how often each drew every record."""
+        """Yield blocks of resamples, (block, size): how often each drew every record."""
         # A byte holds every count: of 256 records or more, none is drawn so often by chance.
         if size not in self._kept and size * self._resamples <= _KEPT_BYTES:
             self._kept = {size: [times.astype(np.uint8) for times in self._draw(size)]}
@@ -206,7 +208,7 @@ def _check(parts: NDArray[np.float64], wholes: NDArray[np.float64]) -> None:
 def paired_bootstrap(
     left: Sequence[float], right: Sequence[float], *, confidence: float, resamples: int, seed: int
 ) -> Interval:
-    """The mean of left minus right, record by record, and its percentile bootstrap interval.
+    """Return the mean of left minus right, record by record, and its percentile bootstrap interval.
 
     Both hold one score a record, in the same order; records are drawn, so what is hard for both
     sides does not widen the interval.
@@ -233,7 +235,9 @@ def _same_size(left: Sequence[float], right: Sequence[float]) -> NDArray[np.floa
 
 
 def blocks(resamples: int, size: int) -> list[int]:
-    """How many resamples of `size` records are drawn at a time, so that memory stays bounded."""
+    """Return how many resamples of `size` records are drawn at a time, so that memory stays
+    bounded.
+    """
     block = max(1, _BLOCK_VALUES // size)
     return [min(block, resamples - start) for start in range(0, resamples, block)]
 

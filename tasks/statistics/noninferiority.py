@@ -57,12 +57,14 @@ class LossTest:
     bootstrap: Bootstrap
 
     def whole(self, pairs: Pairs, margin: float) -> LossTestResult:
-        """What all records say of a loss of `margin`."""
+        """Return what all records say of a loss of `margin`."""
         everything = np.ones(len(pairs.parts), dtype=bool)
         return self._judged([everything], pairs, margin)[0]
 
     def slices(self, pairs: Pairs, margin: float) -> dict[str, LossTestResult]:
-        """What each slice says of a loss of `margin` in it, corrected over the slices (Holm)."""
+        """Return what each slice says of a loss of `margin` in it, corrected over the slices
+        (Holm).
+        """
         labels = np.array(list(pairs.slices), dtype=object)
         names = sorted(set(pairs.slices))
         masks = [labels == name for name in names]
@@ -71,7 +73,7 @@ class LossTest:
     def _judged(
         self, masks: Sequence[NDArray[np.bool_]], pairs: Pairs, margin: float
     ) -> list[LossTestResult]:
-        """What each mask's records say, corrected over the masks."""
+        """Return what each mask's records say, corrected over the masks."""
         columns = np.column_stack(masks)
         drawn = self.bootstrap.ratios(
             pairs.parts[:, None] * columns, pairs.wholes[:, None] * columns
@@ -97,7 +99,7 @@ class LossTest:
         *,
         family: int,
     ) -> LossTestResult:
-        """What one mask's records say by themselves; where they stand is not known yet."""
+        """Return what one mask's records say by themselves; where they stand is not known yet."""
         parts, wholes = pairs.parts[mask], pairs.wholes[mask]
         value = parts.sum() / wholes.sum()
         alpha = 1 - self.confidence
@@ -126,12 +128,14 @@ class LossTest:
 
 
 def _share(draws: NDArray[np.bool_]) -> float:
-    """The share of draws, never 0 (Davison and Hinkley 1997, Bootstrap Methods, section 4.4)."""
+    """Return the share of draws, never 0 (Davison and Hinkley 1997, Bootstrap Methods, section
+    4.4).
+    """
     return float((1 + draws.sum()) / (1 + len(draws)))
 
 
 def records_needed(found: LossTestResult, confidence: float) -> int:
-    """How many records it takes, about, to rule the loss out of two systems that are alike."""
+    """Return about how many records it takes to rule the loss out of two equal systems."""
     least = _least_records(found, confidence)
     if found.smallest_detectable is None:
         return least
@@ -140,5 +144,7 @@ def records_needed(found: LossTestResult, confidence: float) -> int:
 
 
 def _least_records(found: LossTestResult, confidence: float) -> int:
-    """The fewest records that rule the loss out, however alike they look, whatever its family."""
+    """Return the fewest records that rule the loss out, however alike they look, whatever its
+    family.
+    """
     return math.ceil(math.log((1 - confidence) / found.family) / math.log(1 - found.margin))

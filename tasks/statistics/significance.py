@@ -16,7 +16,7 @@ from tasks.statistics.bootstrap import blocks, bootstrap_ratios, grid_step, on_g
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """The p-values corrected over their family, in their order, at most 1.
+    """Return the p-values corrected over their family, in their order, at most 1.
 
     At a level alpha, calling those below it different errs anywhere in the family with a
     probability of at most alpha. The smallest of m is multiplied by m, the next by m - 1 and so on,
@@ -41,7 +41,8 @@ class Detectable:
 
 
 def smallest_detectable(differences: Sequence[float], *, alpha: float, power: float) -> Detectable:
-    """The true mean difference that a two-sided paired test would find with probability `power`.
+    """Return the true mean difference that a two-sided paired test would find with probability
+    `power`.
 
     It is (t(1 - alpha/2) + t(power)) x s / sqrt(n): t are quantiles of Student's distribution with
     n - 1 degrees of freedom, s the standard deviation of the n differences, each at most about 1
@@ -71,7 +72,7 @@ _WORD_BITS = 64
 def sign_flip_p_values(
     differences: NDArray[np.float64], *, resamples: int, seed: int
 ) -> list[float]:
-    """Each column's two-sided p-value: were the two systems alike, every sign were a coin's.
+    """Return each column's two-sided p-value: were the two systems alike, every sign were a coin's.
 
     Differences are (records, columns), finite, of scores at most about 1; zeros count for nothing.
     A column of which the sign patterns are no more than `resamples` has them all tried and an exact
@@ -107,7 +108,7 @@ def sign_flip_p_values(
 
 
 def _exact(values: NDArray[np.float64], slack: float) -> float:
-    """The share of all sign patterns whose sum is as far from 0."""
+    """Return the share of all sign patterns whose sum is as far from 0."""
     sums = np.zeros(1)
     for value in values:
         sums = np.concatenate([sums + value, sums - value])
@@ -163,7 +164,7 @@ class Difference:
     smallest_detectable_reason: str | None
 
     def numbers(self) -> dict[str, Any]:
-        """As `metrics.json` holds it: the reason only where it stands for a number."""
+        """Return it as `metrics.json` holds it: the reason only where it stands for a number."""
         found = asdict(self)
         if self.smallest_detectable_reason is None:
             del found["smallest_detectable_reason"]
@@ -184,7 +185,7 @@ def compare_systems(
     slices: Mapping[str, str],
     inference: Inference,
 ) -> dict[tuple[str, str], PairedComparison]:
-    """Each pair's difference, left minus right, with interval, p-values and power.
+    """Return each pair's difference, left minus right, with interval, p-values and power.
 
     `scores` are by system and record, `slices` each record's slice. Two families are corrected: the
     pairs, over all records; and, for each pair, its slices. The result depends on the seed, not on
@@ -217,7 +218,8 @@ def compare_systems(
 def paired_differences(
     pairs: Mapping[Key, tuple[Mapping[str, float], Mapping[str, float]]], inference: Inference
 ) -> dict[Key, Difference]:
-    """The difference of each pair of scores by record, left minus right, over what both hold.
+    """Return the difference of each pair of scores by record, left minus right, over what both
+    hold.
 
     The pairs are one family. One that shares no record is left out.
     """
@@ -253,7 +255,7 @@ def _check_records(
 def _differences(
     parts: NDArray[np.float64], wholes: NDArray[np.float64], inference: Inference
 ) -> list[Difference]:
-    """The difference in each column, not corrected yet."""
+    """Return the difference in each column, not corrected yet."""
     intervals = bootstrap_ratios(
         parts,
         wholes,

@@ -44,7 +44,7 @@ class _Waiting:
         self._records[self._document.pop(record.id)].remove(record)
 
     def served(self, passages: Sequence[Passage]) -> list[Record]:
-        """The waiting records that these passages serve, in the order they came."""
+        """Return the waiting records that these passages serve, in the order they came."""
         return [
             record
             for passage in passages
@@ -60,7 +60,7 @@ def choose_contexts(
     count: int,
     params: TokenizationParams,
 ) -> dict[str, Context]:
-    """A context for each record, by the record's id.
+    """Return a context for each record, by the record's id.
 
     A share of the records, decided by hashed id, sees no passages. Of the others one comes first by
     hash and decides: the best lexical matches of its question, best first, with the gold document's
@@ -102,7 +102,7 @@ def choose_contexts(
 def _matches(
     records: Sequence[Record], passages: Sequence[Passage], count: int
 ) -> dict[str, list[Passage]]:
-    """For each record's id, the best lexical matches of its question, best first."""
+    """Return for each record's id the best lexical matches of its question, best first."""
     index = LexicalIndex.build([passage.shown for passage in passages])
     depth = min(_NEAR + count, len(passages))
     found, _ = index.search([record.question for record in records], depth)
@@ -115,7 +115,9 @@ def _matches(
 def _choose(
     matches: Sequence[Passage], gold: Passage | None, count: int, waiting: _Waiting
 ) -> list[Passage]:
-    """The `count` passages to show, as the matches rank them; a gold one they lack comes last."""
+    """Return the `count` passages to show, as the matches rank them; a gold one they lack comes
+    last.
+    """
     others = [match for match in matches if match != gold]
     if gold is None or (others[:1] and others[0].document != gold.document):
         others[:_NEAR] = sorted(others[:_NEAR], key=lambda match: not waiting.served([match]))
@@ -134,7 +136,7 @@ class EncodedSplit:
 
 
 def make_prompts(records: Sequence[Record], contexts: Mapping[str, Context]) -> list[Prompt]:
-    """What is asked for each record."""
+    """Return what is asked for each record."""
     return [Prompt(item.messages[:-1], contexts[item.id].passages) for item in records]
 
 
@@ -145,7 +147,8 @@ def encode_records(
     tokenizer: PreTrainedTokenizerBase,
     params: TokenizationParams,
 ) -> EncodedSplit:
-    """The examples of records, in their order; only the answer and its end of turn are learned.
+    """Return the examples of records, in their order; only the answer and its end of turn are
+    learned.
 
     An example is left out where it is longer than `max_tokens` or its answer has no token.
 

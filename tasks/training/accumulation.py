@@ -35,7 +35,8 @@ class Accumulation:
         check: Callable[[float], None],
         backward: Callable[[Tensor], None] = torch.Tensor.backward,
     ) -> Tensor:
-        """The mean loss of a batch, in nats; the gradients are added to those of the weights.
+        """Return the mean loss of a batch, in nats; the gradients are added to those of the
+        weights.
 
         `check` sees the loss of each pack, and of them all, and may refuse it.
 

@@ -12,7 +12,7 @@ from tasks.training.params import TrainingParams
 def read_batches(
     tokens: Path, params: TrainingParams, *, max_tokens: int
 ) -> tuple[list[Batch], list[Batch]]:
-    """The batches to learn from and those to validate on, out of a tokens folder."""
+    """Return the batches to learn from and those to validate on, out of a tokens folder."""
     learned, held_out = read_splits(tokens, params)
     return (
         make_batches(learned, params, max_tokens=max_tokens),
@@ -21,7 +21,7 @@ def read_batches(
 
 
 def read_splits(tokens: Path, params: TrainingParams) -> tuple[list[Example], list[Example]]:
-    """The examples that the budget lets learn, and all that are held out, contexts together."""
+    """Return the examples that the budget lets learn, and all held-out ones, contexts together."""
     train, validation = (
         read_examples(tokens / f"{split}.parquet") for split in ("train", "validation")
     )
@@ -35,7 +35,7 @@ def read_splits(tokens: Path, params: TrainingParams) -> tuple[list[Example], li
 def choose_examples(
     examples: Sequence[Example], *, token_budget: int, new_share: float, seed: int
 ) -> list[Example]:
-    """As many contexts as the budget holds, by hash: of the newest intake, and of those before.
+    """Return as many contexts as the budget holds, by hash: of the newest intake, and of others.
 
     The newest may take `new_share` of the budget, and what the others leave of it; so a night that
     brings more than it can learn does not forget what came before. The budget counts what goes
@@ -57,7 +57,7 @@ def choose_examples(
 
 
 def _fill(contexts: Sequence[list[Example]], tokens: int) -> list[list[Example]]:
-    """The first contexts that hold so many tokens together."""
+    """Return the first contexts that hold so many tokens together."""
     chosen: list[list[Example]] = []
     for context in contexts:
         tokens -= distinct_tokens(context)
@@ -70,7 +70,8 @@ def _fill(contexts: Sequence[list[Example]], tokens: int) -> list[list[Example]]
 def make_batches(
     examples: Sequence[Example], params: TrainingParams, *, max_tokens: int
 ) -> list[Batch]:
-    """The batches of one epoch, in an order that depends on the seed and the contexts' names.
+    """Return the batches of one epoch, in an order that depends on the seed and the contexts'
+    names.
 
     A batch takes contexts in until it holds `batch_examples` examples.
     """
@@ -83,7 +84,7 @@ def make_batches(
 
 
 def epoch_order(count: int, seed: int, epoch: int) -> list[int]:
-    """In which order an epoch, counted from 0, takes its batches: the first as they come."""
+    """Return the order in which an epoch, counted from 0, takes its batches."""
     if epoch == 0:
         return list(range(count))
     return sorted(
@@ -92,7 +93,7 @@ def epoch_order(count: int, seed: int, epoch: int) -> list[int]:
 
 
 def _contexts(examples: Sequence[Example], purpose: str, seed: int) -> list[list[Example]]:
-    """Examples by context, the contexts in an order that depends on purpose and seed."""
+    """Return examples by context, the contexts in an order that depends on purpose and seed."""
     contexts: dict[str, list[Example]] = {}
     for example in sorted(examples, key=lambda item: item.id):
         contexts.setdefault(example.context, []).append(example)

@@ -30,17 +30,19 @@ def seal_checkpoint(folder: Path, step: int, *, best_step: int | None) -> None:
 
 
 def latest_checkpoint(folder: Path) -> Path | None:
-    """The checkpoint with the highest step that is whole, its best one too; None where none is."""
+    """Return the checkpoint with the highest step that is whole, its best one too; None where none
+    is.
+    """
     return next((path for path in reversed(_checkpoints(folder)) if _is_whole(path)), None)
 
 
 def checkpoint_step(checkpoint: Path) -> int:
-    """The optimizer steps that a checkpoint stands for."""
+    """Return the optimizer steps that a checkpoint stands for."""
     return int(checkpoint.name.removeprefix(_PREFIX))
 
 
 def was_over(checkpoint: Path) -> bool:
-    """Whether a training had come to its end, early or not, when it wrote this checkpoint."""
+    """Return whether a training had ended, early or not, when it wrote this checkpoint."""
     state = json.loads((checkpoint / STATE_FILE).read_text(encoding="utf-8"))
     return bool(state["stateful_callbacks"]["TrainerControl"]["args"]["should_training_stop"])
 
@@ -50,7 +52,7 @@ def _checkpoints(folder: Path) -> list[Path]:
 
 
 def _is_whole(checkpoint: Path) -> bool:
-    """Whether every byte of a checkpoint, and of the best one that it names, is as written."""
+    """Return whether all bytes of a checkpoint, and of the best one it names, are as written."""
     try:
         state = json.loads((verified(checkpoint) / STATE_FILE).read_text(encoding="utf-8"))
         if state["best_global_step"]:
@@ -62,12 +64,12 @@ def _is_whole(checkpoint: Path) -> bool:
 
 
 def remembers(folder: Path, name: str) -> bool:
-    """Whether `remembered` has a number of this name."""
+    """Return whether `remembered` has a number of this name."""
     return (folder / f"{name}.json").exists()
 
 
 def remembered(folder: Path, name: str, measure: Callable[[], float]) -> float:
-    """What was measured before the first step, once; a training that goes on recalls it."""
+    """Return what was measured before the first step, once; a training that goes on recalls it."""
     path = folder / f"{name}.json"
     if not remembers(folder, name):
         write_atomically(path, json.dumps(measure()))
@@ -80,7 +82,7 @@ def drop_checkpoints(scratch: Path) -> None:
 
 
 def checkpoint_folder(scratch: Path, identity: str) -> Path:
-    """This training's own checkpoint folder.
+    """Return this training's own checkpoint folder.
 
     Those of other trainings (another base, other data or params) are refused and set aside, until a
     training ends well, for whoever wants to know what they had learned.

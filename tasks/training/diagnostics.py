@@ -33,7 +33,8 @@ class Fit:
 
 
 def diagnose_fit(training: Sequence[Point], validation: Sequence[Point], initial: float) -> Fit:
-    """The verdict on losses by step, in nats; `initial` is the validation loss before the first.
+    """Return the verdict on losses by step, in nats; `initial` is the validation loss before the
+    first.
 
     Not learning: validation never got better than before. Overfitted: it got worse again, or the
     training loss fell far below it. Underfitted: it was still falling when the training ended.
@@ -79,7 +80,7 @@ def diagnose_fit(training: Sequence[Point], validation: Sequence[Point], initial
 
 
 def fit_of(scratch: Path, initial: float, *, series: str = "") -> Fit:
-    """How well the training fitted whose curves lie in `scratch`."""
+    """Return how well the training fitted whose curves lie in `scratch`."""
     points = read_curve(scratch, "validation_loss", series=series)
     validation = [point for point in points if point[0]]
     return diagnose_fit(read_curve(scratch, "loss", series=series), validation, initial)

@@ -126,7 +126,7 @@ def _trainer(
 
 
 def _resume_step(folder: Path, checkpoint: Path | None) -> int | None:
-    """The last step whose points of the curves hold, None where none do."""
+    """Return the last step whose points of the curves hold, None where none do."""
     if checkpoint is not None:
         return checkpoint_step(checkpoint)
     return 0 if remembers(folder, _INITIAL) else None
@@ -135,7 +135,7 @@ def _resume_step(folder: Path, checkpoint: Path | None) -> int | None:
 def _check(
     model: nn.Module, batches: Sequence[Batch], validation: Sequence[Batch], loss: SummedLoss
 ) -> None:
-    """That there is something to learn, and memory to learn it in."""
+    """Check that there is something to learn, and memory to learn it in."""
     if not batches or not validation:
         raise DataError(
             f"{len(batches)} training and {len(validation)} validation batches; expected at least "
@@ -150,6 +150,6 @@ def _check(
 def training_identity(
     params: TrainingParams, base_digest: str, numeric_form: str, tokens: Path
 ) -> str:
-    """What a checkpoint must have been made with for a training to go on from it, as a hash."""
+    """Return a hash of what a checkpoint must be made with for a training to go on from it."""
     manifest = (tokens / MANIFEST).read_text(encoding="utf-8")
     return text_sha256(params.model_dump_json(), base_digest, numeric_form, manifest)

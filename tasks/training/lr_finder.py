@@ -22,7 +22,8 @@ _MARGIN = 10.0  # how far below the rate of the best loss to go
 
 
 def find_learning_rate(model: nn.Module, batches: Sequence[Batch], loss: SummedLoss) -> float:
-    """A learning rate a tenth of that at which the loss was lowest; the weights stay as they are.
+    """Return a learning rate a tenth of that at which the loss was lowest; the weights stay as they
+    are.
 
     The rate rises by the same factor with each step until the loss diverges; the loss at a rate is
     the mean of its last round over the same few batches. Source: Smith 2017, arXiv:1506.01186,
@@ -56,7 +57,7 @@ def find_learning_rate(model: nn.Module, batches: Sequence[Batch], loss: SummedL
 def _losses_by_rate(
     model: nn.Module, trained: list[nn.Parameter], batches: Sequence[Batch], loss: SummedLoss
 ) -> tuple[list[float], list[float]]:
-    """The rates that were tried and the loss at each, a mean over the last round of batches."""
+    """Return the rates tried and the loss at each, a mean over the last round of batches."""
     optimizer = torch.optim.AdamW(trained, lr=_LOWEST, weight_decay=0.0)
     accumulation = Accumulation(loss, batches, trained[0].device)
     factor = (_HIGHEST / _LOWEST) ** (1 / (_STEPS - 1))
@@ -82,4 +83,4 @@ def _losses_by_rate(
 
 
 def _accept(loss: float) -> None:
-    """Any loss: one that is lost ends the test."""
+    """Accept any loss: one that is lost ends the test."""

@@ -50,7 +50,7 @@ class MemoryEstimate:
 def estimate_memory(
     model: nn.Module, packs: Sequence[Pack], loss: SummedLoss, device: torch.device
 ) -> MemoryEstimate:
-    """What training on these packs will hold, by trying the smallest of them.
+    """Return what training on these packs will hold, by trying the smallest of them.
 
     What autograd keeps for the backward pass is counted in a few small packs and taken to grow
     with a pack's tokens and its supervised tokens, which it does with attention that keeps no
@@ -98,7 +98,7 @@ def require_memory(estimate: MemoryEstimate, device: torch.device) -> None:
 
 
 def _kept_bytes(model: nn.Module, pack: Pack, loss: SummedLoss, device: torch.device) -> int:
-    """The bytes that autograd keeps for a pack's backward pass, and its logits' gradient."""
+    """Return the bytes that autograd keeps for a pack's backward pass, and its logits' gradient."""
     weights = {weight.untyped_storage().data_ptr() for weight in model.parameters()}
     # Held without their graphs: a tensor that its own node saves would keep that node for ever.
     held: dict[int, Tensor] = {}

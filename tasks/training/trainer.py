@@ -37,7 +37,7 @@ _PACKS_FILE = "packs.json"
 def training_arguments(
     params: TrainingParams, folder: Path, total_steps: int, device: torch.device
 ) -> TrainingArguments:
-    """What the Trainer needs, from what our params say; one device, however many there are."""
+    """Return what the Trainer needs, from our params; one device, however many there are."""
     interval = math.ceil(total_steps / params.evaluations)
     arguments = TrainingArguments(
         output_dir=str(folder),
@@ -73,7 +73,7 @@ def training_arguments(
 
 
 def validation_loss(model: nn.Module, batches: Sequence[Batch], loss: SummedLoss) -> float:
-    """The mean loss per supervised token, in nats."""
+    """Return the mean loss per supervised token, in nats."""
     model.eval()
     device = next(model.parameters()).device
     with torch.no_grad():
@@ -111,7 +111,7 @@ class _EpochOrder(Sampler[int]):
         return iter(epoch_order(self._count, self._seed, self._epoch))
 
     def set_epoch(self, epoch: int) -> None:
-        """Called by the Trainer before each epoch, and with the one that a resume is in."""
+        """Set the epoch; the Trainer calls it before each one, and with the one a resume is in."""
         self._epoch = epoch
 
 
@@ -173,7 +173,7 @@ class PackedTrainer(Trainer):
     def training_step(
         self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None
     ) -> Tensor:
-        """The mean loss of a batch, its gradients added pack by pack."""
+        """Return the mean loss of a batch, its gradients added pack by pack."""
         model.train()
         return self._accumulation.add(
             model,
@@ -194,7 +194,7 @@ class PackedTrainer(Trainer):
             )
 
     def _clip_grad_norm(self, model: Any) -> Any:
-        """The gradients' norm before they are clipped.
+        """Return the gradients' norm before they are clipped.
 
         Raises:
             DataError: it is not finite; no step is taken.
@@ -232,7 +232,7 @@ class PackedTrainer(Trainer):
         )
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
-        """The validation loss, under the Trainer's name for it."""
+        """Return the validation loss, under the Trainer's name for it."""
         model = cast(nn.Module, self.model)
         metrics = {"eval_loss": validation_loss(model, self._validation, self._loss)}
         self.log(dict(metrics))

@@ -167,7 +167,7 @@ def _on_one_line(error: Exception) -> str:
 
 
 def _exception(info: Any) -> str:
-    """The message of an expectation's exception: either flat, or one a metric."""
+    """Return the message of an expectation's exception: either flat, or one a metric."""
     flat = info if "raised_exception" in info else None
     entries = [flat] if flat else list(info.values())
     messages = [str(entry["exception_message"]) for entry in entries if entry["raised_exception"]]

@@ -29,7 +29,7 @@ class MisshapenError(Exception):
 
 
 def parse_record(row: Mapping[str, Any], intake: str) -> Record:
-    """The record that a raw row of any of the three shapes describes.
+    """Return the record that a raw row of any of the three shapes describes.
 
     Missing questions and answers become empty texts, for the rules on lengths to find.
 
@@ -52,7 +52,7 @@ def parse_record(row: Mapping[str, Any], intake: str) -> Record:
 
 
 def parse_document(row: Mapping[str, Any]) -> Document:
-    """The document that a raw row describes.
+    """Return the document that a raw row describes.
 
     Raises:
         MisshapenError: a field is missing or of the wrong type.
@@ -83,7 +83,7 @@ def _text(row: Mapping[str, Any], name: str, default: str) -> str:
 
 
 def _label(row: Mapping[str, Any], name: str, default: str) -> str:
-    """A text to group rows by, without white space at its ends: "2" and "2 " are one."""
+    """Return a text to group rows by, without white space at its ends: "2" and "2 " are one."""
     return _text(row, name, default).strip() or default
 
 
@@ -196,12 +196,12 @@ class FeatureRow:
 
 
 def read_record(current: CurrentRow) -> FeatureRow:
-    """A current row of `records.jsonl`; whether its documents exist is not said yet."""
+    """Return a current row of `records.jsonl`; whether its documents exist is not said yet."""
     return _read_row(current, _record_row)
 
 
 def read_document(current: CurrentRow) -> FeatureRow:
-    """A current row of `documents.jsonl`."""
+    """Return a current row of `documents.jsonl`."""
     return _read_row(current, _document_row)
 
 
@@ -259,7 +259,7 @@ def _document_row(current: CurrentRow, features: dict[str, Any]) -> FeatureRow:
 
 
 def _health(value: Record | Document, text: str, scripts: tuple[int, ...]) -> dict[str, Any]:
-    """What is common to both: where it is from, its encoding and its scripts."""
+    """Return what is common to both: where it is from, its encoding and its scripts."""
     letters = sum(scripts)
     latin, hangul, han, kana, other = (
         (count / letters for count in scripts) if letters else (None,) * len(scripts)

@@ -99,7 +99,7 @@ class Lengths:
         self._counts.update(lengths)
 
     def histogram(self) -> Histogram:
-        """Their histogram and quantiles."""
+        """Return their histogram and quantiles."""
         bins = [0] * (1 + max(map(_bin, self._counts), default=-1))
         for length, count in self._counts.items():
             bins[_bin(length)] += count
@@ -142,7 +142,7 @@ class Sample:
             self._bound = self._held[-1][0]
 
     def texts(self) -> list[str]:
-        """The texts, lowest hash first: a shorter sample is a prefix of a longer one."""
+        """Return the texts, lowest hash first: a shorter sample is a prefix of a longer one."""
         return [text for _, text in sorted(self._held)]
 
 
@@ -184,7 +184,7 @@ class Profiler:
         return self._sample.texts()
 
     def profile(self, embedding: Embedding | None) -> Profile:
-        """The profile of everything that was taken in."""
+        """Return the profile of everything that was taken in."""
         letters = int(self._scripts.sum())
         scripts = zip(SCRIPTS, self._scripts.tolist(), strict=True)
         return Profile(
@@ -206,7 +206,7 @@ def _vocabulary(texts: Sequence[str]) -> Vocabulary:
 
 
 def _shares(counts: Counter[str], most: int) -> dict[str, float]:
-    """The shares of the most frequent names, sorted; names of equal count by name."""
+    """Return the shares of the most frequent names, sorted; names of equal count by name."""
     total = counts.total()
     chosen = sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:most]
     return {_short(name): round(count / total, 8) for name, count in chosen}
@@ -217,7 +217,7 @@ def _short(name: str) -> str:
 
 
 def mean_vector(vectors: NDArray[np.float32]) -> list[float]:
-    """The mean of vectors, rounded to what survives another order of summation."""
+    """Return the mean of vectors, rounded to what survives another order of summation."""
     mean: list[float] = vectors.mean(axis=0, dtype=np.float64).round(6).tolist()
     return mean
 
@@ -225,7 +225,7 @@ def mean_vector(vectors: NDArray[np.float32]) -> list[float]:
 def embed_set(
     texts: Sequence[str], manifest: Path, store: Path, compute: ComputeParams, memos: Path
 ) -> Embedding | None:
-    """The mean of the texts' unit vectors, None where there are no texts.
+    """Return the mean of the texts' unit vectors, None where there are no texts.
 
     The embedder is loaded only where the memo does not know every text: torch costs seconds.
     """

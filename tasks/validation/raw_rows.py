@@ -64,7 +64,7 @@ class CurrentRows:
         return int((self.id_rows == 0).sum())
 
     def rows(self) -> Iterator[CurrentRow]:
-        """The current rows, one at a time."""
+        """Yield the current rows, one at a time."""
         begin = 0
         for folder, count in zip(self.folders, self.counts, strict=True):
             copies = self.id_rows[begin : begin + count].tolist()
@@ -75,7 +75,7 @@ class CurrentRows:
 
 
 def intake_folders(raw: Path) -> list[Path]:
-    """The intakes below a raw folder, oldest first, each checked against its manifest.
+    """Return the intakes below a raw folder, oldest first, each checked against its manifest.
 
     Raises:
         DataError: there is none, or one was changed.
@@ -99,7 +99,7 @@ def bring_back(intake: Path) -> str:
 
 
 def find_current_rows(folders: Iterable[Path], file: str) -> CurrentRows:
-    """Which rows of `file` count; ids are kept as digests, 16 bytes each."""
+    """Return which rows of `file` count; ids are kept as digests, 16 bytes each."""
     folders = tuple(folders)
     digests, counts = bytearray(), []
     for folder in folders:
@@ -117,7 +117,7 @@ def find_current_rows(folders: Iterable[Path], file: str) -> CurrentRows:
 
 
 def id_digests(ids: Iterable[str]) -> Digests:
-    """The digests of ids, 16 bytes each."""
+    """Return the digests of ids, 16 bytes each."""
     return _as_digests(b"".join(map(_id_digest, ids)))
 
 
@@ -134,7 +134,7 @@ def _digest(content: bytes, person: bytes) -> bytes:
 
 
 def _id_rows(digests: Digests, intakes: NDArray[np.int32]) -> NDArray[np.int32]:
-    """For each row, how many rows of the latest intake with its id there are; 0 in earlier ones."""
+    """Return for each row how many rows of the latest intake have its id; 0 in earlier ones."""
     if not len(digests):
         return np.zeros(0, np.int32)
     # Stable, so that within an id the intakes rise.
@@ -151,7 +151,8 @@ def _id_rows(digests: Digests, intakes: NDArray[np.int32]) -> NDArray[np.int32]:
 
 
 def _raw_lines(path: Path) -> Iterator[bytes]:
-    """The lines of a file as they are, the empty ones too: the last line's number is their count.
+    """Yield the lines of a file as they are, the empty ones too: the last line's number is their
+    count.
 
     Ingestion lets no line into an intake that is too long to hold.
     """
@@ -161,7 +162,7 @@ def _raw_lines(path: Path) -> Iterator[bytes]:
 
 
 def _line_id(line: Line) -> str | None:
-    """What `_identifier` finds, without reading a line twice that was read well."""
+    """Return what `_identifier` finds, without reading a line twice that was read well."""
     if line.row is None:
         return _raw_id(line.raw)
     identifier = line.row.get("id")
@@ -169,7 +170,7 @@ def _line_id(line: Line) -> str | None:
 
 
 def _raw_id(raw: bytes) -> str | None:
-    """The id of a row; of a faulty one too, where a forgiving reader still finds it."""
+    """Return the id of a row; of a faulty one too, where a forgiving reader still finds it."""
     try:
         row = orjson.loads(raw)
     except orjson.JSONDecodeError:
@@ -194,7 +195,7 @@ class Origins:
 
     @classmethod
     def read(cls, intake: Path, kind: str) -> "Origins":
-        """The origins of an intake's records or documents, as `kind` says."""
+        """Return the origins of an intake's records or documents, as `kind` says."""
         path = intake / ORIGINS_FILE
         if not path.exists():
             return cls(intake, kind, None, None, None)
@@ -205,7 +206,7 @@ class Origins:
         return cls(intake, kind, table["line"].to_numpy(), files, table["source_line"].to_numpy())
 
     def of(self, lines: Sequence[int]) -> tuple[Any, NDArray[np.int64]]:
-        """The source files and source lines of lines of the intake's file.
+        """Return the source files and source lines of lines of the intake's file.
 
         Raises:
             DataError: the intake's origins do not know a line.

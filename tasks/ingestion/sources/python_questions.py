@@ -81,7 +81,7 @@ def first_sentence(body: str) -> str | None:
 
 
 def _is_answer(sentence: str) -> bool:
-    """Whether a sentence is short prose: no code, no bracket or quote left open."""
+    """Return whether a sentence is short prose: no code, no bracket or quote left open."""
     shortest, longest = _SUMMARY_CHARACTERS
     fits = shortest <= len(sentence) <= longest and len(sentence.split()) >= 4
     reads = re.match(r"[A-Za-z](?!\w*\()", sentence) is not None

@@ -23,7 +23,7 @@ _NO_DOCUMENTS = "the data set has no documents: closed_book decides, and nothing
 
 
 def stops(evidence: ModelEvidence, params: CutParams) -> Iterator[RuleResult]:
-    """The model ends its answers by itself: one that never stops says too much, and costs most."""
+    """Check that the model ends its answers by itself: one that never stops costs most."""
     finding = _share_of_answers(
         evidence, "is_cut", params.max_cut, "were cut at prompting.max_new_tokens"
     )
@@ -33,7 +33,7 @@ def stops(evidence: ModelEvidence, params: CutParams) -> Iterator[RuleResult]:
 
 
 def readable(evidence: ModelEvidence, params: BrokenParams) -> Iterator[RuleResult]:
-    """What the model says is text: hardly any answer holds bytes that are no character."""
+    """Check that what the model says is text: few answers hold bytes that are no character."""
     yield _share_of_answers(
         evidence, "is_broken", params.max_broken, "hold bytes that are no UTF-8"
     )
@@ -42,7 +42,7 @@ def readable(evidence: ModelEvidence, params: BrokenParams) -> Iterator[RuleResu
 def _share_of_answers(
     evidence: ModelEvidence, mark: Literal["is_cut", "is_broken"], bound: float, what: str
 ) -> RuleResult:
-    """Whether at most so many of the answers bear a mark; `what` says in words what it means."""
+    """Return whether few enough answers bear a mark; `what` says in words what it means."""
     answers = evidence.primary(evidence.system)
     if answers is None:
         text = (
@@ -61,7 +61,7 @@ def _share_of_answers(
 
 
 def retrieval_recall(evidence: ModelEvidence, params: RecallParams) -> Iterator[RuleResult]:
-    """Retrieval finds a document that holds the answer among its first passages.
+    """Check that retrieval finds a document that holds the answer among its first passages.
 
     Records whose documents are all gone from the index can be neither found nor missed: too many
     of them leave the recall of the others without meaning.
@@ -88,7 +88,7 @@ def retrieval_recall(evidence: ModelEvidence, params: RecallParams) -> Iterator[
 
 
 def _gone_documents(evidence: ModelEvidence, params: RecallParams) -> Iterator[RuleResult]:
-    """A finding where records name documents that the index does not hold."""
+    """Return a finding where records name documents that the index does not hold."""
     gone, there = (
         evidence.found("retrieval", name) for name in ("records_without_gold_document", "records")
     )
@@ -107,7 +107,7 @@ def _gone_documents(evidence: ModelEvidence, params: RecallParams) -> Iterator[R
 
 
 def groundedness(evidence: ModelEvidence, params: GroundednessParams) -> Iterator[RuleResult]:
-    """What the model says stands in the passages that it was shown."""
+    """Check that what the model says stands in the passages that it was shown."""
     bound = params.min_groundedness
     if evidence.mode == "closed_book":
         yield nothing_to_ask(
@@ -134,7 +134,7 @@ def groundedness(evidence: ModelEvidence, params: GroundednessParams) -> Iterato
 
 
 def abstention(evidence: ModelEvidence, params: AbstentionParams) -> Iterator[RuleResult]:
-    """The model says that it does not know where that is right, and not where it is wrong."""
+    """Check that the model says "I don't know" where that is right, and only there."""
     least, most = params.min_unanswerable, params.max_answerable
     asked = (
         (evidence.mode, "unanswerable", least, "questions that have no answer"),
@@ -163,7 +163,7 @@ def abstention(evidence: ModelEvidence, params: AbstentionParams) -> Iterator[Ru
 
 
 def forgetting(evidence: ModelEvidence, params: ForgettingParams) -> Iterator[RuleResult]:
-    """General text did not become much harder to predict."""
+    """Check that general text did not become much harder to predict."""
     bound = params.max_perplexity_ratio
     ratio = evidence.found("forgetting", "perplexity_ratio")
     if not is_number(ratio):
@@ -178,7 +178,7 @@ def forgetting(evidence: ModelEvidence, params: ForgettingParams) -> Iterator[Ru
 
 
 def instructions(evidence: ModelEvidence, params: InstructionsParams) -> Iterator[RuleResult]:
-    """Plain instructions that the base follows are still followed."""
+    """Check that plain instructions that the base follows are still followed."""
     bound = params.min_kept
     kept = evidence.found("forgetting", "instructions_kept")
     right = evidence.found("forgetting", "base", "instructions_right")

@@ -9,12 +9,12 @@ from tasks.statistics.bootstrap import Interval
 
 
 def beats_base(evidence: ModelEvidence, params: GainParams) -> Iterator[RuleResult]:
-    """The model gains on the base, and the whole interval of its gain lies above the bound."""
+    """Check that the model gains on the base: the whole interval lies above the bound."""
     yield _gain(evidence, evidence.system, "base", params)
 
 
 def gain_over_control(evidence: ModelEvidence, params: GainParams) -> Iterator[RuleResult]:
-    """The student gains on its control, which learned the same without a teacher."""
+    """Check that the student gains on its control, which learned the same without a teacher."""
     finding = _gain(evidence, "student", "control", params)
     if finding.holds or evidence.offered == "student":
         yield finding
@@ -40,7 +40,7 @@ def _gain(evidence: ModelEvidence, left: str, right: str, params: GainParams) ->
 
 
 def retention(evidence: ModelEvidence, params: ScoreRetentionParams) -> Iterator[RuleResult]:
-    """The offered student keeps enough of the adapter's mean score."""
+    """Check that the offered student keeps enough of the adapter's mean score."""
     bound = params.min_retention
     pair = evidence.paired(evidence.offered, "adapter")
     if pair is None or pair[1].sum() <= 0:
@@ -59,7 +59,7 @@ def retention(evidence: ModelEvidence, params: ScoreRetentionParams) -> Iterator
 
 
 def student_keeps(evidence: ModelEvidence, _: RuleParams) -> Iterator[RuleResult]:
-    """Whether evaluation found a student that keeps as much as it asks for."""
+    """Return whether evaluation found a student that keeps as much as it asks for."""
     name, enough, bound = (
         evidence.found("offered", part) for part in ("name", "keeps_enough", "keeps_at_least")
     )

@@ -43,7 +43,7 @@ _RETRIEVAL_METRICS = ("recall_at_1", "recall_at_5", "recall_at_10", "mrr", "ndcg
 
 
 def data_accepted(evidence: ModelEvidence, params: QuarantineParams) -> Iterator[RuleResult]:
-    """Validation accepted rows, judged the set, and refused at most a share of the rows."""
+    """Check that validation accepted rows, judged the set, and refused few enough rows."""
     bound = params.max_quarantine_share
     shares = {name: value_at(evidence.validation, name, "quarantine_share") for name in _ROWS}
     accepted = value_at(evidence.validation, "records", "accepted")
@@ -66,7 +66,7 @@ def data_accepted(evidence: ModelEvidence, params: QuarantineParams) -> Iterator
 
 
 def no_leak(evidence: ModelEvidence, params: LeakParams) -> Iterator[RuleResult]:
-    """Nothing of the test split is known to train, to few-shot prompts or to the documents."""
+    """Check that train, few-shot prompts and documents hold nothing of the test split."""
     found = evidence.curation.get("leaks", {})
     bound = float(params.max_leaks)
     counts = [found.get(way) for way in _LEAK_WAYS]
@@ -87,7 +87,7 @@ def no_leak(evidence: ModelEvidence, params: LeakParams) -> Iterator[RuleResult]
 
 
 def complete(evidence: ModelEvidence, params: CompletenessParams) -> Iterator[RuleResult]:
-    """Every metric of every system and mode is there and finite, or null where that is allowed."""
+    """Check that every metric of every system and mode is finite, or null where that is allowed."""
     places: dict[str, tuple[Metrics, tuple[str, ...]]] = {
         f"systems.{system}.{mode}": (evidence.found("systems", system, mode) or {}, _SYSTEM_METRICS)
         for system in ("base", "adapter", evidence.offered)
@@ -123,7 +123,7 @@ def _sound(found: Metrics, name: str, params: CompletenessParams) -> bool:
 
 
 def _lost(metrics: Mapping[str, object]) -> list[str]:
-    """The names of numbers that are NaN or infinite."""
+    """Return the names of numbers that are NaN or infinite."""
     return [
         name
         for name, value in flatten(metrics).items()
@@ -132,12 +132,12 @@ def _lost(metrics: Mapping[str, object]) -> list[str]:
 
 
 def is_number(value: object) -> bool:
-    """Whether it is a finite number, which truth values are not."""
+    """Return whether it is a finite number, which truth values are not."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def same_records(evidence: ModelEvidence, _: RuleParams) -> Iterator[RuleResult]:
-    """Every system was scored on the same records, once each, with finite scores."""
+    """Check that every system was scored on the same records, once each, with finite scores."""
     names = ("base", "adapter", evidence.offered)
     found = {name: evidence.primary(name) for name in names}
     there = [one for one in found.values() if one is not None]
@@ -157,7 +157,7 @@ def same_records(evidence: ModelEvidence, _: RuleParams) -> Iterator[RuleResult]
 
 
 def enough_records(evidence: ModelEvidence, params: PowerParams) -> Iterator[RuleResult]:
-    """So many records could have shown a difference to the base of the size that is asked for."""
+    """Check that the records could have shown a difference to the base of the size asked for."""
     bound = params.max_detectable
     pair = evidence.paired(evidence.system, "base")
     if pair is None:

@@ -23,7 +23,7 @@ _AGAIN = (
 
 
 def not_worse(evidence: ModelEvidence, params: MarginParams) -> Iterator[RuleResult]:
-    """The task score's loss against the champion is within the margins."""
+    """Check that the task score's loss against the champion is within the margins."""
     if evidence.champion is None:
         yield nothing_to_ask(_NO_CHAMPION)
         return
@@ -45,7 +45,7 @@ def not_worse(evidence: ModelEvidence, params: MarginParams) -> Iterator[RuleRes
 
 
 def not_less_likely(evidence: ModelEvidence, params: MarginParams) -> Iterator[RuleResult]:
-    """The reference answers are not less likely, in nats a token, beyond the margins."""
+    """Check that the reference answers are not less likely, in nats a token, beyond the margins."""
     if evidence.champion is None:
         yield nothing_to_ask(_NO_CHAMPION)
         return
@@ -79,7 +79,7 @@ def _scored_otherwise(
     ours: AnswerColumns | None,
     theirs: AnswerColumns | None,
 ) -> str | None:
-    """Why the two cannot be compared, None where they can."""
+    """Return why the two cannot be compared, None where they can."""
     if ours is None or theirs is None:
         who = evidence.system if ours is None else champion.name
         return f"{who} has no answers in mode {evidence.mode}, so nothing tells whether it is worse"
@@ -92,7 +92,7 @@ def _scored_otherwise(
 
 
 def _measured_otherwise(evidence: ModelEvidence, champion: ChampionEvidence) -> str | None:
-    """Why the two cannot be compared, None where they can."""
+    """Return why the two cannot be compared, None where they can."""
     ours, theirs = evidence.likely.rows, champion.likely.rows
     hashes = (evidence.likely.sha256, champion.likely.sha256)
     if not ours or not theirs:
@@ -143,7 +143,7 @@ def _losses(
     params: MarginParams,
     measure: _Measure,
 ) -> Iterator[RuleResult]:
-    """What all records say, then every slice where there are several."""
+    """Return what all records say, then every slice where there are several."""
     name = f"{evidence.system} against {champion.name}"
     yield _loss_result(name, evidence.losses.whole(pairs, params.margin), evidence, measure)
     if len(set(pairs.slices)) > 1:
@@ -168,7 +168,7 @@ def _loss_result(
 
 
 def _loss_in_words(loss: Loss, confidence: float, measure: _Measure) -> str:
-    """Where it stands, in words."""
+    """Return where the loss lies, in words."""
     margin = f"{loss.margin:.2f}"
     if loss.standing == "not_worse":
         return f"a loss of {margin} is ruled out ({_p_value(loss.p_loss, loss)})"

@@ -15,7 +15,7 @@ _PROVES = (
 
 
 def latency(evidence: ModelEvidence, params: LatencyParams) -> Iterator[RuleResult]:
-    """Answers did not take longer in batches than the base's of the night, or than is asked for.
+    """Check that answers took no longer in batches than the base's, or than is asked for.
 
     Other work on the machine changes such a time by itself, so the rule's params let it warn alone.
     """
@@ -41,7 +41,7 @@ def latency(evidence: ModelEvidence, params: LatencyParams) -> Iterator[RuleResu
 
 
 def size(evidence: ModelEvidence, params: SizeParams) -> Iterator[RuleResult]:
-    """Weights take no more memory than the base's; a student's less than the adapter's."""
+    """Check that weights take no more memory than the base's; a student's, than the adapter's."""
     whose, bound = "base", params.max_over_base
     if evidence.model == "student":
         whose, bound = "adapter", params.max_student_over_adapter
@@ -61,7 +61,7 @@ def size(evidence: ModelEvidence, params: SizeParams) -> Iterator[RuleResult]:
 
 
 def parity(evidence: ModelEvidence, params: ParityParams) -> Iterator[RuleResult]:
-    """The bundle answers as evaluation heard the model answer: in process, and over HTTP."""
+    """Check that the bundle answers as the model did in evaluation, in process and over HTTP."""
     bound = params.min_agreeing
     share = value_at(evidence.packaging, "parity", evidence.model)
     if not is_number(share):
@@ -75,7 +75,7 @@ def parity(evidence: ModelEvidence, params: ParityParams) -> Iterator[RuleResult
 
 
 def _packaged(evidence: ModelEvidence, params: ParityParams) -> RuleResult:
-    """What the bundle's answers in process, where they are others, change of the score."""
+    """Return what the bundle's other answers in process change of the score."""
     found = value_at(evidence.packaging, "parity_scores", evidence.model, "difference")
     return _difference(evidence, "answered in process", found, params)
 
@@ -93,7 +93,7 @@ def _difference(evidence: ModelEvidence, how: str, found: Any, params: ParityPar
 
 
 def _served(evidence: ModelEvidence, params: ParityParams) -> Iterator[RuleResult]:
-    """What the registered version answered over HTTP."""
+    """Return what the registered version answered over HTTP."""
     bound = params.min_agreeing
     if evidence.parity.bundle_sha256 != evidence.bundle_sha256:
         text = (
