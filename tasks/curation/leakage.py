@@ -57,7 +57,7 @@ class SimilarSets:
         self._elements, self._rows = elements[order], rows[order].astype(np.int32)
 
     def alike(self, texts: Sequence[str]) -> list[list[int]]:
-        """Return for each text the places of those alike enough, the most alike first."""
+        """Return for each text the places of those alike to it, the most alike first."""
         if not len(self._sizes):
             return [[] for _ in texts]
         return [self._alike(elements) for elements in self._sets(texts)]
@@ -247,7 +247,7 @@ class _Tests:
         return len(self._rows)
 
     def _note(self, number: int, record: Record) -> tuple[str, str]:
-        """Return question and answer in `same_form`; the row is found by what it is from here on."""
+        """Return question and answer in `same_form`; the row is now found by what it is."""
         form = same_form(question_text(record))
         for table, found in (
             (self._ids, key(record.id)), (self._turns, key(_turns(record))),
