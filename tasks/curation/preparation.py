@@ -1,4 +1,4 @@
-"""The first pass: each record normalised, masked, judged by itself, and noted in a few bytes."""
+"""The first pass: each record normalised, masked, checked by itself, and noted in a few bytes."""
 
 from array import array
 from collections import Counter

@@ -35,7 +35,7 @@ class Reconstruction:
 
 
 @dataclass
-class _Lane:
+class _PackRun:
     """A pack on its way through a model: its state (1, tokens, width), and what each layer gets."""
 
     state: Tensor
@@ -72,40 +72,40 @@ def reconstruct(
     """
     told, own = decoder_layers(teacher), decoder_layers(student)
     student.eval()
-    taught, learning = _lanes(teacher, packs), _lanes(student, packs)
+    taught, learning = _pack_runs(teacher, packs), _pack_runs(student, packs)
     reached, layers, before, after = 0, [], [], []
     for place, number in enumerate(kept):
         follower = kept[place + 1] if place + 1 < len(kept) else len(told)
         for passed in range(reached, follower):
-            for lane in taught:
-                lane.state = lane.through(told[passed], passed)
+            for run in taught:
+                run.state = run.through(told[passed], passed)
         reached = follower
         if follower == place + 1:  # nothing is left out so far, so both are in one state
-            for lane, source in zip(learning, taught, strict=True):
-                lane.state = source.state.to(lane.state.dtype)
+            for run, source in zip(learning, taught, strict=True):
+                run.state = source.state.to(run.state.dtype)
             continue
-        found = _fit(own[place], place, learning, [lane.state for lane in taught])
+        found = _fit(own[place], place, learning, [run.state for run in taught])
         layers.append(number)
         before.append(found[0])
         after.append(found[1])
-    for pack, lane in zip(packs, taught, strict=True):
-        memory.keep(pack, lane.state)
+    for pack, run in zip(packs, taught, strict=True):
+        memory.keep(pack, run.state)
     tokens = sum(pack.tokens for pack in packs)
     return Reconstruction(tokens, tuple(layers), tuple(before), tuple(after))
 
 
 def _fit(
-    layer: nn.Module, place: int, lanes: Sequence[_Lane], targets: Sequence[Tensor]
+    layer: nn.Module, place: int, runs: Sequence[_PackRun], targets: Sequence[Tensor]
 ) -> tuple[float, float]:
-    """Fit a layer, take the lanes through it and return its error before and after."""
+    """Fit a layer, take the runs through it and return its error before and after."""
     down = _down_projection(layer)
     width, size = down.weight.shape
     gram = down.weight.new_zeros(size, size)
     missing = down.weight.new_zeros(size, width)
     outputs, before = [], 0.0
-    for lane, target in zip(lanes, targets, strict=True):
+    for run, target in zip(runs, targets, strict=True):
         with _inputs(down) as given:
-            output = lane.through(layer, place)
+            output = run.through(layer, place)
         outputs.append(output)
         read, weight = given[0][0], _weights(target)
         gram += read.T @ (read * weight)
@@ -116,14 +116,14 @@ def _fit(
     change = torch.linalg.solve((gram + shift).double(), missing.double())
     known = down.weight.clone()
     down.weight += change.T.to(known.dtype)
-    fitted = [lane.through(layer, place) for lane in lanes]
+    fitted = [run.through(layer, place) for run in runs]
     after = sum(map(_error, fitted, targets))
     if not after < before:
         down.weight.copy_(known)
         fitted, after = outputs, before
-    for lane, state in zip(lanes, fitted, strict=True):
-        lane.state = state
-    tokens = sum(lane.state.shape[1] for lane in lanes)
+    for run, state in zip(runs, fitted, strict=True):
+        run.state = state
+    tokens = sum(run.state.shape[1] for run in runs)
     return before / tokens, after / tokens
 
 
@@ -158,22 +158,22 @@ def _inputs(layer: nn.Module) -> Iterator[list[Tensor]]:
         hook.remove()
 
 
-def _lanes(model: PreTrainedModel, packs: Sequence[Pack]) -> list[_Lane]:
+def _pack_runs(model: PreTrainedModel, packs: Sequence[Pack]) -> list[_PackRun]:
     """Return packs before a model's first layer, with what each layer is given beside the state.
 
     The model runs with layers that do nothing, and so tells it without computing anything.
     """
     layers = decoder_layers(model)
-    lanes: list[_Lane] = []
+    runs: list[_PackRun] = []
 
     def pass_on(state: Tensor, **arguments: Any) -> Tensor:
-        if not lanes[-1].arguments:
-            lanes[-1].state = state
-        lanes[-1].arguments.append(arguments)
+        if not runs[-1].arguments:
+            runs[-1].state = state
+        runs[-1].arguments.append(arguments)
         return state
 
     with replaced_layers(layers, pass_on):
         for pack in packs:
-            lanes.append(_Lane(torch.empty(0), []))
+            runs.append(_PackRun(torch.empty(0), []))
             packed_logits(model, pack.to(model.device))
-    return lanes
+    return runs

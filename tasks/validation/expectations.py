@@ -153,7 +153,7 @@ def _check_kind(rule: Rule, cls: Any, suite: str) -> None:
     if rule.type in _ACROSS_ROWS:
         trouble, remedy = "compares rows of one batch with one another", _ACROSS_ROWS[rule.type]
     elif not issubclass(cls, tuple(kinds)):
-        trouble, remedy = "judges a whole set and not each row", "move it to set.yaml"
+        trouble, remedy = "checks a whole set and not each row", "move it to set.yaml"
     elif "mostly" in rule.kwargs:
         trouble = "has `mostly`, which counts within one batch"
         remedy = "leave it out; validation.max_quarantine_share says how many rows may leave"

@@ -298,7 +298,7 @@ def test_a_rule_that_cannot_run_is_no_verdict_on_the_data(tmp_path: Path) -> Non
         (
             "records.question_length",
             {"type": "expect_column_mean_to_be_between"},
-            "judges a whole set and not each row",
+            "checks a whole set and not each row",
         ),
         (
             "records.question_length",
