@@ -32,12 +32,6 @@ class Told:
         first = Told(self.words[:at], self.kinds[:at], at)
         return first, Told(self.words[at:], self.kinds[at:], 0)
 
-    def settled(self) -> frozenset[str]:
-        """Return the words that are fixed wherever they stand in it."""
-        by_kind = {kind: {word for word, found in zip(self.words, self.kinds, strict=True)
-                          if found == kind} for kind in (FIXED, FREE)}  # fmt: skip
-        return frozenset(by_kind[FIXED] - by_kind[FREE])
-
 
 @dataclass(frozen=True)
 class Likeness:
@@ -96,16 +90,15 @@ def _jaccard(first: str, second: str, characters: int) -> float:
 
 def _own(first: Told, second: Told) -> tuple[str, str]:
     """Return what of each text counts beside the other."""
-    settled = first.settled() | second.settled()
-    return _weighty(first, second, settled), _weighty(second, first, settled)
+    return _weighty(first, second), _weighty(second, first)
 
 
-def _weighty(one: Told, other: Told, settled: frozenset[str]) -> str:
+def _weighty(one: Told, other: Told) -> str:
     held, runs = frozenset(other.words), _neighbours(other.words)
     kept = []
     for place, (word, kind) in enumerate(zip(one.words, one.kinds, strict=True)):
         if word in held:
-            weightless = kind == FIXED or word in settled
+            weightless = kind == FIXED
         else:
             weightless = kind != FREE and _forgiven(one.words, place, held, runs)
         if not weightless:

@@ -37,7 +37,6 @@ _MOST, _NEARLY_ALL = 0.5, 0.75
 _EDGES = ".,!?;:…。、'\"“”‘’„«»"
 _ROLES = {"system": "\0", "user": "\1", "assistant": "\2"}
 _BREAK = 32  # spaces, and the characters that stand for roles
-_DIGITS = (48, 57)
 _LAST_LETTER = 0x40000  # letters end below it; the planes above hold no text
 _PRIME = 0x9E3779B97F4A7C15
 _SALT = 0xC2B2AE3D27D4EB4F
@@ -115,8 +114,7 @@ class Wording:
         fixed = np.select(known, [place.this for place in said], False)
         rows = np.select(known, [place.rows for place in said], 0)
         before, after = said[1:3]
-        odd = (before.other | after.other) & ~(before.slot | after.slot) & ~found.numbers & ~fixed
-        rows = np.where(odd, np.where(before.other, before.rows, after.rows), rows)
+        odd = (before.other | after.other) & ~(before.slot | after.slot) & ~fixed
         run = found.run_lengths(fixed | odd)
         sure = (run >= _LONG_RUN) | (run * rows >= _LEAST_SHARED * self._rows)
         return np.select([fixed & sure, odd & sure], [FIXED, ODD], FREE).astype(np.uint8)
@@ -173,7 +171,6 @@ class _Words:
     starts: NDArray[np.int64]
     ends: NDArray[np.int64]
     rows: NDArray[np.int64]
-    numbers: NDArray[np.bool_]
     places: list[tuple[Hashes, Hashes]]
 
     @classmethod
@@ -195,11 +192,9 @@ class _Words:
         text = "".join(parts)
         codes = np.frombuffer(text.encode("utf-32-le"), np.uint32)
         starts, ends = _bounds(codes)
-        digits = np.cumsum((codes >= _DIGITS[0]) & (codes <= _DIGITS[1]))
         return cls(
             text, codes, stretches, answers, starts, ends,
             rows=np.searchsorted([first for first, _ in stretches], starts, "right") - 1,
-            numbers=digits[ends - 1] > digits[starts - 1],
             places=_places(codes, starts, ends, turns),
         )  # fmt: skip
 
