@@ -3,7 +3,6 @@
 import logging
 import os
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,6 +11,14 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
+
+from tenacity import (
+    RetryCallState,
+    Retrying,
+    retry_if_exception,
+    stop_before_delay,
+    wait_exponential,
+)
 
 from tasks.stage.errors import ConfigError, NightloomError
 
@@ -93,7 +100,7 @@ _CLIENT_RETRIES_OFF = threading.Lock()
 _logger = logging.getLogger(__name__)
 
 
-def is_transient(error: Exception) -> bool:
+def is_transient(error: BaseException) -> bool:
     """Return whether an error of MLflow's may be gone in a while, so that a call is worth
     repeating.
     """
@@ -112,21 +119,25 @@ def call_with_retries(
     Raises:
         ConfigError: it was away for longer than `seconds`.
     """
-    deadline = time.monotonic() + seconds
-    wait = _FIRST_WAIT
-    while True:
-        try:
-            return call()
-        except Exception as error:
-            if not is_transient(error):
-                if _is_broken(error):
-                    raise _broken(where, error) from error
-                raise
-            if time.monotonic() + wait > deadline:
-                raise _away(where, seconds, error) from error
-            _logger.warning("MLflow at %s is away, asking again in %.1f s", where, wait)
-            time.sleep(wait)
-            wait = min(2 * wait, _LONGEST_WAIT)
+
+    def tell(state: RetryCallState) -> None:
+        _logger.warning("MLflow at %s is away, asking again in %.1f s", where, state.upcoming_sleep)
+
+    retrying = Retrying(
+        retry=retry_if_exception(is_transient),
+        wait=wait_exponential(multiplier=_FIRST_WAIT, max=_LONGEST_WAIT),
+        stop=stop_before_delay(seconds),
+        before_sleep=tell,
+        reraise=True,
+    )
+    try:
+        return retrying(call)
+    except Exception as error:
+        if _is_broken(error):
+            raise _broken(where, error) from error
+        if is_transient(error):
+            raise _away(where, seconds, error) from error
+        raise
 
 
 def made_once(find: Callable[[], Made | None], make: Callable[[], Made], where: str) -> Made:
@@ -215,7 +226,7 @@ def retrying_client(client: Callable[[str], Client], where: str) -> Client:
     return cast(Client, RetryingClient(opened, where))
 
 
-def _is_broken(error: Exception) -> bool:
+def _is_broken(error: BaseException) -> bool:
     """Return whether a database is damaged, or may not be written."""
     text = f"{type(error).__name__}: {error}"
     return "DatabaseError" in text or "readonly database" in text
