@@ -84,8 +84,8 @@ def _ask_server(
         "where": list(where),
     }
     try:
-        standing = _get(f"{serving.address}/health")["models"][model]
-        if standing["version"] is None or alias not in (serving.alias, standing["alias"]):
+        shown = _get(f"{serving.address}/health")["models"][model]
+        if shown["version"] is None or alias not in (serving.alias, shown["alias"]):
             return None
         found = _get(f"{serving.address}/v1/chat/completions", body)
     except urllib.error.HTTPError as error:

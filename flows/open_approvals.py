@@ -32,7 +32,7 @@ def ask_again(checkout: Path) -> list[str]:
     """Return a sentence on what became of each question that nobody has answered.
 
     Call it while no worker runs: a flow run that waits for an answer then waits in no process, and
-    an answer given to it would be heard by nobody.
+    an answer given to it would reach nobody.
     """
     promoter = make_promoter(checkout)
     ledger, params, downloads = promoter.ledger, promoter.params, promoter.downloads

@@ -58,9 +58,9 @@ def review_all(promoter: Promoter, model: str | None) -> list[RetentionDecision]
     """Return what retention says of every version of one model, or of both; write nothing."""
     now = time.time_ns() // 1_000_000
     return [
-        fate
+        one
         for name in _models(model)
-        for fate in review(promoter.ledger, name, promoter.params.retention, now_ms=now)
+        for one in review(promoter.ledger, name, promoter.params.retention, now_ms=now)
     ]
 
 
@@ -68,11 +68,11 @@ def delete_old(promoter: Promoter, model: str | None, by: str | None) -> list[Re
     """Delete what retention lets go, and return all decisions. Call it while holding the lock."""
     for name in _models(model):
         reconcile_and_log(promoter.ledger, name)
-    fates = review_all(promoter, model)
-    for fate in fates:
-        if fate.goes:
-            prune(promoter.ledger, fate, by=by or operating_user())
-    return fates
+    decisions = review_all(promoter, model)
+    for one in decisions:
+        if one.goes:
+            prune(promoter.ledger, one, by=by or operating_user())
+    return decisions
 
 
 def _models(name: str | None) -> list[ServedModel]:

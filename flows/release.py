@@ -169,8 +169,8 @@ def _decide(
             verdicts.append(_decide_version(context, version, evidence))
             apply_verdict(verdicts[-1], ledger, context.promoter.params)
         if context.promoter.params.retention.at_release:
-            gone = [fate for fate in delete_old(context.promoter, None, POLICY) if fate.goes]
-            notes += [f"{fate.version.name} was deleted: {fate.why}" for fate in gone]
+            gone = [one for one in delete_old(context.promoter, None, POLICY) if one.goes]
+            notes += [f"{one.version.name} was deleted: {one.why}" for one in gone]
     asked = [
         text for model in MODELS for text in ask_for_approval(model, ledger, shared=lock.shared)
     ]

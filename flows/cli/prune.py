@@ -30,15 +30,15 @@ def prune(
         name = None if model is None else model.value
         if yes:
             with deciding(checkout) as promoter:
-                fates = delete_old(promoter, name, by)
+                decisions = delete_old(promoter, name, by)
         else:
-            fates = review_all(make_promoter(checkout), name)
-    _tell_fates(fates, yes, as_json)
+            decisions = review_all(make_promoter(checkout), name)
+    _print_decisions(decisions, yes, as_json)
 
 
-def _tell_fates(fates: "list[RetentionDecision]", done: bool, as_json: bool) -> None:
+def _print_decisions(decisions: "list[RetentionDecision]", done: bool, as_json: bool) -> None:
     """Show which versions go and which stay."""
-    rows = [(fate.version.model, fate.version.number, fate.goes, fate.why) for fate in fates]
+    rows = [(one.version.model, one.version.number, one.goes, one.why) for one in decisions]
     if as_json:
         found = [dict(zip(("model", "version", "goes", "why"), row, strict=True)) for row in rows]
         print_json({"deleted": done, "versions": found})
@@ -48,5 +48,5 @@ def _tell_fates(fates: "list[RetentionDecision]", done: bool, as_json: bool) -> 
     for name, number, goes, why in rows:
         state = gone if goes else "stays"
         console.print(f"{name} {number}: {state}: {why}", highlight=False)
-    if not done and any(fate.goes for fate in fates):
+    if not done and any(one.goes for one in decisions):
         console.print("nothing was deleted; say --yes to do it")

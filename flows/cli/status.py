@@ -36,11 +36,11 @@ class Status:
 def status(root: Root = HERE, as_json: Json = False) -> None:
     """Show the last nights, the night that runs now, the aliases and the servers."""
     with checkout_at(root, as_json) as checkout:
-        standing = read_status(checkout)
+        status = read_status(checkout)
     if as_json:
-        print_json(standing)
+        print_json(status)
     else:
-        print_status(make_console(), standing)
+        print_status(make_console(), status)
 
 
 def read_status(checkout: Path) -> Status:
@@ -64,25 +64,25 @@ def read_status(checkout: Path) -> Status:
     )
 
 
-def print_status(console: Console, standing: Status) -> None:
+def print_status(console: Console, status: Status) -> None:
     """Print it for people."""
-    if not standing.nights:
+    if not status.nights:
         console.print("no night has run here yet: nightloom run")
     table = Table(title="last nights", box=None, title_justify="left")
     for heading in ("night", "verdict", "stages executed", "adapter", "student"):
         table.add_column(heading)
-    for night in standing.nights:
+    for night in status.nights:
         executed = sum(entry.state == "executed" for entry in night.stages)
         numbers = [str(night.versions[name] or "-") for name in ("adapter", "student")]
-        table.add_row(night.night, _verdict(night, standing.running), str(executed), *numbers)
-    if standing.nights:
+        table.add_row(night.night, _verdict(night, status.running), str(executed), *numbers)
+    if status.nights:
         console.print(table)
-    for model, aliases in standing.aliases.items():
+    for model, aliases in status.aliases.items():
         shown = ", ".join(f"{name} -> {number}" for name, number in aliases.items())
         console.print(f"{model}: {shown or 'nothing registered'}", highlight=False)
-    for text in standing.open:
+    for text in status.open:
         console.print(text, highlight=False, markup=False, soft_wrap=True)
-    services = standing.services
+    services = status.services
     where = f"Prefect {services.prefect}, MLflow {services.mlflow}" if services else "down"
     console.print(f"servers: {where}", highlight=False)
 

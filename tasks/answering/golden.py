@@ -35,7 +35,7 @@ class GoldenPassage(StageParams):
 
 
 class GoldenPrompt(StageParams):
-    """One question of the test split, and what the model was heard to answer.
+    """One question of the test split, and what the model answered.
 
     `checked_tokens` is how many of the answer's first tokens a load must hear again; 0 for most.
     They end before the first token that a rounding could turn.
@@ -114,8 +114,8 @@ def check_golden_model(
     """
     golden = GoldenPrompts.read(bundle).models[model]
     _check_ids(language_model, template, golden)
-    heard = [item for item in golden if item.checked_tokens]
-    _check_answers(language_model, heard, batch_size)
+    checked = [item for item in golden if item.checked_tokens]
+    _check_answers(language_model, checked, batch_size)
 
 
 def _check_search(answerer: Answerer, golden: Sequence[GoldenPrompt]) -> None:
@@ -146,7 +146,7 @@ def _check_ids(
 def _check_answers(
     language_model: LanguageModel, golden: Sequence[GoldenPrompt], batch_size: int
 ) -> None:
-    """Decode the first tokens of answers that are heard again, all in one batch."""
+    """Decode the first tokens of answers that are checked, all in one batch."""
     if not golden:
         return
     longest = max(item.checked_tokens for item in golden)
@@ -158,8 +158,8 @@ def _check_answers(
     )
     for item, answer in zip(golden, made, strict=True):
         wanted = item.answer_ids[: item.checked_tokens]
-        heard = answer.token_ids[: item.checked_tokens]
-        _compare(heard, wanted, "the answer to a golden prompt", item.record)
+        checked = answer.token_ids[: item.checked_tokens]
+        _compare(checked, wanted, "the answer to a golden prompt", item.record)
 
 
 def _compare(found: Sequence[int], known: Sequence[int], what: str, record: str) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow
 from pyarrow import compute, parquet
 
-from tasks.curation.documents import DocumentFates
+from tasks.curation.documents import DocumentChanges
 from tasks.curation.preparation import Prepared
 from tasks.curation.selection import Removals
 from tasks.records.schema import PLACES_FILE, SPLITS
@@ -58,7 +58,7 @@ class Places:
 
 
 def lineage_rows(
-    places: Places, prepared: Prepared, removals: Removals, documents: DocumentFates
+    places: Places, prepared: Prepared, removals: Removals, documents: DocumentChanges
 ) -> Iterator[dict[str, Any]]:
     """Yield one row a record and one a document: where it came from and what became of it.
 

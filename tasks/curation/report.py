@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from tasks.curation.documents import DocumentFates
+from tasks.curation.documents import DocumentChanges
 from tasks.curation.leakage import Leakage
 from tasks.curation.preparation import Prepared
 from tasks.curation.quality import RULE_NAMES
@@ -28,7 +28,7 @@ def curation_metrics(
     prepared: Prepared,
     removals: Removals,
     steps: Sequence[Step],
-    documents: DocumentFates,
+    documents: DocumentChanges,
     leakage: Leakage,
 ) -> dict[str, Any]:
     """Return the content of `metrics.json`."""

@@ -191,17 +191,17 @@ def measure(bundle: Path, store: Path, model: ServedModel, asked: Records) -> Co
         embedder=Embedder.load(bundle / EMBEDDER, store, device=device),
         batch_size=settings.compute.generation_batch,
     )
-    heard = []
+    measured = []
     with tempfile.TemporaryDirectory(prefix="nightloom-") as scratch:
         forms = chain(_forms(served, Path(scratch)), _beside(bundle, store, model, device))
         for form in forms:
             one = replace(asking, language_model=form.held)
-            heard.append(_measure_form(form, one, records, settings.compute))
-            loss = sum(heard[-1].losses) / sum(heard[-1].tokens)
+            measured.append(_measure_form(form, one, records, settings.compute))
+            loss = sum(measured[-1].losses) / sum(measured[-1].tokens)
             LOGGER.info("%s: loss %.3f", form.name, loss)
             del one, form
             release_memory()
-    return Costs(model, len(records), float_form, _costs(heard))
+    return Costs(model, len(records), float_form, _costs(measured))
 
 
 def _forms(served: LanguageModel, scratch: Path) -> Iterator[_Form]:
@@ -283,13 +283,13 @@ def _answers(form: _Form, answerer: Answerer, prompts: Sequence[Sequence[int]]) 
     return TimedAnswers(tuple(item.text for item in made), tokens, seconds)
 
 
-def _costs(heard: Sequence[_Measured]) -> tuple[Cost, ...]:
+def _costs(measured: Sequence[_Measured]) -> tuple[Cost, ...]:
     """Return each form's figures, with intervals of what they differ from the first form's."""
-    first = heard[0]
+    first = measured[0]
     tokens = np.array(first.tokens, dtype=np.float64)
     ones = np.ones(len(tokens))
     columns, wholes = [], []
-    for one in heard:
+    for one in measured:
         columns += [np.subtract(one.losses, first.losses), np.subtract(one.scores, first.scores)]
         wholes += [tokens, ones]
     drawn = bootstrap_ratios(
@@ -309,5 +309,5 @@ def _costs(heard: Sequence[_Measured]) -> tuple[Cost, ...]:
             bytes_on_disk=one.bytes_on_disk,
             tokens_a_second=one.tokens_a_second,
         )
-        for one, loss, score in zip(heard, drawn[::2], drawn[1::2], strict=True)
+        for one, loss, score in zip(measured, drawn[::2], drawn[1::2], strict=True)
     )

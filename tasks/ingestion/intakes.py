@@ -138,8 +138,8 @@ def ingest(params: IngestionParams, raw: Path, accepted: Path) -> Intake | None:
     intake = take_in(params, raw, datetime.now(UTC), accepted=accepted)
     logger = get_run_logger()
     if intake is None:
-        standing = len(intake_folders(raw))
-        logger.info("nothing new from %s: %d intakes stand", params.source, standing)
+        kept = len(intake_folders(raw))
+        logger.info("nothing new from %s: %d intakes are kept", params.source, kept)
         return None
     logger.info(
         "%s: %d new or changed records and %d documents from %s; %d lines at fault, %d rows named "

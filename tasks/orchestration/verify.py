@@ -1,4 +1,4 @@
-"""Parity over HTTP: the registered versions, served by MLflow, say what evaluation heard."""
+"""Parity over HTTP: the registered versions, served by MLflow, answer as in evaluation."""
 
 import json
 import socket
@@ -58,7 +58,7 @@ class ServingSetup:
 
 @dataclass(frozen=True)
 class Asked:
-    """A golden record: the turns that ask, and what evaluation heard of a model."""
+    """A golden record: the turns that ask, and what a model answered in evaluation."""
 
     turns: tuple[tuple[str, str], ...]
     expected: Prediction
@@ -87,7 +87,7 @@ def verify(
     found.write(target / PARITY_FILE)
     for model, parity in found.models.items():
         get_run_logger().info(
-            "%s version %d, served by MLflow: %d of %d answers are those that evaluation heard, "
+            "%s version %d, served by MLflow: %d of %d answers are those of evaluation, "
             "token F1 %+.3f",
             model,
             found.versions[model],
@@ -107,8 +107,8 @@ def measure_parity(
 
     def measure(model: ServedModel) -> ModelParity:
         with served(model, versions[model], setup) as address:
-            heard = [_ask(address, item, model) for item in asked[model]]
-        return compare_answers(asked[model], heard)
+            answers = [_ask(address, item, model) for item in asked[model]]
+        return compare_answers(asked[model], answers)
 
     with ThreadPoolExecutor(len(versions)) as pool:
         found = dict(zip(versions, pool.map(measure, versions), strict=True))
@@ -148,10 +148,10 @@ def _golden_turns(bundle: Path, model: ServedModel) -> dict[str, tuple[tuple[str
     return {row["record"]: tuple((role, text) for role, text in row["turns"]) for row in rows}
 
 
-def compare_answers(asked: Sequence[Asked], heard: Sequence[ServedAnswer]) -> ModelParity:
+def compare_answers(asked: Sequence[Asked], answers: Sequence[ServedAnswer]) -> ModelParity:
     """Count the answers that agree, in prompt and text, and what the differences are worth."""
     agreeing, difference = 0, 0.0
-    for item, answer in zip(asked, heard, strict=True):
+    for item, answer in zip(asked, answers, strict=True):
         known = item.expected
         same_prompt = answer.prompt_sha256 == known.prompt_sha256
         agreeing += same_prompt and answer.text == known.output

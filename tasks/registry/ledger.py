@@ -175,11 +175,11 @@ class Ledger:
                     f"entry {end.number}: the head that the {model} carries says "
                     f"{end.sha256[:12]}, found {found[:13]}"
                 )
-        unheard = [link.entry for link in _links(kept) if isinstance(link, Link)]
+        unread = [link.entry for link in _links(kept) if isinstance(link, Link)]
         return faults + [
             f"entry {entry.number}: no head names it, and no decision that is being carried out "
             "made it"
-            for entry in unheard
+            for entry in unread
             if entry.number > highest and entry.id.removesuffix(FOREIGN) not in pending
         ]
 

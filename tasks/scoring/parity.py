@@ -1,4 +1,4 @@
-"""Parity: what the served models answered, held against what evaluation heard of them."""
+"""Parity: what the served models answered, beside what they answered in evaluation."""
 
 from pathlib import Path
 from typing import Annotated

@@ -108,18 +108,18 @@ async def _complete(versions: Versions, body: ChatRequest, request: Request) -> 
 
 def _listed(versions: Versions) -> list[dict[str, Any]]:
     """Return the models that answer, in OpenAI's shape."""
-    found = [(model, versions.standing(model)) for model in versions.models]
+    found = [(model, versions.serving_since(model)) for model in versions.models]
     return [
         {
             "id": f"nightloom-{model}",
             "object": "model",
-            "created": int(standing[1].timestamp()),
+            "created": int(served[1].timestamp()),
             "owned_by": "nightloom",
-            "version": standing[0].version,
-            "alias": standing[0].alias,
+            "version": served[0].version,
+            "alias": served[0].alias,
         }
-        for model, standing in found
-        if standing is not None
+        for model, served in found
+        if served is not None
     ]
 
 

@@ -61,11 +61,11 @@ class Versions:
     models: Sequence[ServedModel]
     load: "Load"
     registry_error: str | None = None
-    _seats: dict[ServedModel, _ModelState] = field(default_factory=dict)
+    _states: dict[ServedModel, _ModelState] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
-        self._seats = {model: _ModelState() for model in self.models}
+        self._states = {model: _ModelState() for model in self.models}
 
     def ask(
         self,
@@ -81,16 +81,16 @@ class Versions:
         Raises:
             NotLoadedError: no version of the model is loaded.
         """
-        with self._lock:  # between looking and asking, no other version takes the seat
-            served = self._seats[model].served
+        with self._lock:  # between looking and asking, no other version takes the state
+            served = self._states[model].served
             if served is None:
                 raise NotLoadedError(f"no version of the {model} is loaded yet", "ask again soon")
             inquiry = served.engine.ask(turns, listener, max_new_tokens=max_new_tokens, where=where)
             return served.order, inquiry
 
-    def standing(self, model: ServedModel) -> tuple[ServeVersion, datetime] | None:
+    def serving_since(self, model: ServedModel) -> tuple[ServeVersion, datetime] | None:
         """Return the version that answers new questions and since when, if one is loaded."""
-        served = self._seats[model].served
+        served = self._states[model].served
         return None if served is None else (served.order, served.since)
 
     def install(self, order: ServeVersion) -> Serving | NotServing:
@@ -99,25 +99,25 @@ class Versions:
 
         Questions that the old one has begun with are answered by it; then its memory is given back.
         """
-        seat, started = self._seats[order.model], time.perf_counter()
-        before = seat.served
+        state, started = self._states[order.model], time.perf_counter()
+        before = state.served
         if before is not None and before.order.version == order.version:
-            seat.served = Served(order, before.engine, before.since)
-            seat.failed = None
+            state.served = Served(order, before.engine, before.since)
+            state.failed = None
             return Serving(model=order.model, version=order.version, alias=order.alias, seconds=0.0)
-        seat.loading = order.version
+        state.loading = order.version
         try:
             engine = self._start(order, beside=before is not None)
         except Exception as error:
             if not isinstance(error, NightloomError):
                 LOGGER.exception("version %d was not foreseen to fail", order.version)
-            seat.failed = _not_serving(order, before, error)
-            return seat.failed
+            state.failed = _not_serving(order, before, error)
+            return state.failed
         finally:
-            seat.loading = None
+            state.loading = None
         with self._lock:
-            seat.served = Served(order, engine, datetime.now(UTC))
-            seat.failed = None
+            state.served = Served(order, engine, datetime.now(UTC))
+            state.failed = None
         seconds = time.perf_counter() - started
         if before is not None:
             before.engine.close()
@@ -136,8 +136,8 @@ class Versions:
     def health(self) -> dict[str, object]:
         """Return what `/health` tells, by model and of the registry."""
         return {
-            "status": "ok" if all(seat.served for seat in self._seats.values()) else "loading",
-            "models": {model: _standing(seat) for model, seat in self._seats.items()},
+            "status": "ok" if all(state.served for state in self._states.values()) else "loading",
+            "models": {model: _health_of(state) for model, state in self._states.items()},
             "registry": {"error": self.registry_error},
         }
 
@@ -154,13 +154,13 @@ def _release_memory() -> None:
     release_memory()
 
 
-def _standing(seat: _ModelState) -> dict[str, object]:
-    served, failed = seat.served, seat.failed
+def _health_of(state: _ModelState) -> dict[str, object]:
+    served, failed = state.served, state.failed
     return {
         "version": None if served is None else served.order.version,
         "alias": None if served is None else served.order.alias,
         "since": None if served is None else served.since.isoformat(timespec="seconds"),
         "in_flight": 0 if served is None else served.engine.in_flight,
-        "loading": seat.loading,
+        "loading": state.loading,
         "failed": None if failed is None else {"version": failed.version, "error": failed.error},
     }

@@ -45,7 +45,7 @@ class LossTestResult:
     p_no_loss: float
     smallest_detectable: float | None
     family: int
-    standing: LossConclusion
+    conclusion: LossConclusion
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class LossTest:
             replace(item, p_loss=p_loss, p_no_loss=p_no_loss)
             for item, p_loss, p_no_loss in zip(found, losses, none, strict=True)
         ]
-        return [replace(item, standing=self._standing(item)) for item in corrected]
+        return [replace(item, conclusion=self._conclude(item)) for item in corrected]
 
     def _measured(
         self,
@@ -116,7 +116,7 @@ class LossTest:
             len(parts), interval, margin, p_loss, p_no_loss, shown.value, family, "unproven"
         )
 
-    def _standing(self, found: LossTestResult) -> LossConclusion:
+    def _conclude(self, found: LossTestResult) -> LossConclusion:
         alpha = 1 - self.confidence
         if found.p_loss < alpha:
             return "not_worse"

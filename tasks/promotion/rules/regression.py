@@ -162,19 +162,19 @@ def _loss_result(
         f"{_loss_in_words(loss, confidence, measure)}"
     )
     # What a small slice cannot show is told; what it does show counts.
-    mild = place is not None and loss.standing == "underpowered"
-    holds = loss.standing == "not_worse"
+    mild = place is not None and loss.conclusion == "underpowered"
+    holds = loss.conclusion == "not_worse"
     return RuleResult(holds, text, interval.value, -loss.margin, interval, place, mild)
 
 
 def _loss_in_words(loss: Loss, confidence: float, measure: _Measure) -> str:
     """Return where the loss lies, in words."""
     margin = f"{loss.margin:.2f}"
-    if loss.standing == "not_worse":
+    if loss.conclusion == "not_worse":
         return f"a loss of {margin} is ruled out ({_p_value(loss.p_loss, loss)})"
-    if loss.standing == "worse":
+    if loss.conclusion == "worse":
         return f"the loss is more than {margin} ({_p_value(loss.p_no_loss, loss)})"
-    if loss.standing == "unproven":
+    if loss.conclusion == "unproven":
         return f"a loss of {margin} cannot be ruled out ({_p_value(loss.p_loss, loss)})"
     return (
         f"so few records cannot rule out a loss of {margin}, which takes about "

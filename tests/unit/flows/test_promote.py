@@ -150,9 +150,9 @@ def test_status_tells_what_is_unfinished_and_what_awaits_an_answer(project: Shop
     project.registry.set_model_tag(
         "adapter", INTENT_TAG, json.dumps(intent | {"id": "x", "tags": {}, "discards": False})
     )
-    standing = read_status(project.root.parent)
+    status = read_status(project.root.parent)
     console = make_console(to_stderr=False)
     with console.capture() as captured:
-        print_status(console, standing)
+        print_status(console, status)
     assert "version 4 awaits approval for production since" in captured.get()
     assert "was cut short: then the next decision finishes it first" in captured.get()

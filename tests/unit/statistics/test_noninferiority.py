@@ -22,7 +22,7 @@ def spread(size: int, mean: float, deviation: float, seed: int = 0) -> np.ndarra
 
 
 @pytest.mark.parametrize(
-    ("size", "mean", "deviation", "standing"),
+    ("size", "mean", "deviation", "conclusion"),
     [
         (100, 0.0, 0.2, "not_worse"),
         (100, 0.3, 0.2, "not_worse"),
@@ -33,9 +33,9 @@ def spread(size: int, mean: float, deviation: float, seed: int = 0) -> np.ndarra
         (29, 0.0, 0.0, "not_worse"),
     ],
 )
-def test_a_loss_of_a_tenth(size: int, mean: float, deviation: float, standing: str) -> None:
+def test_a_loss_of_a_tenth(size: int, mean: float, deviation: float, conclusion: str) -> None:
     found = TEST.whole(pairs(spread(size, mean, deviation)), 0.1)
-    assert found.standing == standing
+    assert found.conclusion == conclusion
     assert found.records == size
     assert found.interval.value == pytest.approx(mean)
 
@@ -55,9 +55,9 @@ def test_a_loss_on_the_margin_is_ruled_out_no_more_often_than_the_level_says() -
     ruled_out = shown = 0
     for _ in range(300):
         lost = -(numbers.random(60) < 0.1).astype(float)
-        standing = TEST.whole(pairs(lost), 0.1).standing
-        ruled_out += standing == "not_worse"
-        shown += standing == "worse"
+        conclusion = TEST.whole(pairs(lost), 0.1).conclusion
+        ruled_out += conclusion == "not_worse"
+        shown += conclusion == "worse"
     assert stats.binomtest(ruled_out, 300, 0.05, alternative="greater").pvalue > 0.01
     assert stats.binomtest(shown, 300, 0.05, alternative="greater").pvalue > 0.01
 
@@ -66,7 +66,7 @@ def test_more_slices_make_each_harder_to_clear_and_harder_to_blame() -> None:
     values = spread(30, -0.1, 0.25)
     alone = TEST.slices(pairs(values), 0.25)["s"]
     eight = TEST.slices(Pairs(np.repeat(values, 8), np.ones(240), "abcdefgh" * 30), 0.25)
-    assert alone.standing == "not_worse"
+    assert alone.conclusion == "not_worse"
     assert all(found.p_loss > alone.p_loss for found in eight.values())
     assert all(found.p_no_loss >= alone.p_no_loss for found in eight.values())
 
@@ -75,14 +75,14 @@ def test_a_slice_is_tested_on_its_own_records_alone() -> None:
     labels = "ab" * 30
     values = np.where(np.array(list(labels)) == "a", 0.0, -0.9) + spread(60, 0, 0.01)
     found = TEST.slices(Pairs(values, np.ones(60), labels), 0.25)
-    assert (found["a"].standing, found["b"].standing) == ("not_worse", "worse")
+    assert (found["a"].conclusion, found["b"].conclusion) == ("not_worse", "worse")
     assert found["a"].records == found["b"].records == 30
 
 
-@pytest.mark.parametrize(("size", "standing"), [(1, "underpowered"), (2, "underpowered"),
+@pytest.mark.parametrize(("size", "conclusion"), [(1, "underpowered"), (2, "underpowered"),
                                                 (3, "worse")])  # fmt: skip
-def test_how_many_lost_answers_it_takes_to_blame_a_slice(size: int, standing: str) -> None:
-    assert TEST.slices(pairs(np.full(size, -1.0)), 0.25)["s"].standing == standing
+def test_how_many_lost_answers_it_takes_to_blame_a_slice(size: int, conclusion: str) -> None:
+    assert TEST.slices(pairs(np.full(size, -1.0)), 0.25)["s"].conclusion == conclusion
 
 
 def test_a_ratio_weighs_records_by_their_wholes() -> None:
@@ -98,9 +98,9 @@ def test_a_ratio_weighs_records_by_their_wholes() -> None:
 
 def test_the_records_that_are_asked_for_suffice() -> None:
     few = TEST.whole(pairs(spread(40, 0.0, 0.5)), 0.1)
-    assert few.standing == "underpowered"
+    assert few.conclusion == "underpowered"
     enough = TEST.whole(pairs(spread(records_needed(few, 0.95), 0.0, 0.5)), 0.1)
-    assert enough.standing == "not_worse"
+    assert enough.conclusion == "not_worse"
     assert records_needed(TEST.whole(pairs(np.zeros(5)), 0.1), 0.95) == 29
 
 
