@@ -34,7 +34,7 @@ evaluation-full: setup  ## evaluate the last night's models in depth: all modes,
 	@$(BIN)/python -m flows.cli.evaluate
 
 test: setup check  ## lint, types, import rules and every test that needs no GPU
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not gpu" --numprocesses 2
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not gpu" --numprocesses 2 --durations 20
 
 check: setup  ## lint, format, types, import rules
 	@$(BIN)/ruff check .

@@ -204,7 +204,7 @@ def test_the_flow_refuses_answers_that_do_not_fit_and_carries_out_one_that_does(
     with get_client(sync_client=True) as client:
         description = client.read_flow_run_input(run, "paused-approval-1-description")
     assert "may nightloom-adapter version 3 go to production?" in description
-    assert "judged against production:2" in description
+    assert "compared with production:2" in description
     for wrong in (
         {"decision": "maybe"}, {"version": 4}, {"reason": "  \n "}, {"by": ""}, {"extra": 1},
     ):  # fmt: skip
