@@ -10,7 +10,7 @@ export DVC_NO_ANALYTICS := 1
 export GX_ANALYTICS_ENABLED := false
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 
-.PHONY: help setup run evaluation-full test check docs bench faults clean
+.PHONY: help setup run evaluation-full test test-fast check docs bench faults clean
 
 help:  ## list the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
@@ -35,6 +35,9 @@ evaluation-full: setup  ## evaluate the last night's models in depth: all modes,
 
 test: setup check  ## lint, types, import rules and every test that needs no GPU
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not gpu" --numprocesses 2 --durations 20
+
+test-fast: setup  ## the tests that start no process: minutes, while you work
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/unit tests/contracts -m "not gpu and not slow" --numprocesses 2
 
 check: setup  ## lint, format, types, import rules
 	@$(BIN)/ruff check .

@@ -76,6 +76,7 @@ def remedies(tree: ast.AST) -> Iterator[str]:
                 )
 
 
+@pytest.mark.slow
 def test_no_text_names_a_command_that_destroys() -> None:
     found = []
     for path in SHOWN:
@@ -85,6 +86,7 @@ def test_no_text_names_a_command_that_destroys() -> None:
     assert found == []
 
 
+@pytest.mark.slow
 def test_no_remedy_deletes_but_those_that_cost_time_alone() -> None:
     deleting = {
         path.as_posix()
@@ -96,6 +98,7 @@ def test_no_remedy_deletes_but_those_that_cost_time_alone() -> None:
     assert deleting == set(HARMLESS)
 
 
+@pytest.mark.slow
 def test_make_clean_leaves_data_scratch_and_stores() -> None:
     shown = subprocess.run(
         ["make", "--dry-run", "clean"], capture_output=True, text=True, check=True
@@ -234,6 +237,7 @@ def stage_remedy(root: Path) -> str:
     return failure.remedy.replace("`nightloom doctor`", "the doctor")
 
 
+@pytest.mark.slow
 def test_what_is_said_of_a_full_disk_loses_no_data(
     kept: Kept, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -253,6 +257,7 @@ def test_what_is_said_of_a_full_disk_loses_no_data(
     kept.check()
 
 
+@pytest.mark.slow
 def test_what_is_said_of_a_damaged_intake_loses_no_row(kept: Kept) -> None:
     raw = kept.root / "data" / "raw" / "intakes"
     take_in(kept.root, "three", "third\n")  # and not yet recorded

@@ -84,6 +84,7 @@ def dead(text: str) -> list[str]:
     return modules + [name for name in FILE.findall(text) if not Path(name).is_file()]
 
 
+@pytest.mark.slow
 def test_every_module_and_file_named_anywhere_is_there() -> None:
     found = {path.as_posix(): names for path in tracked() if (names := dead(texts(path)))}
     assert found == {}

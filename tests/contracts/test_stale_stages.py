@@ -61,6 +61,7 @@ def stale_stages(root: Path) -> list[str]:
     return [stage for stage in STAGES if stage in named]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("package", TABLE)
 def test_dvc_calls_stale_what_the_table_says(built: Path, package: str) -> None:
     module = built / TASKS / package / "module.py"

@@ -49,10 +49,12 @@ def run_installed(installed: Path, at: Path, *command: str) -> subprocess.Comple
     )
 
 
+@pytest.mark.slow
 def test_every_file_of_code_is_in_the_wheel(installed: Path) -> None:
     assert [name for name in files_of_code() if not (installed / name).is_file()] == []
 
 
+@pytest.mark.slow
 def test_help_is_shown_outside_of_a_checkout(installed: Path, tmp_path: Path) -> None:
     done = run_installed(installed, tmp_path, "-m", "flows.cli", "--help")
     assert done.returncode == 0, done.stderr
@@ -61,6 +63,7 @@ def test_help_is_shown_outside_of_a_checkout(installed: Path, tmp_path: Path) ->
     assert shown.stdout.strip() == str(installed / "flows" / "__init__.py")
 
 
+@pytest.mark.slow
 def test_a_stage_runs_outside_of_a_checkout(installed: Path, tmp_path: Path) -> None:
     records = [*many(150), record("same", "What is " + sentence(3) + "?", sentence(5003, 5))]
     paths = accepted_rows(tmp_path, records)

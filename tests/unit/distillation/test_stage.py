@@ -134,6 +134,7 @@ def test_what_fitting_to_the_teachers_states_bought_is_told(distilled: Paths) ->
     assert f"{start['divergence_made']:.3f}; once its 1 layers from the first gap on were" in text
 
 
+@pytest.mark.slow
 def test_a_training_that_adds_nothing_to_the_fit_is_told_as_such(
     stage: Stage, tmp_path: Path
 ) -> None:
@@ -146,6 +147,7 @@ def test_a_training_that_adds_nothing_to_the_fit_is_told_as_such(
         assert said in (paths.distillation_report / "report.md").read_text()
 
 
+@pytest.mark.slow
 def test_a_student_is_fitted_on_more_than_it_learns(stage: Stage, tmp_path: Path) -> None:
     changes = {"token_budget": 600, "epochs": 1, "evaluations": 1}
     seen = {}
@@ -158,6 +160,7 @@ def test_a_student_is_fitted_on_more_than_it_learns(stage: Stage, tmp_path: Path
     assert seen[300][0] < seen[300][1] < seen[900][0]
 
 
+@pytest.mark.slow
 def test_a_student_that_is_not_fitted_begins_as_it_was_made(stage: Stage, tmp_path: Path) -> None:
     paths = stage.run(tmp_path, calibration_tokens=0)
     found = read_metrics(paths.distillation_report)["students"]["1"]
@@ -194,6 +197,7 @@ def test_each_training_has_curves_of_its_own_and_the_stage_one_progress(distille
     assert any(0.4 < share <= 0.5 for share in shares)
 
 
+@pytest.mark.slow
 def test_a_student_of_shared_weights_is_its_adapter_on_the_base(
     stage: Stage, tmp_path: Path
 ) -> None:
@@ -216,6 +220,7 @@ def test_a_student_of_shared_weights_is_its_adapter_on_the_base(
     assert ModelManifest.read(place / "adapter" / "base.json") == ModelManifest.read(full)
 
 
+@pytest.mark.slow
 def test_a_cached_teacher_teaches_what_one_that_runs_along_does(
     stage: Stage, distilled: Paths, tmp_path: Path
 ) -> None:
@@ -236,6 +241,7 @@ def test_a_cached_teacher_teaches_what_one_that_runs_along_does(
     assert shares == sorted(shares)  # an earlier run's are gone
 
 
+@pytest.mark.slow
 def test_a_student_of_generated_answers_learns_the_teachers_own(
     stage: Stage, tmp_path: Path
 ) -> None:
@@ -265,6 +271,7 @@ def other_model(stage: Stage, root: Path, layers: int = 1) -> Path:
     return root / "other.json"
 
 
+@pytest.mark.slow
 def test_another_model_with_the_same_tokenizer_is_a_student_too(
     stage: Stage, tmp_path: Path
 ) -> None:
@@ -293,6 +300,7 @@ def test_shared_weights_need_a_lora(stage: Stage, tmp_path: Path) -> None:
         stage.run(tmp_path, adapter=whole, weights="shared", calibration_tokens=0)
 
 
+@pytest.mark.slow
 def test_an_objective_without_a_teacher_is_told(
     stage: Stage, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -300,6 +308,7 @@ def test_an_objective_without_a_teacher_is_told(
     assert "the teacher is of no use" in caplog.text
 
 
+@pytest.mark.slow
 def test_a_small_validation_split_is_told(
     stage: Stage, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -5,6 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tasks.evaluation.requests import read_injections
 from tasks.promotion.decision import decide
 from tasks.promotion.evidence import EvidenceFiles
@@ -28,6 +30,7 @@ def outcomes(folder: Path, report: Path) -> list[tuple[str, str]]:
     return [(one.rule, one.outcome) for one in reasons if one.rule != "latency"]
 
 
+@pytest.mark.slow
 def test_documents_that_give_orders_are_found_and_change_no_outcome(
     tiny: Tiny, scored: Scored, prompting: Any, models: Any, compute: Any, tmp_path: Path
 ) -> None:

@@ -258,6 +258,7 @@ def test_a_bundle_with_a_changed_byte_is_not_exported(
     assert not (tmp_path / "to").exists()
 
 
+@pytest.mark.slow
 def test_what_quantisation_cost_is_told_for_every_form(
     bundle: Path, tiny: Any, scored: Any, tmp_path: Path
 ) -> None:

@@ -37,6 +37,7 @@ SLOW = ["prefect", "mlflow", "dvc", "torch", "pandas", "numpy", "scipy", "pyarro
         "psutil", "yaml", "urllib.request"]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_help_imports_no_library_that_is_slow_to_import() -> None:
     code = (
         "import sys, flows.cli\n"

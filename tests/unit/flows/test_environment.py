@@ -104,6 +104,7 @@ def test_a_server_of_the_users_own_gets_neither_our_secret_nor_our_address(
     assert server_secret(checkout) == secret_file(checkout).read_text().strip()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", AUTH)
 def test_a_secret_that_the_user_has_set_is_the_one_of_both_sides(
     checkout: Path, name: str, monkeypatch: pytest.MonkeyPatch
@@ -115,6 +116,7 @@ def test_a_secret_that_the_user_has_set_is_the_one_of_both_sides(
     assert evaluated(lines, os.environ | {name: "me:mine"})[AUTH[0]] == "me:mine"
 
 
+@pytest.mark.slow
 def test_a_shell_that_reads_the_lines_has_the_settings_and_shows_no_secret(checkout: Path) -> None:
     bare = dict(os.environ)
     lines = shell_lines(checkout)
@@ -147,6 +149,7 @@ def dvc(folder: Path, **settings: str) -> str:
     return line.partition(": ")[2]
 
 
+@pytest.mark.slow
 def test_plain_dvc_keeps_what_it_unpickles_where_nobody_else_can_write(
     checkout: Path, tmp_path: Path
 ) -> None:

@@ -42,6 +42,7 @@ def _register(root: Path, released: Path, tiny: Any) -> None:
     client.set_registered_model_alias("nightloom-adapter", "staging", "1")
 
 
+@pytest.mark.slow
 def test_a_version_leaves_by_its_alias_as_a_model_that_loads_alone(
     checkout: Path, tmp_path: Path
 ) -> None:

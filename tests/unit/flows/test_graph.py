@@ -46,6 +46,7 @@ def test_a_stage_comes_after_those_it_reads_from(project: Path) -> None:
     assert stage_names(project) == ("first", "second")
 
 
+@pytest.mark.slow
 def test_a_stage_is_current_once_it_ran_and_no_longer_when_a_param_changed(project: Path) -> None:
     before = read_stage(project, "first")
     assert not before.current
@@ -65,6 +66,7 @@ def test_the_key_follows_the_bytes_of_a_dependency(project: Path) -> None:
     assert read_stage(project, "first").key != before
 
 
+@pytest.mark.slow
 def test_a_missing_out_makes_a_stage_not_current(project: Path) -> None:
     repro(project, "first")
     (project / "data" / "first" / "rows").unlink()

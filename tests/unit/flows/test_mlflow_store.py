@@ -298,6 +298,7 @@ def test_a_store_in_its_place_is_not_written(original: Path) -> None:
     assert files(original) == before
 
 
+@pytest.mark.slow
 def test_processes_that_open_a_moved_store_at_once_agree(original: Path) -> None:
     moved = original.rename(original.with_name("moved"))
     code = "import sys; from flows.mlflow_store import *; own_store(Path(sys.argv[1]))"
@@ -373,6 +374,7 @@ def process() -> Iterator["subprocess.Popen[bytes]"]:
     child.wait()
 
 
+@pytest.mark.slow
 def test_a_copy_takes_the_originals_servers_for_none_of_its_own(
     original: Path, process: "subprocess.Popen[bytes]"
 ) -> None:
@@ -395,6 +397,7 @@ def test_a_copy_takes_the_originals_servers_for_none_of_its_own(
     assert stop_services(moved, print)
 
 
+@pytest.mark.slow
 def test_the_server_of_a_moved_checkout_gives_what_lies_there(original: Path) -> None:
     moved = original.rename(original.with_name("moved"))
     with socket.socket() as free:

@@ -158,6 +158,7 @@ with night_lock(Path(sys.argv[1])):
 """
 
 
+@pytest.mark.slow
 def test_a_second_night_names_the_pid_of_the_first_and_a_killed_one_does_not_block(
     tmp_path: Path,
 ) -> None:

@@ -74,6 +74,7 @@ def test_a_model_that_treats_long_rows_otherwise_answers_them_one_by_one(
     assert "of 40 tokens, it treats those over 36 otherwise" in caplog.text
 
 
+@pytest.mark.slow
 def test_settings_that_change_greedy_answers_are_followed_one_by_one(
     tiny: Tiny, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -84,6 +85,7 @@ def test_settings_that_change_greedy_answers_are_followed_one_by_one(
     assert "settings set no_repeat_ngram_size, suppress_tokens" in caplog.text
 
 
+@pytest.mark.slow
 def test_a_penalty_on_repetition_is_followed_together(
     tiny: Tiny, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -82,6 +82,7 @@ def mixed(seed: int) -> list[list[int]]:
     return prompts
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch_size", [1, 4, 64])
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_tokens_are_those_of_generate_one_at_a_time(

@@ -305,6 +305,7 @@ take_in(_params(files=files), folder / "raw", NOW)
 """
 
 
+@pytest.mark.slow
 def test_a_killed_intake_leaves_nothing_that_a_later_one_trips_over(
     given: Write, tmp_path: Path
 ) -> None:
@@ -337,6 +338,7 @@ class _OneFile(StageParams):
     ingestion: IngestionParams
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mark", [b"", codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE])
 @pytest.mark.parametrize(
     ("name", "columns", "rows"),
@@ -364,6 +366,7 @@ def test_real_files_come_in_whole_in_every_encoding(
     assert take_in(params, tmp_path / "raw", NOW) is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["jsonl", "parquet"])
 def test_a_source_of_100_mb_is_never_held(kind: str) -> None:
     size = ["--rows", "10000", "--bytes", "10000", "--format", kind]

@@ -88,6 +88,7 @@ def database(
     return made
 
 
+@pytest.mark.slow
 def test_rows_come_in_once_with_their_origins(database: Database) -> None:
     documents = {"query": "SELECT 7 AS id, 'A text: it is.' AS text", "since": None}
     intake = database.night(documents=documents)
@@ -267,6 +268,7 @@ print(intake.records, round(most_megabytes() - start))
 """
 
 
+@pytest.mark.slow
 def test_a_result_of_120_mb_is_never_held(
     server: str, tmp_path: Path, tidy_environment: Callable[[], dict[str, str]]
 ) -> None:

@@ -97,6 +97,7 @@ def test_nothing_to_index_is_an_error() -> None:
         LexicalIndex.build([])
 
 
+@pytest.mark.slow
 def test_the_hash_seed_changes_no_byte(tmp_path: Path) -> None:
     code = (
         "import sys, pathlib; from tasks.lexical.bm25 import LexicalIndex as L;"

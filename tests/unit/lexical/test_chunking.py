@@ -171,6 +171,7 @@ def test_an_overlap_begins_where_it_reads_best() -> None:
     assert second.startswith("Four five. Six")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "unit",
     [
@@ -199,6 +200,7 @@ def test_no_text_takes_more_than_its_share_of_time_and_memory(unit: str) -> None
     assert peak < 60 * size
 
 
+@pytest.mark.slow
 def test_a_document_of_ten_megabytes_is_cut() -> None:
     paragraph = "The quick brown fox jumps. Over the lazy dog it goes,\nand on. 그리고 간다.\n\n"
     text = paragraph * (10_000_000 // len(paragraph.encode()))

@@ -41,6 +41,7 @@ def test_weights_are_rounded_to_the_bits_that_bitsandbytes_makes(kind: str) -> N
     assert torch.equal(model[0].weight.data, by_bitsandbytes(weight(kind)))
 
 
+@pytest.mark.slow
 def test_kernels_are_imported_without_torchs_compiler() -> None:
     code = """
 import sys, torch

@@ -111,6 +111,7 @@ def test_no_judge_is_asked_by_default(night: Night) -> None:
     assert not (night.root / "scratch").exists()
 
 
+@pytest.mark.slow
 def test_a_judges_share_of_yes_is_kept_and_the_same_answers_are_asked_once(
     night: Night, endpoint: Endpoint
 ) -> None:
@@ -137,6 +138,7 @@ def test_a_judges_share_of_yes_is_kept_and_the_same_answers_are_asked_once(
     assert len(endpoint.asked) == asked == 8
 
 
+@pytest.mark.slow
 def test_a_judge_that_is_silent_on_one_answer_is_an_error_and_no_number(
     night: Night, endpoint: Endpoint
 ) -> None:
@@ -146,6 +148,7 @@ def test_a_judge_that_is_silent_on_one_answer_is_an_error_and_no_number(
     assert night.metrics == {}
 
 
+@pytest.mark.slow
 def test_a_system_that_was_not_asked_is_refused_by_those_that_were(
     night: Night, endpoint: Endpoint
 ) -> None:

@@ -59,6 +59,7 @@ def rescored(folder: Path, tiny: Any, path: Path, compute: ComputeParams, **chan
     return report
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["adapter", "student"])
 def test_a_bundle_alone_says_and_finds_likely_what_it_did_in_its_night(
     tmp_path: Path, tiny: Any, scored: Any, bundle: Path, compute: ComputeParams, model: ServedModel
@@ -97,6 +98,7 @@ def test_a_bundle_alone_says_and_finds_likely_what_it_did_in_its_night(
     assert "golden_objection" not in now
 
 
+@pytest.mark.slow
 def test_a_bundle_that_answers_its_golden_prompts_otherwise_is_scored_and_says_so(
     tmp_path: Path, tiny: Any, bundle: Path, compute: ComputeParams
 ) -> None:
@@ -107,6 +109,7 @@ def test_a_bundle_that_answers_its_golden_prompts_otherwise_is_scored_and_says_s
     assert "golden prompt 1 of 4" in now["golden_objection"]
 
 
+@pytest.mark.slow
 def test_what_is_scored_otherwise_says_so(
     tmp_path: Path, tiny: Any, scored: Any, bundle: Path, compute: ComputeParams
 ) -> None:
@@ -244,6 +247,7 @@ def test_a_students_record_is_that_of_the_one_that_was_offered(
     assert (found.name, found.system) == (f"staging:{reigning.number}", offered)
 
 
+@pytest.mark.slow
 def test_on_another_split_the_bundle_is_scored_once_and_again_where_the_memo_is_torn(
     tmp_path: Path, world: World, bundle: Path, tiny: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -283,6 +287,7 @@ def changed_split(world: World, tiny: Any, folder: Path) -> None:
     world.tonight = replace(world.tonight, curated=folder)
 
 
+@pytest.mark.slow
 def test_a_bundle_that_cannot_be_scored_fails_the_release_with_its_reason(
     tmp_path: Path, world: World, bundle: Path
 ) -> None:

@@ -93,6 +93,7 @@ KEYS = st.lists(st.text(max_size=12) | st.sampled_from(["", ".", "..", "a/b", ":
                 min_size=1, max_size=3)  # fmt: skip
 
 
+@pytest.mark.slow
 @given(KEYS, KEYS)
 def test_any_metric_has_a_name_that_mlflow_takes_and_no_other_has(
     one: list[str], other: list[str]

@@ -422,6 +422,7 @@ def test_the_verdict_of_a_night_in_every_mode_reads_the_mode_that_is_decided_on(
     assert decided(tmp_path / "elsewhere", elsewhere) == decided(tmp_path, modes=MODES)
 
 
+@pytest.mark.slow
 def test_a_worker_that_decides_imports_nothing_heavy() -> None:
     code = (
         "import sys, tasks.promotion.decision;"

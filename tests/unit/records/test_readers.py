@@ -287,6 +287,7 @@ print(round(most_megabytes() - start))
 """
 
 
+@pytest.mark.slow
 def test_a_line_of_200_mb_is_refused_without_being_held(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", _CHILD, str(tmp_path / "a.jsonl")],

@@ -85,6 +85,7 @@ def test_a_prompt_has_one_version_a_digest_and_is_linked_to_its_night(shop: Shop
     assert json.loads(linked) == [{"name": "nightloom-answer", "version": str(first + 1)}]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lost", ["create_prompt", "create_prompt_version"])
 def test_a_prompt_whose_answer_was_lost_is_not_made_twice(
     lost: str, shop: Shop, monkeypatch: pytest.MonkeyPatch

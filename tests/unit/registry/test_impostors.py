@@ -50,6 +50,7 @@ def test_a_copy_of_a_versions_tags_over_somebodys_own_files_is_left_alone(
     assert reigned.kinds()[-1] == "found"
 
 
+@pytest.mark.slow
 def test_a_version_that_mlflow_copied_stops_nothing(reigned: Shop) -> None:
     reigned.client.copy_model_version(f"models:/{NAME}/1", NAME)
     reigned.release("new")

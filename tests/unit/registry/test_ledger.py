@@ -201,6 +201,7 @@ def test_mlflow_itself_refuses_to_change_an_entry(reigned: Shop) -> None:
         reigned.client.log_param(run.info.run_id, "00000002", "forged")
 
 
+@pytest.mark.slow
 def test_both_models_share_one_chain(shop: Shop) -> None:
     shop.release("one", model="adapter")
     shop.release("one", model="student")

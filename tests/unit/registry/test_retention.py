@@ -66,6 +66,7 @@ def test_a_version_that_a_rollback_may_need_stays(reigned: Shop) -> None:
     assert fates(reigned, archived=0, targets=2)[1].goes
 
 
+@pytest.mark.slow
 def test_a_pruned_version_is_gone_with_its_artifacts_and_in_the_ledger(reigned: Shop) -> None:
     reigned.release("three")
     reigned.release("four")

@@ -128,6 +128,7 @@ for name in sys.argv[2:]:
 """
 
 
+@pytest.mark.slow
 def test_every_metric_loads_without_a_network() -> None:
     assert METRICS.keys() >= {*SCORES, "groundedness", "citation", "retrieval"}
     told = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}

@@ -33,6 +33,7 @@ def test_a_lock_names_its_holder_until_it_lets_go(tmp_path: Path) -> None:
     assert (find_holder(path), read_pid(path)) == (None, None)
 
 
+@pytest.mark.slow
 def test_a_killed_holder_holds_nothing_though_its_child_lives_on(tmp_path: Path) -> None:
     path = tmp_path / "one.lock"
     command = [sys.executable, "-c", HOLD, str(path)]

@@ -32,6 +32,7 @@ def gone(pid: int) -> bool:
     return False
 
 
+@pytest.mark.slow
 def test_lines_of_stdout_and_stderr_arrive_with_the_exit_code(tmp_path: Path) -> None:
     lines: list[str] = []
     code = (
@@ -42,6 +43,7 @@ def test_lines_of_stdout_and_stderr_arrive_with_the_exit_code(tmp_path: Path) ->
     assert lines == ["one", "two"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stubborn", [[], ["stubborn"]])
 def test_an_interruption_ends_the_child_and_all_it_started(
     tmp_path: Path, stubborn: list[str]

@@ -129,6 +129,7 @@ def begin(tmp_path: Path) -> Iterator[Callable[[str], Family]]:
             process.kill()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "manner"),
     [
@@ -148,6 +149,7 @@ def test_nothing_lives_three_levels_below_a_process_that_was_ended(
     assert_gone(family.below)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("manner", ["willing", "stubborn"])
 @pytest.mark.parametrize("victim", ["outer", "inner", "command"])
 def test_nothing_lives_below_whichever_was_killed(
@@ -159,12 +161,14 @@ def test_nothing_lives_below_whichever_was_killed(
     assert family.starter.poll() is None
 
 
+@pytest.mark.slow
 def test_a_child_outlives_the_thread_that_started_it(begin: Callable[[str], Family]) -> None:
     family = begin("willing")
     time.sleep(1.5)
     assert living(family.below) == family.below
 
 
+@pytest.mark.slow
 def test_what_a_command_leaves_behind_ends_with_it(tmp_path: Path) -> None:
     script = tmp_path / "levels.py"
     script.write_text(LEVELS)
@@ -180,6 +184,7 @@ def test_what_a_command_leaves_behind_ends_with_it(tmp_path: Path) -> None:
         assert not psutil.pid_exists(int((tmp_path / f"level-{level}").read_text()))
 
 
+@pytest.mark.slow
 def test_a_command_ends_what_it_started_in_its_own_order(tmp_path: Path) -> None:
     """It is told to end before those below it are, and has time to say how it ended."""
     code = """
@@ -202,6 +207,7 @@ time.sleep(60)
     assert json.loads((tmp_path / "told.json").read_text()) == {"child": None}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("script", "code"), [("exit 7", 7), ("kill -9 $$", -9), ("kill -11 $$", -11), ("exit 0", 0)]
 )
@@ -209,12 +215,14 @@ def test_a_commands_exit_code_or_signal_is_its_own(script: str, code: int) -> No
     assert subprocess.run(supervised(["sh", "-c", script]), check=False).returncode == code
 
 
+@pytest.mark.slow
 def test_a_command_that_cannot_be_started_says_so() -> None:
     done = subprocess.run(supervised(["no-such-program"]), capture_output=True, text=True)
     assert done.returncode == 127
     assert "no-such-program can't be started: No such file or directory" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_commands_standard_input_and_output_are_its_own() -> None:
     """Their ends are seen while the command lives: the watchers hold neither."""
     code = "import os, sys, time; print(sys.stdin.read()); sys.stdout.flush(); os.close(1); input"
@@ -232,6 +240,7 @@ def test_a_commands_standard_input_and_output_are_its_own() -> None:
     assert child.wait(10) == -signal.SIGTERM
 
 
+@pytest.mark.slow
 def test_a_hangup_that_is_ignored_stays_ignored() -> None:
     """As `nohup` says it."""
     shell = "trap '' HUP; exec " + " ".join(supervised(["sleep", "60"]))

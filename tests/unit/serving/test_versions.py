@@ -50,6 +50,7 @@ def test_before_anything_is_loaded_a_question_is_refused_and_health_says_so(
     assert versions.health()["status"] == "loading"
 
 
+@pytest.mark.slow
 def test_every_question_is_answered_by_one_version_wholly_over_a_swap(
     versions: Versions, bundles: Bundles
 ) -> None:
@@ -73,6 +74,7 @@ def test_every_question_is_answered_by_one_version_wholly_over_a_swap(
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_the_old_version_leaves_memory(bundles: Bundles) -> None:
     seen: list[weakref.ref[Answerer]] = []
 
@@ -103,6 +105,7 @@ def test_an_alias_that_moves_to_the_same_version_loads_nothing(bundles: Bundles)
     assert ask(versions)[0].alias == "production"
 
 
+@pytest.mark.slow
 def test_a_version_with_a_changed_byte_is_not_served_and_the_old_one_is(
     versions: Versions, bundles: Bundles, tmp_path: Path
 ) -> None:
@@ -163,6 +166,7 @@ def test_what_a_version_takes_is_counted_in_numbers_not_in_bytes(
         require_free_memory(bundles.folders[1], bundles.store, "adapter")
 
 
+@pytest.mark.slow
 def test_questions_are_taken_while_a_version_loads(bundles: Bundles) -> None:
     """The seat is not locked for as long as loading takes."""
     may_load = threading.Event()

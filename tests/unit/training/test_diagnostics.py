@@ -64,6 +64,7 @@ def few_words(count: int, seed: int) -> list[Example]:
     return [example(f"{seed}-{n}", row, 4, f"{seed}-{n}", "n1") for n, row in enumerate(rows)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "verdict"),
     [

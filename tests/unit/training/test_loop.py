@@ -68,6 +68,7 @@ def run(
     return model.state_dict()
 
 
+@pytest.mark.slow
 def test_a_training_goes_on_after_an_interruption_as_if_there_had_been_none(
     tiny: Tiny, tmp_path: Path
 ) -> None:
@@ -84,6 +85,7 @@ def test_a_training_goes_on_after_an_interruption_as_if_there_had_been_none(
     assert not (tmp_path / "two" / "checkpoints").exists()
 
 
+@pytest.mark.slow
 def test_an_epoch_that_is_gone_on_with_repeats_its_own_order(tiny: Tiny, tmp_path: Path) -> None:
     straight: list[Pack] = []
     weights = run(tiny, tmp_path / "one", params=EPOCHS, seen=straight)
@@ -182,6 +184,7 @@ def test_an_identity_changes_with_base_form_data_and_params(tmp_path: Path) -> N
     assert len({one, *others}) == 5
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_lost_stops_before_the_step(tiny: Tiny, tmp_path: Path) -> None:
     model = make("llama", tiny).model
     use_packed_attention(model)
@@ -195,6 +198,7 @@ def test_a_loss_that_is_lost_stops_before_the_step(tiny: Tiny, tmp_path: Path) -
     assert all(torch.equal(weight, before[name]) for name, weight in model.state_dict().items())
 
 
+@pytest.mark.slow
 def test_a_gradient_that_is_lost_stops_before_the_step(tiny: Tiny, tmp_path: Path) -> None:
     model = make("llama", tiny).model
     use_packed_attention(model)
@@ -208,6 +212,7 @@ def test_a_gradient_that_is_lost_stops_before_the_step(tiny: Tiny, tmp_path: Pat
     assert all(torch.equal(weight, before[name]) for name, weight in model.state_dict().items())
 
 
+@pytest.mark.slow
 def test_a_loss_that_explodes_stops_and_keeps_the_last_checkpoint(
     tiny: Tiny, tmp_path: Path
 ) -> None:
@@ -225,6 +230,7 @@ def test_a_loss_that_explodes_stops_and_keeps_the_last_checkpoint(
     assert latest_checkpoint(tmp_path / "checkpoints" / "a") is not None
 
 
+@pytest.mark.slow
 def test_out_of_memory_halves_the_packs_and_keeps_the_batch(
     tiny: Tiny, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -249,6 +255,7 @@ def test_out_of_memory_halves_the_packs_and_keeps_the_batch(
         torch.testing.assert_close(weight, straight[name], rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_examples_that_are_alone_already_are_not_packed_when_memory_runs_out(
     tiny: Tiny, tmp_path: Path
 ) -> None:
@@ -269,6 +276,7 @@ def test_examples_that_are_alone_already_are_not_packed_when_memory_runs_out(
         )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_an_example_too_large_for_the_device_is_named(tiny: Tiny, tmp_path: Path) -> None:
     model = make("llama", tiny).model
     use_packed_attention(model)

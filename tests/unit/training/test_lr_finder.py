@@ -65,6 +65,7 @@ def test_the_test_goes_on_in_smaller_packs_when_memory_runs_out(
     assert "packs of at most" in caplog.text
 
 
+@pytest.mark.slow
 def test_the_rate_that_is_found_learns_better_than_one_far_from_it(
     tiny: Tiny, tmp_path: Path
 ) -> None:

@@ -64,6 +64,7 @@ print(json.dumps([estimate.total, most_megabytes() * 1e6]))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("layers", "trained", "tokens", "quantized"),
     [(4, 0, 768, 0), (8, 1, 256, 0), (16, 0, 512, 0), (8, 0, 512, 1)],

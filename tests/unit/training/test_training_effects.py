@@ -51,6 +51,7 @@ def size(model: nn.Module) -> float:
     return sum(float(weight.detach().square().sum()) for weight in model.parameters())
 
 
+@pytest.mark.slow
 def test_the_rate_rises_in_the_warm_up_and_then_falls_as_its_schedule_says(
     tiny: Tiny, tmp_path: Path
 ) -> None:
@@ -70,12 +71,14 @@ def test_the_rate_rises_in_the_warm_up_and_then_falls_as_its_schedule_says(
     assert found["cosine"][-2] < found["linear"][-2]
 
 
+@pytest.mark.slow
 def test_weight_decay_makes_the_weights_smaller(tiny: Tiny, tmp_path: Path) -> None:
     _, plain = run(tiny, tmp_path / "plain", weight_decay=0.0)
     _, decayed = run(tiny, tmp_path / "decayed", weight_decay=1.0)
     assert size(decayed) < 0.999 * size(plain)
 
 
+@pytest.mark.slow
 def test_a_clipped_gradient_moves_the_weights_as_far_as_its_bound_allows(
     tiny: Tiny, tmp_path: Path
 ) -> None:
@@ -93,6 +96,7 @@ def _moved(model: nn.Module, start: nn.Module) -> float:
     return sum(float((one.detach() - other.detach()).abs().sum()) for one, other in pairs)
 
 
+@pytest.mark.slow
 def test_a_batch_in_many_packs_takes_the_step_of_one_pack(tiny: Tiny, tmp_path: Path) -> None:
     _, whole = run(tiny, tmp_path / "whole", max_tokens=4096)
     _, parts = run(tiny, tmp_path / "parts", max_tokens=1)
@@ -100,6 +104,7 @@ def test_a_batch_in_many_packs_takes_the_step_of_one_pack(tiny: Tiny, tmp_path: 
         assert torch.allclose(one, other, atol=2e-5)
 
 
+@pytest.mark.slow
 def test_training_stops_early_and_keeps_the_best_weights(tiny: Tiny, tmp_path: Path) -> None:
     params = SETTINGS.model_copy(
         update={
@@ -151,6 +156,7 @@ def best_at_16(tiny: Tiny, scratch: Path, kill_at: int | None = None) -> Trained
     return result, model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kill_at", [21, None])
 def test_a_training_killed_on_its_way_to_an_early_stop_stops_where_it_would_have(
     kill_at: int | None, tiny: Tiny, tmp_path: Path

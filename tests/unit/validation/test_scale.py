@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tasks.stage.outputs import write_manifest
 
 MEASURED = """
@@ -54,6 +56,7 @@ def _megabytes(folder: Path, count: int) -> int:
     return megabytes
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_rows(tmp_path: Path) -> None:
     # 30,000 more rows are 60 MB of text; a batch of 2,000 is 4 MB.
     assert _megabytes(tmp_path / "many", 40_000) - _megabytes(tmp_path / "few", 10_000) < 15

@@ -128,6 +128,7 @@ BROKEN = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch_rows", [50_000, 3])
 def test_every_kind_of_bad_row_goes_to_quarantine_with_its_rule(
     tmp_path: Path, batch_rows: int
@@ -448,6 +449,7 @@ def test_a_torn_reference_is_a_data_error(tmp_path: Path, reference: str) -> Non
         run(_params(tmp_path), _paths(tmp_path))
 
 
+@pytest.mark.slow
 def test_equal_input_gives_equal_bytes_whatever_the_batches_and_the_hash_seed(
     tmp_path: Path,
 ) -> None:
