@@ -24,6 +24,8 @@ from tasks.serving.protocol import NotServing, ServeVersion
 from tasks.stage.errors import ConfigError
 from tests.builders.serving import Bundles
 
+pytestmark = pytest.mark.slow
+
 NAME = "nightloom-adapter"
 QUESTION = "What does mod.f1 do?"
 
@@ -113,7 +115,6 @@ def running(project: Project) -> Iterator["subprocess.Popen[str]"]:
         process.wait()
 
 
-@pytest.mark.slow
 def test_staging_is_served_where_nothing_is_in_production(
     project: Project, running: "subprocess.Popen[str]"
 ) -> None:
@@ -134,7 +135,6 @@ def test_ask_uses_the_server_and_says_so(
         ask_model(project.root, QUESTION, "adapter", None, ["source=nowhere"])
 
 
-@pytest.mark.slow
 def test_another_alias_than_the_server_has_is_answered_by_a_child(
     project: Project, running: "subprocess.Popen[str]"
 ) -> None:
@@ -150,7 +150,6 @@ def test_a_second_server_names_the_first(
         serve_versions(project.root, ServeOptions(["adapter"], None, "127.0.0.1", 0), print)
 
 
-@pytest.mark.slow
 def test_a_promotion_is_noticed_and_one_that_cannot_be_loaded_is_told(
     project: Project, running: "subprocess.Popen[str]"
 ) -> None:
@@ -170,7 +169,6 @@ def test_a_promotion_is_noticed_and_one_that_cannot_be_loaded_is_told(
     wait(project, lambda found: found["models"]["adapter"]["failed"] is None)
 
 
-@pytest.mark.slow
 def test_while_the_registry_is_down_the_old_version_serves_on(
     project: Project, running: "subprocess.Popen[str]"
 ) -> None:
@@ -200,7 +198,6 @@ def test_when_its_keeper_is_killed_the_server_ends(
     assert ModelServer.read(project.root) is None
 
 
-@pytest.mark.slow
 def test_ctrl_c_ends_a_server_before_it_has_loaded(project: Project) -> None:
     process = start(project)
     wait(project, bool)
@@ -212,7 +209,6 @@ def test_ctrl_c_ends_a_server_before_it_has_loaded(project: Project) -> None:
     assert psutil.wait_procs(children, timeout=5)[1] == []
 
 
-@pytest.mark.slow
 def test_a_registry_that_cannot_be_reached_is_told_not_raised(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -238,7 +234,6 @@ def test_an_order_is_given_once_until_it_fails_or_the_alias_moves(
     assert watch.look() == [order]
 
 
-@pytest.mark.slow
 def test_nothing_is_served_where_nothing_is_registered(tmp_path: Path, project: Project) -> None:
     shutil.copytree(project.root / "params", tmp_path / "params")
     with pytest.raises(ConfigError, match="no version of the student is named production"):

@@ -9,6 +9,8 @@ from tasks.ingestion.sources.python_docs import PythonDocs, plain_text, read_pac
 from tasks.ingestion.sources.python_questions import READABLE_WORDS, first_sentence, masked
 from tasks.stage.errors import ConfigError
 
+pytestmark = pytest.mark.slow
+
 
 def _read(package: str) -> PythonDocs:
     return read_packages([package], document_characters=600, unanswerable_share=0.12)
@@ -19,7 +21,6 @@ def standard_library() -> PythonDocs:
     return _read("stdlib")
 
 
-@pytest.mark.slow
 def test_the_standard_library_gives_thousands_of_each_and_every_kind(
     standard_library: PythonDocs,
 ) -> None:
@@ -80,7 +81,6 @@ def test_nothing_of_the_machine_is_in_the_texts(standard_library: PythonDocs) ->
     ]
 
 
-@pytest.mark.slow
 def test_it_is_the_same_under_another_hash_seed_home_and_folder(
     monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
@@ -93,7 +93,6 @@ def test_it_is_the_same_under_another_hash_seed_home_and_folder(
     assert "json.dumps" in {row["id"] for row in first.documents}
 
 
-@pytest.mark.slow
 def test_several_packages_give_what_each_gives_alone() -> None:
     def read(*packages: str) -> PythonDocs:
         return read_packages(packages, document_characters=600, unanswerable_share=0.12)
@@ -103,7 +102,6 @@ def test_several_packages_give_what_each_gives_alone() -> None:
     assert len(both.documents) == len(one.documents) + len(other.documents)
 
 
-@pytest.mark.slow
 def test_a_package_that_is_not_installed_is_a_config_error() -> None:
     with pytest.raises(ConfigError, match="no_such_package"):
         _read("no_such_package")

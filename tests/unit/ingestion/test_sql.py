@@ -22,6 +22,8 @@ from tasks.stage.errors import ConfigError, DataError, NightloomError
 from tasks.stage.params import read_yaml
 from tests.builders.postgres import PASSWORD, running_postgres
 
+pytestmark = pytest.mark.slow
+
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 VARIABLE = "NIGHTLOOM_TEST_DATABASE"
 FAQ = "SELECT id, question, answer, documents, changed FROM faq ORDER BY id"
@@ -88,7 +90,6 @@ def database(
     return made
 
 
-@pytest.mark.slow
 def test_rows_come_in_once_with_their_origins(database: Database) -> None:
     documents = {"query": "SELECT 7 AS id, 'A text: it is.' AS text", "since": None}
     intake = database.night(documents=documents)
@@ -268,7 +269,6 @@ print(intake.records, round(most_megabytes() - start))
 """
 
 
-@pytest.mark.slow
 def test_a_result_of_120_mb_is_never_held(
     server: str, tmp_path: Path, tidy_environment: Callable[[], dict[str, str]]
 ) -> None:

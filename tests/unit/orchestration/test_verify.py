@@ -30,6 +30,8 @@ from tasks.stage.outputs import MANIFEST, file_sha256, write_manifest
 from tests.builders.packaging import PACKAGING, Params, package
 from tests.unit.conftest import Tiny
 
+pytestmark = pytest.mark.slow
+
 MODELS = ("adapter", "student")
 
 
@@ -63,7 +65,6 @@ def setup(night: Scored, tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -
     return ServingSetup(f"sqlite:///{root / 'mlflow.db'}", tiny.store, root / "logs")
 
 
-@pytest.mark.slow
 def test_both_models_served_by_mlflow_say_what_evaluation_heard(
     night: Scored, setup: ServingSetup, tmp_path: Path
 ) -> None:
@@ -90,7 +91,6 @@ print(json.dumps(loaded.predict({"input": turns})))
 """
 
 
-@pytest.mark.slow
 def test_what_is_in_production_loads_by_its_alias_with_the_code_that_came_with_it(
     setup: ServingSetup, tmp_path: Path
 ) -> None:
@@ -106,7 +106,6 @@ def test_what_is_in_production_loads_by_its_alias_with_the_code_that_came_with_i
     assert (said["type"], said["content"][0]["type"]) == ("message", "output_text")
 
 
-@pytest.mark.slow
 def test_what_verify_asks_leaves_no_traces(
     night: Scored, setup: ServingSetup, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -115,7 +114,6 @@ def test_what_verify_asks_leaves_no_traces(
     assert MlflowClient(setup.tracking_uri).search_traces(locations=["0"]) == []
 
 
-@pytest.mark.slow
 def test_served_answers_that_evaluation_did_not_hear_are_counted_and_scored(
     night: Scored, setup: ServingSetup, tmp_path: Path
 ) -> None:
@@ -134,7 +132,6 @@ def test_served_answers_that_evaluation_did_not_hear_are_counted_and_scored(
     assert -0.25 <= found.models["adapter"].mean_score_difference < 0
 
 
-@pytest.mark.slow
 def test_a_version_that_does_not_come_up_is_told_with_its_last_lines(
     night: Scored, setup: ServingSetup
 ) -> None:
@@ -154,7 +151,6 @@ with served("adapter", 1, ServingSetup(uri, Path(store), Path(logs))) as address
 """
 
 
-@pytest.mark.slow
 def test_a_release_that_is_killed_leaves_no_server_behind(
     setup: ServingSetup, tmp_path: Path
 ) -> None:

@@ -31,6 +31,8 @@ from tasks.stage.errors import ConfigError
 from tasks.stage.params import read_yaml
 from tests.builders.registry import Shop, policies
 
+pytestmark = pytest.mark.slow
+
 APPROVAL = policies("automatic", "approval")
 FITTING = {"decision": "approve", "version": 3, "by": "bea", "reason": "read twenty answers"}
 
@@ -53,7 +55,6 @@ def answered(
         return settle(shop.ledger, question, answer, params, shop.downloads)
 
 
-@pytest.mark.slow
 def test_an_approval_moves_the_version_and_says_who_and_on_what(reigned: Shop) -> None:
     link = asked(reigned)
     entry = answered(reigned, link)
@@ -89,7 +90,6 @@ def test_an_approval_of_what_was_decided_anew_is_recorded_and_moves_nothing(reig
     assert reigned.aliases()["production"] == 2
 
 
-@pytest.mark.slow
 def test_an_approval_against_another_reigning_version_moves_nothing(reigned: Shop) -> None:
     link = asked(reigned)
     reigned.promote(1)
@@ -101,7 +101,6 @@ def test_an_approval_against_another_reigning_version_moves_nothing(reigned: Sho
     assert reigned.aliases()["production"] == 1
 
 
-@pytest.mark.slow
 def test_an_approval_of_a_bundle_that_was_changed_meanwhile_moves_nothing(reigned: Shop) -> None:
     link = asked(reigned)
     bundle = reigned.registry.bundle("adapter", 3, reigned.downloads)
@@ -113,7 +112,6 @@ def test_an_approval_of_a_bundle_that_was_changed_meanwhile_moves_nothing(reigne
     assert reigned.aliases()["production"] == 2
 
 
-@pytest.mark.slow
 def test_a_question_that_nobody_waits_for_any_more_expires_at_the_next_release(
     reigned: Shop,
 ) -> None:
@@ -200,7 +198,6 @@ def _waits(run: FlowRun) -> bool:
     return run.state is not None and run.state.is_paused()
 
 
-@pytest.mark.slow
 def test_the_flow_refuses_answers_that_do_not_fit_and_carries_out_one_that_does(
     harness: None, checkout: Shop
 ) -> None:
@@ -224,7 +221,6 @@ def test_the_flow_refuses_answers_that_do_not_fit_and_carries_out_one_that_does(
     assert checkout.ledger.links()[-1].entry.by == "bea"
 
 
-@pytest.mark.slow
 def test_the_flow_ends_as_not_promoted_when_nobody_answers(harness: None, checkout: Shop) -> None:
     params = checkout.root.parent / "params" / "release.yaml"
     params.write_text(yaml.safe_dump(read_yaml(params) | {"approval_hours": 0.0005}))
@@ -254,7 +250,6 @@ def ask_within_a_flow(shop: Shop, *, shared: bool) -> list[str]:
     return list(asker())
 
 
-@pytest.mark.slow
 def test_a_question_is_one_flow_run_however_often_it_is_asked(
     harness: None, checkout: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:

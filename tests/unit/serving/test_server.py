@@ -27,6 +27,8 @@ from tasks.serving.protocol import (
 )
 from tests.builders.serving import Bundles
 
+pytestmark = pytest.mark.slow
+
 QUESTION = "What does mod.f1 do?"
 
 
@@ -89,7 +91,6 @@ def known(bundles: Bundles, version: int, question: str = QUESTION) -> Any:
     return answerer.answer([[Message("user", question)]])[0]
 
 
-@pytest.mark.slow
 def test_an_answer_is_that_of_the_answering_core_in_openais_form(server: Server) -> None:
     found = server.post(temperature=0, seed=3, user="me").json()
     expected = known(server.bundles, 1)
@@ -208,7 +209,6 @@ def test_models_are_listed_with_their_version(server: Server) -> None:
     assert (found["id"], found["version"], found["alias"]) == ("nightloom-adapter", 1, "production")
 
 
-@pytest.mark.slow
 def test_200_requests_in_flight_over_a_swap_are_all_answered_by_one_version_wholly(
     server: Server,
 ) -> None:
@@ -306,7 +306,6 @@ def test_what_the_registry_said_is_in_health(server: Server) -> None:
             time.sleep(0.02)
 
 
-@pytest.mark.slow
 def test_a_port_that_is_taken_is_an_error_with_a_remedy(bundles: Bundles) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
