@@ -95,6 +95,7 @@ print(json.dumps(loaded.predict({"input": turns})))
 """
 
 
+@pytest.mark.slow
 def test_mlflow_loads_the_agent_from_code_without_pickles(
     bundle: Path, tiny: Any, tmp_path: Path
 ) -> None:

@@ -121,6 +121,7 @@ def test_an_empty_split_is_a_data_error_and_nothing_is_written(tmp_path: Path) -
     assert not (tmp_path / "curated").exists()
 
 
+@pytest.mark.slow
 def test_memory_grows_by_less_than_three_kilobytes_a_record() -> None:
     """Above what is fixed; `python -m tests.benchmarks._curation_memory 1000000` is the whole."""
     code = (
