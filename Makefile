@@ -10,7 +10,7 @@ export DVC_NO_ANALYTICS := 1
 export GX_ANALYTICS_ENABLED := false
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 
-.PHONY: help setup run evaluation-full test check bench faults clean
+.PHONY: help setup run evaluation-full test test-fast check docs bench faults clean
 
 help:  ## list the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
@@ -31,16 +31,33 @@ run: setup  ## run one night: data in, train, evaluate, decide (a refusal is a r
 	@$(BIN)/nightloom run; code=$$?; [ $$code -eq 0 ] || [ $$code -eq 3 ]
 
 evaluation-full: setup  ## evaluate the last night's models in depth: all modes, prompts, injections
-	@$(BIN)/python -m flows.evaluating
+	@$(BIN)/python -m flows.cli.evaluate
 
 test: setup check  ## lint, types, import rules and every test that needs no GPU
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not gpu" --numprocesses 2
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not gpu" --numprocesses 2 --durations 20
+
+test-fast: setup  ## the tests that start no process: minutes, while you work
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/unit tests/contracts -m "not gpu and not slow" --numprocesses 2
 
 check: setup  ## lint, format, types, import rules
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-cache
+
+# The site has an environment of its own: its pins are not those of a night.
+.venv-docs/installed: requirements-docs.lock
+	@command -v $(PYTHON) >/dev/null || { echo "Nightloom needs Python 3.11: install it, or say make PYTHON=/path/to/python3.11"; exit 1; }
+	$(PYTHON) -m venv .venv-docs
+	.venv-docs/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-docs.lock
+	@touch $@
+
+# Not --quiet, which hides warnings from --strict. The second line refuses a page that would fetch
+# a script, a style, a font or a picture from elsewhere.
+docs: .venv-docs/installed  ## build the documentation into site/ (warnings are errors)
+	@NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict
+	@! grep -rnoE '<(script|link|img|iframe|source)[^>]+(src|href)="?(https?:)?//[^>]+' site --include='*.html'
+	@echo "site/index.html"
 
 bench: setup  ## measure our parts beside their peers (after a night; QUICK=1 for a short form)
 	@set -e; for path in tests/benchmarks/[a-z]*.py; do \
@@ -49,6 +66,6 @@ bench: setup  ## measure our parts beside their peers (after a night; QUICK=1 fo
 faults: setup  ## kill, tear and starve at every step what the tests do at a few
 	@NIGHTLOOM_FAULTS=all OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/faults
 
-clean:  ## remove .venv and caches (data, scratch and stores stay)
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache *.egg-info
+clean:  ## remove .venv, the site and caches (data, scratch and stores stay)
+	rm -rf .venv .venv-docs site .mypy_cache .ruff_cache .pytest_cache *.egg-info
 	find flows tasks tests -name __pycache__ -type d -prune -exec rm -rf {} +

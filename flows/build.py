@@ -7,12 +7,12 @@ from typing import Any
 from prefect import flow
 
 from flows.graph import read_stage, stage_names
-from flows.nights import NightLog
+from flows.run_state import NightLog
 from flows.workspace import Workspace
-from tasks.orchestration.reproduce import Watch, reproduce
+from tasks.orchestration.reproduce import StopCondition, reproduce
 from tasks.orchestration.stages import StageOutcome
-from tasks.orchestration.stores import RunRef
 from tasks.orchestration.tracking import Tracker
+from tasks.services.stores import RunRef
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Build:
 
     @property
     def summary(self) -> str | None:
-        """What to say of a build in which no stage ran, None where one did."""
+        """Return what to say of a build in which no stage ran, None if one did."""
         states = {outcome.state for outcome in self.outcomes}
         if "executed" in states:
             return None
@@ -34,7 +34,7 @@ class Build:
 
 @flow(name="build", validate_parameters=False, persist_result=False)
 def build(workspace: Workspace, log: NightLog, night: RunRef, tracker: Tracker) -> Build:
-    """How every stage went.
+    """Run the stages that are not current, and return how each went.
 
     Raises:
         NightloomError: a stage failed; those after it were not run.
@@ -49,9 +49,12 @@ def build_stages(
     parent: RunRef,
     tracker: Tracker,
     *,
-    watch: Watch | None = None,
+    watch: StopCondition | None = None,
 ) -> tuple[StageOutcome, ...]:
-    """How each of the named stages went, in order; `watch` may stop one by its curves."""
+    """Run the named stages in order, each of which `watch` may stop by its curves.
+
+    Return how each went.
+    """
     scratch = workspace.path / workspace.paths().scratch
     log.plan(names)
     outcomes = []

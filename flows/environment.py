@@ -6,12 +6,11 @@ from pathlib import Path
 
 from flows.credentials import private_folder, secret_file
 from flows.graph import keep_site_cache
-from flows.own_store import own_store
-from flows.services import Services, server_secret
+from flows.mlflow_store import own_store
+from flows.servers import Services, server_secret
 from flows.workspace import STATE, find_checkout
-from tasks.orchestration.loopback import proxy_exemptions
-from tasks.orchestration.process import TELEMETRY_OFF
-from tasks.orchestration.stores import Stores
+from tasks.services.processes import TELEMETRY_OFF, proxy_exemptions
+from tasks.services.stores import Stores
 
 _DEFAULTS = TELEMETRY_OFF | {
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
@@ -84,7 +83,7 @@ def _site_cache(checkout: Path) -> Path:
 
 
 def find_stores(checkout: Path) -> Stores:
-    """The MLflow store: the user's, else that of the servers which `up` started, else sqlite.
+    """Return the MLflow store: the user's, else that of the servers of `up`, else sqlite.
 
     Raises:
         ConfigError: the checkout was copied or moved, and its own store can't follow.

@@ -14,7 +14,7 @@ from tasks.stage.errors import ConfigError
 
 
 def stage_names(root: Path) -> tuple[str, ...]:
-    """The stages of a workspace, each after those it reads from.
+    """Return the stages of a workspace, each after those it reads from.
 
     Raises:
         ConfigError: DVC can't read the workspace.
@@ -39,7 +39,7 @@ def stage_names(root: Path) -> tuple[str, ...]:
 
 
 def read_stage(root: Path, name: str) -> Stage:
-    """One stage with the hashes of what it depends on now.
+    """Return one stage with the hashes of what it depends on now.
 
     Raises:
         ConfigError: DVC can't read the workspace, or knows no such stage.
@@ -95,13 +95,13 @@ def keep_site_cache(root: Path, folder: Path) -> None:
 
 
 def has_remote(root: Path) -> bool:
-    """Whether the workspace names a default remote to push to."""
+    """Return whether the workspace names a default remote to push to."""
     with _repository(root) as repository:
         return bool(repository.config["core"].get("remote"))
 
 
 def cache_folder(root: Path) -> Path:
-    """Where DVC keeps the data of every version.
+    """Return where DVC keeps the data of every version.
 
     Raises:
         ConfigError: DVC can't read the workspace.
@@ -127,7 +127,7 @@ def _key(
 
 @contextmanager
 def _repository(root: Path) -> Iterator[Any]:
-    """DVC's repository of a workspace; its errors become ours."""
+    """Open DVC's repository of a workspace; its errors become ours."""
     os.environ.setdefault("DVC_NO_ANALYTICS", "1")
     from dvc.exceptions import DvcException
     from dvc.repo import Repo

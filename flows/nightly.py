@@ -12,21 +12,20 @@ from prefect.states import Completed
 from flows.build import build
 from flows.environment import find_stores, open_checkout
 from flows.graph import has_remote
-from flows.lock import night_lock
-from flows.nights import NightLog, new_night_name
 from flows.release import release
-from flows.workspace import Workspace, choose_workspace, prepare
+from flows.run_state import NightLog, new_night_name
+from flows.workspace import Workspace, choose_workspace, night_lock, prepare
+from tasks.ingestion.intakes import ingest
+from tasks.ingestion.params import IngestionParams
 from tasks.orchestration.base_model import resolve
 from tasks.orchestration.data import push, track
-from tasks.orchestration.ingestion import ingest
-from tasks.orchestration.judging import JudgingParams, judge
-from tasks.orchestration.notify import notify
-from tasks.orchestration.registry import Registry
-from tasks.orchestration.sources.params import IngestionParams
-from tasks.orchestration.stores import RunRef
+from tasks.orchestration.llm_judge import LlmJudgeParams, judge_answers
+from tasks.orchestration.publish import notify
 from tasks.orchestration.tracking import Tracker
 from tasks.promotion.params import PromotionParams
-from tasks.promotion.release_params import ReleaseParams
+from tasks.registry.client import Registry
+from tasks.registry.params import ReleaseParams
+from tasks.services.stores import RunRef
 from tasks.stage.errors import GateError
 from tasks.stage.outputs import write_atomically
 from tasks.stage.params import ModelsParams, RerankingParams, StageParams, load_params
@@ -37,13 +36,13 @@ class _RefreshParams(StageParams):
     models: ModelsParams
     reranking: RerankingParams
     # Read again when they are used, hours later; wrong ones are known before anything begins.
-    judging: JudgingParams
+    judging: LlmJudgeParams
     promotion: PromotionParams
     release: ReleaseParams
 
 
 def _run_name() -> str:
-    """The night's name: the one given, else the time for which the run was scheduled."""
+    """Return the night's name: the one given, else the time that the run was scheduled for."""
     given = flow_run.parameters.get("night")
     return str(given) if given else new_night_name(flow_run.scheduled_start_time)
 
@@ -55,7 +54,7 @@ def nightly(
     overrides: Sequence[str] = (),
     night: str | None = None,
 ) -> State[Any]:
-    """Completed, and named after the verdict: Promoted, Refused or Unchanged.
+    """Run a night; return Completed, named after the verdict: Promoted, Refused or Unchanged.
 
     Raises:
         NightloomError: the night failed; the last good artifacts are still in place.
@@ -147,4 +146,4 @@ def record(workspace: Workspace, log: NightLog, run: RunRef, tracker: Tracker) -
     push(root, remote=has_remote(root))
     report = (root / paths.evaluation_report).resolve()
     scratch = (root / paths.scratch / "judging").resolve()
-    judge(root, report, scratch, run, find_stores(workspace.checkout))
+    judge_answers(root, report, scratch, run, find_stores(workspace.checkout))

@@ -1,4 +1,4 @@
-"""The release: registered, held against what reigns, judged, the aliases moved; also alone."""
+"""The release: registered, compared with the champion, decided, aliases moved; also alone."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,22 +7,31 @@ from pathlib import Path
 from prefect import flow
 
 from flows.environment import find_stores
-from flows.nights import NightLog, Verdict
-from flows.promoting import Promoter, delete_old, make_promoter
+from flows.promoter import Promoter, delete_old, make_promoter
+from flows.run_state import NightLog, Verdict
 from flows.workspace import Workspace
-from tasks.orchestration.judgement import Judgement, earlier_judgement, judge, write_decision
-from tasks.orchestration.promotion import POLICY, all_aliases, other_reigning
-from tasks.orchestration.registration import nominate, register, register_prompt
-from tasks.orchestration.registry import Registry
-from tasks.orchestration.release import apply, ask, held_against_ours, mend
+from tasks.orchestration.release import (
+    VersionVerdict,
+    apply_verdict,
+    ask_for_approval,
+    decide_version,
+    earlier_verdict,
+    mend,
+    refuse_foreign_champion,
+    write_decision,
+)
 from tasks.orchestration.rescore import Tonight, rescore
-from tasks.orchestration.stores import RunRef
 from tasks.orchestration.tracking import Tracker
-from tasks.orchestration.verify import House, Scored, verify
-from tasks.orchestration.versions import MODELS, Model, Version, promotion_key
-from tasks.promotion.evidence import Evidence
-from tasks.records.parity import PARITY_FILE
-from tasks.records.prompt_files import PROMPT
+from tasks.orchestration.verify import Scored, ServingSetup, verify
+from tasks.promotion.evidence import EvidenceFiles
+from tasks.prompting.files import PROMPT
+from tasks.records.schema import ServedModel
+from tasks.registry.client import Registry
+from tasks.registry.promote import POLICY, all_aliases, other_champion
+from tasks.registry.register import nominate, register, register_prompt
+from tasks.registry.versions import MODELS, Version, promotion_key
+from tasks.scoring.parity import PARITY_FILE
+from tasks.services.stores import RunRef
 from tasks.stage.errors import ConfigError
 from tasks.stage.outputs import MANIFEST, verified
 
@@ -36,7 +45,7 @@ class Release:
 
 
 @dataclass(frozen=True)
-class _Court:
+class _ReleaseContext:
     """Where a release finds its evidence, and who carries its verdicts out."""
 
     workspace: Workspace
@@ -47,13 +56,13 @@ class _Court:
 
     @property
     def scratch(self) -> Path:
-        """Where the release leaves what it found, below the workspace's scratch."""
+        """Return where the release leaves what it found, below the workspace's scratch."""
         return self.workspace.path / self.workspace.paths().scratch / "release"
 
 
 @flow(name="release", validate_parameters=False, persist_result=False)
 def release(workspace: Workspace, log: NightLog, night: RunRef, registry: Registry) -> Release:
-    """What became of the bundle that lies in the workspace.
+    """Release the bundle that lies in the workspace, and return what became of it.
 
     Raises:
         ConfigError: there is none.
@@ -65,59 +74,61 @@ def release(workspace: Workspace, log: NightLog, night: RunRef, registry: Regist
     verified(bundle)
     promoter = make_promoter(workspace.checkout, workspace.path)
     tracker = Tracker(find_stores(workspace.checkout))
-    court = _Court(workspace, night, promoter, registry, tracker)
-    versions, notes = _register(court, log)
-    evidence = _gather(court, versions, log)
-    judgements, asked = _decide(court, versions, evidence, log)
+    context = _ReleaseContext(workspace, night, promoter, registry, tracker)
+    versions, notes = _register(context, log)
+    evidence = _gather(context, versions, log)
+    verdicts, asked = _decide(context, versions, evidence, log)
     log.now.aliases = all_aliases(registry)
-    result = _combine(judgements, [*notes, *asked])
+    result = _combine(verdicts, [*notes, *asked])
     log.now.reasons = list(result.reasons)
     log.write()
     return result
 
 
-def _register(court: _Court, log: NightLog) -> tuple[list[Version], list[str]]:
-    """Each model's version of the bundle, and what an earlier release had left."""
-    root, paths = court.workspace.path, court.workspace.paths()
+def _register(context: _ReleaseContext, log: NightLog) -> tuple[list[Version], list[str]]:
+    """Return each model's version of the bundle, and what an earlier release had left."""
+    root, paths = context.workspace.path, context.workspace.paths()
     bundle = root / paths.bundle
-    store = (court.workspace.checkout / paths.model_store).resolve()
+    store = (context.workspace.checkout / paths.model_store).resolve()
     log.begin("registering")
-    with court.promoter.turns.mine():
-        notes = _mend(court.promoter)
-        prompt = register_prompt(bundle / MODELS[0] / PROMPT, court.night, court.registry)
-        versions = register(root, bundle, store, court.night, court.registry, prompt=prompt)
+    with context.promoter.lock.held():
+        notes = _mend(context.promoter)
+        prompt = register_prompt(bundle / MODELS[0] / PROMPT, context.night, context.registry)
+        versions = register(root, bundle, store, context.night, context.registry, prompt=prompt)
     log.now.versions.update((version.model, version.number) for version in versions)
     return versions, notes
 
 
 def _mend(promoter: Promoter) -> list[str]:
-    """What an earlier release had left of both models, mended. Call it in the turn."""
+    """Finish what an earlier release had left of both models. Call it while holding the lock."""
     ledger, params, downloads = promoter.ledger, promoter.params, promoter.downloads
     return [note for model in MODELS for note in mend(model, ledger, params, downloads)]
 
 
-def _gather(court: _Court, versions: Sequence[Version], log: NightLog) -> dict[Model, Evidence]:
-    """The evidence on each version that was not judged yet, by its model: slow, so in no turn."""
-    root, paths = court.workspace.path, court.workspace.paths()
+def _gather(
+    context: _ReleaseContext, versions: Sequence[Version], log: NightLog
+) -> dict[ServedModel, EvidenceFiles]:
+    """Gather the evidence on each new version, by model; it is slow, so without the lock."""
+    root, paths = context.workspace.path, context.workspace.paths()
     curation = root / paths.curation_report
-    new = [item for item in versions if earlier_judgement(item, root, curation) is None]
+    new = [item for item in versions if earlier_verdict(item, root, curation) is None]
     if not new:
         return {}
-    log.begin("rescoring what reigns")
-    found = {version.model: _evidence(court, version) for version in new}
+    log.begin("rescoring the champion")
+    found = {version.model: _evidence(context, version) for version in new}
     log.begin("asking what was registered")
     scored = Scored(root / paths.bundle, root / paths.evaluation_report)
-    store = (court.workspace.checkout / paths.model_store).resolve()
-    stores = find_stores(court.workspace.checkout)
-    house = House(stores.tracking_uri, store, court.scratch / "servers")
-    verify({version.model: version.number for version in new}, scored, house, court.scratch)
-    court.tracker.log_files(court.night, [court.scratch / PARITY_FILE], "verdict")
+    store = (context.workspace.checkout / paths.model_store).resolve()
+    stores = find_stores(context.workspace.checkout)
+    setup = ServingSetup(stores.tracking_uri, store, context.scratch / "servers")
+    verify({version.model: version.number for version in new}, scored, setup, context.scratch)
+    context.tracker.log_files(context.night, [context.scratch / PARITY_FILE], "verdict")
     return found
 
 
-def _evidence(court: _Court, version: Version) -> Evidence:
-    """All that a version is judged by, what reigns now scored on tonight's split among it."""
-    root, paths = court.workspace.path, court.workspace.paths()
+def _evidence(context: _ReleaseContext, version: Version) -> EvidenceFiles:
+    """Return all that a version is decided by, with the champion scored on tonight's split."""
+    root, paths = context.workspace.path, context.workspace.paths()
     tonight = Tonight(
         root=root,
         evaluation=root / paths.evaluation_report,
@@ -126,70 +137,80 @@ def _evidence(court: _Court, version: Version) -> Evidence:
         model_store=root / paths.model_store,
         scratch=root / paths.scratch,
     )
-    return Evidence(
+    return EvidenceFiles(
         validation=root / paths.validation_report,
         curation=root / paths.curation_report,
         evaluation=tonight.evaluation,
         packaging=tonight.packaging,
-        parity=court.scratch / PARITY_FILE,
+        parity=context.scratch / PARITY_FILE,
         bundle_sha256=promotion_key(root / paths.bundle),
-        reigning=rescore(version, tonight, court.registry, court.tracker),
+        champion=rescore(version, tonight, context.registry, context.tracker),
     )
 
 
 def _decide(
-    court: _Court, versions: Sequence[Version], evidence: Mapping[Model, Evidence], log: NightLog
-) -> tuple[list[Judgement], list[str]]:
-    """The judgements, carried out, and what people are asked.
+    context: _ReleaseContext,
+    versions: Sequence[Version],
+    evidence: Mapping[ServedModel, EvidenceFiles],
+    log: NightLog,
+) -> tuple[list[VersionVerdict], list[str]]:
+    """Decide, carry the verdicts out, and ask people; return the verdicts and what was asked.
 
-    The turn was free since the registration; within it, what reigns does not change any more. No
+    The lock was free since the registration; while it is held, the champion does not change. No
     alias names a version before this: it was served once and answered, or the release ended.
     """
-    ledger, turns = court.promoter.ledger, court.promoter.turns
+    ledger, lock = context.promoter.ledger, context.promoter.lock
     log.begin("judging")
-    with turns.mine():
-        notes = _mend(court.promoter)
-        judgements = []
+    with lock.held():
+        notes = _mend(context.promoter)
+        verdicts = []
         for version in versions:
-            nominate(court.registry, version)
-            judgements.append(_judge(court, version, evidence))
-            apply(judgements[-1], ledger, court.promoter.params)
-        if court.promoter.params.retention.at_release:
-            gone = [fate for fate in delete_old(court.promoter, None, POLICY) if fate.goes]
-            notes += [f"{fate.version.name} was deleted: {fate.why}" for fate in gone]
-    asked = [text for model in MODELS for text in ask(model, ledger, shared=turns.shared)]
-    return judgements, [*notes, *asked]
+            nominate(context.registry, version)
+            verdicts.append(_decide_version(context, version, evidence))
+            apply_verdict(verdicts[-1], ledger, context.promoter.params)
+        if context.promoter.params.retention.at_release:
+            gone = [one for one in delete_old(context.promoter, None, POLICY) if one.goes]
+            notes += [f"{one.version.name} was deleted: {one.why}" for one in gone]
+    asked = [
+        text for model in MODELS for text in ask_for_approval(model, ledger, shared=lock.shared)
+    ]
+    return verdicts, [*notes, *asked]
 
 
-def _judge(court: _Court, version: Version, evidence: Mapping[Model, Evidence]) -> Judgement:
-    """What is found of one version, by evidence on what reigns at this moment."""
-    root, paths = court.workspace.path, court.workspace.paths()
-    # Read again: another release of the same bundle may have judged it since.
-    now = court.registry.version(version.model, version.number)
-    known = earlier_judgement(now, root, root / paths.curation_report)
+def _decide_version(
+    context: _ReleaseContext, version: Version, evidence: Mapping[ServedModel, EvidenceFiles]
+) -> VersionVerdict:
+    """Return what is found of one version, compared with the champion of this moment."""
+    root, paths = context.workspace.path, context.workspace.paths()
+    # Read again: another release of the same bundle may have decided on it since.
+    now = context.registry.version(version.model, version.number)
+    known = earlier_verdict(now, root, root / paths.curation_report)
     if known is not None:
         return known
-    found = judge(now, root, _current(court, now, evidence.get(version.model)))
-    judgement = held_against_ours(found, court.promoter.ledger)
-    file = court.scratch / f"verdict-{version.model}.json"
-    write_decision(judgement, file)
-    court.tracker.log_files(court.night, [file], "verdict")
-    return judgement
+    found = decide_version(now, root, _current(context, now, evidence.get(version.model)))
+    verdict = refuse_foreign_champion(found, context.promoter.ledger)
+    file = context.scratch / f"verdict-{version.model}.json"
+    write_decision(verdict, file)
+    context.tracker.log_files(context.night, [file], "verdict")
+    return verdict
 
 
-def _current(court: _Court, version: Version, found: Evidence | None) -> Evidence:
-    """The evidence, gathered again where something else reigns by now than it was held against."""
+def _current(
+    context: _ReleaseContext, version: Version, found: EvidenceFiles | None
+) -> EvidenceFiles:
+    """Return the evidence, gathered again if another version is champion by now."""
     if found is not None:
-        held_against = None if found.reigning is None else found.reigning.name
-        if held_against == other_reigning(court.registry, version):
+        compared = None if found.champion is None else found.champion.name
+        champion = other_champion(context.registry, version)
+        if compared == (None if champion is None else champion.name):
             return found
-    return _evidence(court, version)
+    return _evidence(context, version)
 
 
-def _combine(judgements: Sequence[Judgement], notes: Sequence[str]) -> Release:
-    """The adapter's verdict, unless it alone is unchanged; the reasons of all, then the notes."""
-    changed = [item for item in judgements if item.verdict != "unchanged"]
+def _combine(verdicts: Sequence[VersionVerdict], notes: Sequence[str]) -> Release:
+    """Return the adapter's verdict, unless it alone is unchanged, with the reasons of all."""
+    changed = [item for item in verdicts if item.verdict != "unchanged"]
     return Release(
-        verdict=(changed or judgements)[0].verdict,
-        reasons=(*(reason for item in judgements for reason in item.reasons), *notes),
+        verdict=(changed or verdicts)[0].verdict,
+        reasons=(*(reason for item in verdicts for reason in item.reasons), *notes),
     )

@@ -1,22 +1,79 @@
-"""A sweep's memory: Optuna's study of one space on one set of data, in a file."""
+"""A sweep's space, `params/sweep.yaml`, and its trials so far: Optuna's study, in a file."""
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Self, cast
 
 import optuna
 from optuna.trial import FrozenTrial, Trial, TrialState
-from pydantic import BaseModel
+from pydantic import BaseModel, Field, model_validator
 
-from flows.search_space import SweepParams, Value
 from flows.workspace import Workspace
 from tasks.orchestration.tracking import Point
-from tasks.records.hashing import text_sha256
+from tasks.records.text import text_sha256
 from tasks.stage.errors import DataError
 from tasks.stage.metrics import read_curve
 from tasks.stage.outputs import folder_files
+from tasks.stage.params import StageParams
+
+Value = int | float | str | bool
+
+
+class Range(StageParams):
+    """Numbers from `low` to `high`: uniform, uniform in their logarithm, or whole ones."""
+
+    low: float
+    high: float
+    draw: Literal["uniform", "log", "whole"]
+
+    @model_validator(mode="after")
+    def _is_a_range(self) -> Self:
+        if self.low >= self.high:
+            raise ValueError("low must be below high")
+        if self.draw == "log" and self.low <= 0:
+            raise ValueError("low must be above 0 where draw is log")
+        if self.draw == "whole" and not (self.low.is_integer() and self.high.is_integer()):
+            raise ValueError("low and high must be whole where draw is whole")
+        return self
+
+    def suggest(self, trial: Trial, name: str) -> Value:
+        """Return the value that a trial tries."""
+        if self.draw == "whole":
+            return trial.suggest_int(name, int(self.low), int(self.high))
+        return trial.suggest_float(name, self.low, self.high, log=self.draw == "log")
+
+
+class Choices(StageParams):
+    """One of these."""
+
+    choices: list[Value] = Field(min_length=1)
+
+    def suggest(self, trial: Trial, name: str) -> Value:
+        """Return the value that a trial tries."""
+        chosen: Any = trial.suggest_categorical(name, self.choices)
+        return cast(Value, chosen)
+
+
+class SweepParams(StageParams):
+    """`params/sweep.yaml`."""
+
+    stage: str
+    metric: str
+    curve: str
+    trials: int = Field(ge=1)
+    startup_trials: int = Field(ge=1)
+    seed: int = Field(ge=0)
+    space: dict[str, Range | Choices] = Field(min_length=1)
+
+
+class Params(StageParams):
+    """The params of a sweep."""
+
+    sweep: SweepParams
+
 
 _REASON = "reason"  # what the study keeps of a trial that failed
+
 _NOT_STUDIED = ("sweep", "compute", "promotion")  # params that change no training
 
 
@@ -51,12 +108,12 @@ class Study:
 
     @property
     def name(self) -> str:
-        """Twelve hex digits that stand for space, rows, models and params."""
+        """Return twelve hex digits that stand for space, rows, models and params."""
         return str(self._study.study_name)
 
     @property
     def is_over(self) -> bool:
-        """Whether as many trials as were asked for have an answer: a value, or why there is none.
+        """Return whether as many trials as were asked for have a value, or a reason for none.
 
         A trial that a kill cut short has none.
         """
@@ -68,7 +125,7 @@ class Study:
         return len(answered) >= self._params.trials
 
     def take_back(self) -> list[str]:
-        """The trials that a kill cut short, by name; they will be tried again, first of all."""
+        """Queue the trials that a kill cut short, to be tried first, and return their names."""
         cut = self._trials(TrialState.RUNNING)
         for trial in cut:
             self._study.tell(trial.number, state=TrialState.FAIL)
@@ -76,7 +133,7 @@ class Study:
         return [trial_name(trial) for trial in cut]
 
     def ask(self) -> tuple[Trial, dict[str, Value]]:
-        """The next trial, and what it tries as FILE.KEY -> value."""
+        """Return the next trial, and what it tries as FILE.KEY -> value."""
         trial = self._study.ask()
         space = self._params.space
         return trial, {name: item.suggest(trial, name) for name, item in space.items()}
@@ -95,7 +152,7 @@ class Study:
         self._study.tell(trial, state=TrialState.FAIL)
 
     def watch(self, trial: Trial, scratch: Path) -> Callable[[str, Point], bool]:
-        """Whether a new point of a stage's curves says that the trial should stop.
+        """Return a call that says whether a new point of a stage's curves should stop the trial.
 
         Trials are compared evaluation by evaluation, whatever optimizer step each was taken at; a
         training that goes on after a kill has those of before in its file.
@@ -115,7 +172,7 @@ class Study:
         return should_stop
 
     def tried(self) -> list[Tried]:
-        """Every trial so far."""
+        """Return every trial so far."""
         return [
             Tried(
                 number=trial.number,
@@ -128,7 +185,7 @@ class Study:
         ]
 
     def best(self) -> tuple[dict[str, Value], float]:
-        """The best trial's values, and what it came to.
+        """Return the best trial's values, and what it came to.
 
         Raises:
             DataError: not one of them gave a value.
@@ -147,12 +204,12 @@ class Study:
 
 
 def trial_name(trial: Trial | FrozenTrial) -> str:
-    """What a trial is called."""
+    """Return what a trial is called."""
     return f"trial-{trial.number}"
 
 
 def _name(base: Workspace, params: SweepParams) -> str:
-    """A digest of all that a trial's value depends on beside its own values."""
+    """Return a digest of all that a trial's value depends on beside its own values."""
     paths = base.paths()
     manifests = (paths.base, paths.embedder, paths.reranker, paths.student_base)
     models = [(base.path / name).read_text("utf-8") for name in manifests]

@@ -13,25 +13,29 @@ from prefect import flow
 from pydantic import BaseModel
 
 from flows.build import build_stages
+from flows.console import make_console
 from flows.environment import find_stores, open_checkout
 from flows.graph import read_stage, stage_names
-from flows.lock import night_lock
 from flows.nightly import refresh
-from flows.nights import NightLog, new_night_name
-from flows.overrides import apply, digest, override_text, read_overrides, shown, without
-from flows.search_space import Params, SweepParams, Value
-from flows.study import Study, Tried, trial_name
-from flows.summary import make_console
+from flows.run_state import NightLog, new_night_name
+from flows.study import Params, Study, SweepParams, Tried, Value, trial_name
 from flows.workspace import (
     STATE,
     Workspace,
+    apply_overrides,
     choose_workspace,
+    night_lock,
+    override_text,
+    overrides_digest,
     prepare,
+    read_overrides,
     share_inputs,
+    shown_value,
+    without_file,
 )
 from tasks.orchestration.reproduce import StageStoppedError
-from tasks.orchestration.stores import RunRef
 from tasks.orchestration.tracking import Point, Tracker
+from tasks.services.stores import RunRef
 from tasks.stage.errors import ConfigError, DataError
 from tasks.stage.metrics import PROGRESS, flatten, read_curve, read_metrics
 from tasks.stage.params import read_yaml, validate_params
@@ -59,7 +63,7 @@ class Sweep(BaseModel):
     mlflow_run: str
 
     def as_params(self) -> str:
-        """The best values as lines of params files."""
+        """Return the best values as lines of params files."""
         files: dict[str, dict[str, Any]] = {}
         for name, value in self.best.items():
             file, *keys, last = name.split(".")
@@ -88,7 +92,7 @@ class _Trials:
 
 @flow(name="sweep", persist_result=False)
 def sweep(root: str = ".", preset: str | None = None, overrides: Sequence[str] = ()) -> Sweep:
-    """Every trial of a sweep; one that was interrupted goes on.
+    """Run the trials of a sweep, or those that an interrupted one left, and return them all.
 
     Raises:
         ConfigError: `params/sweep.yaml` names what is not there.
@@ -96,7 +100,7 @@ def sweep(root: str = ".", preset: str | None = None, overrides: Sequence[str] =
     """
     checkout = open_checkout(Path(root))
     params = _read_params(checkout, preset, overrides)
-    of_night = without("sweep", overrides)
+    of_night = without_file("sweep", overrides)
     base = choose_workspace(checkout, preset, of_night)
     with night_lock(base.lock):
         prepare(base)
@@ -123,27 +127,27 @@ def sweep(root: str = ".", preset: str | None = None, overrides: Sequence[str] =
 
 
 def _read_params(checkout: Path, preset: str | None, overrides: Sequence[str]) -> SweepParams:
-    """The sweep's own params, which no workspace depends on."""
+    """Return the sweep's own params, which no workspace depends on."""
     path = checkout / "params" / "sweep.yaml"
     content = read_yaml(path)
-    apply(content, path.stem, read_overrides(checkout, preset, overrides))
+    apply_overrides(content, path.stem, read_overrides(checkout, preset, overrides))
     return validate_params(Params, {path.stem: content}, [path]).sweep
 
 
 def _folder(checkout: Path) -> Path:
-    """Where sweeps keep what they know, apart from the nights."""
+    """Return where sweeps keep what they know, apart from the nights."""
     folder = checkout / STATE / "sweeps"
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
 
 def _log(workspace: Workspace, name: str) -> NightLog:
-    """What a sweep or a trial did so far."""
+    """Open the file that says what a sweep or a trial did so far."""
     return NightLog(workspace, name, _folder(workspace.checkout) / f"{name}.json")
 
 
 def _check(base: Workspace, params: SweepParams) -> None:
-    """That the sweep's stage and params exist, and that the params make a difference to it.
+    """Check that the sweep's stage and params exist, and that the params matter to it.
 
     Raises:
         ConfigError: one does not.
@@ -172,7 +176,7 @@ def _check(base: Workspace, params: SweepParams) -> None:
 
 
 def _try(trials: _Trials) -> None:
-    """One trial, told to the study: its value, that it was stopped, or why it failed."""
+    """Run one trial, and tell the study its value, that it was stopped, or why it failed."""
     study = trials.study
     trial, values = study.ask()
     try:
@@ -186,13 +190,13 @@ def _try(trials: _Trials) -> None:
     else:
         study.tell(trial, value)
         ended = f"{trials.params.metric} {value:.4f}"
-    given = ", ".join(f"{name} {shown(value)}" for name, value in values.items())
+    given = ", ".join(f"{name} {shown_value(value)}" for name, value in values.items())
     line = f"{trial_name(trial)} ({given}): {ended}"
     make_console(to_stderr=True).print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def _build(trial: Trial, values: dict[str, Value], trials: _Trials) -> float:
-    """The metric of a trial's build.
+    """Build a trial's stages and return its metric.
 
     Raises:
         StageStoppedError: the curve was worse than the median of those before.
@@ -203,7 +207,7 @@ def _build(trial: Trial, values: dict[str, Value], trials: _Trials) -> float:
         run = tracker.begin_trial(trials.parent, trial_name(trial), values)
         names = stage_names(workspace.path)
         wanted = names[: names.index(params.stage) + 1]
-        log = _log(workspace, f"trial-{digest(workspace.overrides)}")
+        log = _log(workspace, f"trial-{overrides_digest(workspace.overrides)}")
         scratch = workspace.path / workspace.paths().scratch / params.stage
         try:
             watch = trials.study.watch(trial, scratch)
@@ -224,10 +228,10 @@ def _build(trial: Trial, values: dict[str, Value], trials: _Trials) -> float:
 
 @contextmanager
 def _workspace(trials: _Trials, values: Mapping[str, Value]) -> Iterator[Workspace]:
-    """A workspace of the study's own, held, with the rows and models that the sweep began with."""
+    """Hold a workspace of the study's own, with the sweep's rows and models."""
     texts = [*trials.overrides, *(override_text(name, value) for name, value in values.items())]
     chosen = choose_workspace(trials.base.checkout, trials.preset, texts)
-    folder = _folder(chosen.checkout) / trials.study.name / digest(chosen.overrides)
+    folder = _folder(chosen.checkout) / trials.study.name / overrides_digest(chosen.overrides)
     workspace = replace(chosen, path=folder)
     with night_lock(workspace.lock):
         prepare(workspace)
@@ -236,7 +240,7 @@ def _workspace(trials: _Trials, values: Mapping[str, Value]) -> Iterator[Workspa
 
 
 def _metric(workspace: Workspace, params: SweepParams, scratch: Path) -> float:
-    """What the sweep minimises, from the report of its stage.
+    """Return what the sweep minimises, from the report of its stage.
 
     Raises:
         ConfigError: the report has no such number, or the stage no such curve.

@@ -1,21 +1,149 @@
-"""Where a night works: the checkout itself, or a copy of it with other params."""
+"""Where a night works: the checkout, or a copy with other params; one night at a time."""
 
 import configparser
+import difflib
+import hashlib
+import json
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import yaml
 from pydantic import BaseModel, ConfigDict
 
-from flows.overrides import Override, apply, digest, read_overrides
+from tasks.services import locks
 from tasks.stage.errors import ConfigError
 from tasks.stage.outputs import write_atomically
-from tasks.stage.params import read_yaml
+from tasks.stage.params import new_key, read_yaml
+
+# Not params of a stage: where things lie is the same in every workspace.
+_FIXED = {"paths"}
+
+
+@dataclass(frozen=True)
+class Override:
+    """One param and the value it gets; `key` is FILE.NAME, deeper names joined by more dots."""
+
+    key: str
+    value: Any
+
+    @classmethod
+    def parse(cls, text: str) -> "Override":
+        """Return the override that `FILE.KEY=VALUE` stands for; the value is YAML.
+
+        Raises:
+            ConfigError: the text has another form, or its value is not YAML.
+        """
+        key, sign, value = text.partition("=")
+        if not sign or not key.strip():
+            raise ConfigError(
+                f"override {text!r} has no value; expected FILE.KEY=VALUE",
+                "write e.g. --set finetuning.learning_rate=1.0e-4",
+            )
+        try:
+            return cls(key.strip(), yaml.safe_load(value))
+        except yaml.YAMLError as error:
+            raise ConfigError(
+                f"the value of override {text!r} is not YAML: {error}", "quote it as YAML asks"
+            ) from None
+
+
+def override_text(key: str, value: Any) -> str:
+    """Return the text that `Override.parse` reads back; YAML has numbers in a form of its own."""
+    return f"{key}={yaml.safe_dump(value, default_flow_style=True).splitlines()[0]}"
+
+
+def without_file(file: str, texts: Iterable[str]) -> list[str]:
+    """Return the overrides that are not of this file of params."""
+    return [text for text in texts if not text.strip().startswith(f"{file}.")]
+
+
+def shown_value(value: Any) -> str:
+    """Return a value as people read it: numbers to four digits."""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def read_overrides(root: Path, preset: str | None, texts: Sequence[str]) -> tuple[Override, ...]:
+    """Return the overrides of a preset, then the given ones; the last one of a key wins.
+
+    Raises:
+        ConfigError: there is no such preset, or no such param.
+    """
+    items = [*_preset(root, preset), *(Override.parse(text) for text in texts)]
+    chosen = {item.key: item for item in items}
+    known = _known_keys(root)
+    for key in chosen:
+        if key not in known:
+            if (new := new_key(key)) is not None:
+                raise ConfigError(f"params/ holds no {key!r}", f"this param is called {new} now")
+            near = difflib.get_close_matches(key, known, n=3, cutoff=0.5)
+            raise ConfigError(
+                f"params/ holds no {key!r}; the nearest are {', '.join(near) or 'none'}",
+                "name a param as FILE.KEY, FILE being a file of params/ without .yaml",
+            )
+    return tuple(chosen[key] for key in sorted(chosen))
+
+
+def overrides_digest(overrides: Iterable[Override]) -> str:
+    """Return twelve hex digits that stand for a set of overrides."""
+    text = json.dumps({item.key: item.value for item in overrides}, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def apply_overrides(content: dict[str, Any], file: str, overrides: Iterable[Override]) -> bool:
+    """Put the overrides of this file into its content, and return whether there were any."""
+    changed = False
+    for item in overrides:
+        stem, *keys = item.key.split(".")
+        if stem == file:
+            place = content
+            for key in keys[:-1]:
+                place = place[key]
+            place[keys[-1]] = item.value
+            changed = True
+    return changed
+
+
+def _preset(root: Path, name: str | None) -> list[Override]:
+    if name is None:
+        return []
+    folder = root / "params" / "presets"
+    path = folder / f"{name}.yaml"
+    if not path.exists():
+        names = ", ".join(sorted(item.stem for item in folder.glob("*.yaml"))) or "none"
+        raise ConfigError(
+            f"there is no preset {name!r}; found {names}", "name one, or write params/presets/"
+        )
+    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    if isinstance(content, list):
+        return [Override.parse(str(text)) for text in content]
+    return [Override(key, value) for key, value in read_yaml(path).items()]
+
+
+def _known_keys(root: Path) -> list[str]:
+    keys: list[str] = []
+    for path in sorted((root / "params").glob("*.yaml")):
+        if path.stem not in _FIXED:
+            keys += _keys(read_yaml(path), f"{path.stem}.")
+    return keys
+
+
+def _keys(content: Mapping[str, Any], prefix: str) -> list[str]:
+    """Return every name in nested mappings, the mappings themselves included."""
+    keys: list[str] = []
+    for name, value in content.items():
+        keys.append(f"{prefix}{name}")
+        if isinstance(value, Mapping):
+            keys += _keys(value, f"{prefix}{name}.")
+    return keys
+
 
 STATE = ".nightloom"
+
 _OWN_DATA = ("ingestion.source", "ingestion.limit")
 
 
@@ -50,25 +178,25 @@ class Workspace:
 
     @property
     def name(self) -> str:
-        """`checkout`, or the digest of the overrides."""
+        """Return `checkout`, or the digest of the overrides."""
         return "checkout" if self.path == self.checkout else self.path.name
 
     @property
     def lock(self) -> Path:
-        """The file that a night in this workspace holds."""
+        """Return the file that a night in this workspace holds."""
         return self.path / STATE / "night.lock"
 
     def paths(self) -> WorkspacePaths:
-        """The paths of `params/paths.yaml`, which count from the workspace."""
+        """Return the paths of `params/paths.yaml`, which count from the workspace."""
         return WorkspacePaths.model_validate(read_yaml(self.path / "params" / "paths.yaml"))
 
     def checkout_paths(self) -> WorkspacePaths:
-        """The same as the checkout has them: there even before the workspace is."""
+        """Return the same as the checkout has them: there even before the workspace is."""
         return WorkspacePaths.model_validate(read_yaml(self.checkout / "params" / "paths.yaml"))
 
 
 def find_checkout(start: Path) -> Path:
-    """The nearest folder at or above `start` that holds a Nightloom project.
+    """Return the nearest folder at or above `start` that holds a Nightloom project.
 
     Raises:
         ConfigError: there is none, or its path can't be named in a database's address.
@@ -83,7 +211,7 @@ def find_checkout(start: Path) -> Path:
 
 
 def _addressable(checkout: Path) -> Path:
-    """The checkout, whose path has no `?`: SQLAlchemy's address of a file ends there."""
+    """Return the checkout, if its path has no `?`, at which SQLAlchemy ends a file's address."""
     path, mark, _ = str(checkout).partition("?")
     if mark:
         raise ConfigError(
@@ -95,7 +223,7 @@ def _addressable(checkout: Path) -> Path:
 
 
 def choose_workspace(checkout: Path, preset: str | None, texts: Sequence[str]) -> Workspace:
-    """The workspace that a preset and overrides ask for; nothing is written yet.
+    """Return the workspace that a preset and overrides ask for; write nothing yet.
 
     Raises:
         ConfigError: an override names no param.
@@ -103,7 +231,7 @@ def choose_workspace(checkout: Path, preset: str | None, texts: Sequence[str]) -
     overrides = read_overrides(checkout, preset, texts)
     if not overrides:
         return Workspace(checkout, checkout, ())
-    path = checkout / STATE / "workspaces" / digest(overrides)
+    path = checkout / STATE / "workspaces" / overrides_digest(overrides)
     return Workspace(checkout, path, overrides)
 
 
@@ -144,13 +272,13 @@ def _write_params(workspace: Workspace) -> None:
     shutil.copytree(source, target)
     for path in sorted(source.glob("*.yaml")):
         content = read_yaml(path)
-        if apply(content, path.stem, workspace.overrides):
+        if apply_overrides(content, path.stem, workspace.overrides):
             text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
             write_atomically(target / path.name, text)
 
 
 def _write_dvc_config(workspace: Workspace) -> None:
-    """The checkout's DVC settings without git, and with the checkout's cache."""
+    """Write the checkout's DVC settings without git, and with the checkout's cache."""
     source, target = workspace.checkout / ".dvc", workspace.path / ".dvc"
     target.mkdir(parents=True, exist_ok=True)
     settings = configparser.ConfigParser()
@@ -192,8 +320,50 @@ def share_inputs(base: Workspace, workspace: Workspace) -> None:
 
 
 def _link(source: str, target: str) -> None:
-    """A second name for a file; where file systems differ, a copy."""
+    """Give a file a second name, or copy it if the file systems differ."""
     try:
         os.link(source, target)
     except OSError:
         shutil.copy2(source, target)
+
+
+@contextmanager
+def night_lock(path: Path) -> Iterator[None]:
+    """Hold a workspace's lock; it is free again when the holder dies, however it dies.
+
+    Raises:
+        ConfigError: another night holds it.
+    """
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(locks.hold(path))
+        except locks.LockedError:
+            raise _locked_error(path, locks.read_pid(path)) from None
+        yield
+
+
+def check_unlocked(path: Path) -> None:
+    """Check that no night holds the lock.
+
+    Raises:
+        ConfigError: one does.
+    """
+    holder = locks.find_holder(path)
+    if holder is not None:
+        raise _locked_error(path, holder)
+
+
+def holders(checkout: Path) -> dict[str, int]:
+    """Return the pids of all nights that run in a checkout, by workspace."""
+    paths = {"checkout": checkout / STATE / "night.lock"}
+    for path in sorted((checkout / STATE / "workspaces").glob(f"*/{STATE}/night.lock")):
+        paths[path.parent.parent.name] = path
+    found = {name: locks.find_holder(path) for name, path in paths.items()}
+    return {name: pid for name, pid in found.items() if pid is not None}
+
+
+def _locked_error(path: Path, holder: int | None) -> ConfigError:
+    return ConfigError(
+        f"a night is running here already: process {holder or 'unknown'} holds {path}",
+        "wait for it (`nightloom status` shows it), or end it with `kill PID`",
+    )

@@ -1,6 +1,23 @@
-"""What holds for every test: programs that it starts run as they do at a user's."""
+"""What holds for every test: programs run as they do at a user's; fast tests start none."""
 
 import os
+import sys
+
+import pytest
 
 # Where it is set, bytecode that falls into a folder with a manifest would go unseen.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+_STARTS = {"subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn"}
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Where only fast tests run, refuse a test that starts a process."""
+    if "not slow" in config.option.markexpr:
+        sys.addaudithook(_refuse)
+
+
+def _refuse(event: str, _: object) -> None:
+    test = os.environ.get("PYTEST_CURRENT_TEST")
+    if event in _STARTS and test is not None:
+        raise RuntimeError(f"{test} starts a process: mark it with pytest.mark.slow")

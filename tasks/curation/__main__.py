@@ -11,11 +11,11 @@ from tasks.curation.documents import curate_documents
 from tasks.curation.leakage import check_leakage
 from tasks.curation.lineage import LINEAGE_FILE, Places, lineage_rows
 from tasks.curation.params import CurationParams, Params
-from tasks.curation.preparation import SPLITS, Prepared, prepare
-from tasks.curation.report import REPORT_FILE, figures, refusal, render_report
+from tasks.curation.preparation import Prepared, prepare
+from tasks.curation.report import REPORT_FILE, curation_metrics, refusal, render_report
 from tasks.curation.selection import Removals, select
 from tasks.curation.steps import Step, find_steps, steps_error
-from tasks.records.files import stream_records, write_rows
+from tasks.records.schema import SPLITS, stream_records, write_rows
 from tasks.stage.command import output, run_stage
 from tasks.stage.errors import DataError
 from tasks.stage.metrics import Curves, write_metrics
@@ -66,7 +66,7 @@ def run(params: Params, paths: Paths) -> None:
         write_rows(curated / LINEAGE_FILE, lineage_rows(places, prepared, removals, documents))
         curves.progress(3, _STEPS)
         leakage = check_leakage(curated, prepared.measure, params.curation)
-        metrics = figures(prepared, removals, steps, documents, leakage)
+        metrics = curation_metrics(prepared, removals, steps, documents, leakage)
         write_metrics(report, metrics)
         text = render_report(metrics, steps, prepared, removals)
         (report / REPORT_FILE).write_text(text, encoding="utf-8")
@@ -78,7 +78,7 @@ def run(params: Params, paths: Paths) -> None:
 
 
 def _write_splits(curated: Path, prepared: Prepared, removals: Removals) -> set[str]:
-    """The ids of the documents that the written records refer to."""
+    """Return the ids of the documents that the written records refer to."""
     needed: set[str] = set()
     by_id = sorted(range(len(prepared.ids)), key=prepared.ids.__getitem__)
     streams = [(curated / f"{split}.jsonl").open("wb") for split in SPLITS]

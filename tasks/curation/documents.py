@@ -5,16 +5,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from tasks.curation.masking import masked, masking_kinds
+from tasks.curation.normalization import normalized_document
 from tasks.curation.params import PersonalDataParams
-from tasks.records.files import stream_documents, write_documents
-from tasks.records.hashing import text_sha256
-from tasks.records.normalization import normalized_document
-from tasks.records.record import Document
+from tasks.privacy.masking import masked, masking_kinds
+from tasks.records.schema import Document, stream_documents, write_documents
+from tasks.records.text import text_sha256
 
 
 @dataclass(frozen=True)
-class DocumentFates:
+class DocumentChanges:
     """The ids of all documents, in order; the duplicates by the id kept; what was masked, by id."""
 
     ids: list[str] = field(default_factory=list)
@@ -29,35 +28,37 @@ class DocumentFates:
 
 def curate_documents(
     source: Path, target: Path, needed: set[str], params: PersonalDataParams
-) -> DocumentFates:
-    """What became of the documents of a file, those that stay written into another.
+) -> DocumentChanges:
+    """Return what became of the documents of a file, those that stay written into another.
 
     Of equal texts one stays, and all that a record refers to: those are in `needed`.
     """
-    fates = DocumentFates()
+    changes = DocumentChanges()
     firsts: dict[str, str] = {}
-    for document in _prepared(source, params, fates):
+    for document in _prepared(source, params, changes):
         digest = text_sha256(document.title, document.text)
-        fates.ids.append(document.id)
+        changes.ids.append(document.id)
         first = firsts.setdefault(digest, document.id)
         if first not in needed and document.id in needed:
-            fates.duplicates[first] = firsts[digest] = document.id
+            changes.duplicates[first] = firsts[digest] = document.id
         elif first != document.id and document.id not in needed:
-            fates.duplicates[document.id] = first
+            changes.duplicates[document.id] = first
     # An unneeded first can be named by others before a needed one takes its place.
-    for identifier, kept in fates.duplicates.items():
-        fates.duplicates[identifier] = fates.duplicates.get(kept, kept)
-    fates.masks.clear()
+    for identifier, kept in changes.duplicates.items():
+        changes.duplicates[identifier] = changes.duplicates.get(kept, kept)
+    changes.masks.clear()
     chosen = (
         document
-        for document in _prepared(source, params, fates)
-        if document.id not in fates.duplicates
+        for document in _prepared(source, params, changes)
+        if document.id not in changes.duplicates
     )
     write_documents(target, chosen)
-    return fates
+    return changes
 
 
-def _prepared(source: Path, params: PersonalDataParams, fates: DocumentFates) -> Iterator[Document]:
+def _prepared(
+    source: Path, params: PersonalDataParams, changes: DocumentChanges
+) -> Iterator[Document]:
     kinds = masking_kinds(params.model_dump())
     for raw in stream_documents(source):
         document = normalized_document(raw)
@@ -65,5 +66,5 @@ def _prepared(source: Path, params: PersonalDataParams, fates: DocumentFates) ->
         text, in_text = masked(document.text, kinds, params.phone_regions)
         found = in_title + in_text
         if found:
-            fates.masks[document.id] = found
+            changes.masks[document.id] = found
         yield replace(document, title=title, text=text) if found else document

@@ -10,30 +10,145 @@ files. So it can find what the selection missed, and what was written wrongly.
 3. `documents`: documents that hold a test question and its answer, both.
 
 `groups` counts the groups that stand in more than one split.
-"""
 
-from collections.abc import Iterator
+Texts alike to one of a set are found exactly. Two sets with a Jaccard index of at least t share an
+element among the rarest of each, however the elements are ordered, as long as it is one order: the
+first n - ceil(t n) + 1 of n (the prefix filter; Chaudhuri et al. 2006, Bayardo et al. 2007). So
+only those are indexed and looked up, and each pair that they bring together is measured, on
+hashes of 64 bits."""
+
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import islice, tee
+from itertools import islice, pairwise, tee
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tasks.curation.likeness import OwnText, Told, compare
-from tasks.curation.overlap import SimilarSets
 from tasks.curation.params import CurationParams
 from tasks.curation.questions import Measure, key, question_text, same_form
-from tasks.curation.quotation import QuotationIndex
 from tasks.curation.rowfile import RowFile
-from tasks.records.files import stream_documents, stream_records
-from tasks.records.record import Record
+from tasks.curation.shingling import Hashes, shingle_hashes
+from tasks.records.schema import SPLITS, Record, stream_documents, stream_records
+
+# So that 0.8 * 5 asks for 4 shared elements and not, by rounding, for 5.
+_ROUNDING = 1e-9
+
+
+class SimilarSets:
+    """Texts, to be asked for those that another text is alike to."""
+
+    def __init__(self, texts: Sequence[str], characters: int, similarity: float) -> None:
+        self._characters = characters
+        self._similarity = similarity
+        sets = [part for start in range(0, len(texts), 500)
+                for part in self._sets(texts[start : start + 500])]  # fmt: skip
+        self._members = np.concatenate(sets) if sets else np.empty(0, np.uint64)
+        self._sizes = np.array([len(item) for item in sets], np.int64)
+        self._begins = np.cumsum(self._sizes) - self._sizes
+        self._known, self._counts = np.unique(self._members, return_counts=True)
+        prefixes = [self._prefix(item) for item in sets]
+        elements = np.concatenate(prefixes) if prefixes else np.empty(0, np.uint64)
+        rows = np.repeat(np.arange(len(prefixes)), [len(item) for item in prefixes])
+        order = np.argsort(elements, kind="stable")
+        self._elements, self._rows = elements[order], rows[order].astype(np.int32)
+
+    def alike(self, texts: Sequence[str]) -> list[list[int]]:
+        """Return for each text the places of those alike to it, the most alike first."""
+        if not len(self._sizes):
+            return [[] for _ in texts]
+        return [self._alike(elements) for elements in self._sets(texts)]
+
+    def _alike(self, elements: Hashes) -> list[int]:
+        present = self._frequencies(elements) > 0
+        # At least so many of the text's own elements stand in the other one too.
+        if np.count_nonzero(present) < self._least(len(elements)):
+            return []
+        prefix = self._prefix(elements)
+        firsts = np.searchsorted(self._elements, prefix, "left")
+        lasts = np.searchsorted(self._elements, prefix, "right")
+        stretches = [self._rows[a:b] for a, b in zip(firsts, lasts, strict=True) if b > a]
+        if not stretches:
+            return []
+        rows = np.unique(np.concatenate(stretches))
+        alike = self._likeness(rows, elements)
+        # Stable, so that of equally near ones the first comes first.
+        order = np.argsort(-alike, kind="stable")
+        found: list[int] = rows[order[alike[order] >= self._similarity]].tolist()
+        return found
+
+    def _likeness(self, rows: NDArray[np.int32], elements: Hashes) -> NDArray[np.float64]:
+        """Return the Jaccard index of each of the rows with a set of sorted elements."""
+        sizes = self._sizes[rows]
+        starts = np.cumsum(sizes) - sizes
+        places = np.repeat(self._begins[rows] - starts, sizes) + np.arange(sizes.sum())
+        members = self._members[places]
+        found = elements[np.minimum(np.searchsorted(elements, members), len(elements) - 1)]
+        shared = np.add.reduceat(found == members, starts, dtype=np.int64)
+        return shared / (sizes + len(elements) - shared)
+
+    def _sets(self, texts: Sequence[str]) -> list[Hashes]:
+        hashes, starts = shingle_hashes(texts, self._characters)
+        return [np.unique(hashes[a:b]) for a, b in pairwise(starts)]
+
+    def _frequencies(self, elements: Hashes) -> NDArray[np.int64]:
+        """Return in how many of the indexed texts each element stands."""
+        places = np.minimum(np.searchsorted(self._known, elements), len(self._known) - 1)
+        return np.where(self._known[places] == elements, self._counts[places], 0)
+
+    def _prefix(self, elements: Hashes) -> Hashes:
+        """Return the rarest elements of a text, enough of them to meet every text alike to it."""
+        order = np.lexsort((elements, self._frequencies(elements)))
+        return elements[order[: len(elements) - self._least(len(elements)) + 1]]
+
+    def _least(self, size: int) -> int:
+        return math.ceil(self._similarity * size - _ROUNDING)
+
+
+# The first characters of a question, of which a document is asked for every one; the longer of the
+# two that the question has. A question shorter than both is too common to be a quotation.
+_ANCHORS = (16, 6)
+
+
+class QuotationIndex:
+    """Questions and answers in `same_form`, to be looked for in documents."""
+
+    def __init__(self, pairs: Sequence[tuple[str, str]]) -> None:
+        self._pairs = pairs
+        self._anchors: dict[int, tuple[Hashes, list[int]]] = {}
+        for place, width in enumerate(_ANCHORS):
+            longer = _ANCHORS[place - 1] if place else None
+            rows = [
+                row
+                for row, (question, _) in enumerate(pairs)
+                if width <= len(question) and (longer is None or len(question) < longer)
+            ]
+            if rows:
+                hashes, _ = shingle_hashes([pairs[row][0][:width] for row in rows], width)
+                order = np.argsort(hashes, kind="stable")
+                self._anchors[width] = hashes[order], [rows[item] for item in order]
+
+    def find(self, text: str) -> list[int]:
+        """Return the places of the pairs that a text holds, question and answer both."""
+        form = same_form(text)
+        found = []
+        for width, (anchors, rows) in self._anchors.items():
+            if len(form) < width:
+                continue
+            windows = np.unique(shingle_hashes([form], width)[0])
+            hits = np.flatnonzero(np.isin(anchors, windows, assume_unique=False))
+            found += [rows[hit] for hit in hits]
+        return sorted(row for row in found if all(part in form for part in self._pairs[row]))
+
 
 _EXAMPLES = 5
+
 _TOLD_HELD = 256
+
 _BATCH = 250
-_SPLITS = ("train", "validation", "test")
 
 
 @dataclass(frozen=True)
@@ -71,7 +186,7 @@ class _Tally:
 
 
 def check_leakage(curated: Path, measure: Measure, params: CurationParams) -> Leakage:
-    """What of the test split is known to train, to few-shot prompts and to the documents."""
+    """Return what of the test split is known to train, to few-shot prompts and to the documents."""
     tally = _Tally()
     tests = _Tests(RowFile.index(curated / "test.jsonl"), measure, params)
     train = 0
@@ -93,9 +208,9 @@ def check_leakage(curated: Path, measure: Measure, params: CurationParams) -> Le
 
 
 def _shared_groups(curated: Path) -> Iterator[str]:
-    """The groups that stand in more than one split."""
+    """Yield the groups that stand in more than one split."""
     seen: dict[str, NDArray[np.uint64]] = {}
-    for split in _SPLITS:
+    for split in SPLITS:
         groups = (key(record.group) for record in stream_records(curated / f"{split}.jsonl"))
         found = np.unique(np.fromiter(groups, np.uint64))
         for other, known in seen.items():
@@ -132,7 +247,7 @@ class _Tests:
         return len(self._rows)
 
     def _note(self, number: int, record: Record) -> tuple[str, str]:
-        """Question and answer in `same_form`; from here on the row is found by what it is."""
+        """Return question and answer in `same_form`; the row is now found by what it is."""
         form = same_form(question_text(record))
         for table, found in (
             (self._ids, key(record.id)), (self._turns, key(_turns(record))),
@@ -143,13 +258,13 @@ class _Tests:
         return form, same_form(record.answer)
 
     def nearly_repeated(self, records: list[Record]) -> list[int | None]:
-        """For each record a test row that it nearly repeats, question and answer together."""
+        """Return for each record a test row that it nearly repeats as a whole."""
         own = list(self._measure.wording.own_texts(records))
         found = self._sets.alike([text.line for text in own])
         return [self._repeated(*item) for item in zip(records, own, found, strict=True)]
 
     def _repeated(self, record: Record, own: OwnText, alike: list[int]) -> int | None:
-        """The first of the rows that a record is alike to word by word, too."""
+        """Return the first of the rows that a record is alike to word by word, too."""
         told = None
         for row in alike:
             if own.plain and self._plain[row]:
@@ -164,7 +279,7 @@ class _Tests:
         return self._measure.wording.told(self._rows.record(row))
 
     def leaks(self, record: Record, alike: int | None) -> Iterator[Leak]:
-        """What a row of train knows of the test split, at most one leak a way."""
+        """Yield what a row of train knows of the test split, at most one leak a way."""
         asked = alike if alike is not None else self._asked(record)
         if asked is not None:
             yield Leak("questions", self._rows.record(asked).id, record.id)
@@ -183,11 +298,11 @@ class _Tests:
             yield Leak("few_shot", self._rows.record(held).id, record.id)
 
     def quoted(self, text: str) -> list[str]:
-        """The ids of the test records whose question and answer a text holds."""
+        """Return the ids of the test records whose question and answer a text holds."""
         return [self._rows.record(row).id for row in self._quotations.find(text)]
 
     def _asked(self, record: Record) -> int | None:
-        """A test row with the same question, or nearly the same."""
+        """Return a test row with the same question, or nearly the same."""
         form = same_form(question_text(record))
         number, told = self._measure.form_key(form), self._measure.telling_key(form)
         if number and number in self._forms:

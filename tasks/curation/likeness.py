@@ -32,12 +32,6 @@ class Told:
         first = Told(self.words[:at], self.kinds[:at], at)
         return first, Told(self.words[at:], self.kinds[at:], 0)
 
-    def settled(self) -> frozenset[str]:
-        """The words that are fixed wherever they stand in it."""
-        by_kind = {kind: {word for word, found in zip(self.words, self.kinds, strict=True)
-                          if found == kind} for kind in (FIXED, FREE)}  # fmt: skip
-        return frozenset(by_kind[FIXED] - by_kind[FREE])
-
 
 @dataclass(frozen=True)
 class Likeness:
@@ -69,14 +63,16 @@ class OwnText:
 
 
 def compare_plain(first: str, second: str, characters: int) -> Likeness:
-    """The likeness of the lines of two plain texts, whose words all count."""
+    """Return the likeness of the lines of two plain texts, whose words all count."""
     parts = zip(first.split("\t"), second.split("\t"), strict=True)
     question, answer = (_jaccard(*texts, characters) for texts in parts)
     return Likeness(_jaccard(first, second, characters), question, answer)
 
 
 def compare(first: Told, second: Told, characters: int) -> Likeness:
-    """The likeness of two rows: fixed words that both hold don't count, nor do forgiven ones."""
+    """Return the likeness of two rows: fixed words that both hold don't count, nor do forgiven
+    ones.
+    """
     (question, other_question), (answer, other_answer) = (
         _own(*pair) for pair in zip(first.parts, second.parts, strict=True)
     )
@@ -93,17 +89,16 @@ def _jaccard(first: str, second: str, characters: int) -> float:
 
 
 def _own(first: Told, second: Told) -> tuple[str, str]:
-    """What of each text counts beside the other."""
-    settled = first.settled() | second.settled()
-    return _weighty(first, second, settled), _weighty(second, first, settled)
+    """Return what of each text counts beside the other."""
+    return _weighty(first, second), _weighty(second, first)
 
 
-def _weighty(one: Told, other: Told, settled: frozenset[str]) -> str:
+def _weighty(one: Told, other: Told) -> str:
     held, runs = frozenset(other.words), _neighbours(other.words)
     kept = []
     for place, (word, kind) in enumerate(zip(one.words, one.kinds, strict=True)):
         if word in held:
-            weightless = kind == FIXED or word in settled
+            weightless = kind == FIXED
         else:
             weightless = kind != FREE and _forgiven(one.words, place, held, runs)
         if not weightless:
@@ -118,7 +113,7 @@ def _neighbours(words: Sequence[str]) -> frozenset[tuple[str, str]]:
 def _forgiven(
     words: Sequence[str], place: int, held: Iterable[str], runs: frozenset[tuple[str, str]]
 ) -> bool:
-    """Whether a word that another text lacks is a slip: put in there, or misspelt.
+    """Return whether a word that another text lacks is a slip: put in there, or misspelt.
 
     `held` are the words of the other one, `runs` the neighbours in it. A number is never a slip.
     """
@@ -130,7 +125,8 @@ def _forgiven(
 
 
 def misspelt(word: str, other: str) -> bool:
-    """Whether one slip makes one word of the other: a letter more, less, changed, or two swapped.
+    """Return whether one slip makes one word of the other: a letter more, less, changed, or two
+    swapped.
 
     Words of one or two letters are too near to each other to tell.
     """

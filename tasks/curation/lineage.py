@@ -9,12 +9,12 @@ import numpy as np
 import pyarrow
 from pyarrow import compute, parquet
 
-from tasks.curation.documents import DocumentFates
-from tasks.curation.preparation import SPLITS, Prepared
+from tasks.curation.documents import DocumentChanges
+from tasks.curation.preparation import Prepared
 from tasks.curation.selection import Removals
+from tasks.records.schema import PLACES_FILE, SPLITS
 from tasks.stage.errors import DataError
 
-PLACES_FILE = "places.parquet"
 LINEAGE_FILE = "lineage.jsonl"
 _BATCH = 10_000
 _COLUMNS = ["id", "intake", "line", "file", "source_line"]
@@ -28,7 +28,7 @@ class Places:
 
     @classmethod
     def read(cls, accepted: Path, ids: list[str]) -> "Places":
-        """The places of the records of those ids.
+        """Return the places of the records of those ids.
 
         Raises:
             DataError: there are none, or a record has none.
@@ -52,15 +52,15 @@ class Places:
         return cls(table.take(found))
 
     def rows(self) -> Iterator[dict[str, Any]]:
-        """The places, one after the other."""
+        """Yield the places, one after the other."""
         for batch in self.table.to_batches(max_chunksize=_BATCH):
             yield from batch.to_pylist()
 
 
 def lineage_rows(
-    places: Places, prepared: Prepared, removals: Removals, documents: DocumentFates
+    places: Places, prepared: Prepared, removals: Removals, documents: DocumentChanges
 ) -> Iterator[dict[str, Any]]:
-    """One row a record and one a document: where it came from and what became of it.
+    """Yield one row a record and one a document: where it came from and what became of it.
 
     `split` is null where `rule` says why the row was left out; `kept` is the id of the row that
     stands for it, `similarity` how alike the two are; `masked` counts what was masked, by kind.

@@ -1,4 +1,4 @@
-"""The first pass: each record normalised, masked, judged by itself, and noted in a few bytes."""
+"""The first pass: each record normalised, masked, checked by itself, and noted in a few bytes."""
 
 from array import array
 from collections import Counter
@@ -11,17 +11,16 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.curation.masking import masked, masking_kinds
+from tasks.curation.near_duplicates import Sketcher, Sketches
+from tasks.curation.normalization import normalized_record
 from tasks.curation.params import CurationParams, PersonalDataParams
 from tasks.curation.quality import broken_rule
 from tasks.curation.questions import Measure, question_text, same_form
 from tasks.curation.rowfile import RowFile, RowFileWriter
-from tasks.curation.similarity import Sketcher, Sketches
-from tasks.records.hashing import hash_share, text_sha256
-from tasks.records.normalization import normalized_record
-from tasks.records.record import Message, Record
+from tasks.privacy.masking import masked, masking_kinds
+from tasks.records.schema import SPLITS, Message, Record
+from tasks.records.text import hash_share, text_sha256
 
-SPLITS = ("train", "validation", "test")
 TRAIN, VALIDATION, TEST = range(len(SPLITS))
 
 
@@ -61,7 +60,7 @@ class Prepared:
 
 
 def split_of(group: str, params: CurationParams) -> int:
-    """The split that a group's hash gives; it depends on nothing else."""
+    """Return the split that a group's hash gives; it depends on nothing else."""
     share = hash_share(group, params.salt)
     if share < params.test_share:
         return TEST
@@ -69,7 +68,7 @@ def split_of(group: str, params: CurationParams) -> int:
 
 
 def prepare(records: Iterable[Record], params: CurationParams, scratch: Path) -> Prepared:
-    """The prepared records; their lines go into a file in `scratch`."""
+    """Return the prepared records; their lines go into a file in `scratch`."""
     notes = _Notes(params)
     with closing(RowFileWriter(scratch / "prepared.jsonl")) as writer:
         for record in records:
@@ -79,7 +78,7 @@ def prepare(records: Iterable[Record], params: CurationParams, scratch: Path) ->
 
 
 def masked_record(record: Record, params: PersonalDataParams) -> tuple[Record, Counter[str]]:
-    """The record with what its params mask masked, and what was found, by kind."""
+    """Return the record with what its params mask masked, and what was found, by kind."""
     kinds = masking_kinds(params.model_dump())
     found: Counter[str] = Counter()
     messages = []
@@ -107,7 +106,7 @@ class _Notes:
         self._characters = 0
 
     def take(self, raw: Record) -> Record:
-        """The record as it will be written."""
+        """Return the record as it will be written."""
         row, params = len(self._ids), self._params
         normal = normalized_record(raw)
         self._normalised += normal is not raw
@@ -130,11 +129,11 @@ class _Notes:
         return record
 
     def _name(self, text: str) -> str:
-        """The text, the same object for the same text."""
+        """Return the text, the same object for the same text."""
         return self._names.setdefault(text, text)
 
     def finish(self, rows: RowFile, own_texts: RowFileWriter) -> Prepared:
-        """All that was noted, and what follows from all rows together."""
+        """Return all that was noted, and what follows from all rows together."""
         contents = np.array(self._contents, np.uint64).reshape(-1, 2)
         distinct = (rows.record(row) for row in self._distinct(contents))
         measure = Measure.of(distinct, self._characters)
@@ -167,7 +166,7 @@ class _Notes:
         )
 
     def _distinct(self, contents: NDArray[np.uint64]) -> list[int]:
-        """Of equal rows the first, and none that goes for what it is."""
+        """Return the first of equal rows, and none that goes for what it is."""
         firsts = np.unique(contents, axis=0, return_index=True)[1]
         return [row for row in np.sort(firsts).tolist() if row not in self._rules]
 

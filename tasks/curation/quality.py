@@ -7,7 +7,7 @@ import regex
 
 from tasks.curation.params import QualityParams
 from tasks.curation.questions import question_text
-from tasks.records.record import Record
+from tasks.records.schema import Record
 from tasks.records.text import normalise, score_tokens
 
 _LETTER = regex.compile(r"\p{L}")
@@ -24,7 +24,7 @@ _CUT = regex.compile(
 
 
 def broken_rule(record: Record, params: QualityParams) -> str | None:
-    """The name of the first rule that a record breaks, None where it breaks none."""
+    """Return the name of the first rule that a record breaks, None where it breaks none."""
     for name, breaks in _RULES.items():
         if getattr(params, name).enabled and breaks(record, params):
             return name
@@ -48,7 +48,7 @@ def _too_long(record: Record, params: QualityParams) -> bool:
 
 
 def _repetitive(record: Record, params: QualityParams) -> bool:
-    """Whether the question or the answer says the same again and again."""
+    """Return whether the question or the answer says the same again and again."""
     rule = params.repetitive
     for text in (record.question, record.answer):
         if len(text) < rule.words:
@@ -63,7 +63,7 @@ def _repetitive(record: Record, params: QualityParams) -> bool:
 
 
 def _boilerplate(record: Record, params: QualityParams) -> bool:
-    """Whether the answer holds a phrase that says nothing about its question."""
+    """Return whether the answer holds a phrase that says nothing about its question."""
     answer = normalise(record.answer)
     return any(_normal_phrase(phrase) in answer for phrase in params.boilerplate.phrases)
 
@@ -72,7 +72,9 @@ _normal_phrase = cache(normalise)
 
 
 def _wrong_language(record: Record, params: QualityParams) -> bool:
-    """Whether too few of the letters are of the scripts asked for; a text without any passes."""
+    """Return whether too few of the letters are of the scripts asked for; a text without any
+    passes.
+    """
     rule = params.wrong_language
     text = f"{question_text(record)}\n{record.answer}"
     letters = len(_LETTER.findall(text))
@@ -81,7 +83,7 @@ def _wrong_language(record: Record, params: QualityParams) -> bool:
 
 
 def _truncated_answer(record: Record, params: QualityParams) -> bool:
-    """Whether a long answer stops in the middle: no short one does, for many are mere names."""
+    """Return whether a long answer stops in the middle; short ones, often mere names, never do."""
     answer = record.answer.rstrip()
     if len(answer) < params.truncated_answer.characters:
         return False
@@ -89,7 +91,7 @@ def _truncated_answer(record: Record, params: QualityParams) -> bool:
 
 
 def _ends_inside(text: str) -> bool:
-    """Whether the last sentence opens a bracket that nothing closes."""
+    """Return whether the last sentence opens a bracket that nothing closes."""
     last = text[max(text.rfind("\n"), text.rfind(". ")) + 1 :]
     opened: list[str] = []
     for character in last:

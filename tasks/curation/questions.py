@@ -22,7 +22,7 @@ import regex
 from tasks.curation.likeness import LEAST_PART, compare
 from tasks.curation.shingling import jaccard
 from tasks.curation.wording import Wording
-from tasks.records.record import Record
+from tasks.records.schema import Record
 from tasks.records.text import UNSPACED, normalise
 
 # Questions with the same telling words and so much of all words in common are nearly the same.
@@ -40,20 +40,22 @@ _UNSPACED_RUN = regex.compile(rf"[{UNSPACED}\p{{M}}]+")
 
 
 def question_text(record: Record) -> str:
-    """All that the answer answers: every turn before it, the system's left out."""
+    """Return all that the answer answers: every turn before it, the system's left out."""
     turns = record.messages[:-1]
     return "\n".join(turn.content for turn in turns if turn.role != "system")
 
 
 def same_form(text: str) -> str:
-    """The text without case, spacing and the punctuation around words; equal for same questions."""
+    """Return the text without case, spacing and the punctuation around words; equal for same
+    questions.
+    """
     text = normalise(text)
     bare = " ".join(_EDGES.sub(" ", text).split()) or text
     return str(_INNER_SPACE.sub("", bare))
 
 
 def words(form: str) -> frozenset[str]:
-    """The words of a text in `same_form`."""
+    """Return the words of a text in `same_form`."""
     found: set[str] = set()
     for word in form.split(" "):
         last = 0
@@ -68,7 +70,7 @@ def words(form: str) -> frozenset[str]:
 
 
 def key(text: str) -> int:
-    """A number of 64 bits for a text; 0 for an empty one."""
+    """Return a number of 64 bits for a text; 0 for an empty one."""
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest()) if text else 0
 
 
@@ -86,7 +88,7 @@ class WordCounts:
             self._counts[slot] += 1
 
     def common(self) -> "CommonWords":
-        """The words that too many questions hold to tell one from another."""
+        """Return the words that too many questions hold to tell one from another."""
         bound = max(self._questions * _COMMON_SHARE, _COMMON_LEAST)
         return CommonWords(frozenset(np.flatnonzero(self._counts > bound).tolist()))
 
@@ -98,7 +100,7 @@ class CommonWords:
     slots: frozenset[int]
 
     def telling(self, found: Iterable[str]) -> frozenset[str]:
-        """The other words."""
+        """Return the other words."""
         return frozenset(word for word in found if _slot(word) not in self.slots)
 
 
@@ -119,7 +121,7 @@ class Measure:
 
     @classmethod
     def of(cls, records: Iterable[Record], characters: int) -> "Measure":
-        """That of rows whose contents differ, of about so many characters together.
+        """Return the measure of rows whose contents differ, of about so many characters together.
 
         Many copies of a row are not many rows: what they hold in common would be the row itself.
         """
@@ -138,16 +140,16 @@ class Measure:
         return cls(counts.common(), frozenset(asked[many].tolist()), wording)
 
     def form_key(self, form: str) -> int:
-        """A number for a question in `same_form`; 0 where it is an instruction."""
+        """Return a number for a question in `same_form`; 0 where it is an instruction."""
         number = key(form)
         return 0 if number in self.instructions else number
 
     def telling_key(self, form: str) -> int:
-        """A number for the telling words of a question in `same_form`, 0 where it has none."""
+        """Return a number for the telling words of a question in `same_form`, 0 where none are."""
         return key("\n".join(sorted(self.common.telling(words(form)))))
 
     def asked(self, record: Record, other: Record, characters: int) -> float | None:
-        """The share of words that two questions with the same telling words have in common.
+        """Return the share of words that two questions with the same telling words have in common.
 
         None where they are not nearly the same: a long instruction in common is not enough.
         """

@@ -5,13 +5,14 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from tasks.curation.documents import DocumentFates
+from tasks.curation.documents import DocumentChanges
 from tasks.curation.leakage import Leakage
-from tasks.curation.masking import KINDS
-from tasks.curation.preparation import SPLITS, Prepared
+from tasks.curation.preparation import Prepared
 from tasks.curation.quality import RULE_NAMES
 from tasks.curation.selection import Removals
 from tasks.curation.steps import Step
+from tasks.privacy.masking import KINDS
+from tasks.records.schema import SPLITS
 
 REPORT_FILE = "report.md"
 _EXAMPLES = 3
@@ -23,14 +24,14 @@ _WAYS = {
 }
 
 
-def figures(
+def curation_metrics(
     prepared: Prepared,
     removals: Removals,
     steps: Sequence[Step],
-    documents: DocumentFates,
+    documents: DocumentChanges,
     leakage: Leakage,
 ) -> dict[str, Any]:
-    """The content of `metrics.json`."""
+    """Return the content of `metrics.json`."""
     slices = sorted(set(prepared.slices))
     splits = Counter(
         (SPLITS[prepared.splits[row]], name)
@@ -75,7 +76,7 @@ def _by_kind(masks: Any) -> dict[str, int]:
 def render_report(
     metrics: dict[str, Any], steps: Sequence[Step], prepared: Prepared, removals: Removals
 ) -> str:
-    """The report: splits by slice, what each step took with examples, masks and leaks."""
+    """Return the report: splits by slice, what each step took with examples, masks and leaks."""
     lines = ["# Curation", "", f"{metrics['kept']} of {metrics['records']} records stay; "]
     lines[-1] += f"{metrics['documents']['kept']} documents."
     lines += ["", *_split_table(metrics), "", *_removed_lines(steps, prepared, removals)]
@@ -88,7 +89,7 @@ def render_report(
 
 
 def refusal(reason: str, steps: Sequence[Step], prepared: Prepared, removals: Removals) -> str:
-    """The report of a night that a step's bound stopped: why, and every row that would go."""
+    """Return the report of a night that a step's bound stopped: why, and each row that would go."""
     lines = ["# Curation", "", "**Refused.** " + reason.replace("\n", "  \n"), ""]
     lines += _removed_lines(steps, prepared, removals, examples=len(removals))
     return "\n".join(lines) + "\n"

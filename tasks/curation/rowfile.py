@@ -5,8 +5,7 @@ from pathlib import Path
 
 import orjson
 
-from tasks.records.files import record_line
-from tasks.records.record import Record
+from tasks.records.schema import Record, record_line
 
 
 class RowFile:
@@ -19,7 +18,7 @@ class RowFile:
 
     @classmethod
     def index(cls, path: Path) -> "RowFile":
-        """The rows of a file that is there."""
+        """Return the rows of a file that is there."""
         offsets = array("q", [0])
         with path.open("rb") as stream:
             for line in stream:
@@ -30,13 +29,13 @@ class RowFile:
         return len(self._offsets) - 1
 
     def line(self, row: int) -> bytes:
-        """A row as its line, newline included."""
+        """Return a row as its line, newline included."""
         start = self._offsets[row]
         self._stream.seek(start)
         return self._stream.read(self._offsets[row + 1] - start)
 
     def record(self, row: int) -> Record:
-        """A row as the record that it is."""
+        """Return a row as the record that it is."""
         return Record.from_row(orjson.loads(self.line(row)))
 
     def remove(self) -> None:
@@ -68,6 +67,6 @@ class RowFileWriter:
         self._offsets.append(self._offsets[-1] + len(line))
 
     def rows(self) -> RowFile:
-        """What was written."""
+        """Return what was written."""
         self._stream.close()
         return RowFile(self._path, self._offsets)

@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.curation.likeness import Told, compare, compare_plain
+from tasks.curation.near_duplicates import Buckets
 from tasks.curation.params import CurationParams
 from tasks.curation.preparation import TEST, VALIDATION, Prepared
 from tasks.curation.shingling import jaccard, shingles
-from tasks.curation.similarity import Buckets
 
 _HELD_OUT = {TEST: "like_test", VALIDATION: "like_validation"}
 # Sets of shingles that are kept at hand, some 15 kB each: enough for rows that stand together.
@@ -28,7 +28,7 @@ class Removal:
 
 
 @dataclass(frozen=True, slots=True)
-class Pair:
+class SimilarPair:
     """Two rows and how alike they are; `repeats` is 0 where they ask or answer another thing."""
 
     first: int
@@ -41,7 +41,7 @@ Removals = dict[int, Removal]
 
 
 def select(prepared: Prepared, params: CurationParams) -> Removals:
-    """Why each row goes that goes. Of duplicates the one that came first stays.
+    """Return why each row goes that goes. Of duplicates the one that came first stays.
 
     Which split a row is in depends on its group alone; what is like a held-out row leaves the
     splits below, and never moves.
@@ -64,7 +64,7 @@ def _left(order: NDArray[np.int64], removed: Removals) -> NDArray[np.int64]:
 
 
 def _exact_duplicates(prepared: Prepared, rows: NDArray[np.int64]) -> Removals:
-    """The rows that an earlier one equals, word for word."""
+    """Return the rows that an earlier one equals, word for word."""
     contents = prepared.contents[rows]
     # Stable, so that of equal rows the earliest comes first.
     ranks = np.lexsort((np.arange(len(rows)), contents[:, 1], contents[:, 0]))
@@ -81,8 +81,10 @@ def _exact_duplicates(prepared: Prepared, rows: NDArray[np.int64]) -> Removals:
 
 def _near_duplicates(
     prepared: Prepared, rows: NDArray[np.int64], params: CurationParams
-) -> tuple[Removals, list[Pair]]:
-    """The rows that nearly repeat an earlier one, and the pairs that a held-out row is one of."""
+) -> tuple[Removals, list[SimilarPair]]:
+    """Return the rows that nearly repeat an earlier one, and the pairs that a held-out row is one
+    of.
+    """
     if not len(rows):
         return {}, []
     buckets = Buckets(prepared.sketches.take(rows))
@@ -90,7 +92,7 @@ def _near_duplicates(
     alike = _likeness(prepared, params)
     stays = np.ones(len(rows), bool)
     removed: Removals = {}
-    pairs: list[Pair] = []
+    pairs: list[SimilarPair] = []
     least = min(params.duplicate_similarity, params.leak_similarity)
     for rank in buckets.followers.tolist():
         others = buckets.earlier(rank)
@@ -109,8 +111,8 @@ def _near_duplicates(
     return removed, pairs
 
 
-def _likeness(prepared: Prepared, params: CurationParams) -> Callable[[int, int], Pair]:
-    """Measures pairs: the Jaccard index of what tells the rows from the others."""
+def _likeness(prepared: Prepared, params: CurationParams) -> Callable[[int, int], SimilarPair]:
+    """Return what measures pairs: the Jaccard index of what tells the rows from the others."""
     characters = params.shingle_characters
     least = min(params.duplicate_similarity, params.leak_similarity)
 
@@ -125,29 +127,29 @@ def _likeness(prepared: Prepared, params: CurationParams) -> Callable[[int, int]
     def told(row: int) -> Told:
         return prepared.measure.wording.told(prepared.rows.record(row))
 
-    def measure(first: int, second: int) -> Pair:
+    def measure(first: int, second: int) -> SimilarPair:
         similarity = jaccard(shingles_of(first), shingles_of(second))
         if similarity < least:
-            return Pair(first, second, similarity, 0.0)
+            return SimilarPair(first, second, similarity, 0.0)
         if prepared.plain[first] and prepared.plain[second]:
             alike = compare_plain(line(first), line(second), characters)
         else:
             alike = compare(told(first), told(second), characters)
         repeats = min(similarity, alike.repeats)
-        return Pair(first, second, min(similarity, alike.whole), repeats)
+        return SimilarPair(first, second, min(similarity, alike.whole), repeats)
 
     return measure
 
 
-def _crosses(pair: Pair, prepared: Prepared, similarity: float) -> bool:
+def _crosses(pair: SimilarPair, prepared: Prepared, similarity: float) -> bool:
     splits = prepared.splits
     return pair.similarity >= similarity and splits[pair.first] != splits[pair.second]
 
 
 def _leaks(
-    prepared: Prepared, pairs: list[Pair], removed: Removals, held_out: int, rule: str
+    prepared: Prepared, pairs: list[SimilarPair], removed: Removals, held_out: int, rule: str
 ) -> Removals:
-    """The rows of lower splits that nearly repeat a held-out one; the nearest is named."""
+    """Return the rows of lower splits that nearly repeat a held-out one; the nearest is named."""
     found: Removals = {}
     for pair in sorted(pairs, key=lambda pair: -pair.similarity):
         low, high = sorted((pair.first, pair.second), key=lambda row: prepared.splits[row])
@@ -157,7 +159,7 @@ def _leaks(
 
 
 def _same_questions(prepared: Prepared, rows: NDArray[np.int64], characters: int) -> Removals:
-    """The rows of lower splits that ask what a test row asks, whatever they answer."""
+    """Return the rows of lower splits that ask what a test row asks, whatever they answer."""
     is_test = prepared.splits[rows] == TEST
     tests, others = rows[is_test], rows[~is_test]
     asked = _by_key(prepared.forms, tests)
@@ -177,7 +179,7 @@ def _same_questions(prepared: Prepared, rows: NDArray[np.int64], characters: int
 def _asked_alike(
     prepared: Prepared, row: int, same: list[int], near: list[int], characters: int
 ) -> Iterator[tuple[int, float]]:
-    """The test rows that ask the same, and how much of their words the questions share."""
+    """Yield the test rows that ask the same, and how much of their words the questions share."""
     for test in same:
         yield test, 1.0
     if near:
@@ -189,7 +191,7 @@ def _asked_alike(
 
 
 def _by_key(keys: NDArray[np.uint64], rows: NDArray[np.int64]) -> dict[int, list[int]]:
-    """Key -> rows, in order; 0 is no key."""
+    """Return key -> rows, in order; 0 is no key."""
     found: dict[int, list[int]] = {}
     for row in rows.tolist():
         if keys[row]:

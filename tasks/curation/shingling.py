@@ -13,12 +13,12 @@ _FINALIZER = np.uint64(0xFF51AFD7ED558CCD)
 
 
 def folded(text: str) -> str:
-    """The text without what never makes two texts different: case, and how spaces run."""
+    """Return the text without what never makes two texts different: case, and how spaces run."""
     return " ".join(text.casefold().split())
 
 
 def shingles(text: str, characters: int) -> frozenset[str]:
-    """The set of all runs of so many characters in a folded text.
+    """Return the set of all runs of so many characters in a folded text.
 
     A text shorter than that is one shingle.
     """
@@ -29,14 +29,15 @@ def shingles(text: str, characters: int) -> frozenset[str]:
 
 
 def jaccard(first: frozenset[Any], second: frozenset[Any]) -> float:
-    """Shared elements over all elements, in [0, 1]; 1 for two empty sets."""
+    """Return shared elements over all elements, in [0, 1]; 1 for two empty sets."""
     shared = len(first & second)
     union = len(first) + len(second) - shared
     return shared / union if union else 1.0
 
 
 def shingle_hashes(texts: Sequence[str], characters: int) -> tuple[Hashes, NDArray[np.int64]]:
-    """The hashes of all shingles of many texts, one text after the other, and where each begins.
+    """Return the hashes of all shingles of many texts, one text after the other, and where each
+    begins.
 
     Hashes come as often as their shingles do; `hashes[starts[i]:starts[i + 1]]` are those of text
     `i`. They depend on the text and `characters` alone, and differ where shingles do, but for one
@@ -57,7 +58,9 @@ def shingle_hashes(texts: Sequence[str], characters: int) -> tuple[Hashes, NDArr
 
 
 def mixed(values: Hashes) -> Hashes:
-    """Values whose every bit depends on all bits of the given ones; the given are overwritten."""
+    """Return values whose every bit depends on all bits of the given ones; the given are
+    overwritten.
+    """
     values ^= values >> np.uint64(33)
     values *= _FINALIZER
     values ^= values >> np.uint64(33)

@@ -1,6 +1,5 @@
 """What each step of curation takes away, and the bound above which it takes too much."""
 
-import math
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,10 +8,9 @@ from tasks.curation.params import CurationParams
 from tasks.curation.preparation import Prepared
 from tasks.curation.questions import question_text
 from tasks.curation.selection import Removals
-from tasks.stage.errors import GateError
+from tasks.stage.errors import GateError, share_error, shown_text
 
 _EXAMPLES = 3
-_SHOWN = 90
 _DUPLICATES = ("exact_duplicate", "near_duplicate")
 _LEAKS = ("like_test", "like_validation", "asks_test_question")
 _HOLDS = "holds_"
@@ -28,22 +26,22 @@ class Step:
 
     @property
     def left(self) -> int:
-        """How many rows it left."""
+        """Return how many rows it left."""
         return self.rows - len(self.taken)
 
     @property
     def share(self) -> float:
-        """The share of its rows that it took."""
+        """Return the share of its rows that it took."""
         return len(self.taken) / self.rows if self.rows else 0.0
 
     @property
     def told(self) -> str:
-        """The step in a line."""
+        """Return the step in a line."""
         return f"{self.name}: {self.rows} rows in, {len(self.taken)} taken, {self.left} left"
 
 
 def find_steps(prepared: Prepared, removals: Removals) -> list[Step]:
-    """The steps in their order; what is no duplicate and no leak broke a rule on quality."""
+    """Return the steps in their order; what is no duplicate and no leak broke a rule on quality."""
     by_step: dict[str, list[int]] = {"quality": [], "duplicates": [], "leaks": []}
     for row in sorted(removals):
         rule = removals[row].rule
@@ -63,29 +61,30 @@ def steps_error(
     params: CurationParams,
     report: Path,
 ) -> GateError | None:
-    """Why the first step that took too much stops the night, or None; `report` lists the rest."""
+    """Return why the first step that took too much stops the night, or None.
+
+    `report` lists the rows.
+    """
     bounds = params.max_removed_share.model_dump()
     step = next((step for step in steps if step.share > bounds[step.name]), None)
     if step is None:
         return None
-    rules = Counter(removals[row].rule for row in step.taken)
-    counts = ", ".join(f"{rule}: {count}" for rule, count in rules.most_common())
-    examples = [f"  {_shown(prepared, removals, row)}" for row in step.taken[:_EXAMPLES]]
-    setting = f"curation.max_removed_share.{step.name}"
-    enough = min(math.ceil(step.share * 100) / 100, 1.0)
-    return GateError(
-        f"{step.name}: {len(step.taken)} of {step.rows} rows would be left out "
-        f"({step.share:.1%}); expected at most {bounds[step.name]:.1%} ({setting}), since a night "
-        "that learns from what little is left, because a rule misreads the data or the data are "
-        "not what they seem, looks like any other.\n"
-        f"By rule: {counts}. For example:\n" + "\n".join(examples),
-        f"look at the rows in {report}; {_mending(step.name, rules.most_common(1)[0][0])}; where "
-        f"they should go, let them: `--set {setting}={enough}`",
+    rules = Counter(removals[row].rule for row in step.taken).most_common()
+    return share_error(
+        f"{step.name}: {len(step.taken)} of {step.rows} rows would be left out ({step.share:.1%})",
+        share=step.share,
+        most=bounds[step.name],
+        setting=f"curation.max_removed_share.{step.name}",
+        why="a night that learns from what little is left, because a rule misreads the data or the "
+        "data are not what they seem, looks like any other",
+        by_cause="By rule: " + ", ".join(f"{rule}: {count}" for rule, count in rules),
+        examples=[_shown(prepared, removals, row) for row in step.taken[:_EXAMPLES]],
+        mending=f"look at the rows in {report}; {_mending(step.name, rules[0][0])}",
     )
 
 
 def _mending(step: str, rule: str) -> str:
-    """What mends the commonest cause: the param that is behind a rule."""
+    """Return what mends the commonest cause: the param that is behind a rule."""
     if rule.startswith(_HOLDS):
         kind = rule.removeprefix(_HOLDS)
         return f"where rows can stay without it, `--set curation.personal_data.{kind}=mask`"
@@ -102,7 +101,7 @@ def _mending(step: str, rule: str) -> str:
 
 
 def _shown(prepared: Prepared, removals: Removals, row: int) -> str:
-    """A removed row as a person knows it again, and the one that stays; masked as it was."""
+    """Return a removed row as a person knows it again, with the one that stays; both masked."""
     removal = removals[row]
     if removal.rule.startswith(_HOLDS):  # never shown, since it holds what nobody may read
         return f"{prepared.ids[row]} ({removal.rule})"
@@ -117,9 +116,4 @@ def _shown(prepared: Prepared, removals: Removals, row: int) -> str:
 
 def _text(prepared: Prepared, row: int) -> str:
     record = prepared.rows.record(row)
-    return f"{_short(question_text(record))!r} -> {_short(record.answer)!r}"
-
-
-def _short(text: str) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= _SHOWN else f"{line[:_SHOWN]}..."
+    return f"{shown_text(question_text(record))} -> {shown_text(record.answer)}"

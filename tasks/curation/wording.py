@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from tasks.curation.likeness import FIXED, FREE, ODD, OwnText, Told
 from tasks.curation.shingling import Hashes, mixed
-from tasks.records.record import Record
+from tasks.records.schema import Record
 from tasks.records.text import UNSPACED, normalise
 
 # Characters before or after a word that make its place: a word or two, or so many Han letters.
@@ -37,7 +37,6 @@ _MOST, _NEARLY_ALL = 0.5, 0.75
 _EDGES = ".,!?;:…。、'\"“”‘’„«»"
 _ROLES = {"system": "\0", "user": "\1", "assistant": "\2"}
 _BREAK = 32  # spaces, and the characters that stand for roles
-_DIGITS = (48, 57)
 _LAST_LETTER = 0x40000  # letters end below it; the planes above hold no text
 _PRIME = 0x9E3779B97F4A7C15
 _SALT = 0xC2B2AE3D27D4EB4F
@@ -67,7 +66,7 @@ class Wording:
             self._add(batch)
 
     def own_texts(self, records: Iterable[Record]) -> Iterator[OwnText]:
-        """What tells each row from the others."""
+        """Return what tells each row from the others."""
         return (own for batch in _batches(records) for own in self._own_texts(batch))
 
     def _add(self, records: Sequence[Record]) -> None:
@@ -100,7 +99,7 @@ class Wording:
         ]
 
     def told(self, record: Record) -> Told:
-        """One row, word by word."""
+        """Return one row, word by word."""
         found = _Words.of([record])
         kinds = tuple(self._kinds(found).tolist())
         ends = zip(found.starts.tolist(), found.ends.tolist(), strict=True)
@@ -115,8 +114,7 @@ class Wording:
         fixed = np.select(known, [place.this for place in said], False)
         rows = np.select(known, [place.rows for place in said], 0)
         before, after = said[1:3]
-        odd = (before.other | after.other) & ~(before.slot | after.slot) & ~found.numbers & ~fixed
-        rows = np.where(odd, np.where(before.other, before.rows, after.rows), rows)
+        odd = (before.other | after.other) & ~(before.slot | after.slot) & ~fixed
         run = found.run_lengths(fixed | odd)
         sure = (run >= _LONG_RUN) | (run * rows >= _LEAST_SHARED * self._rows)
         return np.select([fixed & sure, odd & sure], [FIXED, ODD], FREE).astype(np.uint8)
@@ -130,7 +128,7 @@ class Wording:
 
 
 def _batches(records: Iterable[Record]) -> Iterator[list[Record]]:
-    """The rows a few at a time: as many as fit the processor's cache, and one at the least."""
+    """Yield the rows a few at a time: as many as fit the processor's cache, at least one."""
     batch: list[Record] = []
     characters = 0
     for record in records:
@@ -173,7 +171,6 @@ class _Words:
     starts: NDArray[np.int64]
     ends: NDArray[np.int64]
     rows: NDArray[np.int64]
-    numbers: NDArray[np.bool_]
     places: list[tuple[Hashes, Hashes]]
 
     @classmethod
@@ -195,16 +192,14 @@ class _Words:
         text = "".join(parts)
         codes = np.frombuffer(text.encode("utf-32-le"), np.uint32)
         starts, ends = _bounds(codes)
-        digits = np.cumsum((codes >= _DIGITS[0]) & (codes <= _DIGITS[1]))
         return cls(
             text, codes, stretches, answers, starts, ends,
             rows=np.searchsorted([first for first, _ in stretches], starts, "right") - 1,
-            numbers=digits[ends - 1] > digits[starts - 1],
             places=_places(codes, starts, ends, turns),
         )  # fmt: skip
 
     def run_lengths(self, chosen: NDArray[np.bool_]) -> NDArray[np.int64]:
-        """For each word the characters of the run of chosen words of one row that it stands in."""
+        """Return for each word how many characters its run of chosen words of one row has."""
         apart = np.ones(len(chosen), bool)
         apart[1:] = ~chosen[1:] | ~chosen[:-1] | (self.rows[1:] != self.rows[:-1])
         firsts = np.flatnonzero(apart)
@@ -219,7 +214,7 @@ def _places(
     ends: NDArray[np.int64],
     turns: Sequence[tuple[int, int]],
 ) -> list[tuple[Hashes, Hashes]]:
-    """For each word its places, and each place with the word: what comes before it, as far as a
+    """Return for each word its places, and each place with the word: what comes before it, up to a
     few words and nearer, what after it, and both without the word next to it, a slot or a slip.
 
     `turns` are where they begin, and whose they are. Places of different roles differ: a long
@@ -257,13 +252,13 @@ class _Stretches:
         self._sums = np.concatenate([np.zeros(1, np.uint64), sums])
 
     def of(self, starts: NDArray[np.int64], ends: NDArray[np.int64]) -> Hashes:
-        """The hash of each stretch, which depends on its text alone."""
+        """Return the hash of each stretch, which depends on its text alone."""
         return mixed((self._sums[ends] - self._sums[starts]) * self._inverses[starts])
 
 
 @cache
 def _powers(count: int) -> tuple[Hashes, Hashes]:
-    """The powers of a number, and their inverses, modulo 2^64."""
+    """Return the powers of a number, and their inverses, modulo 2^64."""
     inverse = pow(_PRIME, -1, 1 << 64)
     return tuple(
         np.cumprod(np.concatenate([[np.uint64(1)], np.full(count, base, np.uint64)]))
@@ -272,7 +267,7 @@ def _powers(count: int) -> tuple[Hashes, Hashes]:
 
 
 def bare(text: str) -> str:
-    """The text without case, runs of spaces, and the signs of a sentence around its words."""
+    """Return the text without case, runs of spaces, and punctuation around its words."""
     folded = normalise(text)
     return (
         " ".join(word.strip(_EDGES) or word for word in folded.strip(_EDGES + " ").split())
@@ -285,7 +280,9 @@ def _spaced(text: str) -> str:
 
 
 def _bounds(codes: NDArray[np.uint32]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Where words begin and end: between spaces; of scripts without spaces each letter is one."""
+    """Return where words begin and end: between spaces; of scripts without spaces each letter is
+    one.
+    """
     inside = codes > _BREAK
     single = _singles()[codes]
     apart = single | np.roll(single, 1)
@@ -297,7 +294,7 @@ def _bounds(codes: NDArray[np.uint32]) -> tuple[NDArray[np.int64], NDArray[np.in
 
 @cache
 def _singles() -> NDArray[np.bool_]:
-    """For each code point whether it is a letter of a script without spaces; Korean has them."""
+    """Return for each code point whether it is a letter of a script without spaces."""
     found = np.zeros(0x110000, bool)
     every = "".join(chr(code) for code in range(_LAST_LETTER) if not 0xD800 <= code < 0xE000)
     for run in regex.finditer(rf"[[{UNSPACED}]--\p{{Hangul}}]+", every, regex.VERSION1):

@@ -1,18 +1,20 @@
 """What a student learns from: its teacher's distributions and the gold tokens.
 
 All divergences are sums over outcomes of log-probabilities: the whole vocabulary, or the teacher's
-likeliest tokens and one outcome for all others together.
-"""
+likeliest tokens and one outcome for all others together."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, log_softmax
 from torch.utils.checkpoint import checkpoint
 
 from tasks.distillation.params import ObjectiveParams
+from tasks.sequences.likelihood import SummedLoss
+from tasks.sequences.packing import Pack, packed_logits
 from tasks.stage.errors import ConfigError, DataError
 
 # Positions whose distributions are held at once; the others' are computed again when needed.
@@ -33,30 +35,35 @@ class Likeliest:
 
 
 # What a teacher says: logits (positions, vocabulary), or the likeliest tokens.
-Teaching = Tensor | Likeliest
+TeacherOutput = Tensor | Likeliest
+
+TeacherSignal = Callable[[Pack], TeacherOutput]
 
 
 def forward_kl(student: Tensor, teacher: Tensor) -> Tensor:
-    """KL(teacher || student) at each position, in nats; both are log-probabilities by outcome.
+    """Return KL(teacher || student) at each position, in nats.
 
-    The student pays for what it leaves out (Hinton et al. 2015, arXiv:1503.02531).
+    Both are log-probabilities by outcome. The student pays for what it leaves out
+    (Hinton et al. 2015, arXiv:1503.02531).
     """
     return _expected(teacher, teacher - student)
 
 
 def reverse_kl(student: Tensor, teacher: Tensor) -> Tensor:
-    """KL(student || teacher) at each position, in nats; both are log-probabilities by outcome.
+    """Return KL(student || teacher) at each position, in nats.
 
-    The student pays for what it makes up (MiniLLM, Gu et al. 2023, arXiv:2306.08543).
+    Both are log-probabilities by outcome. The student pays for what it makes up
+    (MiniLLM, Gu et al. 2023, arXiv:2306.08543).
     """
     return _expected(student, student - teacher)
 
 
 def jensen_shannon(student: Tensor, teacher: Tensor, *, weight: float) -> Tensor:
-    """The generalised Jensen-Shannon divergence at each position, in nats; 0 < `weight` < 1.
+    """Return the generalised Jensen-Shannon divergence at each position, in nats.
 
-    `weight` KL(teacher || m) + (1 - `weight`) KL(student || m), with the mixture m = `weight`
-    teacher + (1 - `weight`) student (GKD, Agarwal et al. 2023, arXiv:2306.13649, section 2).
+    0 < `weight` < 1. It is `weight` KL(teacher || m) + (1 - `weight`) KL(student || m), with the
+    mixture m = `weight` teacher + (1 - `weight`) student (GKD, Agarwal et al. 2023,
+    arXiv:2306.13649, section 2).
     """
     mixture = torch.logaddexp(teacher + math.log(weight), student + math.log(1 - weight))
     return weight * _expected(teacher, teacher - mixture) + (1 - weight) * _expected(
@@ -65,9 +72,9 @@ def jensen_shannon(student: Tensor, teacher: Tensor, *, weight: float) -> Tensor
 
 
 def blended_loss(
-    student_logits: Tensor, teaching: Teaching | None, targets: Tensor, params: ObjectiveParams
+    student_logits: Tensor, teaching: TeacherOutput | None, targets: Tensor, params: ObjectiveParams
 ) -> Tensor:
-    """The blend of divergences and cross-entropy, summed over positions, in nats; a scalar.
+    """Return the blend of divergences and cross-entropy, summed over positions, in nats; a scalar.
 
     `student_logits` (positions, vocabulary), `targets` (positions,). Divergences are taken at
     `temperature` and times its square, which keeps gradients comparable across temperatures
@@ -78,19 +85,19 @@ def blended_loss(
         ConfigError: the vocabularies differ.
         DataError: a teacher's number is not finite.
     """
-    _check(student_logits, teaching)
+    _check_vocabularies(student_logits, teaching)
     total = _wide(student_logits).new_zeros(())
     for begin in range(0, len(targets), CHUNK):
         part = slice(begin, begin + CHUNK)
         total = total + checkpoint(
-            _blend, student_logits[part], _part(teaching, part), targets[part], params,
+            _blend, student_logits[part], _part_of_output(teaching, part), targets[part], params,
             use_reentrant=False,
         )  # fmt: skip
     return total
 
 
 def _blend(
-    logits: Tensor, teaching: Teaching | None, targets: Tensor, params: ObjectiveParams
+    logits: Tensor, teaching: TeacherOutput | None, targets: Tensor, params: ObjectiveParams
 ) -> Tensor:
     gold = cross_entropy(_wide(logits), targets, reduction="sum")
     if teaching is None:
@@ -108,11 +115,11 @@ def _blend(
 
 
 def outcomes(
-    student_logits: Tensor, teaching: Teaching, *, temperature: float
+    student_logits: Tensor, teaching: TeacherOutput, *, temperature: float
 ) -> tuple[Tensor, Tensor]:
-    """The log-probabilities of student and teacher over the same outcomes, (positions, outcomes).
+    """Return student's and teacher's log-probabilities over the same outcomes.
 
-    A `Likeliest` has its own temperature, which must be this one.
+    Both are (positions, outcomes). A `Likeliest` has its own temperature, which must be this one.
     """
     student = log_softmax(_wide(student_logits) / temperature, dim=-1)
     if isinstance(teaching, Tensor):
@@ -125,7 +132,7 @@ def outcomes(
 
 
 def likeliest(teacher_logits: Tensor, count: int, *, temperature: float) -> Likeliest:
-    """The `count` likeliest tokens at each position, at a temperature, and the mass of the rest."""
+    """Return the `count` likeliest tokens at each position, and the mass of the rest."""
     log_probs = log_softmax(_wide(teacher_logits) / temperature, dim=-1)
     top = log_probs.topk(count, dim=-1)
     rest = log_probs.scatter(-1, top.indices, -torch.inf).logsumexp(-1)
@@ -133,17 +140,17 @@ def likeliest(teacher_logits: Tensor, count: int, *, temperature: float) -> Like
 
 
 def _wide(logits: Tensor) -> Tensor:
-    """Logits in no less than float32."""
+    """Return logits in no less than float32."""
     return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
 def _expected(weights: Tensor, values: Tensor) -> Tensor:
-    """The mean of values under log-probabilities; what has no mass counts nothing."""
+    """Return the mean of values under log-probabilities; what has no mass counts nothing."""
     mass = weights.exp()
     return torch.where(mass > 0, mass * values, 0.0).sum(-1)
 
 
-def _part(teaching: Teaching | None, part: slice) -> Teaching | None:
+def _part_of_output(teaching: TeacherOutput | None, part: slice) -> TeacherOutput | None:
     if isinstance(teaching, Likeliest):
         return Likeliest(
             teaching.token_ids[part], teaching.log_probs[part], teaching.log_rest[part]
@@ -151,7 +158,7 @@ def _part(teaching: Teaching | None, part: slice) -> Teaching | None:
     return None if teaching is None else teaching[part]
 
 
-def _check(student_logits: Tensor, teaching: Teaching | None) -> None:
+def _check_vocabularies(student_logits: Tensor, teaching: TeacherOutput | None) -> None:
     if isinstance(teaching, Tensor) and student_logits.shape != teaching.shape:
         raise ConfigError(
             f"student logits are {tuple(student_logits.shape)} and teacher logits "
@@ -164,7 +171,7 @@ def _check(student_logits: Tensor, teaching: Teaching | None) -> None:
 
 
 def check_finite(told: Tensor, what: str) -> None:
-    """That a teacher's numbers can be learned from.
+    """Check that a teacher's numbers can be learned from.
 
     Raises:
         DataError: one of them is not finite.
@@ -174,3 +181,19 @@ def check_finite(told: Tensor, what: str) -> None:
             f"the teacher's {what} hold NaN or infinities; nothing can be learned from them",
             "look at the adapter: run finetuning again with a lower learning rate, or in float32",
         )
+
+
+def distillation_loss(
+    signal: TeacherSignal | None, objective: ObjectiveParams, width: int
+) -> SummedLoss:
+    """Return the loss of a student: the teacher's divergences and the gold tokens, blended.
+
+    Logits count up to `width`. Without a signal, or without a divergence, the gold tokens alone
+    are learned: that is a control's loss.
+    """
+
+    def loss(student: nn.Module, pack: Pack) -> Tensor:
+        told = signal(pack) if signal is not None and objective.divergence else None
+        return blended_loss(packed_logits(student, pack)[:, :width], told, pack.targets, objective)
+
+    return loss

@@ -4,8 +4,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from tasks.lm.params import TrainingParams
 from tasks.stage.params import ComputeParams, ModelsParams, PromptingParams, StageParams
+from tasks.training.params import TrainingParams
 
 
 class ObjectiveParams(StageParams):
@@ -20,7 +20,7 @@ class ObjectiveParams(StageParams):
 
     @property
     def divergence(self) -> float:
-        """The weight of all that a teacher is needed for."""
+        """Return the weight of all that a teacher is needed for."""
         return self.forward_kl + self.reverse_kl + self.jensen_shannon
 
     @model_validator(mode="after")
@@ -52,7 +52,7 @@ class DistillationParams(TrainingParams):
     fitted_learning_rate: float = Field(
         gt=0, le=1, description="of students that were fitted, instead of learning_rate"
     )
-    compared_examples: int = Field(ge=2, description="held-out, teacher, student and twin alike")
+    compared_examples: int = Field(ge=2, description="held-out, teacher, student and control alike")
     dtype: Literal["float32", "bfloat16"]
     saved_dtype: Literal["float32", "bfloat16"]
 

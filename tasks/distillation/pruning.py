@@ -1,8 +1,11 @@
-"""A student made of the teacher's own layers, the least influential left out."""
+"""Which of its teacher's layers a student has, and how all others are left out."""
 
 import copy
+import json
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -10,10 +13,12 @@ from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity, kl_div
 from transformers import PreTrainedModel
 
-from tasks.lm.packing import Pack, packed_logits
+from tasks.sequences.packing import Pack, packed_logits
 from tasks.stage.errors import ConfigError
 
-Rule = Literal["divergence", "importance", "uniform"]
+LOGGER = logging.getLogger(__name__)
+LAYERS_FILE = "layers.json"
+LayerRule = Literal["divergence", "importance", "uniform"]
 
 
 @dataclass(frozen=True)
@@ -24,8 +29,21 @@ class Influence:
     measure: str
 
 
+@dataclass(frozen=True)
+class StudentPlan:
+    """One student of the night: its name, and the teacher's layers that it keeps.
+
+    `kept` is None for a student that is a model of its own; `origin` is the digest of that model,
+    or says which layers are kept.
+    """
+
+    name: str
+    kept: tuple[int, ...] | None
+    origin: str
+
+
 def block_influence(model: PreTrainedModel, packs: Sequence[Pack]) -> list[float]:
-    """How much each decoder layer turns its input, 0 (not at all) to 2, averaged over tokens.
+    """Return how much each decoder layer turns its input, from 0 (not at all) to 2, by token.
 
     One minus the cosine between a layer's input and output (Men et al. 2024, arXiv:2403.03853,
     section 3, there called block influence).
@@ -57,7 +75,7 @@ def block_influence(model: PreTrainedModel, packs: Sequence[Pack]) -> list[float
 
 
 def removal_divergence(model: PreTrainedModel, packs: Sequence[Pack]) -> list[float]:
-    """KL(model || model without the layer), in nats an answer token, for each decoder layer.
+    """Return KL(model || model without the layer), in nats an answer token, for each layer.
 
     The model runs once more for each of them. One layer at a time is left out, as in Kim et al.
     2024 (arXiv:2402.02834, section 3), whose measure is the perplexity that remains.
@@ -81,21 +99,21 @@ def removal_divergence(model: PreTrainedModel, packs: Sequence[Pack]) -> list[fl
 def _pass_on(
     _: nn.Module, inputs: tuple[Tensor, ...], output: Tensor | tuple[Tensor, ...]
 ) -> Tensor | tuple[Tensor, ...]:
-    """A layer's output as if it were not there: its input."""
+    """Return a layer's output as if it were not there: its input."""
     return (inputs[0], *output[1:]) if isinstance(output, tuple) else inputs[0]
 
 
 def measure_influence(
-    model: PreTrainedModel, packs: Sequence[Pack], rule: Rule | Sequence[int]
+    model: PreTrainedModel, packs: Sequence[Pack], rule: LayerRule | Sequence[int]
 ) -> Influence:
-    """What a rule chooses layers by; what the report shows where it asks for nothing."""
+    """Return what a rule chooses layers by; where it asks for nothing, what the report shows."""
     if rule == "divergence":
         return Influence(tuple(removal_divergence(model, packs)), "KL without it, nats a token")
     return Influence(tuple(block_influence(model, packs)), "1 - cosine of input and output")
 
 
-def choose_layers(influence: Sequence[float], count: int, rule: Rule) -> list[int]:
-    """The numbers, rising, of `count` layers: the most influential, or evenly from first to last.
+def choose_layers(influence: Sequence[float], count: int, rule: LayerRule) -> list[int]:
+    """Return the rising numbers of `count` layers: the most influential, or evenly spread.
 
     Raises:
         ConfigError: there are fewer layers than asked for, or as many.
@@ -109,7 +127,7 @@ def choose_layers(influence: Sequence[float], count: int, rule: Rule) -> list[in
 
 
 def check_layers(kept: Sequence[int], total: int) -> None:
-    """That these are layers of a teacher with `total`, each once and rising, and fewer.
+    """Check that these are layers of a teacher with `total`, each once and rising, and fewer.
 
     Raises:
         ConfigError: they are not.
@@ -129,13 +147,56 @@ def check_layers(kept: Sequence[int], total: int) -> None:
         )
 
 
+def plan_students(
+    asked: Sequence[int | Literal["model"]],
+    rule: LayerRule | Sequence[int],
+    influence: Sequence[float],
+    student_base: str,
+) -> list[StudentPlan]:
+    """Return the students that are asked for, their layers chosen by a rule or by number.
+
+    `student_base` is the digest of the model that `model` stands for.
+
+    Raises:
+        ConfigError: a student is not smaller than the teacher, or a layer does not exist.
+    """
+    plans = []
+    for size in asked:
+        if size == "model":
+            plans.append(StudentPlan(size, None, student_base))
+            continue
+        if isinstance(rule, str):
+            kept = choose_layers(influence, size, rule)
+        else:
+            kept = list(rule)
+            check_layers(kept, len(influence))
+        LOGGER.info("the student of %d layers keeps %s", size, kept)
+        plans.append(StudentPlan(str(size), tuple(kept), f"layers {kept}"))
+    return plans
+
+
+def make_folder(
+    plan: StudentPlan, influence: Influence, rule: LayerRule | Sequence[int], folder: Path
+) -> Path:
+    """Make a student's folder in another, with its `layers.json`, and return it.
+
+    The file holds the teacher's layers that the student has, and the scores behind it.
+    """
+    place = folder / plan.name
+    place.mkdir()
+    told: dict[str, object] = {"layers": plan.kept, "of": len(influence.values), "rule": rule}
+    told |= {"influence": influence.values, "measure": influence.measure}
+    (place / LAYERS_FILE).write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+    return place
+
+
 def prune(teacher: PreTrainedModel, kept: Sequence[int]) -> PreTrainedModel:
-    """A copy of the teacher with these decoder layers alone, renumbered from 0."""
+    """Return a copy of the teacher with these decoder layers alone, renumbered from 0."""
     return keep_layers(copy.deepcopy(teacher), kept)
 
 
 def prune_shared(base: PreTrainedModel, kept: Sequence[int]) -> PreTrainedModel:
-    """A model of these decoder layers alone that has the base's very weights, quantised or not.
+    """Return a model of these layers alone that has the base's very weights, quantised or not.
 
     What is copied is the tree of modules; each tensor is there once, whoever computes with it.
     """
@@ -148,7 +209,7 @@ def prune_shared(base: PreTrainedModel, kept: Sequence[int]) -> PreTrainedModel:
 
 
 def keep_layers(student: PreTrainedModel, kept: Sequence[int]) -> PreTrainedModel:
-    """The model itself, left with these decoder layers, renumbered from 0."""
+    """Return the model itself, left with these decoder layers, renumbered from 0."""
     layers = decoder_layers(student)
     total = len(layers)
     body = student.get_decoder()
@@ -164,7 +225,7 @@ def keep_layers(student: PreTrainedModel, kept: Sequence[int]) -> PreTrainedMode
 
 
 def decoder_layers(model: PreTrainedModel) -> nn.ModuleList:
-    """A causal model's decoder layers.
+    """Return a causal model's decoder layers.
 
     Raises:
         ConfigError: the architecture keeps them elsewhere than in `get_decoder().layers`.

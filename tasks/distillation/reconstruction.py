@@ -11,8 +11,8 @@ from transformers import PreTrainedModel
 
 from tasks.distillation.objective import check_finite
 from tasks.distillation.pruning import decoder_layers
-from tasks.distillation.states import StateMemory, replaced
-from tasks.lm.packing import Pack, packed_logits
+from tasks.distillation.teacher import StateMemory, replaced_layers
+from tasks.sequences.packing import Pack, packed_logits
 from tasks.stage.errors import ConfigError
 
 # How strongly a fitted weight is held to what it was: times the mean square of its inputs. Measured
@@ -35,14 +35,14 @@ class Reconstruction:
 
 
 @dataclass
-class _Lane:
+class _PackRun:
     """A pack on its way through a model: its state (1, tokens, width), and what each layer gets."""
 
     state: Tensor
     arguments: list[dict[str, Any]]
 
     def through(self, layer: nn.Module, number: int) -> Tensor:
-        """What a layer, the model's `number`th, makes of the state."""
+        """Return what a layer, the model's `number`th, makes of the state."""
         found = layer(self.state, **self.arguments[number])
         output: Tensor = found[0] if isinstance(found, tuple) else found
         return output
@@ -72,40 +72,40 @@ def reconstruct(
     """
     told, own = decoder_layers(teacher), decoder_layers(student)
     student.eval()
-    taught, learning = _lanes(teacher, packs), _lanes(student, packs)
+    taught, learning = _pack_runs(teacher, packs), _pack_runs(student, packs)
     reached, layers, before, after = 0, [], [], []
     for place, number in enumerate(kept):
         follower = kept[place + 1] if place + 1 < len(kept) else len(told)
         for passed in range(reached, follower):
-            for lane in taught:
-                lane.state = lane.through(told[passed], passed)
+            for run in taught:
+                run.state = run.through(told[passed], passed)
         reached = follower
         if follower == place + 1:  # nothing is left out so far, so both are in one state
-            for lane, source in zip(learning, taught, strict=True):
-                lane.state = source.state.to(lane.state.dtype)
+            for run, source in zip(learning, taught, strict=True):
+                run.state = source.state.to(run.state.dtype)
             continue
-        found = _fit(own[place], place, learning, [lane.state for lane in taught])
+        found = _fit(own[place], place, learning, [run.state for run in taught])
         layers.append(number)
         before.append(found[0])
         after.append(found[1])
-    for pack, lane in zip(packs, taught, strict=True):
-        memory.keep(pack, lane.state)
+    for pack, run in zip(packs, taught, strict=True):
+        memory.keep(pack, run.state)
     tokens = sum(pack.tokens for pack in packs)
     return Reconstruction(tokens, tuple(layers), tuple(before), tuple(after))
 
 
 def _fit(
-    layer: nn.Module, place: int, lanes: Sequence[_Lane], targets: Sequence[Tensor]
+    layer: nn.Module, place: int, runs: Sequence[_PackRun], targets: Sequence[Tensor]
 ) -> tuple[float, float]:
-    """Fit a layer and take the lanes through it; its error before and after."""
+    """Fit a layer, take the runs through it and return its error before and after."""
     down = _down_projection(layer)
     width, size = down.weight.shape
     gram = down.weight.new_zeros(size, size)
     missing = down.weight.new_zeros(size, width)
     outputs, before = [], 0.0
-    for lane, target in zip(lanes, targets, strict=True):
+    for run, target in zip(runs, targets, strict=True):
         with _inputs(down) as given:
-            output = lane.through(layer, place)
+            output = run.through(layer, place)
         outputs.append(output)
         read, weight = given[0][0], _weights(target)
         gram += read.T @ (read * weight)
@@ -116,24 +116,24 @@ def _fit(
     change = torch.linalg.solve((gram + shift).double(), missing.double())
     known = down.weight.clone()
     down.weight += change.T.to(known.dtype)
-    fitted = [lane.through(layer, place) for lane in lanes]
+    fitted = [run.through(layer, place) for run in runs]
     after = sum(map(_error, fitted, targets))
     if not after < before:
         down.weight.copy_(known)
         fitted, after = outputs, before
-    for lane, state in zip(lanes, fitted, strict=True):
-        lane.state = state
-    tokens = sum(lane.state.shape[1] for lane in lanes)
+    for run, state in zip(runs, fitted, strict=True):
+        run.state = state
+    tokens = sum(run.state.shape[1] for run in runs)
     return before / tokens, after / tokens
 
 
 def _weights(target: Tensor) -> Tensor:
-    """What each token counts, (tokens, 1)."""
+    """Return what each token counts, (tokens, 1)."""
     return 1 / target[0].float().square().sum(-1, keepdim=True)
 
 
 def _error(output: Tensor, target: Tensor) -> float:
-    """Relative squared distances, summed over tokens."""
+    """Return relative squared distances, summed over tokens."""
     return float(((target - output)[0].float().square() * _weights(target)).sum())
 
 
@@ -149,7 +149,7 @@ def _down_projection(layer: nn.Module) -> nn.Linear:
 
 @contextmanager
 def _inputs(layer: nn.Module) -> Iterator[list[Tensor]]:
-    """What a layer reads, each (1, tokens, width), while this lasts."""
+    """Give what a layer reads, each (1, tokens, width), while this lasts."""
     given: list[Tensor] = []
     hook = layer.register_forward_pre_hook(lambda _, inputs: given.append(inputs[0]))
     try:
@@ -158,22 +158,22 @@ def _inputs(layer: nn.Module) -> Iterator[list[Tensor]]:
         hook.remove()
 
 
-def _lanes(model: PreTrainedModel, packs: Sequence[Pack]) -> list[_Lane]:
-    """Packs before a model's first layer, with all that each layer will be given beside the state.
+def _pack_runs(model: PreTrainedModel, packs: Sequence[Pack]) -> list[_PackRun]:
+    """Return packs before a model's first layer, with what each layer is given beside the state.
 
     The model runs with layers that do nothing, and so tells it without computing anything.
     """
     layers = decoder_layers(model)
-    lanes: list[_Lane] = []
+    runs: list[_PackRun] = []
 
     def pass_on(state: Tensor, **arguments: Any) -> Tensor:
-        if not lanes[-1].arguments:
-            lanes[-1].state = state
-        lanes[-1].arguments.append(arguments)
+        if not runs[-1].arguments:
+            runs[-1].state = state
+        runs[-1].arguments.append(arguments)
         return state
 
-    with replaced(layers, pass_on):
+    with replaced_layers(layers, pass_on):
         for pack in packs:
-            lanes.append(_Lane(torch.empty(0), []))
+            runs.append(_PackRun(torch.empty(0), []))
             packed_logits(model, pack.to(model.device))
-    return lanes
+    return runs

@@ -5,16 +5,23 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from tasks.distillation.comparison import CONFIDENCE, Held, divergence_share, figures, interval
-from tasks.distillation.params import DistillationParams
+from tasks.distillation.distiller import StudentOutcome, StudentStart
+from tasks.distillation.held_out import (
+    CONFIDENCE,
+    Bootstrap,
+    HeldOutScore,
+    divergence_share,
+    held_out_interval,
+    held_out_metrics,
+)
 from tasks.distillation.pruning import Influence
-from tasks.distillation.school import Outcome, Start
 from tasks.records.predictions import ROLES
-from tasks.statistics.intervals import Interval
+from tasks.statistics.bootstrap import Interval
+from tasks.training.diagnostics import Fit
 
 
 @dataclass(frozen=True)
-class Night:
+class DistillationResult:
     """The teacher, what each of its layers does, and what became of its students.
 
     `overlap` counts the compared examples that also chose the checkpoints.
@@ -22,87 +29,91 @@ class Night:
 
     teacher_parameters: int
     influence: Influence
-    outcomes: tuple[Outcome, ...]
+    outcomes: tuple[StudentOutcome, ...]
     overlap: int
 
     @property
-    def compared(self) -> list[Held]:
-        """The compared examples, as the first student left them."""
-        return self.outcomes[0].student.held
+    def compared(self) -> list[HeldOutScore]:
+        """Return the compared examples, as the first student left them."""
+        return self.outcomes[0].trained["student"].held
 
 
-def numbers(night: Night, params: DistillationParams) -> dict[str, Any]:
-    """What `metrics.json` holds.
+def distillation_metrics(result: DistillationResult, draw: Bootstrap) -> dict[str, Any]:
+    """Return what `metrics.json` holds.
 
     Losses and divergences, KL(teacher || model) at temperature 1, are means per held-out token in
     nats; agreement is the share of tokens that model and teacher find likeliest alike.
     """
     return {
         "teacher": {
-            "parameters": night.teacher_parameters,
-            "loss": asdict(interval(night.compared, "teacher_loss", params.seed)),
+            "parameters": result.teacher_parameters,
+            "loss": asdict(held_out_interval(result.compared, "teacher_loss", draw)),
         },
-        "influence": list(night.influence.values),
-        "influence_measure": night.influence.measure,
-        "compared_examples": len(night.compared),
-        "compared_that_choose_checkpoints": night.overlap,
+        "influence": list(result.influence.values),
+        "influence_measure": result.influence.measure,
+        "compared_examples": len(result.compared),
+        "compared_that_choose_checkpoints": result.overlap,
         "confidence": CONFIDENCE,
         "students": {
-            outcome.plan.name: _outcome(outcome, params.seed) for outcome in night.outcomes
+            outcome.plan.name: _student_metrics(outcome, draw) for outcome in result.outcomes
         },
     }
 
 
-def _outcome(outcome: Outcome, seed: int) -> dict[str, Any]:
+def _student_metrics(outcome: StudentOutcome, draw: Bootstrap) -> dict[str, Any]:
+    student, control = (outcome.trained[role] for role in ROLES)
     found: dict[str, Any] = {
         "layers": list(outcome.plan.kept or ()),
-        "parameters": outcome.student.parameters,
-        "start": _start(outcome.start, seed),
-        "divergence_share": asdict(divergence_share(outcome.student.held, outcome.twin.held, seed)),
+        "parameters": student.parameters,
+        "start": _start(outcome.start, draw),
+        "divergence_share": asdict(divergence_share(student.held, control.held, draw)),
     }
-    for role in ROLES:
-        trained = getattr(outcome, role)
-        found[role] = figures(trained.held, seed) | {
+    for role, trained in outcome.trained.items():
+        found[role] = held_out_metrics(trained.held, draw) | {
             "training": asdict(trained.training),
             "fit": asdict(trained.fit),
         }
     return found
 
 
-def _start(start: Start, seed: int) -> dict[str, Any]:
-    """The divergence of a student before it learned, and how near its layers were brought."""
-    found: dict[str, Any] = {"divergence_made": interval(start.made, "divergence", seed).value}
+def _start(start: StudentStart, draw: Bootstrap) -> dict[str, Any]:
+    """Return a student's divergence before it learned, and how near its layers were brought."""
+    found: dict[str, Any] = {
+        "divergence_made": held_out_interval(start.made, "divergence", draw).value
+    }
     if start.reconstruction is not None:
-        found["divergence_fitted"] = interval(start.fitted, "divergence", seed).value
+        found["divergence_fitted"] = held_out_interval(start.fitted, "divergence", draw).value
         found["reconstruction"] = asdict(start.reconstruction)
     return found
 
 
-def write_report(night: Night, found: Mapping[str, Any], folder: Path) -> None:
-    """Write `report.md` from what `numbers` found."""
+def write_report(result: DistillationResult, found: Mapping[str, Any], folder: Path) -> None:
+    """Write `report.md` from the metrics."""
     parts = [
         "# Distillation",
-        f"The teacher has {night.teacher_parameters / 1e6:.1f} million parameters and "
-        f"{len(night.influence.values)} layers. All were compared on the same "
-        f"{len(night.compared)} held-out examples; in brackets {CONFIDENCE:.0%} bootstrap "
-        "intervals over examples. A twin begins as its student does and learns the same examples "
-        "without the teacher."
+        f"The teacher has {result.teacher_parameters / 1e6:.1f} million parameters and "
+        f"{len(result.influence.values)} layers. All were compared on the same "
+        f"{len(result.compared)} held-out examples; in brackets {CONFIDENCE:.0%} bootstrap "
+        "intervals over examples. A control begins as its student does and learns the same "
+        "examples without the teacher."
         + (
-            f" {night.overlap} of them also chose the checkpoints: the validation split is small."
-            if night.overlap
+            f" {result.overlap} of them also chose the checkpoints: the validation split is small."
+            if result.overlap
             else ""
         ),
     ]
-    for outcome in night.outcomes:
-        parts += _student(outcome, night, found)
+    for outcome in result.outcomes:
+        parts += _student(outcome, result, found)
     (folder / "report.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
 
 
-def _student(outcome: Outcome, night: Night, found: Mapping[str, Any]) -> list[str]:
+def _student(
+    outcome: StudentOutcome, result: DistillationResult, found: Mapping[str, Any]
+) -> list[str]:
     name = outcome.plan.name
     own = found["students"][name]
     share = Interval(**own["divergence_share"])
-    size = own["parameters"] / night.teacher_parameters
+    size = own["parameters"] / result.teacher_parameters
     rows = [("teacher", {"loss": found["teacher"]["loss"]}), *((role, own[role]) for role in ROLES)]
     table = [
         "| | loss | KL(teacher, model) | same likeliest token |",
@@ -114,27 +125,27 @@ def _student(outcome: Outcome, night: Night, found: Mapping[str, Any]) -> list[s
             for role, row in rows
         ),
     ]
-    trained, twin = outcome.student.training, outcome.twin.training
+    student, control = (outcome.trained[role] for role in ROLES)
+    training = student.training
     return [
         f"## Student {name}",
-        _layers(outcome, len(night.influence.values))
+        _layers(outcome, len(result.influence.values))
         + f" {own['parameters'] / 1e6:.1f} million parameters, {size:.0%} of the teacher's.",
         "\n".join(table),
-        f"{_verdict(share)} {_began(own['start'])}",
-        f"{trained.steps} steps over {trained.tokens} tokens, of which {trained.supervised_tokens} "
-        f"learned; {trained.computed_tokens} went through the model (shared beginnings once). The "
-        f"twin stopped after {twin.steps} steps.",
+        f"{_verdict(share)} {_start_sentence(own['start'])}",
+        f"{training.steps} steps over {training.tokens} tokens, of which "
+        f"{training.supervised_tokens} learned; {training.computed_tokens} went through the model "
+        f"(shared beginnings once). The control stopped after {control.training.steps} steps.",
         "\n".join(_slices(own)),
-        _judged(outcome),
-        f"Fit of the twin: {outcome.twin.fit.text}",
-        f"![losses](loss-student-{name}.png) ![losses of the twin](loss-twin-{name}.png)",
+        _fit_sentence(outcome.start, student.fit),
+        f"Fit of the control: {control.fit.text}",
+        f"![losses](loss-student-{name}.png) ![losses of the control](loss-control-{name}.png)",
     ]
 
 
-def _judged(outcome: Outcome) -> str:
-    """How the student's training went, which may well bring nothing after least squares."""
-    fit = outcome.student.fit
-    if outcome.start.reconstruction is not None and fit.verdict == "not_learning":
+def _fit_sentence(start: StudentStart, fit: Fit) -> str:
+    """Say how the student's training went, which may well bring nothing after least squares."""
+    if start.reconstruction is not None and fit.verdict == "not_learning":
         return (
             "Its training brought the student hardly further than least squares had "
             f"({fit.reason})."
@@ -142,7 +153,7 @@ def _judged(outcome: Outcome) -> str:
     return f"Fit of the student: {fit.text}"
 
 
-def _layers(outcome: Outcome, total: int) -> str:
+def _layers(outcome: StudentOutcome, total: int) -> str:
     if outcome.plan.kept is None:
         return "A model of its own."
     dropped = [number for number in range(total) if number not in outcome.plan.kept]
@@ -155,13 +166,13 @@ def _layers(outcome: Outcome, total: int) -> str:
 def _verdict(share: Interval) -> str:
     told = f"its KL from the teacher is {share.value:.0%} [{share.low:.0%}, {share.high:.0%}] of"
     if share.high < 1:
-        return f"**The teacher's signal brought the student nearer to it: {told} its twin's.**"
+        return f"**The teacher's signal brought the student nearer to it: {told} its control's.**"
     if share.low > 1:
-        return f"**The teacher's signal took the student away from it: {told} its twin's.**"
-    return f"**The teacher's signal made no difference that can be told: {told} its twin's.**"
+        return f"**The teacher's signal took the student away from it: {told} its control's.**"
+    return f"**The teacher's signal made no difference that can be told: {told} its control's.**"
 
 
-def _began(start: Mapping[str, Any]) -> str:
+def _start_sentence(start: Mapping[str, Any]) -> str:
     told = f"As it was made, the student's KL was {start['divergence_made']:.3f}"
     if "reconstruction" not in start:
         return f"{told}."
@@ -181,25 +192,26 @@ def _cell(found: Mapping[str, float] | None) -> str:
 
 def _slices(own: Mapping[str, Any]) -> list[str]:
     lines = [
-        "| slice | examples | KL student | KL twin | same token, student | same token, twin |",
+        "| slice | examples | KL student | KL control | same token, student "
+        "| same token, control |",
         "|---|---:|---:|---:|---:|---:|",
     ]
     for name, row in own["student"]["slices"].items():
-        twin = own["twin"]["slices"][name]
+        control = own["control"]["slices"][name]
         lines.append(
-            f"| {name} | {row['examples']} | {row['divergence']:.3f} | {twin['divergence']:.3f} | "
-            f"{row['agreement']:.0%} | {twin['agreement']:.0%} |"
+            f"| {name} | {row['examples']} | {row['divergence']:.3f} "
+            f"| {control['divergence']:.3f} | {row['agreement']:.0%} | {control['agreement']:.0%} |"
         )
     return lines
 
 
-def plot_influence(night: Night, path: Path) -> None:
+def plot_influence(result: DistillationResult, path: Path) -> None:
     """Write a bar chart of the layers' influence, those that each student keeps in colour."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    values = night.influence.values
-    pruned = [outcome.plan for outcome in night.outcomes if outcome.plan.kept is not None]
+    values = result.influence.values
+    pruned = [outcome.plan for outcome in result.outcomes if outcome.plan.kept is not None]
     figure = Figure(figsize=(7, 1 + 2 * max(len(pruned), 1)), layout="constrained")
     FigureCanvasAgg(figure)
     for place, plan in enumerate(pruned, start=1):
@@ -210,7 +222,7 @@ def plot_influence(night: Night, path: Path) -> None:
         # The first and last layers are worth a hundred times the others.
         axes.set_yscale("log")
         axes.set(
-            title=f"{plan.name} layers kept (blue)", xlabel="layer", ylabel=night.influence.measure
+            title=f"{plan.name} layers kept (blue)", xlabel="layer", ylabel=result.influence.measure
         )
         axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=120, metadata={"Software": None})

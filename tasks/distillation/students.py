@@ -1,15 +1,20 @@
-"""Students to be: which layers each has, how it is made from the teacher, and how it is saved."""
+"""Students: how each is made from its teacher, and how it is saved."""
 
-import json
-import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from shutil import copytree
 from typing import Any, Protocol, cast
 
 import torch
-from peft import PeftModel
+from peft import (
+    LoraConfig,
+    PeftModel,
+    get_peft_model,
+    get_peft_model_state_dict,
+    set_peft_model_state_dict,
+)
+from safetensors.torch import load_file, save_file
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -17,84 +22,109 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from tasks.distillation.params import DistillationParams
-from tasks.distillation.pruning import Influence, check_layers, choose_layers, keep_layers, prune
-from tasks.distillation.shared import (
-    lora_config,
-    save_shared,
-    share_student,
-    share_teacher,
+from tasks.distillation.pruning import (
+    StudentPlan,
+    decoder_layers,
+    keep_layers,
+    prune,
+    prune_shared,
 )
-from tasks.lm.conversion import ModelManifest
-from tasks.lm.models import (
+from tasks.models.loading import (
     ADAPTER_WEIGHTS,
     LanguageModel,
     check_adapter,
-    load_adapted,
-    load_base,
-    load_for_training,
     load_tokenizer,
 )
-from tasks.lm.prompt_kit import read_prompt_kit
+from tasks.models.provenance import tidy_adapter
+from tasks.models.store import ModelManifest
+from tasks.prompting.files import PROMPT
+from tasks.prompting.prompt_bundle import read_prompt_bundle
 from tasks.records.predictions import Role
-from tasks.records.prompt_files import PROMPT
 from tasks.stage.errors import ConfigError
 from tasks.stage.outputs import file_sha256, seal
 
-LOGGER = logging.getLogger(__name__)
-LAYERS_FILE = "layers.json"
-ADAPTERS: dict[Role, str] = {"student": "adapter", "twin": "twin_adapter"}
+ADAPTERS: dict[Role, str] = {"student": "adapter", "control": "control_adapter"}
+# Loads a model, always the same.
+LoadModel = Callable[[], LanguageModel]
+_LAYER_NUMBER = re.compile(r"(\.layers\.)(\d+)(\.)")
 
 
-@dataclass(frozen=True)
-class Plan:
-    """One student of the night: its name, and the teacher's layers that it keeps.
-
-    `kept` is None for a student that is a model of its own; `origin` is the digest of that model,
-    or says which layers are kept.
-    """
-
-    name: str
-    kept: tuple[int, ...] | None
-    origin: str
+def share_teacher(base: PreTrainedModel, adapter: Path) -> PeftModel:
+    """Return the teacher, frozen: all layers of the base, whose weights are in memory once."""
+    tree = prune_shared(base, range(len(decoder_layers(base))))
+    return PeftModel.from_pretrained(tree, str(adapter)).eval()
 
 
-@dataclass(frozen=True)
-class Origins:
-    """Where the weights lie that teacher and students are made of, and what they compute in."""
-
-    base: Path
-    student_base: Path
-    store: Path
-    adapter: Path
-    numeric_form: str
-    dtype: str
-    device: torch.device
-
-
-def plan_students(
-    params: DistillationParams, influence: Sequence[float], student_base: str
-) -> list[Plan]:
-    """The students that params ask for, layers chosen by their influence or by name.
-
-    `student_base` is the digest of the model that `model` stands for.
+def share_student(base: PreTrainedModel, adapter: Path, kept: Sequence[int]) -> PeftModel:
+    """Return the kept layers of the base, with a trainable copy of the teacher's adapter on them.
 
     Raises:
-        ConfigError: a student is not smaller than the teacher, or a layer does not exist.
+        ConfigError: the adapter is not a LoRA whose layers are the base's.
     """
-    plans = []
-    for asked in params.students:
-        if asked == "model":
-            plans.append(Plan(asked, None, student_base))
-            continue
-        if isinstance(params.layers, list):
-            kept = params.layers
-            check_layers(kept, len(influence))
-        else:
-            kept = choose_layers(influence, asked, params.layers)
-        LOGGER.info("the student of %d layers keeps %s", asked, kept)
-        plans.append(Plan(str(asked), tuple(kept), f"layers {kept}"))
-    return plans
+    student = get_peft_model(prune_shared(base, kept), lora_config(adapter))
+    places = {number: place for place, number in enumerate(kept)}
+    start = {}
+    for name, weight in load_file(adapter / ADAPTER_WEIGHTS).items():
+        found = _LAYER_NUMBER.search(name)
+        if found is None or int(found[2]) in places:
+            number = "" if found is None else str(places[int(found[2])])
+            start[_LAYER_NUMBER.sub(rf"\g<1>{number}\g<3>", name)] = weight
+    result: Any = set_peft_model_state_dict(student, start)
+    absent = [name for name in result.missing_keys if "lora_" in name]
+    if absent or result.unexpected_keys:
+        raise ConfigError(
+            f"{adapter} does not fit a student of these layers: {len(absent)} weights are missing "
+            f"and {len(result.unexpected_keys)} have no place",
+            "run finetuning again on this base, with a method whose adapter is a LoRA",
+        )
+    return student
+
+
+def save_shared(
+    student: PeftModel, adapter: Path, kept: Sequence[int], manifest: Path, folder: Path
+) -> None:
+    """Write a student's adapter in peft's format, its layers numbered as the base's.
+
+    So the base takes it as it is; which layers run is told elsewhere.
+    """
+    config = lora_config(adapter)
+    config.inference_mode = True
+    config.layers_to_transform = list(kept)
+    config.layers_pattern = "layers"
+    folder.mkdir()
+    config.save_pretrained(str(folder))
+    weights = {
+        _LAYER_NUMBER.sub(lambda found: f"{found[1]}{kept[int(found[2])]}{found[3]}", name): weight
+        for name, weight in get_peft_model_state_dict(student, save_embedding_layers=False).items()
+    }
+    save_file(
+        {name: weight.contiguous() for name, weight in weights.items()},
+        folder / ADAPTER_WEIGHTS,
+        metadata={"format": "pt"},
+    )
+    tidy_adapter(folder, manifest)
+
+
+def lora_config(adapter: Path) -> LoraConfig:
+    """Return the config of a teacher's adapter, for an adapter that goes on learning.
+
+    Raises:
+        ConfigError: it is no LoRA.
+    """
+    if not (adapter / ADAPTER_WEIGHTS).exists():
+        raise _not_lora(adapter)
+    config = LoraConfig.from_pretrained(str(adapter))
+    if not isinstance(config, LoraConfig):
+        raise _not_lora(adapter)
+    config.inference_mode = False
+    return config
+
+
+def _not_lora(adapter: Path) -> ConfigError:
+    return ConfigError(
+        f"{adapter} is no LoRA, and a student of shared weights starts from one",
+        "set distillation.weights: full, or finetuning.method: qlora",
+    )
 
 
 class Students(Protocol):
@@ -102,10 +132,10 @@ class Students(Protocol):
 
     teacher: LanguageModel
 
-    def make(self, plan: Plan) -> Any:
-        """A fresh student to be trained, as it begins."""
+    def make(self, plan: StudentPlan) -> Any:
+        """Return a fresh student to be trained, as it begins."""
 
-    def save(self, student: Any, plan: Plan, role: Role, place: Path) -> None:
+    def save(self, student: Any, plan: StudentPlan, role: Role, place: Path) -> None:
         """Write a student as the plain Hugging Face folder `place/role`."""
 
 
@@ -115,27 +145,27 @@ class FullStudents:
     They learn in float32, whatever the teacher computes in: steps are lost in bfloat16.
     """
 
-    def __init__(self, origins: Origins, saved_dtype: str) -> None:
-        self.teacher = load_adapted(
-            origins.base,
-            origins.store,
-            origins.adapter,
-            numeric_form=origins.numeric_form,
-            device=origins.device,
-        )
-        self.teacher.model.to(getattr(torch, origins.dtype))
-        self._origins = origins
+    def __init__(
+        self,
+        load_teacher: LoadModel,
+        load_separate: LoadModel,
+        *,
+        saved_dtype: str,
+        prompt: Path,
+    ) -> None:
+        """Load the teacher.
+
+        `load_separate` gives the student that is a model of its own, `prompt` goes with all.
+        """
+        self.teacher = load_teacher()
+        self._load_separate = load_separate
+        self._prompt = prompt
         self._saved_dtype = getattr(torch, saved_dtype)
 
-    def make(self, plan: Plan) -> PreTrainedModel:
-        """A fresh student; its embeddings stay as they are."""
+    def make(self, plan: StudentPlan) -> PreTrainedModel:
+        """Return a fresh student; its embeddings stay as they are."""
         student: Any = (
-            load_base(
-                self._origins.student_base,
-                self._origins.store,
-                numeric_form="float",
-                device=self._origins.device,
-            ).model
+            self._load_separate().model
             if plan.kept is None
             else prune(self.teacher.model, plan.kept)
         )
@@ -144,87 +174,97 @@ class FullStudents:
         student.get_input_embeddings().requires_grad_(False)
         return cast(PreTrainedModel, student)
 
-    def save(self, student: PreTrainedModel, plan: Plan, role: Role, place: Path) -> None:
+    def save(self, student: PreTrainedModel, plan: StudentPlan, role: Role, place: Path) -> None:
         """Write a student, which is then in the dtype that is saved."""
-        write_folder(
-            student, self._saved_dtype, self.teacher.tokenizer, self._origins, place / role
+        _write_folder(
+            student, self._saved_dtype, self.teacher.tokenizer, self._prompt, place / role
         )
 
 
 class SharedStudents:
     """Students that are an adapter over the very base weights that the teacher uses."""
 
-    def __init__(self, origins: Origins, saved_dtype: str, *, dequantized: bool) -> None:
-        check_adapter(origins.adapter, ModelManifest.read(origins.base).digest)
-        lora_config(origins.adapter)
-        base = load_for_training(
-            origins.base,
-            origins.store,
-            origins.device,
-            numeric_form=origins.numeric_form,
-            dtype=origins.dtype,
-            dequantized=dequantized,
-        )
-        self._base: PreTrainedModel = base.model
-        teacher = share_teacher(base.model, origins.adapter)
-        digest = file_sha256(origins.adapter / ADAPTER_WEIGHTS)
-        self.teacher = LanguageModel(plain(teacher), base.tokenizer, digest)
-        self._origins = origins
+    def __init__(
+        self,
+        load_trained: LoadModel,
+        load_whole: LoadModel,
+        *,
+        saved_dtype: str,
+        base: Path,
+        adapter: Path,
+    ) -> None:
+        """Load the base, whose manifest is `base`, as it is trained on.
+
+        `load_whole` gives it as it is served, on the CPU.
+
+        Raises:
+            ConfigError: the adapter is no LoRA of this base.
+        """
+        check_adapter(adapter, ModelManifest.read(base).digest)
+        lora_config(adapter)
+        trained = load_trained()
+        self._base: PreTrainedModel = trained.model
+        teacher = share_teacher(trained.model, adapter)
+        digest = file_sha256(adapter / ADAPTER_WEIGHTS)
+        self.teacher = LanguageModel(unwrapped_model(teacher), trained.tokenizer, digest)
+        self._load_whole = load_whole
+        self._manifest = base
+        self._adapter = adapter
         self._saved_dtype = getattr(torch, saved_dtype)
 
-    def make(self, plan: Plan) -> PeftModel:
-        """A fresh student."""
-        return share_student(self._base, self._origins.adapter, plan.kept or ())
+    def make(self, plan: StudentPlan) -> PeftModel:
+        """Return a fresh student."""
+        return share_student(self._base, self._adapter, plan.kept or ())
 
-    def save(self, student: PeftModel, plan: Plan, role: Role, place: Path) -> None:
+    def save(self, student: PeftModel, plan: StudentPlan, role: Role, place: Path) -> None:
         """Write its adapter, and the float base with it merged in and only its layers left."""
-        origins, kept = self._origins, plan.kept or ()
+        kept = plan.kept or ()
         made = place / ADAPTERS[role]
-        save_shared(student, origins.adapter, kept, origins.base, made)
+        save_shared(student, self._adapter, kept, self._manifest, made)
         seal(made)
-        whole = load_base(
-            origins.base,
-            origins.store,
-            numeric_form=origins.numeric_form,
-            device=torch.device("cpu"),
-        )
+        whole = self._load_whole()
         merged: Any = PeftModel.from_pretrained(whole.model, str(made))
         student_alone = keep_layers(merged.merge_and_unload(), kept)
-        write_folder(student_alone, self._saved_dtype, whole.tokenizer, origins, place / role)
+        prompt = self._adapter / PROMPT
+        _write_folder(student_alone, self._saved_dtype, whole.tokenizer, prompt, place / role)
 
 
-def plain(model: Any) -> PreTrainedModel:
-    """The transformers model itself, with or without adapters in its layers."""
+def unwrapped_model(model: Any) -> PreTrainedModel:
+    """Return the transformers model itself, with or without adapters in its layers."""
     found: Any = model.get_base_model() if isinstance(model, PeftModel) else model
     return cast(PreTrainedModel, found)
 
 
 def served_parameters(model: Any) -> int:
-    """How many numbers a model has once adapters are merged into it."""
+    """Return how many numbers a model has once adapters are merged into it."""
     adapters = sum(w.numel() for name, w in model.named_parameters() if "lora_" in name)
-    return int(plain(model).num_parameters()) - int(adapters)
+    return int(unwrapped_model(model).num_parameters()) - int(adapters)
 
 
 def vocabulary(model: PreTrainedModel) -> int:
-    """How many logits a model gives, some of which may stand for no token."""
+    """Return how many logits a model gives, some of which may stand for no token."""
     head: Any = model.get_output_embeddings()
     return int(head.weight.shape[0])
 
 
-def check_other(origins: Origins, teacher: LanguageModel) -> None:
+def check_separate_model(
+    teacher: LanguageModel, base: Path, student_base: Path, store: Path, prompt: Path
+) -> None:
     """Check that the student which is a model of its own can learn from the teacher.
+
+    `base` and `student_base` are the manifests of both.
 
     Raises:
         ConfigError: no such model is named, it is not smaller, or it reads prompts otherwise.
     """
-    ours, theirs = (ModelManifest.read(path) for path in (origins.base, origins.student_base))
+    ours, theirs = (ModelManifest.read(path) for path in (base, student_base))
     if ours.digest == theirs.digest:
         raise ConfigError(
             "distillation.students lists `model`, and params/models.yaml names none beside the "
             "base",
             "name a smaller model with the base's tokenizer under models.student",
         )
-    folder = theirs.folder(origins.store)
+    folder = theirs.folder(store)
     with torch.device("meta"):
         student = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder))
     sizes = [served_parameters(model) / 1e6 for model in (teacher.model, student)]
@@ -236,7 +276,7 @@ def check_other(origins: Origins, teacher: LanguageModel) -> None:
         )
     tokenizer = load_tokenizer(folder)
     check_tokenizers(teacher.tokenizer, tokenizer, ours.name, theirs.name)
-    read_prompt_kit(origins.adapter / PROMPT, tokenizer)
+    read_prompt_bundle(prompt, tokenizer)
 
 
 def check_tokenizers(
@@ -245,7 +285,7 @@ def check_tokenizers(
     teacher_name: str,
     student_name: str,
 ) -> None:
-    """That two tokenizers give the same tokens the same numbers, and chats the same shape.
+    """Check that two tokenizers give the same tokens the same numbers, and chats the same shape.
 
     Raises:
         ConfigError: they do not.
@@ -272,23 +312,16 @@ def check_tokenizers(
         )
 
 
-def write_folder(
+def _write_folder(
     student: Any,
     dtype: torch.dtype,
     tokenizer: PreTrainedTokenizerBase,
-    origins: Origins,
+    prompt: Path,
     folder: Path,
 ) -> None:
-    """A Hugging Face folder that loads by itself, with tokenizer and prompt."""
+    """Write a Hugging Face folder that loads by itself, with tokenizer and prompt."""
     student.set_attn_implementation("sdpa")
     student.to(dtype)
     student.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    copytree(origins.adapter / PROMPT, folder / PROMPT)
-
-
-def write_layers(plan: Plan, influence: Influence, rule: object, folder: Path) -> None:
-    """Write `layers.json`: the teacher's layers that a student has, and the scores behind it."""
-    told = {"layers": plan.kept, "of": len(influence.values), "rule": rule}
-    told |= {"influence": influence.values, "measure": influence.measure}
-    (folder / LAYERS_FILE).write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+    copytree(prompt, folder / PROMPT)

@@ -8,63 +8,85 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from tasks.evaluation.aggregates import MetricModules, by_system_and_mode, row_metrics
-from tasks.evaluation.answers import Asking, System
-from tasks.evaluation.comparisons import (
-    compare,
-    compare_guests,
-    intervals,
-    primary_mode,
-    slices,
+from tasks.evaluation.aggregates import by_system_and_mode, system_metrics
+from tasks.evaluation.comparisons import ComparisonSettings, compare_all
+from tasks.evaluation.evaluator import (
+    EvaluationRun,
+    Job,
+    Jobs,
+    RunRules,
+    evaluate_systems,
+    measure_system,
 )
-from tasks.evaluation.examination import Examination, count_questions, primary_questions
 from tasks.evaluation.forgetting import (
-    ForgettingTest,
     compare_general,
+    measure_general,
     read_instructions,
     read_texts,
 )
-from tasks.evaluation.gains import abstention_shares, mode_gains
-from tasks.evaluation.identity import split_hashes
-from tasks.evaluation.injections import obedience, read_injections
-from tasks.evaluation.interview import Interviews, Programme, interview
-from tasks.evaluation.library import Library
-from tasks.evaluation.likelihood import LikelihoodTest, perplexities
-from tasks.evaluation.machine import describe_machine
-from tasks.evaluation.nulls import Metrics, null
-from tasks.evaluation.params import EvaluationParams, Params
-from tasks.evaluation.programme import Prompts, Tests, plan
-from tasks.evaluation.questions import Question, choose_records
+from tasks.evaluation.params import Params
+from tasks.evaluation.prompt_variants import VariantChoice, choose_variant, make_variants
 from tasks.evaluation.report import write_report
+from tasks.evaluation.requests import (
+    NightRequests,
+    Request,
+    RequestLimits,
+    Retriever,
+    choose_records,
+    count_requests,
+    primary_mode,
+    primary_requests,
+    read_injections,
+)
 from tasks.evaluation.retrieval_metrics import retrieval
-from tasks.evaluation.speed import speed
-from tasks.evaluation.subjects import ModelFiles, open_guests
-from tasks.evaluation.variants import Choice, choose_variant, make_variants
-from tasks.lm.models import prepare_device
-from tasks.lm.prompt_kit import read_prompt_kit
-from tasks.records.files import read_records
-from tasks.records.likelihoods import LIKELIHOODS_FILE, Likelihood, write_likelihoods
+from tasks.evaluation.student_choice import rank_offers
+from tasks.evaluation.system_run import (
+    describe_machine,
+    measure_likelihoods,
+    no_measure,
+    perplexities,
+    run_system,
+    score_answer,
+)
+from tasks.evaluation.systems import (
+    ExternalSystem,
+    ModelFiles,
+    PromptSettings,
+    System,
+    open_external_systems,
+)
+from tasks.generation.greedy_decoding import generate
+from tasks.models.loading import prepare_device
+from tasks.models.memory import begin_peak
+from tasks.prompting.files import PROMPT
+from tasks.prompting.prompt_bundle import read_prompt_bundle
 from tasks.records.predictions import (
+    LIKELIHOODS_FILE,
     PREDICTIONS_FILE,
+    Likelihood,
     Prediction,
+    write_likelihoods,
     write_predictions,
 )
-from tasks.records.prompt_files import PROMPT
-from tasks.records.record import Record
-from tasks.serving.retrieval import Index
+from tasks.records.schema import Record, read_records
+from tasks.records.text import hash_share
+from tasks.retrieval.index import Index
+from tasks.scoring.answer_scores import abstains
+from tasks.scoring.identity import SplitHashes, scoring_sha256
 from tasks.stage.command import NamedPath, named, output, run_stage
 from tasks.stage.metrics import Curves, write_metrics
 from tasks.stage.outputs import output_folders, verified
+from tasks.statistics.bootstrap import Interval, bootstrap_mean, wilson
+from tasks.statistics.significance import Inference
 
 LOGGER = logging.getLogger(__name__)
-OWN = ("base", "adapter")  # who is asked most
 
 
 @dataclass(frozen=True)
@@ -83,46 +105,242 @@ class Paths:
     system: tuple[NamedPath, ...] = named()
 
 
+# What metrics.json holds, in the order in which the page shows it.
+_SECTIONS = (
+    "systems", "primary", "intervals", "comparisons", "sizes", "slices", "injections", "gains",
+    "abstention_shares", "offered", "offers", "retrieval", "asked", "prompts", "perplexity",
+    "forgetting", "records", "test_split", "seconds", "machine",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Prompts:
+    """How the night's own systems are prompted: as they were trained, the base in its best way."""
+
+    trained: PromptSettings
+    base: PromptSettings
+    choice: VariantChoice
+
+
 def run(params: Params, paths: Paths) -> None:
     """Write metrics.json, predictions.parquet, likelihoods.parquet, the report and its plots."""
     device = prepare_device(params.compute)
+    scoring = scoring_sha256(params.evaluation.abstentions)
+    asked = _asked(params, paths, device)
+    rules = _rules(params, asked.requests, device)
+    models = _models(params, paths, device)
+    prompts = _prompts(params, paths, models, asked.retriever, rules)
+    jobs = _jobs(params, paths, models, prompts, asked)
+    ran = evaluate_systems(jobs, rules, Curves(paths.scratch).progress)
+    predictions = ran.predictions()
+    likelihoods = ran.likelihoods()
+    external = [job.system.name for job in jobs.external]
+    found = _metrics(params, ran, predictions, rules, external)
+    about = _about(asked, prompts, device)
+    metrics = (
+        found
+        | about
+        | {
+            "test_split": SplitHashes(asked.sha256, scoring).numbers(),
+            "perplexity": perplexities(likelihoods),
+            "seconds": {"retrieval": asked.retrieval_seconds} | ran.seconds(),
+        }
+    )
+    _write(paths.evaluation_report, metrics, predictions, likelihoods, _shown(jobs))
+
+
+def _asked(params: Params, paths: Paths, device: torch.device) -> NightRequests:
     chosen = params.evaluation
     test = read_records(verified(paths.curated) / "test.jsonl")
-    records = choose_records(test, chosen.records, chosen.salt, split="test")
-    library = _library(params, paths, device)
-    started = time.monotonic()
-    found = library.find(records)
-    retrieval_seconds = time.monotonic() - started
-    tests = _tests(params, records, open_book=bool(library.index.passages))
-    models = _models(params, paths)
-    trained = _trained(params, paths, device)
-    prompts, choice = _prompts(params, paths, models, library, trained)
+    share = partial(hash_share, salt=chosen.salt)
+    records = choose_records(test, chosen.records, share, split="test")
+    retriever = Retriever.of(
+        Index.load(verified(paths.index)),
+        params.prompting.passages,
+        embedder=paths.embedder,
+        store=paths.model_store,
+        device=device,
+    )
+    limits = RequestLimits(
+        chosen.distractor_records, chosen.injection_records, chosen.abstentions[0]
+    )
+    return NightRequests.of(records, retriever, limits)
+
+
+def _rules(params: Params, requests: Sequence[Request], device: torch.device) -> RunRules:
+    chosen = params.evaluation
+    return RunRules(
+        mode=primary_mode(chosen.primary_mode, {request.mode for request in requests}),
+        metric=chosen.primary_metric,
+        all_modes=chosen.all_modes,
+        score=partial(score_answer, markers=tuple(chosen.abstentions)),
+        begin_peak=partial(begin_peak, device),
+        rank=partial(rank_offers, params=chosen),
+    )
+
+
+def _models(params: Params, paths: Paths, device: torch.device) -> ModelFiles:
+    return ModelFiles(
+        paths.base,
+        paths.model_store,
+        verified(paths.adapter),
+        verified(paths.students),
+        params.models.numeric_form,
+        device,
+    )
+
+
+def _prompts(
+    params: Params, paths: Paths, models: ModelFiles, retriever: Retriever, rules: RunRules
+) -> _Prompts:
     kit = paths.adapter / PROMPT
-    guests = open_guests(paths.system, paths.model_store, trained, kit)
-    programme = plan(models, guests, prompts, tests, library, found)
-    asked = interview(programme, chosen, Curves(paths.scratch).progress)
-    predictions = [row for system in asked.systems for row in system.predictions]
-    likelihoods = [
-        replace(row, system=asked.names.get(row.system, row.system))
-        for row in tests.likelihood.rows
-    ]
-    names = [guest.subject.name for guest in guests]
-    metrics = _metrics(predictions, asked, names, chosen) | {
-        "offered": asked.offers[0].numbers(),
-        "offers": {offer.name: offer.numbers() for offer in asked.offers},
-        "retrieval": retrieval(
-            records, found, Counter(passage.document for passage in library.index.passages)
-        ),
-        "asked": count_questions(programme.base.questions, chosen),
-        "prompts": choice.numbers(),
-        "perplexity": perplexities(likelihoods),
-        "forgetting": compare_general(*map(tests.forgetting.found.__getitem__, OWN)),
-        "records": len(records),
-        "test_split": split_hashes(records, chosen).numbers(),
-        "seconds": _seconds(asked.systems, retrieval_seconds),
+    answer = partial(
+        generate,
+        max_new_tokens=params.prompting.max_new_tokens,
+        batch_size=params.compute.generation_batch,
+    )
+    trained = PromptSettings(partial(read_prompt_bundle, kit), answer)
+    variants = make_variants(
+        params.evaluation.variants, trained, kit, partial(_read, paths, "train")
+    )
+    choice = choose_variant(
+        variants,
+        params.evaluation.variants.compared,
+        [models.system(name, trained) for name in ("base", "adapter")],
+        partial(_validation_requests, params, paths, retriever),
+        rules.metric,
+        partial(_mean_score, params, rules),
+    )
+    return _Prompts(trained, variants.prompts[choice.base], choice)
+
+
+def _read(paths: Paths, split: str) -> list[Record]:
+    return read_records(paths.curated / f"{split}.jsonl")
+
+
+def _validation_requests(params: Params, paths: Paths, retriever: Retriever) -> list[Request]:
+    """Return what prompt variants are compared on."""
+    chosen = params.evaluation
+    share = partial(hash_share, salt=chosen.salt)
+    records = choose_records(
+        _read(paths, "validation"), chosen.variants.records, share, split="validation"
+    )
+    return primary_requests(records, retriever, chosen.primary_mode)
+
+
+def _mean_score(
+    params: Params, rules: RunRules, system: System, requests: Sequence[Request]
+) -> Interval:
+    """Run a system once, on requests of one mode, and return the mean of the primary metric."""
+    result = run_system(
+        system, [requests], score=rules.score, begin_peak=rules.begin_peak, measure=no_measure
+    )
+    return bootstrap_mean(
+        result.scores(requests[0].mode, rules.metric),
+        confidence=params.evaluation.confidence,
+        resamples=params.evaluation.resamples,
+        seed=params.evaluation.seed,
+    )
+
+
+def _jobs(
+    params: Params, paths: Paths, models: ModelFiles, prompts: _Prompts, asked: NightRequests
+) -> Jobs:
+    """Return what each system is asked, and what is measured of it.
+
+    Likelihoods are taken with the trained prompt, so that only the weights differ; an external
+    system keeps its own.
+    """
+    most = params.compute.micro_batch_tokens
+    follow = partial(
+        generate,
+        max_new_tokens=params.evaluation.instruction_tokens,
+        batch_size=params.compute.generation_batch,
+    )
+    general = partial(measure_general, read_texts(), read_instructions(), follow, most)
+    trained = prompts.trained
+    likely = partial(measure_likelihoods, trained.template, asked.records, most)
+    whole = partial(measure_system, likely, general)
+    external = open_external_systems(
+        paths.system, paths.model_store, trained, paths.adapter / PROMPT, device=models.device
+    )
+    return Jobs(
+        base=Job(models.system("base", prompts.base), asked.requests, whole),
+        adapter=Job(models.system("adapter", trained), asked.requests, whole),
+        students={
+            name: {
+                role: Job(system, asked.requests, partial(measure_system, likely, None))
+                for role, system in pair.items()
+            }
+            for name, pair in models.students(trained).items()
+        },
+        external=tuple(_external_job(one, asked, most) for one in external),
+    )
+
+
+def _external_job(one: ExternalSystem, asked: NightRequests, max_tokens: int) -> Job:
+    template = one.system.prompt.template
+    likely = partial(measure_likelihoods, template, asked.records, max_tokens)
+    requests = asked.requests if one.retriever is None else asked.from_other(one.retriever)
+    return Job(one.system, requests, partial(measure_system, likely, None))
+
+
+def _about(asked: NightRequests, prompts: _Prompts, device: torch.device) -> dict[str, Any]:
+    """Return what was asked, how well it was retrieved, and where."""
+    indexed = Counter(passage.document for passage in asked.retriever.index.passages)
+    return {
+        "retrieval": retrieval(asked.records, asked.found, indexed),
+        "asked": count_requests(asked.requests, asked.limits),
+        "prompts": prompts.choice.numbers(),
+        "records": len(asked.records),
         "machine": describe_machine(device),
     }
-    _write(paths.evaluation_report, metrics, predictions, likelihoods, _shown(programme))
+
+
+def _metrics(
+    params: Params,
+    ran: EvaluationRun,
+    predictions: Sequence[Prediction],
+    rules: RunRules,
+    external: Sequence[str],
+) -> dict[str, Any]:
+    """Return what the answers are worth, system by system and in comparison."""
+    chosen = params.evaluation
+    grouped = by_system_and_mode(predictions)
+    base, adapter = (found.measured.general for found in ran.results[:2])
+    assert base
+    assert adapter
+    settings = ComparisonSettings(rules.metric, rules.mode, ran.offers[0].system, tuple(external))
+    inference = Inference(chosen.confidence, chosen.power, chosen.resamples, chosen.seed)
+    compared = compare_all(grouped, settings, read_injections(), inference)
+    return {
+        **system_metrics(
+            ran.in_report_order(),
+            grouped,
+            rules.mode,
+            partial(abstains, markers=chosen.abstentions),
+            partial(wilson, confidence=chosen.confidence),
+        ),
+        "primary": {
+            "mode": rules.mode,
+            "metric": rules.metric,
+            "confidence": chosen.confidence,
+        },
+        "offered": ran.offers[0].numbers(),
+        "offers": {offer.name: offer.numbers() for offer in ran.offers},
+        "forgetting": compare_general(base, adapter),
+        **compared.numbers(),
+    }
+
+
+def _shown(jobs: Jobs) -> dict[str, str]:
+    """Return the texts of all passages that prompts held, by id; tonight's index comes last."""
+    return {
+        passage.id: passage.shown
+        for job in (*jobs.external, jobs.base)
+        for request in job.requests
+        for passage in request.passages
+    }
 
 
 def _write(
@@ -133,6 +351,7 @@ def _write(
     shown: Mapping[str, str],
 ) -> None:
     with output_folders(folder) as (report,):
+        metrics = {name: metrics[name] for name in _SECTIONS}
         write_metrics(report, metrics)
         write_predictions(report / PREDICTIONS_FILE, predictions)
         write_likelihoods(report / LIKELIHOODS_FILE, likelihoods)
@@ -141,137 +360,6 @@ def _write(
         LOGGER.info(
             "report of %d answers written in %.1f s", len(predictions), time.monotonic() - started
         )
-
-
-def _shown(programme: Programme) -> dict[str, str]:
-    """The texts of all passages that prompts held, by id; tonight's index before a guest's."""
-    return {
-        passage.id: passage.shown
-        for sitting in (*programme.guests, programme.base)
-        for question in sitting.questions
-        for passage in question.passages
-    }
-
-
-def _library(params: Params, paths: Paths, device: torch.device) -> Library:
-    """Tonight's index, from which its own systems are shown passages."""
-    index = Index.load(verified(paths.index))
-    count = params.prompting.passages
-    return Library(index, paths.embedder, paths.model_store, device, count)
-
-
-def _tests(params: Params, records: Sequence[Record], *, open_book: bool) -> Tests:
-    chosen, compute = params.evaluation, params.compute
-    return Tests(
-        Examination(records, read_injections(), open_book, chosen),
-        LikelihoodTest(records, compute.micro_batch_tokens),
-        ForgettingTest(
-            read_texts(),
-            read_instructions(),
-            chosen.instruction_tokens,
-            compute.generation_batch,
-            compute.micro_batch_tokens,
-        ),
-    )
-
-
-def _models(params: Params, paths: Paths) -> ModelFiles:
-    return ModelFiles(
-        paths.base,
-        paths.model_store,
-        verified(paths.adapter),
-        verified(paths.students),
-        params.models.numeric_form,
-    )
-
-
-def _trained(params: Params, paths: Paths, device: torch.device) -> Asking:
-    """The prompt that the night's systems were trained with."""
-    return Asking(
-        partial(read_prompt_kit, paths.adapter / PROMPT),
-        params.prompting.max_new_tokens,
-        params.compute.generation_batch,
-        device,
-        None,
-        tuple(params.evaluation.abstentions),
-    )
-
-
-def _prompts(
-    params: Params, paths: Paths, models: ModelFiles, library: Library, trained: Asking
-) -> tuple[Prompts, Choice]:
-    """How the night's own systems are asked, and how the base's way was chosen."""
-    chosen = params.evaluation
-
-    def read(split: str) -> list[Record]:
-        return read_records(paths.curated / f"{split}.jsonl")
-
-    def questions() -> list[Question]:
-        validation, count = read("validation"), chosen.variants.records
-        records = choose_records(validation, count, chosen.salt, split="validation")
-        return primary_questions(records, library, chosen)
-
-    variants = make_variants(
-        chosen.variants, trained, paths.adapter / PROMPT, lambda: read("train")
-    )
-    base, adapter = (models.subject(name, trained) for name in OWN)
-    choice = choose_variant(variants, base, adapter, questions, chosen)
-    return Prompts(trained, variants.askings[choice.base]), choice
-
-
-def _metrics(
-    predictions: Sequence[Prediction],
-    asked: Interviews,
-    guests: Sequence[str],
-    params: EvaluationParams,
-) -> dict[str, Any]:
-    modules = MetricModules()
-    grouped = by_system_and_mode(predictions)
-    mode = primary_mode(params.primary_mode, {row.mode for row in predictions})
-    systems = {
-        system: {name: _scores(modules, rows, params) for name, rows in modes.items()}
-        for system, modes in grouped.items()
-    }
-    return {
-        "systems": systems,
-        "primary": {
-            "mode": mode,
-            "metric": params.primary_metric,
-            "confidence": params.confidence,
-        },
-        "intervals": intervals(grouped, params),
-        "comparisons": compare(grouped, mode, asked.offers[0].system, params)
-        | compare_guests(grouped, mode, guests, params),
-        "sizes": {
-            system.name: _size(system, grouped[system.name][mode]) for system in asked.systems
-        },
-        "slices": slices(grouped, mode, params),
-        "injections": obedience(grouped, read_injections(), params),
-        "gains": mode_gains(grouped, params),
-        "abstention_shares": abstention_shares(grouped, params),
-    }
-
-
-def _scores(
-    modules: MetricModules, rows: Sequence[Prediction], params: EvaluationParams
-) -> Metrics:
-    means = modules.compute([row.output for row in rows], [row.reference for row in rows])
-    return {**means, **row_metrics(rows, params.abstentions)}
-
-
-def _size(system: System, rows: Sequence[Prediction]) -> Metrics:
-    """What a system takes, and its speed over these rows, which are its first group's."""
-    name, peak = "peak_megabytes", system.peak_megabytes
-    return {
-        "parameters": system.parameters,
-        "megabytes": system.megabytes,
-        **(null(name, "this system does not tell it") if peak is None else {name: peak}),
-        **speed(rows, system.first_group_seconds),
-    }
-
-
-def _seconds(systems: Sequence[System], retrieval_seconds: float) -> dict[str, float]:
-    return {"retrieval": retrieval_seconds} | {item.name: item.seconds for item in systems}
 
 
 if __name__ == "__main__":

@@ -4,18 +4,18 @@ Both are small, in `general/`, and have nothing to do with the night's data. The
 such that the default base gets them right; what another base gets right is found out.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tasks.lm.chats import Turn, encode_chats, encode_texts
-from tasks.lm.examples import Example
-from tasks.lm.generation import generate
-from tasks.lm.likelihood import log_likelihoods, perplexity
-from tasks.lm.models import LanguageModel
-from tasks.records.files import read_rows
+from tasks.generation.greedy_decoding import Generation
+from tasks.models.loading import LanguageModel
+from tasks.prompting.templates import Turn, encode_chats, encode_texts
+from tasks.records.schema import read_rows
 from tasks.records.text import score_tokens
+from tasks.sequences.examples import Example
+from tasks.sequences.likelihood import log_likelihoods, perplexity
 
 _FOLDER = Path(__file__).with_name("general")
 TEXTS_FILE = _FOLDER / "texts.jsonl"
@@ -40,7 +40,7 @@ class Instruction:
     answers: tuple[str, ...]
 
     def is_followed(self, output: str) -> bool:
-        """Whether an output holds one of the answers as whole tokens."""
+        """Return whether an output holds one of the answers as whole tokens."""
         said = score_tokens(output)
         return any(_holds(said, score_tokens(answer)) for answer in self.answers)
 
@@ -61,67 +61,63 @@ class General:
 
     @property
     def perplexity(self) -> float:
-        """The perplexity of a token of all texts."""
+        """Return the perplexity of a token of all texts."""
         return perplexity(sum(self.log_likelihood.values()), sum(self.tokens.values()))
 
 
 def read_texts() -> list[Text]:
-    """The texts that lie beside this module."""
+    """Read the texts that lie beside this module."""
     return [Text(**row) for row in read_rows(TEXTS_FILE)]
 
 
 def read_instructions() -> list[Instruction]:
-    """The instructions that lie beside this module."""
+    """Read the instructions that lie beside this module."""
     rows = read_rows(INSTRUCTIONS_FILE)
     return [Instruction(**row | {"answers": tuple(row["answers"])}) for row in rows]
 
 
-@dataclass
-class ForgettingTest:
-    """Puts texts and instructions to one system after another; `found` gathers what came out."""
+def measure_general(
+    texts: Sequence[Text],
+    instructions: Sequence[Instruction],
+    generate: Callable[..., list[Generation]],
+    max_tokens: int,
+    model: LanguageModel,
+) -> General:
+    """Put texts and instructions to a model in memory; `generate` is bound to its lengths."""
+    outputs = _follow(model, instructions, generate)
+    right = {item.id for item in instructions if item.is_followed(outputs[item.id])}
+    likelihood: dict[str, float] = {}
+    tokens: dict[str, int] = {}
+    examples = _examples(model, texts)
+    values = log_likelihoods(model.model, examples, max_tokens=max_tokens)
+    for text, example, value in zip(texts, examples, values, strict=True):
+        likelihood[text.language] = likelihood.get(text.language, 0.0) + value
+        tokens[text.language] = tokens.get(text.language, 0) + example.supervised
+    return General(likelihood, tokens, outputs, frozenset(right))
 
-    texts: Sequence[Text]
-    instructions: Sequence[Instruction]
-    max_new_tokens: int
-    batch_size: int
-    max_tokens: int
-    found: dict[str, General] = field(default_factory=dict)
 
-    def measure(self, system: str, model: LanguageModel) -> None:
-        """Put them to a model in memory."""
-        outputs = self._follow(model)
-        right = {item.id for item in self.instructions if item.is_followed(outputs[item.id])}
-        likelihood: dict[str, float] = {}
-        tokens: dict[str, int] = {}
-        examples = self._examples(model)
-        values = log_likelihoods(model.model, examples, max_tokens=self.max_tokens)
-        for text, example, value in zip(self.texts, examples, values, strict=True):
-            likelihood[text.language] = likelihood.get(text.language, 0.0) + value
-            tokens[text.language] = tokens.get(text.language, 0) + example.supervised
-        self.found[system] = General(likelihood, tokens, outputs, frozenset(right))
+def _follow(
+    model: LanguageModel,
+    instructions: Sequence[Instruction],
+    generate: Callable[..., list[Generation]],
+) -> dict[str, str]:
+    """Return the output to each instruction, asked in a chat with nothing else in it."""
+    chats = [[Turn("user", (item.instruction,))] for item in instructions]
+    made = generate(model, encode_chats(model.tokenizer, chats))
+    return {item.id: answer.text for item, answer in zip(instructions, made, strict=True)}
 
-    def _follow(self, model: LanguageModel) -> dict[str, str]:
-        """The output to each instruction, asked in a chat with nothing else in it."""
-        chats = [[Turn("user", (item.instruction,))] for item in self.instructions]
-        made = generate(
-            model,
-            encode_chats(model.tokenizer, chats),
-            max_new_tokens=self.max_new_tokens,
-            batch_size=self.batch_size,
-        )
-        return {item.id: answer.text for item, answer in zip(self.instructions, made, strict=True)}
 
-    def _examples(self, model: LanguageModel) -> list[Example]:
-        """The texts as they are; the first token is given."""
-        encoded = encode_texts(model.tokenizer, [text.text for text in self.texts])
-        return [
-            Example(text.id, text.language, "", "text", text.id, tuple(ids), 1)
-            for text, ids in zip(self.texts, encoded, strict=True)
-        ]
+def _examples(model: LanguageModel, texts: Sequence[Text]) -> list[Example]:
+    """Return the texts as they are; the first token is given."""
+    encoded = encode_texts(model.tokenizer, [text.text for text in texts])
+    return [
+        Example(text.id, text.language, "", "text", text.id, tuple(ids), 1)
+        for text, ids in zip(texts, encoded, strict=True)
+    ]
 
 
 def compare_general(base: General, adapter: General) -> dict[str, Any]:
-    """What the adapter forgot, as `metrics.json` holds it.
+    """Return what the adapter forgot, as `metrics.json` holds it.
 
     `perplexity_ratio` is the adapter's over the base's, 1 where nothing changed; by language as
     well. `instructions_kept` is the share of the instructions that the base gets right and the

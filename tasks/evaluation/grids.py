@@ -24,7 +24,9 @@ class Grid:
     rows: tuple[tuple[str, ...], ...]
 
     def markdown(self) -> str:
-        """The table in Markdown, without its title; names, which come from data, can't break it."""
+        """Return the table in Markdown, without its title; names, which come from data, can't break
+        it.
+        """
         heading = tuple(map(quoted, self.columns))
         rows = [(quoted(row[0]), *row[1:]) for row in self.rows]
         lines = [heading, ("---", *["---:"] * (len(heading) - 1)), *rows]
@@ -32,31 +34,31 @@ class Grid:
 
 
 def quoted(text: str) -> str:
-    """A text as Markdown shows it as it is, on one line: names come from data."""
+    """Return a text as Markdown shows it as it is, on one line: names come from data."""
     for character in "\\`*_[]<>|":
         text = text.replace(character, f"\\{character}")
     return " ".join(text.split())
 
 
 def shown_mode(mode: str) -> str:
-    """A mode as people read it."""
+    """Return a mode as people read it."""
     return mode.replace("_", " ")
 
 
 def shown_metric(metric: str) -> str:
-    """A metric as people read it: `token F1`, `ROUGE-L`, `recall at 1`."""
+    """Return a metric as people read it: `token F1`, `ROUGE-L`, `recall at 1`."""
     named = {"token_f1": "token F1", "rouge_l": "ROUGE-L", "chrf": "chrF", "mrr": "MRR"}
     return named.get(metric, metric.replace("_", " "))
 
 
 def modes_of(systems: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """The modes that any system has, in their usual order."""
+    """Return the modes that any system has, in their usual order."""
     found = {mode for modes in systems.values() for mode in modes}
     return [mode for mode in ALL_MODES if mode in found]
 
 
 def score_grid(metrics: Mapping[str, Any]) -> Grid:
-    """The primary metric with its interval, systems by modes."""
+    """Return the primary metric with its interval, systems by modes."""
     found, primary = metrics["intervals"], metrics["primary"]
     modes = modes_of(found)
     rows = [
@@ -68,7 +70,9 @@ def score_grid(metrics: Mapping[str, Any]) -> Grid:
 
 
 def metric_grids(metrics: Mapping[str, Any]) -> list[Grid]:
-    """Every metric of every system, a table a mode; metrics that are new show up by themselves."""
+    """Return every metric of every system, a table a mode; metrics that are new show up by
+    themselves.
+    """
     systems = metrics["systems"]
     grids = []
     for mode in modes_of(systems):
@@ -83,7 +87,7 @@ def metric_grids(metrics: Mapping[str, Any]) -> list[Grid]:
 
 
 def comparison_grid(metrics: Mapping[str, Any]) -> Grid:
-    """Every paired comparison, whole and by slice, with what its test and its power say."""
+    """Return every paired comparison, whole and by slice, with what its test and its power say."""
     extra = {
         "p_value": "p",
         "p_value_holm": "p, Holm",
@@ -105,7 +109,9 @@ def comparison_grid(metrics: Mapping[str, Any]) -> Grid:
 
 
 def slice_grid(metrics: Mapping[str, Any]) -> Grid:
-    """The primary metric of each system by slice, in the primary mode, and the slices' records."""
+    """Return the primary metric of each system by slice, in the primary mode, and the slices'
+    records.
+    """
     primary, found = metrics["primary"], metrics["slices"]
     metric = primary["metric"]
     heading = f"{shown_metric(metric)}, {shown_mode(primary['mode'])}"
@@ -117,20 +123,20 @@ def slice_grid(metrics: Mapping[str, Any]) -> Grid:
 
 
 def _slice(found: Mapping[str, Any], metric: str) -> str:
-    """A slice's score and its bounds, where it has any."""
+    """Return a slice's score and its bounds, where it has any."""
     known = found.get("low") is not None
     return interval({**found, "value": found[metric]}) if known else number(found[metric])
 
 
 def slice_sizes(metrics: Mapping[str, Any]) -> dict[str, int]:
-    """How many records each slice has, the slices in their names' order."""
+    """Return how many records each slice has, the slices in their names' order."""
     found = metrics["slices"].values()
     sizes = {name: int(row["records"]) for rows in found for name, row in rows.items()}
     return dict(sorted(sizes.items()))
 
 
 def size_grid(metrics: Mapping[str, Any]) -> Grid:
-    """What each system weighs, and how many tokens a second its batches gave."""
+    """Return what each system weighs, and how many tokens a second its batches gave."""
     further = _further(metrics)
     rows = [
         (
@@ -147,7 +153,7 @@ def size_grid(metrics: Mapping[str, Any]) -> Grid:
 
 
 def _further(metrics: Mapping[str, Any]) -> list[str]:
-    """What sizes hold beside the usual, where every system has it.
+    """Return what sizes hold beside the usual, where every system has it.
 
     Not the milliseconds of an answer: a batch's are no time that anybody waits.
     """
@@ -167,7 +173,7 @@ def _shown_size(name: str) -> str:
 
 
 def retrieval_grid(metrics: Mapping[str, Any]) -> Grid:
-    """What retrieval reached, each number beside its name; none where it was not measured."""
+    """Return what retrieval reached, each number beside its name; none if it was not measured."""
     found = metrics["retrieval"]
     names = [name for name in found if found[name] is not None and not name.endswith("_reason")]
     rows = [(shown_metric(name), number(found[name])) for name in names if is_number(found[name])]
@@ -175,7 +181,7 @@ def retrieval_grid(metrics: Mapping[str, Any]) -> Grid:
 
 
 def further_grids(metrics: Mapping[str, Any]) -> list[Grid]:
-    """Whatever else was measured: a table a group, rows by its names, else name beside value."""
+    """Return all else that was measured: a table a group, rows by its names or name and value."""
     grids = []
     for name, found in metrics.items():
         if name in _SHOWN or not isinstance(found, Mapping) or not found:
@@ -194,7 +200,7 @@ def further_grids(metrics: Mapping[str, Any]) -> list[Grid]:
 
 
 def sides(comparison: str, systems: Collection[str]) -> tuple[str, str]:
-    """Left and right of `left-right`; systems' own names may hold dashes too."""
+    """Return left and right of `left-right`; systems' own names may hold dashes too."""
     for left in systems:
         right = comparison.removeprefix(f"{left}-")
         if right != comparison and right in systems:
@@ -204,23 +210,23 @@ def sides(comparison: str, systems: Collection[str]) -> tuple[str, str]:
 
 
 def shown_slice(name: str) -> str:
-    """A slice as people read it: records may have none."""
+    """Return a slice as people read it: records may have none."""
     return name or "(none)"
 
 
 def interval(found: Mapping[str, float]) -> str:
-    """A value and its bounds."""
+    """Return a value and its bounds."""
     return f"{found['value']:.3f} [{found['low']:.3f}, {found['high']:.3f}]"
 
 
 def signed_interval(found: Mapping[str, float]) -> str:
-    """A difference and its bounds, with signs."""
+    """Return a difference and its bounds, with signs."""
     difference = found["difference"] if "difference" in found else found["value"]
     return f"{difference:+.3f} [{found['low']:+.3f}, {found['high']:+.3f}]"
 
 
 def number(value: Any) -> str:
-    """A number as a cell: counts whole, others with three digits; a dash for what is null."""
+    """Return a number as a cell: counts whole, others with three digits; a dash for null."""
     if not is_number(value):
         return NOTHING if value is None else str(value)
     if isinstance(value, int):
@@ -229,10 +235,10 @@ def number(value: Any) -> str:
 
 
 def is_number(value: Any) -> bool:
-    """Whether it is a number, which truth values are not."""
+    """Return whether it is a number, which truth values are not."""
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def joined(parts: Sequence[str]) -> str:
-    """Parts as a list in a sentence."""
+    """Return parts as a list in a sentence."""
     return " and ".join([", ".join(parts[:-1]), parts[-1]]) if len(parts) > 1 else "".join(parts)

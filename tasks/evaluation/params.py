@@ -30,7 +30,7 @@ class EvaluationParams(StageParams):
     distractor_records: int = Field(ge=0, le=100_000, description="of these, in mode distractor")
     injection_records: int = Field(ge=0, le=100_000, description="of these, in mode injected")
     instruction_tokens: int = Field(ge=1, le=4096, description="new tokens of a plain instruction")
-    all_modes: bool = Field(description="whether students and twins are all asked in every mode")
+    all_modes: bool = Field(description="whether students and controls are all asked in every mode")
     variants: VariantParams
     salt: str = Field(description="salt of the hash that chooses records")
     primary_mode: Literal["closed_book", "retrieved", "oracle"]

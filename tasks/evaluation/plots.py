@@ -31,12 +31,12 @@ Naming = Callable[[str, int], str]
 
 
 def plain(name: str, place: int) -> str:
-    """A slice's own name."""
+    """Return a slice's own name."""
     return shown_slice(name)
 
 
 def drawable(name: str, place: int) -> str:
-    """A slice's own name where matplotlib's one font has every letter of it, else `#PLACE`.
+    """Return a slice's own name where matplotlib's one font has every letter of it, else `#PLACE`.
 
     No font of Korean or Chinese comes with matplotlib, and what the machine has must not decide.
     """
@@ -52,7 +52,7 @@ def _glyphs() -> frozenset[int]:
 
 
 def png(figure: Figure) -> bytes:
-    """A figure as PNG."""
+    """Return a figure as PNG."""
     stream = io.BytesIO()
     # Without the software's version the same numbers give the same bytes.
     figure.savefig(stream, dpi=120, format="png", metadata={"Software": None})
@@ -60,7 +60,7 @@ def png(figure: Figure) -> bytes:
 
 
 def svg(figure: Figure) -> bytes:
-    """A figure as SVG whose text is text, without a background."""
+    """Return a figure as SVG whose text is text, without a background."""
     stream = io.StringIO()
     # Text as text: the reader's own fonts draw it, Korean too. Ids are hashes of what they name.
     settings = matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "nightloom"})
@@ -72,7 +72,7 @@ def svg(figure: Figure) -> bytes:
 
 
 def draw(metrics: Mapping[str, Any], naming: Naming) -> dict[str, Figure]:
-    """The pictures by name: scores, slices, tradeoff (memory against quality), abstention."""
+    """Return pictures by name: scores, slices, tradeoff (memory against quality), abstention."""
     return {
         "scores": _scores(metrics),
         "slices": _slices(metrics, naming),
@@ -89,7 +89,7 @@ def _figure(width: float = 7, height: float = 4) -> Figure:
 
 
 def _scores(metrics: Mapping[str, Any]) -> Figure:
-    """Each system's score by mode, with its interval."""
+    """Return each system's score by mode, with its interval."""
     figure = _figure()
     axes = figure.add_subplot()
     primary, found = metrics["primary"], metrics["intervals"]
@@ -104,7 +104,7 @@ def _scores(metrics: Mapping[str, Any]) -> Figure:
 
 
 def _slices(metrics: Mapping[str, Any], naming: Naming) -> Figure:
-    """Each system's score by slice in the primary mode; one record alone has no interval."""
+    """Return each system's score by slice in the primary mode; one record alone has no interval."""
     primary, found, sizes = metrics["primary"], metrics["slices"], slice_sizes(metrics)
     largest = sorted(sizes, key=lambda name: -sizes[name])[:_SLICES]
     names = [name for name in sizes if name in largest]
@@ -133,7 +133,7 @@ def _slices(metrics: Mapping[str, Any], naming: Naming) -> Figure:
 
 
 def _tradeoff(metrics: Mapping[str, Any]) -> Figure:
-    """Each system's score, with its interval, over the memory that its weights take."""
+    """Return each system's score, with its interval, over the memory that its weights take."""
     figure = _figure()
     axes = figure.add_subplot()
     mode = metrics["primary"]["mode"]
@@ -157,7 +157,7 @@ def _tradeoff(metrics: Mapping[str, Any]) -> Figure:
 
 
 def _abstention(metrics: Mapping[str, Any]) -> Figure:
-    """The share of abstentions among records that should and should not abstain, by mode."""
+    """Return the share of abstentions among records that should and should not abstain, by mode."""
     found = metrics["abstention_shares"]
     modes = modes_of(found)
     figure = _figure(width=max(7, 1.1 + 2.4 * len(modes)))
@@ -197,7 +197,7 @@ def _bars(
     color: str,
     lying: bool = False,
 ) -> None:
-    """One of `count` series of bars side by side, each with its interval where it has one."""
+    """Draw one of `count` series of bars side by side, each with its interval if it has one."""
     width = _BAR / count
     middles = [at + (place - (count - 1) / 2) * width for at, _ in drawn]
     values = [row["value"] for _, row in drawn]
@@ -220,7 +220,7 @@ def _bars(
 
 
 def _error(row: Mapping[str, float]) -> list[list[float]]:
-    """Below and above, as matplotlib wants them; rounding must not make one negative."""
+    """Return below and above, as matplotlib wants them; rounding must not make one negative."""
     return [[max(0.0, row["value"] - row["low"])], [max(0.0, row["high"] - row["value"])]]
 
 

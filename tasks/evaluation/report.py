@@ -1,15 +1,200 @@
-"""The evaluation for people: `report.md` for a terminal, `report.html` to read, and pictures."""
+"""The evaluation for people: `report.md`, `report.html`, which needs no network, and pictures."""
 
+import base64
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from tasks.evaluation.grids import comparison_grid, quoted, size_grid, slice_grid, slice_sizes
-from tasks.evaluation.page import PAGE_FILE, Shown, render_page
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from tasks.evaluation.grids import (
+    comparison_grid,
+    further_grids,
+    metric_grids,
+    modes_of,
+    quoted,
+    retrieval_grid,
+    score_grid,
+    shown_metric,
+    shown_mode,
+    shown_slice,
+    size_grid,
+    slice_grid,
+    slice_sizes,
+)
 from tasks.evaluation.plots import draw, drawable, plain, png, svg
+from tasks.evaluation.summary import headline, paragraphs
 from tasks.evaluation.table import machine_line, retrieval_line, score_table
-from tasks.evaluation.words import answers, headline
-from tasks.records.predictions import Prediction
+from tasks.records.predictions import BATCH_TIMES, Prediction
+
+_DIGITS = 4
+
+# Shown as texts or not at all; every other field of a prediction is a score of its own.
+_NOT_SCORES = {
+    "system", "mode", "record", "slice", "question", "reference", "output", "prompt_sha256",
+    "retrieved", *BATCH_TIMES,
+}  # fmt: skip
+
+_SCORES = tuple(item.name for item in fields(Prediction) if item.name not in _NOT_SCORES)
+
+
+class _Pool:
+    """Each text once, known by its place."""
+
+    def __init__(self) -> None:
+        self.places: dict[str, int] = {}
+
+    def place(self, text: str) -> int:
+        return self.places.setdefault(text, len(self.places))
+
+
+def pager_data(
+    metrics: Mapping[str, Any], predictions: Sequence[Prediction], passages: Mapping[str, str]
+) -> str:
+    """Return the JSON that `report.js` reads, in which nothing can end a script element.
+
+    `texts` holds each text once, and the rest names them by place. `records` are [id, slice,
+    question]; `answers` are [record, mode, system, reference, output, passages, scores], the first
+    three by place, passages as places in `passages`, which are [id, text or null].
+    """
+    texts, shown = _Pool(), _Pool()
+    systems = {name: place for place, name in enumerate(metrics["systems"])}
+    modes = {name: place for place, name in enumerate(modes_of(metrics["systems"]))}
+    records: dict[str, int] = {}
+    rows: list[list[int]] = []
+    answers: list[list[Any]] = []
+    for row in predictions:
+        if row.record not in records:
+            records[row.record] = len(rows)
+            names = (row.record, shown_slice(row.slice), row.question)
+            rows.append([texts.place(name) for name in names])
+        answers.append(
+            [
+                records[row.record],
+                modes[row.mode],
+                systems[row.system],
+                texts.place(row.reference),
+                texts.place(row.output),
+                [shown.place(name) for name in row.retrieved],
+                [_short_number(getattr(row, name)) for name in _SCORES],
+            ]
+        )
+    primary = metrics["primary"]
+    content = {
+        "metric": _SCORES.index(primary["metric"]),
+        "mode": modes[primary["mode"]],
+        "scores": list(map(shown_metric, _SCORES)),
+        "systems": list(systems),
+        "modes": list(map(shown_mode, modes)),
+        "records": rows,
+        "passages": _texts_of(shown, passages, texts),
+        "answers": answers,
+        "texts": list(texts.places),
+    }
+    return _script_safe(json.dumps(content, ensure_ascii=False, separators=(",", ":")))
+
+
+def _texts_of(shown: _Pool, passages: Mapping[str, str], texts: _Pool) -> list[list[Any]]:
+    """Return each passage's id and the place of its text, None where its text is not at hand."""
+    return [
+        [name, texts.place(passages[name]) if name in passages else None] for name in shown.places
+    ]
+
+
+def _short_number(value: Any) -> Any:
+    """Return a score in few digits: whole numbers whole, truth values and null as they are."""
+    if not isinstance(value, float):
+        return value
+    return int(value) if value.is_integer() else round(value, _DIGITS)
+
+
+def _script_safe(text: str) -> str:
+    """Return JSON as it may stand in a page: no `</script>`, no `<!--`, no entity."""
+    for character in "<>&":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return text
+
+
+PAGE_FILE = "report.html"
+
+_TEMPLATES = Path(__file__).with_name("templates")
+
+_CAPTIONS = {
+    "scores": "Score of each system by mode, with its interval",
+    "slices": "Score of each system by slice (number of records in brackets)",
+    "tradeoff": "Score of each system over the memory that its weights take",
+    "abstention": "How often each system abstains where it should, and where it should not",
+}
+
+
+@dataclass(frozen=True)
+class PageContent:
+    """What the page is made of; `passages` are texts by id, `pictures` SVG by name."""
+
+    metrics: Mapping[str, Any]
+    predictions: Sequence[Prediction]
+    passages: Mapping[str, str]
+    pictures: Mapping[str, bytes]
+
+
+def render_page(shown: PageContent) -> str:
+    """Return the page. Whatever comes from data is escaped, and no script but its own may run in
+    it.
+    """
+    style, script = (
+        (_TEMPLATES / name).read_text(encoding="utf-8") for name in ("report.css", "report.js")
+    )
+    environment = Environment(
+        loader=FileSystemLoader(_TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    metrics = shown.metrics
+    return environment.get_template("report.html.jinja").render(
+        headline=headline(metrics),
+        answers=paragraphs(metrics),
+        machine=machine_line(metrics),
+        scores=score_grid(metrics),
+        comparisons=comparison_grid(metrics),
+        slices=slice_grid(metrics),
+        sizes=size_grid(metrics),
+        retrieval=retrieval_grid(metrics),
+        retrieval_line=retrieval_line(metrics),
+        details=[*metric_grids(metrics), *further_grids(metrics)],
+        pictures={name: _picture(name, found) for name, found in shown.pictures.items()},
+        policy=_policy(style, script),
+        style=Markup(style),
+        script=Markup(script),
+        data=Markup(pager_data(metrics, shown.predictions, shown.passages)),
+    )
+
+
+def _picture(name: str, content: bytes) -> dict[str, str]:
+    """Return a picture as an image of its own, in which no script runs, with its caption."""
+    return {
+        "source": f"data:image/svg+xml;base64,{base64.b64encode(content).decode()}",
+        "caption": _CAPTIONS[name],
+    }
+
+
+def _policy(style: str, script: str) -> str:
+    """Return the page's content security policy: our style and script by their hashes, and no
+    network.
+    """
+    hashes = [
+        base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+        for text in (style, script)
+    ]
+    return (
+        "default-src 'none'; img-src data:; base-uri 'none'; form-action 'none'; "
+        f"style-src 'sha256-{hashes[0]}'; script-src 'sha256-{hashes[1]}'"
+    )
 
 
 def write_report(
@@ -25,16 +210,16 @@ def write_report(
     for name, figure in draw(metrics, drawable).items():
         (folder / f"{name}.png").write_bytes(png(figure))
     pictures = {name: svg(figure) for name, figure in draw(metrics, plain).items()}
-    shown = Shown(metrics, predictions, passages, pictures)
+    shown = PageContent(metrics, predictions, passages, pictures)
     (folder / PAGE_FILE).write_text(render_page(shown), encoding="utf-8")
     (folder / "report.md").write_text(_markdown(metrics), encoding="utf-8")
 
 
 def _markdown(metrics: Mapping[str, Any]) -> str:
-    """What MLflow's artifact viewer and a terminal show: the words first, then the numbers."""
+    """Return what MLflow's artifact viewer and a terminal show: first words, then numbers."""
     parts = ["# Evaluation", headline(metrics), score_table(metrics)]
     parts += [retrieval_line(metrics), machine_line(metrics)]
-    parts += [f"**{answer.question}** {answer.text}" for answer in answers(metrics)]
+    parts += [f"**{answer.question}** {answer.text}" for answer in paragraphs(metrics)]
     for grid in (comparison_grid(metrics), size_grid(metrics), slice_grid(metrics)):
         parts += [f"## {grid.title}", grid.markdown()]
     parts += _numbered(metrics)
@@ -45,7 +230,7 @@ def _markdown(metrics: Mapping[str, Any]) -> str:
 
 
 def _numbered(metrics: Mapping[str, Any]) -> list[str]:
-    """Which slices `slices.png` gives a number, because its font can't write their names."""
+    """Return which slices `slices.png` gives a number, because its font can't write their names."""
     names = list(slice_sizes(metrics))
     marks = [(drawable(name, place), plain(name, place)) for place, name in enumerate(names)]
     told = ", ".join(f"{mark} is {quoted(name)}" for mark, name in marks if mark != name)

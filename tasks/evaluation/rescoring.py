@@ -5,28 +5,42 @@ served: its prompt, passages and numeric form are its own.
 """
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tasks.evaluation.aggregates import row_metrics
-from tasks.evaluation.answers import Asking, System
-from tasks.evaluation.examination import primary_questions
-from tasks.evaluation.identity import split_hashes
-from tasks.evaluation.likelihood import LikelihoodTest, perplexities
-from tasks.evaluation.machine import describe_machine
+from tasks.answering.golden import check_golden_model
+from tasks.answering.release_bundle import SETTINGS
+from tasks.evaluation.aggregates import row_metrics, speed
 from tasks.evaluation.params import EvaluationParams
-from tasks.evaluation.questions import choose_records
-from tasks.evaluation.speed import speed
-from tasks.evaluation.subjects import bundle_model, served_guest
-from tasks.lm.models import LanguageModel, prepare_device
-from tasks.records.files import read_records
-from tasks.records.likelihoods import LIKELIHOODS_FILE, write_likelihoods
-from tasks.records.predictions import PREDICTIONS_FILE, SCORE_NAMES, write_predictions
-from tasks.records.splits import records_sha256
-from tasks.serving.contents import SETTINGS, ServedModel
-from tasks.serving.golden import check_golden_model
+from tasks.evaluation.requests import choose_records, primary_requests
+from tasks.evaluation.system_run import (
+    SystemResult,
+    describe_machine,
+    measure_likelihoods,
+    perplexities,
+    run_system,
+    score_answer,
+)
+from tasks.evaluation.systems import System, bundle_model, served_system
+from tasks.generation.greedy_decoding import generate
+from tasks.models.loading import LanguageModel, prepare_device
+from tasks.models.memory import begin_peak
+from tasks.records.predictions import (
+    LIKELIHOODS_FILE,
+    PREDICTIONS_FILE,
+    SCORE_NAMES,
+    Prediction,
+    write_likelihoods,
+    write_predictions,
+)
+from tasks.records.schema import Record, ServedModel, read_records
+from tasks.records.text import hash_share
+from tasks.scoring.answer_scores import abstains
+from tasks.scoring.identity import SplitHashes, records_sha256, scoring_sha256
+from tasks.sequences.likelihood import AnswerLikelihood
 from tasks.stage.command import output, run_stage
 from tasks.stage.errors import ConfigError
 from tasks.stage.metrics import Curves, write_metrics
@@ -55,62 +69,79 @@ class Paths:
 def run(params: Params, paths: Paths) -> None:
     """Write metrics.json, predictions.parquet and likelihoods.parquet of the bundle's model."""
     chosen, compute = params.evaluation, params.compute
+    device = prepare_device(compute)
     test = read_records(verified(paths.curated) / "test.jsonl")
-    records = choose_records(test, chosen.records, chosen.salt, split="test")
+    share = partial(hash_share, salt=chosen.salt)
+    records = choose_records(test, chosen.records, share, split="test")
     bundle, model = _bundle_model(paths.bundle)
-    guest = served_guest(
-        model,
-        bundle,
-        model,
-        paths.model_store,
-        batch_size=compute.generation_batch,
-        device=prepare_device(compute),
-        abstentions=tuple(chosen.abstentions),
-    )
-    assert guest.library is not None  # a bundle has its own
-    questions = primary_questions(records, guest.library, chosen)
-    likelihood = LikelihoodTest(test, compute.micro_batch_tokens)
-    system = System(guest.subject.name)
-    golden = _GoldenTest(bundle, guest.subject.asking)
+    answers = partial(generate, batch_size=compute.generation_batch)
+    served = served_system(model, bundle, model, paths.model_store, generate=answers, device=device)
+    assert served.retriever is not None  # a bundle has its own
+    requests = primary_requests(records, served.retriever, chosen.primary_mode)
     curves = Curves(paths.scratch)
-    system.ask(
-        guest.subject,
-        [questions],
-        lambda done: curves.progress(done, len(questions)),
-        [partial(likelihood.measure, guest.subject.asking.template), golden.measure],
+    result = run_system(
+        served.system,
+        [requests],
+        score=partial(score_answer, markers=tuple(chosen.abstentions)),
+        begin_peak=partial(begin_peak, device),
+        measure=partial(_measure, bundle, served.system, test, compute),
+        progress=lambda done: curves.progress(done, len(requests)),
     )
-    metrics = _metrics(system, chosen) | {
-        "perplexity": perplexities(likelihood.rows),
+    predictions = result.predictions(model)
+    likelihoods = [row.named(model) for row in result.measured.likelihoods]
+    metrics = _metrics(result, predictions, chosen) | {
+        "perplexity": perplexities(likelihoods),
         "records": len(records),
-        "test_split": split_hashes(records, chosen).numbers(),
+        "test_split": SplitHashes(
+            records_sha256(records), scoring_sha256(chosen.abstentions)
+        ).numbers(),
         "likelihood_sha256": records_sha256(test),
-        "seconds": {system.name: system.seconds},
-        "machine": describe_machine(guest.subject.asking.device),
+        "seconds": {model: result.seconds},
+        "machine": describe_machine(device),
     }
-    if golden.objection:
-        metrics["golden_objection"] = golden.objection
+    if result.measured.golden_objection:
+        metrics["golden_objection"] = result.measured.golden_objection
     with output_folders(paths.rescore_report) as (report,):
         write_metrics(report, metrics)
-        write_predictions(report / PREDICTIONS_FILE, system.predictions)
-        write_likelihoods(report / LIKELIHOODS_FILE, likelihood.rows)
+        write_predictions(report / PREDICTIONS_FILE, predictions)
+        write_likelihoods(report / LIKELIHOODS_FILE, likelihoods)
 
 
-@dataclass
-class _GoldenTest:
-    """Whether a bundle's model still answers its golden prompts; `objection` says how not."""
+@dataclass(frozen=True)
+class _Measured:
+    """What is found of a model beside its answers; the objection is None where there is none."""
 
-    bundle: Path
-    asking: Asking
-    objection: str | None = None
+    likelihoods: tuple[AnswerLikelihood, ...]
+    golden_objection: str | None
 
-    def measure(self, name: str, language_model: LanguageModel) -> None:
-        """Ask a model, and go on where it answers otherwise: it is scored as it answers now."""
-        template = self.asking.template(language_model.tokenizer)
-        size = self.asking.batch_size
-        try:
-            check_golden_model(self.bundle, name, language_model, template, size)
-        except ConfigError as error:
-            self.objection = error.message
+
+def _measure(
+    bundle: Path,
+    system: System,
+    test: Sequence[Record],
+    compute: ComputeParams,
+    model: LanguageModel,
+) -> _Measured:
+    template = system.prompt.template
+    return _Measured(
+        measure_likelihoods(template, test, compute.micro_batch_tokens, model),
+        _golden_objection(bundle, system, model, compute.generation_batch),
+    )
+
+
+def _golden_objection(
+    bundle: Path, system: System, model: LanguageModel, batch_size: int
+) -> str | None:
+    """Return how a bundle's model answers its golden prompts otherwise; None where it does not.
+
+    Nothing is refused: the model is scored as it answers now.
+    """
+    template = system.prompt.template(model.tokenizer)
+    try:
+        check_golden_model(bundle, system.name, model, template, batch_size)
+    except ConfigError as error:
+        return error.message
+    return None
 
 
 def _bundle_model(path: Path) -> tuple[Path, ServedModel]:
@@ -124,15 +155,18 @@ def _bundle_model(path: Path) -> tuple[Path, ServedModel]:
     return bundle, model
 
 
-def _metrics(system: System, params: EvaluationParams) -> dict[str, Any]:
-    """The numbers of its one system in its one mode, named as evaluation names them."""
-    rows, mode = system.predictions, system.predictions[0].mode
+def _metrics(
+    result: SystemResult[_Measured], rows: Sequence[Prediction], params: EvaluationParams
+) -> dict[str, Any]:
+    """Return the numbers of the one system in its one mode, named as evaluation names them."""
+    mode = rows[0].mode
     means = {name: sum(row.score(name) for row in rows) / len(rows) for name in SCORE_NAMES}
-    size = {"parameters": system.parameters, "megabytes": system.megabytes}
+    size = {"parameters": result.parameters, "megabytes": result.megabytes}
+    known = partial(abstains, markers=params.abstentions)
     return {
-        "systems": {system.name: {mode: means | row_metrics(rows, params.abstentions)}},
+        "systems": {result.key: {mode: means | row_metrics(rows, known)}},
         "primary": {"mode": mode, "metric": params.primary_metric},
-        "sizes": {system.name: size | speed(rows, system.first_group_seconds)},
+        "sizes": {result.key: size | speed(rows, result.first_group_seconds)},
     }
 
 

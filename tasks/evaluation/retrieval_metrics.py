@@ -4,9 +4,9 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from tasks.evaluation.nulls import Metrics, null
-from tasks.records.record import Record
-from tasks.serving.retrieval import ScoredPassage
+from tasks.records.schema import Record
+from tasks.retrieval.index import ScoredPassage
+from tasks.scoring.answer_scores import Metrics, null
 
 DEPTHS = (1, 5, 10)
 _DEEPEST = max(DEPTHS)
@@ -25,7 +25,7 @@ class Ranking:
 
 
 def ranking_metrics(rankings: Sequence[Ranking]) -> dict[str, float]:
-    """Means over rankings, of which there is at least one.
+    """Return means over rankings, of which there is at least one.
 
     `recall_at_k`: whether any of the first k passages is of a gold document. `mrr`: one over the
     rank of the first that is, 0 where none of the first 10 is. `ndcg_at_10`: every passage of a
@@ -42,7 +42,7 @@ def ranking_metrics(rankings: Sequence[Ranking]) -> dict[str, float]:
 
 
 def _first_rank(ranking: Ranking) -> float:
-    """From 1; infinite where no passage that counts is of a gold document."""
+    """Return the rank, from 1; infinite where no passage that counts is of a gold document."""
     ranks = (rank for rank, gold in enumerate(ranking.is_gold[:_DEEPEST], start=1) if gold)
     return next(ranks, math.inf)
 
@@ -58,7 +58,7 @@ def retrieval(
     found: Sequence[Sequence[ScoredPassage]],
     indexed: Mapping[str, int],
 ) -> Metrics:
-    """The metrics over records with a gold document in the index, and how many those are.
+    """Return the metrics over records with a gold document in the index, and how many those are.
 
     `indexed` is the number of passages by document in the index. A record all of whose documents
     are gone can be neither hit nor missed: `records_without_gold_document` counts it. Null with a
@@ -81,7 +81,8 @@ def rank_metrics(
     gold: Sequence[Collection[str]],
     gold_passages: Sequence[int],
 ) -> Metrics:
-    """The metrics from the documents of the passages found, best first, and the gold documents.
+    """Return the metrics from the documents of the passages found, best first, and the gold
+    documents.
 
     `gold_passages` are those that there are to find, by record; a record with none is counted under
     `records_without_gold_document` and no more.

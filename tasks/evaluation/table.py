@@ -14,7 +14,7 @@ _RETRIEVAL = ("recall_at_1", "recall_at_5", "recall_at_10", "mrr")
 
 
 def score_table(metrics: Mapping[str, Any]) -> str:
-    """Token F1, with exact match in brackets, of each system in each mode."""
+    """Return token F1, with exact match in brackets, of each system in each mode."""
     systems = metrics["systems"]
     modes = modes_of(systems)
     lines = [
@@ -32,7 +32,7 @@ def _score(found: Mapping[str, float]) -> str:
 
 
 def retrieval_line(metrics: Mapping[str, Any]) -> str:
-    """What retrieval reached, or why it was not measured."""
+    """Return what retrieval reached, or why it was not measured."""
     found = metrics["retrieval"]
     if found["mrr"] is None:
         return f"Retrieval was not measured: {found['mrr_reason']}."
@@ -41,7 +41,7 @@ def retrieval_line(metrics: Mapping[str, Any]) -> str:
 
 
 def machine_line(metrics: Mapping[str, Any]) -> str:
-    """Which records were scored, and on what."""
+    """Return which records were scored, and on what."""
     machine = metrics["machine"]
     return (
         f"{metrics['records']} held-out records; {machine['processor']}, {machine['cores']} cores, "
@@ -50,12 +50,12 @@ def machine_line(metrics: Mapping[str, Any]) -> str:
 
 
 def full_table(metrics: Mapping[str, Any]) -> str:
-    """The table with the lines that explain it."""
+    """Return the table with the lines that explain it."""
     return "\n\n".join([score_table(metrics), retrieval_line(metrics), machine_line(metrics)])
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The exit code: 0 with the table on stdout, 1 where there is no report."""
+    """Return the exit code: 0 with the table on stdout, 1 where there is no report."""
     parser = argparse.ArgumentParser(prog="python -m tasks.evaluation.table", description=__doc__)
     parser.add_argument("--report", type=Path, required=True, help="evaluation's report folder")
     options = parser.parse_args(arguments)

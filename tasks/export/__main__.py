@@ -10,18 +10,18 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import get_args
 
+from tasks.answering.golden import GoldenPrompts, check_golden_model
+from tasks.answering.loading import load_served
+from tasks.answering.release_bundle import BASE, BundleSettings
+from tasks.export.formats import Format
 from tasks.export.gguf_writing import Description, check_architecture, write_gguf
-from tasks.export.measurement import Records, measure
-from tasks.export.reading_back import ReadBack, read_back_folder, read_back_gguf
-from tasks.export.table import write_costs
-from tasks.lm.conversion import ModelManifest
-from tasks.lm.models import LanguageModel, prepare_device
-from tasks.lm.prompt_kit import read_prompt_kit
-from tasks.records.export_format import Format
-from tasks.records.prompt_files import PROMPT
-from tasks.serving.bundle import load_served
-from tasks.serving.contents import BASE, BundleSettings, ServedModel
-from tasks.serving.golden import GoldenPrompts, check_golden_model
+from tasks.export.measurement import Records, measure, write_costs
+from tasks.export.verification import ReadBack, read_back_folder, read_back_gguf
+from tasks.models.loading import LanguageModel, prepare_device
+from tasks.models.store import ModelManifest
+from tasks.prompting.files import PROMPT
+from tasks.prompting.prompt_bundle import read_prompt_bundle
+from tasks.records.schema import ServedModel
 from tasks.stage.errors import ConfigError, GateError, NightloomError
 from tasks.stage.outputs import MANIFEST, RESTORE, file_sha256, output_folders, verified
 
@@ -44,7 +44,8 @@ class Export:
 
 
 def export(asked: Export) -> ReadBack:
-    """How what was written compares with the model; the folder then stands at `asked.target`.
+    """Return how what was written compares with the model; the folder then stands at
+    `asked.target`.
 
     Raises:
         ConfigError: the folder is not empty, the form can't hold the model, or the model no longer
@@ -63,7 +64,7 @@ def export(asked: Export) -> ReadBack:
     language_model = load_served(
         asked.bundle, asked.store, asked.model, numeric_form=form, device=device
     )
-    template = read_prompt_kit(asked.bundle / asked.model / PROMPT, language_model.tokenizer)
+    template = read_prompt_bundle(asked.bundle / asked.model / PROMPT, language_model.tokenizer)
     batch_size = settings.compute.generation_batch
     check_golden_model(asked.bundle, asked.model, language_model, template, batch_size)
     if asked.measured is not None:
@@ -112,7 +113,7 @@ def _write(
     base: ModelManifest,
     prompts: Sequence[Sequence[int]],
 ) -> ReadBack:
-    """How what is then in the folder compares with the model."""
+    """Return how what is then in the folder compares with the model."""
     if asked.form is Format.safetensors:
         language_model.model.save_pretrained(folder)
         language_model.tokenizer.save_pretrained(folder)
@@ -124,7 +125,7 @@ def _write(
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The exit code: 0 with the folder written, 1 or 3 (a gate) with the reason on stderr."""
+    """Return the exit code: 0 with the folder written, 1 or 3 (a gate) with a reason on stderr."""
     options = _parser().parse_args(arguments)
     logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(message)s")
     logging.getLogger("gguf").setLevel(logging.WARNING)

@@ -1,5 +1,8 @@
-"""A Llama-shaped model written as a GGUF file, with all that llama.cpp needs to run it."""
+"""A Llama-shaped model written as a GGUF file, with all that llama.cpp needs to run it.
 
+The tokenizer is written so that llama.cpp makes of a text the very ids that we make."""
+
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,18 +16,119 @@ from gguf import (
     GGUFType,
     GGUFWriter,
     LlamaFileType,
+    TokenType,
     quantize,
 )
 from gguf.quants import quant_shape_to_byte_shape
 from numpy.typing import NDArray
 from torch import Tensor
-from transformers import PretrainedConfig, PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from tasks.export.vocabulary import MODEL, read_vocabulary
-from tasks.lm.gguf_layout import ARCHITECTURE, rotated_heads, tensor_names, to_pairs
-from tasks.lm.models import LanguageModel
-from tasks.records.export_format import Format
+from tasks.export.formats import Format
+from tasks.models.gguf import ARCHITECTURE, rotated_heads, tensor_names, to_pairs
+from tasks.models.loading import LanguageModel
 from tasks.stage.errors import ConfigError
+
+MODEL = "gpt2"  # llama.cpp's name for byte-level BPE
+
+_BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "use_regex": True}
+
+_DIGITS = {"type": "Digits", "individual_digits": True}
+
+# llama.cpp's names of ways to cut a text before merging (llama-vocab.cpp), whether whole words of
+# the vocabulary are taken without merging, and how tokenizers writes them down.
+_WAYS: dict[str, tuple[bool, list[dict[str, Any]]]] = {
+    "gpt-2": (False, [_BYTE_LEVEL]),
+    "smollm": (False, [_DIGITS, _BYTE_LEVEL]),
+}
+
+_REGEXES = {"llama-bpe": True, "qwen2": False}
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """Tokens by id with their kinds, merges in order, and llama.cpp's name of how text is cut."""
+
+    tokens: tuple[str, ...]
+    kinds: tuple[int, ...]
+    merges: tuple[str, ...]
+    way: str
+    adds_bos: bool
+
+
+def read_vocabulary(tokenizer: PreTrainedTokenizerBase, size: int) -> Vocabulary:
+    """Return the vocabulary of a tokenizer, filled up to `size`, the rows of the model's embedding.
+
+    Raises:
+        ConfigError: llama.cpp has no tokenizer that gives the same ids.
+    """
+    if not tokenizer.is_fast:
+        raise _unsupported(f"a {type(tokenizer).__name__}, which has no tokenizer.json")
+    core = json.loads(tokenizer.backend_tokenizer.to_str())
+    way = _way(core)
+    names = {number: token for token, number in tokenizer.get_vocab().items()}
+    added = tokenizer.added_tokens_decoder
+    tokens, kinds = [], []
+    for number in range(size):
+        kind = TokenType.NORMAL if number in names else TokenType.UNUSED
+        if number in added:
+            kind = TokenType.CONTROL if added[number].special else TokenType.USER_DEFINED
+        tokens.append(names.get(number, f"[PAD{number}]"))
+        kinds.append(int(kind))
+    merges = [pair if isinstance(pair, str) else " ".join(pair) for pair in core["model"]["merges"]]
+    begun = tokenizer("a").input_ids[0] == tokenizer.bos_token_id
+    return Vocabulary(tuple(tokens), tuple(kinds), tuple(merges), way, begun)
+
+
+def _way(core: dict[str, Any]) -> str:
+    """Return llama.cpp's name of the way in which a tokenizer cuts text."""
+    model = core["model"]
+    if model["type"] != "BPE" or (core["decoder"] or {}).get("type") != "ByteLevel":
+        raise _unsupported(f"{model['type']} over {(core['decoder'] or {}).get('type')}")
+    odd = [
+        name
+        for name in ("dropout", "continuing_subword_prefix", "end_of_word_suffix", "byte_fallback")
+        if model.get(name)
+    ]
+    if core["normalizer"] is not None or odd:
+        raise _unsupported(f"BPE with {', '.join(odd) or 'a normalizer'}")
+    steps = core["pre_tokenizer"] or {}
+    found = [_bare(step) for step in steps.get("pretokenizers", [steps])]
+    whole_words = bool(model.get("ignore_merges"))
+    for name, (ignores_merges, expected) in (_WAYS | _split_ways()).items():
+        if found == expected and whole_words == ignores_merges:
+            return name
+    kinds = ", ".join(str(step.get("type")) for step in found)
+    raise _unsupported(f"byte-level BPE cut by {kinds} in another way")
+
+
+def _split_ways() -> dict[str, tuple[bool, list[dict[str, Any]]]]:
+    """Return the ways that are one regular expression, as transformers knows them by llama.cpp's
+    names.
+    """
+    from transformers.integrations.gguf.gguf_tokenizer_mapping import GGUF_PRE_TOKENIZER_SPLITS
+
+    def steps(name: str) -> list[dict[str, Any]]:
+        pattern = {"Regex": GGUF_PRE_TOKENIZER_SPLITS[name]}
+        split = {"type": "Split", "pattern": pattern, "behavior": "Isolated", "invert": False}
+        return [split, _BYTE_LEVEL | {"use_regex": False}]
+
+    return {name: (whole_words, steps(name)) for name, whole_words in _REGEXES.items()}
+
+
+def _bare(step: dict[str, Any]) -> dict[str, Any]:
+    """Return a step without what changes offsets alone."""
+    return {name: value for name, value in step.items() if name != "trim_offsets"}
+
+
+def _unsupported(found: str) -> ConfigError:
+    known = ", ".join([*_WAYS, *_REGEXES])
+    return ConfigError(
+        f"the model's tokenizer is {found}; GGUF is written for byte-level BPE cut as {known}, "
+        "because with another one llama.cpp would read other tokens than the model learned",
+        "export with --format safetensors, and convert that with llama.cpp's own converter",
+    )
+
 
 _KINDS = {
     Format.gguf_f16: (GGMLQuantizationType.F16, LlamaFileType.MOSTLY_F16),
@@ -32,9 +136,12 @@ _KINDS = {
     Format.gguf_q4_1: (GGMLQuantizationType.Q4_1, LlamaFileType.MOSTLY_Q4_1),
     Format.gguf_q4_0: (GGMLQuantizationType.Q4_0, LlamaFileType.MOSTLY_Q4_0),
 }
+
 # The vocabulary, in which 4 bits cost most: llama.cpp too keeps more of it.
 _VOCABULARY = ("model.embed_tokens.weight", "lm_head.weight")
+
 _FOUR_BITS = (GGMLQuantizationType.Q4_0, GGMLQuantizationType.Q4_1)
+
 _BLOCK = 32  # weights of a row that share a scale, in all of these kinds
 
 
@@ -109,7 +216,7 @@ def check_architecture(config: PretrainedConfig) -> None:
 
 
 def weight_kinds(model: PreTrainedModel, form: Format) -> dict[str, GGMLQuantizationType]:
-    """The kind in which each weight is stored, by its name in transformers.
+    """Return the kind in which each weight is stored, by its name in transformers.
 
     Raises:
         ConfigError: a row can't be cut into whole blocks.
@@ -129,7 +236,7 @@ def weight_kinds(model: PreTrainedModel, form: Format) -> dict[str, GGMLQuantiza
 
 
 def weights(model: PreTrainedModel) -> dict[str, Tensor]:
-    """The weights that a file holds, by their names in transformers."""
+    """Return the weights that a file holds, by their names in transformers."""
     config = model.config
     state = model.state_dict()
     names = tensor_names(config.num_hidden_layers, tied=config.tie_word_embeddings)
@@ -137,7 +244,7 @@ def weights(model: PreTrainedModel) -> dict[str, Tensor]:
 
 
 def as_stored(weight: Tensor, kind: GGMLQuantizationType) -> NDArray[Any]:
-    """A weight as its kind stores it: numbers, or bytes in blocks.
+    """Return a weight as its kind stores it: numbers, or bytes in blocks.
 
     Raises:
         ConfigError: float16 can't hold it.

@@ -13,7 +13,7 @@ _ROWS = 16
 
 
 @dataclass(frozen=True)
-class Spoken:
+class TimedAnswers:
     """Each prompt's answer, how many tokens all of them have, and the seconds that they took."""
 
     answers: tuple[str, ...]
@@ -23,8 +23,9 @@ class Spoken:
 
 def ask_llama_cpp(
     path: Path, prompts: Sequence[Sequence[int]], *, max_new_tokens: int, threads: int
-) -> Spoken:
-    """What llama.cpp answers to prompts of token ids, greedily, at most 16 of them at a time.
+) -> TimedAnswers:
+    """Return what llama.cpp answers to prompts of token ids, greedily, at most 16 of them at a
+    time.
 
     The seconds are those of reading the prompts and answering, not of loading.
 
@@ -62,4 +63,4 @@ def ask_llama_cpp(
     begun = time.monotonic()
     with ThreadPoolExecutor(rows) as pool:
         texts, counts = zip(*pool.map(ask, prompts), strict=True)
-    return Spoken(texts, sum(counts), time.monotonic() - begun)
+    return TimedAnswers(texts, sum(counts), time.monotonic() - begun)

@@ -2,31 +2,32 @@
 
 int8 and NF4 are bitsandbytes' layers, computed as such: of the model that is served, and of the
 base with the adapter beside it, as QLoRA trained it. A GGUF file is answered from by llama.cpp
-itself, and its loss is that of the numbers in it, computed in float32.
-"""
+itself, and its loss is that of the numbers in it, computed in float32. The results are written
+as JSON and as a table."""
 
+import json
 import logging
 import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import chain
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from tasks.answering.loading import load_served
+from tasks.answering.pipeline import Answerer
+from tasks.answering.release_bundle import ADAPTER, BASE, EMBEDDER, INDEX, BundleSettings
+from tasks.embedding.embedder import Embedder
+from tasks.export.formats import Format
 from tasks.export.gguf_writing import Description, write_gguf
-from tasks.export.llama_cpp import Spoken, ask_llama_cpp
-from tasks.export.reading_back import round_to_form
-from tasks.export.table import Cost, Costs
-from tasks.lm.closed_book import closed_book_examples
-from tasks.lm.embedding import Embedder
-from tasks.lm.generation import generate
-from tasks.lm.likelihood import log_likelihoods
-from tasks.lm.memory import release_memory
-from tasks.lm.models import (
+from tasks.export.llama_cpp import TimedAnswers, ask_llama_cpp
+from tasks.export.verification import round_to_form
+from tasks.generation.greedy_decoding import generate
+from tasks.models.loading import (
     ADAPTER_WEIGHTS,
     LanguageModel,
     load_quantized,
@@ -34,25 +35,95 @@ from tasks.lm.models import (
     quantize_folder,
     with_adapter,
 )
-from tasks.lm.prompt_kit import read_prompt_kit
-from tasks.records.export_format import Format
-from tasks.records.files import read_records
-from tasks.records.overlap import token_f1
+from tasks.models.memory import release_memory
+from tasks.prompting.files import PROMPT
+from tasks.prompting.prompt_bundle import read_prompt_bundle
 from tasks.records.predictions import PREDICTIONS_FILE, read_predictions
-from tasks.records.prompt_files import PROMPT
-from tasks.records.record import Record
-from tasks.serving.answering import Answerer
-from tasks.serving.bundle import load_served
-from tasks.serving.contents import ADAPTER, BASE, EMBEDDER, INDEX, BundleSettings, ServedModel
-from tasks.serving.retrieval import Index
+from tasks.records.schema import Record, ServedModel, read_records
+from tasks.retrieval.index import Index
+from tasks.scoring.answer_scores import token_f1
+from tasks.sequences.likelihood import closed_book_examples, log_likelihoods
 from tasks.stage.errors import DataError
 from tasks.stage.outputs import verified
 from tasks.stage.params import ComputeParams
-from tasks.statistics.intervals import bootstrap_ratios
+from tasks.statistics.bootstrap import Interval, bootstrap_ratios
+
+JSON_FILE = "quantization.json"
+
+TABLE_FILE = "quantization.md"
+
+
+@dataclass(frozen=True)
+class Cost:
+    """One form: mean loss of a reference's token closed book, F1 with passages, size, speed.
+
+    The differences are to the first form, paired by record, with a 95% bootstrap interval.
+    `tokens_a_second` counts answers' tokens over all the time that answering took, prompts
+    included.
+    """
+
+    form: str
+    loss: float
+    loss_difference: Interval
+    token_f1: float
+    token_f1_difference: Interval
+    bytes_on_disk: int
+    tokens_a_second: float
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Every form of one model; the first is what is served, computed in float32."""
+
+    model: str
+    records: int
+    numeric_form: str
+    rows: tuple[Cost, ...]
+
+
+def write_costs(folder: Path, costs: Costs) -> None:
+    """Write both files into a folder."""
+    text = json.dumps(asdict(costs), indent=1, allow_nan=False)
+    (folder / JSON_FILE).write_text(text + "\n", encoding="utf-8")
+    (folder / TABLE_FILE).write_text(render_costs(costs), encoding="utf-8")
+
+
+def render_costs(costs: Costs) -> str:
+    """Return the table in Markdown."""
+    lines = [
+        f"# What quantisation cost the {costs.model}",
+        "",
+        f"{costs.records} held-out records: the loss of a reference's token closed book (nats), "
+        "and token F1 of answers with passages. Differences are to the served form "
+        f"(`{costs.numeric_form}`, computed in float32), paired by record, with 95% intervals. "
+        "GGUF files are answered from by llama.cpp, up to 16 prompts at a time; their loss is that "
+        "of the numbers in them, computed in float32. Tokens a second are those of answers, over "
+        "the time that reading the prompts and answering took.",
+        "",
+        "| form | loss | difference | token F1 | difference | MB on disk | tokens/s |",
+        "|---|---:|---:|---:|---:|---:|---:|",
+    ]
+    for row in costs.rows:
+        lines.append(
+            f"| {row.form} | {row.loss:.3f} | {_shown(row.loss_difference)} | {row.token_f1:.3f} | "
+            f"{_shown(row.token_f1_difference)} | {row.bytes_on_disk / 1e6:.0f} | "
+            f"{row.tokens_a_second:.1f} |"
+        )
+    return "\n".join([*lines, ""])
+
+
+def _shown(interval: Interval) -> str:
+    if interval.value == interval.low == interval.high == 0:
+        return "0"
+    return f"{interval.value:+.3f} ({interval.low:+.3f} to {interval.high:+.3f})"
+
 
 LOGGER = logging.getLogger(__name__)
+
 _WEIGHTS = "*.safetensors"
+
 _CONFIDENCE, _RESAMPLES, _SEED = 0.95, 10_000, 17
+
 _GGUF = (Format.gguf_f16, Format.gguf_q8_0, Format.gguf_q4_1, Format.gguf_q4_0)
 
 
@@ -65,7 +136,7 @@ class Records:
     count: int
 
     def read(self) -> list[Record]:
-        """The records, in evaluation's order.
+        """Return the records, in evaluation's order.
 
         Raises:
             DataError: the data set holds none of them.
@@ -84,7 +155,7 @@ class Records:
 
 
 @dataclass(frozen=True)
-class _Heard:
+class _Measured:
     """What one form said: the answers' losses in nats and tokens, scores, bytes, speed."""
 
     form: str
@@ -106,7 +177,7 @@ class _Form:
 
 
 def measure(bundle: Path, store: Path, model: ServedModel, asked: Records) -> Costs:
-    """What each form of a bundle's model costs, against the float form that is served."""
+    """Return what each form of a bundle's model costs, against the float form that is served."""
     settings = BundleSettings.read(bundle)
     device = prepare_device(settings.compute)
     records = asked.read()
@@ -114,27 +185,27 @@ def measure(bundle: Path, store: Path, model: ServedModel, asked: Records) -> Co
     served = load_served(bundle, store, model, numeric_form=float_form, device=device)
     asking = Answerer(
         language_model=served,
-        template=read_prompt_kit(bundle / model / PROMPT, served.tokenizer),
+        template=read_prompt_bundle(bundle / model / PROMPT, served.tokenizer),
         prompting=settings.prompting,
         index=Index.load(bundle / INDEX).with_reranker(store, device),
         embedder=Embedder.load(bundle / EMBEDDER, store, device=device),
         batch_size=settings.compute.generation_batch,
     )
-    heard = []
+    measured = []
     with tempfile.TemporaryDirectory(prefix="nightloom-") as scratch:
         forms = chain(_forms(served, Path(scratch)), _beside(bundle, store, model, device))
         for form in forms:
             one = replace(asking, language_model=form.held)
-            heard.append(_hear(form, one, records, settings.compute))
-            loss = sum(heard[-1].losses) / sum(heard[-1].tokens)
+            measured.append(_measure_form(form, one, records, settings.compute))
+            loss = sum(measured[-1].losses) / sum(measured[-1].tokens)
             LOGGER.info("%s: loss %.3f", form.name, loss)
             del one, form
             release_memory()
-    return Costs(model, len(records), float_form, _costs(heard))
+    return Costs(model, len(records), float_form, _costs(measured))
 
 
 def _forms(served: LanguageModel, scratch: Path) -> Iterator[_Form]:
-    """Each form in memory, with its bytes on disk; `served` is changed on the way."""
+    """Yield each form in memory, with its bytes on disk; `served` is changed on the way."""
     folder = scratch / "float"
     served.model.save_pretrained(folder)
     yield _Form("float32", served, _size(folder))
@@ -158,7 +229,7 @@ def _forms(served: LanguageModel, scratch: Path) -> Iterator[_Form]:
 
 
 def _beside(bundle: Path, store: Path, model: ServedModel, device: torch.device) -> Iterator[_Form]:
-    """The adapter as QLoRA trained it: the base in NF4, and itself beside it; else nothing."""
+    """Yield the adapter as QLoRA trained it: itself beside the base in NF4; else nothing."""
     form, adapter = BundleSettings.read(bundle).models.numeric_form, bundle / ADAPTER
     if model != "adapter" or form != "nf4_dequantized" or not (adapter / ADAPTER_WEIGHTS).exists():
         return
@@ -175,9 +246,9 @@ def _size(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.glob(_WEIGHTS))
 
 
-def _hear(
+def _measure_form(
     form: _Form, answerer: Answerer, records: Sequence[Record], compute: ComputeParams
-) -> _Heard:
+) -> _Measured:
     held = answerer.language_model
     examples = closed_book_examples(answerer.template, held.tokenizer, records)
     most = compute.micro_batch_tokens
@@ -185,7 +256,7 @@ def _hear(
     prepared = answerer.prepare([record.messages[:-1] for record in records])
     prompts = [item.prompt for item in prepared]
     spoken = _answers(form, answerer, prompts)
-    return _Heard(
+    return _Measured(
         form=form.name,
         losses=tuple(-value for value in likelihoods),
         tokens=tuple(example.supervised for example in examples),
@@ -198,8 +269,8 @@ def _hear(
     )
 
 
-def _answers(form: _Form, answerer: Answerer, prompts: Sequence[Sequence[int]]) -> Spoken:
-    """What a form answers, by llama.cpp where that is whose file it is."""
+def _answers(form: _Form, answerer: Answerer, prompts: Sequence[Sequence[int]]) -> TimedAnswers:
+    """Return what a form answers, by llama.cpp where that is whose file it is."""
     most = answerer.prompting.max_new_tokens
     if form.file is not None:
         return ask_llama_cpp(
@@ -209,16 +280,16 @@ def _answers(form: _Form, answerer: Answerer, prompts: Sequence[Sequence[int]]) 
     made = generate(form.held, prompts, max_new_tokens=most, batch_size=answerer.batch_size)
     seconds = time.monotonic() - begun
     tokens = sum(len(item.token_ids) for item in made)
-    return Spoken(tuple(item.text for item in made), tokens, seconds)
+    return TimedAnswers(tuple(item.text for item in made), tokens, seconds)
 
 
-def _costs(heard: Sequence[_Heard]) -> tuple[Cost, ...]:
-    """Each form's figures, with intervals of what they differ from the first form's."""
-    first = heard[0]
+def _costs(measured: Sequence[_Measured]) -> tuple[Cost, ...]:
+    """Return each form's figures, with intervals of what they differ from the first form's."""
+    first = measured[0]
     tokens = np.array(first.tokens, dtype=np.float64)
     ones = np.ones(len(tokens))
     columns, wholes = [], []
-    for one in heard:
+    for one in measured:
         columns += [np.subtract(one.losses, first.losses), np.subtract(one.scores, first.scores)]
         wholes += [tokens, ones]
     drawn = bootstrap_ratios(
@@ -238,5 +309,5 @@ def _costs(heard: Sequence[_Heard]) -> tuple[Cost, ...]:
             bytes_on_disk=one.bytes_on_disk,
             tokens_a_second=one.tokens_a_second,
         )
-        for one, loss, score in zip(heard, drawn[::2], drawn[1::2], strict=True)
+        for one, loss, score in zip(measured, drawn[::2], drawn[1::2], strict=True)
     )

@@ -7,21 +7,19 @@ from shutil import copytree
 
 from tasks.finetuning.adapter import keep_start, make_trainable, save_trained
 from tasks.finetuning.params import Params
-from tasks.lm.batches import read_batches
-from tasks.lm.checkpoints import drop_checkpoints
-from tasks.lm.curves import fit_of, plot_losses
-from tasks.lm.exactness import prepare_packs
-from tasks.lm.fit import Fit
-from tasks.lm.hardware import warn_of_slow_dtype
-from tasks.lm.losses import summed_cross_entropy
-from tasks.lm.models import load_for_training, prepare_device, trained_form
-from tasks.lm.prompt_kit import read_prompt_kit
-from tasks.lm.provenance import write_provenance
-from tasks.lm.training import TrainingResult, train, training_identity
-from tasks.records.prompt_files import PROMPT
+from tasks.models.loading import load_for_training, prepare_device, trained_form
+from tasks.models.provenance import write_provenance
+from tasks.prompting.files import PROMPT
+from tasks.prompting.prompt_bundle import read_prompt_bundle
+from tasks.sequences.likelihood import summed_cross_entropy
+from tasks.sequences.packing_check import prepare_packs
 from tasks.stage.command import output, run_stage
 from tasks.stage.metrics import write_metrics
 from tasks.stage.outputs import output_folders, verified
+from tasks.training.batches import read_batches
+from tasks.training.checkpoints import drop_checkpoints
+from tasks.training.diagnostics import Fit, fit_of, plot_losses
+from tasks.training.loop import TrainingResult, train, training_identity
 
 
 @dataclass(frozen=True)
@@ -38,10 +36,10 @@ class Paths:
 
 def run(params: Params, paths: Paths) -> None:
     """Train the adapter and write it with its report."""
-    settings, prompt = params.finetuning, verified(paths.tokens) / PROMPT
+    settings = params.finetuning
+    prompt = verified(paths.tokens) / PROMPT
     dequantized = params.compute.dequantized_base
     device = prepare_device(params.compute)
-    warn_of_slow_dtype(settings.dtype, device)
     batches, held_out = read_batches(
         paths.tokens, settings, max_tokens=params.compute.micro_batch_tokens
     )
@@ -54,7 +52,7 @@ def run(params: Params, paths: Paths) -> None:
         dequantized=dequantized,
     )
     form = trained_form(params.models.numeric_form, dequantized=dequantized)
-    template = read_prompt_kit(prompt, base.tokenizer)
+    template = read_prompt_bundle(prompt, base.tokenizer)
     model = make_trainable(base, settings)
     keep_start(model, settings, paths.scratch / "start")
     batches, held_out = prepare_packs(base.model, batches, held_out)

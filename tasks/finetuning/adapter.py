@@ -8,16 +8,17 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import PreTrainedModel, set_seed
 
 from tasks.finetuning.params import FinetuningParams
-from tasks.lm.adapters import tidy_adapter
-from tasks.lm.models import BASE_DIGEST_FILE, LanguageModel
-from tasks.lm.quantization import decoder_linears
+from tasks.models.loading import BASE_DIGEST_FILE, LanguageModel
+from tasks.models.provenance import tidy_adapter
+from tasks.models.quantization import decoder_linears
 from tasks.stage.errors import ConfigError
 
 _INITS: dict[str, Any] = {"default": True, "gaussian": "gaussian", "pissa": "pissa"}
 
 
 def make_trainable(base: LanguageModel, params: FinetuningParams) -> PreTrainedModel | PeftModel:
-    """The base with a fresh adapter on its target layers, or, by method full, all to be trained.
+    """Return the base with a fresh adapter on its target layers, or, by method full, all to be
+    trained.
 
     Source: LoRA, Hu et al. 2021, arXiv:2106.09685, with the targets of Dettmers et al. 2023; DoRA,
     Liu et al. 2024, arXiv:2402.09353; rsLoRA, Kalajdzievski 2023, arXiv:2312.03732; PiSSA, Meng et

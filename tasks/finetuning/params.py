@@ -4,8 +4,8 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from tasks.lm.params import TrainingParams
 from tasks.stage.params import ComputeParams, ModelsParams, StageParams
+from tasks.training.params import TrainingParams
 
 Method = Literal["qlora", "lora", "dora", "rslora", "full"]
 
@@ -33,7 +33,7 @@ class Params(StageParams):
 
     @model_validator(mode="after")
     def _agree(self) -> Self:
-        """The method can be trained on the base's numeric form."""
+        """Return the method can be trained on the base's numeric form."""
         method, init, form = self.finetuning.method, self.finetuning.init, self.models.numeric_form
         is_float = form == "float"
         if method == "qlora" and is_float:

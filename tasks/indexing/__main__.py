@@ -8,15 +8,14 @@ from pathlib import Path
 
 import torch
 
+from tasks.embedding.embedder import Embedder, VectorMemo
 from tasks.indexing.building import BuiltIndex, build_index
 from tasks.indexing.params import Params
-from tasks.lm.conversion import ModelManifest
-from tasks.lm.embedding import Embedder
-from tasks.lm.memo import VectorMemo
-from tasks.lm.models import prepare_device
-from tasks.lm.reranking import Reranker
-from tasks.records.files import read_documents, read_records
-from tasks.serving.retrieval import RerankerSettings
+from tasks.models.loading import prepare_device
+from tasks.models.store import ModelManifest
+from tasks.records.schema import read_documents, read_records
+from tasks.retrieval.index import RerankerSettings
+from tasks.retrieval.reranking import Reranker
 from tasks.stage.command import output, run_stage
 from tasks.stage.errors import ConfigError
 from tasks.stage.metrics import Curves, write_metrics
@@ -74,7 +73,8 @@ def run(params: Params, paths: Paths) -> None:
 def choose_reranker(
     params: RerankingParams, paths: Paths, device: torch.device
 ) -> RerankerSettings | None:
-    """What the index is to be reranked with, tried on one pair; None where params name nothing.
+    """Return what the index is to be reranked with, tried on one pair; None where params name
+    nothing.
 
     Raises:
         ConfigError: the manifest is of another model, or the model is no cross-encoder.

@@ -5,14 +5,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tasks.embedding.embedder import Embedder, VectorMemo, remembered
 from tasks.indexing.params import IndexingParams
-from tasks.lm.embedding import Embedder
-from tasks.lm.memo import VectorMemo, remembered
-from tasks.records.lexical import LexicalIndex
-from tasks.records.passages import Passage, cut_documents, passages_sha256
-from tasks.records.record import Document
-from tasks.serving.dense import DenseIndex, Recall, Vectors, cluster_vectors
-from tasks.serving.retrieval import FORMAT, Index, IndexSettings, RerankerSettings
+from tasks.lexical.bm25 import LexicalIndex
+from tasks.lexical.chunking import Passage, cut_documents, passages_sha256
+from tasks.records.schema import Document
+from tasks.retrieval.dense import DenseIndex, Recall, Vectors, cluster_vectors
+from tasks.retrieval.index import FORMAT, Index, IndexSettings, RerankerSettings
 from tasks.stage.errors import DataError
 from tasks.stage.params import PromptingParams
 
@@ -46,7 +45,7 @@ def build_index(
     memo: VectorMemo,
     progress: Progress,
 ) -> BuiltIndex:
-    """The index of the documents' passages; no documents give an empty one.
+    """Return the index of the documents' passages; no documents give an empty one.
 
     Only texts that the memo does not know are embedded. With the first of `questions` the recall
     of approximate search is measured.

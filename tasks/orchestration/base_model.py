@@ -8,8 +8,7 @@ from typing import Literal
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
-from tasks.orchestration.failures import printed_failure, stage_error
-from tasks.orchestration.process import child_environment, run_child
+from tasks.services.processes import child_environment, printed_failure, run_child, stage_error
 from tasks.stage.params import ModelSource
 
 _LOCAL = ("/", ".", "~")
@@ -27,7 +26,7 @@ def resolve(
     manifest: Path,
     store: Path,
 ) -> None:
-    """Nothing; the manifest then names weights that lie in the store.
+    """Bring a base model into the store, and write the manifest that names it.
 
     Raises:
         ConfigError: the source can't be had, or is not safe to load.
@@ -36,23 +35,17 @@ def resolve(
     if is_resolved(model, manifest, store):
         logger.info("%s is in the store", model.source)
         return
-    command = [sys.executable, "-m", "tasks.lm.conversion", "--source", model.source]
+    command = [sys.executable, "-m", "tasks.models.store", "--source", model.source]
     command += [] if model.revision is None else ["--revision", model.revision]
     command += ["--kind", kind, "--manifest", str(manifest), "--store", str(store)]
-    lines: list[str] = []
-
-    def on_line(line: str) -> None:
-        lines.append(line)
-        logger.info("%s", line)
-
     environment = child_environment(online=model.source.startswith("hub:"))
-    code = run_child(command, root, on_line, environment)
-    if code != 0:
-        raise stage_error(f"base model {model.source}", printed_failure(code, lines))
+    child = run_child(command, root, logger.info, environment)
+    if child.code != 0:
+        raise stage_error(f"base model {model.source}", printed_failure(child))
 
 
 def is_resolved(model: ModelSource, manifest: Path, store: Path) -> bool:
-    """Whether a manifest stands for a source and the store holds all of its files."""
+    """Return whether a manifest stands for a source and the store holds all of its files."""
     if not manifest.exists():
         return False
     found = json.loads(manifest.read_text(encoding="utf-8"))
@@ -67,7 +60,7 @@ def is_resolved(model: ModelSource, manifest: Path, store: Path) -> bool:
 
 
 def _changed_since(source: Path, manifest: Path) -> bool:
-    """Whether a local model folder is gone or holds a file younger than its manifest."""
+    """Return whether a local model folder is gone or holds a file younger than its manifest."""
     files = list(source.expanduser().rglob("*"))
     made = manifest.stat().st_mtime
     return not files or any(path.stat().st_mtime >= made for path in files)

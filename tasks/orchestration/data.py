@@ -6,14 +6,13 @@ from pathlib import Path
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
-from tasks.orchestration.failures import last_lines
-from tasks.orchestration.process import run_child
+from tasks.services.processes import run_child
 from tasks.stage.errors import ConfigError
 
 
 @task(cache_policy=NO_CACHE, persist_result=False)
 def track(root: Path, raw: str, *, changed: bool) -> None:
-    """Nothing; DVC then tracks the raw folder. Costs nothing where no row came in.
+    """Let DVC track the raw folder. Costs nothing if no row came in.
 
     Raises:
         ConfigError: DVC refused.
@@ -24,7 +23,7 @@ def track(root: Path, raw: str, *, changed: bool) -> None:
 
 @task(cache_policy=NO_CACHE, persist_result=False)
 def push(root: Path, *, remote: bool) -> None:
-    """Nothing; the data then lie in the remote too, or the log says that there is none.
+    """Push the data to the remote, or log that there is none.
 
     Raises:
         ConfigError: DVC could not push.
@@ -36,16 +35,10 @@ def push(root: Path, *, remote: bool) -> None:
 
 
 def _dvc(root: Path, *arguments: str) -> None:
-    logger = get_run_logger()
-    lines: list[str] = []
-
-    def on_line(line: str) -> None:
-        lines.append(line)
-        logger.info("%s", line)
-
     command = [sys.executable, "-m", "dvc", "--wait-for-lock", *arguments]
-    if run_child(command, root, on_line) != 0:
+    child = run_child(command, root, get_run_logger().info)
+    if child.code != 0:
         raise ConfigError(
-            f"`dvc {' '.join(arguments)}` failed in {root}:\n{last_lines(lines)}",
+            f"`dvc {' '.join(arguments)}` failed in {root}:\n{child.last_lines}",
             "mend what DVC names, then run again",
         )

@@ -1,37 +1,140 @@
-"""The release's tasks in Prefect: mend what was left, apply what was judged, ask people."""
+"""The release's tasks in Prefect: decide about versions, apply verdicts, ask for approval."""
 
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from prefect import get_run_logger, task
+from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.deployments import run_deployment
 from prefect.exceptions import ObjectNotFound
 
-from tasks.orchestration.approval import expire_old
-from tasks.orchestration.judgement import JUDGED_TAG, Judgement
-from tasks.orchestration.ledger import Ledger
-from tasks.orchestration.promotion import check_reign, decide_on
-from tasks.orchestration.reconciliation import reconcile
-from tasks.orchestration.retention import awaited
-from tasks.orchestration.versions import REASONS_TAG, VERDICT_TAG, Model
-from tasks.promotion.release_params import ReleaseParams
-from tasks.records.hashing import text_sha256
+from tasks.promotion.decision import Decision, decide
+from tasks.promotion.evidence import EvidenceFiles
+from tasks.promotion.params import Params, PromotionParams
+from tasks.records.schema import ServedModel
+from tasks.records.text import text_sha256
+from tasks.registry.approval import expire_old, open_requests
+from tasks.registry.ledger import Ledger
+from tasks.registry.params import ReleaseParams
+from tasks.registry.promote import check_champion, record_verdict
+from tasks.registry.transactions import reconcile
+from tasks.registry.versions import REASONS_TAG, VERDICT_TAG, Version
 from tasks.stage.errors import GateError
+from tasks.stage.metrics import METRICS_FILE, read_metrics
+from tasks.stage.outputs import file_sha256, write_atomically
+from tasks.stage.params import load_params
+
+DECIDED_BY_TAG = "judged_by"
+
+_LABELS = {"warned": "warning: ", "off": "off: "}
+
+
+@dataclass(frozen=True)
+class VersionVerdict:
+    """What was found of one version; unchanged where it had been judged before.
+
+    `decision` is every rule with its number, bound and interval, None where nothing was decided;
+    `evidence` are the hashes of what it rests on, and the champion.
+    """
+
+    version: Version
+    verdict: Literal["promoted", "refused", "unchanged"]
+    reasons: tuple[str, ...]
+    decision: Decision | None
+    decided_by: str
+    evidence: Mapping[str, str]
+
+
+def earlier_verdict(version: Version, root: Path, curation_report: Path) -> VersionVerdict | None:
+    """Return the verdict in a version's tags; None if the rules or the known leaks changed."""
+    decided_by = _decided_by(root, curation_report)
+    if version.tags.get(DECIDED_BY_TAG) != decided_by:
+        return None
+    text = (
+        f"nothing new: {version.model} version {version.number} is this very bundle and was "
+        f"{version.tags[VERDICT_TAG]} before"
+    )
+    return VersionVerdict(version, "unchanged", (text,), None, decided_by, {})
+
+
+@task(task_run_name="decide-{version.model}", cache_policy=NO_CACHE, persist_result=False)
+def decide_version(version: Version, root: Path, evidence: EvidenceFiles) -> VersionVerdict:
+    """Decide about a version; it moves nothing yet."""
+    params: PromotionParams = load_params(Params, [_rules_file(root)]).promotion
+    decision = decide(params, evidence, model=version.model)
+    reasons = tuple(
+        f"{decision.model}: {_LABELS.get(reason.outcome, '')}{reason.text}"
+        for reason in decision.told()
+    )
+    for reason in reasons:
+        get_run_logger().info("%s", reason)
+    create_table_artifact(
+        [reason.row() for reason in decision.reasons],
+        key=f"verdict-{version.model}",
+        description=f"{version.model} version {version.number}: {decision.verdict}",
+    )
+    return VersionVerdict(
+        version,
+        "promoted" if decision.verdict == "promote" else "refused",
+        reasons,
+        decision,
+        _decided_by(root, evidence.curation),
+        evidence.digests()
+        | {
+            "rules": file_sha256(_rules_file(root)),
+            "reigning": "base" if evidence.champion is None else evidence.champion.name,
+        },
+    )
+
+
+def write_decision(verdict: VersionVerdict, path: Path) -> None:
+    """Write what was decided of a version, rule by rule, and the hashes of its evidence as JSON.
+
+    Nothing is written where nothing was decided.
+    """
+    if verdict.decision is None:
+        return
+    content = {
+        "model": verdict.version.model,
+        "version": verdict.version.number,
+        "verdict": verdict.verdict,
+        "evidence": dict(verdict.evidence),
+        "reasons": [reason.row() for reason in verdict.decision.reasons],
+    }
+    write_atomically(path, json.dumps(content, ensure_ascii=False, indent=1) + "\n")
+
+
+def _rules_file(root: Path) -> Path:
+    return root / "params" / "promotion.yaml"
+
+
+def _decided_by(root: Path, curation_report: Path) -> str:
+    return text_sha256(file_sha256(_rules_file(root)), _leak_evidence(curation_report))
+
+
+def _leak_evidence(curation_report: Path) -> str:
+    """Return what curation found of leaks, as text; empty if it left nothing: `decide` says so."""
+    if not (curation_report / METRICS_FILE).exists():
+        return ""
+    return json.dumps(read_metrics(curation_report).get("leaks"), sort_keys=True)
+
 
 APPROVAL = "approve/approve"
+
 # MLflow's registry refuses longer tags, and the ledger longer entries.
 _TAG_CHARACTERS = 4000
+
 _LEDGER_CHARACTERS = 2000
 
 
 @task(task_run_name="reconcile-{model}", cache_policy=NO_CACHE, persist_result=False)
-def mend(model: Model, ledger: Ledger, params: ReleaseParams, downloads: Path) -> list[str]:
-    """What an earlier promoter, or something else, had left: mended or recorded now."""
+def mend(model: ServedModel, ledger: Ledger, params: ReleaseParams, downloads: Path) -> list[str]:
+    """Mend or record what an earlier promoter, or something else, had left; return the notes."""
     notes = reconcile(ledger, model)
     notes += expire_old(ledger, model, params, downloads)
     for note in notes:
@@ -39,46 +142,46 @@ def mend(model: Model, ledger: Ledger, params: ReleaseParams, downloads: Path) -
     return notes
 
 
-@task(task_run_name="apply-{judgement.version.model}", cache_policy=NO_CACHE, persist_result=False)
-def apply(judgement: Judgement, ledger: Ledger, params: ReleaseParams) -> None:
-    """Nothing; a verdict is then in the ledger and in the version's tags, and the aliases moved.
+@task(task_run_name="apply-{verdict.version.model}", cache_policy=NO_CACHE, persist_result=False)
+def apply_verdict(verdict: VersionVerdict, ledger: Ledger, params: ReleaseParams) -> None:
+    """Record a verdict in the ledger and in the version's tags, and move the aliases.
 
     Raises:
         GateError: an alias was moved meanwhile.
     """
-    if judgement.verdict == "unchanged":
+    if verdict.verdict == "unchanged":
         return
-    version, reasons = judgement.version, json.dumps(judgement.reasons)
+    version, reasons = verdict.version, json.dumps(verdict.reasons)
     # Not with the intent, whose length is bounded; without a verdict they say nothing yet.
-    told = json.dumps(_first(judgement.reasons, _TAG_CHARACTERS), ensure_ascii=False)
+    told = json.dumps(_first_reasons(verdict.reasons, _TAG_CHARACTERS), ensure_ascii=False)
     ledger.registry.tag(version, {REASONS_TAG: told})
-    entry = decide_on(
+    entry = record_verdict(
         ledger,
         version,
         params,
-        promoted=judgement.verdict == "promoted",
-        reason="; ".join(_first(judgement.reasons, _LEDGER_CHARACTERS)),
-        evidence=dict(judgement.evidence) | {"reasons": text_sha256(reasons)},
-        tags={VERDICT_TAG: judgement.verdict, JUDGED_TAG: judgement.judged_by},
+        promoted=verdict.verdict == "promoted",
+        reason="; ".join(_first_reasons(verdict.reasons, _LEDGER_CHARACTERS)),
+        evidence=dict(verdict.evidence) | {"reasons": text_sha256(reasons)},
+        tags={VERDICT_TAG: verdict.verdict, DECIDED_BY_TAG: verdict.decided_by},
     )
     get_run_logger().info("the ledger's entry %d: %s", entry.number, entry.kind)
 
 
-def held_against_ours(judgement: Judgement, ledger: Ledger) -> Judgement:
-    """The judgement, a refusal where what reigns was not made by Nightloom.
+def refuse_foreign_champion(verdict: VersionVerdict, ledger: Ledger) -> VersionVerdict:
+    """Return the verdict, or a refusal if something else than Nightloom made the champion.
 
-    Nothing is known of such a version. The one that was judged is judged again by the next release.
+    Nothing is known of such a champion. The next release decides about the version again.
     """
     try:
-        check_reign(ledger.registry, judgement.version.model)
+        check_champion(ledger.registry, verdict.version.model)
     except GateError as error:
-        reasons = (f"{judgement.version.model}: {error.message}", *judgement.reasons)
-        return replace(judgement, verdict="refused", reasons=reasons, judged_by="")
-    return judgement
+        reasons = (f"{verdict.version.model}: {error.message}", *verdict.reasons)
+        return replace(verdict, verdict="refused", reasons=reasons, decided_by="")
+    return verdict
 
 
-def _first(reasons: Sequence[str], most: int) -> list[str]:
-    """The first reasons, as many as so many characters hold, and how many are left out."""
+def _first_reasons(reasons: Sequence[str], most: int) -> list[str]:
+    """Return as many reasons as so many characters hold, and how many are left out."""
     kept: list[str] = []
     held = 0
     for place, reason in enumerate(reasons):
@@ -90,14 +193,14 @@ def _first(reasons: Sequence[str], most: int) -> list[str]:
 
 
 @task(task_run_name="ask-{model}", cache_policy=NO_CACHE, persist_result=False)
-def ask(model: Model, ledger: Ledger, *, shared: bool) -> list[str]:
-    """What people are asked about a model, one sentence a question.
+def ask_for_approval(model: ServedModel, ledger: Ledger, *, shared: bool) -> list[str]:
+    """Ask people about a model's open requests; return one sentence a request.
 
     Each question is one flow run on the shared server, however often it is asked.
     """
     told = []
     links = {link.entry.number: link for link in ledger.links(model)}
-    for entry in awaited(ledger, model):
+    for entry in open_requests(ledger, model):
         what = f"{model}: version {entry.version} awaits approval for {entry.awaits}"
         if not shared:
             told.append(
@@ -107,7 +210,7 @@ def ask(model: Model, ledger: Ledger, *, shared: bool) -> list[str]:
             continue
         name = f"{model}-{entry.version}-to-{entry.awaits}"
         try:
-            run = _asking_run(name, links[entry.number].sha256)
+            run = _approval_run(name, links[entry.number].sha256)
         except ObjectNotFound:
             told.append(f"{what}; nobody was asked: `prefect deploy --name approve` first")
             continue
@@ -115,8 +218,8 @@ def ask(model: Model, ledger: Ledger, *, shared: bool) -> list[str]:
     return told
 
 
-def _asking_run(name: str, sha256: str) -> Any:
-    """The flow run that asks the question of an entry: the one that does, else a new one.
+def _approval_run(name: str, sha256: str) -> Any:
+    """Return the flow run that asks about an entry: the one that does, else a new one.
 
     One that ended while the ledger still waits for an answer was cancelled, or its process died.
     """

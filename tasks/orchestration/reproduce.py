@@ -12,16 +12,15 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 from prefect.states import Completed
 
-from tasks.orchestration.failures import left_failure, stage_error
-from tasks.orchestration.process import run_child
-from tasks.orchestration.publication import CurvePublisher, link_pages
+from tasks.orchestration.publish import CurvePublisher, link_pages
 from tasks.orchestration.stages import Stage, StageOutcome, StageState
-from tasks.orchestration.stores import RunRef
 from tasks.orchestration.tracking import Point, Tracker
+from tasks.services.processes import left_failure, run_child, stage_error
+from tasks.services.stores import RunRef
 from tasks.stage.errors import DeviceError
 
 # Whether a point of a stage's curves, the stage's name first, says that it should stop.
-Watch = Callable[[str, Point], bool]
+StopCondition = Callable[[str, Point], bool]
 
 _RESTORED = "is cached - skipping run"
 _CURRENT = "didn't change, skipping"
@@ -32,7 +31,7 @@ class StageStoppedError(Exception):
 
 
 def _is_device_error(task_: Any, run: Any, state: State[Any]) -> bool:
-    """Whether a failed stage is worth another try."""
+    """Return whether a failed stage is worth another try."""
     try:
         state.result()
     except DeviceError:
@@ -56,9 +55,9 @@ def reproduce(
     scratch: Path,
     night: RunRef,
     tracker: Tracker,
-    watch: Watch | None = None,
+    watch: StopCondition | None = None,
 ) -> State[StageOutcome]:
-    """How the stage went: Completed, and named Skipped where nothing was to be done.
+    """Reproduce a stage: Completed, and named Skipped if nothing was to be done.
 
     Raises:
         StageStoppedError: `watch` asked for it.
@@ -90,12 +89,16 @@ def reproduce(
 
 
 def _repro(
-    stage: Stage, root: Path, scratch: Path, run: RunRef, tracker: Tracker, watch: Watch | None
+    stage: Stage,
+    root: Path,
+    scratch: Path,
+    run: RunRef,
+    tracker: Tracker,
+    watch: StopCondition | None,
 ) -> StageState:
-    """Whether DVC executed the stage or restored its outs."""
+    """Return whether DVC executed the stage or restored its outs."""
     logger = get_run_logger()
     (scratch / "failure.json").unlink(missing_ok=True)
-    lines: list[str] = []
     stop = threading.Event()
 
     def publish(points: list[Point]) -> None:
@@ -104,32 +107,31 @@ def _repro(
             stop.set()
 
     def on_line(line: str) -> None:
-        lines.append(line)
         logger.info("%s", line)
         if stop.is_set():
             raise StageStoppedError(stage.name)
 
     command = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item", stage.name]
     with tracker.system_metrics(run), CurvePublisher(scratch, publish, logger.warning):
-        code = run_child(command, root, on_line)
-    if code != 0:
-        raise stage_error(stage.name, left_failure(scratch, code, lines))
-    if any(_RESTORED in line for line in lines):
+        child = run_child(command, root, on_line)
+    if child.code != 0:
+        raise stage_error(stage.name, left_failure(scratch, child))
+    if any(_RESTORED in line for line in child.lines):
         return "restored"
-    return "skipped" if any(_CURRENT in line for line in lines) else "executed"
+    return "skipped" if any(_CURRENT in line for line in child.lines) else "executed"
 
 
 def _bring_back(stage: Stage, root: Path) -> None:
     """Let DVC put the stage's last good outs back, which it removed when the stage started."""
-    logger = get_run_logger()
     command = [sys.executable, "-m", "dvc", "--wait-for-lock", "checkout", "--force", stage.name]
-    lines: list[str] = []
-    if run_child(command, root, lines.append) != 0:
-        logger.warning("no earlier outs of %s came back: %s", stage.name, " | ".join(lines[-3:]))
+    child = run_child(command, root)
+    if child.code != 0:
+        told = " | ".join(child.lines[-3:])
+        get_run_logger().warning("no earlier outs of %s came back: %s", stage.name, told)
 
 
 def _small_files(scratch: Path) -> list[Path]:
-    """What a failed stage left for people to read: files, not checkpoints and memos."""
+    """Return what a failed stage left for people to read: files, not checkpoints and memos."""
     return sorted(path for path in scratch.glob("*") if path.is_file())
 
 

@@ -1,4 +1,4 @@
-"""The reigning version on tonight's test split: as it was scored there before, or scored again."""
+"""The champion on tonight's test split: as it was scored there before, or scored again."""
 
 import shutil
 import sys
@@ -10,16 +10,21 @@ import yaml
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
-from tasks.orchestration.failures import left_failure, stage_error
-from tasks.orchestration.process import run_child
-from tasks.orchestration.promotion import other_reigning
-from tasks.orchestration.registry import Registry
 from tasks.orchestration.tracking import Tracker
-from tasks.orchestration.versions import Model, Version, promotion_key
-from tasks.promotion.case import at, decided_mode
-from tasks.promotion.evidence import MEASURED_FILES, SCORED_FILES, Reigning
+from tasks.promotion.evidence import (
+    MEASURED_FILES,
+    SCORED_FILES,
+    ChampionFiles,
+    decided_mode,
+    value_at,
+)
 from tasks.promotion.params import Params, PromotionParams
-from tasks.records.hashing import text_sha256
+from tasks.records.schema import ServedModel
+from tasks.records.text import text_sha256
+from tasks.registry.client import Registry
+from tasks.registry.promote import other_champion
+from tasks.registry.versions import Version, promotion_key
+from tasks.services.processes import left_failure, run_child, stage_error
 from tasks.stage.errors import ConfigError, DataError
 from tasks.stage.metrics import METRICS_FILE, read_metrics
 from tasks.stage.outputs import file_sha256, verified
@@ -43,8 +48,8 @@ class Tonight:
 @task(task_run_name="rescore-{version.model}", cache_policy=NO_CACHE, persist_result=False)
 def rescore(
     version: Version, tonight: Tonight, registry: Registry, tracker: Tracker
-) -> Reigning | None:
-    """How the reigning version does on tonight's test split; None where no other version reigns.
+) -> ChampionFiles | None:
+    """Return how the champion does on tonight's test split; None if no other version is champion.
 
     What its own night recorded is used where that was the very same split, scored alike; else its
     bundle is scored again, once for a bundle, split and way of scoring: the report is kept in
@@ -54,30 +59,31 @@ def rescore(
         NightloomError: the bundle could not be scored.
     """
     logger = get_run_logger()
-    name = other_reigning(registry, version)
-    if name is None:
-        logger.info("%s: no other version reigns", version.model)
+    champion = other_champion(registry, version)
+    if champion is None:
+        logger.info("%s: no other version is champion", version.model)
         return None
+    name = champion.name
     params: PromotionParams = load_params(
         Params, [tonight.root / "params" / "promotion.yaml"]
     ).promotion
-    number = int(name.partition(":")[2])
     mode = decided_mode(params, read_metrics(tonight.evaluation))
-    reigning = registry.version(version.model, number)
-    found = _recorded(reigning, name, mode, tonight, tracker)
+    found = _recorded(
+        registry.version(version.model, champion.number), name, mode, tonight, tracker
+    )
     if found is not None:
         logger.info("%s: scored on tonight's test split by its own night", name)
         return found
-    bundle = registry.bundle(version.model, number, tonight.scratch / "bundles")
+    bundle = registry.bundle(version.model, champion.number, tonight.scratch / "bundles")
     report = _scored(bundle, version.model, mode, tonight)
-    return Reigning(name, report, version.model, report, version.model)
+    return ChampionFiles(name, report, version.model, report, version.model)
 
 
 def _recorded(
-    reigning: Version, name: str, mode: str, tonight: Tonight, tracker: Tracker
-) -> Reigning | None:
-    """What its own night found of a version, where that can be held against tonight's."""
-    target = tonight.scratch / "nights" / reigning.run_id
+    champion: Version, name: str, mode: str, tonight: Tonight, tracker: Tracker
+) -> ChampionFiles | None:
+    """Return what its own night found of a version, if that can be compared with tonight's."""
+    target = tonight.scratch / "nights" / champion.run_id
     if not target.exists():
         partial = target.with_name(f".{target.name}.partial")
         shutil.rmtree(partial, ignore_errors=True)
@@ -87,7 +93,7 @@ def _recorded(
                 (tonight.packaging.name, MEASURED_FILES),
             ):
                 place = partial / stage
-                if not tracker.download_report(reigning.run_id, stage, files, place):
+                if not tracker.download_report(champion.run_id, stage, files, place):
                     return None
         except ConfigError as error:  # the run was deleted; the version is there and can be scored
             get_run_logger().warning("%s: %s", name, error.message)
@@ -95,23 +101,23 @@ def _recorded(
         partial.rename(target)
     report, likely = target / tonight.evaluation.name, target / tonight.packaging.name
     then = read_metrics(report)
-    system = at(then, "offered", "system") if reigning.model == "student" else reigning.model
+    system = value_at(then, "offered", "system") if champion.model == "student" else champion.model
     alike = _split(report, likely) == _split(tonight.evaluation, tonight.packaging)
-    if not alike or mode not in (at(then, "systems", str(system)) or {}):
+    if not alike or mode not in (value_at(then, "systems", str(system)) or {}):
         return None
-    return Reigning(name, report, str(system), likely, reigning.model)
+    return ChampionFiles(name, report, str(system), likely, champion.model)
 
 
 def _split(evaluation: Path, packaging: Path) -> dict[str, object]:
-    """What tells a night's test split, and how it was scored, from another's."""
+    """Return what tells a night's test split, and how it was scored, from another's."""
     return {
         **(read_metrics(evaluation).get("test_split") or {}),
         "likelihood_sha256": read_metrics(packaging).get("likelihood_sha256"),
     }
 
 
-def _scored(bundle: Path, model: Model, mode: str, tonight: Tonight) -> Path:
-    """The report of a bundle's model on tonight's test split: the one that is kept, else a new."""
+def _scored(bundle: Path, model: ServedModel, mode: str, tonight: Tonight) -> Path:
+    """Return the report of a bundle's model on tonight's test split: the kept one, else a new."""
     logger = get_run_logger()
     split = _split(tonight.evaluation, tonight.packaging)
     key = text_sha256(
@@ -127,14 +133,14 @@ def _scored(bundle: Path, model: Model, mode: str, tonight: Tonight) -> Path:
             return verified(report)
         except DataError as error:
             logger.warning("scoring again what is no longer whole: %s", error.message)
-    logger.info("scoring the reigning %s again on tonight's test split", model)
+    logger.info("scoring the champion %s again on tonight's test split", model)
     with tempfile.TemporaryDirectory(prefix="nightloom-") as folder:
         _score(bundle, model, mode, tonight, Path(folder), report)
     return report
 
 
 def _score(
-    bundle: Path, model: Model, mode: str, tonight: Tonight, folder: Path, report: Path
+    bundle: Path, model: ServedModel, mode: str, tonight: Tonight, folder: Path, report: Path
 ) -> None:
     """Run the evaluation package on a bundle in a child; `folder` is for its params."""
     params = tonight.root / "params"
@@ -142,12 +148,6 @@ def _score(
     values = read_yaml(params / "evaluation.yaml") | {"primary_mode": mode}
     evaluation = folder / "evaluation.yaml"
     evaluation.write_text(yaml.safe_dump(values, allow_unicode=True), encoding="utf-8")
-    lines: list[str] = []
-
-    def on_line(line: str) -> None:
-        lines.append(line)
-        get_run_logger().info("%s", line)
-
     command = [sys.executable, "-m", f"tasks.{_STAGE}"]
     command += ["--params", str(evaluation), str(params / "compute.yaml")]
     for option, path in (
@@ -158,8 +158,8 @@ def _score(
         ("rescore_report", report),
     ):
         command += [f"--{option}", str(path)]
-    code = run_child(command, tonight.root, on_line)
-    if code != 0:
-        raise stage_error("rescoring", left_failure(tonight.scratch / _STAGE, code, lines))
+    child = run_child(command, tonight.root, get_run_logger().info)
+    if child.code != 0:
+        raise stage_error("rescoring", left_failure(tonight.scratch / _STAGE, child))
     if not (report / METRICS_FILE).exists():
         raise DataError(f"rescoring left no {report / METRICS_FILE}", "read its lines above")

@@ -1,5 +1,6 @@
 """MLflow runs: one parent a night, one child a stage, by explicit run ids only."""
 
+import hashlib
 import json
 import re
 import shutil
@@ -17,24 +18,96 @@ from mlflow.exceptions import MlflowException
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 from mlflow.tracking import MlflowClient
 from mlflow.utils.mlflow_tags import MLFLOW_LOGGED_ARTIFACTS
+from pyarrow import parquet
 
-from tasks.orchestration.answers import TABLE_FILE, split_table
-from tasks.orchestration.metric_names import metric_name, numbers
-from tasks.orchestration.patience import made_once, patient
 from tasks.orchestration.stages import Dependency, Stage
-from tasks.orchestration.stores import EXPERIMENT, RunRef, Stores, open_experiment
 from tasks.records.predictions import BATCH_TIMES, PREDICTIONS_FILE
+from tasks.services.stores import (
+    EXPERIMENT,
+    RunRef,
+    Stores,
+    made_once,
+    open_experiment,
+    retrying_client,
+)
 from tasks.stage.errors import ConfigError
-from tasks.stage.metrics import METRICS_FILE, read_metrics
+from tasks.stage.metrics import METRICS_FILE, leaves, read_metrics
 from tasks.stage.params import read_yaml
 
+_ALLOWED = frozenset("_-. ")
+
+# MLflow's own limit for a key.
+_CHARACTERS = 250
+
+_DIGEST = 16
+
+
+def numbers(metrics: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], float]]:
+    """Yield each number in nested metrics with the keys that lead to it; booleans are none."""
+    for path, value in leaves(metrics):
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            yield path, float(value)
+
+
+def metric_name(path: Sequence[str]) -> str:
+    """Return the name of the metric that keys lead to, joined by slashes.
+
+    MLflow allows letters and digits of any script, `_-. :/` and no key that reads as a path to
+    elsewhere. Keys come from data too (a slice is a label), so what is not allowed is written as
+    `:HEX:`, its code point, an empty key as `:`, and a name that is too long ends in `:` and its
+    digest. Different keys have different names.
+    """
+    name = "/".join(map(_segment, path))
+    if len(name) <= _CHARACTERS:
+        return name
+    digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:_DIGEST]
+    return f"{name[: _CHARACTERS - _DIGEST - 1].rstrip('/')}:{digest}"
+
+
+def _segment(key: str) -> str:
+    """Return one key, which can't be empty, `.` or `..`, or hold a slash, in the name."""
+    if set(key) == {"."}:
+        return "".join(map(_escaped, key))
+    return "".join(c if c.isalnum() or c in _ALLOWED else _escaped(c) for c in key) or ":"
+
+
+def _escaped(character: str) -> str:
+    return f":{ord(character):x}:"
+
+
+# What MLflow's pages call the table.
+TABLE_FILE = "answers.json"
+
+_NOT_IN_TABLE = ("prompt_sha256", *BATCH_TIMES)
+
+
+def split_table(predictions: Path) -> str:
+    """Return predictions as pandas' `split` JSON, without what people can't read or misread."""
+    found = parquet.read_table(predictions)
+    rows = found.drop_columns([name for name in _NOT_IN_TABLE if name in found.column_names])
+    columns = rows.to_pydict()
+    columns["retrieved"] = ["\n".join(names) for names in columns["retrieved"]]
+    # MLflow's pages group by the first column: by system alone, one answer of many would show.
+    keys = zip(columns["system"], columns["mode"], columns["record"], strict=True)
+    columns = {"answer": [" / ".join(key) for key in keys]} | columns
+    data = [list(row) for row in zip(*columns.values(), strict=True)]
+    return json.dumps({"columns": list(columns), "data": data}, ensure_ascii=False)
+
+
 KEY_TAG = "nightloom.key"
+
 _PARENT_TAG = "mlflow.parentRunId"
+
 _NIGHT_TAG = "nightloom.night"
+
 _LINK_TAG = "nightloom.run"
+
 _BEGUN_TAG = "nightloom.begun"
+
 _RUN_ID = re.compile(r"[0-9a-f]{32}")
+
 _BATCH = 100
+
 _PARAM_CHARACTERS = 6000
 
 
@@ -53,31 +126,31 @@ class Tracker:
 
     def __init__(self, stores: Stores) -> None:
         """Open the store and its experiment, made where it is missing."""
-        self._client = patient(MlflowClient, stores.tracking_uri)
+        self._client = retrying_client(MlflowClient, stores.tracking_uri)
         self._experiment = open_experiment(self._client, EXPERIMENT, stores.artifacts)
 
     def begin_night(self, night: str, tags: Mapping[str, str]) -> RunRef:
-        """The parent run of a night."""
+        """Begin the parent run of a night."""
         return self._begin(night, {_NIGHT_TAG: night} | dict(tags))
 
     def begin_sweep(self, name: str, study: str) -> RunRef:
-        """The parent run of a sweep: the one that its study already has, else a new one."""
+        """Begin the parent run of a sweep: the one that its study already has, else a new one."""
         return self._reopened(study) or self._begin(name, {KEY_TAG: study})
 
     def begin_trial(self, parent: RunRef, name: str, values: Mapping[str, object]) -> RunRef:
-        """The child run of a sweep's trial, with the values that it tries."""
+        """Begin the child run of a sweep's trial, with the values that it tries."""
         run = self._begin(name, {_PARENT_TAG: parent.run_id})
         params = [Param(key, str(value)) for key, value in values.items()]
         self._client.log_batch(run.run_id, params=params)
         return run
 
     def begin_judge(self, parent: RunRef, system: str) -> RunRef:
-        """The child run of a night for a language model's verdicts on a system's answers."""
+        """Begin the child run of a night for an LLM judge's verdicts on a system's answers."""
         tags = {_PARENT_TAG: parent.run_id, "nightloom.judged": system}
         return self._begin(f"judge of {system}", tags)
 
     def begin_stage(self, parent: RunRef, stage: Stage) -> RunRef:
-        """The child run of a stage: the one that its key already has, else a new one."""
+        """Begin the child run of a stage: the one that its key already has, else a new one."""
         tags = {_PARENT_TAG: parent.run_id, KEY_TAG: stage.key, "nightloom.stage": stage.name}
         run = self._reopened(stage.key) or self._begin(stage.name, tags)
         self._link(parent, stage.name, run.run_id)
@@ -90,7 +163,7 @@ class Tracker:
 
     @contextmanager
     def system_metrics(self, run: RunRef) -> Iterator[None]:
-        """CPU, memory, disk and GPU of the machine in a run, every five seconds of the block."""
+        """Log CPU, memory, disk and GPU of the machine, every five seconds of the block."""
         uri = self._client.tracking_uri
         monitor = SystemMetricsMonitor(
             run.run_id, sampling_interval=5, resume_logging=True, tracking_uri=uri
@@ -105,8 +178,9 @@ class Tracker:
         """Log the values of params files; names are FILE.KEY."""
         values: dict[str, Any] = {}
         for file in files:
-            values |= _flat(read_yaml(root / file), f"{Path(file).stem}.")
-        params = [Param(name, text[:_PARAM_CHARACTERS]) for name, text in values.items()]
+            for path, value in leaves(read_yaml(root / file)):
+                values[".".join((Path(file).stem, *map(str, path)))] = value
+        params = [Param(name, _text(value)) for name, value in values.items()]
         for start in range(0, len(params), _BATCH):
             self._client.log_batch(run.run_id, params=params[start : start + _BATCH])
 
@@ -168,19 +242,20 @@ class Tracker:
             self._client.set_tag(run.run_id, MLFLOW_LOGGED_ARTIFACTS, tag)
 
     def night_run(self, night: str) -> str | None:
-        """The id of a night's newest run, None where there is no such night."""
+        """Return the id of a night's newest run, None if there is no such night."""
         found = self._tagged(_NIGHT_TAG, night)
         return found.info.run_id if found else None
 
     def nights(self, count: int) -> list[str]:
-        """The names of the last nights, newest first."""
+        """Return the names of the last nights, newest first."""
         found = self._client.search_runs(
             [self._experiment], f"tags.`{_NIGHT_TAG}` != ''", max_results=count
         )
         return [run.data.tags[_NIGHT_TAG] for run in found]
 
     def download_report(self, run_id: str, name: str, files: Sequence[str], target: Path) -> bool:
-        """Whether a run, or the stage's run that it links to, has a report; its files in `target`.
+        """Return whether a run, or the stage's run that it links to, has a report; its files in
+        `target`.
 
         Raises:
             ConfigError: there is no such run.
@@ -216,7 +291,7 @@ class Tracker:
                 self._client.log_artifact(run.run_id, str(path), folder)
 
     def artifact_link(self, run: RunRef, path: str) -> str | None:
-        """Where MLflow's own pages show an artifact, None where no server holds the store."""
+        """Return where MLflow's own pages show an artifact, None if no server holds the store."""
         uri = self._client.tracking_uri
         if not uri.startswith("http"):
             return None
@@ -224,7 +299,7 @@ class Tracker:
         return f"{uri.rstrip('/')}/#/{place}"
 
     def report_link(self, run_id: str) -> str | None:
-        """Where MLflow's own pages show a night's reports, None where no server holds the store."""
+        """Return where MLflow's pages show a night's reports, None if no server holds the store."""
         return self.artifact_link(RunRef(self._experiment, run_id), "reports")
 
     def tag(self, run: RunRef, tags: Mapping[str, str]) -> None:
@@ -249,7 +324,7 @@ class Tracker:
             self._client.set_terminated(run.info.run_id, "KILLED")
 
     def _reopened(self, key: str) -> RunRef | None:
-        """The run that a key already has, running again."""
+        """Return the run that a key already has, running again."""
         found = self._find(key)
         if found is None:
             return None
@@ -271,7 +346,7 @@ class Tracker:
         return self._tagged(KEY_TAG, key)
 
     def _tagged(self, tag: str, value: str) -> Run | None:
-        """The newest run that has a tag of a value."""
+        """Return the newest run that has a tag of a value."""
         found = self._client.search_runs(
             [self._experiment], f"tags.`{tag}` = '{value}'", max_results=1
         )
@@ -282,13 +357,6 @@ class Tracker:
         self._client.log_batch(parent.run_id, tags=[tag])
 
 
-def _flat(values: Mapping[str, Any], prefix: str) -> dict[str, str]:
-    """Nested values as one level of texts, keys joined by dots."""
-    flat: dict[str, str] = {}
-    for name, value in values.items():
-        if isinstance(value, Mapping) and value:
-            flat |= _flat(value, f"{prefix}{name}.")
-        else:
-            text = value if isinstance(value, str) else json.dumps(value, default=str)
-            flat[f"{prefix}{name}"] = text
-    return flat
+def _text(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value, default=str)
+    return text[:_PARAM_CHARACTERS]

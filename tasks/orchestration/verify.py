@@ -1,4 +1,4 @@
-"""Parity over HTTP: the registered versions, served by MLflow, say what evaluation heard."""
+"""Parity over HTTP: the registered versions, served by MLflow, answer as in evaluation."""
 
 import json
 import socket
@@ -17,13 +17,19 @@ from typing import Any
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
-from tasks.orchestration.failures import StageError, last_lines
-from tasks.orchestration.loopback import open_directly
-from tasks.orchestration.process import child_environment, end_child, start_child
-from tasks.records.orders import ServedName
-from tasks.records.overlap import token_f1
-from tasks.records.parity import PARITY_FILE, ModelParity, Parity
 from tasks.records.predictions import PREDICTIONS_FILE, Prediction, read_predictions
+from tasks.records.schema import ServedModel
+from tasks.scoring.answer_scores import token_f1
+from tasks.scoring.parity import PARITY_FILE, ModelParity, Parity
+from tasks.services.processes import (
+    StageError,
+    child_environment,
+    end_child,
+    last_log_lines,
+    open_directly,
+    start_server,
+    wait_for_answer,
+)
 from tasks.stage.errors import DataError
 from tasks.stage.metrics import read_metrics
 from tasks.stage.outputs import MANIFEST, file_sha256, verified
@@ -42,7 +48,7 @@ class Scored:
 
 
 @dataclass(frozen=True)
-class House:
+class ServingSetup:
     """From where versions are served: the MLflow store, the base models, a folder for logs."""
 
     tracking_uri: str
@@ -52,14 +58,14 @@ class House:
 
 @dataclass(frozen=True)
 class Asked:
-    """A golden record: the turns that ask, and what evaluation heard of a model."""
+    """A golden record: the turns that ask, and what a model answered in evaluation."""
 
     turns: tuple[tuple[str, str], ...]
     expected: Prediction
 
 
 @dataclass(frozen=True)
-class Heard:
+class ServedAnswer:
     """What a served version answered, and the hash of the prompt that it made of the turns."""
 
     text: str
@@ -68,20 +74,20 @@ class Heard:
 
 @task(task_run_name="verify", cache_policy=NO_CACHE, persist_result=False)
 def verify(
-    versions: Mapping[ServedName, int], scored: Scored, house: House, target: Path
+    versions: Mapping[ServedModel, int], scored: Scored, setup: ServingSetup, target: Path
 ) -> Parity:
-    """The parity of registered versions with evaluation, which is then in `target/parity.json`.
+    """Measure the parity of registered versions with evaluation; write `target/parity.json`.
 
     Raises:
         DataError: the bundle's golden records are not those that evaluation predicted.
         StageError: a version does not come up, or does not answer.
     """
     started = time.monotonic()
-    found = measure_parity(versions, scored, house)
+    found = measure_parity(versions, scored, setup)
     found.write(target / PARITY_FILE)
     for model, parity in found.models.items():
         get_run_logger().info(
-            "%s version %d, served by MLflow: %d of %d answers are those that evaluation heard, "
+            "%s version %d, served by MLflow: %d of %d answers are those of evaluation, "
             "token F1 %+.3f",
             model,
             found.versions[model],
@@ -93,14 +99,16 @@ def verify(
     return found
 
 
-def measure_parity(versions: Mapping[ServedName, int], scored: Scored, house: House) -> Parity:
-    """The parity of registered versions with evaluation; the models are served side by side."""
+def measure_parity(
+    versions: Mapping[ServedModel, int], scored: Scored, setup: ServingSetup
+) -> Parity:
+    """Measure the parity of registered versions with evaluation, the models served side by side."""
     asked = {model: read_asked(scored, model) for model in versions}
 
-    def measure(model: ServedName) -> ModelParity:
-        with served(model, versions[model], house) as address:
-            heard = [_ask(address, item, model) for item in asked[model]]
-        return compare(asked[model], heard)
+    def measure(model: ServedModel) -> ModelParity:
+        with served(model, versions[model], setup) as address:
+            answers = [_ask(address, item, model) for item in asked[model]]
+        return compare_answers(asked[model], answers)
 
     with ThreadPoolExecutor(len(versions)) as pool:
         found = dict(zip(versions, pool.map(measure, versions), strict=True))
@@ -108,8 +116,8 @@ def measure_parity(versions: Mapping[ServedName, int], scored: Scored, house: Ho
     return Parity(models=found, versions=dict(versions), bundle_sha256=digest)
 
 
-def read_asked(scored: Scored, model: ServedName) -> list[Asked]:
-    """The bundle's golden records with evaluation's answers to them, as the model is served.
+def read_asked(scored: Scored, model: ServedModel) -> list[Asked]:
+    """Read the bundle's golden records with evaluation's answers to them, as the model is served.
 
     Raises:
         DataError: evaluation predicted one of them not at all, or there are none.
@@ -133,17 +141,17 @@ def read_asked(scored: Scored, model: ServedName) -> list[Asked]:
     return [Asked(turns, expected[record]) for record, turns in golden.items()]
 
 
-def _golden_turns(bundle: Path, model: ServedName) -> dict[str, tuple[tuple[str, str], ...]]:
+def _golden_turns(bundle: Path, model: ServedModel) -> dict[str, tuple[tuple[str, str], ...]]:
     """Record id -> role and content of each turn that asks, from a bundle's `golden.json`."""
     found = json.loads((bundle / "golden.json").read_text(encoding="utf-8"))
     rows = found["models"][model]
     return {row["record"]: tuple((role, text) for role, text in row["turns"]) for row in rows}
 
 
-def compare(asked: Sequence[Asked], heard: Sequence[Heard]) -> ModelParity:
-    """How many answers agree, in prompt and text, and what the differences are worth."""
+def compare_answers(asked: Sequence[Asked], answers: Sequence[ServedAnswer]) -> ModelParity:
+    """Count the answers that agree, in prompt and text, and what the differences are worth."""
     agreeing, difference = 0, 0.0
-    for item, answer in zip(asked, heard, strict=True):
+    for item, answer in zip(asked, answers, strict=True):
         known = item.expected
         same_prompt = answer.prompt_sha256 == known.prompt_sha256
         agreeing += same_prompt and answer.text == known.output
@@ -158,31 +166,31 @@ def compare(asked: Sequence[Asked], heard: Sequence[Heard]) -> ModelParity:
 
 
 @contextmanager
-def served(model: ServedName, version: int, house: House) -> Iterator[str]:
-    """The address at which MLflow serves a version, for as long as the block lasts.
+def served(model: ServedModel, version: int, setup: ServingSetup) -> Iterator[str]:
+    """Serve a version by MLflow for as long as the block lasts; yield the address.
 
     Raises:
         StageError: it did not come up; the message has the last lines of its log.
     """
-    house.logs.mkdir(parents=True, exist_ok=True)
-    log = house.logs / f"serve-{model}-{version}.log"
+    log = setup.logs / f"serve-{model}-{version}.log"
     port = _free_port()
     command = [sys.executable, "-m", "mlflow", "models", "serve"]
     command += ["--env-manager", "local"]
     command += ["--model-uri", f"models:/nightloom-{model}/{version}"]
     command += ["--host", HOST, "--port", str(port), "--timeout", str(_ANSWER_SECONDS)]
     environment = child_environment() | {
-        "MLFLOW_TRACKING_URI": house.tracking_uri,
+        "MLFLOW_TRACKING_URI": setup.tracking_uri,
         "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
         "MLFLOW_TRACE_SAMPLING_RATIO": "0",  # traces are of users' questions, not of ours
-        "NIGHTLOOM_MODEL_STORE": str(house.model_store.resolve()),
+        "NIGHTLOOM_MODEL_STORE": str(setup.model_store.resolve()),
     }
     # A folder of its own: the served code is the version's, not what lies in a checkout.
-    with log.open("w", encoding="utf-8") as stream:
-        child = start_child(command, house.logs, environment, stdout=stream)
+    log.unlink(missing_ok=True)
+    child = start_server(command, setup.logs, log, environment)
     try:
         address = f"http://{HOST}:{port}"
-        _wait(f"{address}/ping", child, log, f"nightloom-{model} version {version}")
+        if not wait_for_answer(f"{address}/ping", child, _START_SECONDS):
+            raise _not_served(child, log, f"nightloom-{model} version {version}")
         yield address
     finally:
         end_child(child)
@@ -195,25 +203,17 @@ def _free_port() -> int:
         return port
 
 
-def _wait(url: str, child: "subprocess.Popen[str]", log: Path, what: str) -> None:
-    deadline = time.monotonic() + _START_SECONDS
-    while time.monotonic() < deadline and child.poll() is None:
-        try:
-            with open_directly(url, timeout_seconds=5):
-                return
-        except OSError:
-            time.sleep(0.2)
+def _not_served(child: "subprocess.Popen[str]", log: Path, what: str) -> StageError:
     how = "ended" if child.poll() is not None else f"did not come up in {_START_SECONDS:.0f} s"
-    last = last_lines(log.read_text(encoding="utf-8", errors="replace").splitlines())
-    raise StageError(
-        f"{what}, served by MLflow, {how}; its log says last:\n{last}",
+    return StageError(
+        f"{what}, served by MLflow, {how}; its log says last:\n{last_log_lines(log)}",
         f"mend what these lines name; all of them are in {log}",
         "ServingError",
     )
 
 
-def _ask(address: str, item: Asked, model: ServedName) -> Heard:
-    """What a served version answers to a golden record.
+def _ask(address: str, item: Asked, model: ServedModel) -> ServedAnswer:
+    """Ask a served version a golden record.
 
     Raises:
         StageError: it does not answer.
@@ -225,7 +225,7 @@ def _ask(address: str, item: Asked, model: ServedName) -> Heard:
     try:
         with open_directly(request, timeout_seconds=_ANSWER_SECONDS) as response:
             found: Any = json.load(response)
-        return Heard(
+        return ServedAnswer(
             found["output"][0]["content"][0]["text"], found["custom_outputs"]["prompt_sha256"]
         )
     except urllib.error.HTTPError as error:

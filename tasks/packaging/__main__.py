@@ -7,30 +7,33 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, get_args
 
-from tasks.lm.closed_book import reference_likelihoods
-from tasks.lm.conversion import ModelManifest
-from tasks.lm.provenance import PROVENANCE_FILE
+from tasks.answering.golden import GoldenPrompt, GoldenPrompts
+from tasks.answering.loading import open_answerer
+from tasks.answering.release_bundle import BundleSettings
+from tasks.models.provenance import PROVENANCE_FILE
+from tasks.models.store import ModelManifest
 from tasks.packaging.assembly import Parts, assemble
-from tasks.packaging.card import CARD_FILE, CardFacts, model_card
-from tasks.packaging.contents import count_contents
-from tasks.packaging.golden import golden_prompts
+from tasks.packaging.golden_prompts import choose_golden_prompts
+from tasks.packaging.model_card import CARD_FILE, CardFacts, count_data, model_card
 from tasks.packaging.params import Params
 from tasks.packaging.parity import (
-    Heard,
+    ParityRow,
     check_parity,
     choose_asked,
-    hear,
+    parity_row,
     score_parity,
     share_agreeing,
 )
-from tasks.records.files import read_records, write_rows
-from tasks.records.likelihoods import LIKELIHOODS_FILE, Likelihood, write_likelihoods
-from tasks.records.predictions import PREDICTIONS_FILE, read_predictions
-from tasks.records.record import Record
-from tasks.records.splits import records_sha256
-from tasks.serving.bundle import open_answerer
-from tasks.serving.contents import BundleSettings, ServedModel
-from tasks.serving.golden import GoldenPrompt, GoldenPrompts
+from tasks.records.predictions import (
+    LIKELIHOODS_FILE,
+    PREDICTIONS_FILE,
+    Likelihood,
+    read_predictions,
+    write_likelihoods,
+)
+from tasks.records.schema import Record, ServedModel, read_records, write_rows
+from tasks.scoring.identity import records_sha256
+from tasks.sequences.likelihood import reference_likelihoods
 from tasks.stage.command import output, run_stage
 from tasks.stage.metrics import Curves, read_metrics, write_metrics
 from tasks.stage.outputs import output_folders, verified
@@ -67,40 +70,40 @@ def run(params: Params, paths: Paths) -> None:
         assemble(bundle, _parts(paths, metrics["offered"]["folder"]), settings)
         curves.progress(1, 3)
         test = read_records(verified(paths.curated) / "test.jsonl")
-        heard, likely = _ask(bundle, params, paths, test, metrics["offered"]["system"])
-        shares = {model: share_agreeing(rows) for model, rows in heard.items()}
+        rows, likely = _ask(bundle, params, paths, test, metrics["offered"]["system"])
+        shares = {model: share_agreeing(own) for model, own in rows.items()}
         curves.progress(2, 3)
         card = model_card(_facts(params, paths, bundle, metrics, shares))
         (bundle / CARD_FILE).write_text(card, encoding="utf-8")
         size = sum(path.stat().st_size for path in bundle.rglob("*") if path.is_file())
         found = {
             "parity": shares,
-            "parity_scores": {model: score_parity(rows) for model, rows in heard.items()},
-            "golden": len(heard["adapter"]),
+            "parity_scores": {model: score_parity(own) for model, own in rows.items()},
+            "golden": len(rows["adapter"]),
             "bundle_bytes": size,
             "likelihood_sha256": records_sha256(test),
         }
         write_metrics(report, found)
         write_likelihoods(report / LIKELIHOODS_FILE, likely)
-        write_rows(report / ANSWERS_FILE, (asdict(row) for rows in heard.values() for row in rows))
+        write_rows(report / ANSWERS_FILE, (asdict(row) for own in rows.values() for row in own))
         (report / "report.md").write_text(card, encoding="utf-8")
     curves.progress(3, 3)
 
 
 def _ask(
     bundle: Path, params: Params, paths: Paths, test: Sequence[Record], offered: str
-) -> tuple[dict[ServedModel, list[Heard]], list[Likelihood]]:
-    """What each model answers from the bundle, beside what evaluation heard; writes golden.json.
+) -> tuple[dict[ServedModel, list[ParityRow]], list[Likelihood]]:
+    """Return what each model answers from the bundle, beside evaluation's; write golden.json.
 
     With it, how likely each finds the references of the whole test split. `offered` is the system
     that evaluation knows the student as.
 
     Raises:
-        GateError: a model answers otherwise than evaluation heard it.
+        GateError: a model answers otherwise than it did in evaluation.
     """
     predictions = read_predictions(paths.evaluation_report / PREDICTIONS_FILE)
     asked, expected = choose_asked(test, predictions, params.packaging.golden)
-    heard: dict[ServedModel, list[Heard]] = {}
+    rows: dict[ServedModel, list[ParityRow]] = {}
     likely: list[Likelihood] = []
     most = params.compute.micro_batch_tokens
     golden: dict[str, tuple[GoldenPrompt, ...]] = {}
@@ -108,18 +111,19 @@ def _ask(
         system = offered if model == "student" else model
         answerer = open_answerer(bundle, paths.model_store, model)
         answers = answerer.answer([record.messages[:-1] for record in asked])
-        heard[model] = [
-            hear(model, record, answer, expected[system, record.id])
+        rows[model] = [
+            parity_row(model, record, answer, expected[system, record.id])
             for record, answer in zip(asked, answers, strict=True)
         ]
-        check_parity(heard[model], params.packaging.max_mismatch)
-        golden[model] = golden_prompts(answerer, asked, answers, params.packaging)
-        likely += reference_likelihoods(
-            model, answerer.language_model, answerer.template, test, max_tokens=most
+        check_parity(rows[model], params.packaging.max_mismatch)
+        golden[model] = choose_golden_prompts(answerer, asked, answers, params.packaging)
+        found = reference_likelihoods(
+            answerer.language_model, answerer.template, test, max_tokens=most
         )
+        likely += [row.named(model) for row in found]
         del answerer  # one model is in memory at a time
     GoldenPrompts(models=golden).write(bundle)
-    return heard, likely
+    return rows, likely
 
 
 def _facts(
@@ -132,7 +136,7 @@ def _facts(
     return CardFacts(
         metrics=metrics,
         parity={str(model): share for model, share in shares.items()},
-        contents=count_contents(paths.curated),
+        contents=count_data(paths.curated),
         trainings={
             model: json.loads((bundle / model / PROVENANCE_FILE).read_text(encoding="utf-8"))
             for model in _SERVED
@@ -145,7 +149,7 @@ def _facts(
 
 
 def _parts(paths: Paths, offered: str) -> Parts:
-    """The bundle's parts; `offered` is the folder of the student that evaluation offers."""
+    """Return the bundle's parts; `offered` is the folder of the student that evaluation offers."""
     return Parts(
         adapter=paths.adapter,
         student=paths.students / offered,

@@ -5,7 +5,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from tasks.serving.contents import (
+from tasks.answering.release_bundle import (
     ADAPTER,
     AGENT,
     AGENT_FILE,

@@ -9,7 +9,7 @@ class PackagingParams(StageParams):
     """`params/packaging.yaml`."""
 
     golden: int = Field(ge=1, le=1000, description="test records answered from the bundle")
-    golden_answers: int = Field(ge=1, le=100, description="of these, heard again at each load")
+    golden_answers: int = Field(ge=1, le=100, description="of these, asked for again at each load")
     golden_tokens: int = Field(ge=1, le=256, description="first tokens of those answers")
     max_mismatch: float = Field(
         ge=0, le=1, description="share of answers that may differ from evaluation's"

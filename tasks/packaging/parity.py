@@ -1,20 +1,20 @@
-"""Parity: the bundle, loaded as it will be served, says what evaluation heard."""
+"""Parity: the bundle, loaded as it will be served, answers as the models did in evaluation."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tasks.records.overlap import token_f1
+from tasks.answering.pipeline import Answer
 from tasks.records.predictions import Prediction
-from tasks.records.record import Record
-from tasks.serving.answering import Answer
+from tasks.records.schema import Record
+from tasks.scoring.answer_scores import token_f1
 from tasks.stage.errors import DataError, GateError
 
 METRIC = "token_f1"
 
 
 @dataclass(frozen=True)
-class Heard:
+class ParityRow:
     """One answer of the bundle beside evaluation's answer to the same record, both scored."""
 
     model: str
@@ -29,13 +29,13 @@ class Heard:
 
     @property
     def agrees(self) -> bool:
-        """Whether prompt and answer are what evaluation had."""
+        """Return whether prompt and answer are what evaluation had."""
         return self.same_prompt and self.answer == self.expected
 
 
-def hear(model: str, record: Record, answer: Answer, expected: Prediction) -> Heard:
-    """One answer beside what evaluation heard."""
-    return Heard(
+def parity_row(model: str, record: Record, answer: Answer, expected: Prediction) -> ParityRow:
+    """Return one answer beside evaluation's."""
+    return ParityRow(
         model=model,
         record=record.id,
         question=record.question,
@@ -51,10 +51,10 @@ def hear(model: str, record: Record, answer: Answer, expected: Prediction) -> He
 def choose_asked(
     records: Sequence[Record], predictions: Sequence[Prediction], count: int
 ) -> tuple[list[Record], dict[tuple[str, str], Prediction]]:
-    """The first `count` records that evaluation predicted, and its answers by system and record.
+    """Return the first `count` records that evaluation predicted, and its answers to them.
 
-    Served models retrieve when there are documents, so their peers are evaluation's answers in
-    mode retrieved, or closed_book without documents.
+    The answers are by system and record. Served models retrieve when there are documents, so their
+    peers are evaluation's answers in mode retrieved, or closed_book without documents.
 
     Raises:
         DataError: evaluation predicted none of the records.
@@ -71,47 +71,47 @@ def choose_asked(
     return asked, expected
 
 
-def check_parity(heard: Sequence[Heard], max_mismatch: float) -> None:
-    """Check that a model's answers from the bundle are those that evaluation heard.
+def check_parity(rows: Sequence[ParityRow], max_mismatch: float) -> None:
+    """Check that a model's answers from the bundle are those of evaluation.
 
     Raises:
         GateError: more than `max_mismatch` of them differ.
     """
-    differing = [item for item in heard if not item.agrees]
-    if len(differing) <= max_mismatch * len(heard):
+    differing = [item for item in rows if not item.agrees]
+    if len(differing) <= max_mismatch * len(rows):
         return
     first = differing[0]
     where = "the answer" if first.same_prompt else "the prompt"
     raise GateError(
-        f"the {first.model} in the bundle differs from what evaluation heard on {len(differing)} "
-        f"of {len(heard)} records; at most {max_mismatch:.0%} may. In {first.record}, "
-        f"{where} differs: {first.answer!r} instead of {first.expected!r}. What is served "
-        "must be what was scored",
+        f"the {first.model} in the bundle differs from what it answered in evaluation on "
+        f"{len(differing)} of {len(rows)} records; at most {max_mismatch:.0%} may. In "
+        f"{first.record}, {where} differs: {first.answer!r} instead of {first.expected!r}. What is "
+        "served must be what was scored",
         "run `dvc repro --force --single-item evaluation` and packaging again; if they "
         "still differ, report it with both outputs",
     )
 
 
-def share_agreeing(heard: Sequence[Heard]) -> float:
-    """The share of answers that agree with evaluation's."""
-    return sum(item.agrees for item in heard) / len(heard)
+def share_agreeing(rows: Sequence[ParityRow]) -> float:
+    """Return the share of answers that agree with evaluation's."""
+    return sum(item.agrees for item in rows) / len(rows)
 
 
-def score_parity(heard: Sequence[Heard]) -> dict[str, Any]:
-    """What the differences are worth, as `metrics.json` holds it.
+def score_parity(rows: Sequence[ParityRow]) -> dict[str, Any]:
+    """Return what the differences are worth, as `metrics.json` holds it.
 
     `difference` is the mean score of the served answers minus that of evaluation's, on the same
     records; `largest_difference` is the largest of one record, whatever its sign.
     """
-    served = sum(item.score for item in heard) / len(heard)
-    evaluated = sum(item.expected_score for item in heard) / len(heard)
+    served = sum(item.score for item in rows) / len(rows)
+    evaluated = sum(item.expected_score for item in rows) / len(rows)
     return {
         "metric": METRIC,
-        "records": len(heard),
-        "agreeing": sum(item.agrees for item in heard),
-        "same_prompts": sum(item.same_prompt for item in heard),
+        "records": len(rows),
+        "agreeing": sum(item.agrees for item in rows),
+        "same_prompts": sum(item.same_prompt for item in rows),
         "served": served,
         "evaluated": evaluated,
         "difference": served - evaluated,
-        "largest_difference": max(abs(item.score - item.expected_score) for item in heard),
+        "largest_difference": max(abs(item.score - item.expected_score) for item in rows),
     }

@@ -7,8 +7,8 @@ from typing import Literal
 from tasks.promotion.params import PromotionParams
 from tasks.records.predictions import ALL_MODES, SCORE_NAMES, Prediction
 from tasks.stage.errors import ConfigError, DataError
-from tasks.statistics import comparison as paired
-from tasks.statistics.correction import holm
+from tasks.statistics import significance as paired
+from tasks.statistics.significance import holm
 
 # A record is the same one where its id, what was asked and what was expected are.
 _Key = tuple[str, str, str]
@@ -50,7 +50,7 @@ class Change:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class SystemComparison:
     """What became better or worse from left to right, in `mode` where nothing else is said.
 
     `modes` and `slices` hold the differences; `only_left` and `only_right` count the records that
@@ -74,10 +74,10 @@ class Comparison:
     changed: tuple[Change, ...]
 
 
-def compare(
+def compare_systems(
     left: Side, right: Side, *, mode: str, metric: str, changes: int, params: PromotionParams
-) -> Comparison:
-    """Right held against left on the records that both were asked.
+) -> SystemComparison:
+    """Compare right with left on the records that both were asked.
 
     At most `changes` records that changed are listed, the largest change first.
 
@@ -89,21 +89,20 @@ def compare(
     lefts, rights = _by_mode(left.predictions), _by_mode(right.predictions)
     _check_mode(mode, left, lefts)
     _check_mode(mode, right, rights)
-    shared = _shared(lefts[mode], rights[mode])
-    if not shared:
-        raise _nothing_shared(left, right, mode)
     common = {
         name: keys
         for name in lefts
         if name in rights and (keys := _shared(lefts[name], rights[name]))
     }
-    whole, slices = {}, {}
-    for name, keys in common.items():
-        whole[name], by_slice = _differences(lefts[name], rights[name], keys, metric, params)
-        if name == mode:
-            slices = by_slice
-    modes = _corrected(whole)
-    return Comparison(
+    if mode not in common:
+        raise _nothing_shared(left, right, mode)
+    found = {
+        name: _differences(lefts[name], rights[name], keys, metric, params)
+        for name, keys in common.items()
+    }
+    modes = _corrected({name: whole for name, (whole, _) in found.items()})
+    shared = common[mode]
+    return SystemComparison(
         left=left.name,
         right=right.name,
         left_system=left.system,
@@ -117,7 +116,7 @@ def compare(
         only_right=len(rights[mode]) - len(shared),
         verdict=_verdict(modes[mode]),
         modes=modes,
-        slices=slices,
+        slices=found[mode][1],
         changed=tuple(_changes(lefts[mode], rights[mode], shared, metric)[:changes]),
     )
 
@@ -162,7 +161,7 @@ def _shared(left: _Rows, right: _Rows) -> list[_Key]:
 def _differences(
     left: _Rows, right: _Rows, keys: Sequence[_Key], metric: str, params: PromotionParams
 ) -> tuple[Difference, dict[str, Difference]]:
-    """The difference over all of these records, and by slice, as right names it."""
+    """Return the difference over all of these records, and by slice, as right names it."""
     names = {key: f"{place:09d}" for place, key in enumerate(keys)}
     scores = {
         side: {name: rows[key].score(metric) for key, name in names.items()}
@@ -184,7 +183,7 @@ def _differences(
 
 
 def _corrected(found: Mapping[str, Difference]) -> dict[str, Difference]:
-    """The modes' differences, their p-values corrected over the modes."""
+    """Return the modes' differences, their p-values corrected over the modes."""
     corrected = holm([row.p_value for row in found.values()])
     return {
         name: replace(row, p_value_holm=value)
@@ -199,7 +198,7 @@ def _verdict(found: Difference) -> Literal["better", "worse", "no difference tha
 
 
 def _changes(left: _Rows, right: _Rows, keys: Sequence[_Key], metric: str) -> list[Change]:
-    """The records whose score changed, the largest change first; of equal ones, losses first."""
+    """Return the records whose score changed, the largest first; of equal changes, losses first."""
     found = [
         Change(
             record=key[0],

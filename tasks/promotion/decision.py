@@ -1,26 +1,68 @@
-"""The decision: pure, from what the night left in files alone."""
+"""The decision: every rule applied to the evidence, from files alone.
 
-from collections.abc import Iterator
+To add a rule: a function in `rules/`, a line in `RULES`, and a block in `RulesParams`."""
+
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
-from tasks.promotion.case import Case, read_case
-from tasks.promotion.evidence import Evidence
+from tasks.promotion.evidence import EvidenceFiles, ModelEvidence, read_evidence
 from tasks.promotion.params import PromotionParams, RuleParams
-from tasks.promotion.reason import Finding, Model, Outcome, Reason
-from tasks.promotion.rules import RULES, Rule
+from tasks.promotion.results import Reason, RuleOutcome, RuleResult
+from tasks.promotion.rules import answer_quality, baselines, data_quality, regression, resources
+from tasks.records.schema import ServedModel
+
+_BOTH: tuple[ServedModel, ...] = ("adapter", "student")
+
+_ADAPTER: tuple[ServedModel, ...] = ("adapter",)
+
+_STUDENT: tuple[ServedModel, ...] = ("student",)
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One rule: its block in `params/promotion.yaml`, what it finds, and of which models."""
+
+    name: str
+    find: Callable[[ModelEvidence, Any], Iterable[RuleResult]]
+    models: tuple[ServedModel, ...] = _BOTH
+
+
+RULES = (
+    Rule("data_accepted", data_quality.data_accepted),
+    Rule("no_leak", data_quality.no_leak),
+    Rule("evidence", data_quality.complete),
+    Rule("same_records", data_quality.same_records),
+    Rule("power", data_quality.enough_records),
+    Rule("stops", answer_quality.stops),
+    Rule("readable", answer_quality.readable),
+    Rule("beats_base", baselines.beats_base),
+    Rule("not_worse", regression.not_worse),
+    Rule("not_less_likely", regression.not_less_likely),
+    Rule("retrieval_recall", answer_quality.retrieval_recall),
+    Rule("groundedness", answer_quality.groundedness),
+    Rule("abstention", answer_quality.abstention),
+    Rule("forgetting", answer_quality.forgetting, _ADAPTER),
+    Rule("instructions", answer_quality.instructions, _ADAPTER),
+    Rule("retention", baselines.retention, _STUDENT),
+    Rule("student_keeps", baselines.student_keeps, _STUDENT),
+    Rule("gain_over_control", baselines.gain_over_control, _STUDENT),
+    Rule("latency", resources.latency),
+    Rule("size", resources.size),
+    Rule("parity", resources.parity),
+)
 
 
 @dataclass(frozen=True)
 class Decision:
     """The verdict on one model: promote where no rule refuses; reasons in the rules' order."""
 
-    model: Model
+    model: ServedModel
     verdict: Literal["promote", "refuse"]
     reasons: tuple[Reason, ...]
 
     def told(self) -> tuple[Reason, ...]:
-        """What a person reads first: what refused and what warned; without either, every rule.
+        """Return what a person reads first: what refused and warned; without either, every rule.
 
         Slices that passed are left out: there may be many.
         """
@@ -32,33 +74,33 @@ class Decision:
         return (*warned, *passed)
 
 
-def decide(params: PromotionParams, evidence: Evidence, *, model: Model) -> Decision:
-    """Whether a model is worth promoting, with what every rule found.
+def decide(params: PromotionParams, files: EvidenceFiles, *, model: ServedModel) -> Decision:
+    """Decide whether a model is worth promoting, with what every rule found.
 
     Raises:
         DataError: the evidence is not there, or is not what it should be.
     """
-    case = read_case(params, evidence, model)
+    evidence = read_evidence(params, files, model)
     reasons = tuple(
-        reason for rule in RULES if model in rule.models for reason in _apply(rule, case)
+        reason for rule in RULES if model in rule.models for reason in _apply(rule, evidence)
     )
     refused = any(item.outcome == "refused" for item in reasons)
     return Decision(model, "refuse" if refused else "promote", reasons)
 
 
-def _apply(rule: Rule, case: Case) -> Iterator[Reason]:
-    block: RuleParams = getattr(case.params.rules, rule.name)
+def _apply(rule: Rule, evidence: ModelEvidence) -> Iterator[Reason]:
+    block: RuleParams = getattr(evidence.params.rules, rule.name)
     if not block.enabled:
         text = f"{rule.name} is off: params/promotion.yaml does not ask for it"
         yield Reason(rule.name, "off", text, None, None, None)
         return
-    for found in rule.find(case, block):
+    for found in rule.find(evidence, block):
         name = rule.name if found.place is None else f"{rule.name}/{found.place}"
         outcome = _outcome(found, block)
         yield Reason(name, outcome, found.text, found.value, found.bound, found.interval)
 
 
-def _outcome(found: Finding, block: RuleParams) -> Outcome:
+def _outcome(found: RuleResult, block: RuleParams) -> RuleOutcome:
     if found.off:
         return "off"
     if found.holds:

@@ -1,22 +1,40 @@
-"""The evidence that a verdict rests on: paths of files, and their hashes."""
+"""The evidence of a decision: its files and their hashes, and what they say of one model."""
 
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from tasks.promotion.reason import Model
-from tasks.records.likelihoods import LIKELIHOODS_FILE
-from tasks.records.predictions import PREDICTIONS_FILE
+import numpy as np
+import pyarrow
+from numpy.typing import NDArray
+
+from tasks.promotion.answer_columns import AnswerColumns, read_answer_columns
+from tasks.promotion.params import PromotionParams
+from tasks.records.predictions import (
+    LIKELIHOODS_FILE,
+    PREDICTIONS_FILE,
+    ROLES,
+    Likelihood,
+    read_likelihoods,
+)
+from tasks.records.schema import ServedModel
+from tasks.scoring.parity import Parity
 from tasks.stage.errors import DataError
 from tasks.stage.metrics import METRICS_FILE
 from tasks.stage.outputs import file_sha256
+from tasks.statistics.bootstrap import Bootstrap, Interval
+from tasks.statistics.noninferiority import LossTest
 
 SCORED_FILES = (METRICS_FILE, PREDICTIONS_FILE)
+
 MEASURED_FILES = (METRICS_FILE, LIKELIHOODS_FILE)
 
 
 @dataclass(frozen=True)
-class Reigning:
-    """The version that reigns, `ALIAS:NUMBER`, and how it did.
+class ChampionFiles:
+    """The champion, `ALIAS:NUMBER`, and how it did.
 
     `system` is what it is called in the report on its answers; `likely` is the report that holds
     the likelihoods of its `model`.
@@ -26,17 +44,17 @@ class Reigning:
     report: Path
     system: str
     likely: Path
-    model: Model
+    model: ServedModel
 
 
 @dataclass(frozen=True)
-class Evidence:
+class EvidenceFiles:
     """All that `decide` reads.
 
     The first four are the reports of tonight's stages. `parity` is the file of what the registered
     versions answered over HTTP; `bundle_sha256` is the hash of the
-    bundle's manifest that it must name. `reigning` is None where the base reigns, or the candidate
-    itself does.
+    bundle's manifest that it must name. `champion` is None where that is the base, or the candidate
+    itself.
     """
 
     validation: Path
@@ -45,10 +63,10 @@ class Evidence:
     packaging: Path
     parity: Path
     bundle_sha256: str
-    reigning: Reigning | None
+    champion: ChampionFiles | None
 
-    def files(self) -> dict[str, Path]:
-        """Every file by what it is evidence of.
+    def paths(self) -> dict[str, Path]:
+        """Return every file by what it is evidence of.
 
         Raises:
             DataError: one of them is not there.
@@ -60,8 +78,8 @@ class Evidence:
             **{f"packaging/{name}": self.packaging / name for name in MEASURED_FILES},
             **{f"evaluation/{name}": self.evaluation / name for name in SCORED_FILES},
         }
-        if self.reigning is not None:
-            report, likely = self.reigning.report, self.reigning.likely
+        if self.champion is not None:
+            report, likely = self.champion.report, self.champion.likely
             found |= {f"reigning/{name}": report / name for name in SCORED_FILES}
             found |= {f"reigning/likely/{name}": likely / name for name in MEASURED_FILES}
         missing = [str(path) for path in found.values() if not path.exists()]
@@ -73,9 +91,205 @@ class Evidence:
         return found
 
     def digests(self) -> dict[str, str]:
-        """The SHA-256 of every file, by what it is evidence of.
+        """Return the SHA-256 of every file, by what it is evidence of.
 
         Raises:
             DataError: one of them is not there.
         """
-        return {name: file_sha256(path) for name, path in self.files().items()}
+        return {name: file_sha256(path) for name, path in self.paths().items()}
+
+
+Metrics = Mapping[str, Any]
+
+Values = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class SplitLikelihoods:
+    """How likely a model finds the references of a split: by record, and the split's hash."""
+
+    rows: Mapping[str, Likelihood]
+    sha256: str | None
+
+
+@dataclass(frozen=True)
+class ChampionEvidence:
+    """The champion: its name, what it answered and what it found likely."""
+
+    name: str
+    metrics: Metrics
+    answers: AnswerColumns | None
+    likely: SplitLikelihoods
+
+
+@dataclass(frozen=True)
+class ModelEvidence:
+    """What all rules look at.
+
+    `system` stands for the model in evaluation: for a student the one that is offered, which may be
+    its control. `mode` is decided on; `answers` are by system and mode.
+    """
+
+    model: ServedModel
+    system: str
+    offered: str
+    mode: str
+    has_documents: bool
+    validation: Metrics
+    curation: Metrics
+    metrics: Metrics
+    packaging: Metrics
+    parity: Parity
+    bundle_sha256: str
+    answers: Mapping[tuple[str, str], AnswerColumns]
+    likely: SplitLikelihoods
+    champion: ChampionEvidence | None
+    params: PromotionParams
+    bootstrap: Bootstrap
+
+    @property
+    def metric(self) -> str:
+        """The metric that is decided on."""
+        return self.params.primary_metric
+
+    @property
+    def losses(self) -> LossTest:
+        """How a loss against the champion is tested."""
+        return LossTest(self.params.confidence, self.params.power, self.bootstrap)
+
+    def found(self, *path: str) -> Any:
+        """Return what evaluation's metrics hold at a path, None if there is nothing."""
+        return value_at(self.metrics, *path)
+
+    def primary(self, system: str) -> AnswerColumns | None:
+        """Return a system's answers in the mode that is decided on."""
+        return self.answers.get((system, self.mode))
+
+    def ratio(self, parts: Values, wholes: Values | None = None) -> Interval:
+        """Return the sum of parts over that of wholes (a mean without them) with its interval."""
+        whole = np.ones(len(parts)) if wholes is None else wholes
+        drawn = self.bootstrap.ratios(parts[:, None], whole[:, None])[:, 0]
+        tail = (1 - self.params.confidence) / 2
+        low, high = np.nanquantile(drawn, [tail, 1 - tail])
+        return Interval(float(parts.sum() / whole.sum()), float(low), float(high))
+
+    def paired(self, left: str, right: str) -> tuple[Values, Values] | None:
+        """Return two systems' scores record by record; None if they are not of the same records."""
+        return paired(self.primary(left), self.primary(right))
+
+
+def paired(left: AnswerColumns | None, right: AnswerColumns | None) -> tuple[Values, Values] | None:
+    """Return scores of the same records in the same order, all finite; None if they are not."""
+    if left is None or right is None or left.asked != right.asked:
+        return None
+    finite = np.isfinite(left.score).all() and np.isfinite(right.score).all()
+    return (left.score, right.score) if finite else None
+
+
+def value_at(metrics: Metrics, *path: str) -> Any:
+    """Return what nested metrics hold at a path, None if there is nothing."""
+    found: Any = metrics
+    for name in path:
+        found = found.get(name) if isinstance(found, Mapping) else None
+    return found
+
+
+def read_evidence(
+    params: PromotionParams, files: EvidenceFiles, model: ServedModel
+) -> ModelEvidence:
+    """Read what the files say of one model.
+
+    Raises:
+        DataError: a file is not there, or is not what it should be.
+    """
+    files.paths()
+    metrics = _metrics(files.evaluation)
+    offered = _offered(metrics)
+    mode = decided_mode(params, metrics)
+    systems = ("base", "adapter", *ROLES)
+    predictions = files.evaluation / PREDICTIONS_FILE
+    return ModelEvidence(
+        model=model,
+        system=offered if model == "student" else model,
+        offered=offered,
+        mode=mode,
+        has_documents=_has_documents(metrics),
+        validation=_metrics(files.validation),
+        curation=_metrics(files.curation),
+        metrics=metrics,
+        packaging=_metrics(files.packaging),
+        parity=Parity.read(files.parity),
+        bundle_sha256=files.bundle_sha256,
+        answers=read_answer_columns(predictions, params.primary_metric, systems),
+        likely=_likely(files.packaging, model),
+        champion=_champion(params, files, mode),
+        params=params,
+        bootstrap=Bootstrap(params.resamples, params.seed),
+    )
+
+
+def decided_mode(params: PromotionParams, metrics: Metrics) -> str:
+    """Return the mode that is decided on: the one in params, closed_book without documents."""
+    return params.primary_mode if _has_documents(metrics) else "closed_book"
+
+
+def _champion(params: PromotionParams, files: EvidenceFiles, mode: str) -> ChampionEvidence | None:
+    champion = files.champion
+    if champion is None:
+        return None
+    report = champion.report
+    found = read_answer_columns(report / PREDICTIONS_FILE, params.primary_metric, [champion.system])
+    # A bundle without passages is served closed book, whatever tonight's is.
+    answers = found.get((champion.system, mode)) or found.get((champion.system, "closed_book"))
+    likely = _likely(champion.likely, champion.model)
+    return ChampionEvidence(champion.name, _metrics(report), answers, likely)
+
+
+def _metrics(report: Path) -> Metrics:
+    path = report / METRICS_FILE
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DataError(
+            f"{path} is no whole JSON ({error}); expected a stage's metrics",
+            "run `dvc checkout`, or `nightloom run`, which makes it again",
+        ) from error
+    if not isinstance(content, dict):
+        raise DataError(
+            f"{path} holds a {type(content).__name__}; expected names and numbers",
+            "run `nightloom run`, which makes it again",
+        )
+    return content
+
+
+def _likely(report: Path, model: ServedModel) -> SplitLikelihoods:
+    path = report / LIKELIHOODS_FILE
+    try:
+        rows = read_likelihoods(path)
+    except (pyarrow.ArrowInvalid, TypeError) as error:
+        raise DataError(
+            f"{path} holds no likelihoods ({error}); expected a table of them",
+            "run `dvc checkout`, or `nightloom run`, which makes it again",
+        ) from error
+    own = {row.record: row for row in rows if row.system == model}
+    return SplitLikelihoods(own, value_at(_metrics(report), "likelihood_sha256"))
+
+
+def _offered(metrics: Metrics) -> str:
+    """Return whether evaluation offers the student or, because distillation did not pay, its
+    control.
+    """
+    found = value_at(metrics, "offered", "system")
+    if found not in ROLES:
+        raise DataError(
+            f"evaluation's metrics offer {found!r}; expected student or control",
+            "run `nightloom run`, which evaluates again",
+        )
+    return str(found)
+
+
+def _has_documents(metrics: Metrics) -> bool:
+    """Return whether the evaluation had passages to show: any system has a mode that holds some."""
+    systems = metrics.get("systems", {})
+    measured = value_at(metrics, "retrieval", "mrr") is not None
+    return measured or any(set(modes) - {"closed_book"} for modes in systems.values())

@@ -61,7 +61,7 @@ class GainParams(RuleParams):
 
 
 class MarginParams(RuleParams):
-    """The loss against the reigning version that has to be ruled out."""
+    """The loss against the champion that has to be ruled out."""
 
     margin: float = Field(gt=0, lt=1, description="over all records")
     slice_margin: float = Field(gt=0, lt=1, description="in each slice")
@@ -103,7 +103,7 @@ class InstructionsParams(RuleParams):
     min_kept: float = Field(ge=0, le=1)
 
 
-class RetentionParams(RuleParams):
+class ScoreRetentionParams(RuleParams):
     """The share of the adapter's score that a student keeps."""
 
     min_retention: float = Field(ge=0, le=2)
@@ -161,9 +161,9 @@ class RulesParams(StageParams):
     abstention: AbstentionParams
     forgetting: ForgettingParams
     instructions: InstructionsParams
-    retention: RetentionParams
+    retention: ScoreRetentionParams
     student_keeps: RuleParams
-    gain_over_twin: GainParams
+    gain_over_control: GainParams
     latency: LatencyParams
     size: SizeParams
     parity: ParityParams

@@ -1,4 +1,7 @@
-"""Predictions: what every system answered in every mode, and how each answer scored."""
+"""Predictions and likelihoods: the rows that an evaluation leaves as evidence.
+
+A prediction is what one system answered to one record in one mode, with its scores. A
+likelihood is how likely one system finds a record's reference answer."""
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -11,24 +14,34 @@ from pyarrow import parquet
 from tasks.stage.errors import DataError
 
 PREDICTIONS_FILE = "predictions.parquet"
-# A student and its twin, which had no teacher: folders below a student's own, and systems.
-Role = Literal["student", "twin"]
-ROLES: tuple[Role, Role] = ("student", "twin")
+
+# A student and its control, which had no teacher: folders below a student's own, and systems.
+Role = Literal["student", "control"]
+
+ROLES: tuple[Role, Role] = ("student", "control")
+
 # In these every record is asked, and its own answer is right.
 MODES = ("closed_book", "retrieved", "oracle")
+
 # Wrong passages alone, so that abstaining is right; one passage that gives orders among the others.
 DISTRACTOR, INJECTED = "distractor", "injected"
+
 ALL_MODES = (*MODES, DISTRACTOR, INJECTED)
+
 # Scores of an answer against its reference alone, never null.
 SCORE_NAMES = ("exact_match", "token_f1", "rouge_l", "chrf")
+
 # Scores that a row may not have: no reference, no passages, no claim or no marker to score.
 NULLABLE_SCORES = ("length_ratio", "groundedness", "attribution", "citation")
 
 _TEXTS = ("system", "mode", "record", "slice", "question", "reference", "output", "prompt_sha256")
+
 # Milliseconds inside a batch: other work on the machine changes them, and nobody waits so long.
 BATCH_TIMES = ("first_token_ms", "latency_ms")
+
 _NUMBERS = (*NULLABLE_SCORES, *BATCH_TIMES)
-_SCHEMA = pyarrow.schema(
+
+_PREDICTION_SCHEMA = pyarrow.schema(
     [(name, pyarrow.string()) for name in _TEXTS]
     # Parquet's own name for what a list holds, so that the type comes back as it went.
     + [("retrieved", pyarrow.list_(pyarrow.field("element", pyarrow.string())))]
@@ -44,7 +57,7 @@ class Prediction:
 
     `retrieved` are the ids of the passages in the prompt, best first. Scores are in [0, 1] but for
     `length_ratio`, the answer's tokens over its reference's; what None means for each is told in
-    `tasks.evaluation.grounding`. `unsupported` counts the numbers and names that stand neither in
+    `tasks.scoring.grounding`. `unsupported` counts the numbers and names that stand neither in
     the passages nor in the question. `first_token_ms` and `latency_ms` run from when the prompt
     went into the model to the first and the last token; `new_tokens` does not count the end token;
     `is_cut` says that the answer met its bound before it ended.
@@ -74,7 +87,7 @@ class Prediction:
     is_cut: bool
 
     def score(self, name: str) -> float:
-        """The score of that name.
+        """Return the score of that name.
 
         Raises:
             DataError: this row has none.
@@ -98,7 +111,7 @@ def write_predictions(path: Path, predictions: Iterable[Prediction]) -> None:
     rows = [asdict(row) for row in predictions]
     for row in rows:
         _check_texts(row)
-    parquet.write_table(pyarrow.Table.from_pylist(rows, schema=_SCHEMA), path)
+    parquet.write_table(pyarrow.Table.from_pylist(rows, schema=_PREDICTION_SCHEMA), path)
 
 
 def _check_texts(row: dict[str, object]) -> None:
@@ -116,7 +129,7 @@ def _check_texts(row: dict[str, object]) -> None:
 
 
 def read_predictions(path: Path) -> list[Prediction]:
-    """The predictions of a file that `write_predictions` wrote, in its order.
+    """Return the predictions of a file that `write_predictions` wrote, in its order.
 
     Raises:
         DataError: the file is no Parquet, or its columns are not those of predictions.
@@ -129,7 +142,7 @@ def read_predictions(path: Path) -> list[Prediction]:
             "run `dvc checkout`, or `nightloom run`, which evaluates again",
         ) from error
     check_schema(path, table.schema)
-    rows = table.select(_SCHEMA.names).to_pylist()
+    rows = table.select(_PREDICTION_SCHEMA.names).to_pylist()
     return [Prediction(**row | {"retrieved": tuple(row["retrieved"])}) for row in rows]
 
 
@@ -140,7 +153,7 @@ def check_schema(path: Path, found: pyarrow.Schema) -> None:
         DataError: they are not.
     """
     have = {field.name: str(field.type) for field in found}
-    want = {field.name: str(field.type) for field in _SCHEMA}
+    want = {field.name: str(field.type) for field in _PREDICTION_SCHEMA}
     wrong = [
         *(f"no {name}" for name in want if name not in have),
         *(f"{name} is unknown" for name in have if name not in want),
@@ -152,3 +165,44 @@ def check_schema(path: Path, found: pyarrow.Schema) -> None:
             "scores that are not there cannot be compared",
             "run `nightloom run`, which evaluates again, or read it with the version that wrote it",
         )
+
+
+LIKELIHOODS_FILE = "likelihoods.parquet"
+
+_LIKELIHOOD_SCHEMA = pyarrow.schema(
+    [
+        ("system", pyarrow.string()),
+        ("record", pyarrow.string()),
+        ("slice", pyarrow.string()),
+        ("log_likelihood", pyarrow.float64()),
+        ("tokens", pyarrow.int64()),
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Likelihood:
+    """The log-probability that one system gives a record's reference answer, closed book.
+
+    `log_likelihood` is summed over the answer's tokens and its end of turn, in nats; `tokens` says
+    how many these are, in the system's own tokenizer.
+    """
+
+    system: str
+    record: str
+    slice: str
+    log_likelihood: float
+    tokens: int
+
+
+def write_likelihoods(path: Path, rows: Iterable[Likelihood]) -> None:
+    """Write likelihoods into a Parquet file."""
+    table = pyarrow.Table.from_pylist([asdict(row) for row in rows], schema=_LIKELIHOOD_SCHEMA)
+    parquet.write_table(table, path)
+
+
+def read_likelihoods(path: Path) -> list[Likelihood]:
+    """Return the likelihoods of a file that `write_likelihoods` wrote, in its order."""
+    return [
+        Likelihood(**row) for row in parquet.read_table(path, schema=_LIKELIHOOD_SCHEMA).to_pylist()
+    ]

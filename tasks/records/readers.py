@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 from uuid import UUID
 
-from tasks.records.csv_rows import overlong, read_csv
-from tasks.records.streams import RawLine, bounded_lines, open_utf8
+from tasks.records.text_files import RawLine, bounded_lines, overlong, read_csv
 from tasks.stage.errors import DataError
 
 _LISTS = ("documents", "messages", "conversations")
@@ -42,7 +41,7 @@ def read_lines(
     *,
     longest_line_bytes: int | None = None,
 ) -> Iterator[Line]:
-    """The lines of a JSONL, CSV or Parquet file; `columns` renames: theirs to ours.
+    """Yield the lines of a JSONL, CSV or Parquet file; `columns` renames: theirs to ours.
 
     One line is held at a time, and none of more than `longest_line_bytes`.
 
@@ -64,7 +63,7 @@ def read_lines(
 
 
 def canonical_json(row: Mapping[str, Any]) -> bytes:
-    """A row as one line of JSON, whatever the order of its keys; dates and such become text.
+    """Return a row as one line of JSON, whatever the order of its keys; dates and such become text.
 
     Raises:
         ValueError: a number is not finite, or a text holds a lone surrogate.
@@ -75,7 +74,7 @@ def canonical_json(row: Mapping[str, Any]) -> bytes:
 
 
 def parse_line(number: int, raw: bytes) -> Line:
-    """One line of JSONL, strictly: an object, no NaN, no key twice, only valid Unicode."""
+    """Return one line of JSONL, strictly: an object, no NaN, no key twice, only valid Unicode."""
     try:
         value = _DECODE(raw.decode())
         if not isinstance(value, dict):
@@ -98,7 +97,9 @@ def parse_line(number: int, raw: bytes) -> Line:
 def table_line(
     number: int, cells: Mapping[str, Any], columns: Mapping[str, str], longest: int | None
 ) -> Line:
-    """The line that a row of a table stands for: empty cells are absent, lists may be JSON text."""
+    """Return the line that a row of a table stands for: empty cells are absent, lists may be JSON
+    text.
+    """
     try:
         present = {name: value for name, value in cells.items() if value not in ("", None)}
         row = _renamed(present, columns)
@@ -117,7 +118,9 @@ def table_line(
 
 
 def faulty_line(number: int, fault: str, found: str | bytes) -> Line:
-    """A line at fault whose `raw` is a note of the fault and of the beginning of what was found."""
+    """Return a line at fault whose `raw` is a note of the fault and of the beginning of what was
+    found.
+    """
     if isinstance(found, str):
         found = found.encode(errors="backslashreplace")
     shown = found[:_FOUND].decode(errors="backslashreplace")
@@ -126,7 +129,7 @@ def faulty_line(number: int, fault: str, found: str | bytes) -> Line:
 
 
 def _noted(value: object) -> str | None:
-    """The fault that a note tells of, None where the value is no note."""
+    """Return the fault that a note tells of, None where the value is no note."""
     match value:
         case [{"fault": str(fault), "found": str(), **more}] if not more:
             return fault
@@ -142,7 +145,9 @@ def _too_deep() -> str:
 
 
 def _is_deeper(raw: bytes, value: object) -> bool:
-    """Whether values are nested deeper than allowed: deep ones would break those who walk them."""
+    """Return whether values are nested deeper than allowed: deep ones would break those who walk
+    them.
+    """
     if raw.count(b"[") + raw.count(b"{") <= _DEEPEST:
         return False
     level = [value]
@@ -159,7 +164,7 @@ def _is_deeper(raw: bytes, value: object) -> bool:
 
 
 def _plain(value: object) -> str:
-    """What JSON says of a date, a number with a fixed point or a UUID."""
+    """Return what JSON says of a date, a number with a fixed point or a UUID."""
     match value:
         case datetime() | date() | time():
             return value.isoformat()
@@ -190,7 +195,7 @@ _repr.maxdict, _repr.maxstring, _repr.maxother = 20, 200, 200
 
 
 def _renamed(row: Mapping[str, Any], columns: Mapping[str, str]) -> dict[str, Any]:
-    """The row under our names.
+    """Return the row under our names.
 
     Raises:
         ValueError: two of its columns get the same name.
@@ -208,7 +213,7 @@ def _renamed(row: Mapping[str, Any], columns: Mapping[str, str]) -> dict[str, An
 
 
 def _list_cell(name: str, text: str) -> Any:
-    """The list that a cell holds as JSON; a text that is none is the one document's id."""
+    """Return the list that a cell holds as JSON; a text that is none is the one document's id."""
     if text.lstrip().startswith("["):
         try:
             return _DECODE(text)
@@ -218,22 +223,21 @@ def _list_cell(name: str, text: str) -> Any:
 
 
 def _json_lines(path: Path, columns: Mapping[str, str], longest: int | None) -> Iterator[Line]:
-    with open_utf8(path) as stream:
-        for raw in bounded_lines(stream, longest):
-            if raw.over:
-                yield faulty_line(raw.number, overlong(raw.size, longest), raw.content)
-                continue
-            if not raw.content.strip():
-                continue
-            line = parse_line(raw.number, raw.content)
-            if line.row is None:
-                yield _kept(raw, line)
-            else:
-                yield _renamed_line(line, line.row, columns) if columns else line
+    for raw in bounded_lines(path, longest):
+        if raw.over:
+            yield faulty_line(raw.number, overlong(raw.size, longest), raw.content)
+            continue
+        if not raw.content.strip():
+            continue
+        line = parse_line(raw.number, raw.content)
+        if line.row is None:
+            yield _kept(raw, line)
+        else:
+            yield _renamed_line(line, line.row, columns) if columns else line
 
 
 def _kept(raw: RawLine, line: Line) -> Line:
-    """A line at fault as it is, or a note of it where its bytes are no text."""
+    """Return a line at fault as it is, or a note of it where its bytes are no text."""
     try:
         _ = raw.text
     except UnicodeError as error:

@@ -1,8 +1,28 @@
-"""Text as scores and indices see it: one normalisation and one tokenizer for every script."""
+"""Text as hashes, scores and indices see it.
 
+One stable hash, from which splits, samples and orders come; one normalisation and one tokenizer
+for every script."""
+
+import hashlib
 import unicodedata
 
 import regex
+
+
+def text_sha256(*parts: str) -> str:
+    """Return the SHA-256 of several texts, in hex; their boundaries count."""
+    digest = hashlib.sha256()
+    for part in parts:
+        encoded = part.encode()
+        digest.update(len(encoded).to_bytes(8, "big"))
+        digest.update(encoded)
+    return digest.hexdigest()
+
+
+def hash_share(key: str, salt: str) -> float:
+    """Return a number in [0, 1) that depends on a key and a salt alone, uniform over keys."""
+    return int(text_sha256(salt, key)[:13], 16) / 16**13
+
 
 # Scripts written with few or no spaces, as the inside of a character class.
 UNSPACED = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Hangul}\u30fc\uff70"
@@ -12,18 +32,19 @@ BROKEN = "\ufffd"
 
 # A broken character is never punctuation: it must not make a broken text equal to a sound one.
 _EDGES = regex.compile(rf"^(?:[^\w{BROKEN}]|_)+|(?:[^\w{BROKEN}]|_)+$")
+
 _TOKENS = regex.compile(rf"[{UNSPACED}]\p{{M}}*|[^\W{UNSPACED}]+|{BROKEN}")
 
 
 def normalise(text: str) -> str:
-    """The text in NFKC, casefolded, every run of white space one space, none at the ends."""
+    """Return the text in NFKC, casefolded, every run of white space one space, none at the ends."""
     folded = unicodedata.normalize("NFKC", text).casefold()
     # Casefolding can undo NFKC (a Greek iota subscript, for one), so it is applied again.
     return " ".join(unicodedata.normalize("NFKC", folded).split())
 
 
 def bare(text: str) -> str:
-    """The normalised text without punctuation and spaces at its ends, for exact comparison.
+    """Return the normalised text without punctuation and spaces at its ends, for exact comparison.
 
     A text of punctuation alone (an operator, say) stays as it is: it means something then.
     """
@@ -32,7 +53,8 @@ def bare(text: str) -> str:
 
 
 def score_tokens(text: str) -> list[str]:
-    """The tokens that overlap scores count: Han, kana, Thai and Hangul by character, else words.
+    """Return the tokens that overlap scores count: Han, kana, Thai and Hangul by character, else
+    words.
 
     A character that was lost in decoding is a token of its own. A text with no token (an operator,
     say) counts its characters that are not spaces.

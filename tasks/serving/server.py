@@ -20,13 +20,14 @@ from typing import TYPE_CHECKING
 import uvicorn
 from pydantic import ValidationError
 
-from tasks.records.orders import ORDER, Listening, Notice, NotServing, ServedName, ServeVersion
-from tasks.serving.api import make_app
+from tasks.records.schema import ServedModel
+from tasks.serving.protocol import ORDER, Listening, Notice, NotServing, ServeVersion
+from tasks.serving.routes import make_app
 from tasks.serving.versions import Versions
 from tasks.stage.errors import ConfigError, NightloomError
 
 if TYPE_CHECKING:
-    from tasks.serving.answering import Answerer
+    from tasks.answering.pipeline import Answerer
 
 LOGGER = logging.getLogger(__name__)
 _LOOPBACK = ("127.0.0.1", "localhost")
@@ -44,7 +45,7 @@ def load(
     beside: bool,
     wait_for_imports: Callable[[], None] = lambda: None,
 ) -> "Answerer":
-    """The answerer of a version, once every file of its bundle is what its manifest says.
+    """Return the answerer of a version, once every file of its bundle is what its manifest says.
 
     Files are hashed while another thread imports what opening a bundle needs.
 
@@ -54,16 +55,16 @@ def load(
         DataError: a file of the bundle is missing or changed.
     """
     # Deferred: torch takes seconds to import, and the server is to tell its health meanwhile.
-    from tasks.serving.contents import verify_bundle
+    from tasks.answering.release_bundle import verify_bundle
 
     bundle = Path(order.bundle)
     verify_bundle(bundle, store)
     wait_for_imports()  # two threads in one package's imports can get it half imported
-    from tasks.serving.bundle import open_verified
-    from tasks.serving.room import require_room
+    from tasks.answering.loading import open_verified
+    from tasks.serving.memory import require_free_memory
 
     if beside:
-        require_room(bundle, store, order.model)
+        require_free_memory(bundle, store, order.model)
     return open_verified(bundle, store, order.model)
 
 
@@ -88,10 +89,12 @@ def follow_orders(versions: Versions, server: uvicorn.Server) -> None:
 def import_models() -> None:
     """Import what a load needs, some four seconds, while the first order is still being found."""
     with suppress(ImportError):  # the load that needs it tells
-        import_module("tasks.serving.contents")  # first, since a load waits for nothing else
-        import_module("tasks.serving.bundle")
-        import_module("tasks.serving.engine")
-        import_module("tasks.lm.quantization").import_kernels()
+        import_module(
+            "tasks.answering.release_bundle"
+        )  # first, since a load waits for nothing else
+        import_module("tasks.answering.loading")
+        import_module("tasks.serving.batcher")
+        import_module("tasks.models.quantization").import_kernels()
 
 
 def tell(notice: Notice) -> None:
@@ -101,7 +104,7 @@ def tell(notice: Notice) -> None:
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """A socket that listens there; port 0 is any that is free.
+    """Return a socket that listens there; port 0 is any that is free.
 
     Raises:
         ConfigError: the address can't be had.
@@ -121,12 +124,12 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The exit code: 0 once standard input has ended, 1 with the reason on stderr."""
+    """Return the exit code: 0 once standard input has ended, 1 with the reason on stderr."""
     options = _parser().parse_args(arguments)
     logging.basicConfig(
         level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s"
     )
-    models: list[ServedName] = list(dict.fromkeys(options.model))
+    models: list[ServedModel] = list(dict.fromkeys(options.model))
     imports = threading.Thread(target=import_models, name="imports", daemon=True)
     versions = Versions(models, partial(load, options.store, wait_for_imports=imports.join))
     try:

@@ -8,15 +8,15 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Protocol
 
-from tasks.records.orders import NotServing, ServedName, ServeVersion, Serving
-from tasks.records.record import Message
+from tasks.records.schema import Message, ServedModel
+from tasks.serving.protocol import NotServing, ServeVersion, Serving
 from tasks.stage.errors import ConfigError, NightloomError
 
 if TYPE_CHECKING:
-    from tasks.serving.answering import Answerer
-    from tasks.serving.engine import Engine
-    from tasks.serving.filters import Where
-    from tasks.serving.inquiry import Inquiry, Listener
+    from tasks.answering.pipeline import Answerer
+    from tasks.retrieval.filters import Where
+    from tasks.serving.batcher import Batcher
+    from tasks.serving.requests import AnswerRequest, Listener
 
 LOGGER = logging.getLogger(__name__)
 
@@ -25,7 +25,7 @@ class Load(Protocol):
     """Loads what an order names."""
 
     def __call__(self, order: ServeVersion, *, beside: bool) -> "Answerer":
-        """The answerer; `beside` says that another version answers while it is made."""
+        """Return the answerer; `beside` says that another version answers while it is made."""
         ...
 
 
@@ -38,12 +38,12 @@ class Served:
     """A version that answers, the alias by which it was chosen, and since when."""
 
     order: ServeVersion
-    engine: "Engine"
+    engine: "Batcher"
     since: datetime
 
 
 @dataclass
-class _Seat:
+class _ModelState:
     """What is known of one model: what answers, what loads, and what could not be loaded."""
 
     served: Served | None = None
@@ -58,65 +58,66 @@ class Versions:
     `install` is called from one thread, `ask` and `health` from any.
     """
 
-    models: Sequence[ServedName]
+    models: Sequence[ServedModel]
     load: "Load"
     registry_error: str | None = None
-    _seats: dict[ServedName, _Seat] = field(default_factory=dict)
+    _states: dict[ServedModel, _ModelState] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
-        self._seats = {model: _Seat() for model in self.models}
+        self._states = {model: _ModelState() for model in self.models}
 
     def ask(
         self,
-        model: ServedName,
+        model: ServedModel,
         turns: Sequence[Message],
         listener: "Listener",
         *,
         max_new_tokens: int | None = None,
         where: "Where | None" = None,
-    ) -> "tuple[ServeVersion, Inquiry]":
-        """The version that answers, all of it, and the inquiry.
+    ) -> "tuple[ServeVersion, AnswerRequest]":
+        """Return the version that answers, all of it, and the inquiry.
 
         Raises:
             NotLoadedError: no version of the model is loaded.
         """
-        with self._lock:  # between looking and asking, no other version takes the seat
-            served = self._seats[model].served
+        with self._lock:  # between looking and asking, no other version takes the state
+            served = self._states[model].served
             if served is None:
                 raise NotLoadedError(f"no version of the {model} is loaded yet", "ask again soon")
             inquiry = served.engine.ask(turns, listener, max_new_tokens=max_new_tokens, where=where)
             return served.order, inquiry
 
-    def standing(self, model: ServedName) -> tuple[ServeVersion, datetime] | None:
-        """The version that answers new questions and since when, if one is loaded."""
-        served = self._seats[model].served
+    def serving_since(self, model: ServedModel) -> tuple[ServeVersion, datetime] | None:
+        """Return the version that answers new questions and since when, if one is loaded."""
+        served = self._states[model].served
         return None if served is None else (served.order, served.since)
 
     def install(self, order: ServeVersion) -> Serving | NotServing:
-        """What came of an order. The old version serves until the new one can, and on if it can't.
+        """Return what came of an order. The old version serves until the new one can, and on if it
+        can't.
 
         Questions that the old one has begun with are answered by it; then its memory is given back.
         """
-        seat, started = self._seats[order.model], time.perf_counter()
-        before = seat.served
+        state, started = self._states[order.model], time.perf_counter()
+        before = state.served
         if before is not None and before.order.version == order.version:
-            seat.served = Served(order, before.engine, before.since)
-            seat.failed = None
+            state.served = Served(order, before.engine, before.since)
+            state.failed = None
             return Serving(model=order.model, version=order.version, alias=order.alias, seconds=0.0)
-        seat.loading = order.version
+        state.loading = order.version
         try:
             engine = self._start(order, beside=before is not None)
         except Exception as error:
             if not isinstance(error, NightloomError):
                 LOGGER.exception("version %d was not foreseen to fail", order.version)
-            seat.failed = _not_serving(order, before, error)
-            return seat.failed
+            state.failed = _not_serving(order, before, error)
+            return state.failed
         finally:
-            seat.loading = None
+            state.loading = None
         with self._lock:
-            seat.served = Served(order, engine, datetime.now(UTC))
-            seat.failed = None
+            state.served = Served(order, engine, datetime.now(UTC))
+            state.failed = None
         seconds = time.perf_counter() - started
         if before is not None:
             before.engine.close()
@@ -125,18 +126,18 @@ class Versions:
             _release_memory()
         return Serving(model=order.model, version=order.version, alias=order.alias, seconds=seconds)
 
-    def _start(self, order: ServeVersion, *, beside: bool) -> "Engine":
+    def _start(self, order: ServeVersion, *, beside: bool) -> "Batcher":
         answerer = self.load(order, beside=beside)
         # Deferred: torch takes seconds to import, and the server is to tell its health meanwhile.
-        from tasks.serving.engine import Engine
+        from tasks.serving.batcher import Batcher
 
-        return Engine(answerer)
+        return Batcher(answerer)
 
     def health(self) -> dict[str, object]:
-        """What `/health` tells, by model and of the registry."""
+        """Return what `/health` tells, by model and of the registry."""
         return {
-            "status": "ok" if all(seat.served for seat in self._seats.values()) else "loading",
-            "models": {model: _standing(seat) for model, seat in self._seats.items()},
+            "status": "ok" if all(state.served for state in self._states.values()) else "loading",
+            "models": {model: _health_of(state) for model, state in self._states.items()},
             "registry": {"error": self.registry_error},
         }
 
@@ -148,18 +149,18 @@ def _not_serving(order: ServeVersion, before: Served | None, error: Exception) -
 
 
 def _release_memory() -> None:
-    from tasks.lm.memory import release_memory
+    from tasks.models.memory import release_memory
 
     release_memory()
 
 
-def _standing(seat: _Seat) -> dict[str, object]:
-    served, failed = seat.served, seat.failed
+def _health_of(state: _ModelState) -> dict[str, object]:
+    served, failed = state.served, state.failed
     return {
         "version": None if served is None else served.order.version,
         "alias": None if served is None else served.order.alias,
         "since": None if served is None else served.since.isoformat(timespec="seconds"),
         "in_flight": 0 if served is None else served.engine.in_flight,
-        "loading": seat.loading,
+        "loading": state.loading,
         "failed": None if failed is None else {"version": failed.version, "error": failed.error},
     }

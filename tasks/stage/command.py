@@ -24,12 +24,12 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 def output() -> Any:
-    """Marks a field of a stage's paths as something the stage writes."""
+    """Return marks a field of a stage's paths as something the stage writes."""
     return dataclasses.field(metadata=_OUTPUT)
 
 
 def named() -> Any:
-    """Marks a field of a stage's paths, a tuple of `NamedPath`, as an option that repeats.
+    """Return marks a field of a stage's paths, a tuple of `NamedPath`, as an option that repeats.
 
     `dvc.yaml` never gives it, and it may be left out.
     """
@@ -45,7 +45,7 @@ class NamedPath:
 
     @classmethod
     def parse(cls, text: str) -> "NamedPath":
-        """The pair that `NAME=PATH` stands for.
+        """Return the pair that `NAME=PATH` stands for.
 
         Raises:
             argparse.ArgumentTypeError: the text has another form.
@@ -66,7 +66,8 @@ def run_stage(
     run: Callable[[Params, Paths], None],
     arguments: Sequence[str] | None = None,
 ) -> int:
-    """The exit code of a stage: 0 when `run` came back, 1 with `failure.json` when it raised.
+    """Return the exit code of a stage: 0 when `run` came back, 1 with `failure.json` when it
+    raised.
 
     `paths_class` is a frozen dataclass of `Path` fields, one an option; those marked `output()`
     are written, the others must exist, as must the paths of one marked `named()`. The field
@@ -94,12 +95,12 @@ def run_stage(
 
 
 def _options(paths_class: type[Any]) -> list[str]:
-    """The names of a stage's path options."""
+    """Return the names of a stage's path options."""
     return [item.name for item in dataclasses.fields(paths_class)]
 
 
 def _value(given: Path | list[NamedPath]) -> Path | tuple[NamedPath, ...]:
-    """What an option holds, frozen."""
+    """Return what an option holds, frozen."""
     return tuple(given) if isinstance(given, list) else given
 
 
@@ -155,7 +156,7 @@ def _check_named(option: str, given: Sequence[NamedPath]) -> None:
 
 
 def room(scratch: str) -> str:
-    """How to make room on a full disk: nothing goes that a version or a workspace needs.
+    """Return how to make room on a full disk: nothing goes that a version or a workspace needs.
 
     `scratch` names the folders of checkpoints and memos, as people read it.
     """
@@ -169,7 +170,7 @@ def room(scratch: str) -> str:
 
 
 def _known(error: Exception, scratch: Path) -> Exception:
-    """An error of the system in our own terms, where it has a remedy that we know."""
+    """Return an error of the system in our own terms, where it has a remedy that we know."""
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         free = shutil.disk_usage(".").free / 1e9
         return ConfigError(

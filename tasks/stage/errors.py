@@ -1,10 +1,13 @@
 """Errors that end a stage, and the file in which a stage leaves its reason."""
 
 import json
+import math
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 FAILURE_FILE = "failure.json"
+_SHOWN = 90  # characters of a text
 
 
 class NightloomError(Exception):
@@ -38,6 +41,36 @@ class GateError(NightloomError):
     """A gate refused: Nightloom working as intended."""
 
 
+def share_error(
+    found: str,
+    *,
+    share: float,
+    most: float,
+    setting: str,
+    why: str,
+    by_cause: str,
+    examples: Iterable[str],
+    mending: str,
+) -> GateError:
+    """Return the error that stops a night which would leave too great a share of its rows out.
+
+    `most` is the bound that `setting` names, which the remedy says how to raise; `why` it is there.
+    """
+    lines = "\n".join(f"  {example}" for example in examples)
+    enough = min(math.ceil(share * 100) / 100, 1.0)
+    return GateError(
+        f"{found}; expected at most {most:.1%} ({setting}), since {why}.\n"
+        f"{by_cause}. For example:\n{lines}",
+        f"{mending}; where they should go, let them: `--set {setting}={enough}`",
+    )
+
+
+def shown_text(text: str) -> str:
+    """Return a text of the data as an error shows it: quoted, in one line, cut where it is long."""
+    line = " ".join(text.split())
+    return repr(line if len(line) <= _SHOWN else f"{line[:_SHOWN]}...")
+
+
 @dataclass(frozen=True)
 class Failure:
     """Why a stage failed, as `failure.json` holds it."""
@@ -48,7 +81,9 @@ class Failure:
 
     @classmethod
     def of(cls, error: BaseException) -> "Failure":
-        """The failure that an exception stands for; one that is not ours asks for a bug report."""
+        """Return the failure that an exception stands for; one that is not ours asks for a bug
+        report.
+        """
         if isinstance(error, NightloomError):
             return cls(type(error).__name__, error.message, error.remedy)
         return cls(
@@ -65,6 +100,6 @@ class Failure:
 
     @classmethod
     def read(cls, folder: Path) -> "Failure | None":
-        """The failure left in a stage's scratch folder, or None where there is none."""
+        """Return the failure left in a stage's scratch folder, or None where there is none."""
         path = folder / FAILURE_FILE
         return cls(**json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None

@@ -2,8 +2,9 @@
 
 import json
 import math
+import os
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,20 +34,28 @@ def write_metrics(folder: Path, metrics: Mapping[str, Any]) -> None:
 
 
 def read_metrics(folder: Path) -> dict[str, Any]:
-    """The content of a folder's `metrics.json`."""
+    """Return the content of a folder's `metrics.json`."""
     content: dict[str, Any] = json.loads((folder / METRICS_FILE).read_text(encoding="utf-8"))
     return content
 
 
-def flatten(metrics: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as one level, keys joined by dots; lists are left out."""
-    flat: dict[str, Any] = {}
-    for name, value in metrics.items():
-        if isinstance(value, Mapping):
-            flat |= flatten(value, f"{prefix}{name}.")
-        elif not isinstance(value, list):
-            flat[f"{prefix}{name}"] = value
-    return flat
+def leaves(
+    nested: Mapping[str, Any], path: tuple[str, ...] = ()
+) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Yield each value in nested mappings with its keys; an empty mapping is a value."""
+    for name, value in nested.items():
+        if isinstance(value, Mapping) and value:
+            yield from leaves(value, (*path, name))
+        else:
+            yield (*path, name), value
+
+
+def flatten(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """Return nested metrics as one level, keys joined by dots; lists are left out."""
+    kept = ((path, value) for path, value in leaves(metrics) if not isinstance(value, list))
+    return {
+        ".".join(map(str, path)): value for path, value in kept if not isinstance(value, Mapping)
+    }
 
 
 def _finite(value: Any) -> bool:
@@ -126,7 +135,9 @@ def keep_series(scratch: Path, names: Collection[str]) -> None:
 
 
 def read_curve(scratch: Path, name: str, *, series: str = "") -> list[tuple[int, float]]:
-    """The points of one curve of a stage, (step, value), as they came; none where it has none."""
+    """Return the points of one curve of a stage, (step, value), as they came; none where it has
+    none.
+    """
     path = scratch / CURVES_FILE
     name = f"{series}/{name}" if series else name
     if not path.exists():
@@ -135,6 +146,37 @@ def read_curve(scratch: Path, name: str, *, series: str = "") -> list[tuple[int,
     return [(point["step"], point["value"]) for point in points if point["name"] == name]
 
 
+class CurveFollower:
+    """Reads a stage's curves while they grow: each call returns the points that were added.
+
+    A stage that resumes writes a file of its own, which begins with points that were kept. So
+    points that lay there at the start, `skip_present`, are told apart by their lines.
+    """
+
+    def __init__(self, scratch: Path, *, skip_present: bool = False) -> None:
+        self._path = scratch / CURVES_FILE
+        there = skip_present and self._path.exists()
+        self._skipped = set(self._path.read_bytes().splitlines()) if there else set()
+        self._offset = 0
+        self._inode = 0
+
+    def new_points(self) -> list[dict[str, Any]]:
+        """Return the points since the last call; a line that has no end yet is left for later."""
+        if not self._path.exists():
+            return []
+        with self._path.open("rb") as stream:
+            inode = os.fstat(stream.fileno()).st_ino
+            if inode != self._inode:
+                self._inode, self._offset = inode, 0
+            stream.seek(self._offset)
+            block = stream.read()
+        whole = block[: block.rfind(b"\n") + 1]
+        self._offset += len(whole)
+        return [json.loads(line) for line in whole.splitlines() if line not in self._skipped]
+
+
 def _whole_lines(path: Path) -> list[str]:
-    """The lines of a file; the last one, which a kill may have torn, only where it has its end."""
+    """Return the lines of a file; the last one, which a kill may have torn, only where it has its
+    end.
+    """
     return path.read_text(encoding="utf-8").split("\n")[:-1]

@@ -20,13 +20,13 @@ _BLOCK = 1 << 20
 
 
 def file_sha256(path: Path) -> str:
-    """The SHA-256 of a file's bytes, in hex."""
+    """Return the SHA-256 of a file's bytes, in hex."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def folder_files(folder: Path) -> dict[str, str]:
-    """Relative path -> SHA-256 for every file below a folder but its own manifest, sorted."""
+    """Return relative path -> SHA-256 of every file of a folder but its own manifest, sorted."""
     paths = sorted(path for path in folder.rglob("*") if path.is_file())
     names = {path.relative_to(folder).as_posix(): path for path in paths}
     return {name: file_sha256(path) for name, path in names.items() if name != MANIFEST}
@@ -47,7 +47,7 @@ def seal(folder: Path) -> None:
 
 
 def verified(folder: Path, *, what: str = "", remedy: str = "") -> Path:
-    """The folder itself, once every file in it matches its manifest.
+    """Return the folder itself, once every file in it matches its manifest.
 
     An error says `what` it is and the `remedy`, where these are not a stage's folder and DVC.
 
@@ -103,7 +103,7 @@ def _place(temporary: Path, final: Path) -> None:
 
 @contextmanager
 def output_folders(*folders: Path) -> Iterator[tuple[Path, ...]]:
-    """Temporary folders that become the given ones when the block ends without an error.
+    """Yield temporary folders that become the given ones when the block ends without an error.
 
     Each gets a manifest. After an error nothing is left and what stood there before still stands.
     """

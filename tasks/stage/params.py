@@ -11,6 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from tasks.stage.errors import ConfigError
 
 P = TypeVar("P", bound="StageParams")
+# Keys of older versions, with the names that they have now.
+RENAMED = {"promotion.rules.gain_over_twin": "promotion.rules.gain_over_control"}
 _PASSWORD = re.compile(r"(://[^:/@\s]*:)[^\s]*@")
 
 
@@ -69,7 +71,7 @@ class PromptingParams(StageParams):
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """The mapping in one YAML file.
+    """Return the mapping in one YAML file.
 
     Raises:
         ConfigError: the file is missing, is not YAML, or holds something other than a mapping.
@@ -94,7 +96,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def load_params(cls: type[P], files: Sequence[Path]) -> P:
-    """The params of a stage, read from its YAML files, one section a file.
+    """Return the params of a stage, read from its YAML files, one section a file.
 
     Raises:
         ConfigError: with every error of every file at once.
@@ -103,7 +105,7 @@ def load_params(cls: type[P], files: Sequence[Path]) -> P:
 
 
 def validate_params(cls: type[P], content: Mapping[str, Any], files: Sequence[Path]) -> P:
-    """The params object that a nested mapping describes.
+    """Return the params object that a nested mapping describes.
 
     Raises:
         ConfigError: with every error at once.
@@ -119,20 +121,30 @@ def validate_params(cls: type[P], content: Mapping[str, Any], files: Sequence[Pa
         ) from None
 
 
+def new_key(key: str) -> str | None:
+    """Return what a param of an older version is called now, None where it was never renamed."""
+    for old, new in RENAMED.items():
+        if key == old or key.startswith(f"{old}."):
+            return new + key.removeprefix(old)
+    return None
+
+
 def _found(value: object) -> str:
-    """What was found, as a message shows it: no whole section, and no password of a URL."""
+    """Return what was found, as a message shows it: no whole section, and no password of a URL."""
     if isinstance(value, Mapping):
         return ""
     return "; found " + _PASSWORD.sub(r"\1***@", repr(value))
 
 
 def _line(item: Any, places: Mapping[str, str]) -> str:
-    """One error of pydantic as a line: file, key, what was found and what was expected."""
+    """Return one error of pydantic as a line: file, key, what was found and what was expected."""
     if not item["loc"]:  # params that are well each by itself and do not go together
         return f"  {' and '.join(places.values())}: {item['ctx']['error']}"
     section, *keys = (str(part) for part in item["loc"])
     where = places.get(section, section)
     key = ".".join(keys) or section
+    if (new := new_key(".".join((section, *keys)))) is not None:
+        return f"  {where}: {key}: this param is called {new.partition('.')[2]} now"
     found = "" if item["type"] == "missing" else _found(item["input"])
     hint = ""
     if isinstance(item["input"], str) and "float" in item["type"]:

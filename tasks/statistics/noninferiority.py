@@ -8,12 +8,11 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.statistics.correction import holm
-from tasks.statistics.intervals import Bootstrap, Interval
-from tasks.statistics.power import smallest_detectable
+from tasks.statistics.bootstrap import Bootstrap, Interval
+from tasks.statistics.significance import holm, smallest_detectable
 
 # `unproven`: so many records would have shown it of two systems that are alike, and did not.
-Standing = Literal["not_worse", "worse", "underpowered", "unproven"]
+LossConclusion = Literal["not_worse", "worse", "underpowered", "unproven"]
 
 
 @dataclass(frozen=True)
@@ -30,7 +29,7 @@ class Pairs:
 
 
 @dataclass(frozen=True)
-class Finding:
+class LossTestResult:
     """What was found of one loss, a margin in (0, 1); p-values are corrected over its family.
 
     `p_loss` is the chance of such records were the loss as large as the margin, `p_no_loss` were it
@@ -46,7 +45,7 @@ class Finding:
     p_no_loss: float
     smallest_detectable: float | None
     family: int
-    standing: Standing
+    conclusion: LossConclusion
 
 
 @dataclass(frozen=True)
@@ -57,13 +56,15 @@ class LossTest:
     power: float
     bootstrap: Bootstrap
 
-    def whole(self, pairs: Pairs, margin: float) -> Finding:
-        """What all records say of a loss of `margin`."""
+    def whole(self, pairs: Pairs, margin: float) -> LossTestResult:
+        """Return what all records say of a loss of `margin`."""
         everything = np.ones(len(pairs.parts), dtype=bool)
         return self._judged([everything], pairs, margin)[0]
 
-    def slices(self, pairs: Pairs, margin: float) -> dict[str, Finding]:
-        """What each slice says of a loss of `margin` in it, corrected over the slices (Holm)."""
+    def slices(self, pairs: Pairs, margin: float) -> dict[str, LossTestResult]:
+        """Return what each slice says of a loss of `margin` in it, corrected over the slices
+        (Holm).
+        """
         labels = np.array(list(pairs.slices), dtype=object)
         names = sorted(set(pairs.slices))
         masks = [labels == name for name in names]
@@ -71,8 +72,8 @@ class LossTest:
 
     def _judged(
         self, masks: Sequence[NDArray[np.bool_]], pairs: Pairs, margin: float
-    ) -> list[Finding]:
-        """What each mask's records say, corrected over the masks."""
+    ) -> list[LossTestResult]:
+        """Return what each mask's records say, corrected over the masks."""
         columns = np.column_stack(masks)
         drawn = self.bootstrap.ratios(
             pairs.parts[:, None] * columns, pairs.wholes[:, None] * columns
@@ -87,7 +88,7 @@ class LossTest:
             replace(item, p_loss=p_loss, p_no_loss=p_no_loss)
             for item, p_loss, p_no_loss in zip(found, losses, none, strict=True)
         ]
-        return [replace(item, standing=self._standing(item)) for item in corrected]
+        return [replace(item, conclusion=self._conclude(item)) for item in corrected]
 
     def _measured(
         self,
@@ -97,8 +98,8 @@ class LossTest:
         margin: float,
         *,
         family: int,
-    ) -> Finding:
-        """What one mask's records say by themselves; where they stand is not known yet."""
+    ) -> LossTestResult:
+        """Return what one mask's records say by themselves; where they stand is not known yet."""
         parts, wholes = pairs.parts[mask], pairs.wholes[mask]
         value = parts.sum() / wholes.sum()
         alpha = 1 - self.confidence
@@ -111,11 +112,11 @@ class LossTest:
         linear = (parts - value * wholes) / wholes.mean()
         shown = smallest_detectable(linear.tolist(), alpha=2 * alpha / family, power=self.power)
         interval = Interval(float(value), float(low), float(high))
-        return Finding(
+        return LossTestResult(
             len(parts), interval, margin, p_loss, p_no_loss, shown.value, family, "unproven"
         )
 
-    def _standing(self, found: Finding) -> Standing:
+    def _conclude(self, found: LossTestResult) -> LossConclusion:
         alpha = 1 - self.confidence
         if found.p_loss < alpha:
             return "not_worse"
@@ -127,12 +128,14 @@ class LossTest:
 
 
 def _share(draws: NDArray[np.bool_]) -> float:
-    """The share of draws, never 0 (Davison and Hinkley 1997, Bootstrap Methods, section 4.4)."""
+    """Return the share of draws, never 0 (Davison and Hinkley 1997, Bootstrap Methods, section
+    4.4).
+    """
     return float((1 + draws.sum()) / (1 + len(draws)))
 
 
-def records_needed(found: Finding, confidence: float) -> int:
-    """How many records it takes, about, to rule the loss out of two systems that are alike."""
+def records_needed(found: LossTestResult, confidence: float) -> int:
+    """Return about how many records it takes to rule the loss out of two equal systems."""
     least = _least_records(found, confidence)
     if found.smallest_detectable is None:
         return least
@@ -140,6 +143,8 @@ def records_needed(found: Finding, confidence: float) -> int:
     return max(least, by_spread)
 
 
-def _least_records(found: Finding, confidence: float) -> int:
-    """The fewest records that rule the loss out, however alike they look, whatever its family."""
+def _least_records(found: LossTestResult, confidence: float) -> int:
+    """Return the fewest records that rule the loss out, however alike they look, whatever its
+    family.
+    """
     return math.ceil(math.log((1 - confidence) / found.family) / math.log(1 - found.margin))

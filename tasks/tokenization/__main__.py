@@ -6,28 +6,29 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from tasks.lm.conversion import ModelManifest
-from tasks.lm.demonstrations import as_turns, choose_demonstrations
-from tasks.lm.examples import write_examples
-from tasks.lm.models import load_tokenizer
-from tasks.lm.packing import distinct_tokens
-from tasks.lm.prompt_kit import write_prompt_kit
-from tasks.lm.prompts import PromptTemplate
-from tasks.records.files import read_documents, read_records
-from tasks.records.passages import Passage, cut_documents
-from tasks.records.prompt_files import PROMPT
-from tasks.records.record import Record
+from tasks.lexical.chunking import Passage, cut_documents
+from tasks.models.loading import load_tokenizer
+from tasks.models.store import ModelManifest
+from tasks.prompting.files import PROMPT
+from tasks.prompting.prompt_bundle import write_prompt_bundle
+from tasks.prompting.templates import PromptTemplate, as_turns, choose_demonstrations
+from tasks.records.schema import SPLITS, Record, read_documents, read_records
+from tasks.sequences.examples import write_examples
+from tasks.sequences.packing import distinct_tokens
 from tasks.stage.command import output, run_stage
 from tasks.stage.errors import DataError, GateError
 from tasks.stage.metrics import write_metrics
 from tasks.stage.outputs import output_folders, verified
-from tasks.tokenization.contexts import choose_contexts
-from tasks.tokenization.encoding import Encoded, encode_records, make_prompts
 from tasks.tokenization.params import Params
+from tasks.tokenization.training_examples import (
+    EncodedSplit,
+    choose_contexts,
+    encode_records,
+    make_prompts,
+)
 from tasks.tokenization.usability import unusable_error
 
 LOGGER = logging.getLogger(__name__)
-SPLITS = ("train", "validation", "test")
 REPORT_FILE = "report.md"
 
 
@@ -76,7 +77,7 @@ def run(params: Params, paths: Paths) -> None:
     _check(splits, encoded, params, paths.scratch, text)
     with output_folders(paths.tokens, paths.tokenization_report) as (tokens, report):
         golden = make_prompts(splits["train"], contexts["train"])
-        write_prompt_kit(tokens / PROMPT, template, tokenizer, golden)
+        write_prompt_bundle(tokens / PROMPT, template, tokenizer, golden)
         for name, found in encoded.items():
             write_examples(tokens / f"{name}.parquet", found.examples)
         write_metrics(report, metrics)
@@ -93,7 +94,7 @@ def _passages(curated: Path, params: Params) -> list[Passage]:
 
 def _check(
     splits: dict[str, list[Record]],
-    encoded: dict[str, Encoded],
+    encoded: dict[str, EncodedSplit],
     params: Params,
     scratch: Path,
     report: str,
@@ -116,7 +117,7 @@ def _check(
         raise error
 
 
-def _count(encoded: Encoded) -> dict[str, object]:
+def _count(encoded: EncodedSplit) -> dict[str, object]:
     examples = encoded.examples
     contexts: dict[str, list[int]] = {}
     for place, example in enumerate(examples):

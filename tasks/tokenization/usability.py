@@ -3,28 +3,27 @@
 import math
 from collections.abc import Mapping, Sequence
 
-from tasks.records.record import Record
-from tasks.stage.errors import GateError
-from tasks.tokenization.encoding import Encoded
+from tasks.records.schema import Record
+from tasks.stage.errors import GateError, share_error, shown_text
 from tasks.tokenization.params import Params
+from tasks.tokenization.training_examples import EncodedSplit
 
 _EXAMPLES = 3
-_SHOWN = 90
 # What raising `max_tokens` is to keep of the examples, and the most that it can be.
 _KEPT_SHARE = 0.99
 _MOST_TOKENS = 32768
 
 
-def told(name: str, encoded: Encoded) -> str:
-    """A split's records in and examples left, in a line."""
+def told(name: str, encoded: EncodedSplit) -> str:
+    """Return a split's records in and examples left, in a line."""
     reasons = ", ".join(f"{len(ids)} {reason}" for reason, ids in encoded.left_out.items())
     return f"{name}: {len(encoded.lengths)} rows in, {reasons}, {len(encoded.examples)} left"
 
 
 def unusable_error(
-    splits: Mapping[str, Sequence[Record]], encoded: Mapping[str, Encoded], params: Params
+    splits: Mapping[str, Sequence[Record]], encoded: Mapping[str, EncodedSplit], params: Params
 ) -> GateError | None:
-    """Why the share of examples that cannot be learned from stops the night, or None."""
+    """Return why the share of examples that cannot be learned from stops the night, or None."""
     every = sum(len(found.lengths) for found in encoded.values())
     reasons = {reason: sum(len(found.left_out[reason]) for found in encoded.values())
                for reason in ("too_long", "empty_answer")}  # fmt: skip
@@ -37,22 +36,25 @@ def unusable_error(
         for reason in reasons
         for record in _first(splits[split], found.left_out[reason])
     ]
-    setting = "tokenization.max_unusable_share"
-    return GateError(
+    return share_error(
         f"{sum(reasons.values())} of {every} examples cannot be learned from ({share:.1%}): "
         f"{reasons['too_long']} are longer than tokenization.max_tokens "
-        f"({params.tokenization.max_tokens}), {reasons['empty_answer']} have an empty answer; "
-        f"expected at most {most:.1%} ({setting}), since a model that learned from the few that "
-        "are left, the shortest, knows nothing of the others.\n"
-        "By split: " + "; ".join(told(*item) for item in encoded.items()) + ".\n"
-        "For example:\n" + "\n".join(f"  {line}" for line in examples[:_EXAMPLES]),
-        f"{_mending(encoded, reasons, params)}; where these examples should go, let them: "
-        f"`--set {setting}={min(math.ceil(share * 100) / 100, 1.0)}`",
+        f"({params.tokenization.max_tokens}), {reasons['empty_answer']} have an empty answer",
+        share=share,
+        most=most,
+        setting="tokenization.max_unusable_share",
+        why="a model that learned from the few that are left, the shortest, knows nothing of the "
+        "others",
+        by_cause="By split: " + "; ".join(told(*item) for item in encoded.items()),
+        examples=examples[:_EXAMPLES],
+        mending=_mending(encoded, reasons, params),
     )
 
 
-def _mending(encoded: Mapping[str, Encoded], reasons: Mapping[str, int], params: Params) -> str:
-    """What makes the examples fit, or where their answers went."""
+def _mending(
+    encoded: Mapping[str, EncodedSplit], reasons: Mapping[str, int], params: Params
+) -> str:
+    """Return what makes the examples fit, or where their answers went."""
     if reasons["empty_answer"] > reasons["too_long"]:
         return (
             "look for the rows without an answer in the source (columns in params/ingestion.yaml)"
@@ -71,17 +73,12 @@ def _mending(encoded: Mapping[str, Encoded], reasons: Mapping[str, int], params:
 
 
 def _first(records: Sequence[Record], names: Sequence[str]) -> list[Record]:
-    """The first of the named records."""
+    """Return the first of the named records."""
     chosen = set(names[:_EXAMPLES])
     return [record for record in records if record.id in chosen]
 
 
-def _shown(record: Record, reason: str, split: str, encoded: Encoded) -> str:
+def _shown(record: Record, reason: str, split: str, encoded: EncodedSplit) -> str:
     tokens = encoded.lengths[record.id]
-    texts = " -> ".join(repr(_short(text)) for text in (record.question, record.answer))
+    texts = " -> ".join(shown_text(text) for text in (record.question, record.answer))
     return f"{record.id} ({split}, {reason}, {tokens} tokens) {texts}"
-
-
-def _short(text: str) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= _SHOWN else f"{line[:_SHOWN]}..."

@@ -9,18 +9,14 @@ from pathlib import Path
 from tasks.stage.command import output, run_stage
 from tasks.stage.metrics import Curves, write_metrics
 from tasks.stage.outputs import output_folders
-from tasks.validation.acceptance import Acceptance
-from tasks.validation.data_docs import DATA_DOCS_FILE, render_data_docs
-from tasks.validation.embedding import embed_set
-from tasks.validation.expectations import Judge
+from tasks.validation.checks import Acceptance, FileResult, check_set, rows_error, set_error
+from tasks.validation.expectations import DATA_DOCS_FILE, SuiteRunner, render_data_docs
 from tasks.validation.figures import Reference, set_figures, taken_in
-from tasks.validation.gates import rows_error, set_error
-from tasks.validation.judging import Verdict, judge_set
-from tasks.validation.merging import intake_folders
 from tasks.validation.params import Params
-from tasks.validation.profile import Profile, Profiler
+from tasks.validation.profile import Profile, Profiler, embed_set
 from tasks.validation.quarantine import QUARANTINE_FILE
-from tasks.validation.report import Outcome, metrics, render_report
+from tasks.validation.raw_rows import intake_folders
+from tasks.validation.report import ValidationResult, metrics, render_report
 from tasks.validation.suites import read_suites
 
 LOGGER = logging.getLogger(__name__)
@@ -53,45 +49,45 @@ def run(params: Params, paths: Paths) -> None:
         (paths.scratch / name).unlink(missing_ok=True)  # an earlier night's
     suites = read_suites(Path(params.validation.suites))
     # All of them first: a typo in the last suite should not cost the time of the others.
-    judges = {name: Judge(suite) for name, suite in suites.items()}
+    runners = {name: SuiteRunner(suite) for name, suite in suites.items()}
     intakes = intake_folders(paths.raw)
     with output_folders(paths.accepted, paths.validation_report) as (accepted, report):
         profiler = Profiler(params.validation.vocabulary_rows)
-        verdicts = _judge_rows(params, paths, judges, intakes, accepted, profiler, curves)
+        results = _check_rows(params, paths, runners, intakes, accepted, profiler, curves)
         most = params.validation.max_quarantine_share
-        error = next(filter(None, (rows_error(verdict, most) for verdict in verdicts)), None)
+        error = next(filter(None, (rows_error(result, most) for result in results)), None)
         whole = None
         if error is None:
             profile = _profile(params, paths, profiler)
             profile.write(accepted)
             reference = Reference.read(intakes[-1])
-            whole = judge_set(suites["set"], set_figures(profile, reference, intakes[-1]))
+            whole = check_set(suites["set"], set_figures(profile, reference, intakes[-1]))
             error = set_error(whole)
         curves.progress(_STEPS - 1, _STEPS)
         stopped = None if error is None else error.message
         names = tuple(intake.name for intake in intakes)
-        outcome = Outcome(names, verdicts, whole, profiler.slices, stopped)
-        _write_reports(outcome, intakes[-1], paths.scratch, report)
+        found = ValidationResult(names, results, whole, profiler.slices, stopped)
+        _write_reports(found, intakes[-1], paths.scratch, report)
         if error is not None:
             raise error
     curves.progress(_STEPS, _STEPS)
 
 
-def _judge_rows(
+def _check_rows(
     params: Params,
     paths: Paths,
-    judges: dict[str, Judge],
+    runners: dict[str, SuiteRunner],
     intakes: list[Path],
     accepted: Path,
     profiler: Profiler,
     curves: Curves,
-) -> tuple[Verdict, Verdict]:
-    """The verdicts on documents and records, in this order: lost documents take records along."""
+) -> tuple[FileResult, FileResult]:
+    """Return what came of documents and records: lost documents take records along."""
     with (paths.scratch / QUARANTINE_FILE).open("wb") as stream:
         acceptance = Acceptance(intakes, params.validation.batch_rows, accepted, stream, profiler)
-        documents, known = acceptance.documents(judges["documents"])
+        documents, known = acceptance.documents(runners["documents"])
         curves.progress(1, _STEPS)
-        records = acceptance.records(judges["records"], known)
+        records = acceptance.records(runners["records"], known)
         curves.progress(2, _STEPS)
     return documents, records
 
@@ -104,20 +100,20 @@ def _profile(params: Params, paths: Paths, profiler: Profiler) -> Profile:
     )
 
 
-def _write_reports(outcome: Outcome, newest: Path, scratch: Path, report: Path) -> None:
+def _write_reports(found: ValidationResult, newest: Path, scratch: Path, report: Path) -> None:
     """Write the reports; into scratch too, where they outlive a night that stops here."""
-    totals = [verdict.totals for verdict in outcome.verdicts]
-    totals += [outcome.whole.totals] if outcome.whole else []
+    totals = [result.totals for result in found.files]
+    totals += [found.whole.totals] if found.whole else []
     texts = {
         DATA_DOCS_FILE: render_data_docs(totals, taken_in(newest)),
-        REPORT_FILE: render_report(outcome),
+        REPORT_FILE: render_report(found),
     }
     for name, text in texts.items():
         for folder in (scratch, report):
             (folder / name).write_text(text, encoding="utf-8")
     shutil.copyfile(scratch / QUARANTINE_FILE, report / QUARANTINE_FILE)
-    write_metrics(report, metrics(outcome))
-    for name, said in (outcome.whole.warnings if outcome.whole else {}).items():
+    write_metrics(report, metrics(found))
+    for name, said in (found.whole.warnings if found.whole else {}).items():
         LOGGER.warning("warning: %s: %s", name, said)
 
 

@@ -1,12 +1,16 @@
-"""Great Expectations: rules become expectations, frames become results, batch by batch."""
+"""Great Expectations: rules become expectations, frames become results, added up and rendered."""
 
 import logging
 import os
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
 from functools import cache
+from itertools import count
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from tasks.stage.errors import ConfigError
@@ -19,8 +23,10 @@ _ACROSS_ROWS = {
     "expect_column_values_to_be_increasing": "rows have no order here",
     "expect_column_values_to_be_decreasing": "rows have no order here",
 }
+
 # Fields of every expectation that are no arguments of a rule.
 _NOT_KWARGS = {"id", "meta", "notes", "description", "severity", "result_format"}
+
 _NOT_KWARGS |= {"rendered_content", "catch_exceptions", "windows", "batch_id", "expectation_id"}
 
 
@@ -29,7 +35,7 @@ class BrokenRuleError(ConfigError):
 
 
 @dataclass(frozen=True)
-class Finding:
+class RuleResult:
     """What GX says of one rule in one frame: all of it, and the positions of the rows at fault."""
 
     rule: Rule
@@ -37,7 +43,7 @@ class Finding:
     result: Any
 
 
-class Judge:
+class SuiteRunner:
     """A suite in Great Expectations, asked about one frame after another."""
 
     def __init__(self, suite: Suite) -> None:
@@ -57,8 +63,10 @@ class Judge:
         expectations = [_expectation(rule, suite.name) for rule in suite.rules]
         self._suite = gx.ExpectationSuite(name=suite.name, expectations=expectations)
 
-    def findings(self, frame: pd.DataFrame) -> list[Finding]:
-        """What GX says of every rule, in the suite's order; `frame` has a plain index from 0.
+    def run(self, frame: pd.DataFrame) -> list[RuleResult]:
+        """Return what GX says of every rule, in the suite's order.
+
+        `frame` has a plain index from 0.
 
         Raises:
             BrokenRuleError: a rule failed to run.
@@ -70,23 +78,23 @@ class Judge:
         # twentieth of the time.
         result = batch.validate(self._suite, result_format={"result_format": "COMPLETE"})
         found = {item.expectation_config.meta["rule"]: item for item in result.results}
-        return [self._finding(rule, found.get(rule.name)) for rule in self.suite.rules]
+        return [self._result(rule, found.get(rule.name)) for rule in self.suite.rules]
 
-    def _finding(self, rule: Rule, item: Any) -> Finding:
+    def _result(self, rule: Rule, item: Any) -> RuleResult:
         trouble = "it has no result" if item is None else _exception(item.exception_info)
         if trouble:
             raise BrokenRuleError(
-                f"{rule.place} ({rule.type}) failed to run: {trouble}; the data were not judged, "
+                f"{rule.place} ({rule.type}) failed to run: {trouble}; the data were not checked, "
                 "so this says nothing about them",
                 f"mend the rule in {rule.file}",
             )
         rows = [int(row) for row in item.result.get("unexpected_index_list") or []]
-        return Finding(rule, rows, item)
+        return RuleResult(rule, rows, item)
 
 
 @cache
 def great_expectations() -> Any:
-    """The library, which takes seconds to import, silent and without its analytics."""
+    """Return the library, which takes seconds to import, silent and without its analytics."""
     os.environ["GX_ANALYTICS_ENABLED"] = "false"  # read while it is imported
     # It logs hundreds of lines while it is imported, and one module sets a level of its own.
     logging.getLogger("great_expectations").setLevel(logging.WARNING)
@@ -132,7 +140,7 @@ def _implementation(rule: Rule) -> Any:
 
 
 def _check_kind(rule: Rule, cls: Any, suite: str) -> None:
-    """Rows are judged one by one, in batches; only the one row of the set is judged whole."""
+    """Check that a rule looks at rows one by one, as batches are; the set's one row is a whole."""
     from great_expectations.expectations import expectation
 
     if suite == "set":
@@ -145,7 +153,7 @@ def _check_kind(rule: Rule, cls: Any, suite: str) -> None:
     if rule.type in _ACROSS_ROWS:
         trouble, remedy = "compares rows of one batch with one another", _ACROSS_ROWS[rule.type]
     elif not issubclass(cls, tuple(kinds)):
-        trouble, remedy = "judges a whole set and not each row", "move it to set.yaml"
+        trouble, remedy = "checks a whole set and not each row", "move it to set.yaml"
     elif "mostly" in rule.kwargs:
         trouble = "has `mostly`, which counts within one batch"
         remedy = "leave it out; validation.max_quarantine_share says how many rows may leave"
@@ -159,8 +167,138 @@ def _on_one_line(error: Exception) -> str:
 
 
 def _exception(info: Any) -> str:
-    """The message of an expectation's exception: either flat, or one a metric."""
+    """Return the message of an expectation's exception: either flat, or one a metric."""
     flat = info if "raised_exception" in info else None
     entries = [flat] if flat else list(info.values())
     messages = [str(entry["exception_message"]) for entry in entries if entry["raised_exception"]]
     return "; ".join(messages)
+
+
+_EXAMPLES = 20
+
+# What GX says by position in a batch, or would say of one batch alone.
+_OF_A_BATCH = (
+    "unexpected_list",
+    "unexpected_index_list",
+    "unexpected_index_query",
+    "partial_unexpected_index_list",
+    "partial_unexpected_counts",
+)
+
+
+class SuiteTotals:
+    """The results of a suite, added up: counts are sums, examples the first twenty."""
+
+    def __init__(self, suite: Suite) -> None:
+        self.suite = suite
+        self._results: dict[str, Any] = {}
+        self.batches = 0
+
+    def add(self, results: Sequence[RuleResult]) -> None:
+        """Add what GX said of one more batch."""
+        self.batches += 1
+        for result in results:
+            before = self._results.get(result.rule.name)
+            self._results[result.rule.name] = _added(before, result.result)
+
+    def results(self) -> list[Any]:
+        """Return one of GX's results a rule, in the suite's order; none before the first batch."""
+        return [self._results[rule.name] for rule in self.suite.rules if rule.name in self._results]
+
+    def as_suite_result(self, when: str) -> Any:
+        """Return the whole as GX's result of a suite; `when` is an ISO time."""
+        great_expectations()
+        from great_expectations.core import ExpectationSuiteValidationResult
+        from great_expectations.core.run_identifier import RunIdentifier
+
+        results = self.results()
+        good = sum(bool(item.success) for item in results)
+        return ExpectationSuiteValidationResult(
+            success=good == len(results),
+            results=results,
+            suite_name=self.suite.name,
+            statistics={
+                "evaluated_expectations": len(results),
+                "successful_expectations": good,
+                "unsuccessful_expectations": len(results) - good,
+                "success_percent": 100 * good / max(len(results), 1),
+            },
+            meta={"run_id": RunIdentifier(run_name=self.suite.name, run_time=when)},
+        )
+
+
+def _added(before: Any, item: Any) -> Any:
+    """Return one result that counts what two count; the lists of all broken rows are let go."""
+    total = copy(item)
+    result = dict(item.result)
+    for name in _OF_A_BATCH:
+        result.pop(name, None)
+    if before is not None:
+        total.success = bool(item.success and before.success)
+        for name in ("element_count", "unexpected_count", "missing_count"):
+            result[name] = before.result.get(name, 0) + result.get(name, 0)
+        examples = [
+            *before.result.get("partial_unexpected_list", []),
+            *result.get("partial_unexpected_list", []),
+        ]
+        result["partial_unexpected_list"] = examples[:_EXAMPLES]
+    _set_percentages(result)
+    # GX can't render numpy's numbers.
+    total.result = {k: v.item() if isinstance(v, np.generic) else v for k, v in result.items()}
+    return total
+
+
+def _set_percentages(result: dict[str, Any]) -> None:
+    """Set what GX's own percentages say, of the sums."""
+    elements, unexpected = result.get("element_count"), result.get("unexpected_count")
+    if not elements or unexpected is None:
+        return
+    missing = result.get("missing_count", 0)
+    present = max(elements - missing, 1)
+    result["missing_percent"] = 100 * missing / elements
+    result["unexpected_percent"] = 100 * unexpected / present
+    result["unexpected_percent_nonmissing"] = result["unexpected_percent"]
+    result["unexpected_percent_total"] = 100 * unexpected / elements
+
+
+DATA_DOCS_FILE = "data_docs.html"
+
+_TEMPLATES = Path(__file__).with_name("templates")
+
+# GX's overview of a suite: its info tables name paths and versions, which we say elsewhere.
+_OVERVIEW = 0
+
+
+def render_data_docs(totals: Sequence[SuiteTotals], when: str) -> str:
+    """Return the page of several suites' results; equal results give equal bytes.
+
+    `when` is the newest intake's time, the only one that the results depend on.
+    """
+    great_expectations()
+    from great_expectations.render.renderer.page_renderer import ValidationResultsPageRenderer
+    from great_expectations.render.view.view import DefaultJinjaPageView
+
+    renderer = ValidationResultsPageRenderer()
+    suites = []
+    for total in totals:
+        result = total.as_suite_result(when)
+        document = renderer.render(result).to_json_dict()
+        statistics = result.statistics
+        said = (
+            f"{statistics['successful_expectations']} of {statistics['evaluated_expectations']} "
+            f"rules hold; batches judged: {total.batches}"
+        )
+        sections = _quiet(document["sections"])
+        suites.append({"name": total.suite.name, "said": said, "sections": sections})
+    view = DefaultJinjaPageView(custom_views_directory=str(_TEMPLATES))
+    # GX gives collapsed parts random ids; these are as unique, and the same every time.
+    numbers = count()
+    view.env.filters["generate_html_element_uuid"] = lambda prefix=None: f"{prefix}{next(numbers)}"
+    template: Any = view.env.get_template("nightloom_data_docs.j2")
+    page: str = template.render(suites=suites, subtitle=f"Newest intake: {when}")
+    return "\n".join(line.rstrip() for line in page.splitlines() if line.strip()) + "\n"
+
+
+def _quiet(sections: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return GX's sections without its overview, whose tables name objects in memory."""
+    return [section for place, section in enumerate(sections) if place != _OVERVIEW]

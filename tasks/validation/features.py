@@ -1,17 +1,139 @@
-"""Rows as flat features: the columns that the rules of records and documents speak of."""
+"""Raw rows as records and documents, and the flat features of each that the rules speak of."""
 
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import regex
 from ftfy.badness import badness
 
-from tasks.records.files import document_line, record_line
-from tasks.records.record import Document, Record
-from tasks.records.scripts import count_scripts
-from tasks.validation.merging import Current
-from tasks.validation.rows import MisshapenError, parse_document, parse_record
+from tasks.records.schema import Document, Message, Record, document_line, record_line
+from tasks.validation.raw_rows import CurrentRow
+
+UNKNOWN = "unknown"
+# In this order; `other` is every letter of any other script.
+SCRIPTS = ("latin", "hangul", "han", "kana", "other")
+
+_KINDS = regex.compile(
+    r"(?P<latin>\p{Latin})|(?P<hangul>\p{Hangul})|(?P<han>\p{Han})"
+    r"|(?P<kana>[\p{Hiragana}\p{Katakana}\u30fc])|(?P<other>\p{L})"
+)
+_ASCII_LETTERS = regex.compile("[A-Za-z]+")
+
+
+class MisshapenError(Exception):
+    """A row that is no record or document, and why."""
+
+
+def parse_record(row: Mapping[str, Any], intake: str) -> Record:
+    """Return the record that a raw row of any of the three shapes describes.
+
+    Missing questions and answers become empty texts, for the rules on lengths to find.
+
+    Raises:
+        MisshapenError: a field is missing or of the wrong type.
+    """
+    identifier = _required_id(row)
+    documents = _texts(row, "documents")
+    default_group = documents[0] if documents else identifier
+    return Record(
+        id=identifier,
+        messages=_messages(row),
+        documents=documents,
+        slice=_label(row, "slice", "all"),
+        group=_text(row, "group", default_group),
+        source=_label(row, "source", UNKNOWN),
+        license=_label(row, "license", UNKNOWN),
+        intake=intake,
+    )
+
+
+def parse_document(row: Mapping[str, Any]) -> Document:
+    """Return the document that a raw row describes.
+
+    Raises:
+        MisshapenError: a field is missing or of the wrong type.
+    """
+    return Document(
+        id=_required_id(row),
+        text=_text(row, "text", ""),
+        title=_text(row, "title", ""),
+        source=_label(row, "source", UNKNOWN),
+        license=_label(row, "license", UNKNOWN),
+    )
+
+
+def _required_id(row: Mapping[str, Any]) -> str:
+    value = row.get("id")
+    if not isinstance(value, str) or not value.strip():
+        raise MisshapenError(f"id is {value!r}; expected a text that is not empty")
+    return value
+
+
+def _text(row: Mapping[str, Any], name: str, default: str) -> str:
+    value = row.get(name)
+    if value is None:
+        return default
+    if not isinstance(value, str):
+        raise MisshapenError(f"{name} is {_shown_value(value)}; expected a text")
+    return value
+
+
+def _label(row: Mapping[str, Any], name: str, default: str) -> str:
+    """Return a text to group rows by, without white space at its ends: "2" and "2 " are one."""
+    return _text(row, name, default).strip() or default
+
+
+def _texts(row: Mapping[str, Any], name: str) -> tuple[str, ...]:
+    value = row.get(name)
+    if value is None:
+        return ()
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        raise MisshapenError(f"{name} is {_shown_value(value)}; expected a list of texts")
+    return tuple(value)
+
+
+def _messages(row: Mapping[str, Any]) -> tuple[Message, ...]:
+    if "messages" in row:
+        return _conversation(row["messages"], "messages")
+    if "prompt" in row or "completion" in row:
+        return _turns(row, "prompt", "user") + _turns(row, "completion", "assistant")
+    if "question" in row or "answer" in row:
+        return _turns(row, "question", "user") + _turns(row, "answer", "assistant")
+    raise MisshapenError(
+        f"columns are {', '.join(sorted(row)) or 'none'}; expected question and answer, prompt and "
+        "completion, or messages",
+    )
+
+
+def _turns(row: Mapping[str, Any], name: str, role: str) -> tuple[Message, ...]:
+    if isinstance(row.get(name), list):
+        return _conversation(row[name], name)
+    return (Message(role, _text(row, name, "")),)
+
+
+def _conversation(value: Any, name: str) -> tuple[Message, ...]:
+    if not isinstance(value, list):
+        raise MisshapenError(f"{name} is {_shown_value(value)}; expected a list of messages")
+    messages = []
+    for item in value:
+        role = item.get("role") if isinstance(item, dict) else None
+        content = item.get("content") if isinstance(item, dict) else None
+        if not isinstance(role, str) or not isinstance(content, str):
+            raise MisshapenError(
+                f"{name} holds {_shown_value(item)}; expected a role and a content, both text",
+            )
+        messages.append(Message(role, content))
+    return tuple(messages)
+
+
+def _shown_value(value: object) -> str:
+    text = repr(value)
+    return f"{type(value).__name__} {text if len(text) <= 60 else text[:57] + '...'}"
+
 
 _SHARED = (
     "id",  # the row's id; null where it has none
@@ -28,6 +150,7 @@ _SHARED = (
     "kana_share",
     "other_script_share",
 )
+
 RECORD_FEATURES = (
     *_SHARED,
     "question_characters",  # of the user's last turn, without white space at the ends
@@ -39,21 +162,23 @@ RECORD_FEATURES = (
     "documents",  # how many documents the record names
     "missing_documents",  # how many of them are not among the accepted ones
 )
+
 DOCUMENT_FEATURES = (*_SHARED, "text_characters", "title_characters")
+
 # What is text, or null; every other feature is a number, or null.
 TEXT_FEATURES = frozenset(
     {"id", "json_fault", "schema_fault", "source", "license", "roles", "slice"}
 )
 
-
 _LOST = "\ufffd"
+
 # Anything but ASCII, Hangul, kana, Han and full-width forms: without it no text is mojibake, and
 # ftfy's heuristic takes a tenth of a millisecond.
 _ODD = regex.compile(r"[^\x00-\x7f\u1100-\u11ff\u3000-\u9fff\uac00-\ud7af\uff00-\uffef]")
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class FeatureRow:
     """A current row, read: its features, and its line in an accepted file; None where unreadable.
 
     `names` are the documents that a record refers to, `scripts` its letters by script, `text` what
@@ -70,31 +195,31 @@ class Row:
     text: str
 
 
-def read_record(current: Current) -> Row:
-    """A current row of `records.jsonl`; whether its documents exist is not said yet."""
-    return _read(current, _record_row)
+def read_record(current: CurrentRow) -> FeatureRow:
+    """Return a current row of `records.jsonl`; whether its documents exist is not said yet."""
+    return _read_row(current, _record_row)
 
 
-def read_document(current: Current) -> Row:
-    """A current row of `documents.jsonl`."""
-    return _read(current, _document_row)
+def read_document(current: CurrentRow) -> FeatureRow:
+    """Return a current row of `documents.jsonl`."""
+    return _read_row(current, _document_row)
 
 
-def _read(current: Current, read: Any) -> Row:
+def _read_row(current: CurrentRow, read: Any) -> FeatureRow:
     line = current.line
     features = {"id": current.id, "id_rows": current.id_rows, "json_fault": line.fault}
     if line.row is not None:
         try:
-            row: Row = read(current, features)
+            row: FeatureRow = read(current, features)
             return row
         except MisshapenError as error:
             features["schema_fault"] = str(error)
-    return Row(current.intake, line.number, line.raw, features, None, (), (), "")
+    return FeatureRow(current.intake, line.number, line.raw, features, None, (), (), "")
 
 
-def _record_row(current: Current, features: dict[str, Any]) -> Row:
+def _record_row(current: CurrentRow, features: dict[str, Any]) -> FeatureRow:
     record = parse_record(current.line.row or {}, current.intake.name)
-    question, answer = _turn(record, -2), _turn(record, -1)
+    question, answer = _turn_text(record, -2), _turn_text(record, -1)
     text = "\n".join([message.content for message in record.messages])
     scripts = count_scripts(text)
     features |= {
@@ -107,7 +232,7 @@ def _record_row(current: Current, features: dict[str, Any]) -> Row:
         "documents": len(record.documents),
     }
     features |= _health(record, text, scripts)
-    return Row(
+    return FeatureRow(
         current.intake,
         current.line.number,
         current.line.raw,
@@ -119,7 +244,7 @@ def _record_row(current: Current, features: dict[str, Any]) -> Row:
     )
 
 
-def _document_row(current: Current, features: dict[str, Any]) -> Row:
+def _document_row(current: CurrentRow, features: dict[str, Any]) -> FeatureRow:
     document = parse_document(current.line.row or {})
     text = f"{document.title}\n{document.text}"
     scripts = count_scripts(text)
@@ -130,11 +255,11 @@ def _document_row(current: Current, features: dict[str, Any]) -> Row:
     features |= _health(document, text, scripts)
     line = document_line(document)
     number, raw = current.line.number, current.line.raw
-    return Row(current.intake, number, raw, features, line, (), scripts, "")
+    return FeatureRow(current.intake, number, raw, features, line, (), scripts, "")
 
 
 def _health(value: Record | Document, text: str, scripts: tuple[int, ...]) -> dict[str, Any]:
-    """What is common to both: where it is from, its encoding and its scripts."""
+    """Return what is common to both: where it is from, its encoding and its scripts."""
     letters = sum(scripts)
     latin, hangul, han, kana, other = (
         (count / letters for count in scripts) if letters else (None,) * len(scripts)
@@ -155,6 +280,29 @@ def _health(value: Record | Document, text: str, scripts: tuple[int, ...]) -> di
     }
 
 
-def _turn(record: Record, position: int) -> str:
+def _turn_text(record: Record, position: int) -> str:
     messages = record.messages
     return messages[position].content.strip() if len(messages) >= -position else ""
+
+
+def count_scripts(text: str) -> tuple[int, ...]:
+    """Return how many letters of a text belong to each of `SCRIPTS`, in their order.
+
+    By Unicode alone: it tells Korean from Chinese from English without a model, and no languages
+    of one script, such as English and German.
+    """
+    if text.isascii():
+        return (sum(map(len, _ASCII_LETTERS.findall(text))), 0, 0, 0, 0)
+    counts = [0] * len(SCRIPTS)
+    for character, count in Counter(text).items():
+        place = _script(character)
+        if place is not None:
+            counts[place] += count
+    return tuple(counts)
+
+
+@cache
+def _script(character: str) -> int | None:
+    """Return the position of a character's script in `SCRIPTS`, None where it is no letter."""
+    match = _KINDS.match(character)
+    return SCRIPTS.index(match.lastgroup) if match and match.lastgroup else None

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from tasks.stage.errors import DataError
 from tasks.validation.profile import VERSION, Histogram, Profile
+from tasks.validation.raw_rows import bring_back
 
 REFERENCE_FILE = "reference.json"
 INTAKE_FILE = "intake.json"
@@ -66,7 +67,7 @@ class Reference:
 
     @classmethod
     def read(cls, intake: Path) -> "Reference":
-        """The reference that an intake carries.
+        """Return the reference that an intake carries.
 
         Raises:
             DataError: it calls itself a profile of this version and is none.
@@ -89,7 +90,7 @@ class Reference:
 
 
 def set_figures(profile: Profile, reference: Reference, newest: Path) -> SetFigures:
-    """The figures of a set; drift and volume compare with the reference."""
+    """Return the figures of a set; drift and volume compare with the reference."""
     reasons: dict[str, str] = {}
     values: dict[str, float | None] = dict.fromkeys(SET_FIGURES)
     values |= {"records": profile.records, "documents": profile.documents}
@@ -113,17 +114,8 @@ def set_figures(profile: Profile, reference: Reference, newest: Path) -> SetFigu
     return SetFigures(values, {k: v for k, v in reasons.items() if values[k] is None})
 
 
-def bring_back(intake: Path) -> str:
-    """What helps where an intake is damaged: its rows may be nowhere else, so none are lost."""
-    return (
-        f"move {intake} out of {intake.parent} and keep it, as its source may no longer have its "
-        f"rows; then `dvc checkout {intake}` brings back what was recorded. Where that is nothing, "
-        "or damaged too, move it out again: `nightloom run` takes in what the source has"
-    )
-
-
 def taken_in(intake: Path) -> str:
-    """When an intake was taken in, as an ISO time; its name where it does not say so."""
+    """Return when an intake was taken in, as an ISO time; its name where it does not say so."""
     times = _times(intake)
     return intake.name if times is None else _aware(times.when).isoformat(timespec="seconds")
 
@@ -158,7 +150,7 @@ def _aware(when: datetime) -> datetime:
 def _comparison(
     profile: Profile, reference: Reference
 ) -> tuple[dict[str, float | None], dict[str, str]]:
-    """The figures that compare with the reference, and why some can't."""
+    """Return the figures that compare with the reference, and why some can't."""
     before = reference.profile
     names = [name for name in SET_FIGURES if name.endswith(("_ratio", "_distance"))]
     if before is None:
@@ -182,7 +174,7 @@ def _ratio(now: int, before: int) -> float | None:
 
 
 def total_variation(now: Mapping[str, float], before: Mapping[str, float]) -> float | None:
-    """Half the sum of the absolute differences of two distributions, in [0, 1]; None of none."""
+    """Return half the sum of the absolute differences of two distributions, in [0, 1], or None."""
     if not now or not before:
         return None
     names = now.keys() | before.keys()
@@ -191,7 +183,7 @@ def total_variation(now: Mapping[str, float], before: Mapping[str, float]) -> fl
 
 
 def jensen_shannon(now: Sequence[float], before: Sequence[float]) -> float:
-    """The Jensen-Shannon distance of two distributions to base 2, in [0, 1]."""
+    """Return the Jensen-Shannon distance of two distributions to base 2, in [0, 1]."""
     p, q = np.asarray(now, np.float64), np.asarray(before, np.float64)
     p, q = p / p.sum(), q / q.sum()
     middle = (p + q) / 2
@@ -211,7 +203,7 @@ def _lengths_distance(now: Histogram, before: Histogram) -> float | None:
 
 
 def _words_distance(profile: Profile, before: Profile) -> float | None:
-    """The distance of how often words occur; words outside both lists count as one."""
+    """Return the distance of how often words occur; words outside both lists count as one."""
     now, then = profile.vocabulary.terms, before.vocabulary.terms
     if not now or not then:
         return None
@@ -237,5 +229,5 @@ def _embedding(profile: Profile, before: Profile) -> tuple[float | None, str]:
 
 
 def as_frame_row(figures: SetFigures) -> dict[str, Any]:
-    """The figures as the one row that GX sees."""
+    """Return the figures as the one row that GX sees."""
     return {name: [float("nan") if x is None else x] for name, x in figures.values.items()}

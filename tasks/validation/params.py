@@ -10,7 +10,7 @@ class ValidationParams(StageParams):
 
     suites: str = Field(description="folder of records.yaml, documents.yaml and set.yaml")
     max_quarantine_share: float = Field(ge=0, le=1)
-    batch_rows: int = Field(ge=1, le=1_000_000, description="rows judged at a time")
+    batch_rows: int = Field(ge=1, le=1_000_000, description="rows checked at a time")
     vocabulary_rows: int = Field(ge=100, le=50_000, description="records whose words are profiled")
     embedding_rows: int = Field(ge=0, le=2000, description="records embedded; 0: none")
 

@@ -1,7 +1,6 @@
 """The profile of what was accepted: `profile.json`, which the next intake keeps as its reference.
 
-It is small (below 200 kB whatever the set's size) and holds no text of any record but its words.
-"""
+It is small (below 200 kB whatever the set's size) and holds no text of any record but its words."""
 
 import json
 import math
@@ -13,22 +12,32 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-from tasks.records.hashing import text_sha256
-from tasks.records.scripts import SCRIPTS
-from tasks.records.text import score_tokens
+from tasks.embedding.embedder import VectorMemo, remembered
+from tasks.models.store import ModelManifest
+from tasks.records.text import score_tokens, text_sha256
 from tasks.stage.outputs import write_atomically
-from tasks.validation.features import Row
-from tasks.validation.merging import id_digests
+from tasks.stage.params import ComputeParams
+from tasks.validation.features import SCRIPTS, FeatureRow
+from tasks.validation.raw_rows import id_digests
 
 PROFILE_FILE = "profile.json"
+
 VERSION = 1
+
 _TERMS = 1000
+
 _TERM_CHARACTERS = 24
+
 _SLICES = 200
+
 _SLICE_CHARACTERS = 64
+
 _BINS_AN_OCTAVE = 4
+
 _LONGEST_BINS = 4 * 32
+
 _SALT = "validation-sample"
+
 _KEPT_CHARACTERS = 4000
 
 
@@ -90,7 +99,7 @@ class Lengths:
         self._counts.update(lengths)
 
     def histogram(self) -> Histogram:
-        """Their histogram and quantiles."""
+        """Return their histogram and quantiles."""
         bins = [0] * (1 + max(map(_bin, self._counts), default=-1))
         for length, count in self._counts.items():
             bins[_bin(length)] += count
@@ -122,7 +131,7 @@ class Sample:
         self._held: list[tuple[bytes, str]] = []
         self._bound: bytes | None = None
 
-    def add(self, rows: Sequence[Row]) -> None:
+    def add(self, rows: Sequence[FeatureRow]) -> None:
         """Look at some rows."""
         digests = id_digests([f"{_SALT}\0{row.features['id']}" for row in rows])
         for digest, row in zip(digests.tolist(), rows, strict=True):
@@ -133,7 +142,7 @@ class Sample:
             self._bound = self._held[-1][0]
 
     def texts(self) -> list[str]:
-        """The texts, lowest hash first: a shorter sample is a prefix of a longer one."""
+        """Return the texts, lowest hash first: a shorter sample is a prefix of a longer one."""
         return [text for _, text in sorted(self._held)]
 
 
@@ -148,7 +157,7 @@ class Profiler:
         self.records = 0
         self.documents = 0
 
-    def add_records(self, rows: Sequence[Row]) -> None:
+    def add_records(self, rows: Sequence[FeatureRow]) -> None:
         """Take accepted records in."""
         if not rows:
             return
@@ -159,7 +168,7 @@ class Profiler:
         self._scripts += np.array([row.scripts for row in rows]).sum(0)
         self._sample.add(rows)
 
-    def add_documents(self, rows: Sequence[Row]) -> None:
+    def add_documents(self, rows: Sequence[FeatureRow]) -> None:
         """Take accepted documents in."""
         self.documents += len(rows)
         self._lengths["document"].add([row.features["text_characters"] for row in rows])
@@ -175,7 +184,7 @@ class Profiler:
         return self._sample.texts()
 
     def profile(self, embedding: Embedding | None) -> Profile:
-        """The profile of everything that was taken in."""
+        """Return the profile of everything that was taken in."""
         letters = int(self._scripts.sum())
         scripts = zip(SCRIPTS, self._scripts.tolist(), strict=True)
         return Profile(
@@ -197,7 +206,7 @@ def _vocabulary(texts: Sequence[str]) -> Vocabulary:
 
 
 def _shares(counts: Counter[str], most: int) -> dict[str, float]:
-    """The shares of the most frequent names, sorted; names of equal count by name."""
+    """Return the shares of the most frequent names, sorted; names of equal count by name."""
     total = counts.total()
     chosen = sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:most]
     return {_short(name): round(count / total, 8) for name, count in chosen}
@@ -208,6 +217,28 @@ def _short(name: str) -> str:
 
 
 def mean_vector(vectors: NDArray[np.float32]) -> list[float]:
-    """The mean of vectors, rounded to what survives another order of summation."""
+    """Return the mean of vectors, rounded to what survives another order of summation."""
     mean: list[float] = vectors.mean(axis=0, dtype=np.float64).round(6).tolist()
     return mean
+
+
+def embed_set(
+    texts: Sequence[str], manifest: Path, store: Path, compute: ComputeParams, memos: Path
+) -> Embedding | None:
+    """Return the mean of the texts' unit vectors, None where there are no texts.
+
+    The embedder is loaded only where the memo does not know every text: torch costs seconds.
+    """
+    if not texts:
+        return None
+    digest = ModelManifest.read(manifest).digest
+
+    def encode(new: Sequence[str]) -> NDArray[np.float32]:
+        from tasks.embedding.embedder import Embedder
+        from tasks.models.loading import prepare_device
+
+        embedder = Embedder.load(manifest, store, device=prepare_device(compute))
+        return embedder.encode(new)
+
+    vectors = remembered(texts, VectorMemo(memos, digest), encode)
+    return Embedding(embedder=digest, rows=len(texts), mean=mean_vector(vectors))

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from tasks.validation.features import Row
-from tasks.validation.places import Origins
+from tasks.validation.features import FeatureRow
+from tasks.validation.raw_rows import Origins
 from tasks.validation.suites import Rule
 
 QUARANTINE_FILE = "quarantine.jsonl"
@@ -40,7 +40,7 @@ class Quarantined:
 
     @property
     def shown(self) -> str:
-        """The place and the reason on one line."""
+        """Return the place and the reason on one line."""
         origin = ""
         if (self.source_file, self.source_line) != (self.file, self.line):
             origin = f" from {self.source_file}:{self.source_line}"
@@ -56,17 +56,17 @@ class Quarantine:
 
     def __init__(self, stream: BinaryIO, kind: str) -> None:
         self._stream = stream
-        self._kind = kind
+        self.kind = kind
         self._origins: dict[Path, Origins] = {}
         self._worst: list[tuple[int, int, int, Quarantined]] = []
         self.count = 0
 
     @property
     def worst(self) -> list[Quarantined]:
-        """The worst three rows so far, worst first."""
+        """Return the worst three rows so far, worst first."""
         return [item for *_, item in self._worst]
 
-    def add(self, rows: Sequence[tuple[Row, Sequence[Breach]]]) -> None:
+    def add(self, rows: Sequence[tuple[FeatureRow, Sequence[Breach]]]) -> None:
         """Write some rows, in their order."""
         items = [self._quarantined(row, breaches) for row, breaches in rows]
         for item, (row, _) in zip(items, rows, strict=True):
@@ -89,14 +89,14 @@ class Quarantine:
         self._worst = heapq.nsmallest(_WORST, [*self._worst, *ranked])
         self.count += len(items)
 
-    def _quarantined(self, row: Row, breaches: Sequence[Breach]) -> Quarantined:
+    def _quarantined(self, row: FeatureRow, breaches: Sequence[Breach]) -> Quarantined:
         if row.intake not in self._origins:
             # Rows come intake by intake, so one is enough to hold.
-            self._origins = {row.intake: Origins.read(row.intake, self._kind)}
+            self._origins = {row.intake: Origins.read(row.intake, self.kind)}
         files, lines = self._origins[row.intake].of([row.number])
         return Quarantined(
             row.intake.name,
-            f"{self._kind}.jsonl",
+            f"{self.kind}.jsonl",
             row.number,
             str(files[0].as_py()),
             int(lines[0]),

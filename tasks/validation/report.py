@@ -4,41 +4,41 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tasks.validation.data_docs import DATA_DOCS_FILE
-from tasks.validation.judging import SetVerdict, Verdict
+from tasks.validation.checks import FileResult, SetResult
+from tasks.validation.expectations import DATA_DOCS_FILE
 
 _SHOWN = 20
 
 
 @dataclass(frozen=True)
-class Outcome:
+class ValidationResult:
     """Everything that a night's validation found; `whole` is None where the rows failed before."""
 
     intakes: tuple[str, ...]
-    verdicts: tuple[Verdict, ...]
-    whole: SetVerdict | None
+    files: tuple[FileResult, ...]
+    whole: SetResult | None
     slices: Mapping[str, int]
     stopped: str | None
 
 
-def metrics(outcome: Outcome) -> dict[str, Any]:
-    """The figures for `metrics.json`; a figure that can't be had is null, its reason beside it."""
+def metrics(result: ValidationResult) -> dict[str, Any]:
+    """Return the figures for `metrics.json`; one that can't be had is null, with its reason."""
     figures = {
-        verdict.name: {
-            "current": verdict.current,
-            "accepted": verdict.accepted,
-            "quarantined": verdict.quarantined,
-            "superseded": verdict.superseded,
-            "quarantine_share": verdict.share,
+        file.name: {
+            "current": file.current,
+            "accepted": file.accepted,
+            "quarantined": file.quarantined,
+            "superseded": file.superseded,
+            "quarantine_share": file.share,
         }
-        for verdict in outcome.verdicts
+        for file in result.files
     }
-    rules = {verdict.name: _broken(verdict) for verdict in outcome.verdicts}
-    whole = outcome.whole
+    rules = {file.name: _broken(file) for file in result.files}
+    whole = result.whole
     return {
-        "intakes": len(outcome.intakes),
+        "intakes": len(result.intakes),
         **figures,
-        "slices": dict(_largest(outcome.slices)),
+        "slices": dict(_largest(result.slices)),
         "rules": rules,
         "set": whole.figures.values if whole else {},
         "set_reasons": whole.figures.reasons if whole else {},
@@ -47,63 +47,63 @@ def metrics(outcome: Outcome) -> dict[str, Any]:
     }
 
 
-def render_report(outcome: Outcome) -> str:
-    """The report, in Markdown."""
+def render_report(result: ValidationResult) -> str:
+    """Return the report, in Markdown."""
     blocks = [
-        _head(outcome),
-        _table(outcome),
-        *(_left(verdict) for verdict in outcome.verdicts),
-        _set(outcome.whole),
-        _slices(outcome.slices),
+        _head(result),
+        _table(result),
+        *(_left(file) for file in result.files),
+        _set(result.whole),
+        _slices(result.slices),
         [f"Every rule and what Great Expectations says of it: [Data Docs]({DATA_DOCS_FILE})."],
     ]
     return "\n\n".join("\n".join(block) for block in blocks if block) + "\n"
 
 
-def _head(outcome: Outcome) -> list[str]:
-    newest = outcome.intakes[-1]
-    stopped = [] if outcome.stopped is None else ["", f"**Stopped.** {outcome.stopped}"]
-    return ["# Validation", "", f"{len(outcome.intakes)} intake(s), the newest {newest}.", *stopped]
+def _head(result: ValidationResult) -> list[str]:
+    newest = result.intakes[-1]
+    stopped = [] if result.stopped is None else ["", f"**Stopped.** {result.stopped}"]
+    return ["# Validation", "", f"{len(result.intakes)} intake(s), the newest {newest}.", *stopped]
 
 
-def _table(outcome: Outcome) -> list[str]:
+def _table(result: ValidationResult) -> list[str]:
     return [
         "| | current | accepted | quarantined | replaced by a later intake |",
         "|---|---:|---:|---:|---:|",
         *(
-            f"| {verdict.name} | {verdict.current} | {verdict.accepted} "
-            f"| {verdict.quarantined} ({verdict.share:.2%}) | {verdict.superseded} |"
-            for verdict in outcome.verdicts
+            f"| {file.name} | {file.current} | {file.accepted} "
+            f"| {file.quarantined} ({file.share:.2%}) | {file.superseded} |"
+            for file in result.files
         ),
     ]
 
 
-def _left(verdict: Verdict) -> list[str]:
-    """Why rows of one file left, and which rules only warned."""
-    if not verdict.broken.total():
+def _left(file: FileResult) -> list[str]:
+    """Return why rows of one file left, and which rules only warned."""
+    if not file.broken.total():
         return []
-    lines = [f"## What left the {verdict.name}, and why", ""]
+    lines = [f"## What left the {file.name}, and why", ""]
     lines += ["| rule | rows | severity | |", "|---|---:|---|---|"]
-    for rule in verdict.totals.suite.rules:
-        if verdict.broken[rule.name]:
-            rows = verdict.broken[rule.name]
+    for rule in file.totals.suite.rules:
+        if file.broken[rule.name]:
+            rows = file.broken[rule.name]
             lines.append(f"| {rule.name} | {rows} | {rule.severity} | {_cell(rule.notes)} |")
-    if verdict.worst:
+    if file.worst:
         lines += ["", "The worst of them; all are in quarantine.jsonl:", ""]
-        lines += [f"- {_cell(item.shown)}" for item in verdict.worst]
+        lines += [f"- {_cell(item.shown)}" for item in file.worst]
     return lines
 
 
-def _set(whole: SetVerdict | None) -> list[str]:
+def _set(whole: SetResult | None) -> list[str]:
     if whole is None:
         return ["## The set", "", "Not judged: the rows stopped the night before."]
     lines = ["## The set", "", "| rule | found | verdict |", "|---|---|---|"]
     for rule in whole.totals.suite.rules:
         values = ", ".join(f"{x} {whole.figures.values[x]:.6g}" for x in rule.columns)
-        verdict = "holds"
+        said = "holds"
         if rule.name in whole.fatal or rule.name in whole.warnings:
-            verdict = f"**broken** ({rule.severity}): {_cell(rule.expected)}"
-        lines.append(f"| {rule.name} | {values} | {verdict} |")
+            said = f"**broken** ({rule.severity}): {_cell(rule.expected)}"
+        lines.append(f"| {rule.name} | {values} | {said} |")
     if whole.off:
         lines += ["", "Off, because their figure could not be had:", ""]
         lines += list(_off(whole.off))
@@ -111,7 +111,7 @@ def _set(whole: SetVerdict | None) -> list[str]:
 
 
 def _off(off: Mapping[str, str]) -> Iterator[str]:
-    """Which rules are off, those with one reason on one line."""
+    """Yield which rules are off, those with one reason on one line."""
     by_reason: dict[str, list[str]] = {}
     for rule, said in off.items():
         by_reason.setdefault(said.partition(": ")[2], []).append(rule)
@@ -134,8 +134,8 @@ def _largest(slices: Mapping[str, int]) -> Sequence[tuple[str, int]]:
     return sorted(slices.items(), key=lambda item: (-item[1], item[0]))[:_SHOWN]
 
 
-def _broken(verdict: Verdict) -> dict[str, int]:
-    return {name: count for name, count in sorted(verdict.broken.items()) if count}
+def _broken(file: FileResult) -> dict[str, int]:
+    return {name: count for name, count in sorted(file.broken.items()) if count}
 
 
 def _cell(text: str) -> str:

@@ -78,13 +78,13 @@ class Suite:
     rules: tuple[Rule, ...]
 
     def without(self, names: Iterable[str]) -> "Suite":
-        """The suite with some of its rules off."""
+        """Return the suite with some of its rules off."""
         off = set(names)
         return Suite(self.name, self.file, tuple(x for x in self.rules if x.name not in off))
 
 
 def read_suites(folder: Path) -> dict[str, Suite]:
-    """The suites `records`, `documents` and `set` of a folder.
+    """Return the suites `records`, `documents` and `set` of a folder.
 
     Raises:
         ConfigError: a file is missing, or a rule has another form, an unknown feature, or is one
@@ -94,7 +94,7 @@ def read_suites(folder: Path) -> dict[str, Suite]:
 
 
 def nearest(found: str, known: Sequence[str]) -> str:
-    """A hint: the nearest known names, or all of them where none is near."""
+    """Return a hint: the nearest known names, or all of them where none is near."""
     near = difflib.get_close_matches(found, known, n=1, cutoff=0.5)
     return f"did you mean {near[0]!r}?" if near else f"known are {', '.join(sorted(known))}"
 
@@ -130,7 +130,7 @@ def _rule(name: str, entry: Any, file: Path) -> Rule:
 
 
 def _refuse_doubles(file: Path) -> None:
-    """YAML lets a later key replace an earlier one, and a rule would be gone in silence."""
+    """Refuse a key that stands twice: YAML keeps the later one, and a rule would be gone."""
     node = yaml.compose(file.read_text(encoding="utf-8"))
     names = [key.value for key, _ in node.value] if isinstance(node, yaml.MappingNode) else []
     twice = sorted({name for name in names if names.count(name) > 1})

@@ -10,7 +10,7 @@ from tasks.curation.__main__ import Paths, run
 from tasks.curation.params import Params
 from tasks.stage.params import load_params
 from tests.benchmarks._memory import peak_megabytes
-from tests.unit.made import make_accepted
+from tests.builders.intake_places import make_accepted
 
 
 def curate(accepted: Path, root: Path) -> None:

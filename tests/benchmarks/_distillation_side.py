@@ -6,36 +6,37 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
-from tasks.distillation.comparison import interval, measure
-from tasks.distillation.lessons import taught
+from tasks.distillation.held_out import bootstrap, held_out_interval, score_held_out
+from tasks.distillation.objective import distillation_loss
 from tasks.distillation.params import DistillationParams
-from tasks.distillation.pruning import block_influence, choose_layers
+from tasks.distillation.pruning import StudentPlan, block_influence, choose_layers
 from tasks.distillation.students import (
     FullStudents,
-    Origins,
-    Plan,
     SharedStudents,
     Students,
-    plain,
+    unwrapped_model,
     vocabulary,
 )
-from tasks.distillation.teaching import CachedTeacher, MemoKey, OnlineTeacher
+from tasks.distillation.teacher import CachedTeacher, MemoKey, OnlineTeacher
 from tasks.finetuning.adapter import make_trainable
 from tasks.finetuning.params import FinetuningParams
-from tasks.lm.attention import use_packed_attention
-from tasks.lm.batches import Batch, choose_examples, make_batches
-from tasks.lm.examples import read_examples
-from tasks.lm.losses import summed_cross_entropy
-from tasks.lm.models import load_for_training, prepare_device
-from tasks.lm.params import TrainingParams
-from tasks.lm.training import train
+from tasks.models.loading import load_adapted, load_base, load_for_training, prepare_device
+from tasks.prompting.files import PROMPT
+from tasks.sequences.attention import use_packed_attention
+from tasks.sequences.examples import read_examples
+from tasks.sequences.likelihood import summed_cross_entropy
+from tasks.sequences.packing import Batch
 from tasks.stage.params import ComputeParams, ModelsParams, StageParams, read_yaml
+from tasks.training.batches import choose_examples, make_batches
+from tasks.training.loop import train
+from tasks.training.params import TrainingParams
 from tests.benchmarks._memory import most_megabytes
 from tests.benchmarks._training import Clock, step_seconds, warm_up
 
@@ -91,19 +92,32 @@ def material(
 def students_of(side: str, workspace: Path, params: DistillationParams) -> Students:
     """Teacher and students: over one base for what is compared with QLoRA, copies else."""
     compute, data = _compute(workspace), workspace / "data"
-    base = data / "models" / "base.json"
-    origins = Origins(
-        base,
+    base, adapter = data / "models" / "base.json", data / "adapter"
+    form, device = _models(workspace).numeric_form, prepare_device(compute)
+    saved = params.saved_dtype
+    if side in ("ours", "trl_gkd"):
+        teacher = partial(
+            load_adapted,
+            base,
+            _STORE,
+            adapter,
+            numeric_form=form,
+            dtype=params.dtype,
+            device=device,
+        )
+        other = partial(load_base, base, _STORE, numeric_form="float", device=device)
+        return FullStudents(teacher, other, saved_dtype=saved, prompt=adapter / PROMPT)
+    trained = partial(
+        load_for_training,
         base,
         _STORE,
-        data / "adapter",
-        _models(workspace).numeric_form,
-        params.dtype,
-        prepare_device(compute),
+        device,
+        numeric_form=form,
+        dtype=params.dtype,
+        dequantized=compute.dequantized_base,
     )
-    if side in ("ours", "trl_gkd"):
-        return FullStudents(origins, params.saved_dtype)
-    return SharedStudents(origins, params.saved_dtype, dequantized=compute.dequantized_base)
+    whole = partial(load_base, base, _STORE, numeric_form=form, device=torch.device("cpu"))
+    return SharedStudents(trained, whole, saved_dtype=saved, base=base, adapter=adapter)
 
 
 def distil(side: str, workspace: Path, tokens: int, epochs: int) -> dict[str, float]:
@@ -115,24 +129,28 @@ def distil(side: str, workspace: Path, tokens: int, epochs: int) -> dict[str, fl
     use_packed_attention(teacher)
     influence = block_influence(teacher, [pack for batch in batches[:4] for pack in batch.packs])
     layers = min(len(influence) - 1, round(_LAYERS_KEPT * len(influence)))
-    plan = Plan(str(layers), tuple(choose_layers(influence, layers, "importance")), "")
+    plan = StudentPlan(str(layers), tuple(choose_layers(influence, layers, "importance")), "")
     student = students.make(plan)
-    use_packed_attention(plain(student))
+    use_packed_attention(unwrapped_model(student))
     online = OnlineTeacher(teacher, vocabulary(teacher))
-    before = interval(measure(student, online, held_out, online.width), "divergence", 0)
+    before = held_out_interval(
+        score_held_out(student, online, held_out, online.width), "divergence", bootstrap(0)
+    )
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         if side == "trl_gkd":
-            for model in (teacher, plain(student)):
+            for model in (teacher, unwrapped_model(student)):
                 model.set_attn_implementation("sdpa")
             seconds = train_gkd(
                 student, teacher, students.teacher.tokenizer, batches, params, place
             )
-            for model in (teacher, plain(student)):
+            for model in (teacher, unwrapped_model(student)):
                 use_packed_attention(model)
         else:
             seconds = train_ours(side, student, online, batches, params, place)
-        found = interval(measure(student, online, held_out, online.width), "divergence", 0)
+        found = held_out_interval(
+            score_held_out(student, online, held_out, online.width), "divergence", bootstrap(0)
+        )
         (place / "saved").mkdir()
         students.save(student, plan, "student", place / "saved")
     on_device = torch.cuda.is_available()
@@ -166,7 +184,7 @@ def train_ours(
         teacher.prepare(pack for batch in batches for pack in batch.packs)
         print(f"the memo takes {teacher.bytes_per_token:.0f} bytes a token", flush=True)
     prepared = time.perf_counter() - begun
-    loss = taught(teacher, params.objective, online.width)
+    loss = distillation_loss(teacher, params.objective, online.width)
     train(student, batches, batches[:1], loss, params, scratch=place, identity="benchmark")
     return prepared + step_seconds(place, batches, seed=params.seed)
 

@@ -8,12 +8,13 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from tasks.finetuning.params import FinetuningParams
-from tasks.lm.batches import Batch, make_batches
-from tasks.lm.conversion import convert
-from tasks.lm.examples import Example, read_examples
-from tasks.lm.tiny import make_tiny
+from tasks.models.store import convert
+from tasks.models.tiny import make_tiny
+from tasks.sequences.examples import Example, read_examples
+from tasks.sequences.packing import Batch
 from tasks.stage.errors import ConfigError
 from tasks.stage.params import ComputeParams, read_yaml
+from tasks.training.batches import make_batches
 
 TOKENS = Path("data/tokens")
 # Llama 3.2's sizes at a billion weights; and a small one that tries the same code.

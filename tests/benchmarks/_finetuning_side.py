@@ -11,14 +11,14 @@ import torch
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
 from tasks.finetuning.adapter import make_trainable
-from tasks.lm.attention import use_packed_attention
-from tasks.lm.batches import Batch
-from tasks.lm.conversion import ModelManifest
-from tasks.lm.losses import summed_cross_entropy
-from tasks.lm.models import LanguageModel, load_for_training, load_tokenizer, prepare_device
-from tasks.lm.trainer import training_arguments, validation_loss
-from tasks.lm.training import train
+from tasks.models.loading import LanguageModel, load_for_training, load_tokenizer, prepare_device
+from tasks.models.store import ModelManifest
+from tasks.sequences.attention import use_packed_attention
+from tasks.sequences.likelihood import summed_cross_entropy
+from tasks.sequences.packing import Batch
 from tasks.stage.params import ComputeParams, read_yaml
+from tasks.training.loop import train
+from tasks.training.trainer import training_arguments, validation_loss
 from tests.benchmarks._finetuning_data import WORKLOADS, Workload, batches_of, settings
 from tests.benchmarks._memory import most_megabytes
 from tests.benchmarks._training import Clock, step_seconds, warm_up

@@ -1,11 +1,11 @@
 """Students tried on validation records: what distillation's defaults are chosen from (ADR 12).
 
-Each trial is a student or a twin of so many layers, with its objective, rate, batch and seed; it
+Each trial is a student or a control of so many layers, with its objective, rate, batch and seed; it
 is told by its loss and KL on held-out examples and its token F1 in mode retrieved. A trial is one
 line of the output, and one whose line is there is not made again. No test record is read.
 
     python -m tests.benchmarks._students --workspace . --out students.jsonl \
-        '{"layers": 24, "rate": 1e-5}' '{"layers": 24, "role": "twin", "rate": 2e-4}'
+        '{"layers": 24, "rate": 1e-5}' '{"layers": 24, "role": "control", "rate": 2e-4}'
 """
 
 import argparse
@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -24,29 +24,36 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tasks.distillation.comparison import measure
-from tasks.distillation.lessons import taught, untaught
+from tasks.distillation.data import DistillationData, read_data
+from tasks.distillation.held_out import score_held_out
+from tasks.distillation.objective import distillation_loss
 from tasks.distillation.params import DistillationParams, Params
-from tasks.distillation.pruning import Influence, Rule, measure_influence
+from tasks.distillation.pruning import (
+    Influence,
+    LayerRule,
+    StudentPlan,
+    measure_influence,
+    plan_students,
+)
 from tasks.distillation.reconstruction import reconstruct
-from tasks.distillation.school import Material, read_material
-from tasks.distillation.states import StateMemory
-from tasks.distillation.students import FullStudents, Origins, Plan, plan_students, vocabulary
-from tasks.distillation.teaching import OnlineTeacher
-from tasks.evaluation.answers import Asking, Subject, System
-from tasks.evaluation.library import Library
+from tasks.distillation.students import FullStudents, vocabulary
+from tasks.distillation.teacher import OnlineTeacher, StateMemory
 from tasks.evaluation.params import EvaluationParams
-from tasks.evaluation.questions import Question, choose_records, pose
-from tasks.lm.memory import release_memory
-from tasks.lm.models import LanguageModel, prepare_device
-from tasks.lm.packing import Pack
-from tasks.lm.prompt_kit import read_prompt_kit
-from tasks.lm.training import train
-from tasks.records.files import read_records
-from tasks.records.prompt_files import PROMPT
-from tasks.serving.retrieval import Index
+from tasks.evaluation.requests import Request, Retriever, choose_records, primary_requests
+from tasks.evaluation.system_run import no_measure, run_system, score_answer
+from tasks.evaluation.systems import PromptSettings, System
+from tasks.generation.greedy_decoding import generate
+from tasks.models.loading import LanguageModel, load_adapted, load_base, prepare_device
+from tasks.models.memory import release_memory
+from tasks.prompting.files import PROMPT
+from tasks.prompting.prompt_bundle import read_prompt_bundle
+from tasks.records.schema import read_records
+from tasks.records.text import hash_share
+from tasks.retrieval.index import Index
+from tasks.sequences.packing import Pack
 from tasks.stage.params import load_params, read_yaml
-from tasks.statistics.intervals import paired_bootstrap
+from tasks.statistics.bootstrap import paired_bootstrap
+from tasks.training.loop import train
 
 _OBJECTIVES = {
     "forward KL": {"forward_kl": 1.0},
@@ -62,7 +69,7 @@ class Trial:
     """One student to be: `rate` 0 leaves it as it was fitted, `fitted_tokens` 0 leaves that out."""
 
     layers: int = 20
-    rule: Rule = "divergence"
+    rule: LayerRule = "divergence"
     role: str = "student"
     objective: Mapping[str, float] = field(default_factory=dict)
     rate: float = 0.0
@@ -99,16 +106,21 @@ class Laboratory:
         self._params = params.distillation.model_copy(update={"compared_examples": compared})
         self._device = prepare_device(params.compute)
         paths = self._paths
-        origins = Origins(
-            paths["base"],
-            paths["student_base"],
-            paths["model_store"],
-            paths["adapter"],
-            params.models.numeric_form,
-            self._params.dtype,
-            self._device,
+        store, device = paths["model_store"], self._device
+        self.students = FullStudents(
+            partial(
+                load_adapted,
+                paths["base"],
+                store,
+                paths["adapter"],
+                numeric_form=params.models.numeric_form,
+                dtype=self._params.dtype,
+                device=device,
+            ),
+            partial(load_base, paths["student_base"], store, numeric_form="float", device=device),
+            saved_dtype=self._params.saved_dtype,
+            prompt=paths["adapter"] / PROMPT,
         )
-        self.students = FullStudents(origins, self._params.saved_dtype)
         self._questions = self._pose(records)
         self._memory = StateMemory()
         self._influences: dict[Any, Influence] = {}
@@ -116,30 +128,40 @@ class Laboratory:
         # Before packed attention comes to it: what generation needs is another kind.
         self._best = self._scores(self.students.teacher.model)
 
-    def _pose(self, records: int) -> list[Question]:
+    def _pose(self, records: int) -> list[Request]:
         paths, passages = self._paths, self._prompting.passages
         split = read_records(paths["curated"] / "validation.jsonl")
-        chosen = choose_records(split, records, "evaluation", split="validation")
-        index = Index.load(paths["index"])
-        library = Library(index, paths["embedder"], paths["model_store"], self._device, passages)
-        posed = pose(chosen, library.find(chosen), index, passages=passages, open_book=True)
-        return [question for question in posed if question.mode == "retrieved"]
+        share = partial(hash_share, salt="evaluation")
+        chosen = choose_records(split, records, share, split="validation")
+        retriever = Retriever.of(
+            Index.load(paths["index"]),
+            passages,
+            embedder=paths["embedder"],
+            store=paths["model_store"],
+            device=self._device,
+        )
+        return primary_requests(chosen, retriever, "retrieved")
 
     def _scores(self, model: Any) -> dict[str, float]:
         """Token F1 by record."""
         params = EvaluationParams.model_validate(_yaml("evaluation"))
-        asking = Asking(
-            partial(read_prompt_kit, self._paths["adapter"] / PROMPT),
-            self._prompting.max_new_tokens,
-            self._compute.generation_batch,
-            self._device,
-            None,
-            tuple(params.abstentions),
+        prompt = PromptSettings(
+            partial(read_prompt_bundle, self._paths["adapter"] / PROMPT),
+            partial(
+                generate,
+                max_new_tokens=self._prompting.max_new_tokens,
+                batch_size=self._compute.generation_batch,
+            ),
         )
         asked = LanguageModel(model.eval(), self.students.teacher.tokenizer, "")
-        system = System("tried")
-        system.ask(Subject("tried", lambda _: asked, asking), [self._questions], lambda _: None)
-        return {row.record: row.score("token_f1") for row in system.predictions}
+        found = run_system(
+            System("tried", lambda: asked, prompt),
+            [self._questions],
+            score=partial(score_answer, markers=tuple(params.abstentions)),
+            begin_peak=lambda: None,
+            measure=no_measure,
+        )
+        return {row.record: row.score("token_f1") for row in found.predictions("tried")}
 
     def try_one(self, trial: Trial) -> dict[str, Any]:
         """What became of a trial."""
@@ -152,18 +174,17 @@ class Laboratory:
             }
         )
         with tempfile.TemporaryDirectory() as scratch:
-            material = self._material(params, Path(scratch))
-            plan = self._plan(trial, params, material)
+            material = self._material(params)
+            plan = self._plan(trial, material)
             model = self.students.make(plan)
             material = material.prepared(model)
-            for batch in (*material.validation, *material.compared):
-                self._memory.want(batch.packs)
+            self._memory.want(material.held_out_packs())
             teacher = self.students.teacher.model
             width = min(vocabulary(teacher), vocabulary(model))
             online = OnlineTeacher(teacher, width, self._memory)
             seconds = {"fit": 0.0}
             if trial.role == "student" and trial.fitted_tokens:
-                packs = material.first_packs(trial.fitted_tokens)
+                packs = material.fitted_packs()
                 seconds["fit"] = self._fit(model, plan.kept or (), packs)
             started = time.monotonic()
             if trial.rate:
@@ -171,26 +192,18 @@ class Laboratory:
             seconds["training"] = time.monotonic() - started
         return self._told(model, online, material) | {"seconds": seconds}
 
-    def _material(self, params: DistillationParams, memo: Path) -> Material:
-        return read_material(
-            self._paths["tokens"],
-            params,
-            self.students,
-            memo,
-            "",
-            max_tokens=self._compute.micro_batch_tokens,
-            max_new_tokens=self._prompting.max_new_tokens,
-            generation_batch=self._compute.generation_batch,
-        )
+    def _material(self, params: DistillationParams) -> DistillationData:
+        size = self._compute.micro_batch_tokens
+        material = read_data(self._paths["tokens"], params, max_tokens=size, answer=None)
+        return material.prepared(self.students.teacher.model)
 
-    def _plan(self, trial: Trial, params: DistillationParams, material: Material) -> Plan:
+    def _plan(self, trial: Trial, material: DistillationData) -> StudentPlan:
         model = self.students.teacher.model
-        packs = material.first_packs(_INFLUENCE_TOKENS)
+        packs = replace(material, calibration_tokens=_INFLUENCE_TOKENS).fitted_packs()
         what = (trial.rule, *(pack.keys for pack in packs))
         influence = self._influences.get(what) or measure_influence(model, packs, trial.rule)
         self._influences[what] = influence
-        asked = params.model_copy(update={"students": [trial.layers], "layers": trial.rule})
-        (plan,) = plan_students(asked, influence.values, "")
+        (plan,) = plan_students([trial.layers], trial.rule, influence.values, "")
         return plan
 
     def _fit(self, model: Any, kept: Sequence[int], packs: Sequence[Pack]) -> float:
@@ -210,17 +223,13 @@ class Laboratory:
         trial: Trial,
         params: DistillationParams,
         model: Any,
-        material: Material,
+        material: DistillationData,
         online: OnlineTeacher,
         scratch: Path,
     ) -> None:
         objective = params.objective.model_copy(update=dict(trial.objective))
         student = trial.role == "student"
-        loss = (
-            taught(online, objective, online.width)
-            if student
-            else untaught(objective, online.width)
-        )
+        loss = distillation_loss(online if student else None, objective, online.width)
         train(
             model,
             material.taught if student else material.gold,
@@ -231,10 +240,12 @@ class Laboratory:
             identity=trial.key,
         )
 
-    def _told(self, model: Any, online: OnlineTeacher, material: Material) -> dict[str, Any]:
+    def _told(
+        self, model: Any, online: OnlineTeacher, material: DistillationData
+    ) -> dict[str, Any]:
         """Loss, KL and agreement a token; token F1 beside the adapter's; of the model as saved."""
         model.to(getattr(torch, self._params.saved_dtype)).float()
-        held = measure(model, online, material.compared, online.width)
+        held = score_held_out(model, online, material.compared, online.width)
         tokens = sum(item.tokens for item in held)
         model.set_attn_implementation("sdpa")
         scores = self._scores(model)

@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from transformers import TrainerCallback
 
-from tasks.lm.batches import Batch, epoch_order
+from tasks.sequences.packing import Batch
 from tasks.stage.metrics import read_curve
+from tasks.training.batches import epoch_order
 
 
 def step_seconds(scratch: Path, batches: Sequence[Batch], *, seed: int) -> float:

@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from tasks.promotion.decision import decide
-from tasks.statistics.intervals import Bootstrap
+from tasks.statistics.bootstrap import Bootstrap
 from tasks.statistics.noninferiority import LossTest, Pairs
 from tests.benchmarks._measurement import measure, print_result
-from tests.unit.decided import PARAMS, good_night
+from tests.builders.promotion_evidence import PARAMS, good_night
 
 SLICES = 10
 SEED = 11

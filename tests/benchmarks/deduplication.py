@@ -16,8 +16,8 @@ from functools import partial
 import datasketch
 import xxhash
 
+from tasks.curation.near_duplicates import Buckets, sketch_all
 from tasks.curation.shingling import jaccard, shingles
-from tasks.curation.similarity import Buckets, sketch_all
 from tests.benchmarks._measurement import measure, print_result
 from tests.benchmarks._memory import peak_megabytes
 

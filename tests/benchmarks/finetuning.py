@@ -23,9 +23,9 @@ from typing import Any
 
 import torch
 
-from tasks.lm.batches import Batch
-from tasks.lm.models import LanguageModel, load_base
-from tasks.lm.quantization import decoder_linears
+from tasks.models.loading import LanguageModel, load_base
+from tasks.models.quantization import decoder_linears
+from tasks.sequences.packing import Batch
 from tests.benchmarks._finetuning_data import WORKLOADS, batches_of, make_shape
 from tests.benchmarks._finetuning_side import DEVICE, OURS, TRL, TRL_TUNED
 from tests.benchmarks._measurement import print_result

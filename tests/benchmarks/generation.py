@@ -20,14 +20,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from tasks.lm.embedding import Embedder
-from tasks.lm.generation import Generation, generate, stop_tokens
-from tasks.lm.models import LanguageModel, load_base, prepare_device
-from tasks.lm.prefixes import shared_length
-from tasks.lm.prompts import Prompt, PromptTemplate
-from tasks.lm.slots import Pass
-from tasks.records.files import read_records
-from tasks.serving.retrieval import Index
+from tasks.embedding.embedder import Embedder
+from tasks.generation.greedy_decoding import Generation, generate, stop_tokens
+from tasks.generation.kv_cache import Pass
+from tasks.models.loading import LanguageModel, load_base, prepare_device
+from tasks.prompting.templates import Prompt, PromptTemplate
+from tasks.records.schema import read_records
+from tasks.retrieval.index import Index
+from tasks.sequences.packing import shared_length
 from tasks.stage.errors import ConfigError
 from tasks.stage.params import ComputeParams, PromptingParams, read_yaml
 from tests.benchmarks._measurement import compare, measure, print_result

@@ -18,8 +18,8 @@ from pathlib import Path
 import pyarrow
 from pyarrow import parquet
 
-from tasks.orchestration.ingestion import take_in
-from tasks.orchestration.sources.params import IngestionParams
+from tasks.ingestion.intakes import take_in
+from tasks.ingestion.params import IngestionParams
 from tasks.stage.params import read_yaml
 from tests.benchmarks._memory import most_megabytes
 

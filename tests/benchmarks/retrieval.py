@@ -23,11 +23,11 @@ import torch
 from numpy.typing import NDArray
 from sentence_transformers import SentenceTransformer
 
-from tasks.lm.conversion import ModelManifest
-from tasks.lm.embedding import Embedder
-from tasks.records.lexical import LexicalIndex, lexical_tokens
-from tasks.serving.dense import DenseIndex, cluster_vectors
-from tasks.serving.retrieval import fuse_rankings
+from tasks.embedding.embedder import Embedder
+from tasks.lexical.bm25 import LexicalIndex, lexical_tokens
+from tasks.models.store import ModelManifest
+from tasks.retrieval.dense import DenseIndex, cluster_vectors
+from tasks.retrieval.index import fuse_rankings
 from tasks.stage.errors import ConfigError
 from tests.benchmarks._measurement import measure, print_tasks
 

@@ -28,8 +28,8 @@ import httpx
 import psutil
 from mlflow.tracking import MlflowClient
 
-from flows.serving import ModelServer
-from tasks.records.files import read_records
+from flows.model_server import ModelServer
+from tasks.records.schema import read_records
 from tasks.stage.errors import ConfigError
 
 NAME = "nightloom-adapter"

@@ -13,17 +13,15 @@ from pathlib import Path
 from datasets import Dataset, disable_caching, disable_progress_bars
 from transformers import PreTrainedTokenizerBase
 
-from tasks.lm.chats import encode_answers
-from tasks.lm.conversion import ModelManifest
-from tasks.lm.models import load_tokenizer
-from tasks.lm.prompts import Prompt, PromptTemplate
-from tasks.records.files import read_documents, read_records
-from tasks.records.passages import cut_documents
+from tasks.lexical.chunking import cut_documents
+from tasks.models.loading import load_tokenizer
+from tasks.models.store import ModelManifest
+from tasks.prompting.templates import Prompt, PromptTemplate, encode_answers
+from tasks.records.schema import read_documents, read_records
 from tasks.stage.errors import ConfigError
 from tasks.stage.params import PromptingParams, read_yaml
-from tasks.tokenization.contexts import choose_contexts
-from tasks.tokenization.encoding import make_prompts
 from tasks.tokenization.params import TokenizationParams
+from tasks.tokenization.training_examples import choose_contexts, make_prompts
 from tests.benchmarks._measurement import measure, print_result
 
 CURATED, BASE = Path("data/curated"), Path("data/models/base.json")

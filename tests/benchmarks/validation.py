@@ -22,20 +22,18 @@ from typing import Any
 
 import pandas as pd
 
-from tasks.validation.batches import mark_missing
-from tasks.validation.expectations import Judge, great_expectations
+from tasks.validation.checks import check_rows, mark_missing
+from tasks.validation.expectations import SuiteRunner, SuiteTotals, great_expectations
 from tasks.validation.features import RECORD_FEATURES, TEXT_FEATURES, read_record
-from tasks.validation.judging import Verdict, judge_rows
-from tasks.validation.merging import id_digests, take_census
+from tasks.validation.raw_rows import find_current_rows, id_digests
 from tasks.validation.suites import Suite, read_suites
-from tasks.validation.totals import Totals
 from tests.benchmarks._measurement import print_result
 from tests.benchmarks._memory import most_megabytes
 
 BATCH_ROWS = 50_000
 SIDES = ("ours", "gx_checkpoint", "gx_checkpoint_tuned")
 DOCUMENTS = 1000
-Verdicts = Iterator[tuple[int, list[str]]]
+Breaches = Iterator[tuple[int, list[str]]]
 
 
 def write_rows(path: Path, count: int) -> None:
@@ -73,26 +71,25 @@ def _spoil(row: dict[str, Any], kind: int) -> None:
     row.update(changes[kind])
 
 
-def judge_in_batches(path: Path, suite: Suite) -> Verdicts:
+def check_in_batches(path: Path, suite: Suite) -> Breaches:
     """Which rows break which rules, as the validation stage finds it."""
     known = _known()
-    verdict = Verdict("records", Totals(suite))
-    rows = map(read_record, take_census([path.parent], path.name).rows())
-    judged = judge_rows(
-        Judge(suite),
-        rows,
+    totals = SuiteTotals(suite)
+    batches = check_rows(
+        SuiteRunner(suite),
+        map(read_record, find_current_rows([path.parent], path.name).rows()),
         RECORD_FEATURES,
         batch_rows=BATCH_ROWS,
-        verdict=verdict,
         prepare=lambda batch: mark_missing(batch, known),
     )
-    for batch in judged:
+    for batch in batches:
+        totals.add(batch.results)
         for row, breaches in batch.quarantined:
             yield row.number, sorted(breach.rule.name for breach in breaches)
         del batch  # as the stage does
 
 
-def judge_at_once(path: Path, suite: Suite, *, tuned: bool) -> Verdicts:
+def check_at_once(path: Path, suite: Suite, *, tuned: bool) -> Breaches:
     """The same by one checkpoint over one frame of all rows."""
     frame = _frame(path)
     gx = great_expectations()
@@ -126,7 +123,7 @@ def judge_at_once(path: Path, suite: Suite, *, tuned: bool) -> Verdicts:
 
 def _frame(path: Path) -> pd.DataFrame:
     """All rows as one frame of features."""
-    rows = map(read_record, take_census([path.parent], path.name).rows())
+    rows = map(read_record, find_current_rows([path.parent], path.name).rows())
     known = _known()
     columns: dict[str, list[Any]] = {name: [] for name in (*RECORD_FEATURES, "number")}
     for row in rows:
@@ -157,9 +154,9 @@ def run_side(side: str, path: Path) -> None:
     started, cpu = time.perf_counter(), time.process_time()
     digest, bad = hashlib.sha256(), 0
     verdicts = (
-        judge_in_batches(path, suite)
+        check_in_batches(path, suite)
         if side == "ours"
-        else judge_at_once(path, suite, tuned=side.endswith("tuned"))
+        else check_at_once(path, suite, tuned=side.endswith("tuned"))
     )
     for number, rules in verdicts:
         digest.update(json.dumps([number, rules]).encode())

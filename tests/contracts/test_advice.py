@@ -2,6 +2,7 @@
 
 import ast
 import errno
+import importlib
 import os
 import re
 import shlex
@@ -14,14 +15,16 @@ from pathlib import Path
 
 import pytest
 
-from flows import checkup
+from flows.cli.doctor import Check
 from flows.workspace import choose_workspace, prepare
 from tasks.stage.command import run_stage
 from tasks.stage.errors import DataError, Failure
 from tasks.stage.outputs import verified, write_manifest
 from tasks.stage.params import StageParams
-from tasks.validation.figures import bring_back
+from tasks.validation.raw_rows import bring_back
 
+# By its path: `flows.cli` has a function of the same name.
+checkup = importlib.import_module("flows.cli.doctor")
 # What deletes, by command; a person who is told one may type it as it stands.
 DESTROYING = re.compile(
     r"dvc gc|gc --workspace|gc -w|\brm -|git clean|git reset|checkout (--force|-f)\b|make clean"
@@ -31,16 +34,15 @@ DELETES = re.compile(r"(?i)\b(deleted?|removed?|erased?|wiped?|take\b.* away)\b"
 HARMLESS = {
     "flows/credentials.py": "a random secret and a cache, both made again",
     "tasks/stage/command.py": "scratch: checkpoints and memos",
-    "tasks/distillation/teaching.py": "a memo",
-    "tasks/orchestration/execution.py": "a tag that says nothing, noted down before",
+    "tasks/distillation/teacher.py": "a memo",
+    "tasks/registry/transactions.py": "a tag that says nothing, noted down before",
 }
 SHOWN = [
     *sorted(Path("flows").rglob("*.py")), *sorted(Path("tasks").rglob("*.py")),
     *sorted(Path("params").rglob("*.yaml")),
     # The log advises nothing: it may say what a command destroyed.
-    *(path for path in sorted(Path("docs").glob("*.md")) if path.name != "LOG.md"),
-    *sorted(Path("docs/adr").glob("*.md")), Path("README.md"), Path("SECURITY.md"),
-    Path("prefect.yaml"),
+    *(path for path in sorted(Path("docs").rglob("*.md")) if path.name != "LOG.md"),
+    Path("README.md"), Path("CONTRIBUTING.md"), Path("SECURITY.md"), Path("prefect.yaml"),
 ]  # fmt: skip
 
 
@@ -74,6 +76,7 @@ def remedies(tree: ast.AST) -> Iterator[str]:
                 )
 
 
+@pytest.mark.slow
 def test_no_text_names_a_command_that_destroys() -> None:
     found = []
     for path in SHOWN:
@@ -83,6 +86,7 @@ def test_no_text_names_a_command_that_destroys() -> None:
     assert found == []
 
 
+@pytest.mark.slow
 def test_no_remedy_deletes_but_those_that_cost_time_alone() -> None:
     deleting = {
         path.as_posix()
@@ -94,6 +98,7 @@ def test_no_remedy_deletes_but_those_that_cost_time_alone() -> None:
     assert deleting == set(HARMLESS)
 
 
+@pytest.mark.slow
 def test_make_clean_leaves_data_scratch_and_stores() -> None:
     shown = subprocess.run(
         ["make", "--dry-run", "clean"], capture_output=True, text=True, check=True
@@ -197,7 +202,7 @@ def follow(root: Path, advice: str) -> None:
             shutil.rmtree(folder)
 
 
-def disk(root: Path, needed: float, monkeypatch: pytest.MonkeyPatch) -> checkup.Finding:
+def disk(root: Path, needed: float, monkeypatch: pytest.MonkeyPatch) -> Check:
     monkeypatch.setattr(checkup, "_DISK_GB", needed)
     return checkup._disk(root)
 
@@ -232,6 +237,7 @@ def stage_remedy(root: Path) -> str:
     return failure.remedy.replace("`nightloom doctor`", "the doctor")
 
 
+@pytest.mark.slow
 def test_what_is_said_of_a_full_disk_loses_no_data(
     kept: Kept, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -251,6 +257,7 @@ def test_what_is_said_of_a_full_disk_loses_no_data(
     kept.check()
 
 
+@pytest.mark.slow
 def test_what_is_said_of_a_damaged_intake_loses_no_row(kept: Kept) -> None:
     raw = kept.root / "data" / "raw" / "intakes"
     take_in(kept.root, "three", "third\n")  # and not yet recorded

@@ -16,12 +16,12 @@ from typing import Any
 
 import mlflow.tracking
 
-from tasks.orchestration import uploads
-from tasks.orchestration.approval import Answer, read_question, settle
-from tasks.orchestration.promotion import roll_back
-from tasks.orchestration.reconciliation import reconcile
-from tasks.orchestration.retention import awaited, prune, review
-from tests.unit.shop import PARAMS, Shop, policies
+from tasks.registry import client as uploads
+from tasks.registry.approval import ApprovalResponse, open_requests, read_request, settle
+from tasks.registry.promote import roll_back
+from tasks.registry.retention import prune, review
+from tasks.registry.transactions import reconcile
+from tests.builders.registry import PARAMS, Shop, policies
 
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(["tests.faults.promoters"])
@@ -42,7 +42,7 @@ def promotion(shop: Shop) -> None:
 def rollback(shop: Shop) -> None:
     """A rollback to the version before."""
     leaving = shop.aliases().get("production")
-    with shop.turns.mine():
+    with shop.lock.held():
         roll_back(
             shop.ledger, "adapter", None, by="ann", reason="it answers badly", leaving=leaving,
             downloads=shop.downloads, rehearse=lambda bundle: "asked",
@@ -51,16 +51,16 @@ def rollback(shop: Shop) -> None:
 
 def approval(shop: Shop) -> None:
     """The answer to the one question that is open."""
-    [entry] = awaited(shop.ledger, "adapter") or [None]
+    [entry] = open_requests(shop.ledger, "adapter") or [None]
     if entry is None:
-        with shop.turns.mine():
+        with shop.lock.held():
             reconcile(shop.ledger, "adapter")
         return
     link = shop.ledger.find(entry.id)
     assert link is not None
-    with shop.turns.mine():
-        question = read_question(shop.ledger, link.sha256)
-        answer = Answer("approve", "ann", "good answers")
+    with shop.lock.held():
+        question = read_request(shop.ledger, link.sha256)
+        answer = ApprovalResponse("approve", "ann", "good answers")
         settle(shop.ledger, question, answer, APPROVING, shop.downloads)
 
 
@@ -69,7 +69,7 @@ def pruning(shop: Shop) -> None:
     retention = PARAMS.retention.model_copy(
         update={"archived": 0, "days": 0, "rollback_targets": 1}
     )
-    with shop.turns.mine():
+    with shop.lock.held():
         reconcile(shop.ledger, "adapter")
         now = time.time_ns() // 1_000_000
         for fate in review(shop.ledger, "adapter", retention, now_ms=now):

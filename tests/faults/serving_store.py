@@ -13,7 +13,7 @@ from typing import Any
 
 import httpx
 
-from tests.unit.shop import Shop
+from tests.builders.registry import Shop
 
 _START_SECONDS = 120.0
 

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from tasks.orchestration.execution import pending
-from tasks.orchestration.moves import stage_tag
+from tasks.registry.aliases import stage_tag
+from tasks.registry.transactions import pending_intent
+from tests.builders.registry import Shop
 from tests.faults import promoters
-from tests.unit.shop import Shop
 
 ALL = os.environ.get("NIGHTLOOM_FAULTS") == "all"
 KILLS = 20
@@ -77,7 +77,7 @@ def check(shop: Shop, step: str, entries: int) -> None:
         assert version.tags["stage"] == stage_tag(version.number, aliases)
         assert shop.registry.bundle("adapter", version.number, shop.downloads).is_dir()
     assert shop.kinds()[entries:] == expected.kinds
-    assert pending(shop.registry, "adapter") is None
+    assert pending_intent(shop.registry, "adapter") is None
     assert shop.faults() == ()
 
 

@@ -9,11 +9,11 @@ from threading import Event
 
 import pytest
 
-from tasks.orchestration.registry import PROMPT_NAME
 from tasks.orchestration.tracking import Tracker
+from tasks.registry.client import PROMPT_NAME
+from tests.builders.registry import Shop
 from tests.faults import promoters
 from tests.faults.serving_store import Server, losing_answers
-from tests.unit.shop import Shop
 
 pytestmark = pytest.mark.timeout(900)
 ALL = os.environ.get("NIGHTLOOM_FAULTS") == "all"

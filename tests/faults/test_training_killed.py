@@ -20,7 +20,7 @@ ALL = os.environ.get("NIGHTLOOM_FAULTS") == "all"
 KILLS = range(1, STEPS + 1) if ALL else (1, 5, 12)
 DISTILLATION_KILLS = [
     (series, step)
-    for series in ("student-1", "twin-1")
+    for series in ("student-1", "control-1")
     for step in (range(1, STEPS + 1) if ALL else (5,))
 ]
 TRAINING: dict[str, Any] = {
@@ -95,7 +95,7 @@ def distilled(distillation: Victim, tmp_path_factory: pytest.TempPathFactory) ->
     root = tmp_path_factory.mktemp("distilled")
     found = distillation.finish(root)
     assert distillation.steps_done(root, "student-1") == STEPS
-    assert distillation.steps_done(root, "twin-1") == STEPS
+    assert distillation.steps_done(root, "control-1") == STEPS
     return found
 
 
@@ -105,5 +105,5 @@ def test_a_distillation_killed_at_a_step_makes_the_same_bytes(
 ) -> None:
     distillation.kill_at(step, tmp_path, series)
     assert distillation.finish(tmp_path) == distilled
-    for name in ("student-1", "twin-1"):
+    for name in ("student-1", "control-1"):
         assert distillation.steps_done(tmp_path, name) == STEPS

@@ -11,7 +11,10 @@ _COMMAND = re.compile(r"^│ ([a-z][a-z-]*) ")
 _MODULE = re.compile(r"python -m ((?:tasks|flows)[\w.]*\w)")
 _TEST = re.compile(r"^tests/\S+?::(.+)$")
 # Where people read which modules they may call.
-_TOLD_IN = ("README.md", "docs/*.md", "CONTRIBUTING.md", "Makefile", "dvc.yaml", "prefect.yaml")
+_TOLD_IN = (
+    "README.md", "docs/*.md", "docs/guides/*.md", "docs/reference/*.md", "CONTRIBUTING.md",
+    "Makefile", "dvc.yaml", "prefect.yaml",
+)  # fmt: skip
 # One line a test, whatever the project's own options are.
 _PLAIN = ("-q", "-o", "addopts=--import-mode=importlib", "-p", "no:cacheprovider")
 _FIRST = "tasks.curation"

@@ -36,7 +36,16 @@ LEFT_OUT = (
     ".nightloom/prefect", ".nightloom/logs", ".nightloom/tmp", ".nightloom/downloads",
     ".nightloom/site-cache", "data/scratch",
 )  # fmt: skip
-NOT_PACKED = ("__pycache__", "scratch", "tmp", "night.lock", "promotion.lock")
+NOT_PACKED = (
+    "__pycache__",
+    "scratch",
+    "tmp",
+    "night.lock",
+    "night.lock.pid",
+    "promotion.lock",
+    "promotion.lock.pid",
+    "promotion.next.pid",
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

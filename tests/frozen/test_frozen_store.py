@@ -22,10 +22,10 @@ import yaml
 from mlflow.tracking import MlflowClient
 
 from flows.graph import read_stage, stage_names
-from flows.promoting import make_promoter
+from flows.promoter import make_promoter
 from flows.workspace import Workspace, prepare
-from tasks.orchestration.approval import Answer, read_question, settle
 from tasks.records.predictions import read_predictions
+from tasks.registry.approval import ApprovalResponse, read_request, settle
 from tests.frozen.conftest import Frozen
 
 # The last entry's: a hash noted down elsewhere, which no rewritten ledger could have.
@@ -118,7 +118,7 @@ def test_mlflow_serves_what_is_in_production(unpacked: Frozen, tmp_path: Path) -
 
 @pytest.mark.parametrize("model", MODELS)
 def test_a_bundle_answers_its_golden_prompts_to_today_s_code(model: str, unpacked: Frozen) -> None:
-    from tasks.serving.rehearsal import rehearse
+    from tasks.answering.rehearsal import rehearse
 
     said = rehearse(bundle(unpacked, model, 2), unpacked.models, model, 0.0)
     count = len(golden(unpacked, model, 2))
@@ -172,9 +172,9 @@ def test_the_open_question_is_answered(frozen: Frozen) -> None:
     [link] = [
         link for link in promoter.ledger.links("adapter") if link.entry.awaits == "production"
     ]
-    answer = Answer("approve", "bea", "read twenty answers")
-    with promoter.turns.mine():
-        question = read_question(promoter.ledger, link.sha256)
+    answer = ApprovalResponse("approve", "bea", "read twenty answers")
+    with promoter.lock.held():
+        question = read_request(promoter.ledger, link.sha256)
         entry = settle(promoter.ledger, question, answer, promoter.params, promoter.downloads)
     assert (entry.kind, entry.version, entry.after["production"]) == ("approved", 4, 4)
     assert frozen.call("status")["aliases"]["adapter"]["production"] == 4

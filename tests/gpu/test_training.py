@@ -6,15 +6,16 @@ import pytest
 import torch
 
 from tasks.finetuning.adapter import make_trainable
-from tasks.lm.batches import Batch, make_batches
-from tasks.lm.exactness import packs_exactly
-from tasks.lm.losses import summed_cross_entropy
-from tasks.lm.models import load_for_training
-from tasks.lm.trainer import training_arguments, validation_loss
-from tasks.lm.training import train
+from tasks.models.loading import load_for_training
+from tasks.sequences.likelihood import summed_cross_entropy
+from tasks.sequences.packing import Batch
+from tasks.sequences.packing_check import packs_exactly
+from tasks.training.batches import make_batches
+from tasks.training.loop import train
+from tasks.training.trainer import training_arguments, validation_loss
 from tests.unit.conftest import Tiny
-from tests.unit.test_finetuning import PARAMS
-from tests.unit.test_packing import examples
+from tests.unit.finetuning.test_finetuning import PARAMS
+from tests.unit.sequences.test_packing import examples
 
 pytestmark = [
     pytest.mark.gpu,

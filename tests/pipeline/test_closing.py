@@ -13,16 +13,10 @@ import psutil
 import pytest
 from mlflow.tracking import MlflowClient
 
-from flows.nights import Night, read_night
-from flows.services import Services
-from flows.stopping import Keeper, living
-from tests.pipeline.test_night import (
-    as_in_a_terminal,
-    clone,
-    command,
-    environment,
-    nightloom,
-)
+from flows.run_state import NightState, read_night
+from flows.servers import Services
+from flows.shutdown import Keeper, living
+from tests.pipeline.test_night import as_in_a_terminal, clone, command, environment, nightloom
 
 pytestmark = [pytest.mark.night, pytest.mark.timeout(1500)]
 __all__ = ["clone"]  # a fixture
@@ -59,7 +53,7 @@ def of_stages(processes: list[psutil.Process]) -> list[psutil.Process]:
     return found
 
 
-def last_night(clone: Path) -> Night:
+def last_night(clone: Path) -> NightState:
     return read_night(max((clone / ".nightloom" / "nights").glob("[!.]*.json")))
 
 
@@ -212,7 +206,7 @@ def test_down_waits_for_the_night_of_another_shell(clone: Path, tmp_path: Path) 
     keeper.write(clone)
     lock = clone / ".nightloom" / "night.lock"
     code = (
-        "import sys, time; from pathlib import Path; from flows.lock import night_lock\n"
+        "import sys, time; from pathlib import Path; from flows.workspace import night_lock\n"
         "with night_lock(Path(sys.argv[1])):\n    print('held', flush=True); time.sleep(6)"
     )
     night = subprocess.Popen(

@@ -13,7 +13,8 @@ import psutil
 import pytest
 from mlflow.tracking import MlflowClient
 
-from tasks.orchestration.answers import TABLE_FILE
+from tasks.orchestration.tracking import TABLE_FILE
+from tasks.services.locks import read_pid
 
 pytestmark = [pytest.mark.night, pytest.mark.timeout(900)]
 
@@ -172,20 +173,20 @@ def test_a_full_evaluation_asks_more_of_the_same_models_and_leaves_the_night_alo
     lean = workspace / "data" / "reports" / "evaluation" / "metrics.json"
     before = lean.read_bytes()
     done = subprocess.run(
-        [sys.executable, "-m", "flows.evaluating", "--preset", "tiny",
+        [sys.executable, "-m", "flows.cli.evaluate", "--preset", "tiny",
          "--set", "evaluation.variants.records=4"],
         cwd=clone, env=environment(), capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 1  # no night was run with this override
     assert "run `nightloom run` first" in done.stderr
     done = subprocess.run(
-        [sys.executable, "-m", "flows.evaluating", "--preset", "tiny"],
+        [sys.executable, "-m", "flows.cli.evaluate", "--preset", "tiny"],
         cwd=clone, env=environment(), capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     full = json.loads((Path(done.stdout.strip()) / "metrics.json").read_text())
     assert full["asked"]["injected"] == 16
-    assert set(full["systems"]["twin"]) == set(full["systems"]["base"])
+    assert set(full["systems"]["control"]) == set(full["systems"]["base"])
     assert set(full["prompts"]["comparison"]["scores"]) == {"base", "adapter"}
     assert lean.read_bytes() == before
     night = json.loads(before)["systems"]["adapter"]["retrieved"]
@@ -240,7 +241,7 @@ def started(clone: Path) -> "subprocess.Popen[str]":
     )
     [lock] = clone.glob(".nightloom/workspaces/*/.nightloom/night.lock")
     deadline = time.monotonic() + 120
-    while str(first.pid) not in lock.read_text() and time.monotonic() < deadline:
+    while read_pid(lock) != first.pid and time.monotonic() < deadline:
         time.sleep(0.1)
     return first
 

@@ -15,8 +15,8 @@ from prefect.testing.utilities import prefect_test_harness
 
 from flows.graph import read_stage
 from tasks.orchestration.reproduce import reproduce
-from tasks.orchestration.stores import EXPERIMENT, Stores
 from tasks.orchestration.tracking import Tracker
+from tasks.services.stores import EXPERIMENT, Stores
 from tasks.stage.errors import DataError
 
 COPY = """

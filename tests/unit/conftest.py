@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tasks.records.files import write_documents, write_records
-from tasks.records.record import Document, Message, Record
+from tasks.records.schema import Document, Message, Record, write_documents, write_records
 from tasks.stage.outputs import write_manifest
 from tasks.stage.params import ComputeParams, ModelsParams, PromptingParams, read_yaml
 
 if TYPE_CHECKING:
-    from tests.unit.served import Bundles
-    from tests.unit.shop import Shop
+    from tests.builders.registry import Shop
+    from tests.builders.serving import Bundles
 
 TEMPLATE = Path("params/prompts/answer.jinja")
 
@@ -60,8 +59,8 @@ class Tiny:
         return self.students / "2" / "student"
 
     @property
-    def twin(self) -> Path:
-        return self.students / "2" / "twin"
+    def control(self) -> Path:
+        return self.students / "2" / "control"
 
     @property
     def curated(self) -> Path:
@@ -125,7 +124,7 @@ def write_curated(folder: Path, *, documents: int, records: int) -> None:
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
     """A base, an embedder, an adapter, a student and a data set, each of a few kilobytes."""
-    from tasks.lm.conversion import convert
+    from tasks.models.store import convert
 
     made = Tiny(tmp_path_factory.mktemp("tiny"))
     convert("tiny:llama", None, "causal_lm", made.store).write(made.base)
@@ -142,7 +141,7 @@ def tokens(
     tiny: Tiny, prompting: PromptingParams, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
     """The tokens of the tiny data set, by the stage's own code."""
-    from tests.unit.test_tokenization import tokenize
+    from tests.unit.tokenization.test_tokenization import tokenize
 
     root = tmp_path_factory.mktemp("tokens")
     return tokenize(root, tiny, prompting, tiny.curated).tokens
@@ -158,7 +157,7 @@ def released(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Path:
     """A release bundle of the tiny models; its packaging report lies beside it, in `report`."""
-    from tests.unit.packaged import package, packaging_params
+    from tests.builders.packaging import package, packaging_params
 
     root = tmp_path_factory.mktemp("released")
     params = packaging_params(prompting, models, compute)
@@ -166,7 +165,7 @@ def released(
 
 
 def _weights(made: Tiny) -> Path:
-    from tasks.lm.conversion import ModelManifest
+    from tasks.models.store import ModelManifest
 
     return ModelManifest.read(made.base).folder(made.store)
 
@@ -190,7 +189,7 @@ def _make_embedder(folder: Path, made: Tiny) -> None:
 
 
 def _make_adapter(made: Tiny) -> None:
-    """An adapter with random weights and, as student and twin, the base with other weights."""
+    """An adapter with random weights and, as student and control, the base with other weights."""
     import torch
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM
@@ -200,7 +199,7 @@ def _make_adapter(made: Tiny) -> None:
         torch.manual_seed(1)
         config = LoraConfig(r=4, target_modules=["q_proj", "v_proj"], init_lora_weights=False)
         get_peft_model(model, config).save_pretrained(made.adapter)
-        for folder in (made.student, made.twin):
+        for folder in (made.student, made.control):
             shutil.copytree(_weights(made), folder)
             student = AutoModelForCausalLM.from_pretrained(_weights(made))
             for parameter in student.parameters():
@@ -208,9 +207,9 @@ def _make_adapter(made: Tiny) -> None:
             student.save_pretrained(folder)
     shutil.copyfile(made.base, made.adapter / "base.json")
     _write_prompt_kits(made)
-    for folder in (made.adapter, made.student, made.twin):
+    for folder in (made.adapter, made.student, made.control):
         _write_provenance(folder)
-    for folder in (made.adapter, made.student, made.twin, made.students):
+    for folder in (made.adapter, made.student, made.control, made.students):
         write_manifest(folder)
 
 
@@ -226,22 +225,22 @@ def _write_provenance(folder: Path) -> None:
 
 
 def _write_prompt_kits(made: Tiny) -> None:
-    from tasks.lm.models import load_tokenizer
-    from tasks.lm.prompt_kit import write_prompt_kit
-    from tasks.lm.prompts import Prompt, PromptTemplate
-    from tasks.records.prompt_files import PROMPT
+    from tasks.models.loading import load_tokenizer
+    from tasks.prompting.files import PROMPT
+    from tasks.prompting.prompt_bundle import write_prompt_bundle
+    from tasks.prompting.templates import Prompt, PromptTemplate
 
     tokenizer = load_tokenizer(_weights(made))
     prompts = [Prompt(record(number).messages[:-1], ("A passage.",)) for number in range(12)]
-    for folder in (made.adapter, made.student, made.twin):
+    for folder in (made.adapter, made.student, made.control):
         template = PromptTemplate.load(TEMPLATE)
-        write_prompt_kit(folder / PROMPT, template, tokenizer, prompts)
+        write_prompt_bundle(folder / PROMPT, template, tokenizer, prompts)
 
 
 @pytest.fixture(scope="session")
 def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An empty MLflow database, to be copied."""
-    from tests.unit.shop import make_template
+    from tests.builders.registry import make_template
 
     return make_template(tmp_path_factory.mktemp("store"))
 
@@ -249,7 +248,7 @@ def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def shop(empty_store: Path, tmp_path: Path) -> "Shop":
     """A registry of small bundles in a store of its own."""
-    from tests.unit.shop import Shop
+    from tests.builders.registry import Shop
 
     return Shop.open(tmp_path / "shop", empty_store)
 
@@ -257,7 +256,7 @@ def shop(empty_store: Path, tmp_path: Path) -> "Shop":
 @pytest.fixture(scope="session")
 def reigned_store(empty_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store in which version 1 was in production and 2 is, to be copied."""
-    from tests.unit.shop import Shop
+    from tests.builders.registry import Shop
 
     shop = Shop.open(tmp_path_factory.mktemp("reigned"), empty_store)
     for number, text in enumerate(("one", "two"), start=1):
@@ -269,7 +268,7 @@ def reigned_store(empty_store: Path, tmp_path_factory: pytest.TempPathFactory) -
 @pytest.fixture
 def reigned(reigned_store: Path, tmp_path: Path) -> "Shop":
     """A registry in which version 1 was in production and 2 is."""
-    from tests.unit.shop import Shop
+    from tests.builders.registry import Shop
 
     return Shop.open(tmp_path / "shop", reigned_store)
 
@@ -347,7 +346,7 @@ def bundles(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> "Bundles":
     """Two release bundles of the tiny models, whose answers differ and have at most 10 tokens."""
-    from tests.unit.served import make_bundles
+    from tests.builders.serving import make_bundles
 
     longer = prompting.model_copy(update={"max_new_tokens": 10})
     shared = {"prompting": longer, "models": models, "compute": compute}

@@ -1,0 +1,57 @@
+"""The `nightloom` command. Thin: Prefect, MLflow and DVC keep their own.
+
+`--help` imports the file of every command, so each defers what is slow to import to its function.
+"""
+
+import typer
+
+from flows.cli import (
+    ask,
+    compare,
+    doctor,
+    export,
+    ledger,
+    promote,
+    prune,
+    run,
+    serve,
+    status,
+    sweep,
+    up,
+)
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Retrains a language-model adapter every night and promotes it only when the evidence "
+    "says so.",
+)
+# In the order of `--help`.
+for _command in (
+    run.run,
+    sweep.sweep,
+    up.up,
+    up.down,
+    up.env,
+    status.status,
+    ask.ask,
+    serve.serve,
+    compare.compare,
+    doctor.doctor,
+    export.export,
+    promote.promote,
+    promote.rollback,
+    prune.prune,
+):
+    app.command()(_command)
+app.add_typer(
+    ledger.app,
+    name="ledger",
+    help="Show who decided what about which version, when, why and on which evidence.",
+)
+
+
+def main() -> None:
+    """Run the command line."""
+    app()

@@ -1,0 +1,116 @@
+"""`nightloom status`: the last nights, the one that runs now, the aliases and the servers."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+
+from flows.cli.options import HERE, Json, Root, checkout_at, print_json
+from flows.console import make_console
+from tasks.registry.versions import MODELS
+
+if TYPE_CHECKING:
+    from flows.run_state import NightState
+    from flows.servers import Services
+    from tasks.registry.ledger import Ledger
+
+_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class Status:
+    """What `nightloom status` reports; `running` is the pid of a night, by workspace.
+
+    `open` are decisions that were cut short, or that a person has not answered yet.
+    """
+
+    nights: "list[NightState]"
+    running: dict[str, int]
+    aliases: dict[str, dict[str, int]]
+    open: list[str]
+    services: "Services | None"
+
+
+def status(root: Root = HERE, as_json: Json = False) -> None:
+    """Show the last nights, the night that runs now, the aliases and the servers."""
+    with checkout_at(root, as_json) as checkout:
+        status = read_status(checkout)
+    if as_json:
+        print_json(status)
+    else:
+        print_status(make_console(), status)
+
+
+def read_status(checkout: Path) -> Status:
+    """Return where things stand now."""
+    from flows.environment import find_stores
+    from flows.run_state import last_nights
+    from flows.servers import Services
+    from flows.workspace import holders
+    from tasks.registry.client import Registry
+    from tasks.registry.ledger import Ledger
+    from tasks.registry.promote import all_aliases
+
+    stores = find_stores(checkout)
+    registry = Registry(stores)
+    return Status(
+        nights=last_nights(checkout, _SHOWN),
+        running=holders(checkout),
+        aliases=all_aliases(registry),
+        open=_open_decisions(Ledger(stores, registry)),
+        services=Services.read(checkout),
+    )
+
+
+def print_status(console: Console, status: Status) -> None:
+    """Print it for people."""
+    if not status.nights:
+        console.print("no night has run here yet: nightloom run")
+    table = Table(title="last nights", box=None, title_justify="left")
+    for heading in ("night", "verdict", "stages executed", "adapter", "student"):
+        table.add_column(heading)
+    for night in status.nights:
+        executed = sum(entry.state == "executed" for entry in night.stages)
+        numbers = [str(night.versions[name] or "-") for name in ("adapter", "student")]
+        table.add_row(night.night, _verdict(night, status.running), str(executed), *numbers)
+    if status.nights:
+        console.print(table)
+    for model, aliases in status.aliases.items():
+        shown = ", ".join(f"{name} -> {number}" for name, number in aliases.items())
+        console.print(f"{model}: {shown or 'nothing registered'}", highlight=False)
+    for text in status.open:
+        console.print(text, highlight=False, markup=False, soft_wrap=True)
+    services = status.services
+    where = f"Prefect {services.prefect}, MLflow {services.mlflow}" if services else "down"
+    console.print(f"servers: {where}", highlight=False)
+
+
+def _open_decisions(ledger: "Ledger") -> list[str]:
+    """Return a sentence on each decision that was begun about a version and is not done."""
+    from tasks.registry.approval import open_requests
+    from tasks.registry.transactions import pending_intent
+
+    found = []
+    for model in MODELS:
+        intent = pending_intent(ledger.registry, model)
+        if intent is not None:
+            found.append(
+                f"{model}: {intent.kind}, version {intent.version}, by {intent.by}, is being "
+                "carried out, or was cut short: then the next decision finishes it first"
+            )
+        found += [
+            f"{model}: version {entry.version} awaits approval for {entry.awaits} since "
+            f"{entry.time}"
+            for entry in open_requests(ledger, model)
+        ]
+    return found
+
+
+def _verdict(night: "NightState", running: dict[str, int]) -> str:
+    """Return the verdict of a night; one without any still runs, or was killed."""
+    if night.verdict is not None:
+        return night.verdict
+    alive = night.pid in running.values()
+    return f"running: {night.step} (process {night.pid})" if alive else f"killed in {night.step}"

@@ -1,0 +1,92 @@
+"""`nightloom up`, `down` and `env`: the servers, and what a shell needs to talk to them."""
+
+import json
+import time
+from contextlib import suppress
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from flows.cli.options import HERE, NO_OVERRIDES, Preset, Root, Set, checkout_at, errors_told
+from flows.console import make_console
+from tasks.stage.errors import ConfigError
+
+
+def up(
+    root: Root = HERE,
+    prefect_port: Annotated[int, typer.Option(help="Prefect's port.")] = 4200,
+    mlflow_port: Annotated[int, typer.Option(help="MLflow's port.")] = 5000,
+    cron: Annotated[
+        str | None,
+        typer.Option(help="When nights start.", show_default="the schedule of prefect.yaml"),
+    ] = None,
+    timezone: Annotated[str, typer.Option(help="Timezone of --cron.")] = "Etc/UTC",
+    preset: Preset = None,
+    set_: Set = NO_OVERRIDES,
+) -> None:
+    """Start Prefect, MLflow and a worker, deploy the schedule; Ctrl-C stops them all.
+
+    So do `nightloom down`, SIGTERM and a closed terminal; under `nohup` it outlives the terminal.
+    """
+    with checkout_at(root) as checkout:
+        from flows.credentials import secret_file
+        from flows.servers import log_file, running_services
+        from flows.shutdown import interrupt_on_signals
+        from flows.workspace import choose_workspace
+
+        choose_workspace(checkout, preset, set_)
+        parameters = json.dumps({"preset": preset, "overrides": set_})
+        deployment = ["--params", parameters]
+        if cron is not None:
+            deployment += ["--cron", cron, "--timezone", timezone]
+        interrupt_on_signals(hurry=False)
+        console = make_console()
+        try:
+            with running_services(checkout, prefect_port, mlflow_port, deployment) as running:
+                console.print(f"Prefect: {running.services.prefect}")
+                console.print(f"         its page asks for the line in {secret_file(checkout)}")
+                console.print(f"MLflow:  {running.services.mlflow}")
+                console.print("the nightly deployment is scheduled; Ctrl-C stops everything")
+                try:
+                    while (fallen := running.fallen()) is None:
+                        time.sleep(1)
+                finally:
+                    _tell(console, "stopping, a night that runs first")
+                raise ConfigError(
+                    f"{fallen} ended by itself", f"read {log_file(checkout, fallen)}, its log"
+                )
+        except KeyboardInterrupt:
+            _tell(console, "stopped")
+
+
+def _tell(console: Console, text: str) -> None:
+    """Tell a terminal that may have been closed."""
+    with suppress(OSError):
+        console.print(text)
+
+
+def down(root: Root = HERE) -> None:
+    """Stop what `nightloom up` started, and say "stopped" when nothing of it lives.
+
+    A night in the worker is ended, writes down that it was, and the next one goes on from there. A
+    night or sweep of another shell is waited for before anything stops.
+    """
+    console = make_console()
+    with checkout_at(root) as checkout:
+        from flows.shutdown import stop_services
+
+        stopped = stop_services(
+            checkout, lambda text: console.print(text, markup=False, soft_wrap=True)
+        )
+    console.print("stopped" if stopped else "nothing was up")
+
+
+def env(root: Root = HERE) -> None:
+    """Print what a shell needs for plain prefect, dvc and mlflow: eval "$(nightloom env)"."""
+    with errors_told():
+        from flows.environment import shell_lines
+        from flows.workspace import find_checkout
+
+        lines = shell_lines(find_checkout(root))
+    print("\n".join(lines))

@@ -1,0 +1,87 @@
+"""The deep evaluation of the last night's models, in a workspace of its own.
+
+Its params are those of `params/presets/evaluation-full.yaml`: every mode of every system, prompts
+compared, passages that give orders. Nothing is registered, and the night's own report stays.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from prefect import flow
+
+from flows.build import build_stages
+from flows.environment import find_stores, open_checkout
+from flows.graph import stage_names
+from flows.run_state import NightLog, new_night_name
+from flows.workspace import (
+    STATE,
+    Workspace,
+    choose_workspace,
+    night_lock,
+    override_text,
+    overrides_digest,
+    prepare,
+    share_inputs,
+)
+from tasks.orchestration.tracking import Tracker
+from tasks.stage.errors import ConfigError
+
+PRESET = "evaluation-full"
+_STAGE = "evaluation"
+
+
+@flow(name=PRESET, persist_result=False)
+def evaluate_fully(
+    root: str = ".", preset: str | None = None, overrides: Sequence[str] = ()
+) -> Path:
+    """Evaluate in depth, and return the report's folder.
+
+    The stages before evaluation come out of DVC's cache as the night of `preset` and `overrides`
+    left them; what is not there any more is made again.
+
+    Raises:
+        NightloomError: there was no such night, or a stage failed.
+    """
+    checkout = open_checkout(Path(root))
+    base = choose_workspace(checkout, preset, overrides)
+    texts = [override_text(item.key, item.value) for item in base.overrides]
+    chosen = choose_workspace(checkout, PRESET, texts)
+    folder = checkout / STATE / PRESET / overrides_digest(chosen.overrides)
+    workspace = replace(chosen, path=folder)
+    _check(base)
+    with night_lock(workspace.lock):
+        prepare(workspace)
+        share_inputs(base, workspace)
+        tracker = Tracker(find_stores(checkout))
+        name = f"{PRESET}-{new_night_name(datetime.now(UTC))}"
+        log = NightLog(workspace, name, workspace.path / STATE / f"{PRESET}.json")
+        run = tracker.begin_night(name, {"nightloom.workspace": workspace.name})
+        names = stage_names(workspace.path)
+        report = workspace.path / workspace.paths().evaluation_report
+        try:
+            build_stages(workspace, names[: names.index(_STAGE) + 1], log, run, tracker)
+        except BaseException:
+            tracker.end(run, finished=False)
+            raise
+        tracker.log_metrics(run, report)
+        tracker.log_predictions(run, report)
+        tracker.end(run, finished=True)
+    return report
+
+
+def _check(base: Workspace) -> None:
+    """Check that a night was run with the base's rows and models."""
+    paths = base.checkout_paths()
+    missing = [
+        name
+        for name in (paths.raw, paths.base, paths.embedder, paths.reranker, paths.student_base)
+        if not (base.path / name).exists()
+    ]
+    if missing:
+        raise ConfigError(
+            f"{base.path} holds no {', '.join(missing)}; expected what a night leaves there, since "
+            "it is that night's models that are evaluated",
+            "run `nightloom run` first, with the same --preset and --set",
+        )

@@ -1,0 +1,1 @@
+"""How a question is answered, wherever it is asked: release bundles and what loads them."""

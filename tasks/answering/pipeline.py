@@ -1,0 +1,91 @@
+"""The answering core: a question in, passages found, one prompt, an answer out."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from tasks.embedding.embedder import Embedder
+from tasks.generation.greedy_decoding import generate
+from tasks.models.loading import LanguageModel
+from tasks.prompting.templates import Prompt, PromptTemplate
+from tasks.records.schema import Message
+from tasks.records.text import text_sha256
+from tasks.retrieval.filters import Where
+from tasks.retrieval.index import Index, ScoredPassage
+from tasks.stage.params import PromptingParams
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An answer, the passages its prompt held (best first), and what identifies both."""
+
+    text: str
+    token_ids: tuple[int, ...]
+    passages: tuple[ScoredPassage, ...]
+    prompt_sha256: str
+    latency_ms: float
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A conversation's prompt, and the passages in it, best first."""
+
+    passages: tuple[ScoredPassage, ...]
+    prompt: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Answerer:
+    """A model, an index with its embedder, and the way they are prompted."""
+
+    language_model: LanguageModel
+    template: PromptTemplate
+    prompting: PromptingParams
+    index: Index
+    embedder: Embedder
+    batch_size: int
+
+    def answer(
+        self,
+        conversations: Sequence[Sequence[Message]],
+        progress: Callable[[int, int], None] | None = None,
+        where: Where | None = None,
+    ) -> list[Answer]:
+        """Return the answer to each conversation, whose last turn is the user's question.
+
+        Where a filter is given, only the passages that it allows are searched.
+        """
+        prepared = self.prepare(conversations, where)
+        generations = generate(
+            self.language_model,
+            [item.prompt for item in prepared],
+            max_new_tokens=self.prompting.max_new_tokens,
+            batch_size=self.batch_size,
+            progress=progress,
+        )
+        return [
+            Answer(
+                made.text, made.token_ids, item.passages, prompt_sha256(item.prompt),
+                made.latency_ms,
+            )
+            for made, item in zip(generations, prepared, strict=True)
+        ]  # fmt: skip
+
+    def prepare(
+        self, conversations: Sequence[Sequence[Message]], where: Where | None = None
+    ) -> list[Prepared]:
+        """Return each conversation with the passages found for its last turn, as the prompt to
+        answer.
+        """
+        questions = [turns[-1].content for turns in conversations]
+        found = self.index.search(questions, self.prompting.passages, self.embedder, where)
+        asked = [
+            Prompt(tuple(turns), tuple(item.passage.shown for item in passages))
+            for turns, passages in zip(conversations, found, strict=True)
+        ]
+        prompts = self.template.token_ids(self.language_model.tokenizer, asked)
+        return [Prepared(tuple(used), tuple(ids)) for used, ids in zip(found, prompts, strict=True)]
+
+
+def prompt_sha256(token_ids: Sequence[int]) -> str:
+    """Return the hash that identifies a prompt, from its token ids."""
+    return text_sha256(" ".join(map(str, token_ids)))

@@ -1,0 +1,74 @@
+"""What a release bundle consists of, and whether it is whole."""
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from tasks.models.store import ModelManifest
+from tasks.stage.errors import ConfigError
+from tasks.stage.outputs import MANIFEST, RESTORE, verified
+from tasks.stage.params import ComputeParams, ModelsParams, PromptingParams, StageParams
+
+ADAPTER = "adapter"
+
+STUDENT = "student"
+
+INDEX = "index"
+
+BASE = "base.json"
+
+EMBEDDER = "embedder.json"
+
+SETTINGS = "settings.json"
+
+AGENT = "agent.py"
+
+AGENT_FILE = Path(__file__).with_name("mlflow_agent.py")  # what MLflow loads; a bundle holds a copy
+
+
+class BundleSettings(StageParams):
+    """`settings.json`: the params that answering needs."""
+
+    prompting: PromptingParams
+    models: ModelsParams
+    compute: ComputeParams
+
+    @classmethod
+    def read(cls, bundle: Path) -> "BundleSettings":
+        """Return the settings of a bundle.
+
+        Raises:
+            ConfigError: the folder is not a bundle.
+        """
+        path = bundle / SETTINGS
+        if not path.exists():
+            raise ConfigError(
+                f"{bundle} holds no {SETTINGS}, so it is not a release bundle",
+                "name a bundle that a night made, e.g. data/bundle",
+            )
+        return cls.model_validate_json(path.read_text(encoding="utf-8"))
+
+    def write(self, bundle: Path) -> None:
+        """Write the settings into a bundle."""
+        text = self.model_dump_json(indent=1) + "\n"
+        (bundle / SETTINGS).write_text(text, encoding="utf-8")
+
+
+def verify_bundle(bundle: Path, store: Path) -> None:
+    """Check every file of a bundle, and of the models in the store that it names.
+
+    Raises:
+        ConfigError: the folder is no bundle, or the store lacks a model.
+        DataError: a file is missing or changed.
+    """
+    if not (bundle / MANIFEST).exists():
+        BundleSettings.read(bundle)  # which says it where the folder is no bundle at all
+    # Hashing lets other threads run meanwhile. The bundle's own files are told of first.
+    with ThreadPoolExecutor() as pool:
+        checks = [pool.submit(verified, bundle, remedy=RESTORE)]
+        checks += [pool.submit(_verify_model, bundle / name, store) for name in (BASE, EMBEDDER)]
+    for check in checks:
+        check.result()
+
+
+def _verify_model(manifest: Path, store: Path) -> Path:
+    return ModelManifest.read(manifest).verified_folder(store)

@@ -1,0 +1,1 @@
+"""Sentence embeddings, and a memo of them."""

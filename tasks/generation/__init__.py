@@ -1,0 +1,1 @@
+"""One generation routine, with continuous batching."""

@@ -1,0 +1,170 @@
+"""Greedy answers: the tokens of `model.generate` one prompt at a time, of many prompts together."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence, Set
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers.generation.streamers import BaseStreamer
+
+from tasks.generation.batching_check import decodes_together
+from tasks.generation.continuous_batching import ONE_AT_A_TIME, DecodingRow, decode
+from tasks.generation.streaming import TextStream, text_of
+from tasks.models.loading import LanguageModel
+from tasks.stage.errors import DataError
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Generation:
+    """What a model answered: token ids without the end token, text, and how long it took.
+
+    Both times run from when the row's prompt first went into the model: to its first token (or the
+    end token, where the answer is empty) and to its last. `is_cut` says that the answer was ended
+    by the number of new tokens, not by the model. Identical prompts share one answer.
+    """
+
+    token_ids: tuple[int, ...]
+    text: str
+    first_token_ms: float
+    latency_ms: float
+    is_cut: bool
+
+
+def generate(
+    language_model: LanguageModel,
+    prompts: Sequence[Sequence[int]],
+    *,
+    max_new_tokens: int,
+    batch_size: int,
+    progress: Progress | None = None,
+) -> list[Generation]:
+    """Return the greedy answers to prompts of token ids, in the prompts' order.
+
+    The tokens are those of `model.generate(do_sample=False)` one prompt at a time, up to ties
+    within float rounding. At most `batch_size` rows are held in memory, and one prompt; beginnings
+    that prompts share are computed once. A model with which that is not exact answers one prompt
+    at a time, and the log says why (`decodability`). `progress` is told how many prompts are done
+    and how many there are.
+
+    Raises:
+        DataError: a prompt has no tokens.
+        ConfigError: the model's scores are not finite.
+    """
+    keys = [tuple(prompt) for prompt in prompts]
+    copies: dict[tuple[int, ...], list[int]] = {}
+    for place, key in enumerate(keys):
+        copies.setdefault(key, []).append(place)
+    distinct = list(copies)
+    answers: dict[tuple[int, ...], Generation] = {}
+    done = 0
+    for row in _rows(language_model, distinct, max_new_tokens, batch_size):
+        if row.is_done:
+            key = distinct[row.number]
+            answers[key] = _generation(language_model, row)
+            done += len(copies[key])
+            if progress is not None:
+                progress(done, len(prompts))
+    return [answers[key] for key in keys]
+
+
+def stream(
+    language_model: LanguageModel, prompt: Sequence[int], *, max_new_tokens: int
+) -> Iterator[str]:
+    """Yield the greedy answer to one prompt in pieces of whole characters, as they become certain.
+
+    Together they are `Generation.text`. A model that answers one prompt at a time gives its answer
+    as one piece.
+    """
+    text, fed = TextStream(language_model.tokenizer), 0
+    for row in _rows(language_model, [tuple(prompt)], max_new_tokens, 1):
+        pieces = [text.feed(token) for token in row.tokens[fed:]]
+        fed = len(row.tokens)
+        yield from filter(None, pieces)
+    yield from filter(None, [text.rest()])
+
+
+def stop_tokens(language_model: LanguageModel) -> frozenset[int]:
+    """Return the token ids that end an answer."""
+    configured = language_model.model.generation_config.eos_token_id
+    stops = configured if isinstance(configured, list) else [configured]
+    return frozenset({language_model.tokenizer.eos_token_id, *stops} - {None})
+
+
+def _rows(
+    language_model: LanguageModel,
+    prompts: Sequence[tuple[int, ...]],
+    max_new_tokens: int,
+    batch_size: int,
+) -> Iterator[DecodingRow]:
+    """Yield each row whenever it has a new token, or when it is done."""
+    empty = [place for place, prompt in enumerate(prompts) if not prompt]
+    if empty:
+        raise DataError(
+            f"prompt {empty[0]} of {len(prompts)} has no tokens, so there is nothing to go on from",
+            "leave it out, or use a prompt template that renders to some text",
+        )
+    stops = stop_tokens(language_model)
+    longest = max(map(len, prompts), default=0) + max_new_tokens
+    if prompts and decodes_together(language_model.model, longest):
+        yield from decode(
+            language_model, prompts, stops, max_new_tokens=max_new_tokens, batch_size=batch_size
+        )
+        return
+    for number, prompt in enumerate(prompts):
+        yield _answered_alone(language_model, number, prompt, stops, max_new_tokens)
+
+
+def _generation(language_model: LanguageModel, row: DecodingRow) -> Generation:
+    return Generation(
+        tuple(row.tokens),
+        text_of(language_model.tokenizer, row.tokens),
+        (row.first_token - row.went_in) * 1000,
+        (row.latest_token - row.went_in) * 1000,
+        row.is_cut,
+    )
+
+
+def _answered_alone(
+    language_model: LanguageModel,
+    number: int,
+    prompt: tuple[int, ...],
+    stops: Set[int],
+    max_new_tokens: int,
+) -> DecodingRow:
+    """Return the row that transformers' own `generate` makes of a prompt."""
+    row = DecodingRow(number, prompt, time.perf_counter())
+    ids = torch.tensor([prompt], device=language_model.device)
+    answer: Any = language_model.model.generate
+    with ONE_AT_A_TIME:
+        answer(
+            ids,
+            attention_mask=torch.ones_like(ids),
+            do_sample=False,
+            max_new_tokens=max_new_tokens,
+            eos_token_id=sorted(stops),
+            pad_token_id=language_model.tokenizer.pad_token_id,
+            streamer=_Taking(row, stops, max_new_tokens),
+        )
+    row.is_done = True
+    return row
+
+
+class _Taking(BaseStreamer):
+    """Hands each token that `generate` makes to a row."""
+
+    def __init__(self, row: DecodingRow, stops: Set[int], max_new_tokens: int) -> None:
+        self.row, self.stops, self.max_new_tokens = row, stops, max_new_tokens
+        self.is_prompt = True
+
+    def put(self, value: Tensor) -> None:
+        """Take a token; the first call brings the prompt."""
+        if not self.is_prompt:
+            self.row.take(int(value), self.stops, self.max_new_tokens)
+        self.is_prompt = False
+
+    def end(self) -> None:
+        """Do nothing: nothing is left to do."""

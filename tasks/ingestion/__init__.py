@@ -1,0 +1,1 @@
+"""New data: where they come from, and the intakes that keep them."""

@@ -1,0 +1,90 @@
+"""The params of ingestion: where rows come from and what is read of them."""
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from tasks.stage.params import StageParams
+
+
+class FilesParams(StageParams):
+    """Files to read; relative names count from `root`, and all of them lie below it."""
+
+    root: str = Field(min_length=1, description="a folder; a relative one counts from where we run")
+    records: list[str]
+    documents: list[str]
+
+
+class HubParams(StageParams):
+    """A data set on the Hugging Face hub; `documents_split` is null where it has no documents."""
+
+    name: str | None
+    config: str | None
+    revision: str | None = Field(pattern=r"^[0-9a-f]{40}$", description="a commit, 40 hex digits")
+    split: str
+    documents_split: str | None
+
+
+class QueryParams(StageParams):
+    """A query, and the column of its result that only grows, null where none does."""
+
+    query: str | None = Field(min_length=1)
+    since: str | None = Field(min_length=1)
+
+
+class SqlParams(StageParams):
+    """A database: its URL, or the name of the environment variable that holds it."""
+
+    url: str | None = Field(min_length=1)
+    url_variable: str | None = Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
+    records: QueryParams
+    documents: QueryParams
+
+
+class ColumnsParams(StageParams):
+    """Their column's name -> ours."""
+
+    records: dict[str, str]
+    documents: dict[str, str]
+
+
+class IngestionParams(StageParams):
+    """`params/ingestion.yaml`."""
+
+    source: Literal["python_docs", "files", "hub", "sql"]
+    packages: list[str] = Field(description="importable packages; stdlib is the standard library")
+    document_characters: int = Field(ge=100, description="longest text made of one docstring")
+    unanswerable_share: float = Field(ge=0, le=0.5, description="share of the records made")
+    limit: int | None = Field(ge=1, description="most records taken in, chosen by hashed id")
+    longest_line_bytes: int = Field(
+        ge=1000, le=1_000_000_000, description="longer ones are refused"
+    )
+    files: FilesParams
+    hub: HubParams
+    sql: SqlParams
+    columns: ColumnsParams
+
+    @model_validator(mode="after")
+    def _source_is_given(self) -> "IngestionParams":
+        if self.source == "python_docs" and not self.packages:
+            raise ValueError("source is python_docs: packages must name at least one")
+        if self.source == "files" and not self.files.records:
+            raise ValueError("source is files: files.records must name at least one")
+        if self.source == "hub" and not (self.hub.name and self.hub.revision):
+            raise ValueError("source is hub: hub.name and hub.revision must be given")
+        if self.source == "sql":
+            self._check_sql()
+        return self
+
+    def _check_sql(self) -> None:
+        """Check that the params of the database go together."""
+        sql = self.sql
+        if (sql.url is None) == (sql.url_variable is None):
+            raise ValueError("source is sql: give one of sql.url and sql.url_variable")
+        if sql.records.query is None:
+            raise ValueError("source is sql: sql.records.query must be given")
+        if self.limit is not None and (sql.records.since or sql.documents.since):
+            raise ValueError(
+                "limit and since don't go together: rows beyond the limit would never be asked "
+                "for again"
+            )

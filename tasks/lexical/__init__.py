@@ -1,0 +1,1 @@
+"""BM25, and how text is cut for it; no torch."""

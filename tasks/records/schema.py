@@ -1,0 +1,150 @@
+"""Records and documents as every stage after validation knows them, and files of them."""
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+import orjson
+
+ServedModel = Literal["adapter", "student"]  # the two models that a night makes and serves
+
+SPLITS = ("train", "validation", "test")
+
+# Written by validation and read by curation: where each accepted record came from.
+PLACES_FILE = "places.parquet"
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn of a conversation; the role is system, user or assistant."""
+
+    role: str
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One example: a conversation whose last turn is the assistant's answer.
+
+    `documents` are the ids of the documents that hold the answer, empty where none does;
+    `slice` is a label to report by; `group` is what a split keeps together.
+    """
+
+    id: str
+    messages: tuple[Message, ...]
+    documents: tuple[str, ...]
+    slice: str
+    group: str
+    source: str
+    license: str
+    intake: str
+
+    @property
+    def question(self) -> str:
+        """The user's last turn."""
+        return self.messages[-2].content
+
+    @property
+    def answer(self) -> str:
+        """The assistant's last turn."""
+        return self.messages[-1].content
+
+    def as_row(self) -> dict[str, Any]:
+        """Return the record as a JSON object."""
+        return asdict(self)
+
+    @classmethod
+    def from_row(cls, row: dict[str, Any]) -> "Record":
+        """Return the record that a JSON object written by `as_row` describes."""
+        messages = tuple(Message(**message) for message in row["messages"])
+        return cls(**row | {"messages": messages, "documents": tuple(row["documents"])})
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """One text that answers may be drawn from."""
+
+    id: str
+    text: str
+    title: str
+    source: str
+    license: str
+
+    def as_row(self) -> dict[str, Any]:
+        """Return the document as a JSON object."""
+        return asdict(self)
+
+    @classmethod
+    def from_row(cls, row: dict[str, Any]) -> "Document":
+        """Return the document that a JSON object written by `as_row` describes."""
+        return cls(**{item.name: row[item.name] for item in fields(cls)})
+
+
+def stream_records(path: Path) -> Iterator[Record]:
+    """Return the records of a file that `write_records` wrote, one at a time, in its order."""
+    return (Record.from_row(row) for row in read_rows(path))
+
+
+def read_records(path: Path) -> list[Record]:
+    """Return the records of a file that `write_records` wrote, in its order."""
+    return list(stream_records(path))
+
+
+def write_records(path: Path, records: Iterable[Record]) -> int:
+    """Return how many records were written."""
+    return _write(path, map(record_line, records))
+
+
+def record_line(record: Record) -> bytes:
+    """Return a record as a line of its file, newline included."""
+    return _line(record)
+
+
+def stream_documents(path: Path) -> Iterator[Document]:
+    """Return the documents of a file that `write_documents` wrote, one at a time, in its order."""
+    return (Document.from_row(row) for row in read_rows(path))
+
+
+def read_documents(path: Path) -> list[Document]:
+    """Return the documents of a file that `write_documents` wrote, in its order."""
+    return list(stream_documents(path))
+
+
+def write_documents(path: Path, documents: Iterable[Document]) -> int:
+    """Return how many documents were written."""
+    return _write(path, map(document_line, documents))
+
+
+def document_line(document: Document) -> bytes:
+    """Return a document as a line of its file, newline included."""
+    return _line(document)
+
+
+def read_rows(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the JSON objects of a file, one a line."""
+    with path.open("rb") as stream:
+        for line in stream:
+            yield orjson.loads(line)
+
+
+def write_rows(path: Path, rows: Iterable[dict[str, Any]]) -> int:
+    """Return how many objects were written, one a line, as UTF-8."""
+    # Not orjson: it would write a number that is not finite as null, and say nothing.
+    lines = (json.dumps(row, ensure_ascii=False, allow_nan=False).encode() + b"\n" for row in rows)
+    return _write(path, lines)
+
+
+def _line(value: Record | Document) -> bytes:
+    # orjson leaves the 4 kB or more that it wrote into to its result; the sum is what it needs.
+    return orjson.dumps(value) + b"\n"
+
+
+def _write(path: Path, lines: Iterable[bytes]) -> int:
+    count = 0
+    with path.open("wb") as stream:
+        for line in lines:
+            stream.write(line)
+            count += 1
+    return count

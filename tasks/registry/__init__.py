@@ -1,0 +1,1 @@
+"""The MLflow registry and the ledger of its decisions."""

@@ -1,0 +1,1 @@
+"""The index: BM25 and dense vectors, filters, and a second look by a cross-encoder."""

@@ -1,0 +1,277 @@
+"""Hybrid search over passages: BM25 and dense vectors, fused by reciprocal rank.
+
+A cross-encoder may order the best of them anew.
+"""
+
+import json
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+from tasks.lexical.bm25 import LexicalIndex, Positions
+from tasks.lexical.chunking import Passage, passages_sha256, read_passages, write_passages
+from tasks.retrieval.dense import DenseIndex
+from tasks.retrieval.filters import PassageColumns, Where
+from tasks.stage.errors import ConfigError, DataError
+from tasks.stage.params import StageParams
+
+if TYPE_CHECKING:
+    import torch
+
+    from tasks.embedding.embedder import Embedder
+    from tasks.retrieval.reranking import Reranker
+
+INDEX_FILE = "index.json"
+_PASSAGES_FILE = "passages.jsonl"
+_LEXICAL_FOLDER = "bm25"
+# Of how an index lies on the disk and of how documents are cut and terms are made. Version 1 had
+# no number, 2 knew no reranker.
+FORMAT = 3
+_READ = (2, FORMAT)
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredPassage:
+    """A passage and its score: the reranker's where one read it, else the fused one.
+
+    Scores of one kind order passages and mean nothing else.
+    """
+
+    passage: Passage
+    score: float
+
+
+class RerankerSettings(StageParams):
+    """Which cross-encoder reads the passages that search found, and how many of them."""
+
+    digest: str = Field(description="of its weights in the store of models")
+    source: str = Field(description="what params named it, for messages")
+    passages: int = Field(ge=1, description="the best so many are read; others stay behind them")
+
+    def folder(self, store: Path) -> Path:
+        """Return where the store keeps its weights.
+
+        Raises:
+            ConfigError: the store does not hold them.
+        """
+        folder = store / self.digest
+        if not folder.is_dir():
+            raise ConfigError(
+                f"the index was built to be searched with the reranker {self.source} "
+                f"({self.digest[:12]}), which is not in {store}; without it other passages would "
+                "come first than those that were evaluated",
+                "run `nightloom run`, which resolves it first, or copy its folder into the store",
+            )
+        return folder
+
+
+class IndexSettings(StageParams):
+    """`index.json`: what an index was built with."""
+
+    format: int = Field(description="version of the files' form")
+    embedder: str = Field(description="digest of the embedder; questions need the same one")
+    documents: int = Field(ge=0)
+    passages: int = Field(ge=0)
+    passages_sha256: str = Field(description="over the passages' ids and hashes, in their order")
+    passage_words: int = Field(ge=1)
+    passage_overlap_words: int = Field(ge=0)
+    candidates: int = Field(ge=1, description="passages taken from each ranking before fusion")
+    rank_constant: int = Field(ge=1, description="k of reciprocal rank fusion")
+    lexical_weight: float = Field(gt=0, description="weight of BM25's ranks; dense ranks have 1")
+    dense_search: Literal["exact", "approximate"]
+    dense_recall: float = Field(ge=0, le=1, description="share of exact search's results found")
+    # The one default of a params class: format 2 had no such line.
+    reranker: RerankerSettings | None = None
+
+    @classmethod
+    def read(cls, folder: Path) -> "IndexSettings":
+        """Return the settings of an index.
+
+        Raises:
+            ConfigError: the folder is no index, or one of another format.
+        """
+        path = folder / INDEX_FILE
+        if not path.exists():
+            raise ConfigError(
+                f"{folder} holds no {INDEX_FILE}, so it is not an index",
+                "name an index that a night made, e.g. data/index",
+            )
+        text = path.read_text(encoding="utf-8")
+        found = json.loads(text).get("format", 1)
+        if found not in _READ:
+            raise ConfigError(
+                f"the index in {folder} has format {found}; this version reads formats "
+                f"{' and '.join(map(str, _READ))}, and would cut or rank otherwise than the index "
+                "was built",
+                "run `nightloom run`, which indexes the documents again, or use the version of "
+                "nightloom that built it",
+            )
+        return cls.model_validate_json(text)
+
+
+@dataclass(frozen=True)
+class Index:
+    """Passages with their BM25 index and their vectors; all three empty or none.
+
+    `reranker` is None until `with_reranker`, and where the settings name none.
+    """
+
+    settings: IndexSettings
+    passages: tuple[Passage, ...]
+    lexical: LexicalIndex | None
+    dense: DenseIndex
+    reranker: "Reranker | None" = None
+
+    @classmethod
+    def load(cls, folder: Path) -> "Index":
+        """Return the index that `save` wrote.
+
+        Raises:
+            ConfigError: the folder is no index, or one of another format.
+            DataError: its parts do not belong together.
+        """
+        settings = IndexSettings.read(folder)
+        passages = tuple(read_passages(folder / _PASSAGES_FILE))
+        lexical = LexicalIndex.load(folder / _LEXICAL_FOLDER) if settings.passages else None
+        dense = DenseIndex.load(folder, approximate=settings.dense_search == "approximate")
+        texts = 0 if lexical is None else lexical.size
+        if passages_sha256(passages) != settings.passages_sha256 or not (
+            len(passages) == len(dense.vectors) == texts
+        ):
+            raise DataError(
+                f"the index in {folder} holds {len(passages)} passages, {len(dense.vectors)} "
+                f"vectors and {texts} texts for BM25, and was built from {settings.passages} "
+                "passages; they do not belong together, so it would find the wrong ones",
+                "run `nightloom run`, which indexes the documents again",
+            )
+        return cls(settings, passages, lexical, dense)
+
+    def save(self, folder: Path) -> None:
+        """Write the index into an existing folder."""
+        write_passages(folder / _PASSAGES_FILE, self.passages)
+        self.dense.save(folder)
+        if self.lexical is not None:
+            self.lexical.save(folder / _LEXICAL_FOLDER)
+        text = self.settings.model_dump_json(indent=1) + "\n"
+        (folder / INDEX_FILE).write_text(text, encoding="utf-8")
+
+    def with_reranker(self, store: Path, device: "torch.device") -> "Index":
+        """Return the index with the reranker that it was built for, in memory; itself if that is
+        none.
+
+        Raises:
+            ConfigError: the store lacks the reranker, or it is no cross-encoder with one output.
+        """
+        if self.settings.reranker is None:
+            return self
+        from tasks.retrieval.reranking import Reranker
+
+        folder = self.settings.reranker.folder(store)
+        return replace(self, reranker=Reranker.load(folder, device=device))
+
+    @cached_property
+    def documents(self) -> frozenset[str]:
+        """The ids of the documents that can be found."""
+        return frozenset(passage.document for passage in self.passages)
+
+    @cached_property
+    def _columns(self) -> PassageColumns:
+        return PassageColumns(self.passages)
+
+    def search(
+        self,
+        questions: Sequence[str],
+        count: int,
+        embedder: "Embedder",
+        where: Where | None = None,
+    ) -> list[list[ScoredPassage]]:
+        """Return the best `count` passages for each question, best first; none from an empty index.
+
+        Where a filter is given, only the passages that it allows are searched, and exactly.
+
+        Raises:
+            ConfigError: the embedder is not the one that the index was built with, its reranker is
+                not in memory, or the filter allows nothing.
+            DataError: the reranker gives a score that is not finite.
+        """
+        if self.lexical is None:
+            return [[] for _ in questions]
+        if embedder.digest != self.settings.embedder:
+            raise ConfigError(
+                f"the index was built with embedder {self.settings.embedder[:12]} and is asked "
+                f"with {embedder.digest[:12]}; their vectors can't be compared",
+                "run `nightloom run`, so that the index is built with the embedder in use",
+            )
+        self._check_reranker()
+        among = None if where is None else self._columns.matching(where)
+        depth = max(count, self.settings.candidates)
+        lexical, scores = self.lexical.search(questions, depth, among)
+        dense = self.dense.search(embedder.encode(questions), depth, among)
+        fused = [
+            self._fuse(positions[values > 0], nearest)
+            for positions, values, nearest in zip(lexical, scores, dense, strict=True)
+        ]
+        return [ranked[:count] for ranked in self._rerank(questions, fused)]
+
+    def _check_reranker(self) -> None:
+        named = self.settings.reranker
+        if named is not None and self.reranker is None:
+            raise ConfigError(
+                f"the index is searched with the reranker {named.source}, which is not in memory; "
+                "without it other passages would come first than those that were evaluated",
+                "open the index with `Index.load(folder).with_reranker(store, device)`",
+            )
+
+    def _rerank(
+        self, questions: Sequence[str], fused: Sequence[list[ScoredPassage]]
+    ) -> Sequence[list[ScoredPassage]]:
+        """Return what was found, the best of it in the reranker's order; of equal scores search's
+        stays.
+
+        How many are read does not depend on how many were asked for: evaluation asks for more than
+        a prompt shows, and both must see the same ones first.
+        """
+        if self.reranker is None or self.settings.reranker is None:
+            return fused
+        depth = self.settings.reranker.passages
+        read = [
+            (question, item.passage.shown)
+            for question, ranked in zip(questions, fused, strict=True)
+            for item in ranked[:depth]
+        ]
+        scores = self.reranker.score(*([pair[side] for pair in read] for side in (0, 1)))
+        given = iter(scores.tolist())
+        scored = [[replace(item, score=next(given)) for item in one[:depth]] for one in fused]
+        return [
+            sorted(best, key=lambda item: -item.score) + ranked[depth:]
+            for best, ranked in zip(scored, fused, strict=True)
+        ]
+
+    def _fuse(self, lexical: Positions, dense: Positions) -> list[ScoredPassage]:
+        fused = fuse_rankings(
+            [lexical.tolist(), dense.tolist()],
+            weights=[self.settings.lexical_weight, 1.0],
+            constant=self.settings.rank_constant,
+        )
+        return [ScoredPassage(self.passages[at], score) for at, score in fused]
+
+
+def fuse_rankings(
+    rankings: Sequence[Sequence[int]], *, weights: Sequence[float], constant: int
+) -> list[tuple[int, float]]:
+    """Return items with the sum of weight / (constant + rank) over rankings, best first, ties by
+    item.
+
+    Ranks begin at 1; a ranking that lacks an item adds nothing to it (Cormack, Clarke and
+    Buettcher, Reciprocal Rank Fusion, SIGIR 2009, section 2; the weights are an addition).
+    """
+    scores: dict[int, float] = defaultdict(float)
+    for ranking, weight in zip(rankings, weights, strict=True):
+        for rank, item in enumerate(ranking, start=1):
+            scores[item] += weight / (constant + rank)
+    return sorted(scores.items(), key=lambda pair: (-pair[1], pair[0]))

@@ -1,0 +1,186 @@
+"""Whether an answer rests on the passages it was shown, by its words alone.
+
+What counts as supported:
+
+- A term is a word, a pair of neighbouring characters in scripts written without spaces (a lone one
+  counts as itself), or, in a text of neither, a character. It is supported as often as the passages
+  hold it: the K-precision of Adlakha et al. 2023 (arXiv:2307.16877, section 3.3). Pairs, because
+  single syllables of Korean or Chinese stand in almost any passage.
+- A number is a run of digits that continues no word; thousands separators are left out. A name is
+  a word with a capital that begins no sentence, or any where all words have one ("Paris."), a word
+  with two capitals, or a code identifier.
+  What has neither capitals nor dots, a Korean or Chinese name, cannot be told from other words
+  here: groundedness counts it, `unsupported` does not.
+- An answer that abstains, or is empty, claims nothing and has no groundedness.
+"""
+
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import regex
+
+from tasks.records.text import BROKEN, UNSPACED, normalise
+from tasks.scoring.answer_scores import Metrics, abstains, mean_of
+
+_LETTER = rf"[^\W{UNSPACED}]"
+_RUN = regex.compile(rf"[{UNSPACED}][{UNSPACED}\p{{M}}]*|{_LETTER}+|{BROKEN}")
+_CHARACTER = regex.compile(rf"[{UNSPACED}]\p{{M}}*")
+# After a word a bracket is an index (`rows[1]`); "[1]", "[1, 2]" elsewhere cite.
+_MARKER = regex.compile(rf"(?<!{_LETTER})\[(\d{{1,3}}(?:\s*,\s*\d{{1,3}})*)\]")
+_NUMBER = regex.compile(rf"(?<!{_LETTER}|{_LETTER}\.)\p{{Nd}}+(?:[.,]\p{{Nd}}+)*")
+_THOUSANDS = regex.compile(r"\d{1,3}(?:,\d{3})+(?:\.\d+)?")
+_WORD = regex.compile(rf"{_LETTER}+(?:\.{_LETTER}+)*")
+_CAPITAL = regex.compile(r"\p{Lu}")
+_CAMEL = regex.compile(r"\p{Ll}\p{Lu}")
+_SENTENCE_START = regex.compile(r"(?:^|[.!?:;。！？：；\n])[\s\"'“‘«「『(\[*`-]*$")
+
+
+# Why a mean can be over no answer at all, though passages were shown.
+_NO_MEAN = {
+    "groundedness": "every answer is empty or abstains",
+    "unsupported": "there are no answers",
+    "attribution": "no answer that claims something had a gold passage",
+    "citation": "no answer that had a gold passage cites any as [n]",
+}
+GROUNDING_METRICS = tuple(_NO_MEAN)
+
+
+@dataclass(frozen=True)
+class ShownPassages:
+    """What an answer was asked with: the passages, best first, and which are of gold documents."""
+
+    question: str
+    passages: tuple[str, ...]
+    is_gold: tuple[bool, ...]
+
+
+@dataclass(frozen=True)
+class Grounding:
+    """How an answer rests on its passages; shares are in [0, 1].
+
+    `groundedness`: the share of the answer's terms that the passages support; None without passages
+    or a claim. `unsupported`: how many different numbers and names stand neither in the passages
+    nor in the question. `attribution`: whether the passage that supports most of the answer is of a
+    gold document (where several support as much, the share of them that are; 0 where none supports
+    any). `citation`: the share of the passages cited as [n] that are of gold documents, None where
+    nothing is cited. Attribution and citation are None where no gold passage was shown, which is
+    the retriever's doing.
+    """
+
+    groundedness: float | None
+    unsupported: int
+    attribution: float | None
+    citation: float | None
+
+
+def ground(output: str, shown: ShownPassages, markers: Sequence[str]) -> Grounding:
+    """Return how an answer rests on what it was shown; `markers` begin an answer that abstains."""
+    answer = _MARKER.sub(" ", output)
+    unsupported = len(unsupported_items(answer, [*shown.passages, shown.question]))
+    citation = _citation(output, shown.is_gold)
+    wanted = Counter(_terms(answer))
+    if not wanted or not shown.passages or abstains(output, markers):
+        return Grounding(None, unsupported, None, citation)
+    held = [_held(passage) for passage in shown.passages]
+    whole: Counter[str] = sum(held, Counter())
+    attribution = _attribution([_share(wanted, one) for one in held], shown.is_gold)
+    return Grounding(_share(wanted, whole), unsupported, attribution, citation)
+
+
+def grounding_means(found: Sequence[Grounding], names: Sequence[str]) -> Metrics:
+    """Return the mean of each named field over the answers that have it, and how many those are.
+
+    `found` are the answers that were shown passages. A mean over none is null with a reason.
+    """
+    metrics: Metrics = {}
+    for name in names:
+        reason = _NO_MEAN[name] if found else "no passages were shown"
+        metrics |= mean_of(name, [getattr(item, name) for item in found], reason)
+    return metrics
+
+
+def unsupported_items(text: str, sources: Iterable[str]) -> set[str]:
+    """Return the numbers and names of a text that no source holds."""
+    joined = "\n".join(sources)
+    numbers = _numbers(text) - _numbers(joined)
+    folded = normalise(joined)
+    return numbers | {name for name in _names(text) if not _holds(folded, name)}
+
+
+def _terms(text: str) -> list[str]:
+    """Return words and pairs of characters, in order; characters where there are none."""
+    normal = normalise(text)
+    terms: list[str] = []
+    for run in _RUN.findall(normal):
+        letters = _CHARACTER.findall(run)
+        pairs = [first + second for first, second in pairwise(letters)]
+        terms += pairs or [run]
+    return terms or [character for character in normal if not character.isspace()]
+
+
+def _held(passage: str) -> Counter[str]:
+    """Return all that a passage can support: its terms, its lone characters and its punctuation."""
+    normal = normalise(passage)
+    held = Counter(_terms(passage))
+    held |= Counter(_CHARACTER.findall(normal))
+    held |= Counter(one for one in normal if not (one.isalnum() or one.isspace()))
+    return held
+
+
+def _share(wanted: Counter[str], held: Counter[str]) -> float:
+    return (wanted & held).total() / wanted.total()
+
+
+def _attribution(shares: Sequence[float], is_gold: Sequence[bool]) -> float | None:
+    if not any(is_gold):
+        return None
+    best = max(shares)
+    if best == 0:
+        return 0.0
+    among = [gold for share, gold in zip(shares, is_gold, strict=True) if share == best]
+    return sum(among) / len(among)
+
+
+def _citation(output: str, is_gold: Sequence[bool]) -> float | None:
+    cited = {int(place) for found in _MARKER.findall(output) for place in found.split(",")}
+    if not cited or not any(is_gold):
+        return None
+    right = [0 < place <= len(is_gold) and is_gold[place - 1] for place in cited]
+    return sum(right) / len(right)
+
+
+def _numbers(text: str) -> set[str]:
+    found = set()
+    for number in _NUMBER.findall(unicodedata.normalize("NFKC", text)):
+        digits = "".join(str(unicodedata.digit(one, one)) for one in number)
+        found.add(digits.replace(",", "") if _THOUSANDS.fullmatch(digits) else digits)
+    return found
+
+
+def _names(text: str) -> set[str]:
+    folded = unicodedata.normalize("NFKC", text)
+    words = list(_WORD.finditer(folded))
+    is_title = all(_CAPITAL.match(match.group()) for match in words)
+    return {
+        normalise(match.group())
+        for match in words
+        if _is_name(match.group(), folded[: match.start()], is_title=is_title)
+    }
+
+
+def _is_name(word: str, before: str, *, is_title: bool) -> bool:
+    if word == "I" or not any(one.isalpha() for one in word):
+        return False
+    dotted = "." in word and all(len(piece) > 1 for piece in word.split("."))
+    if dotted or "_" in word.strip("_") or _CAMEL.search(word) or len(_CAPITAL.findall(word)) > 1:
+        return True
+    return bool(_CAPITAL.search(word)) and (is_title or not _SENTENCE_START.search(before))
+
+
+def _holds(folded: str, name: str) -> bool:
+    """Return whether a normalised text holds a name as a word, or as the end of a dotted one."""
+    pattern = rf"(?<!{_LETTER}){regex.escape(name)}(?!{_LETTER})"
+    return regex.search(pattern, folded) is not None

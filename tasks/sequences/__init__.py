@@ -1,0 +1,1 @@
+"""Examples, packs of them, and how likely a model finds their answers."""

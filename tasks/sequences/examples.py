@@ -1,0 +1,65 @@
+"""Tokenized examples: what tokenization writes and the trainings read."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tasks.records.text import text_sha256
+
+_SCHEMA = pa.schema(
+    [
+        ("id", pa.string()),
+        ("slice", pa.string()),
+        ("intake", pa.string()),
+        ("variant", pa.string()),
+        ("context", pa.string()),
+        ("token_ids", pa.list_(pa.int32())),
+        ("prompt_length", pa.int32()),
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One prompt with its answer: token ids, of which those from `prompt_length` on are learned.
+
+    `variant` is `closed_book` or `passages`. Examples of one `context` show the same passages and
+    are learned in one step, so that the prompt's beginning goes through the model once.
+    """
+
+    id: str
+    slice: str
+    intake: str
+    variant: str
+    context: str
+    token_ids: tuple[int, ...]
+    prompt_length: int
+
+    @property
+    def key(self) -> str:
+        """A hash of what it holds: its tokens, and from where on they are learned."""
+        return text_sha256(str(self.prompt_length), *map(str, self.token_ids))
+
+    @property
+    def supervised(self) -> int:
+        """How many tokens are learned."""
+        return len(self.token_ids) - self.prompt_length
+
+
+def write_examples(path: Path, examples: Iterable[Example]) -> None:
+    """Write examples to a Parquet file, in their order."""
+    rows = [
+        {name: getattr(example, name) for name in _SCHEMA.names}
+        | {"token_ids": list(example.token_ids)}
+        for example in examples
+    ]
+    pq.write_table(pa.Table.from_pylist(rows, schema=_SCHEMA), path, compression="zstd")
+
+
+def read_examples(path: Path) -> list[Example]:
+    """Return the examples of a file that `write_examples` wrote."""
+    rows = pq.read_table(path, schema=_SCHEMA).to_pylist()
+    return [Example(**row | {"token_ids": tuple(row["token_ids"])}) for row in rows]

@@ -1,0 +1,1 @@
+"""What touches the world shares: MLflow's stores, child processes, loopback."""

@@ -1,0 +1,284 @@
+"""Questions answered together as they come: new ones enter while others are being answered.
+
+One thread works for one version. Listeners are called from it and must not block.
+"""
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from tasks.answering.pipeline import Answerer, Prepared, prompt_sha256
+from tasks.generation.batching_check import decodes_together
+from tasks.generation.continuous_batching import DecodingBatch, DecodingRow, advance
+from tasks.generation.greedy_decoding import generate, stop_tokens
+from tasks.generation.kv_cache import Slots
+from tasks.generation.streaming import TextStream, text_of
+from tasks.records.schema import Message
+from tasks.retrieval.filters import Where
+from tasks.serving.requests import AnswerRequest, Begun, Event, Listener, Reply, TextDelta
+from tasks.stage.errors import ConfigError, DataError
+
+LOGGER = logging.getLogger(__name__)
+# Slots grow in steps, so that prompts of about one length share them.
+_PROMPT_STEP = 256
+
+
+@dataclass
+class _Active:
+    """An inquiry that is being answered."""
+
+    inquiry: AnswerRequest
+    begun: Begun
+    text: TextStream
+    fed: int = 0
+
+
+class Batcher:
+    """Answers for one version, as `Answerer.answer` would: the same prompts, passages and tokens.
+
+    Rows are decoded together, up to the answerer's batch size. A model with which that is not exact
+    (`tasks.generation.batching_check`) answers one question at a time, each in one piece.
+    """
+
+    def __init__(self, answerer: Answerer) -> None:
+        self.answerer = answerer
+        self._stops = stop_tokens(answerer.language_model)
+        self._condition = threading.Condition()
+        self._waiting: deque[AnswerRequest] = deque()
+        self._prepared: deque[tuple[AnswerRequest, Prepared]] = deque()
+        self._active: dict[int, _Active] = {}
+        self._limits: dict[int, int] = {}
+        self._batch: DecodingBatch | None = None
+        self._number = 0
+        self._unanswered = 0
+        self._is_open = True
+        self._thread = threading.Thread(target=self._work, name="engine", daemon=True)
+        self._thread.start()
+
+    @property
+    def in_flight(self) -> int:
+        """How many questions wait or are being answered."""
+        return self._unanswered
+
+    def ask(
+        self,
+        turns: Sequence[Message],
+        listener: Listener,
+        *,
+        max_new_tokens: int | None = None,
+        where: Where | None = None,
+    ) -> AnswerRequest:
+        """Return the inquiry by which the answer can be left again.
+
+        `max_new_tokens` can lower the bound of the bundle's settings, not raise it.
+
+        Raises:
+            ConfigError: the engine takes no more questions.
+        """
+        bound = self.answerer.prompting.max_new_tokens
+        inquiry = AnswerRequest(turns, listener, min(max_new_tokens or bound, bound), where)
+        with self._condition:
+            if not self._is_open:
+                raise ConfigError("this version is no longer served", "ask again")
+            self._waiting.append(inquiry)
+            self._unanswered += 1
+            self._condition.notify()
+        return inquiry
+
+    def close(self) -> None:
+        """Take no more questions; those that were taken are still answered."""
+        with self._condition:
+            self._is_open = False
+            self._condition.notify()
+
+    def join(self) -> None:
+        """Wait until a closed engine has given its last answer."""
+        self._thread.join()
+
+    def _work(self) -> None:
+        while True:
+            with self._condition:
+                while not (self._waiting or self._prepared or self._active):
+                    if not self._is_open:
+                        return
+                    self._condition.wait()
+            try:
+                self._step()
+            except Exception as error:  # told to everyone who waits for an answer
+                LOGGER.exception("answering failed")
+                self._fail_all(error)
+
+    def _step(self) -> None:
+        """Let go who has left, let in who waits, and make one token for each row."""
+        for number in [n for n, active in self._active.items() if active.inquiry.left]:
+            self._drop(number)
+        self._prepare()
+        self._enter()
+        if self._batch is not None and self._active:
+            rows = advance(self.answerer.language_model, self._batch, self._stops, self._limits)
+            for row in rows:
+                self._tell(row)
+
+    def _prepare(self) -> None:
+        """Find passages and render prompts for as many of those that wait as rows are free."""
+        free = self.answerer.batch_size if self._batch is None else self._batch.free_rows
+        with self._condition:
+            count = min(len(self._waiting), max(0, free - len(self._prepared)))
+            taken = [self._waiting.popleft() for _ in range(count)]
+        together = [inquiry for inquiry in taken if inquiry.where is None and not inquiry.left]
+        try:
+            made = self.answerer.prepare([inquiry.turns for inquiry in together])
+        except Exception:  # noqa: BLE001  whose question it was shows when each is tried alone
+            made, together = [], []
+        ready = dict(zip(together, made, strict=True))
+        for inquiry in taken:
+            self._prepare_one(inquiry, ready.get(inquiry))
+
+    def _prepare_one(self, inquiry: AnswerRequest, known: Prepared | None) -> None:
+        if inquiry.left:
+            self._finish(inquiry)
+            return
+        try:
+            [prepared] = [known] if known else self.answerer.prepare([inquiry.turns], inquiry.where)
+            self._check_length(prepared, inquiry)
+        except Exception as error:  # noqa: BLE001  told to who asked
+            self._finish(inquiry, error)
+        else:
+            self._prepared.append((inquiry, prepared))
+
+    def _check_length(self, prepared: Prepared, inquiry: AnswerRequest) -> None:
+        model = self.answerer.language_model.model
+        longest = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+        whole = len(prepared.prompt) + inquiry.max_new_tokens
+        if longest is not None and whole > longest:
+            raise DataError(
+                f"the prompt has {len(prepared.prompt)} tokens with its passages, and its answer "
+                f"may have {inquiry.max_new_tokens}; the model was made for {longest} together",
+                "ask with fewer or shorter messages",
+            )
+
+    def _enter(self) -> None:
+        """Let prepared prompts into the batch, in their order, as far as it has room."""
+        language_model = self.answerer.language_model
+        while self._prepared:
+            inquiry, prepared = self._prepared[0]
+            if not decodes_together(
+                language_model.model, len(prepared.prompt) + inquiry.max_new_tokens
+            ):
+                self._prepared.popleft()
+                self._answer_alone(inquiry, prepared)
+                continue
+            batch = self._batch_for(prepared, inquiry)
+            if batch is None or not batch.free_rows:
+                return
+            self._prepared.popleft()
+            self._number += 1
+            begun = _begun(prepared)
+            text = TextStream(language_model.tokenizer)
+            self._active[self._number] = _Active(inquiry, begun, text)
+            self._limits[self._number] = inquiry.max_new_tokens
+            batch.enter(self._number, prepared.prompt)
+            _call(inquiry, begun)
+
+    def _batch_for(self, prepared: Prepared, inquiry: AnswerRequest) -> DecodingBatch | None:
+        """Return the batch, or one with longer slots once nobody is left in it; None until then."""
+        tokens = len(prepared.prompt)
+        if self._batch is not None and self._batch.holds(tokens, inquiry.max_new_tokens):
+            return self._batch
+        if self._active:
+            return None
+        longest = -(-tokens // _PROMPT_STEP) * _PROMPT_STEP
+        bound = self.answerer.prompting.max_new_tokens
+        slots = Slots(self.answerer.batch_size, longest, longest + bound)
+        self._batch = DecodingBatch.empty(slots, self.answerer.language_model.device)
+        return self._batch
+
+    def _tell(self, row: DecodingRow) -> None:
+        """Hand on what a row's newest token brought."""
+        active = self._active[row.number]
+        for piece in self._pieces(active, row):
+            _call(active.inquiry, TextDelta(piece))
+        if row.is_done:
+            self._forget(row.number)
+            tokenizer = self.answerer.language_model.tokenizer
+            asked = active.inquiry.asked
+            reply = Reply(
+                active.begun,
+                text_of(tokenizer, row.tokens),
+                tuple(row.tokens),
+                row.is_cut,
+                (row.first_token - asked) * 1000,
+                (row.latest_token - asked) * 1000,
+            )
+            self._finish(active.inquiry, reply)
+
+    def _pieces(self, active: _Active, row: DecodingRow) -> Iterator[str]:
+        new = [active.text.feed(token) for token in row.tokens[active.fed :]]
+        active.fed = len(row.tokens)
+        if row.is_done:
+            new.append(active.text.rest())
+        return filter(None, new)
+
+    def _answer_alone(self, inquiry: AnswerRequest, prepared: Prepared) -> None:
+        begun, entered = _begun(prepared), time.perf_counter()
+        _call(inquiry, begun)
+        try:
+            (made,) = generate(
+                self.answerer.language_model,
+                [prepared.prompt],
+                max_new_tokens=inquiry.max_new_tokens,
+                batch_size=1,
+            )
+        except Exception as error:  # noqa: BLE001  told to who asked
+            self._finish(inquiry, error)
+            return
+        waited = (entered - inquiry.asked) * 1000
+        if made.text:
+            _call(inquiry, TextDelta(made.text))
+        reply = Reply(
+            begun, made.text, made.token_ids, made.is_cut,
+            waited + made.first_token_ms, waited + made.latency_ms,
+        )  # fmt: skip
+        self._finish(inquiry, reply)
+
+    def _drop(self, number: int) -> None:
+        if self._batch is not None:
+            self._batch.drop(number)
+        self._finish(self._forget(number).inquiry)
+
+    def _forget(self, number: int) -> _Active:
+        self._limits.pop(number)
+        return self._active.pop(number)
+
+    def _fail_all(self, error: Exception) -> None:
+        """Tell everyone who was let in that it broke; the next question gets a new batch."""
+        self._batch = None
+        failed = [inquiry for inquiry, _ in self._prepared]
+        self._prepared.clear()
+        failed += [self._forget(number).inquiry for number in list(self._active)]
+        for inquiry in failed:
+            self._finish(inquiry, error)
+
+    def _finish(self, inquiry: AnswerRequest, event: Event | None = None) -> None:
+        """Count a question as answered and tell its listener how it ended, if it still listens."""
+        with self._condition:
+            self._unanswered -= 1
+        if event is not None:
+            _call(inquiry, event)
+
+
+def _begun(prepared: Prepared) -> Begun:
+    return Begun(prepared.passages, prompt_sha256(prepared.prompt), len(prepared.prompt))
+
+
+def _call(inquiry: AnswerRequest, event: Event) -> None:
+    if inquiry.left:
+        return
+    try:
+        inquiry.listener(event)
+    except Exception:  # one broken listener must not cost the others their answers
+        LOGGER.exception("a listener failed")
+        inquiry.leave()

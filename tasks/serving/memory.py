@@ -1,0 +1,53 @@
+"""Whether there is memory for a second version beside the one that answers."""
+
+from math import prod
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+
+from tasks.answering.release_bundle import BASE, EMBEDDER, INDEX, STUDENT, BundleSettings
+from tasks.models.loading import prepare_device
+from tasks.models.memory import free_bytes
+from tasks.models.store import WEIGHTS, ModelManifest
+from tasks.records.schema import ServedModel
+from tasks.stage.errors import ConfigError
+
+_FLOAT_BYTES = torch.float32.itemsize
+
+
+def needed_bytes(bundle: Path, store: Path, model: ServedModel) -> int:
+    """Return what a version takes of memory once it is loaded: weights in float32, and the index.
+
+    An adapter is merged into its base. While that is done, its own weights are held twice.
+    """
+    embedder = ModelManifest.read(bundle / EMBEDDER).folder(store)
+    base = ModelManifest.read(bundle / BASE).folder(store)
+    folders = [bundle / STUDENT, embedder] if model == "student" else [base, embedder]
+    weights = [path for folder in folders for path in folder.rglob(f"*{WEIGHTS}")]
+    index = sum(path.stat().st_size for path in (bundle / INDEX).rglob("*") if path.is_file())
+    return sum(map(_numbers, weights)) * _FLOAT_BYTES + index
+
+
+def require_free_memory(bundle: Path, store: Path, model: ServedModel) -> None:
+    """Refuse to load a version for which the device has less memory left than it takes.
+
+    Raises:
+        ConfigError: it says how much is missing.
+    """
+    needed = needed_bytes(bundle, store, model)
+    free = free_bytes(prepare_device(BundleSettings.read(bundle).compute))
+    if needed > free:
+        raise ConfigError(
+            f"the new version takes {needed / 1e9:.2f} GB beside the one that answers, and "
+            f"{free / 1e9:.2f} GB are left; loading it could end both",
+            "make room, or stop `nightloom serve` and start it again, which loads the new version "
+            "alone",
+        )
+
+
+def _numbers(path: Path) -> int:
+    """Return how many numbers a file of weights holds."""
+    with safe_open(path, framework="pt") as content:
+        names = content.keys()
+        return sum(prod(content.get_slice(name).get_shape()) for name in names)

@@ -1,0 +1,192 @@
+"""Records as training examples: what each prompt shows, its token ids, and what is learned."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from transformers import PreTrainedTokenizerBase
+
+from tasks.lexical.bm25 import LexicalIndex
+from tasks.lexical.chunking import Passage
+from tasks.prompting.templates import Prompt, PromptTemplate, encode_answers
+from tasks.records.schema import Record
+from tasks.records.text import hash_share, text_sha256
+from tasks.sequences.examples import Example
+from tasks.stage.errors import DataError
+from tasks.tokenization.params import TokenizationParams
+
+_NEAR = 4  # how many of the best matches may trade places
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a prompt shows above its question, by the name under which examples share it."""
+
+    name: str
+    passages: tuple[str, ...]
+
+
+class _Waiting:
+    """The records that have no context yet, by the document whose first passage serves them."""
+
+    def __init__(
+        self, records: Sequence[Record], served_by: Callable[[Record], str | None]
+    ) -> None:
+        self._document = {record.id: served_by(record) for record in records}
+        self._records: dict[str | None, list[Record]] = {}
+        for record in records:
+            self._records.setdefault(self._document[record.id], []).append(record)
+
+    def __contains__(self, record: Record) -> bool:
+        return record.id in self._document
+
+    def remove(self, record: Record) -> None:
+        """Let a record wait no longer."""
+        self._records[self._document.pop(record.id)].remove(record)
+
+    def served(self, passages: Sequence[Passage]) -> list[Record]:
+        """Return the waiting records that these passages serve, in the order they came."""
+        return [
+            record
+            for passage in passages
+            if passage.is_first
+            for record in self._records.get(passage.document, [])
+        ]
+
+
+def choose_contexts(
+    records: Sequence[Record],
+    passages: Sequence[Passage],
+    *,
+    count: int,
+    params: TokenizationParams,
+) -> dict[str, Context]:
+    """Return a context for each record, by the record's id.
+
+    A share of the records, decided by hashed id, sees no passages. Of the others one comes first by
+    hash and decides: the best lexical matches of its question, best first, with the gold document's
+    first passage brought in where the search missed it. Where another document is next best, the
+    few best trade places so that one comes which serves waiting records. These then share the
+    passages: records whose gold passage is shown, and records without one whose best match is. So
+    a question that has an answer and one that has none are asked of the same passages.
+    """
+    chosen = {record.id: Context(record.id, ()) for record in records}
+    open_book = [
+        record
+        for record in sorted(records, key=lambda item: text_sha256(str(params.seed), item.id))
+        if passages and hash_share(record.id, f"passages-{params.seed}") < params.passages_share
+    ]
+    if not open_book:
+        return chosen
+    first = {passage.document: passage for passage in passages if passage.is_first}
+    matches = _matches(open_book, passages, count)
+
+    def served_by(record: Record) -> str | None:
+        gold = [name for name in record.documents[:1] if name in first]
+        return next(iter(gold or [match.document for match in matches[record.id]]), None)
+
+    waiting = _Waiting(open_book, served_by)
+    for record in sorted(open_book, key=lambda item: bool(item.documents)):
+        if record not in waiting:
+            continue
+        waiting.remove(record)
+        gold = next((first[name] for name in record.documents if name in first), None)
+        shown = _choose(matches[record.id], gold, count, waiting)
+        context = Context(record.id, tuple(passage.shown for passage in shown))
+        chosen[record.id] = context
+        for other in waiting.served(shown)[: params.context_examples - 1]:
+            chosen[other.id] = context
+            waiting.remove(other)
+    return chosen
+
+
+def _matches(
+    records: Sequence[Record], passages: Sequence[Passage], count: int
+) -> dict[str, list[Passage]]:
+    """Return for each record's id the best lexical matches of its question, best first."""
+    index = LexicalIndex.build([passage.shown for passage in passages])
+    depth = min(_NEAR + count, len(passages))
+    found, _ = index.search([record.question for record in records], depth)
+    return {
+        record.id: [passages[place] for place in row]
+        for record, row in zip(records, found, strict=True)
+    }
+
+
+def _choose(
+    matches: Sequence[Passage], gold: Passage | None, count: int, waiting: _Waiting
+) -> list[Passage]:
+    """Return the `count` passages to show, as the matches rank them; a gold one they lack comes
+    last.
+    """
+    others = [match for match in matches if match != gold]
+    if gold is None or (others[:1] and others[0].document != gold.document):
+        others[:_NEAR] = sorted(others[:_NEAR], key=lambda match: not waiting.served([match]))
+    chosen = others[:count] if gold is None else [*others[: count - 1], gold]
+    return sorted(chosen, key=lambda item: matches.index(item) if item in matches else len(matches))
+
+
+@dataclass(frozen=True)
+class EncodedSplit:
+    """A split's examples, the ids of the records left out of it by reason, and how many tokens each
+    record takes, by id."""
+
+    examples: list[Example]
+    left_out: dict[str, list[str]]
+    lengths: dict[str, int]
+
+
+def make_prompts(records: Sequence[Record], contexts: Mapping[str, Context]) -> list[Prompt]:
+    """Return what is asked for each record."""
+    return [Prompt(item.messages[:-1], contexts[item.id].passages) for item in records]
+
+
+def encode_records(
+    records: Sequence[Record],
+    contexts: Mapping[str, Context],
+    template: PromptTemplate,
+    tokenizer: PreTrainedTokenizerBase,
+    params: TokenizationParams,
+) -> EncodedSplit:
+    """Return the examples of records, in their order; only the answer and its end of turn are
+    learned.
+
+    An example is left out where it is longer than `max_tokens` or its answer has no token.
+
+    Raises:
+        DataError: one would be left out and params say `stop`.
+    """
+    prompts = template.token_ids(tokenizer, make_prompts(records, contexts))
+    answers = encode_answers(tokenizer, [record.answer for record in records])
+    found = EncodedSplit([], {"too_long": [], "empty_answer": []}, {})
+    for record, prompt, answer in zip(records, prompts, answers, strict=True):
+        context = contexts[record.id]
+        found.lengths[record.id] = len(prompt) + len(answer)
+        if len(prompt) + len(answer) > params.max_tokens:
+            found.left_out["too_long"].append(record.id)
+        elif len(answer) == 1:
+            found.left_out["empty_answer"].append(record.id)
+        else:
+            variant = "passages" if context.passages else "closed_book"
+            example = Example(
+                record.id,
+                record.slice,
+                record.intake,
+                variant,
+                context.name,
+                tuple(prompt + answer),
+                len(prompt),
+            )
+            found.examples.append(example)
+    _check_unusable(found, params)
+    return found
+
+
+def _check_unusable(found: EncodedSplit, params: TokenizationParams) -> None:
+    names = [f"{name} ({reason})" for reason, names in found.left_out.items() for name in names]
+    if names and params.unusable == "stop":
+        raise DataError(
+            f"{len(names)} of {len(names) + len(found.examples)} examples cannot be learned from: "
+            f"{', '.join(names[:3])}; tokenization.unusable says stop (too long is above "
+            f"{params.max_tokens} tokens)",
+            "raise tokenization.max_tokens, mend the records, or say unusable: drop",
+        )

@@ -1,0 +1,1 @@
+"""One training loop, with the loss handed in."""

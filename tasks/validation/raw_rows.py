@@ -1,0 +1,254 @@
+"""The raw rows that count: of each id, what the latest intake that holds it says.
+
+And where each came from: `places.parquet`, one row an accepted record."""
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+import pyarrow
+from numpy.typing import NDArray
+from pyarrow import compute, parquet
+
+from tasks.records.readers import Line, read_lines
+from tasks.records.schema import PLACES_FILE
+from tasks.stage.errors import DataError
+from tasks.stage.outputs import verified
+
+ORIGINS_FILE = "origins.parquet"
+_DIGEST_BYTES = 16
+_SCHEMA = pyarrow.schema(
+    [
+        ("id", pyarrow.string()),
+        ("intake", pyarrow.string()),
+        ("line", pyarrow.int64()),
+        ("file", pyarrow.string()),
+        ("source_line", pyarrow.int64()),
+    ]
+)
+
+Digests = NDArray[np.bytes_]
+
+
+@dataclass(frozen=True, slots=True)
+class CurrentRow:
+    """A row that counts: where it stands, the id that can be read off it, how many share that."""
+
+    intake: Path
+    line: Line
+    id: str | None
+    id_rows: int
+
+
+@dataclass(frozen=True)
+class CurrentRows:
+    """Which rows of one file count, over all intakes.
+
+    `id_rows` has an entry a line, in the order of intakes and lines: how many current rows share
+    the row's id, 0 where a later intake replaced it. An id that one intake holds twice keeps both
+    rows, for a rule to find. `counts` are the lines of each intake.
+    """
+
+    folders: tuple[Path, ...]
+    file: str
+    counts: tuple[int, ...]
+    id_rows: NDArray[np.int32]
+
+    @property
+    def superseded(self) -> int:
+        """How many rows a later intake replaced."""
+        return int((self.id_rows == 0).sum())
+
+    def rows(self) -> Iterator[CurrentRow]:
+        """Yield the current rows, one at a time."""
+        begin = 0
+        for folder, count in zip(self.folders, self.counts, strict=True):
+            copies = self.id_rows[begin : begin + count].tolist()
+            begin += count
+            for line in read_lines(folder / self.file) if count else ():
+                if copies[line.number - 1]:
+                    yield CurrentRow(folder, line, _line_id(line), copies[line.number - 1])
+
+
+def intake_folders(raw: Path) -> list[Path]:
+    """Return the intakes below a raw folder, oldest first, each checked against its manifest.
+
+    Raises:
+        DataError: there is none, or one was changed.
+    """
+    folders = sorted(path for path in (raw / "intakes").glob("[!.]*") if path.is_dir())
+    if not folders:
+        raise DataError(
+            f"{raw}/intakes holds no intake; expected at least one folder of records",
+            "take data in first: `nightloom run`",
+        )
+    return [verified(folder) for folder in folders]
+
+
+def bring_back(intake: Path) -> str:
+    """Return what helps where an intake is damaged: no row that lies nowhere else is lost."""
+    return (
+        f"move {intake} out of {intake.parent} and keep it, as its source may no longer have its "
+        f"rows; then `dvc checkout {intake}` brings back what was recorded. Where that is nothing, "
+        "or damaged too, move it out again: `nightloom run` takes in what the source has"
+    )
+
+
+def find_current_rows(folders: Iterable[Path], file: str) -> CurrentRows:
+    """Return which rows of `file` count; ids are kept as digests, 16 bytes each."""
+    folders = tuple(folders)
+    digests, counts = bytearray(), []
+    for folder in folders:
+        before = len(digests)
+        for raw in _raw_lines(folder / file):
+            name = _raw_id(raw)
+            # A row without an id is told from all others by its place.
+            digests += (
+                _digest(len(digests).to_bytes(8), b"place") if name is None else _id_digest(name)
+            )
+        counts.append((len(digests) - before) // _DIGEST_BYTES)
+    intakes = np.repeat(np.arange(len(folders), dtype=np.int32), counts)
+    rows = _id_rows(_as_digests(bytes(digests)), intakes)
+    return CurrentRows(folders, file, tuple(counts), rows)
+
+
+def id_digests(ids: Iterable[str]) -> Digests:
+    """Return the digests of ids, 16 bytes each."""
+    return _as_digests(b"".join(map(_id_digest, ids)))
+
+
+def _as_digests(content: bytes) -> Digests:
+    return np.frombuffer(content, dtype=f"S{_DIGEST_BYTES}")
+
+
+def _id_digest(name: str) -> bytes:
+    return _digest(name.encode(), b"id")
+
+
+def _digest(content: bytes, person: bytes) -> bytes:
+    return hashlib.blake2b(content, digest_size=_DIGEST_BYTES, person=person).digest()
+
+
+def _id_rows(digests: Digests, intakes: NDArray[np.int32]) -> NDArray[np.int32]:
+    """Return for each row how many rows of the latest intake have its id; 0 in earlier ones."""
+    if not len(digests):
+        return np.zeros(0, np.int32)
+    # Stable, so that within an id the intakes rise.
+    order = np.argsort(digests, kind="stable")
+    ordered, which = digests[order], intakes[order]
+    new_id = np.r_[True, ordered[1:] != ordered[:-1]]
+    groups = np.cumsum(new_id) - 1
+    lasts = np.r_[np.flatnonzero(new_id)[1:], len(ordered)] - 1
+    latest = which == which[lasts][groups]
+    copies = np.bincount(groups, weights=latest).astype(np.int32)
+    rows = np.zeros(len(digests), np.int32)
+    rows[order] = np.where(latest, copies[groups], 0)
+    return rows
+
+
+def _raw_lines(path: Path) -> Iterator[bytes]:
+    """Yield the lines of a file as they are, the empty ones too: the last line's number is their
+    count.
+
+    Ingestion lets no line into an intake that is too long to hold.
+    """
+    if path.exists():
+        with path.open("rb") as stream:
+            yield from stream
+
+
+def _line_id(line: Line) -> str | None:
+    """Return what `_identifier` finds, without reading a line twice that was read well."""
+    if line.row is None:
+        return _raw_id(line.raw)
+    identifier = line.row.get("id")
+    return identifier if isinstance(identifier, str) else None
+
+
+def _raw_id(raw: bytes) -> str | None:
+    """Return the id of a row; of a faulty one too, where a forgiving reader still finds it."""
+    try:
+        row = orjson.loads(raw)
+    except orjson.JSONDecodeError:
+        return None
+    identifier = row.get("id") if isinstance(row, dict) else None
+    return identifier if isinstance(identifier, str) else None
+
+
+@dataclass(frozen=True)
+class Origins:
+    """The source file and line of each line of an intake's `records.jsonl` or `documents.jsonl`.
+
+    `lines` rise; `files` are names, `source_lines` numbers, both by the position in `lines`. None
+    of them where the intake says nothing: its own file is the source then.
+    """
+
+    intake: Path
+    kind: str
+    lines: NDArray[np.int64] | None
+    files: Any
+    source_lines: NDArray[np.int64] | None
+
+    @classmethod
+    def read(cls, intake: Path, kind: str) -> "Origins":
+        """Return the origins of an intake's records or documents, as `kind` says."""
+        path = intake / ORIGINS_FILE
+        if not path.exists():
+            return cls(intake, kind, None, None, None)
+        table = parquet.read_table(
+            path, columns=["line", "file", "source_line"], filters=[("kind", "=", kind)]
+        ).sort_by("line")
+        files = compute.dictionary_encode(table["file"].combine_chunks())
+        return cls(intake, kind, table["line"].to_numpy(), files, table["source_line"].to_numpy())
+
+    def of(self, lines: Sequence[int]) -> tuple[Any, NDArray[np.int64]]:
+        """Return the source files and source lines of lines of the intake's file.
+
+        Raises:
+            DataError: the intake's origins do not know a line.
+        """
+        wanted = np.asarray(lines, np.int64)
+        if self.lines is None or self.source_lines is None:
+            return pyarrow.array([f"{self.kind}.jsonl"] * len(wanted), pyarrow.string()), wanted
+        places = np.searchsorted(self.lines, wanted)
+        found = places < len(self.lines)
+        found[found] = self.lines[places[found]] == wanted[found]
+        if not found.all():
+            raise DataError(
+                f"{self.intake / ORIGINS_FILE} does not say where line {wanted[~found][0]} of "
+                f"{self.kind}.jsonl came from; expected one row a line, so that a row can be "
+                "followed back to its source",
+                bring_back(self.intake),
+            )
+        files = self.files.take(pyarrow.array(places)).cast(pyarrow.string())
+        return files, self.source_lines[places]
+
+
+class PlacesWriter:
+    """Writes `places.parquet` a batch at a time; the rows keep the order in which they come."""
+
+    def __init__(self, folder: Path) -> None:
+        self._writer = parquet.ParquetWriter(folder / PLACES_FILE, _SCHEMA)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._writer.close()
+
+    def write(self, origins: Origins, ids: Sequence[str], lines: Sequence[int]) -> None:
+        """Write the rows of one intake's records."""
+        if not ids:
+            return
+        files, source_lines = origins.of(lines)
+        intakes = pyarrow.array([origins.intake.name] * len(ids), pyarrow.string())
+        columns = [
+            pyarrow.array(ids, pyarrow.string()),
+            intakes,
+            pyarrow.array(lines, pyarrow.int64()),
+            files,
+            pyarrow.array(source_lines, pyarrow.int64()),
+        ]
+        self._writer.write_table(pyarrow.Table.from_arrays(columns, schema=_SCHEMA))

@@ -1,0 +1,51 @@
+"""Rows of a data set come in with their split's name; a folder stands for the hub here."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tasks.ingestion.sources.hub import HubSource
+from tasks.stage.errors import DataError
+
+
+def _source(folder: Path, documents: str | None = None) -> HubSource:
+    return HubSource(
+        name=str(folder),
+        config=None,
+        revision="0" * 40,
+        splits={"records": "train", "documents": documents},
+        columns={"records": {"Q": "question"}, "documents": {}},
+        longest=1000,
+    )
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    import datasets
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    made = tmp_path / "set"
+    made.mkdir()
+    rows = [{"Q": "왜?", "answer": "Because."}, {"Q": None, "answer": "Nothing."}]
+    text = "\n".join(json.dumps(row) for row in rows)
+    (made / "train.jsonl").write_text(text, encoding="utf-8")
+    return made
+
+
+def test_a_split_gives_its_rows_under_our_names(folder: Path) -> None:
+    source = _source(folder)
+
+    first, second = source.read("records")
+
+    assert list(source.read("documents")) == []
+    assert first.file == f"{folder}/train"
+    assert first.line.row == {"id": f"{folder}/train/0", "question": "왜?", "answer": "Because."}
+    assert second.line.row == {"id": f"{folder}/train/1", "answer": "Nothing."}
+    assert source.origin == (f"{folder}@{'0' * 40}",)
+
+
+def test_a_split_that_is_not_there_is_named(folder: Path) -> None:
+    with pytest.raises(DataError, match="can't load split 'texts'") as caught:
+        list(_source(folder, "texts").read("documents"))
+    assert "check the name" in caught.value.remedy

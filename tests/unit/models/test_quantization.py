@@ -1,0 +1,74 @@
+"""Rounding to NF4 is bitsandbytes' own, bit for bit."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tasks.models.quantization import round_weights
+
+
+def by_bitsandbytes(weight: Tensor) -> Tensor:
+    from bitsandbytes.functional import dequantize_4bit, quantize_4bit
+
+    quantized, state = quantize_4bit(
+        weight, blocksize=64, compress_statistics=True, quant_type="nf4"
+    )
+    found: Tensor = dequantize_4bit(quantized, state)
+    return found
+
+
+def weight(kind: str) -> Tensor:
+    drawn = torch.randn(48, 96, generator=torch.Generator().manual_seed(5))
+    if kind == "heavy-tailed":
+        return drawn**5
+    if kind == "zeros":
+        drawn[:20] = 0
+    if kind == "few values":
+        return drawn.round()
+    if kind == "tiny":
+        return drawn * 1e-30
+    return drawn
+
+
+@pytest.mark.parametrize("kind", ["normal", "heavy-tailed", "zeros", "few values", "tiny"])
+def test_weights_are_rounded_to_the_bits_that_bitsandbytes_makes(kind: str) -> None:
+    model = nn.Sequential(nn.Linear(96, 48, bias=False))
+    model[0].weight.data.copy_(weight(kind))
+    round_weights(model, "nf4_dequantized")
+    assert torch.equal(model[0].weight.data, by_bitsandbytes(weight(kind)))
+
+
+@pytest.mark.slow
+def test_kernels_are_imported_without_torchs_compiler() -> None:
+    code = """
+import sys, torch
+own = torch.compile
+from tasks.models.quantization import import_kernels
+assert import_kernels().quantize_4bit is import_kernels().quantize_4bit
+assert torch.compile is own
+assert "torch._inductor.compile_fx" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_number_on_the_bound_of_two_values_goes_where_bitsandbytes_sends_it() -> None:
+    from bitsandbytes.functional import get_4bit_type
+
+    values = get_4bit_type("nf4", device=torch.device("cpu"))
+    bounds = (values[:-1] + values[1:]) / 2
+    row = torch.cat([values, bounds, torch.zeros(64 - 31)])
+    model = nn.Sequential(nn.Linear(64, 1, bias=False))
+    model[0].weight.data.copy_(row[None])
+    round_weights(model, "nf4_dequantized")
+    assert torch.equal(model[0].weight.data, by_bitsandbytes(row[None]))
+
+
+def test_a_weight_that_is_no_whole_number_of_blocks_is_rounded_too() -> None:
+    drawn = torch.randn(3, 50, generator=torch.Generator().manual_seed(6))
+    model = nn.Sequential(nn.Linear(50, 3, bias=False))
+    model[0].weight.data.copy_(drawn)
+    round_weights(model, "nf4_dequantized")
+    assert torch.equal(model[0].weight.data, by_bitsandbytes(drawn))

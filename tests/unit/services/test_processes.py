@@ -1,0 +1,67 @@
+"""Children: streamed, and ended whole."""
+
+import os
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tasks.services.processes import ChildResult, child_environment, run_child
+
+FAMILY = """
+import signal, subprocess, sys, time
+grandchild = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+if len(sys.argv) > 1:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+print(grandchild.pid, flush=True)
+time.sleep(60)
+"""
+
+
+class InterruptionError(Exception):
+    """Stands for whatever ends a wait early."""
+
+
+def gone(pid: int) -> bool:
+    deadline = time.monotonic() + 5
+    while time.monotonic() < deadline:
+        if not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:
+            return True
+        time.sleep(0.05)
+    return False
+
+
+@pytest.mark.slow
+def test_lines_of_stdout_and_stderr_arrive_with_the_exit_code(tmp_path: Path) -> None:
+    lines: list[str] = []
+    code = (
+        "import sys; print('one'); sys.stdout.flush(); print('two', file=sys.stderr); sys.exit(7)"
+    )
+    child = run_child(["python", "-c", code], tmp_path, lines.append)
+    assert child == ChildResult(7, ("one", "two"))
+    assert lines == ["one", "two"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stubborn", [[], ["stubborn"]])
+def test_an_interruption_ends_the_child_and_all_it_started(
+    tmp_path: Path, stubborn: list[str]
+) -> None:
+    pids: list[int] = []
+
+    def on_line(line: str) -> None:
+        pids.append(int(line))
+        raise InterruptionError
+
+    with pytest.raises(InterruptionError):
+        run_child(["python", "-c", FAMILY, *stubborn], tmp_path, on_line, grace_seconds=0.5)
+    assert gone(pids[0])
+
+
+def test_children_get_this_interpreter_no_telemetry_and_no_hub() -> None:
+    environment = child_environment()
+    assert environment["DO_NOT_TRACK"] == "true"
+    assert environment["HF_HUB_OFFLINE"] == "1"
+    assert (Path(environment["PATH"].split(os.pathsep)[0]) / "python").exists()
+    assert child_environment(online=True).get("HF_HUB_OFFLINE") == os.environ.get("HF_HUB_OFFLINE")

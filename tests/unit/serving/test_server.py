@@ -1,0 +1,316 @@
+"""The server, in a process of its own: OpenAI's chat API over HTTP, and orders by its input."""
+
+import asyncio
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import pytest
+
+from tasks.answering.loading import load_answerer
+from tasks.records.schema import Message
+from tasks.serving.protocol import (
+    NOTICE,
+    Listening,
+    NotServing,
+    ServeVersion,
+    Serving,
+    TellRegistry,
+)
+from tests.builders.serving import Bundles
+
+pytestmark = pytest.mark.slow
+
+QUESTION = "What does mod.f1 do?"
+
+
+@dataclass
+class Server:
+    """A running server and the bundles that it may be told to serve."""
+
+    process: "subprocess.Popen[str]"
+    address: str
+    bundles: Bundles
+
+    def tell(self, order: ServeVersion | TellRegistry) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(order.line())
+        self.process.stdin.flush()
+
+    def notice(self) -> Any:
+        assert self.process.stdout is not None
+        return NOTICE.validate_json(self.process.stdout.readline())
+
+    def serve(self, version: int) -> Any:
+        self.tell(self.bundles.order(version))
+        return self.notice()
+
+    def post(self, **body: Any) -> httpx.Response:
+        content = {"model": "adapter", "messages": [{"role": "user", "content": QUESTION}]} | body
+        return httpx.post(f"{self.address}/v1/chat/completions", json=content, timeout=60)
+
+
+def start(bundles: Bundles, *options: str) -> "subprocess.Popen[str]":
+    command = [sys.executable, "-m", "tasks.serving.server", "--store", str(bundles.store)]
+    return subprocess.Popen(
+        [*command, "--model", "adapter", *options],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"HF_HUB_OFFLINE": "1"},
+    )
+
+
+@pytest.fixture(scope="module")
+def server(bundles: Bundles) -> Iterator[Server]:
+    process = start(bundles, "--port", "0")
+    assert process.stdout is not None
+    listening = NOTICE.validate_json(process.stdout.readline())
+    assert isinstance(listening, Listening)
+    made = Server(process, listening.address, bundles)
+    before = httpx.get(f"{made.address}/health")
+    assert (before.status_code, before.json()["status"]) == (503, "loading")
+    assert made.post().json()["error"]["code"] == "model_loading"
+    assert isinstance(made.serve(1), Serving)
+    yield made
+    process.stdin.close()  # type: ignore[union-attr]
+    assert process.wait(30) == 0
+
+
+def known(bundles: Bundles, version: int, question: str = QUESTION) -> Any:
+    answerer = load_answerer(bundles.folders[version], bundles.store, "adapter")
+    return answerer.answer([[Message("user", question)]])[0]
+
+
+def test_an_answer_is_that_of_the_answering_core_in_openais_form(server: Server) -> None:
+    found = server.post(temperature=0, seed=3, user="me").json()
+    expected = known(server.bundles, 1)
+    [choice] = found["choices"]
+    assert choice["message"] == {"role": "assistant", "content": expected.text}
+    assert choice["finish_reason"] in ("stop", "length")
+    assert found["object"] == "chat.completion"
+    assert found["model"] == "nightloom-adapter"
+    assert found["usage"]["completion_tokens"] == len(expected.token_ids)
+    assert found["usage"]["total_tokens"] == sum(
+        found["usage"][name] for name in ("prompt_tokens", "completion_tokens")
+    )
+    used = found["nightloom"]
+    assert (used["version"], used["alias"]) == (1, "production")
+    assert used["prompt_sha256"] == expected.prompt_sha256
+    assert [item["id"] for item in used["passages"]] == [
+        item.passage.id for item in expected.passages
+    ]
+
+
+def events(response: httpx.Response) -> list[dict[str, Any]]:
+    lines = [line for line in response.text.split("\n\n") if line]
+    assert lines[-1] == "data: [DONE]"
+    return [json.loads(line.removeprefix("data: ")) for line in lines[:-1]]
+
+
+def test_a_stream_brings_the_same_answer_piece_by_piece(server: Server) -> None:
+    response = server.post(stream=True, stream_options={"include_usage": True})
+    assert response.headers["content-type"].startswith("text/event-stream")
+    first, *pieces, end, usage = events(response)
+    expected = known(server.bundles, 1)
+    assert first["choices"][0]["delta"]["role"] == "assistant"
+    assert first["nightloom"]["passages"]
+    said = [chunk["choices"][0]["delta"]["content"] for chunk in pieces]
+    assert (len(said) > 4, "".join(said)) == (True, expected.text)
+    assert end["choices"][0]["finish_reason"] in ("stop", "length")
+    assert usage["choices"] == []
+    assert usage["usage"]["completion_tokens"] == len(expected.token_ids)
+    assert len({chunk["id"] for chunk in (first, *pieces, end, usage)}) == 1
+
+
+def test_a_bound_on_tokens_is_kept_and_told(server: Server) -> None:
+    for name in ("max_tokens", "max_completion_tokens"):
+        found = server.post(**{name: 2}).json()
+        assert found["usage"]["completion_tokens"] == 2
+        assert found["choices"][0]["finish_reason"] == "length"
+
+
+def test_a_filter_and_parts_of_text_are_understood(server: Server) -> None:
+    parts = [{"type": "text", "text": "What does"}, {"type": "text", "text": "mod.f1 do?"}]
+    turns = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": parts}]
+    found = server.post(messages=turns, where=["document=mod.f2"]).json()
+    assert {item["id"].partition("#")[0] for item in found["nightloom"]["passages"]} == {"mod.f2"}
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "param", "text"),
+    [
+        ({"temperature": 0.7}, 400, "temperature", "answers greedily"),
+        ({"top_p": 0.9}, 400, "top_p", "answers greedily"),
+        ({"n": 2}, 400, "n", "answers greedily"),
+        ({"model": "gpt-4"}, 404, "model", "is not served here; there is nightloom-adapter"),
+        ({"model": "student"}, 404, "model", "is not served here"),
+        ({"messages": []}, 400, "messages", "at least 1 item"),
+        ({"messages": [{"role": "user", "content": " "}]}, 400, "messages", "nothing to answer"),
+        ({"messages": [{"role": "tool", "content": "x"}]}, 400, "messages.0.role", "'system'"),
+        (
+            {"messages": [{"role": "assistant", "content": "I said"}]},
+            400,
+            "messages",
+            "nothing to answer",
+        ),
+        (
+            {
+                "messages": [
+                    {"role": "user", "content": "a"},
+                    {"role": "system", "content": "b"},
+                    {"role": "user", "content": "c"},
+                ]
+            },
+            400,
+            "messages",
+            "message 1 is a system message",
+        ),
+        ({"messages": [{"role": "user", "content": "x" * 200_001}]}, 400, "messages", "characters"),
+        ({"messages": [{"role": "user", "content": "a b " * 9000}]}, 400, None, "was made for"),
+        ({"tools": []}, 400, "tools", "not a parameter that this server knows"),
+        ({"max_tokens": 0}, 400, "max_tokens", "greater than or equal to 1"),
+        ({"where": ["colour=red"]}, 400, None, "expected FIELD=VALUE"),
+        ({"where": ["source=nowhere"], "stream": True}, 400, None, "no passage has the source"),
+    ],
+)
+def test_what_cannot_be_answered_is_refused_in_openais_form(
+    server: Server, body: dict[str, Any], status: int, param: str | None, text: str
+) -> None:
+    response = server.post(**body)
+    found = response.json()["error"]
+    assert (response.status_code, found["param"]) == (status, param)
+    assert text in found["message"]
+    assert found["type"] == "invalid_request_error"
+
+
+def test_other_paths_bodies_and_hosts_are_refused(server: Server) -> None:
+    missing = httpx.get(f"{server.address}/v1/embeddings")
+    assert (missing.status_code, "error" in missing.json()) == (404, True)
+    url = f"{server.address}/v1/chat/completions"
+    assert httpx.post(url, content=b"{", headers={"content-type": "application/json"}).json()[
+        "error"
+    ]
+    foreign = httpx.get(f"{server.address}/health", headers={"host": "evil.example"})
+    assert foreign.status_code == 400
+
+
+def test_models_are_listed_with_their_version(server: Server) -> None:
+    [found] = httpx.get(f"{server.address}/v1/models").json()["data"]
+    assert (found["id"], found["version"], found["alias"]) == ("nightloom-adapter", 1, "production")
+
+
+def test_200_requests_in_flight_over_a_swap_are_all_answered_by_one_version_wholly(
+    server: Server,
+) -> None:
+    expected = {number: known(server.bundles, number).text for number in (1, 2)}
+    assert expected[1] != expected[2]
+    lost, answers = asyncio.run(_swap_under_load(server))
+    assert lost == []
+    assert all(text == expected[version] for version, text in answers)
+    seen = Counter(version for version, _ in answers)
+    assert seen[1] >= 200
+    assert seen[2] >= 200
+    assert httpx.get(f"{server.address}/health").json()["models"]["adapter"]["version"] == 2
+
+
+async def _swap_under_load(server: Server) -> tuple[list[str], list[tuple[int, str]]]:
+    """What was lost, and (version, text) of each answer: 200 clients ask until after the swap.
+
+    Every other client streams.
+    """
+    lost: list[str] = []
+    answers: list[tuple[int, str]] = []
+    swapped = asyncio.Event()
+    begun = asyncio.Barrier(201)
+    body = {"model": "adapter", "messages": [{"role": "user", "content": QUESTION}]}
+    limits = httpx.Limits(max_connections=None)
+
+    async def ask_until_swapped(client: httpx.AsyncClient, *, streams: bool) -> None:
+        is_last, is_first = False, True
+        while not is_last:
+            is_last = swapped.is_set()
+            request = client.post("/v1/chat/completions", json=body | {"stream": streams})
+            if is_first:
+                await begun.wait()
+            is_first = False
+            response = await request
+            if response.status_code != 200:
+                lost.append(response.text)
+            elif streams:
+                first, *rest = events(response)
+                said = [chunk["choices"][0]["delta"].get("content", "") for chunk in rest]
+                answers.append((first["nightloom"]["version"], "".join(said)))
+            else:
+                found = response.json()
+                text = found["choices"][0]["message"]["content"]
+                answers.append((found["nightloom"]["version"], text))
+
+    async with httpx.AsyncClient(base_url=server.address, limits=limits, timeout=120) as client:
+        asking = [
+            asyncio.create_task(ask_until_swapped(client, streams=number % 2 == 0))
+            for number in range(200)
+        ]
+        await begun.wait()
+        await asyncio.sleep(0.5)
+        assert isinstance(await asyncio.to_thread(server.serve, 2), Serving)
+        swapped.set()
+        await asyncio.gather(*asking)
+    return lost, answers
+
+
+def test_a_client_that_goes_leaves_nothing_behind(server: Server) -> None:
+    body = {
+        "model": "adapter",
+        "messages": [{"role": "user", "content": QUESTION}],
+        "stream": True,
+    }
+    for _ in range(20):
+        with httpx.stream("POST", f"{server.address}/v1/chat/completions", json=body) as response:
+            next(response.iter_lines())
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        if not httpx.get(f"{server.address}/health").json()["models"]["adapter"]["in_flight"]:
+            return
+        time.sleep(0.05)
+    pytest.fail("answers that nobody waits for are still made")
+
+
+def test_an_order_for_a_bundle_that_is_not_there_leaves_the_server_as_it_was(
+    server: Server,
+) -> None:
+    before = httpx.get(f"{server.address}/health").json()["models"]["adapter"]["version"]
+    server.tell(ServeVersion(model="adapter", version=9, alias="production", bundle="/nowhere"))
+    notice = server.notice()
+    assert isinstance(notice, NotServing)
+    assert notice.still == before
+    assert notice.error.startswith("ConfigError: /nowhere holds no settings.json")
+    assert server.post().status_code == 200
+
+
+def test_what_the_registry_said_is_in_health(server: Server) -> None:
+    for error in ("it is down", None):
+        server.tell(TellRegistry(error=error))
+        deadline = time.monotonic() + 10
+        while httpx.get(f"{server.address}/health").json()["registry"] != {"error": error}:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+
+
+def test_a_port_that_is_taken_is_an_error_with_a_remedy(bundles: Bundles) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        process = start(bundles, "--port", str(taken.getsockname()[1]))
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "what to do: choose another with --port" in errors

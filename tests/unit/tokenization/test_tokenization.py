@@ -1,0 +1,192 @@
+"""Tokenization learns answers alone, counts what it leaves out, and shows train alone."""
+
+import re
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tasks.models.loading import load_tokenizer
+from tasks.models.store import ModelManifest
+from tasks.prompting.prompt_bundle import read_prompt_bundle
+from tasks.records.schema import (
+    Message,
+    Record,
+    read_documents,
+    read_records,
+    write_documents,
+    write_records,
+)
+from tasks.sequences.examples import Example, read_examples
+from tasks.stage.errors import DataError, GateError
+from tasks.stage.metrics import read_metrics
+from tasks.stage.outputs import verified, write_manifest
+from tasks.stage.params import PromptingParams, read_yaml
+from tasks.tokenization.__main__ import Paths, run
+from tasks.tokenization.params import Params
+from tests.unit.conftest import Tiny
+
+LONG = " ".join(["word"] * 600)
+
+
+def tokenize(
+    root: Path, tiny: Tiny, prompting: PromptingParams, curated: Path, **changes: object
+) -> Paths:
+    settings = read_yaml(Path("params/tokenization.yaml")) | changes
+    paths = Paths(
+        curated=curated,
+        base=tiny.base,
+        model_store=tiny.store,
+        scratch=root / "scratch",
+        tokens=root / "tokens",
+        tokenization_report=root / "report",
+    )
+    run(Params.model_validate({"tokenization": settings, "prompting": prompting}), paths)
+    return paths
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tiny: Tiny) -> Any:
+    return load_tokenizer(ModelManifest.read(tiny.base).folder(tiny.store))
+
+
+def with_answers(tiny: Tiny, root: Path, answers: dict[str, str]) -> Path:
+    """The tiny data with some training answers changed."""
+    folder = root / "curated"
+    shutil.copytree(tiny.curated, folder)
+    path = folder / "train.jsonl"
+    write_records(path, [_answered(item, answers) for item in read_records(path)])
+    write_manifest(folder)
+    return folder
+
+
+def _answered(record: Record, answers: dict[str, str]) -> Record:
+    answer = Message("assistant", answers.get(record.id, record.answer))
+    return replace(record, messages=(*record.messages[:-1], answer))
+
+
+def train(paths: Paths) -> dict[str, Example]:
+    return {item.id: item for item in read_examples(paths.tokens / "train.parquet")}
+
+
+def test_only_the_answer_and_its_end_of_turn_are_learned(
+    tmp_path: Path, tiny: Tiny, prompting: PromptingParams, tokenizer: Any
+) -> None:
+    paths = tokenize(tmp_path, tiny, prompting, tiny.curated)
+    records = {item.id: item for item in read_records(tiny.curated / "train.jsonl")}
+    examples = train(paths)
+    assert examples.keys() == records.keys()
+    for name, example in examples.items():
+        learned = tokenizer.decode(example.token_ids[example.prompt_length :])
+        assert learned == records[name].answer + tokenizer.eos_token
+        prompt = tokenizer.decode(example.token_ids[: example.prompt_length])
+        assert prompt.endswith("<|im_start|>assistant\n")
+        assert records[name].question in prompt
+
+
+def test_what_cannot_be_learned_from_is_left_out_and_counted(
+    tmp_path: Path, tiny: Tiny, prompting: PromptingParams
+) -> None:
+    curated = with_answers(tiny, tmp_path, {"r1": "", "r2": LONG})
+    paths = tokenize(tmp_path, tiny, prompting, curated, unusable="drop")
+    assert not {"r1", "r2"} & train(paths).keys()
+    counts = read_metrics(paths.tokenization_report)["train"]
+    assert (counts["too_long"], counts["empty_answer"]) == (1, 1)
+    assert counts["left_out"] == {"too_long": ["r2"], "empty_answer": ["r1"]}
+    assert "| train | 10 | 1 | 1 |" in (paths.tokenization_report / "report.md").read_text()
+
+
+def test_what_cannot_be_learned_from_stops_the_night_where_params_say_so(
+    tmp_path: Path, tiny: Tiny, prompting: PromptingParams
+) -> None:
+    curated = with_answers(tiny, tmp_path, {"r1": "", "r2": LONG})
+    with pytest.raises(DataError, match=r"2 of 12 examples .* r2 \(too_long\), r1 \(empty"):
+        tokenize(tmp_path, tiny, prompting, curated, unusable="stop")
+    assert not (tmp_path / "tokens").exists()
+
+
+def korean(tiny: Tiny, root: Path) -> Path:
+    """The tiny data with Korean documents; the tokenizer spends several tokens on a syllable."""
+    folder = root / "curated"
+    shutil.copytree(tiny.curated, folder)
+    path = folder / "documents.jsonl"
+    text = "도서관은 아침 아홉 시에 문을 열고 저녁 여섯 시에 닫으며 주말에는 쉽니다 " * 6
+    write_documents(path, [replace(item, text=text) for item in read_documents(path)])
+    write_manifest(folder)
+    return folder
+
+
+def test_too_many_examples_too_long_refuse_the_night_and_each_remedy_mends_it(
+    tmp_path: Path, tiny: Tiny, prompting: PromptingParams
+) -> None:
+    curated = korean(tiny, tmp_path)
+    own = PromptingParams.model_validate(read_yaml(Path("params/prompting.yaml")))
+    with pytest.raises(GateError, match=r"^\d+ of 36 examples cannot be .* longer than") as caught:
+        tokenize(tmp_path, tiny, own, curated, max_tokens=512)
+    examples = [line for line in caught.value.message.splitlines() if line.startswith("  r")]
+    assert len(examples) == 3
+    assert all("tokens) 'What does" in line for line in examples)
+    assert not (tmp_path / "tokens").exists()
+    assert "| train |" in (tmp_path / "scratch/report.md").read_text(encoding="utf-8")
+
+    settings = dict(re.findall(r"--set tokenization\.(\w+)=([\d.]+)", caught.value.remedy))
+    assert settings.keys() == {"max_tokens", "max_unusable_share"}
+    more = tokenize(tmp_path, tiny, own, curated, max_tokens=int(settings["max_tokens"]))
+    assert read_metrics(more.tokenization_report)["train"]["too_long"] == 0
+    let = {"max_tokens": 512, "max_unusable_share": float(settings["max_unusable_share"])}
+    less = tokenize(tmp_path, tiny, own, curated, **let)
+    assert read_metrics(less.tokenization_report)["train"]["too_long"] > 0
+    assert not (tmp_path / "scratch/report.md").exists()
+    tokenize(tmp_path, tiny, prompting, curated, max_tokens=512)  # passages of 8 words
+
+
+def test_answers_that_are_empty_refuse_the_night_too(
+    tmp_path: Path, tiny: Tiny, prompting: PromptingParams
+) -> None:
+    curated = with_answers(tiny, tmp_path, {f"r{number}": "" for number in range(11)})
+    with pytest.raises(GateError, match=r"^11 of 36 .* 11 have an empty answer") as caught:
+        tokenize(tmp_path, tiny, prompting, curated)
+    assert "columns in params/ingestion.yaml" in caught.value.remedy
+
+
+def test_a_training_split_that_cannot_be_used_at_all_is_an_error(
+    tmp_path: Path, tiny: Tiny, prompting: PromptingParams
+) -> None:
+    with pytest.raises(DataError, match="none of 12 training examples"):
+        tokenize(tmp_path, tiny, prompting, tiny.curated, max_tokens=16)
+
+
+def test_demonstrations_come_from_train_and_are_not_learned_from(
+    tmp_path: Path, tiny: Tiny, prompting: PromptingParams, tokenizer: Any
+) -> None:
+    curated = with_answers(tiny, tmp_path, {f"r{number}": f"a{number}" for number in range(12)})
+    paths = tokenize(tmp_path, tiny, prompting, curated, demonstrations=2)
+    shown = read_metrics(paths.tokenization_report)["demonstrations"]
+    examples = train(paths)
+    assert len(shown) == 2
+    assert not set(shown) & examples.keys()
+    slices = {item.id: item.slice for item in read_records(curated / "train.jsonl")}
+    assert {slices[name] for name in shown} == {"purpose", "unanswerable"}
+    for example in examples.values():
+        prompt = tokenizer.decode(example.token_ids[: example.prompt_length])
+        assert all(f"a{name.removeprefix('r')}<|im_end|>" in prompt for name in shown)
+    template = read_prompt_bundle(verified(paths.tokens) / "prompt", tokenizer)
+    assert len(template.demonstrations) == 4
+
+
+def test_more_demonstrations_than_records_are_refused(
+    tmp_path: Path, tiny: Tiny, prompting: PromptingParams
+) -> None:
+    with pytest.raises(DataError, match="holds 12 records and every prompt is to show 12"):
+        tokenize(tmp_path, tiny, prompting, tiny.curated, demonstrations=12)
+
+
+def test_the_same_records_give_the_same_bytes(
+    tmp_path: Path, tiny: Tiny, prompting: PromptingParams
+) -> None:
+    one = tokenize(tmp_path / "one", tiny, prompting, tiny.curated)
+    two = tokenize(tmp_path / "two", tiny, prompting, tiny.curated)
+    manifests = [(paths.tokens / "manifest.json").read_bytes() for paths in (one, two)]
+    assert manifests[0] == manifests[1]
