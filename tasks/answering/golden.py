@@ -50,7 +50,7 @@ class GoldenPrompt(StageParams):
 
     @property
     def prompt(self) -> Prompt:
-        """The prompt before it is rendered."""
+        """Return the prompt before it is rendered."""
         turns = tuple(Message(role, content) for role, content in self.turns)
         return Prompt(turns, tuple(passage.text for passage in self.passages))
 

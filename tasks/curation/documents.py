@@ -22,7 +22,7 @@ class DocumentChanges:
 
     @property
     def kept(self) -> int:
-        """How many documents stay."""
+        """Return how many documents stay."""
         return len(self.ids) - len(self.duplicates)
 
 

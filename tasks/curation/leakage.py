@@ -170,7 +170,7 @@ class Leakage:
 
     @property
     def total(self) -> int:
-        """All leaks of all ways."""
+        """Return all leaks of all ways."""
         return sum(self.counts.values())
 
 

@@ -27,7 +27,7 @@ class Told:
 
     @property
     def parts(self) -> tuple["Told", "Told"]:
-        """Question and answer, each by itself."""
+        """Return question and answer, each by itself."""
         at = self.answer
         first = Told(self.words[:at], self.kinds[:at], at)
         return first, Told(self.words[at:], self.kinds[at:], 0)
@@ -58,7 +58,7 @@ class OwnText:
 
     @property
     def line(self) -> str:
-        """Question and answer in one line, a tab between them; its likeness is theirs."""
+        """Return question and answer in one line, a tab between them; its likeness is theirs."""
         return f"{self.question}\t{self.answer}"
 
 

@@ -132,7 +132,7 @@ class Buckets:
 
     @property
     def followers(self) -> NDArray[np.int64]:
-        """The rows with at least one earlier row in a bucket, in order."""
+        """Return the rows with at least one earlier row in a bucket, in order."""
         return np.flatnonzero(np.diff(self._starts))
 
     def earlier(self, row: int) -> NDArray[np.int32]:

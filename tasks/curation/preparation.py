@@ -54,7 +54,7 @@ class Prepared:
 
     @property
     def order(self) -> NDArray[np.int64]:
-        """The rows as they came in over time: by intake, then by id."""
+        """Return the rows as they came in over time: by intake, then by id."""
         rows = sorted(range(len(self.ids)), key=lambda row: (self.intakes[row], self.ids[row]))
         return np.array(rows, np.int64)
 

@@ -49,7 +49,7 @@ class Wording:
     """What the rows of a set word alike: rows by place, by place and word, and by the top word."""
 
     def __init__(self, characters: int) -> None:
-        """An empty one, for texts of about so many characters together."""
+        """Make an empty one, for texts of about so many characters together."""
         words = characters // _CHARACTERS_A_WORD
         slots = min(max(1 << words.bit_length(), _LEAST_SLOTS), _MOST_SLOTS)
         self._mask = np.uint64(slots - 1)
@@ -153,7 +153,7 @@ class _Said:
 
     @property
     def slot(self) -> NDArray[np.bool_]:
-        """Whether they go on in different ways there."""
+        """Return whether they go on in different ways there."""
         return self.known & ~self.this & ~self.other
 
 

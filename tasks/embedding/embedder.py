@@ -63,7 +63,7 @@ class Embedder:
 
     @property
     def dimension(self) -> int:
-        """The length of a vector."""
+        """Return the length of a vector."""
         width: int = self.model.config.hidden_size
         return width
 

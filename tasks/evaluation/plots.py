@@ -231,7 +231,7 @@ def _finish(axes: Axes, label: str) -> None:
 
 
 def _legend(figure: Figure, axes: Axes, columns: int = 4) -> None:
-    """The legend below the picture, where it covers nothing."""
+    """Draw the legend below the picture, where it covers nothing."""
     handles, labels = axes.get_legend_handles_labels()
     shown = min(columns, max(1, len(labels)))
     figure.legend(handles, labels, frameon=False, ncols=shown, loc="outside lower center")

@@ -101,7 +101,7 @@ class DecodingBatch:
 
     @property
     def free_rows(self) -> int:
-        """How many more prompts would get a slot as soon as their turn comes."""
+        """Return how many more prompts would get a slot as soon as their turn comes."""
         return self.slots.rows - len(self.rows) - len(self.waiting)
 
     def holds(self, prompt_tokens: int, max_new_tokens: int) -> bool:

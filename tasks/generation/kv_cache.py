@@ -47,7 +47,7 @@ class PromptChunk:
 
     @property
     def stop(self) -> int:
-        """How many of the prompt's tokens are known after it."""
+        """Return how many of the prompt's tokens are known after it."""
         return self.start + self.end - self.begin
 
 
@@ -125,24 +125,24 @@ class Pass:
 
     @cached_property
     def answering(self) -> Tensor:
-        """The places (rows,) whose next token is asked for, slot by slot."""
+        """Return the places (rows,) whose next token is asked for, slot by slot."""
         ends = [piece.end - 1 for piece in self.pieces if piece.slot is not None]
         places = [*range(self.decoded), *ends]
         return torch.tensor(places, dtype=torch.long, device=self.input_ids.device)
 
     @cached_property
     def rows(self) -> Tensor:
-        """The slots of the decoded rows, (decoded,)."""
+        """Return the slots of the decoded rows, (decoded,)."""
         return torch.arange(self.decoded, device=self.input_ids.device)
 
     @cached_property
     def lengths(self) -> Tensor:
-        """At which position each decoded row is, (decoded,)."""
+        """Return at which position each decoded row is, (decoded,)."""
         return self.position_ids[0, : self.decoded]
 
     @cached_property
     def width(self) -> int:
-        """How many positions the longest decoded row holds."""
+        """Return how many positions the longest decoded row holds."""
         return int(self.lengths.max()) + 1
 
     def decoded_mask(self, window: int | None, dtype: torch.dtype) -> Tensor:

@@ -199,7 +199,7 @@ class IntakeWriter:
 
     @property
     def digest(self) -> str:
-        """The SHA-256 of all rows, in hex."""
+        """Return the SHA-256 of all rows, in hex."""
         return self._content.hexdigest()
 
     def place(self, folder: Path) -> None:

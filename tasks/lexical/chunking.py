@@ -192,19 +192,19 @@ class Passage:
 
     @property
     def shown(self) -> str:
-        """The passage as a prompt shows it and an index reads it: the title leads, once."""
+        """Return the passage as a prompt shows it and an index reads it: the title leads, once."""
         if not self.title or self.text.startswith(self.title):
             return self.text
         return f"{self.title}: {self.text}" if self.text else self.title
 
     @property
     def sha256(self) -> str:
-        """The hash of what is shown: equal content has an equal vector."""
+        """Return the hash of what is shown: equal content has an equal vector."""
         return text_sha256(self.shown)
 
     @property
     def is_first(self) -> bool:
-        """Whether the document begins with this passage."""
+        """Return whether the document begins with this passage."""
         return self.id == f"{self.document}#0"
 
     def as_row(self) -> dict[str, Any]:

@@ -41,7 +41,7 @@ class LanguageModel:
 
     @property
     def device(self) -> torch.device:
-        """Where the weights lie."""
+        """Return where the weights lie."""
         return self.model.device
 
 

@@ -34,7 +34,7 @@ class Stage:
 
     @property
     def reports(self) -> tuple[str, ...]:
-        """The outs that hold reports."""
+        """Return the outs that hold reports."""
         return tuple(out for out in self.outs if Path(out).parent.name == "reports")
 
 

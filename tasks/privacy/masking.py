@@ -1,6 +1,7 @@
 """Personal data and secrets in texts: found, and masked by a placeholder that names the kind.
 
-Secrets are keys and tokens of known formats, private keys, and passwords beside their name."""
+Secrets are keys and tokens of known formats, private keys, and passwords beside their name.
+"""
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -174,9 +175,7 @@ def find_personal_data(text: str, kinds: Sequence[str], regions: Sequence[str]) 
 
 
 def masked(text: str, kinds: Sequence[str], regions: Sequence[str]) -> tuple[str, Counter[str]]:
-    """Return the text with a placeholder (`[EMAIL]`) for each piece found, and how many of each
-    kind.
-    """
+    """Return the text with a placeholder (`[EMAIL]`) a piece found, and how many of each kind."""
     found = find_personal_data(text, kinds, regions)
     for item in reversed(found):
         text = f"{text[: item.start]}[{item.kind.upper()}]{text[item.end :]}"

@@ -35,7 +35,7 @@ class AnswerColumns:
 
     @property
     def sha256(self) -> str:
-        """The hash of what was asked."""
+        """Return the hash of what was asked."""
         return split_sha256(self.asked)
 
 

@@ -149,12 +149,12 @@ class ModelEvidence:
 
     @property
     def metric(self) -> str:
-        """The metric that is decided on."""
+        """Return the metric that is decided on."""
         return self.params.primary_metric
 
     @property
     def losses(self) -> LossTest:
-        """How a loss against the champion is tested."""
+        """Return how a loss against the champion is tested."""
         return LossTest(self.params.confidence, self.params.power, self.bootstrap)
 
     def found(self, *path: str) -> Any:

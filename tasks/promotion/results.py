@@ -44,7 +44,7 @@ class Reason:
 
     @property
     def passed(self) -> bool:
-        """Whether it has nothing against the candidate."""
+        """Return whether it has nothing against the candidate."""
         return self.outcome in ("passed", "off")
 
     def row(self) -> dict[str, str | float | None]:

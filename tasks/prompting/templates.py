@@ -149,7 +149,7 @@ class PromptTemplate:
 
     @property
     def digest(self) -> str:
-        """The version of the template: a hash of its text and its demonstrations."""
+        """Return the version of the template: a hash of its text and its demonstrations."""
         turns = (f"{turn.role}\n{turn.content}" for turn in self.demonstrations)
         return text_sha256(self.text, *turns)
 

@@ -43,12 +43,12 @@ class Record:
 
     @property
     def question(self) -> str:
-        """The user's last turn."""
+        """Return the user's last turn."""
         return self.messages[-2].content
 
     @property
     def answer(self) -> str:
-        """The assistant's last turn."""
+        """Return the assistant's last turn."""
         return self.messages[-1].content
 
     def as_row(self) -> dict[str, Any]:

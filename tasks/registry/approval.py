@@ -36,7 +36,7 @@ class ApprovalRequest:
 
     @property
     def champion(self) -> str:
-        """The champion when it was asked."""
+        """Return the champion when it was asked."""
         return _champion_name(self.link.entry.after)
 
 

@@ -62,7 +62,7 @@ class Statement(BaseModel):
 
     @property
     def reasons(self) -> list[str]:
-        """What the reason is made of: what was said of each rule, or what a person wrote."""
+        """Return what the reason is made of: what was said of each rule, or what a person wrote."""
         said_of = f"{self.model}: "
         return self.reason.removeprefix(said_of).split(f"; {said_of}")
 

@@ -37,7 +37,7 @@ class Version:
 
     @property
     def key(self) -> str:
-        """Its promotion key; empty where something else than Nightloom made it.
+        """Return its promotion key; empty where something else than Nightloom made it.
 
         Tags can be copied. What a night made consists of the files in that night's own run, which
         something that was copied, or lies elsewhere, does not.

@@ -35,7 +35,7 @@ class DenseIndex:
 
     @property
     def dimension(self) -> int:
-        """The length of a vector."""
+        """Return the length of a vector."""
         return int(self.vectors.shape[1])
 
     def save(self, folder: Path) -> None:

@@ -176,7 +176,7 @@ class Index:
 
     @cached_property
     def documents(self) -> frozenset[str]:
-        """The ids of the documents that can be found."""
+        """Return the ids of the documents that can be found."""
         return frozenset(passage.document for passage in self.passages)
 
     @cached_property

@@ -40,12 +40,12 @@ class Example:
 
     @property
     def key(self) -> str:
-        """A hash of what it holds: its tokens, and from where on they are learned."""
+        """Return a hash of what it holds: its tokens, and from where on they are learned."""
         return text_sha256(str(self.prompt_length), *map(str, self.token_ids))
 
     @property
     def supervised(self) -> int:
-        """How many tokens are learned."""
+        """Return how many tokens are learned."""
         return len(self.token_ids) - self.prompt_length
 
 

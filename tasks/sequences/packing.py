@@ -74,12 +74,12 @@ class Pack:
 
     @property
     def examples(self) -> int:
-        """How many examples it holds."""
+        """Return how many examples it holds."""
         return len(self.keys)
 
     @property
     def tokens(self) -> int:
-        """How many tokens go through the model, each shared prefix once."""
+        """Return how many tokens go through the model, each shared prefix once."""
         return self.input_ids.shape[1]
 
     def to(self, device: torch.device) -> "Pack":
@@ -212,22 +212,22 @@ class Batch:
 
     @cached_property
     def tokens(self) -> int:
-        """How many tokens the examples hold."""
+        """Return how many tokens the examples hold."""
         return sum(len(example.token_ids) for example in self.examples)
 
     @cached_property
     def supervised(self) -> int:
-        """How many tokens are learned."""
+        """Return how many tokens are learned."""
         return sum(example.supervised for example in self.examples)
 
     @cached_property
     def computed_tokens(self) -> int:
-        """How many tokens go through the model, each shared prefix once a pack."""
+        """Return how many tokens go through the model, each shared prefix once a pack."""
         return sum(pack.tokens for pack in self.packs)
 
     @cached_property
     def largest_pack(self) -> int:
-        """The tokens of the largest pack."""
+        """Return the tokens of the largest pack."""
         return max(pack.tokens for pack in self.packs)
 
     def repacked(self, max_tokens: int) -> "Batch":

@@ -94,7 +94,7 @@ class ChildResult:
 
     @property
     def last_lines(self) -> str:
-        """What it printed last, for a message."""
+        """Return what it printed last, for a message."""
         return "\n".join(self.lines[-_LAST_LINES:])
 
 

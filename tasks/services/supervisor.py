@@ -52,7 +52,7 @@ class _Watcher:
 
     @property
     def is_orphan(self) -> bool:
-        """Whether the process that started this one has ended."""
+        """Return whether the process that started this one has ended."""
         return os.getppid() != self._parent
 
     def end(self, number: int, soft_seconds: float, hard_seconds: float) -> None:

@@ -60,7 +60,7 @@ class Batcher:
 
     @property
     def in_flight(self) -> int:
-        """How many questions wait or are being answered."""
+        """Return how many questions wait or are being answered."""
         return self._unanswered
 
     def ask(

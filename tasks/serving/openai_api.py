@@ -105,13 +105,13 @@ class ChatRequest(BaseModel):
 
     @property
     def new_tokens(self) -> int | None:
-        """The bound on new tokens that the request asks for."""
+        """Return the bound on new tokens that the request asks for."""
         asked = self.max_completion_tokens
         return self.max_tokens if asked is None else asked
 
     @property
     def tells_usage(self) -> bool:
-        """Whether a stream is to end with its usage."""
+        """Return whether a stream is to end with its usage."""
         return self.stream_options is not None and self.stream_options.include_usage
 
     def served_name(self, served: "list[ServedModel]") -> ServedModel:

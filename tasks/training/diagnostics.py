@@ -28,7 +28,7 @@ class Fit:
 
     @property
     def text(self) -> str:
-        """The verdict as a line of a report."""
+        """Return the verdict as a line of a report."""
         return f"**{self.verdict}** ({self.reason}). What to turn: {self.dial}."
 
 

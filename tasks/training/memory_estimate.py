@@ -38,12 +38,12 @@ class MemoryEstimate:
 
     @property
     def total(self) -> int:
-        """All of them."""
+        """Return all of them."""
         return self.held + self.optimizer + self.activations
 
     @property
     def growth(self) -> int:
-        """What is still to be asked for."""
+        """Return what is still to be asked for."""
         return self.total - self.held
 
 

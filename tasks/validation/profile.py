@@ -175,12 +175,12 @@ class Profiler:
 
     @property
     def slices(self) -> dict[str, int]:
-        """How many records each slice has."""
+        """Return how many records each slice has."""
         return dict(sorted(self._slices.items()))
 
     @property
     def texts(self) -> list[str]:
-        """Texts of records chosen by hashed id, for words and vectors."""
+        """Return texts of records chosen by hashed id, for words and vectors."""
         return self._sample.texts()
 
     def profile(self, embedding: Embedding | None) -> Profile:

@@ -60,7 +60,7 @@ class CurrentRows:
 
     @property
     def superseded(self) -> int:
-        """How many rows a later intake replaced."""
+        """Return how many rows a later intake replaced."""
         return int((self.id_rows == 0).sum())
 
     def rows(self) -> Iterator[CurrentRow]:

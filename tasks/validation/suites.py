@@ -52,20 +52,20 @@ class Rule:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The features that the rule looks at."""
+        """Return the features that the rule looks at."""
         found = [self.kwargs[name] for name in _COLUMN_ARGUMENTS if name in self.kwargs]
         return tuple(str(y) for x in found for y in (x if isinstance(x, list) else [x]))
 
     @property
     def expected(self) -> str:
-        """What the rule asks for, in a few words."""
+        """Return what the rule asks for, in a few words."""
         arguments = {k: v for k, v in self.kwargs.items() if k not in _COLUMN_ARGUMENTS}
         texts = [f"{name} {value!r}" for name, value in arguments.items()]
         return f"{self.name} ({', '.join(texts)})" if texts else self.name
 
     @property
     def place(self) -> str:
-        """The file and the rule's name, as errors give it."""
+        """Return the file and the rule's name, as errors give it."""
         return f"{self.file}: rule {self.name}"
 
 

@@ -23,7 +23,7 @@ class HubSource:
 
     @property
     def origin(self) -> tuple[str, ...]:
-        """The data set at its revision."""
+        """Return the data set at its revision."""
         return (f"{self.name}@{self.revision}",)
 
     def read(self, kind: Kind) -> Iterator[Found]:

@@ -36,7 +36,7 @@ class Source(Protocol):
 
     @property
     def origin(self) -> tuple[str, ...]:
-        """What people would name the place by; it holds no secrets."""
+        """Return what people would name the place by; it holds no secrets."""
 
     @property
     def increments(self) -> bool:
