@@ -1,16 +1,22 @@
-"""Sentence embeddings from an encoder model, and a memo of those that are known already."""
+"""Sentence embeddings from an encoder model, and a memo of those that are known already.
+
+The mean of a model's token vectors, as MiniLM makes it, is computed here: sentence-transformers
+gives the same vectors and takes seconds to import. It makes the vectors of every other encoder.
+"""
 
 import json
 import logging
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from transformers import AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from torch import Tensor
+from transformers import AutoModel, AutoTokenizer, PreTrainedTokenizerBase
 from transformers.utils.logging import disable_progress_bar
 
 from tasks.models.store import ModelManifest
@@ -27,45 +33,33 @@ _LENGTH_FILE = "sentence_bert_config.json"
 
 _MODULES = {"Transformer", "Pooling", "Normalize"}
 
+# Texts of like length to their vectors, (texts, dimension), each text cut at the longest allowed.
+EncodeBatch = Callable[[list[str]], Tensor]
+
 
 @dataclass(frozen=True)
 class Embedder:
-    """An encoder whose token vectors, averaged and scaled to length one, stand for a text."""
+    """An encoder of texts into unit vectors of `dimension` numbers."""
 
-    model: PreTrainedModel
+    encode_batch: EncodeBatch
     tokenizer: PreTrainedTokenizerBase
     digest: str
     max_tokens: int
+    dimension: int
 
     @classmethod
     def load(cls, manifest: Path, store: Path, *, device: torch.device) -> "Embedder":
         """Return the embedder that a manifest describes, in float32.
 
         Raises:
-            ConfigError: it makes a vector otherwise than by the mean of its tokens' vectors, or
-                lacks weights.
+            ConfigError: it lacks weights, or sentence-transformers cannot open it.
         """
         disable_progress_bar()
         description = ModelManifest.read(manifest)
         folder = description.folder(store)
-        _check_pooling(folder)
-        model, loading = AutoModel.from_pretrained(
-            folder,
-            local_files_only=True,
-            use_safetensors=True,
-            dtype=torch.float32,
-            output_loading_info=True,
-        )
-        _check_whole(folder, loading["missing_keys"])
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        limit = min(_max_tokens(folder), model.config.max_position_embeddings)
-        return cls(model.eval().to(device), tokenizer, description.digest, limit)
-
-    @property
-    def dimension(self) -> int:
-        """Return the length of a vector."""
-        width: int = self.model.config.hidden_size
-        return width
+        load = _load_mean if _is_mean(folder) else _load_modules
+        encode_batch, tokenizer, dimension, limit = load(folder, device)
+        return cls(encode_batch, tokenizer, description.digest, limit, dimension)
 
     def cut(self, texts: Sequence[str]) -> int:
         """Return how many texts exceed `max_tokens`: of these `encode` sees the beginning."""
@@ -86,20 +80,12 @@ class Embedder:
         tokens = self.tokenizer(list(texts), truncation=True, max_length=self.max_tokens).input_ids
         done = 0
         for rows in batches_by_length([len(ids) for ids in tokens]):
-            vectors[rows] = self._encode_batch([tokens[row] for row in rows])
+            found = self.encode_batch([texts[row] for row in rows])
+            vectors[rows] = torch.nn.functional.normalize(found, dim=-1).float().cpu().numpy()
             done += len(rows)
             if progress is not None:
                 progress(done, len(texts))
         return vectors
-
-    def _encode_batch(self, tokens: list[list[int]]) -> NDArray[np.float32]:
-        padded = self.tokenizer.pad({"input_ids": tokens}, return_tensors="pt")
-        padded = padded.to(self.model.device)
-        hidden = self.model(**padded).last_hidden_state
-        mask = padded["attention_mask"][..., None].to(hidden.dtype)
-        mean = (hidden * mask).sum(1) / mask.sum(1)
-        unit: NDArray[np.float32] = torch.nn.functional.normalize(mean, dim=-1).cpu().numpy()
-        return unit
 
 
 def batches_by_length(lengths: Sequence[int]) -> list[list[int]]:
@@ -113,45 +99,107 @@ def batches_by_length(lengths: Sequence[int]) -> list[list[int]]:
     return batches
 
 
-def _check_whole(folder: Path, missing: Collection[str]) -> None:
-    """Check that no weight was made up, which transformers does with a warning alone.
+def _is_mean(folder: Path) -> bool:
+    """Return whether a vector is the mean of its tokens' vectors and nothing more."""
+    modules = folder / _MODULES_FILE
+    if modules.exists():
+        kinds = {one["type"].rpartition(".")[2] for one in json.loads(modules.read_text())}
+        if kinds - _MODULES:
+            return False
+    path = folder / _POOLING_FILE
+    if not path.exists():
+        return True
+    pooling = json.loads(path.read_text())
+    chosen = {name for name, value in pooling.items() if "pooling_mode_" in name and value}
+    return bool(pooling.get("pooling_mode") == "mean" or chosen == {"pooling_mode_mean_tokens"})
 
-    The pooler's may be: it reads one token and no vector of ours comes from it.
+
+_Loaded = tuple[EncodeBatch, PreTrainedTokenizerBase, int, int]
+
+
+def _load_mean(folder: Path, device: torch.device) -> _Loaded:
+    """Return how to encode, the tokenizer, the dimension and the longest text in tokens."""
+    model = _load_whole(AutoModel, folder).to(device)
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    limit = _max_tokens(folder, model, tokenizer)
+
+    def encode_batch(texts: list[str]) -> Tensor:
+        tokens = tokenizer(
+            texts, padding=True, truncation=True, max_length=limit, return_tensors="pt"
+        ).to(device)
+        hidden: Tensor = model(**tokens).last_hidden_state
+        mask: Tensor = tokens["attention_mask"][..., None].to(hidden.dtype)
+        return (hidden * mask).sum(1) / mask.sum(1)
+
+    return encode_batch, tokenizer, model.config.hidden_size, limit
+
+
+def _load_modules(folder: Path, device: torch.device) -> _Loaded:
+    """Return the same of an encoder whose modules are those of sentence-transformers."""
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.base.modules import Transformer
+
+    try:
+        encoder = SentenceTransformer(str(folder), device="cpu", local_files_only=True)
+    except (AttributeError, ImportError, KeyError, OSError, TypeError, ValueError) as error:
+        raise ConfigError(
+            f"sentence-transformers cannot open the embedder in {folder}: {error}",
+            "name an encoder that it opens without code of its own in params/models.yaml",
+        ) from error
+    first = encoder[0]
+    if not isinstance(first, Transformer):
+        raise ConfigError(
+            f"the embedder in {folder} begins with a module {type(first).__name__}; expected a "
+            "transformer",
+            "name an encoder model in params/models.yaml",
+        )
+    first.model = _load_whole(type(first.model), folder)
+    encoder.eval().to(device)
+
+    def encode_batch(texts: list[str]) -> Tensor:
+        vectors: Tensor = encoder.encode(
+            texts, batch_size=len(texts), convert_to_tensor=True, show_progress_bar=False
+        )
+        return vectors
+
+    dimension, limit = encoder.get_embedding_dimension(), encoder.max_seq_length
+    if dimension is None or limit is None:
+        raise ConfigError(
+            f"the embedder in {folder} names no dimension or no longest text",
+            f"write max_seq_length into its {_LENGTH_FILE}, or name another encoder",
+        )
+    return encode_batch, encoder.tokenizer, dimension, limit
+
+
+def _load_whole(architecture: Any, folder: Path) -> Any:
+    """Return a model in float32, none of whose weights was made up.
+
+    transformers makes up what files lack, with a warning alone. The pooler's weights may be: it
+    reads one token, and no vector comes from it.
     """
-    made_up = sorted(name for name in missing if not name.startswith("pooler."))
+    model, loading = architecture.from_pretrained(
+        folder,
+        local_files_only=True,
+        use_safetensors=True,
+        dtype=torch.float32,
+        output_loading_info=True,
+    )
+    made_up = sorted(name for name in loading["missing_keys"] if not name.startswith("pooler."))
     if made_up:
         raise ConfigError(
             f"the embedder in {folder} lacks {len(made_up)} weights, {made_up[0]} for one; made up "
             "at random they would give vectors that mean nothing",
             "name a whole encoder in params/models.yaml",
         )
+    return model.eval()
 
 
-def _check_pooling(folder: Path) -> None:
-    """Check that what sentence-transformers would compute is what is computed here."""
-    modules = folder / _MODULES_FILE
-    if modules.exists():
-        kinds = {one["type"].rpartition(".")[2] for one in json.loads(modules.read_text())}
-        further = sorted(kinds - _MODULES)
-        if further:
-            raise ConfigError(
-                f"the embedder in {folder} has a module {further[0]} behind its pooling, which is "
-                "not computed here: its vectors would be others",
-                "name an embedder that pools and normalizes alone in params/models.yaml",
-            )
-    path = folder / _POOLING_FILE
-    if path.exists() and not json.loads(path.read_text()).get("pooling_mode_mean_tokens"):
-        raise ConfigError(
-            f"the embedder in {folder} does not average its token vectors; only mean pooling is "
-            "supported, and other pooling would give wrong vectors",
-            "name an embedder with mean pooling in params/models.yaml",
-        )
-
-
-def _max_tokens(folder: Path) -> int:
+def _max_tokens(folder: Path, model: Any, tokenizer: PreTrainedTokenizerBase) -> int:
+    """Return the longest text in tokens: the least that the folder, model and tokenizer name."""
     path = folder / _LENGTH_FILE
-    default = 512
-    return int(json.loads(path.read_text())["max_seq_length"]) if path.exists() else default
+    named = json.loads(path.read_text()).get("max_seq_length") if path.exists() else None
+    bounds = (named, model.config.max_position_embeddings, tokenizer.model_max_length)
+    return min(int(bound) for bound in bounds if bound)
 
 
 LOGGER = logging.getLogger(__name__)

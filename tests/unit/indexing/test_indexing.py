@@ -1,6 +1,5 @@
 """The indexing stage: equal inputs give equal bytes, and its memo changes time alone."""
 
-import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -13,10 +12,9 @@ import torch
 from tasks.embedding.embedder import Embedder, VectorMemo
 from tasks.indexing.__main__ import Paths, run
 from tasks.indexing.params import Params
-from tasks.models.store import convert
 from tasks.records.schema import Document, read_documents, write_documents
 from tasks.retrieval.index import Index
-from tasks.stage.errors import ConfigError, DataError
+from tasks.stage.errors import DataError
 from tasks.stage.metrics import read_metrics
 from tasks.stage.outputs import folder_files, write_manifest
 from tasks.stage.params import read_yaml
@@ -72,30 +70,6 @@ def test_passages_of_which_the_embedder_sees_the_beginning_alone_are_told(
     report = (tmp_path / "report" / "report.md").read_text()
     assert "sees the beginning alone of 24 passages" in report
     assert "passage_words" in report
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "said"),
-    [
-        (
-            "modules.json",
-            [{"type": f"sentence_transformers.models.{kind}"} for kind in ("Pooling", "Dense")],
-            "module Dense",
-        ),
-        ("1_Pooling/config.json", {"pooling_mode_cls_token": True}, "does not average"),
-    ],
-)
-def test_an_embedder_whose_vectors_are_made_otherwise_is_refused(
-    tmp_path: Path, tiny: Any, name: str, content: Any, said: str
-) -> None:
-    folder = tmp_path / "encoder"
-    shutil.copytree(tiny.root / "bert", folder)
-    (folder / name).parent.mkdir(exist_ok=True)
-    (folder / name).write_text(json.dumps(content))
-    manifest = tmp_path / "embedder.json"
-    convert(str(folder), None, "embedder", tmp_path / "store").write(manifest)
-    with pytest.raises(ConfigError, match=said):
-        Embedder.load(manifest, tmp_path / "store", device=torch.device("cpu"))
 
 
 def test_the_same_documents_give_the_same_bytes(tmp_path: Path, params: Params, tiny: Any) -> None:
