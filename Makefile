@@ -34,7 +34,8 @@ evaluation-full: setup  ## evaluate the last night's models in depth: all modes,
 	@$(BIN)/python -m flows.cli.evaluate
 
 test: setup check  ## lint, types, import rules and every test that needs no GPU
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not gpu" --numprocesses 2 --durations 20
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not gpu" --numprocesses 2 \
+	  --dist loadfile --no-loadscope-reorder --durations 20
 
 test-fast: setup  ## the tests that start no process: minutes, while you work
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/unit tests/contracts -m "not gpu and not slow" --numprocesses 2

@@ -286,7 +286,7 @@ def render_data_docs(totals: Sequence[SuiteTotals], when: str) -> str:
         statistics = result.statistics
         said = (
             f"{statistics['successful_expectations']} of {statistics['evaluated_expectations']} "
-            f"rules hold; batches judged: {total.batches}"
+            f"rules hold; batches checked: {total.batches}"
         )
         sections = _quiet(document["sections"])
         suites.append({"name": total.suite.name, "said": said, "sections": sections})

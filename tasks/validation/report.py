@@ -96,7 +96,7 @@ def _left(file: FileResult) -> list[str]:
 
 def _set(whole: SetResult | None) -> list[str]:
     if whole is None:
-        return ["## The set", "", "Not judged: the rows stopped the night before."]
+        return ["## The set", "", "Not checked: the rows stopped the night before."]
     lines = ["## The set", "", "| rule | found | verdict |", "|---|---|---|"]
     for rule in whole.totals.suite.rules:
         values = ", ".join(f"{x} {whole.figures.values[x]:.6g}" for x in rule.columns)

@@ -43,7 +43,7 @@ _RETRIEVAL_METRICS = ("recall_at_1", "recall_at_5", "recall_at_10", "mrr", "ndcg
 
 
 def data_accepted(evidence: ModelEvidence, params: QuarantineParams) -> Iterator[RuleResult]:
-    """Check that validation accepted rows, judged the set, and refused few enough rows."""
+    """Check that validation accepted rows, checked the set, and refused few enough rows."""
     bound = params.max_quarantine_share
     shares = {name: value_at(evidence.validation, name, "quarantine_share") for name in _ROWS}
     accepted = value_at(evidence.validation, "records", "accepted")
@@ -52,7 +52,7 @@ def data_accepted(evidence: ModelEvidence, params: QuarantineParams) -> Iterator
         yield RuleResult(False, text, None, bound)
         return
     if not evidence.validation.get("set"):
-        yield RuleResult(False, "validation did not judge the set as a whole", None, bound)
+        yield RuleResult(False, "validation did not check the set as a whole", None, bound)
         return
     worst = max(shares, key=lambda name: shares[name])
     text = (
