@@ -47,7 +47,9 @@ class Project:
 
 
 @pytest.fixture(scope="module")
-def project(bundles: Bundles, tmp_path_factory: pytest.TempPathFactory) -> Project:
+def project(
+    bundles: Bundles, empty_store: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Project:
     """Versions 1 and 2 are the bundles; `staging` and `candidate` name 1 and 2."""
     root = tmp_path_factory.mktemp("project")
     for name in ("prefect.yaml", "dvc.yaml"):
@@ -56,6 +58,7 @@ def project(bundles: Bundles, tmp_path_factory: pytest.TempPathFactory) -> Proje
     shutil.copy2("params/paths.yaml", root / "params")
     (root / ".nightloom").mkdir()
     (root / ".nightloom" / "models").symlink_to(bundles.store)
+    shutil.copyfile(empty_store, root / ".nightloom" / "mlflow.db")
     client = MlflowClient(f"sqlite:///{root / '.nightloom' / 'mlflow.db'}")
     client.create_registered_model(NAME)
     for version, folder in bundles.folders.items():
