@@ -38,10 +38,13 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from tasks.registry.client import Registry
+    from tasks.services.stores import Stores
 
 POLL_SECONDS = 2.0
 # A version that could not be loaded is tried again: memory may have become free.
 _RETRY_SECONDS = 300.0
+# Where something is served already, the next look asks a registry that is away again.
+_AWAY_SECONDS = 5.0
 _DRAIN_SECONDS = 40.0
 
 
@@ -81,7 +84,7 @@ class AliasWatcher:
     alias: str | None
     _given: dict[ServedModel, tuple[str, int]] = field(default_factory=dict)
     _retry: dict[ServedModel, float] = field(default_factory=dict)
-    _registry: "tuple[object, Registry] | None" = None
+    _registry: "tuple[tuple[Stores, float | None], Registry] | None" = None
 
     def look(self) -> list[Order]:
         """Return the orders for what has changed since the last look.
@@ -111,12 +114,15 @@ class AliasWatcher:
         self._retry[notice.model] = time.monotonic() + _RETRY_SECONDS
 
     def _open(self) -> "Registry":
-        """Return the registry, another one if `nightloom up` has started or stopped since."""
+        """Return the registry, another one if `nightloom up` has started or stopped since.
+
+        One that is away is waited for as any command does until there is something to serve.
+        """
         from tasks.registry.client import Registry
 
-        stores = find_stores(self.checkout)
-        if self._registry is None or self._registry[0] != stores:
-            self._registry = (stores, Registry(stores))
+        opened_as = (find_stores(self.checkout), _AWAY_SECONDS if self._given else None)
+        if self._registry is None or self._registry[0] != opened_as:
+            self._registry = (opened_as, Registry(opened_as[0], retry_seconds=opened_as[1]))
         return self._registry[1]
 
 

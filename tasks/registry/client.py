@@ -160,10 +160,10 @@ _LINKED_PROMPTS = "mlflow.linkedPrompts"
 class Registry:
     """Versions and aliases of one MLflow store."""
 
-    def __init__(self, stores: Stores) -> None:
-        """Open the store."""
+    def __init__(self, stores: Stores, *, retry_seconds: float | None = None) -> None:
+        """Open the store; calls that read wait so long for one that is away."""
         self._where = stores.tracking_uri
-        self._client = retrying_client(MlflowClient, self._where)
+        self._client = retrying_client(MlflowClient, self._where, seconds=retry_seconds)
         self._uploads = Uploads(self._client, stores.artifacts)
 
     def find(self, model: ServedModel, key: str) -> Version | None:

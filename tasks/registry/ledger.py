@@ -103,12 +103,12 @@ class Ledger:
 
     def links(self, model: ServedModel | None = None) -> list[Link]:
         """Return all entries that can be read, oldest first, or those about one model."""
-        links = [link for link in _links(self._kept()) if isinstance(link, Link)]
+        links = _readable(self._kept())
         return [item for item in links if model in (None, item.entry.model)]
 
     def find(self, identity: str) -> Link | None:
         """Return the entry of a decision, None if it is not in the ledger."""
-        return next((item for item in self.links() if item.entry.id == identity), None)
+        return _entry_of(self._kept(), identity)
 
     def last(self, model: ServedModel) -> Entry | None:
         """Return the last entry about a model, None before the first."""
@@ -122,8 +122,9 @@ class Ledger:
             ConfigError: it is longer than MLflow keeps, or others append without end.
         """
         for _ in range(_APPENDS_AT_ONCE):
-            heads, known = self._heads(), self.find(statement.id)
-            link = known or self._try_append(statement, self._end(heads))
+            heads, kept = self._heads(), self._kept()
+            known = _entry_of(kept, statement.id)
+            link = known or self._try_append(statement, _end(heads, kept))
             if link is not None:
                 # A head that is there is never written again: it is what a changed entry shows by.
                 if all(link.entry.number > head.number for head in heads.values()):
@@ -149,16 +150,6 @@ class Ledger:
         faults += self._head_faults(kept, pending)
         return Audit(len(kept), end.sha256 if kept else "", tuple(faults))
 
-    def _end(self, heads: Mapping[ServedModel, "_End"]) -> "_End":
-        """Return where the next entry goes: after the last one, or after the one that a head names.
-
-        A head counts before the entry that it names. So where the last entry was changed or the end
-        cut off, the chain does not fit for the audit to find, and promotion goes on.
-        """
-        kept = self._kept()
-        ends = [_End(int(name), _sha256(text)) for name, text in kept.items() if name.isdigit()]
-        return max([*heads.values(), *ends, _End(0, BEGINNING)], key=lambda end: end.number)
-
     def _heads(self) -> dict[ServedModel, "_End"]:
         heads = {model: self.registry.model_tags(model).get(HEAD_TAG, "") for model in MODELS}
         return {model: _read_head(head) for model, head in heads.items() if head}
@@ -175,11 +166,10 @@ class Ledger:
                     f"entry {end.number}: the head that the {model} carries says "
                     f"{end.sha256[:12]}, found {found[:13]}"
                 )
-        unread = [link.entry for link in _links(kept) if isinstance(link, Link)]
         return faults + [
             f"entry {entry.number}: no head names it, and no decision that is being carried out "
             "made it"
-            for entry in unread
+            for entry in (link.entry for link in _readable(kept))
             if entry.number > highest and entry.id.removesuffix(FOREIGN) not in pending
         ]
 
@@ -224,13 +214,16 @@ class Ledger:
 
     def _run(self) -> str:
         """Return the id of the ledger's run, made if there is none."""
-        experiment = open_experiment(self._client, LEDGER, self._artifacts)
-        made_once(
-            lambda: next(iter(self._runs()), None),
-            lambda: self._client.create_run(experiment, run_name="ledger"),
-            self._client.tracking_uri,
-        )
-        return str(self._runs()[0].info.run_id)  # of two that are made at once, the first counts
+        runs = self._runs()
+        if not runs:
+            experiment = open_experiment(self._client, LEDGER, self._artifacts)
+            made_once(
+                lambda: next(iter(self._runs()), None),
+                lambda: self._client.create_run(experiment, run_name="ledger"),
+                self._client.tracking_uri,
+            )
+            runs = self._runs()  # of two that are made at once, the first counts
+        return str(runs[0].info.run_id)
 
 
 @dataclass(frozen=True)
@@ -268,6 +261,26 @@ def _links(kept: Mapping[str, str]) -> list[Link | str]:
         except ValidationError:
             links.append(kept[name])
     return links
+
+
+def _readable(kept: Mapping[str, str]) -> list[Link]:
+    """Return the entries that can be read, oldest first."""
+    return [link for link in _links(kept) if isinstance(link, Link)]
+
+
+def _entry_of(kept: Mapping[str, str], identity: str) -> Link | None:
+    """Return the entry of a decision, None if it is not there."""
+    return next((item for item in _readable(kept) if item.entry.id == identity), None)
+
+
+def _end(heads: Mapping[ServedModel, _End], kept: Mapping[str, str]) -> _End:
+    """Return where the next entry goes: after the last one, or after the one that a head names.
+
+    A head counts before the entry that it names. So where the last entry was changed or the end cut
+    off, the chain does not fit for the audit to find, and promotion goes on.
+    """
+    ends = [_End(int(name), _sha256(text)) for name, text in kept.items() if name.isdigit()]
+    return max([*heads.values(), *ends, _End(0, BEGINNING)], key=lambda end: end.number)
 
 
 def _chain_faults(name: str, link: Link | str, end: _End) -> list[str]:

@@ -112,13 +112,14 @@ def is_transient(error: BaseException) -> bool:
 
 
 def call_with_retries(
-    call: Callable[[], Any], where: str, *, seconds: float = RETRY_SECONDS
+    call: Callable[[], Any], where: str, *, seconds: float | None = None
 ) -> Any:  # the type is the call's
     """Return what a call returns, made again while the store is away.
 
     Raises:
-        ConfigError: it was away for longer than `seconds`.
+        ConfigError: it was away for longer than `seconds`, which are RETRY_SECONDS by default.
     """
+    bound = RETRY_SECONDS if seconds is None else seconds
 
     def tell(state: RetryCallState) -> None:
         _logger.warning("MLflow at %s is away, asking again in %.1f s", where, state.upcoming_sleep)
@@ -126,7 +127,7 @@ def call_with_retries(
     retrying = Retrying(
         retry=retry_if_exception(is_transient),
         wait=wait_exponential(multiplier=_FIRST_WAIT, max=_LONGEST_WAIT),
-        stop=stop_before_delay(seconds),
+        stop=stop_before_delay(bound),
         before_sleep=tell,
         reraise=True,
     )
@@ -136,7 +137,7 @@ def call_with_retries(
         if _is_broken(error):
             raise _broken(where, error) from error
         if is_transient(error):
-            raise _away(where, seconds, error) from error
+            raise _away(where, bound, error) from error
         raise
 
 
@@ -195,9 +196,10 @@ class RetryingClient:
     MLflow's own client asks a server again for some minutes, and a database not at all.
     """
 
-    def __init__(self, client: Any, where: str) -> None:
+    def __init__(self, client: Any, where: str, seconds: float | None = None) -> None:
         self._client = client
         self._where = where
+        self._seconds = seconds
 
     def __getattr__(self, name: str) -> Any:
         found = getattr(self._client, name)
@@ -206,24 +208,30 @@ class RetryingClient:
 
         @wraps(found)
         def call(*arguments: Any, **named: Any) -> Any:
-            return call_with_retries(lambda: found(*arguments, **named), self._where)
+            return call_with_retries(
+                lambda: found(*arguments, **named), self._where, seconds=self._seconds
+            )
 
         return call
 
 
-def retrying_client(client: Callable[[str], Client], where: str) -> Client:
+def retrying_client(
+    client: Callable[[str], Client], where: str, *, seconds: float | None = None
+) -> Client:
     """Open a client of the store at an address, once the store is there.
+
+    Each call waits `seconds` for a store that is away, RETRY_SECONDS by default.
 
     Raises:
         ConfigError: it was away for too long, or it is no store that can be opened.
     """
     try:
-        opened = call_with_retries(lambda: client(where), where)
+        opened = call_with_retries(lambda: client(where), where, seconds=seconds)
     except NightloomError:
         raise
     except Exception as error:  # of an address or a driver, each library has its own
         raise _broken(where, error) from error
-    return cast(Client, RetryingClient(opened, where))
+    return cast(Client, RetryingClient(opened, where, seconds))
 
 
 def _is_broken(error: BaseException) -> bool:

@@ -14,13 +14,14 @@ import yaml
 
 from tasks.stage.outputs import folder_files, verified
 from tasks.stage.params import read_yaml
+from tests.faults.stages import StageForks
 
 
 @dataclass(frozen=True)
 class Victim:
     """A stage, its changed params and what it reads; all else is of one folder a run.
 
-    `made` is the folder it makes.
+    `made` is the folder it makes; `forks` run it.
     """
 
     name: str
@@ -28,10 +29,11 @@ class Victim:
     changes: Mapping[str, Mapping[str, Any]]
     given: Mapping[str, Path]
     made: str
+    forks: StageForks
 
-    def command(self, root: Path) -> list[str]:
-        """The stage's command line, with its outs and scratch in a folder of its own."""
-        found = [sys.executable, "-m", f"tasks.{self.name}", "--params"]
+    def options(self, root: Path) -> list[str]:
+        """The stage's options, with its outs and scratch in a folder of its own."""
+        found = ["--params"]
         for name, changes in self.changes.items():
             path = root / f"{name}.yaml"
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -56,21 +58,24 @@ class Victim:
 
     def kill_at(self, step: int, root: Path, series: str = "") -> None:
         """Run the stage and kill it, as the kernel would, once a training took so many steps."""
-        child = subprocess.Popen(
-            self.command(root), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
+        self.forks.start(self.name, self.options(root))
         deadline = time.monotonic() + 120
-        while self.steps_done(root, series) < step and child.poll() is None:
-            if time.monotonic() > deadline:
-                break
-            time.sleep(0.001)
+        while self.steps_done(root, series) < step and time.monotonic() < deadline:
+            time.sleep(0.002)
         reached = self.steps_done(root, series)
-        child.send_signal(signal.SIGKILL)
-        assert child.wait() == -signal.SIGKILL, "it had ended by itself"
+        self.forks.kill()
+        assert self.forks.wait() == -signal.SIGKILL, f"it had ended by itself: {self.forks.said}"
         assert reached >= step, f"it had taken {reached} steps after two minutes"
 
     def finish(self, root: Path) -> dict[str, str]:
         """Run the stage to its end; the hashes of the files that it made."""
-        done = subprocess.run(self.command(root), capture_output=True, text=True, check=False)
+        self.forks.start(self.name, self.options(root))
+        assert self.forks.wait() == 0, self.forks.said
+        return folder_files(verified(root / self.made))
+
+    def run_alone(self, root: Path) -> dict[str, str]:
+        """Run the stage to its end as a process of its own; the hashes of what it made."""
+        command = [sys.executable, "-m", f"tasks.{self.name}", *self.options(root)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr[-3000:]
         return folder_files(verified(root / self.made))

@@ -14,7 +14,10 @@ from multiprocessing.queues import Queue
 from pathlib import Path
 from typing import Any
 
+import mlflow.store.model_registry.sqlalchemy_store
+import mlflow.store.tracking.sqlalchemy_store
 import mlflow.tracking
+from sqlalchemy.orm import configure_mappers
 
 from tasks.registry import client as uploads
 from tasks.registry.approval import ApprovalResponse, open_requests, read_request, settle
@@ -23,15 +26,21 @@ from tasks.registry.retention import prune, review
 from tasks.registry.transactions import reconcile
 from tests.builders.registry import PARAMS, Shop, policies
 
+configure_mappers()  # once for all forks, as the imports are
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(["tests.faults.promoters"])
 _FAR = 10**12
 APPROVING = policies("automatic", "approval")
 
 
+def release(shop: Shop, text: str) -> None:
+    """A bundle's release, up to its verdict."""
+    shop.release(text)
+
+
 def first_night(shop: Shop) -> None:
     """A night's release, up to its verdict."""
-    shop.release("new")
+    release(shop, "new")
 
 
 def promotion(shop: Shop) -> None:

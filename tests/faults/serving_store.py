@@ -16,6 +16,8 @@ import httpx
 from tests.builders.registry import Shop
 
 _START_SECONDS = 120.0
+# A connection a request: one that is kept could be to a server that has died since.
+_CLIENT = httpx.Client(timeout=60, limits=httpx.Limits(max_keepalive_connections=0))
 
 
 class Server:
@@ -54,7 +56,7 @@ class Server:
 
     def _answers(self) -> bool:
         try:
-            return httpx.get(f"{self.address}/health").status_code == 200
+            return _CLIENT.get(f"{self.address}/health").status_code == 200
         except httpx.HTTPError:
             return False
 
@@ -86,12 +88,11 @@ def losing_answers(
             request = (self.command, self.path, self.rfile.read(length))
             kind = self.headers.get("Content-Type", "application/json")
             try:
-                answer = httpx.request(
+                answer = _CLIENT.request(
                     self.command,
                     upstream + self.path,
                     content=request[2],
                     headers={"Content-Type": kind},
-                    timeout=60,
                 )
             except httpx.HTTPError:  # the server is away, and so is this connection
                 self.close_connection = True

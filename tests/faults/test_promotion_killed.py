@@ -55,14 +55,14 @@ OUTCOMES = {
 @pytest.fixture(scope="module")
 def prepared(reigned_store: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Shop]:
     """Step -> the store in which it begins, to be copied."""
-    found = {}
-    for step in promoters.STEPS:
-        shop = Shop.open(tmp_path_factory.mktemp(step), reigned_store)
-        params = promoters.APPROVING if step == "approval" else promoters.PARAMS
-        for text in ("three", "four", "five") if step == "pruning" else ("three",):
-            shop.release(text, params)
-        found[step] = shop
-    return found
+    three = Shop.open(tmp_path_factory.mktemp("three"), reigned_store)
+    three.release("three")
+    approving = Shop.open(tmp_path_factory.mktemp("approval"), reigned_store)
+    approving.release("three", promoters.APPROVING)
+    five = Shop.open(tmp_path_factory.mktemp("pruning"), three.database)
+    five.release("four")
+    five.release("five")
+    return dict.fromkeys(promoters.STEPS, three) | {"approval": approving, "pruning": five}
 
 
 def check(shop: Shop, step: str, entries: int) -> None:

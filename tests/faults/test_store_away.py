@@ -21,13 +21,16 @@ AWAY_SECONDS = 60 if ALL else 4
 DYING_AT = ["runs/create", "model-versions/create", "registered-models/alias", "log-parameter"]
 
 
-@pytest.fixture
-def shop(empty_store: Path, tmp_path: Path) -> Shop:
-    """A store in which there is nothing yet: no experiment, no ledger, no model."""
-    return Shop.open(tmp_path / "shop", empty_store)
+@pytest.fixture(scope="module")
+def shop(empty_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Shop:
+    """A store in which there is nothing yet: no experiment, no ledger, no model.
+
+    Each test goes on with what the one before it left, or begins with nothing.
+    """
+    return Shop.open(tmp_path_factory.mktemp("shop"), empty_store)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def server(shop: Shop) -> Iterator[Server]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -72,6 +75,7 @@ def test_versions_whose_deletions_lose_their_answers_are_gone_once(
     assert {"model-versions/delete", "runs/delete-tag"} <= lost
     assert shop.registry.numbers("adapter") == [1, 3]
     assert shop.kinds()[-1] == "pruned"
+    assert shop.kinds().count("pruned") == 1
     assert shop.faults() == ()
     assert len(list((shop.root / "artifacts").glob("**/models/adapter"))) == 2
 
@@ -80,7 +84,7 @@ def test_versions_whose_deletions_lose_their_answers_are_gone_once(
 def test_a_server_that_dies_in_a_release_and_comes_back_is_waited_for(
     path: str, shop: Shop, server: Server
 ) -> None:
-    died = Event()
+    died, earlier, aliases = Event(), shop.registry.numbers("adapter"), shop.aliases()
 
     def die() -> None:
         server.kill()
@@ -88,15 +92,16 @@ def test_a_server_that_dies_in_a_release_and_comes_back_is_waited_for(
 
     with losing_answers(server.address, path, die) as (address, _):
         begun = time.monotonic()
-        child = promoters.start(promoters.first_night, Shop(shop.root, address))
+        child = promoters.start(promoters.release, Shop(shop.root, address), path)
         assert died.wait(120)
         time.sleep(AWAY_SECONDS)
         assert child.is_alive()
         server.start()
         child.join()
     assert child.exitcode == 0
-    assert shop.registry.numbers("adapter") == [1]
-    assert shop.aliases() == {"candidate": 1, "staging": 1}
+    numbers = shop.registry.numbers("adapter")
+    assert numbers[:-1] == earlier
+    assert shop.aliases() == aliases | {"candidate": numbers[-1], "staging": numbers[-1]}
     assert shop.kinds()[-1:] == ["promoted"]
     assert shop.faults() == ()
     took = time.monotonic() - begun

@@ -5,6 +5,7 @@ A few kills by default; `make faults` kills at every step.
 
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 from tasks.distillation.__main__ import Paths as DistillationPaths
 from tasks.finetuning.__main__ import Paths as FinetuningPaths
 from tests.faults.killing import Victim
+from tests.faults.stages import StageForks
 from tests.unit.conftest import Tiny
 
 STEPS, EVERY = 12, 3  # optimizer steps, and how many between two evaluations
@@ -33,14 +35,20 @@ COMPUTE = {"threads": 1, "device": "cpu", "micro_batch_tokens": 256}
 
 
 @pytest.fixture(scope="module")
-def finetuning(tiny: Tiny, tokens: Path) -> Victim:
-    changes = {"finetuning": TRAINING | {"dropout": 0.1}, "models": {}, "compute": COMPUTE}
-    given = {"tokens": tokens, "base": tiny.base, "model_store": tiny.store}
-    return Victim("finetuning", FinetuningPaths, changes, given, "adapter")
+def forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StageForks]:
+    with StageForks(tmp_path_factory.mktemp("forks") / "log") as forks:
+        yield forks
 
 
 @pytest.fixture(scope="module")
-def distillation(tiny: Tiny, tokens: Path) -> Victim:
+def finetuning(tiny: Tiny, tokens: Path, forks: StageForks) -> Victim:
+    changes = {"finetuning": TRAINING | {"dropout": 0.1}, "models": {}, "compute": COMPUTE}
+    given = {"tokens": tokens, "base": tiny.base, "model_store": tiny.store}
+    return Victim("finetuning", FinetuningPaths, changes, given, "adapter", forks)
+
+
+@pytest.fixture(scope="module")
+def distillation(tiny: Tiny, tokens: Path, forks: StageForks) -> Victim:
     learning = TRAINING | {"students": [1], "signal": "cached", "compared_examples": 4}
     learning["fitted_learning_rate"] = TRAINING["learning_rate"]
     changes = {"distillation": learning, "prompting": {}, "models": {}, "compute": COMPUTE}
@@ -51,7 +59,7 @@ def distillation(tiny: Tiny, tokens: Path) -> Victim:
         "model_store": tiny.store,
         "adapter": tiny.adapter,
     }
-    return Victim("distillation", DistillationPaths, changes, given, "students")
+    return Victim("distillation", DistillationPaths, changes, given, "students", forks)
 
 
 def steps_by_line(victim: Victim, root: Path) -> dict[int, str]:
@@ -64,7 +72,7 @@ def steps_by_line(victim: Victim, root: Path) -> dict[int, str]:
 @pytest.fixture(scope="module")
 def straight(finetuning: Victim, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     root = tmp_path_factory.mktemp("straight")
-    found = finetuning.finish(root)
+    found = finetuning.run_alone(root)
     assert finetuning.steps_done(root) == STEPS
     return found
 
@@ -93,7 +101,7 @@ def test_a_training_killed_twice_makes_the_same_bytes(
 @pytest.fixture(scope="module")
 def distilled(distillation: Victim, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     root = tmp_path_factory.mktemp("distilled")
-    found = distillation.finish(root)
+    found = distillation.run_alone(root)
     assert distillation.steps_done(root, "student-1") == STEPS
     assert distillation.steps_done(root, "control-1") == STEPS
     return found

@@ -20,6 +20,7 @@ from flows.answers import ask_model
 from flows.model_server import AliasWatcher, ModelServer, ServeOptions, _new_orders, serve_versions
 from flows.servers import Services
 from tasks.registry.aliases import choose_version
+from tasks.services import stores
 from tasks.serving.protocol import NotServing, ServeVersion
 from tasks.stage.errors import ConfigError
 from tests.builders.serving import Bundles
@@ -27,6 +28,7 @@ from tests.builders.serving import Bundles
 pytestmark = pytest.mark.slow
 
 NAME = "nightloom-adapter"
+CLIENT = httpx.Client()  # its certificates are read once, not at each look
 QUESTION = "What does mod.f1 do?"
 
 
@@ -45,7 +47,9 @@ class Project:
 
 
 @pytest.fixture(scope="module")
-def project(bundles: Bundles, tmp_path_factory: pytest.TempPathFactory) -> Project:
+def project(
+    bundles: Bundles, empty_store: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Project:
     """Versions 1 and 2 are the bundles; `staging` and `candidate` name 1 and 2."""
     root = tmp_path_factory.mktemp("project")
     for name in ("prefect.yaml", "dvc.yaml"):
@@ -54,6 +58,7 @@ def project(bundles: Bundles, tmp_path_factory: pytest.TempPathFactory) -> Proje
     shutil.copy2("params/paths.yaml", root / "params")
     (root / ".nightloom").mkdir()
     (root / ".nightloom" / "models").symlink_to(bundles.store)
+    shutil.copyfile(empty_store, root / ".nightloom" / "mlflow.db")
     client = MlflowClient(f"sqlite:///{root / '.nightloom' / 'mlflow.db'}")
     client.create_registered_model(NAME)
     for version, folder in bundles.folders.items():
@@ -87,7 +92,7 @@ def health(project: Project) -> Any:
     if serving is None:
         return {}
     try:
-        return httpx.get(f"{serving.address}/health").json()
+        return CLIENT.get(f"{serving.address}/health").json()
     except httpx.HTTPError:
         return {}
 
@@ -177,8 +182,10 @@ def test_while_the_registry_is_down_the_old_version_serves_on(
     gone = "http://127.0.0.1:9"
     up = Services(pid=this.pid, started=this.create_time(), prefect=gone, mlflow=gone)
     up.write(project.root)
+    begun = time.monotonic()
     try:
         found = wait(project, lambda found: found["registry"]["error"] is not None)
+        assert time.monotonic() - begun < stores.RETRY_SECONDS / 2  # it is told soon
         assert version_of(found) == 2
         assert project.answer().version == 2
     finally:
@@ -214,6 +221,7 @@ def test_a_registry_that_cannot_be_reached_is_told_not_raised(
 ) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    monkeypatch.setattr(stores, "RETRY_SECONDS", 1.0)
     orders, trouble = _new_orders(AliasWatcher(project.root, ["adapter"], None))
     assert orders == []
     assert trouble

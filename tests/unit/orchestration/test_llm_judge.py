@@ -15,6 +15,7 @@ from mlflow.tracking import MlflowClient
 from prefect.logging import disable_run_logger
 
 from tasks.orchestration.llm_judge import LlmJudgeParams, judge_answers
+from tasks.orchestration.llm_scorers import judge_report
 from tasks.orchestration.tracking import Tracker
 from tasks.records.predictions import read_predictions
 from tasks.services.stores import RunRef, Stores
@@ -70,8 +71,9 @@ def endpoint() -> Iterator[Endpoint]:
 
 
 @pytest.fixture(scope="module")
-def stores(tmp_path_factory: pytest.TempPathFactory) -> Stores:
+def stores(empty_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Stores:
     root = tmp_path_factory.mktemp("stores")
+    shutil.copyfile(empty_store, root / "mlflow.db")
     return Stores(f"sqlite:///{root / 'mlflow.db'}", root / "artifacts")
 
 
@@ -148,12 +150,13 @@ def test_a_judge_that_is_silent_on_one_answer_is_an_error_and_no_number(
     assert night.metrics == {}
 
 
-@pytest.mark.slow
 def test_a_system_that_was_not_asked_is_refused_by_those_that_were(
     night: Night, endpoint: Endpoint
 ) -> None:
+    named = {"model": "openai:/tiny", "endpoint": endpoint.url, "systems": ["nobody"]}
+    params = LlmJudgeParams.model_validate(read_yaml(Path("params/judging.yaml")) | named)
     with pytest.raises(ConfigError, match=r"names the system nobody, .* asked base, adapter"):
-        night.judge(model="openai:/tiny", endpoint=endpoint.url, systems=["nobody"])
+        judge_report(params, night.report, Tracker(night.stores), night.run)
     assert not endpoint.asked
 
 

@@ -1,6 +1,7 @@
 """Runs in a real MLflow store on sqlite, and curves published while they grow."""
 
 import json
+import shutil
 import time
 from pathlib import Path
 
@@ -30,8 +31,9 @@ STAGE = Stage(
 
 
 @pytest.fixture(scope="module")
-def stores(tmp_path_factory: pytest.TempPathFactory) -> Stores:
+def stores(empty_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Stores:
     folder = tmp_path_factory.mktemp("mlflow")
+    shutil.copyfile(empty_store, folder / "mlflow.db")
     return Stores(f"sqlite:///{folder / 'mlflow.db'}", folder / "artifacts")
 
 

@@ -5,7 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import psutil
 import pytest
 from mlflow.tracking import MlflowClient
 
+from tasks.orchestration import verify as verifying
 from tasks.orchestration.verify import (
     Asked,
     Scored,
@@ -23,6 +24,7 @@ from tasks.orchestration.verify import (
     read_asked,
 )
 from tasks.records.predictions import read_predictions, write_predictions
+from tasks.records.schema import ServedModel
 from tasks.scoring.parity import Parity
 from tasks.services.processes import StageError
 from tasks.stage.errors import DataError
@@ -51,13 +53,16 @@ def night(
 
 
 @pytest.fixture(scope="module")
-def setup(night: Scored, tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> ServingSetup:
+def setup(
+    night: Scored, tiny: Tiny, empty_store: Path, tmp_path_factory: pytest.TempPathFactory
+) -> ServingSetup:
     """A registry with both models of a night, written as a release writes them."""
     root = tmp_path_factory.mktemp("house")
     command = [sys.executable, "-m", "tasks.registry.mlflow_models", "--models", *MODELS]
     command += ["--bundle", str(night.bundle), "--folder", str(root), "--store", str(tiny.store)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
+    shutil.copyfile(empty_store, root / "mlflow.db")
     client = MlflowClient(f"sqlite:///{root / 'mlflow.db'}")
     for name in MODELS:
         client.create_registered_model(f"nightloom-{name}")
@@ -65,10 +70,38 @@ def setup(night: Scored, tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -
     return ServingSetup(f"sqlite:///{root / 'mlflow.db'}", tiny.store, root / "logs")
 
 
+@dataclass(frozen=True)
+class Measured:
+    """What was measured of both models, what each answered, and which processes were left."""
+
+    parity: Parity
+    answers: dict[str, list[ServedAnswer]]
+    left: list[psutil.Process]
+
+
+@pytest.fixture(scope="module")
+def measured(night: Scored, setup: ServingSetup) -> Measured:
+    """Both models asked once, side by side; what a server traces is written before it answers."""
+    answers: dict[str, list[ServedAnswer]] = {name: [] for name in MODELS}
+    ask = verifying._ask
+
+    def kept(address: str, item: Asked, model: ServedModel) -> ServedAnswer:
+        answers[model].append(ask(address, item, model))
+        return answers[model][-1]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_ENABLE_ASYNC_TRACE_LOGGING", "false")
+        patch.setattr(verifying, "_ask", kept)
+        before = set(psutil.Process().children(recursive=True))
+        parity = measure_parity({"adapter": 1, "student": 1}, night, setup)
+        left = [one for one in psutil.Process().children(recursive=True) if one not in before]
+    return Measured(parity, answers, left)
+
+
 def test_both_models_served_by_mlflow_say_what_evaluation_heard(
-    night: Scored, setup: ServingSetup, tmp_path: Path
+    night: Scored, measured: Measured, tmp_path: Path
 ) -> None:
-    found = measure_parity({"adapter": 1, "student": 1}, night, setup)
+    found = measured.parity
     found.write(tmp_path / "parity.json")
     content = json.loads((tmp_path / "parity.json").read_text())
     whole = {"asked": 4, "agreeing": 4, "share": 1.0, "mean_score_difference": 0.0}
@@ -78,7 +111,7 @@ def test_both_models_served_by_mlflow_say_what_evaluation_heard(
         "bundle_sha256": file_sha256(night.bundle / MANIFEST),
     }
     assert Parity.read(tmp_path / "parity.json") == found
-    assert psutil.Process().children(recursive=True) == []
+    assert measured.left == []
 
 
 _PRODUCTION = """
@@ -106,16 +139,13 @@ def test_what_is_in_production_loads_by_its_alias_with_the_code_that_came_with_i
     assert (said["type"], said["content"][0]["type"]) == ("message", "output_text")
 
 
-def test_what_verify_asks_leaves_no_traces(
-    night: Scored, setup: ServingSetup, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("MLFLOW_ENABLE_ASYNC_TRACE_LOGGING", "false")  # written before the answer
-    measure_parity({"adapter": 1}, night, setup)
+def test_what_verify_asks_leaves_no_traces(setup: ServingSetup, measured: Measured) -> None:
+    assert all(measured.answers.values())
     assert MlflowClient(setup.tracking_uri).search_traces(locations=["0"]) == []
 
 
 def test_served_answers_that_evaluation_did_not_hear_are_counted_and_scored(
-    night: Scored, setup: ServingSetup, tmp_path: Path
+    night: Scored, measured: Measured, tmp_path: Path
 ) -> None:
     """Evaluation is made to have heard the reference, word for word, in one of four records."""
     shutil.copytree(night.evaluation, tmp_path / "evaluation")
@@ -127,9 +157,10 @@ def test_served_answers_that_evaluation_did_not_hear_are_counted_and_scored(
     ]
     write_predictions(path, rows)
     write_manifest(tmp_path / "evaluation")
-    found = measure_parity({"adapter": 1}, Scored(night.bundle, path.parent), setup)
-    assert (found.models["adapter"].agreeing, found.models["adapter"].share) == (3, 0.75)
-    assert -0.25 <= found.models["adapter"].mean_score_difference < 0
+    changed = read_asked(Scored(night.bundle, path.parent), "adapter")
+    found = compare_answers(changed, measured.answers["adapter"])
+    assert (found.agreeing, found.share) == (3, 0.75)
+    assert -0.25 <= found.mean_score_difference < 0
 
 
 def test_a_version_that_does_not_come_up_is_told_with_its_last_lines(

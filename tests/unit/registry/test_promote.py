@@ -454,6 +454,19 @@ def test_a_store_that_stays_away_is_named_with_what_to_do() -> None:
         call_with_retries(Flaky(99).read, "http://store", seconds=0.3)
 
 
+def test_a_store_is_waited_for_as_long_as_the_bound_says_when_it_is_asked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    client = RetryingClient(Flaky(99), "http://store")
+    monkeypatch.setattr(patience, "RETRY_SECONDS", 1.0)
+    begun = time.monotonic()
+    with pytest.raises(ConfigError, match="did not answer for 1 s"):
+        client.read()
+    assert 0.7 <= time.monotonic() - begun < 10
+    with pytest.raises(ConfigError, match="did not answer for 0 s"):
+        RetryingClient(Flaky(99), "http://store", 0.2).read()
+
+
 def test_a_lock_that_another_holds_is_waited_for_and_then_refused(tmp_path: Path) -> None:
     lock = tmp_path / "lock"
     late = PromotionLock(lock, shared=False, wait_seconds=0)
