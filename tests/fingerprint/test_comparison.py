@@ -109,3 +109,7 @@ def test_the_command_ends_with_0_where_all_is_equal_and_1_where_not(
     assert main(["compare", str(files[0]), str(files[0]), *options]) == 0
     assert main(["compare", str(files[0]), str(files[1]), *options]) == 1
     assert "changed: key\n  before 1\n  after  2" in capsys.readouterr().out
+
+
+def test_the_projects_own_list_of_renames_can_be_read() -> None:
+    assert Renames.read(Path(__file__).parent / "renames.yaml").keys
