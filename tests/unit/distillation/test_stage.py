@@ -41,6 +41,7 @@ QUICK: dict[str, Any] = {
     "influence_examples": 4,
     "saved_dtype": "float32",
 }
+LITTLE: dict[str, Any] = {"token_budget": 600, "epochs": 1, "evaluations": 1}
 
 
 class Stage:
@@ -134,38 +135,39 @@ def test_what_fitting_to_the_teachers_states_bought_is_told(distilled: Paths) ->
     assert f"{start['divergence_made']:.3f}; once its 1 layers from the first gap on were" in text
 
 
-@pytest.mark.slow
-def test_a_training_that_adds_nothing_to_the_fit_is_told_as_such(
-    stage: Stage, tmp_path: Path
-) -> None:
-    for tokens, said in (
-        (4000, "hardly further than least squares"),
-        (0, "Fit of the student: **not_learning**"),
-    ):
-        changes = {"learning_rate": 1e-9, "fitted_learning_rate": 1e-9}
-        paths = stage.run(tmp_path / str(tokens), calibration_tokens=tokens, **changes)
-        assert said in (paths.distillation_report / "report.md").read_text()
+def student_of(paths: Paths) -> dict[str, Any]:
+    """What the metrics say of the student of one layer."""
+    found: dict[str, Any] = read_metrics(paths.distillation_report)["students"]["1"]
+    return found
+
+
+@pytest.fixture(scope="module")
+def barely_trained(stage: Stage, tmp_path_factory: pytest.TempPathFactory) -> Paths:
+    """A student that is fitted on more tokens than it learns, and then learns next to nothing."""
+    return stage.run(
+        tmp_path_factory.mktemp("barely"),
+        calibration_tokens=900,
+        fitted_learning_rate=1e-9,
+        **LITTLE,
+    )
 
 
 @pytest.mark.slow
-def test_a_student_is_fitted_on_more_than_it_learns(stage: Stage, tmp_path: Path) -> None:
-    changes = {"token_budget": 600, "epochs": 1, "evaluations": 1}
-    seen = {}
-    for tokens in (300, 900):
-        paths = stage.run(tmp_path / str(tokens), calibration_tokens=tokens, **changes)
-        found = read_metrics(paths.distillation_report)["students"]["1"]
-        learned = found["student"]["training"]["computed_tokens"]
-        seen[tokens] = found["start"]["reconstruction"]["tokens"], learned
-    assert seen[300][1] == seen[900][1]
-    assert seen[300][0] < seen[300][1] < seen[900][0]
+def test_a_training_that_adds_nothing_to_the_fit_is_told_as_such(barely_trained: Paths) -> None:
+    report = (barely_trained.distillation_report / "report.md").read_text()
+    assert "hardly further than least squares" in report
+    assert student_of(barely_trained)["student"]["training"]["peak_learning_rate"] == 1e-9
 
 
 @pytest.mark.slow
 def test_a_student_that_is_not_fitted_begins_as_it_was_made(stage: Stage, tmp_path: Path) -> None:
-    paths = stage.run(tmp_path, calibration_tokens=0)
-    found = read_metrics(paths.distillation_report)["students"]["1"]
+    """It learns at a rate of its own, here one at which it does not learn, which is told."""
+    paths = stage.run(tmp_path, calibration_tokens=0, learning_rate=1e-9)
+    found = student_of(paths)
     assert set(found["start"]) == {"divergence_made"}
-    assert found["student"]["training"]["peak_learning_rate"] == QUICK["learning_rate"]
+    assert found["student"]["training"]["peak_learning_rate"] == 1e-9
+    report = (paths.distillation_report / "report.md").read_text()
+    assert "Fit of the student: **not_learning**" in report
 
 
 def test_layers_and_the_scores_behind_them_are_told(distilled: Paths) -> None:
@@ -301,22 +303,25 @@ def test_shared_weights_need_a_lora(stage: Stage, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_an_objective_without_a_teacher_is_told(
-    stage: Stage, tmp_path: Path, caplog: pytest.LogCaptureFixture
+def test_a_small_validation_split_and_an_objective_without_a_teacher_are_told(
+    stage: Stage, barely_trained: Paths, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    stage.run(tmp_path, objective=OBJECTIVE | {"forward_kl": 0.0, "cross_entropy": 1.0}, epochs=1)
+    """A student is fitted on fewer tokens than it learns or, in another run, on more."""
+    objective = OBJECTIVE | {"forward_kl": 0.0, "cross_entropy": 1.0}
+    paths = stage.run(
+        tmp_path, objective=objective, compared_examples=200, calibration_tokens=300, **LITTLE
+    )
     assert "the teacher is of no use" in caplog.text
-
-
-@pytest.mark.slow
-def test_a_small_validation_split_is_told(
-    stage: Stage, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    paths = stage.run(tmp_path, compared_examples=200)
     assert "compared examples also choose the checkpoints" in caplog.text
     assert "validation split is small" in (paths.distillation_report / "report.md").read_text()
     found = read_metrics(paths.distillation_report)
     assert found["compared_that_choose_checkpoints"] == QUICK["validation_examples"]
+    less, more = (
+        (one["start"]["reconstruction"]["tokens"], one["student"]["training"]["computed_tokens"])
+        for one in map(student_of, (paths, barely_trained))
+    )
+    assert less[1] == more[1]
+    assert less[0] < less[1] < more[0]
 
 
 def test_a_model_that_is_not_named_is_refused(stage: Stage, tmp_path: Path) -> None:

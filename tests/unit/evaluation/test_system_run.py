@@ -64,7 +64,6 @@ from tasks.stage.errors import ConfigError, DataError
 from tasks.stage.metrics import read_metrics
 from tasks.stage.params import read_yaml
 from tasks.statistics.significance import Inference
-from tests.builders.packaging import package, packaging_params
 from tests.unit.conftest import Tiny
 from tests.unit.evaluation.test_evaluation import prediction
 
@@ -100,6 +99,7 @@ class Asked:
 def full(
     tiny: Tiny,
     scored: Any,
+    released: Path,
     prompting: Any,
     models: Any,
     compute: Any,
@@ -107,8 +107,6 @@ def full(
 ) -> Asked:
     root = tmp_path_factory.mktemp("full")
     shared = {"prompting": prompting, "compute": compute, "models": models}
-    packaging = packaging_params(prompting, models, compute)
-    bundle = package(root, packaging, tiny, scored.index, scored.report)
     plain = ModelManifest.read(tiny.base).folder(tiny.store)
     settings = read_yaml(Path("params/evaluation.yaml"))
     compared = {"compared": ["zero_shot", "few_shot", "reasoning"], "records": 4}
@@ -123,10 +121,10 @@ def full(
         index=scored.index,
         scratch=root / "scratch" / "evaluation",
         evaluation_report=root / "evaluation",
-        system=(NamedPath("reigning", bundle), NamedPath("plain", plain)),
+        system=(NamedPath("reigning", released), NamedPath("plain", plain)),
     )
     evaluation.run(evaluation.Params.model_validate(shared | {"evaluation": settings}), paths)
-    return Asked(root / "evaluation", bundle, plain)
+    return Asked(root / "evaluation", released, plain)
 
 
 def record(name: str, answer: str = "an answer", documents: tuple[str, ...] = ("gold",)) -> Record:
