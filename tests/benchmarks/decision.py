@@ -98,8 +98,10 @@ def main() -> int:
     """Measure and print; 0 when it ran."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="1,000 records, 2 repeats")
+    parser.add_argument("--repeats", type=int, help="repeats, instead of 5")
     options = parser.parse_args()
     records, repeats = (1000, 2) if options.quick else (10_000, 5)
+    repeats = options.repeats or repeats
     resamples = 10_000
     losses = make_losses(records, resamples)
     peers = {

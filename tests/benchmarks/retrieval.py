@@ -201,10 +201,13 @@ def main() -> int:
         "--quick", action="store_true", help="10,000 passages, 64 embedded, 2 repeats"
     )
     parser.add_argument("--workspace", type=Path, default=Path(), help="where a night ran")
+    parser.add_argument("--passages", type=int, help="passages, instead of 100,000")
+    parser.add_argument("--repeats", type=int, help="repeats, instead of 5")
     options = parser.parse_args()
     passages, asked, embedded, repeats = (
         (10_000, 40, 64, 2) if options.quick else (100_000, 200, 2000, 5)
     )
+    passages, repeats = options.passages or passages, options.repeats or repeats
     torch.set_num_threads(faiss.omp_get_max_threads())
     corpus = make_corpus(passages, asked, seed=7)
     lexical, dense = Lexical(corpus), Dense(corpus)

@@ -1,6 +1,7 @@
 """What we advise loses nothing that a version, a workspace or an earlier night needs."""
 
 import ast
+import contextlib
 import errno
 import importlib
 import os
@@ -14,7 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from dvc.cli import main as dvc_main
+from typer.testing import CliRunner
 
+from flows.cli import app
 from flows.cli.doctor import Check
 from flows.workspace import choose_workspace, prepare
 from tasks.stage.command import run_stage
@@ -108,6 +112,12 @@ def test_make_clean_leaves_data_scratch_and_stores() -> None:
     assert ".nightloom" not in shown
 
 
+def run_dvc(at: Path, *arguments: str) -> int:
+    """Run DVC's command in a folder, without the seconds of a process of its own."""
+    with contextlib.chdir(at):
+        return int(dvc_main([*arguments]))
+
+
 @dataclass(frozen=True)
 class Kept:
     """A checkout with two nights' data and a workspace with rows of its own."""
@@ -118,10 +128,7 @@ class Kept:
     rows: str
 
     def dvc(self, *arguments: str, at: Path | None = None) -> None:
-        command = [sys.executable, "-m", "dvc", *arguments]
-        subprocess.run(
-            command, cwd=at or self.root, check=True, capture_output=True, stdin=subprocess.DEVNULL
-        )
+        assert run_dvc(at or self.root, *arguments) == 0
 
     def check(self) -> None:
         """The second night, the workspace and the first night are all there, or come back."""
@@ -183,17 +190,20 @@ def kept(tmp_path: Path) -> Kept:
 
 def follow(root: Path, advice: str) -> None:
     """Do what an advice says, word by word: its commands as they stand, then what may go."""
-    own = {"nightloom": ["-m", "flows.cli"], "dvc": ["-m", "dvc"], "pip": ["-m", "pip"]}
-    settings = {"PYTHONPATH": str(Path.cwd()), "PIP_CACHE_DIR": str(root.parent / "pip")}
     for text in re.findall(r"`([^`]+)`", advice):
         program, *arguments = shlex.split(text)
-        # A person says yes to what is asked.
-        yes = ["--force"] if arguments[:1] == ["gc"] else []
-        subprocess.run(
-            [sys.executable, *own[program], *arguments, *yes],
-            cwd=root, env=os.environ | settings, check=False, capture_output=True,
-            stdin=subprocess.DEVNULL,
-        )  # fmt: skip
+        if program == "dvc":
+            # A person says yes to what is asked.
+            run_dvc(root, *arguments, *(["--force"] if arguments[:1] == ["gc"] else []))
+        elif program == "nightloom":
+            with contextlib.chdir(root):
+                CliRunner().invoke(app, arguments)
+        else:
+            assert program == "pip"
+            subprocess.run(
+                [sys.executable, "-m", program, *arguments], check=False, capture_output=True,
+                env=os.environ | {"PIP_CACHE_DIR": str(root.parent / "pip")},
+            )  # fmt: skip
     found = re.search(r"of what Nightloom made, (.+?) alone may be deleted", advice)
     for pattern in found[1].split(" and ") if found else []:
         folders = [Path(pattern)] if Path(pattern).is_absolute() else list(root.glob(pattern))
@@ -271,10 +281,7 @@ def test_what_is_said_of_a_damaged_intake_loses_no_row(kept: Kept) -> None:
             assert f"move {intake} out of {raw}" in remedy
             shutil.move(intake, aside)
             [command] = [t for t in re.findall(r"`([^`]+)`", remedy) if t.startswith("dvc")]
-            subprocess.run(
-                [sys.executable, "-m", *shlex.split(command)], cwd=kept.root, check=False,
-                capture_output=True, stdin=subprocess.DEVNULL,
-            )  # fmt: skip
+            run_dvc(kept.root, *shlex.split(command)[1:])
             assert intake.exists() == recorded
             assert (aside / "records.jsonl").read_text() == text
             shutil.rmtree(intake, ignore_errors=True)

@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Callable
@@ -16,12 +17,20 @@ from mlflow.tracking import MlflowClient
 from flows.run_state import NightState, read_night
 from flows.servers import Services
 from flows.shutdown import Keeper, living
-from tests.pipeline.test_night import as_in_a_terminal, clone, command, environment, nightloom
+from tests.builders.clones import as_in_a_terminal, command, environment, nightloom
 
 pytestmark = [pytest.mark.night, pytest.mark.timeout(1500)]
-__all__ = ["clone"]  # a fixture
 
-PORTS = ["--prefect-port", "4713", "--mlflow-port", "5713"]
+
+def ports() -> list[str]:
+    """Two that nobody listens on, for Prefect and MLflow."""
+    with socket.socket() as first, socket.socket() as second:
+        for probe in (first, second):
+            probe.bind(("127.0.0.1", 0))
+        return [
+            "--prefect-port", str(first.getsockname()[1]),
+            "--mlflow-port", str(second.getsockname()[1]),
+        ]  # fmt: skip
 
 
 def started(clone: Path, *arguments: str) -> "subprocess.Popen[str]":
@@ -59,7 +68,7 @@ def last_night(clone: Path) -> NightState:
 
 def starting(clone: Path) -> "tuple[subprocess.Popen[str], Keeper]":
     """An `up` whose servers have been started and do not answer yet, and what it keeps."""
-    up = started(clone, "up", *PORTS, "--preset", "tiny")
+    up = started(clone, "up", *ports(), "--preset", "tiny")
     wait_for(lambda: Keeper.read(clone), up, 60)
     keeper = Keeper.read(clone)
     assert keeper is not None
@@ -78,7 +87,7 @@ def test_servers_that_are_starting_are_used_by_nobody_and_found_by_down(clone: P
     up, keeper = starting(clone)
     try:
         assert Services.read(clone) is None
-        second = nightloom(clone, "up", *PORTS)
+        second = nightloom(clone, "up", *ports())
         assert second.returncode == 1
         assert f"starting or stopping, kept by process {up.pid}" in " ".join(second.stderr.split())
         done = nightloom(clone, "down")
@@ -121,6 +130,17 @@ def open_to_strangers(prefect: str, routes: dict[str, dict[str, object]]) -> set
     return found
 
 
+def begin_night(clone: Path) -> None:
+    """Start the deployed night by plain prefect, in a shell that took the settings over."""
+    script = 'eval "$(PYTHON -m flows.cli env)" && PYTHON -m prefect deployment run nightly/nightly'
+    done = subprocess.run(
+        ["sh", "-c", script.replace("PYTHON", command()[0])],
+        cwd=clone, env=environment(), capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "nightly/nightly" in done.stdout
+
+
 def assert_closed(clone: Path, services: Services, keeper: Keeper) -> None:
     """Nobody else can use Prefect's API, and who can runs no command by it."""
     user, _, password = (
@@ -129,20 +149,15 @@ def assert_closed(clone: Path, services: Services, keeper: Keeper) -> None:
     with httpx.Client(base_url=services.prefect, auth=(user, password), timeout=30) as ours:
         routes = ours.get("/openapi.json").json()["paths"]
         pool = ours.get("/api/work_pools/nightloom").json()
+        deployment = ours.get("/api/deployments/name/nightly/nightly").json()
     assert len(routes) > 100
     assert open_to_strangers(services.prefect, routes) <= {"get /health", "get /ready"}
     assert pool["base_job_template"]["variables"]["properties"] == {}
     assert pool["base_job_template"]["job_configuration"] == {"stream_output": True}
+    schedules = [item["schedule"]["cron"] for item in deployment["schedules"] if item["active"]]
+    assert "7 3 * * *" in schedules
     for process in living(keeper):
         assert password not in " ".join(process.cmdline())
-    # Plain prefect, in a shell that took the settings over.
-    script = 'eval "$(PYTHON -m flows.cli env)" && PYTHON -m prefect work-pool inspect nightloom'
-    done = subprocess.run(
-        ["sh", "-c", script.replace("PYTHON", command()[0])],
-        cwd=clone, env=environment(), capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert "nightloom" in done.stdout
 
 
 def test_down_ends_the_workers_night_first_and_returns_when_nothing_lives(clone: Path) -> None:
@@ -150,13 +165,14 @@ def test_down_ends_the_workers_night_first_and_returns_when_nothing_lives(clone:
 
     While all of it is up, strangers can use none of it.
     """
-    up = started(clone, "up", *PORTS, "--preset", "tiny", "--cron", "* * * * *")
+    up = started(clone, "up", *ports(), "--preset", "tiny", "--cron", "7 3 * * *")
     try:
         wait_for(lambda: Services.read(clone), up, 400)
         keeper = Keeper.read(clone)
         assert keeper is not None
         services = Services.read(clone)
         assert services is not None
+        begin_night(clone)
         assert_closed(clone, services, keeper)
         wait_for(lambda: of_stages(living(keeper)), up, 400)
         down = subprocess.Popen(
@@ -185,7 +201,7 @@ def test_down_ends_the_workers_night_first_and_returns_when_nothing_lives(clone:
 
 @pytest.mark.parametrize("name", ["SIGHUP", "SIGKILL"])
 def test_a_night_that_is_ended_in_a_stage_leaves_no_process(clone: Path, name: str) -> None:
-    night = started(clone, "run", "--preset", "tiny")
+    night = started(clone, "run", "--preset", "tiny", "--json")
     below = psutil.Process(night.pid)
     wait_for(lambda: of_stages(below.children(recursive=True)), night, 300)
     processes = below.children(recursive=True)
@@ -197,6 +213,7 @@ def test_a_night_that_is_ended_in_a_stage_leaves_no_process(clone: Path, name: s
         error = last_night(clone).error
         assert error is not None
         assert error.kind == "Interrupted"
+        assert '"class": "Interrupted"' in (clone / "said.log").read_text()
 
 
 def test_down_waits_for_the_night_of_another_shell(clone: Path, tmp_path: Path) -> None:

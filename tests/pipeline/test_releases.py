@@ -1,51 +1,57 @@
 """Two nights that are promoted, a rollback, and a night that is refused, by the real release."""
 
 import json
+import shutil
+from os import environ
 from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import Result
 from mlflow.tracking import MlflowClient
+from typer.testing import CliRunner
 
-from tasks.promotion.params import RulesParams
-from tests.pipeline.test_night import clone, nightloom
+from flows.cli import app
+from tests.builders.clones import OURS, BuiltClone, run, set_params
 
 pytestmark = [pytest.mark.night, pytest.mark.timeout(1500)]
-__all__ = ["clone"]  # a fixture
-
-# Two layers answer nothing well: what is looked at here is what becomes of a verdict.
-MILD = [
-    word
-    for rule in RulesParams.model_fields
-    for word in ("--set", f"promotion.rules.{rule}.severity=warn")
-]
-AUTOMATIC = ["--set", "release.production=automatic"]
-# Another model, scored on another sample of the test split.
-OTHER = ["--set", "finetuning.seed=1", "--set", "evaluation.salt=other"]
 
 
-def night(clone: Path, *settings: str) -> tuple[int, dict[str, Any]]:
-    done = nightloom(clone, "run", "--preset", "tiny", "--json", *settings)
-    assert done.stdout, done.stderr[-3000:]
-    found: dict[str, Any] = json.loads(done.stdout)
+def night(clone: Path) -> tuple[int, dict[str, Any]]:
+    code, found = run(clone)
     assert found["error"] is None
-    return done.returncode, found
+    return code, found
+
+
+def told(clone: Path, *words: str) -> Result:
+    return CliRunner().invoke(app, [*words, "--root", str(clone)])
 
 
 def entries(clone: Path) -> list[dict[str, Any]]:
-    done = nightloom(clone, "ledger", "--json")
-    found: list[dict[str, Any]] = json.loads(done.stdout)
+    found: list[dict[str, Any]] = json.loads(told(clone, "ledger", "--json").stdout)
     return found
 
 
+@pytest.fixture(autouse=True)
+def _no_stores_of_others(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The commands that are called in this process find the clone's alone."""
+    for name in environ:
+        if name.startswith(OURS) and not name.startswith("PYTEST_"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "prefect"))
+
+
 def test_versions_are_promoted_held_against_what_reigns_rolled_back_and_refused(
-    clone: Path,
+    built: BuiltClone, after_a_night: Path
 ) -> None:
-    code, first = night(clone, *MILD, *AUTOMATIC)
+    code, first = built.night
     assert (code, first["verdict"]) == (0, "promoted")
     assert first["aliases"]["adapter"] == {"candidate": 1, "production": 1, "staging": 1}
 
-    code, second = night(clone, *MILD, *AUTOMATIC, *OTHER)
+    # Scored on another sample of the test split, so that the first is scored on it too.
+    clone = after_a_night
+    set_params(clone, "evaluation.salt=other")
+    code, second = night(clone)
     assert (code, second["verdict"], second["versions"]) == (0, "promoted", {
         "adapter": 2, "student": 2,
     })  # fmt: skip
@@ -56,24 +62,26 @@ def test_versions_are_promoted_held_against_what_reigns_rolled_back_and_refused(
     assert {item["evidence"]["reigning"] for item in judged} == {"production:1"}
     assert any("production:1" in reason for reason in second["reasons"])
 
-    done = nightloom(clone, "rollback", "--reason", "to see it done", "--json")
-    assert done.returncode == 0, done.stderr
+    done = told(clone, "rollback", "--reason", "to see it done", "--json")
+    assert done.exit_code == 0, (done.stderr, done.exception)
     assert json.loads(done.stdout)["aliases"]["production"] == 1
     last = entries(clone)[-1]
     assert last["kind"] == "rolled_back"
     assert "golden prompts" in last["reason"]
 
     # By the rules as they are: exit code 3, and what reigns is untouched.
-    code, third = night(clone, *AUTOMATIC, *OTHER)
+    shutil.copyfile("params/promotion.yaml", clone / "params" / "promotion.yaml")
+    set_params(clone, "packaging.golden=7")  # another bundle, of the same models
+    code, third = night(clone)
     assert (code, third["verdict"]) == (3, "refused")
     aliases = {"candidate": 3, "previous": 2, "production": 1, "staging": 2}
     assert third["aliases"]["adapter"] == aliases
 
-    done = nightloom(clone, "promote", "3", "--reason", "it was refused")
-    assert done.returncode == 3
+    done = told(clone, "promote", "3", "--reason", "it was refused")
+    assert done.exit_code == 3
     assert "was refused by the rules" in done.stderr
-    done = nightloom(clone, "ledger", "verify", "--json")
-    assert (done.returncode, json.loads(done.stdout)["faults"]) == (0, [])
+    done = told(clone, "ledger", "verify", "--json")
+    assert (done.exit_code, json.loads(done.stdout)["faults"]) == (0, [])
 
     client = MlflowClient(f"sqlite:///{clone / '.nightloom' / 'mlflow.db'}")
     stages = {

@@ -11,31 +11,31 @@ import psutil
 import pytest
 from mlflow.tracking import MlflowClient
 
-from tests.pipeline.test_night import clone, command, environment, nightloom
+from tests.builders.clones import command, environment, nightloom
 
 pytestmark = [pytest.mark.night, pytest.mark.timeout(1500)]
-__all__ = ["clone"]  # a fixture
 
 SWEEP = ["sweep", "--preset", "tiny", "--json", "--set", "sweep.trials=2"]
 SWEEP += ["--set", "sweep.startup_trials=1"]
 
 
-def test_an_interrupted_sweep_goes_on_and_prints_the_best_as_params(clone: Path) -> None:
+def test_an_interrupted_sweep_goes_on_and_prints_the_best_as_params(after_a_night: Path) -> None:
+    nights = list((after_a_night / ".nightloom" / "nights").iterdir())
     first = subprocess.Popen(
-        command(*SWEEP), cwd=clone, env=environment(), stdout=subprocess.DEVNULL,
+        command(*SWEEP), cwd=after_a_night, env=environment(), stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )  # fmt: skip
     pattern = ".nightloom/sweeps/*/*/data/scratch/finetuning/curves.jsonl"
     deadline = time.monotonic() + 500
-    while not any(clone.glob(pattern)) and time.monotonic() < deadline:
+    while not any(after_a_night.glob(pattern)) and time.monotonic() < deadline:
         time.sleep(0.1)
     children = psutil.Process(first.pid).children(recursive=True)
     first.send_signal(signal.SIGKILL)
     assert first.wait() == -signal.SIGKILL
     assert psutil.wait_procs(children, timeout=12)[1] == []
-    assert len(list(clone.glob(pattern))) == 1
+    assert len(list(after_a_night.glob(pattern))) == 1
 
-    done = nightloom(clone, *SWEEP)
+    done = nightloom(after_a_night, *SWEEP)
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads(done.stdout)
     states = [trial["state"] for trial in found["trials"]]
@@ -46,9 +46,9 @@ def test_an_interrupted_sweep_goes_on_and_prints_the_best_as_params(clone: Path)
     assert found["value"] == min(t["value"] for t in found["trials"] if t["value"] is not None)
     [best] = {t["number"] for t in found["trials"] if t["value"] == found["value"]}
     assert found["best"] == found["trials"][best]["params"]
-    assert not (clone / ".nightloom" / "nights").exists()  # a sweep is no night
+    assert list((after_a_night / ".nightloom" / "nights").iterdir()) == nights  # it is none
 
-    client = MlflowClient(f"sqlite:///{clone / '.nightloom' / 'mlflow.db'}")
+    client = MlflowClient(f"sqlite:///{after_a_night / '.nightloom' / 'mlflow.db'}")
     [experiment] = client.search_experiments(filter_string="name = 'nightloom'")
     children = client.search_runs(
         [experiment.experiment_id],
@@ -66,12 +66,14 @@ def test_an_interrupted_sweep_goes_on_and_prints_the_best_as_params(clone: Path)
     assert "trial-1 (" in done.stderr  # a line a trial
 
 
-def test_a_trial_that_is_worse_is_stopped_and_one_that_fails_is_an_answer(clone: Path) -> None:
+def test_a_trial_that_is_worse_is_stopped_and_one_that_fails_is_an_answer(
+    after_a_night: Path,
+) -> None:
     """A loss may not grow at all in every other trial, which none survives."""
     rate = "finetuning.learning_rate: {low: 1.0e-6, high: 1.0e-2, draw: log}"
     growth = "finetuning.max_loss_growth: {choices: [5.0, 1.000001]}"
     space = f"sweep.space={{{rate}, {growth}}}"
-    done = nightloom(clone, *SWEEP, "--set", "sweep.trials=6", "--set", space)
+    done = nightloom(after_a_night, *SWEEP, "--set", "sweep.trials=6", "--set", space)
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads(done.stdout)
     ended: dict[str, list[dict[str, Any]]] = {"complete": [], "pruned": [], "fail": []}
@@ -83,7 +85,7 @@ def test_a_trial_that_is_worse_is_stopped_and_one_that_fails_is_an_answer(clone:
     for trial in ended["fail"]:
         assert trial["params"]["finetuning.max_loss_growth"] < 2
         assert "the training loss is" in trial["reason"]
-    client = MlflowClient(f"sqlite:///{clone / '.nightloom' / 'mlflow.db'}")
+    client = MlflowClient(f"sqlite:///{after_a_night / '.nightloom' / 'mlflow.db'}")
     [experiment] = client.search_experiments(filter_string="name = 'nightloom'")
     runs = client.search_runs(
         [experiment.experiment_id],
@@ -94,24 +96,24 @@ def test_a_trial_that_is_worse_is_stopped_and_one_that_fails_is_an_answer(clone:
     assert {states[f"trial-{trial['number']}"] for trial in ended["fail"]} == {"FAILED"}
 
 
-def test_a_param_that_changes_nothing_for_the_stage_is_refused(clone: Path) -> None:
+def test_a_param_that_changes_nothing_for_the_stage_is_refused(after_a_night: Path) -> None:
     space = "{distillation.likeliest: {choices: [8, 16]}, ingestion.limit: {choices: [9]}}"
-    done = nightloom(clone, "sweep", "--preset", "tiny", "--set", f"sweep.space={space}")
+    done = nightloom(after_a_night, "sweep", "--preset", "tiny", "--set", f"sweep.space={space}")
     assert done.returncode == 1
     said = " ".join(done.stderr.split())
     assert "holds distillation.likeliest, ingestion.limit, which would change nothing" in said
 
 
-def test_a_curve_that_is_not_there_ends_the_sweep_at_its_first_trial(clone: Path) -> None:
+def test_a_curve_that_is_not_there_ends_the_sweep_at_its_first_trial(after_a_night: Path) -> None:
     space = "sweep.space={finetuning.rank: {choices: [2]}}"
-    done = nightloom(clone, *SWEEP, "--set", space, "--set", "sweep.curve=val_loss")
+    done = nightloom(after_a_night, *SWEEP, "--set", space, "--set", "sweep.curve=val_loss")
     assert done.returncode == 1
     assert "stops trials by the curve 'val_loss'" in " ".join(done.stderr.split())
     assert "trial-1" not in done.stderr
 
 
-def test_a_sweep_over_a_param_that_is_not_there_names_the_nearest(clone: Path) -> None:
+def test_a_sweep_over_a_param_that_is_not_there_names_the_nearest(after_a_night: Path) -> None:
     text = "sweep.space={finetuning.rnk: {choices: [4, 8]}}"
-    done = nightloom(clone, "sweep", "--preset", "tiny", "--set", text)
+    done = nightloom(after_a_night, "sweep", "--preset", "tiny", "--set", text)
     assert done.returncode == 1
     assert "finetuning.rank" in done.stderr
