@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+import yaml
+
 from flows import HOST
 from flows.credentials import private_folder, secret_file
 from flows.mlflow_store import own_store
@@ -229,6 +231,20 @@ def _deploy(checkout: Path, environment: Mapping[str, str], deployment: list[str
                 f"`{' '.join(command[2:])}` failed:\n{told[-3000:]}",
                 "mend prefect.yaml, or the options given to `nightloom up`",
             )
+
+
+def write_schedule(checkout: Path, cron: str, timezone: str) -> Path:
+    """Write `prefect.yaml` with one schedule for the nights in place of its own; return where.
+
+    `prefect deploy --cron` adds one to those of the file.
+    """
+    content = yaml.safe_load((checkout / "prefect.yaml").read_text(encoding="utf-8"))
+    for deployment in content["deployments"]:
+        if deployment["name"] == "nightly":
+            deployment["schedules"] = [{"cron": cron, "timezone": timezone, "active": True}]
+    path = private_folder(checkout) / "prefect.yaml"
+    path.write_text(yaml.safe_dump(content, allow_unicode=True), encoding="utf-8")
+    return path
 
 
 def _check_startable(checkout: Path, *ports: int) -> None:

@@ -31,7 +31,7 @@ def up(
     """
     with checkout_at(root) as checkout:
         from flows.credentials import secret_file
-        from flows.servers import log_file, running_services
+        from flows.servers import log_file, running_services, write_schedule
         from flows.shutdown import interrupt_on_signals
         from flows.workspace import choose_workspace
 
@@ -39,7 +39,7 @@ def up(
         parameters = json.dumps({"preset": preset, "overrides": set_})
         deployment = ["--params", parameters]
         if cron is not None:
-            deployment += ["--cron", cron, "--timezone", timezone]
+            deployment += ["--prefect-file", str(write_schedule(checkout, cron, timezone))]
         interrupt_on_signals(hurry=False)
         console = make_console()
         try:

@@ -130,17 +130,6 @@ def open_to_strangers(prefect: str, routes: dict[str, dict[str, object]]) -> set
     return found
 
 
-def begin_night(clone: Path) -> None:
-    """Start the deployed night by plain prefect, in a shell that took the settings over."""
-    script = 'eval "$(PYTHON -m flows.cli env)" && PYTHON -m prefect deployment run nightly/nightly'
-    done = subprocess.run(
-        ["sh", "-c", script.replace("PYTHON", command()[0])],
-        cwd=clone, env=environment(), capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert "nightly/nightly" in done.stdout
-
-
 def assert_closed(clone: Path, services: Services, keeper: Keeper) -> None:
     """Nobody else can use Prefect's API, and who can runs no command by it."""
     user, _, password = (
@@ -154,10 +143,19 @@ def assert_closed(clone: Path, services: Services, keeper: Keeper) -> None:
     assert open_to_strangers(services.prefect, routes) <= {"get /health", "get /ready"}
     assert pool["base_job_template"]["variables"]["properties"] == {}
     assert pool["base_job_template"]["job_configuration"] == {"stream_output": True}
-    schedules = [item["schedule"]["cron"] for item in deployment["schedules"] if item["active"]]
-    assert "7 3 * * *" in schedules
+    [schedule] = deployment["schedules"]  # in place of the one in prefect.yaml
+    assert (schedule["active"], schedule["schedule"]["cron"]) == (True, "* * * * *")
+    assert schedule["schedule"]["timezone"] == "Asia/Seoul"
     for process in living(keeper):
         assert password not in " ".join(process.cmdline())
+    # Plain prefect, in a shell that took the settings over.
+    script = 'eval "$(PYTHON -m flows.cli env)" && PYTHON -m prefect work-pool inspect nightloom'
+    done = subprocess.run(
+        ["sh", "-c", script.replace("PYTHON", command()[0])],
+        cwd=clone, env=environment(), capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "nightloom" in done.stdout
 
 
 def test_down_ends_the_workers_night_first_and_returns_when_nothing_lives(clone: Path) -> None:
@@ -165,14 +163,14 @@ def test_down_ends_the_workers_night_first_and_returns_when_nothing_lives(clone:
 
     While all of it is up, strangers can use none of it.
     """
-    up = started(clone, "up", *ports(), "--preset", "tiny", "--cron", "7 3 * * *")
+    schedule = ["--cron", "* * * * *", "--timezone", "Asia/Seoul"]
+    up = started(clone, "up", *ports(), "--preset", "tiny", *schedule)
     try:
         wait_for(lambda: Services.read(clone), up, 400)
         keeper = Keeper.read(clone)
         assert keeper is not None
         services = Services.read(clone)
         assert services is not None
-        begin_night(clone)
         assert_closed(clone, services, keeper)
         wait_for(lambda: of_stages(living(keeper)), up, 400)
         down = subprocess.Popen(

@@ -125,9 +125,9 @@ def test_an_empty_split_is_a_data_error_and_nothing_is_written(tmp_path: Path) -
 def test_memory_grows_by_less_than_four_kilobytes_a_record() -> None:
     """Above what is fixed, of the process: 2.6 to 3.5 kB are found up to 8,000 records.
 
-    What Python and numpy hold grows by 0.25 kB a record (tracemalloc); the rest are pages
-    that allocators keep, and that so few records do not fill. A million records take
-    1.2 kB each: `python -m tests.benchmarks._curation_memory 1000000`.
+    What Python and numpy hold grows by 0.25 kB a record (tracemalloc); what holds the rest was not
+    found. A million records take 1.2 kB each:
+    `python -m tests.benchmarks._curation_memory 1000000`.
     """
     code = (
         "import sys, tempfile; from pathlib import Path;"
