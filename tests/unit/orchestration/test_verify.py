@@ -70,13 +70,18 @@ def setup(
     return ServingSetup(f"sqlite:///{root / 'mlflow.db'}", tiny.store, root / "logs")
 
 
+def running() -> set[psutil.Process]:
+    """Return what lives below this process; other tests may have left servers for theirs."""
+    return set(psutil.Process().children(recursive=True))
+
+
 @dataclass(frozen=True)
 class Measured:
     """What was measured of both models, what each answered, and which processes were left."""
 
     parity: Parity
     answers: dict[str, list[ServedAnswer]]
-    left: list[psutil.Process]
+    left: set[psutil.Process]
 
 
 @pytest.fixture(scope="module")
@@ -92,9 +97,9 @@ def measured(night: Scored, setup: ServingSetup) -> Measured:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_ENABLE_ASYNC_TRACE_LOGGING", "false")
         patch.setattr(verifying, "_ask", kept)
-        before = set(psutil.Process().children(recursive=True))
+        before = running()
         parity = measure_parity({"adapter": 1, "student": 1}, night, setup)
-        left = [one for one in psutil.Process().children(recursive=True) if one not in before]
+        left = running() - before
     return Measured(parity, answers, left)
 
 
@@ -111,7 +116,7 @@ def test_both_models_served_by_mlflow_say_what_evaluation_heard(
         "bundle_sha256": file_sha256(night.bundle / MANIFEST),
     }
     assert Parity.read(tmp_path / "parity.json") == found
-    assert measured.left == []
+    assert measured.left == set()
 
 
 _PRODUCTION = """
@@ -166,9 +171,10 @@ def test_served_answers_that_evaluation_did_not_hear_are_counted_and_scored(
 def test_a_version_that_does_not_come_up_is_told_with_its_last_lines(
     night: Scored, setup: ServingSetup
 ) -> None:
+    before = running()
     with pytest.raises(StageError, match=r"(?s)version 99, served by MLflow, ended.*not found"):
         measure_parity({"adapter": 99}, night, setup)
-    assert psutil.Process().children(recursive=True) == []
+    assert running() <= before
 
 
 _KILLED = """
