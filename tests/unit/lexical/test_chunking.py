@@ -187,7 +187,7 @@ def test_an_overlap_begins_where_it_reads_best() -> None:
     ],
 )
 def test_no_text_takes_more_than_its_share_of_time_and_memory(unit: str) -> None:
-    size = 100_000
+    size = 300_000
     text = unit * (size // len(unit.encode()))
     tracemalloc.start()
     started = time.process_time()
@@ -196,7 +196,7 @@ def test_no_text_takes_more_than_its_share_of_time_and_memory(unit: str) -> None
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert bool(passages) == bool(text.strip())
-    assert seconds < 7  # what grows with the square of the size takes far longer
+    assert seconds < 20  # what grows with the square of the size takes hours
     assert peak < 60 * size
 
 
