@@ -83,21 +83,22 @@ def mixed(seed: int) -> list[list[int]]:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("batch_size", [1, 4, 64])
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_tokens_are_those_of_generate_one_at_a_time(architecture: str, tiny: Tiny) -> None:
-    """Whatever the batch size: the reference, which takes most of the time, is asked once."""
+def test_tokens_are_those_of_generate_one_at_a_time(
+    architecture: str, batch_size: int, tiny: Tiny
+) -> None:
     language_model = make(architecture, tiny)
-    prompts = mixed(4)
+    prompts = mixed(batch_size)
     expected = [reference(language_model, prompt, 24) for prompt in prompts]
     # One token ends many answers early, so that rows leave and enter all the time.
     frequent, _ = Counter(token for answer in expected for token in answer).most_common(1)[0]
     language_model.model.generation_config.eos_token_id += [frequent]
     expected = [reference(language_model, prompt, 24) for prompt in prompts]
     assert len({len(answer) for answer in expected}) > 3
-    for batch_size in (1, 4, 64):
-        made = generate(language_model, prompts, max_new_tokens=24, batch_size=batch_size)
-        assert [answer.token_ids for answer in made] == expected, batch_size
-        assert [answer.is_cut for answer in made] == [len(answer) == 24 for answer in expected]
+    made = generate(language_model, prompts, max_new_tokens=24, batch_size=batch_size)
+    assert [answer.token_ids for answer in made] == expected
+    assert [answer.is_cut for answer in made] == [len(answer) == 24 for answer in expected]
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
