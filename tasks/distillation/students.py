@@ -7,13 +7,6 @@ from shutil import copytree
 from typing import Any, Protocol, cast
 
 import torch
-from peft import (
-    LoraConfig,
-    PeftModel,
-    get_peft_model,
-    get_peft_model_state_dict,
-    set_peft_model_state_dict,
-)
 from safetensors.torch import load_file, save_file
 from transformers import (
     AutoConfig,
@@ -34,6 +27,13 @@ from tasks.models.loading import (
     LanguageModel,
     check_adapter,
     load_tokenizer,
+)
+from tasks.models.peft_library import (
+    LoraConfig,
+    PeftModel,
+    get_peft_model,
+    get_peft_model_state_dict,
+    set_peft_model_state_dict,
 )
 from tasks.models.provenance import tidy_adapter
 from tasks.models.store import ModelManifest

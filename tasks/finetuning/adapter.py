@@ -4,11 +4,12 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from peft import LoraConfig, PeftModel, get_peft_model
-from transformers import PreTrainedModel, set_seed
+from accelerate.utils import set_seed
+from transformers import PreTrainedModel
 
 from tasks.finetuning.params import FinetuningParams
 from tasks.models.loading import BASE_DIGEST_FILE, LanguageModel
+from tasks.models.peft_library import LoraConfig, PeftModel, get_peft_model
 from tasks.models.provenance import tidy_adapter
 from tasks.models.quantization import decoder_linears
 from tasks.stage.errors import ConfigError

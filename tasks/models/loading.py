@@ -259,7 +259,7 @@ def _adapted(model: PreTrainedModel, adapter: Path) -> Any:
     Raises:
         ConfigError: the adapter lacks weights, has others, or has them in other shapes.
     """
-    from peft import PeftModel, get_peft_model_state_dict
+    from tasks.models.peft_library import PeftModel, get_peft_model_state_dict
 
     with safe_open(adapter / ADAPTER_WEIGHTS, framework="pt") as content:
         given = set(content.keys())

@@ -42,10 +42,19 @@ def test_weights_are_rounded_to_the_bits_that_bitsandbytes_makes(kind: str) -> N
 
 
 @pytest.mark.slow
-def test_kernels_are_imported_without_torchs_compiler() -> None:
-    code = """
+@pytest.mark.parametrize(
+    "modules",
+    [
+        "tasks.models.quantization",
+        "tasks.finetuning.__main__, tasks.distillation.__main__, transformers.trainer",
+    ],
+)
+def test_kernels_are_imported_without_torchs_compiler(modules: str) -> None:
+    """Also where peft and the trainer would import them in their own way."""
+    code = f"""
 import sys, torch
 own = torch.compile
+import {modules}
 from tasks.models.quantization import import_kernels
 assert import_kernels().quantize_4bit is import_kernels().quantize_4bit
 assert torch.compile is own
