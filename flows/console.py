@@ -25,32 +25,58 @@ _METRICS = ("token_f1", "exact_match")
 
 _PAGE = "report.html"
 
-_COLOURS = {"promoted": "green", "refused": "yellow", "unchanged": "cyan", "failed": "red"}
-
 
 def print_summary(
-    console: Console, night: "NightState", evaluation: Path, services: "Services | None"
+    console: Console,
+    night: "NightState",
+    evaluation: Path,
+    services: "Services | None",
+    *,
+    verbose: bool = False,
 ) -> None:
-    """Print the end of a night."""
-    scored = night.verdict != "failed" and _has_evaluated(night)
-    if scored and (evaluation / METRICS_FILE).exists():
-        console.print(score_table(read_metrics(evaluation)))
-    colour = _COLOURS[night.verdict or "failed"]
-    console.print(f"night {night.night}: [bold {colour}]{night.verdict}[/]", highlight=False)
-    for reason in night.reasons:
-        console.print(f"  - {reason}", highlight=False, markup=False)
+    """Print the end of a night: the verdicts first, then what is against them, then the scores."""
+    from flows.run_state import VERDICTS
+
+    colour = VERDICTS[night.verdict or "failed"].colour
+    console.print(f"night {night.night}: [bold {colour}]{night.told_verdict}[/]", highlight=False)
+    for model, found in sorted(night.models.items()):
+        console.print(f"  {model}: {found.headline}{_place(night, model)}", highlight=False)
     if night.error is not None:
         print_error(console, night.error)
-    for model, number in night.versions.items():
-        if number is not None:
-            named = [
-                name for name, value in night.aliases.get(model, {}).items() if value == number
-            ]
-            console.print(f"  {model}: version {number} ({', '.join(named) or 'no alias'})")
+    for reason in night.reasons:
+        console.print(f"  - {reason}", highlight=False, markup=False)
+    _print_passed(console, night, verbose=verbose)
+    scored = night.error is None and _has_evaluated(night)
+    if scored and (evaluation / METRICS_FILE).exists():
+        console.print(score_table(read_metrics(evaluation)))
     if scored and (evaluation / _PAGE).exists():
         page = f"every answer side by side, worst first: {evaluation / _PAGE}"
         console.print(page, highlight=False, markup=False, soft_wrap=True)
     console.print(_where(services), highlight=False, markup=False, soft_wrap=True)
+
+
+def _place(night: "NightState", model: str) -> str:
+    """Return a model's version of the night and the aliases that name it."""
+    number = night.versions.get(model)
+    if number is None:
+        return ""
+    named = [name for name, value in night.aliases.get(model, {}).items() if value == number]
+    return f" - version {number} ({', '.join(named) or 'no alias'})"
+
+
+def _print_passed(console: Console, night: "NightState", *, verbose: bool) -> None:
+    """Print the rules that have nothing against a model, or how many they are."""
+    passed = {model: found.passed for model, found in sorted(night.models.items())}
+    if verbose:
+        for line in (line for lines in passed.values() for line in lines):
+            console.print(f"  - {line}", highlight=False, markup=False)
+    elif any(passed.values()):
+        counts = ", ".join(
+            f"{len(lines)} of the {model}" for model, lines in passed.items() if lines
+        )
+        console.print(
+            f"  rules that passed or are off: {counts} (--verbose shows them)", highlight=False
+        )
 
 
 def score_table(metrics: dict[str, Any]) -> Table:

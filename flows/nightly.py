@@ -5,15 +5,14 @@ from pathlib import Path
 from typing import Any
 
 from prefect import flow
-from prefect.client.schemas.objects import State
+from prefect.client.schemas.objects import State, StateType
 from prefect.runtime import flow_run
-from prefect.states import Completed
 
 from flows.build import build
 from flows.environment import find_stores, open_checkout
 from flows.graph import has_remote
 from flows.release import release
-from flows.run_state import NightLog, new_night_name
+from flows.run_state import VERDICTS, NightLog, NightState, new_night_name
 from flows.workspace import Workspace, choose_workspace, night_lock, prepare
 from tasks.ingestion.intakes import ingest
 from tasks.ingestion.params import IngestionParams
@@ -53,8 +52,12 @@ def nightly(
     preset: str | None = None,
     overrides: Sequence[str] = (),
     night: str | None = None,
+    only_release: bool = False,
 ) -> State[Any]:
-    """Run a night; return Completed, named after the verdict: Promoted, Refused or Unchanged.
+    """Run a night; return a state named after the verdict, with the models' in its message.
+
+    With `only_release` nothing is taken in and built: the last bundle is decided on again, what a
+    release measures measured anew.
 
     Raises:
         NightloomError: the night failed; the last good artifacts are still in place.
@@ -64,14 +67,22 @@ def nightly(
     with night_lock(workspace.lock):
         log = NightLog(workspace, night or _run_name())
         try:
-            _run(workspace, log)
+            _run(workspace, log, only_release=only_release)
         except BaseException as error:
             log.fail(error)
-            raise
-        return Completed(name=str(log.now.verdict).capitalize(), message="; ".join(log.now.reasons))
+            if log.now.verdict != "cancelled":
+                raise
+        return _state(log.now)
 
 
-def _run(workspace: Workspace, log: NightLog) -> None:
+def _state(night: NightState) -> State[Any]:
+    """Return the flow run's state of a night with a verdict."""
+    assert night.verdict is not None
+    kind = StateType[VERDICTS[night.verdict].state]
+    return State(type=kind, name=night.told_verdict.title(), message=night.headline())
+
+
+def _run(workspace: Workspace, log: NightLog, *, only_release: bool) -> None:
     """Do the night's work and leave its verdict in the log."""
     prepare(workspace)
     stores = find_stores(workspace.checkout)
@@ -79,13 +90,10 @@ def _run(workspace: Workspace, log: NightLog) -> None:
     run = tracker.begin_night(log.now.night, {"nightloom.workspace": workspace.name})
     log.now.mlflow_run = run.run_id
     try:
-        refresh(workspace, log)
-        built = build(workspace, log, run, tracker)
-        record(workspace, log, run, tracker)
-        released = release(workspace, log, run, registry)
-        log.now.verdict = released.verdict
-        if built.summary:
-            log.now.reasons.insert(0, built.summary)
+        summary = None if only_release else _build(workspace, log, run, tracker)
+        release(workspace, log, run, registry, again=only_release)
+        if summary:
+            log.now.reasons.insert(0, summary)
     except GateError as error:
         refused(log, error)
     except BaseException:
@@ -93,9 +101,20 @@ def _run(workspace: Workspace, log: NightLog) -> None:
         raise
     log.begin("done")
     states = {entry.name: entry.state for entry in log.now.stages}
-    notify(log.now.night, str(log.now.verdict), log.now.reasons, states, run.run_id)
+    assert log.now.verdict is not None
+    level = VERDICTS[log.now.verdict].level
+    told = (log.now.told_verdict, log.now.headline())
+    notify(log.now.night, told, log.now.reasons, states, run.run_id, level)
     tracker.tag(run, {"nightloom.verdict": str(log.now.verdict)})
     tracker.end(run, finished=True)
+
+
+def _build(workspace: Workspace, log: NightLog, run: RunRef, tracker: Tracker) -> str | None:
+    """Make tonight's bundle; return what to say where no stage had to run for it."""
+    refresh(workspace, log)
+    built = build(workspace, log, run, tracker)
+    record(workspace, log, run, tracker)
+    return built.summary
 
 
 def refused(log: NightLog, error: GateError) -> None:

@@ -8,9 +8,11 @@ from prefect import flow
 
 from flows.environment import find_stores
 from flows.promoter import Promoter, delete_old, make_promoter
-from flows.run_state import NightLog, Verdict
+from flows.run_state import ModelVerdict, NightLog, combined_verdict
 from flows.workspace import Workspace
 from tasks.orchestration.release import (
+    ITSELF,
+    VerdictKey,
     VersionVerdict,
     apply_verdict,
     ask_for_approval,
@@ -18,6 +20,8 @@ from tasks.orchestration.release import (
     earlier_verdict,
     mend,
     refuse_foreign_champion,
+    verdict_key,
+    warn_of_teacher,
     write_decision,
 )
 from tasks.orchestration.rescore import Tonight, rescore
@@ -26,7 +30,9 @@ from tasks.orchestration.verify import Scored, ServingSetup, verify
 from tasks.promotion.evidence import EvidenceFiles
 from tasks.prompting.files import PROMPT
 from tasks.records.schema import ServedModel
+from tasks.registry.aliases import find_champion
 from tasks.registry.client import Registry
+from tasks.registry.ledger import Entry
 from tasks.registry.promote import POLICY, all_aliases, other_champion
 from tasks.registry.register import nominate, register, register_prompt
 from tasks.registry.versions import MODELS, Version, promotion_key
@@ -37,22 +43,18 @@ from tasks.stage.outputs import MANIFEST, verified
 
 
 @dataclass(frozen=True)
-class Release:
-    """What became of tonight's bundle."""
-
-    verdict: Verdict
-    reasons: tuple[str, ...]
-
-
-@dataclass(frozen=True)
 class _ReleaseContext:
-    """Where a release finds its evidence, and who carries its verdicts out."""
+    """Where a release finds its evidence, and who carries its verdicts out.
+
+    `again`: verdicts of before do not stand.
+    """
 
     workspace: Workspace
     night: RunRef
     promoter: Promoter
     registry: Registry
     tracker: Tracker
+    again: bool = False
 
     @property
     def scratch(self) -> Path:
@@ -61,11 +63,20 @@ class _ReleaseContext:
 
 
 @flow(name="release", validate_parameters=False, persist_result=False)
-def release(workspace: Workspace, log: NightLog, night: RunRef, registry: Registry) -> Release:
-    """Release the bundle that lies in the workspace, and return what became of it.
+def release(
+    workspace: Workspace,
+    log: NightLog,
+    night: RunRef,
+    registry: Registry,
+    *,
+    again: bool = False,
+) -> None:
+    """Release the bundle that lies in the workspace, and leave what became of it in the log.
+
+    With `again` what was decided before is decided anew.
 
     Raises:
-        ConfigError: there is none.
+        ConfigError: there is no bundle.
         DataError: it does not match its manifest.
     """
     bundle = workspace.path / workspace.paths().bundle
@@ -74,15 +85,48 @@ def release(workspace: Workspace, log: NightLog, night: RunRef, registry: Regist
     verified(bundle)
     promoter = make_promoter(workspace.checkout, workspace.path)
     tracker = Tracker(find_stores(workspace.checkout))
-    context = _ReleaseContext(workspace, night, promoter, registry, tracker)
+    context = _ReleaseContext(workspace, night, promoter, registry, tracker, again)
     versions, notes = _register(context, log)
     evidence = _gather(context, versions, log)
-    verdicts, asked = _decide(context, versions, evidence, log)
+    decided, more = _decide(context, versions, evidence, log)
+    log.now.models = {item.verdict.version.model: item.told() for item in decided}
     log.now.aliases = all_aliases(registry)
-    result = _combine(verdicts, [*notes, *asked])
-    log.now.reasons = list(result.reasons)
+    reasons = [reason for item in decided for reason in item.verdict.reasons]
+    log.now.reasons = [*reasons, *notes, *more]
+    log.now.verdict = combined_verdict(item.verdict.verdict for item in decided)
     log.write()
-    return result
+
+
+@dataclass(frozen=True)
+class _Decided:
+    """A verdict, and the ledger's entry of what it moved; None where that of before stands."""
+
+    verdict: VersionVerdict
+    entry: Entry | None
+
+    def told(self) -> ModelVerdict:
+        """Return it as the night's record holds it."""
+        found = self.verdict
+        return ModelVerdict(
+            verdict=found.verdict,
+            headline=self._headline(),
+            reasons=list(found.reasons),
+            passed=list(found.passed),
+        )
+
+    def _headline(self) -> str:
+        found, against = self.verdict, ", ".join(self.verdict.refused_by)
+        if found.verdict == "unchanged":
+            why = f": {against}" if against else ""
+            return f"unchanged ({found.stands} before{why})"
+        if found.verdict == "refused" or self.entry is None:
+            return f"refused ({against})"
+        entry = self.entry
+        reached = [
+            name for name in ("production", "staging") if entry.after.get(name) == entry.version
+        ]
+        text = f"promoted to {reached[0]}" if reached else "passed"
+        return text if entry.awaits is None else f"{text}, awaits approval for {entry.awaits}"
 
 
 def _register(context: _ReleaseContext, log: NightLog) -> tuple[list[Version], list[str]]:
@@ -110,8 +154,7 @@ def _gather(
 ) -> dict[ServedModel, EvidenceFiles]:
     """Gather the evidence on each new version, by model; it is slow, so without the lock."""
     root, paths = context.workspace.path, context.workspace.paths()
-    curation = root / paths.curation_report
-    new = [item for item in versions if earlier_verdict(item, root, curation) is None]
+    new = [item for item in versions if _standing(context, item, _key(context, item)) is None]
     if not new:
         return {}
     log.begin("rescoring the champion")
@@ -153,8 +196,8 @@ def _decide(
     versions: Sequence[Version],
     evidence: Mapping[ServedModel, EvidenceFiles],
     log: NightLog,
-) -> tuple[list[VersionVerdict], list[str]]:
-    """Decide, carry the verdicts out, and ask people; return the verdicts and what was asked.
+) -> tuple[list[_Decided], list[str]]:
+    """Decide, carry the verdicts out, and ask people; return what was decided, and notes.
 
     The lock was free since the registration; while it is held, the champion does not change. No
     alias names a version before this: it was served once and answered, or the release ended.
@@ -163,36 +206,68 @@ def _decide(
     log.begin("judging")
     with lock.held():
         notes = _mend(context.promoter)
-        verdicts = []
+        decided: list[_Decided] = []
         for version in versions:
             nominate(context.registry, version)
-            verdicts.append(_decide_version(context, version, evidence))
-            apply_verdict(verdicts[-1], ledger, context.promoter.params)
+            verdict = _decide_version(context, version, evidence, decided)
+            entry = apply_verdict(verdict, ledger, context.promoter.params)
+            decided.append(_Decided(verdict, entry))
         if context.promoter.params.retention.at_release:
             gone = [one for one in delete_old(context.promoter, None, POLICY) if one.goes]
             notes += [f"{one.version.name} was deleted: {one.why}" for one in gone]
     asked = [
         text for model in MODELS for text in ask_for_approval(model, ledger, shared=lock.shared)
     ]
-    return verdicts, [*notes, *asked]
+    return decided, [*notes, *asked]
 
 
 def _decide_version(
-    context: _ReleaseContext, version: Version, evidence: Mapping[ServedModel, EvidenceFiles]
+    context: _ReleaseContext,
+    version: Version,
+    evidence: Mapping[ServedModel, EvidenceFiles],
+    before: Sequence[_Decided],
 ) -> VersionVerdict:
-    """Return what is found of one version, compared with the champion of this moment."""
-    root, paths = context.workspace.path, context.workspace.paths()
+    """Return what is found of one version, compared with the champion of this moment.
+
+    `before` was decided in this release already: a student comes after its teacher.
+    """
+    root = context.workspace.path
     # Read again: another release of the same bundle may have decided on it since.
     now = context.registry.version(version.model, version.number)
-    known = earlier_verdict(now, root, root / paths.curation_report)
+    key = _key(context, now)
+    known = _standing(context, now, key)
     if known is not None:
         return known
-    found = decide_version(now, root, _current(context, now, evidence.get(version.model)))
+    found = decide_version(now, root, _current(context, now, evidence.get(version.model)), key)
+    if version.model == "student":
+        for item in before:
+            found = warn_of_teacher(found, item.verdict)
     verdict = refuse_foreign_champion(found, context.promoter.ledger)
     file = context.scratch / f"verdict-{version.model}.json"
     write_decision(verdict, file)
     context.tracker.log_files(context.night, [file], "verdict")
     return verdict
+
+
+def _standing(context: _ReleaseContext, version: Version, key: VerdictKey) -> VersionVerdict | None:
+    """Return the verdict of before, where it stands."""
+    return None if context.again else earlier_verdict(version, key)
+
+
+def _key(context: _ReleaseContext, version: Version) -> VerdictKey:
+    """Return what a verdict on a version rests on at this moment."""
+    root, paths = context.workspace.path, context.workspace.paths()
+    names = (
+        paths.validation_report,
+        paths.curation_report,
+        paths.evaluation_report,
+        paths.packaging_report,
+    )
+    champion = find_champion(context.registry.aliases(version.model))
+    name = "base" if champion is None else champion.name
+    if champion is not None and champion.number == version.number:
+        name = ITSELF
+    return verdict_key(version, root, [root / report for report in names], name)
 
 
 def _current(
@@ -205,12 +280,3 @@ def _current(
         if compared == (None if champion is None else champion.name):
             return found
     return _evidence(context, version)
-
-
-def _combine(verdicts: Sequence[VersionVerdict], notes: Sequence[str]) -> Release:
-    """Return the adapter's verdict, unless it alone is unchanged, with the reasons of all."""
-    changed = [item for item in verdicts if item.verdict != "unchanged"]
-    return Release(
-        verdict=(changed or verdicts)[0].verdict,
-        reasons=(*(reason for item in verdicts for reason in item.reasons), *notes),
-    )

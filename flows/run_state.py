@@ -1,21 +1,52 @@
 """What a night leaves for people and commands: its state, verdict and error, in a file."""
 
 import os
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
-from flows.workspace import STATE, Workspace
+from flows import EXIT_FAILED, EXIT_REFUSED
+from flows.workspace import STATE, Workspace, holders
 from tasks.orchestration.stages import StageOutcome
-from tasks.services.processes import error_class
+from tasks.records.schema import ServedModel
+from tasks.services.processes import StageError, error_class
 from tasks.stage.errors import Failure
 from tasks.stage.outputs import write_atomically
 
-Verdict = Literal["promoted", "refused", "unchanged", "failed"]
+Verdict = Literal[
+    "promoted", "partly_promoted", "refused", "unchanged", "failed", "cancelled", "crashed"
+]
+ModelOutcome = Literal["promoted", "refused", "unchanged"]
+
+
+@dataclass(frozen=True)
+class VerdictKind:
+    """What a night's verdict is for those who wait for it.
+
+    `exit_code` is that of `nightloom run`, `state` the type of the flow run's state in Prefect
+    (its name is the verdict), `level` that of the line in Prefect's log.
+    """
+
+    exit_code: int
+    state: Literal["COMPLETED", "FAILED", "CANCELLED", "CRASHED"]
+    level: Literal["info", "warning", "error"]
+    colour: str
+
+
+VERDICTS: dict[Verdict, VerdictKind] = {
+    "promoted": VerdictKind(0, "COMPLETED", "info", "green"),
+    "partly_promoted": VerdictKind(EXIT_REFUSED, "COMPLETED", "warning", "yellow"),
+    "refused": VerdictKind(EXIT_REFUSED, "COMPLETED", "warning", "yellow"),
+    "unchanged": VerdictKind(0, "COMPLETED", "info", "cyan"),
+    "failed": VerdictKind(EXIT_FAILED, "FAILED", "error", "red"),
+    "cancelled": VerdictKind(EXIT_FAILED, "CANCELLED", "warning", "red"),
+    "crashed": VerdictKind(EXIT_FAILED, "CRASHED", "error", "red"),
+}
+_LINE_CHARACTERS = 200  # of a night in one line
 
 StageStateNow = Literal["executed", "restored", "skipped", "failed", "not_run", "running"]
 
@@ -36,11 +67,29 @@ class ErrorEntry(BaseModel):
     remedy: str
 
 
+class ModelVerdict(BaseModel):
+    """What became of one model's version.
+
+    `headline` says it in a few words; `reasons` are what refused it or warns of it, `passed` the
+    rules that have nothing against it.
+    """
+
+    verdict: ModelOutcome
+    headline: str
+    reasons: list[str] = []
+    passed: list[str] = []
+
+
 class NightState(BaseModel):
-    """One night, whole or so far; `verdict` is null while it runs."""
+    """One night, whole or so far; `verdict` is null while it runs.
+
+    `models` are empty before the release, and in nights of before 0.3; `reasons` are all models',
+    and notes of the release.
+    """
 
     night: str
     verdict: Verdict | None = None
+    models: dict[ServedModel, ModelVerdict] = {}
     stages: list[StageEntry] = []
     reasons: list[str] = []
     versions: dict[str, int | None] = {"adapter": None, "student": None}
@@ -51,8 +100,32 @@ class NightState(BaseModel):
     pid: int
     mlflow_run: str | None = None
 
+    @property
+    def told_verdict(self) -> str:
+        """Return the verdict as people read it."""
+        return str(self.verdict).replace("_", " ")
 
-_REPORTED = {"night", "verdict", "stages", "reasons", "versions", "aliases", "error"}
+    def headline(self) -> str:
+        """Return the night in one line of at most 200 characters, what was refused first."""
+        found = sorted(self.models.items(), key=lambda item: item[1].verdict != "refused")
+        text = "; ".join(f"{model}: {item.headline}" for model, item in found)
+        if not text and self.error is not None:
+            text = f"{self.error.kind}: {self.error.message}"
+        line = " ".join((text or "; ".join(self.reasons)).split())
+        return line if len(line) <= _LINE_CHARACTERS else f"{line[: _LINE_CHARACTERS - 3]}..."
+
+
+def combined_verdict(outcomes: Iterable[ModelOutcome]) -> Verdict:
+    """Return the night's verdict where the models' are these."""
+    found = set(outcomes)
+    if found >= {"promoted", "refused"}:
+        return "partly_promoted"
+    if "refused" in found:
+        return "refused"
+    return "promoted" if "promoted" in found else "unchanged"
+
+
+_REPORTED = {"night", "verdict", "models", "stages", "reasons", "versions", "aliases", "error"}
 
 
 class NightLog:
@@ -98,7 +171,7 @@ class NightLog:
         for entry in self.now.stages:
             if entry.state == "running":
                 entry.state = "failed"
-        self.now.verdict = "failed"
+        self.now.verdict = "cancelled" if _is_interrupt(error) else "failed"
         self.now.error = error_entry(error)
         self.write()
 
@@ -108,13 +181,18 @@ class NightLog:
 
 def error_entry(error: BaseException) -> ErrorEntry:
     """Return an error as it is reported."""
-    # TerminationSignal is what Prefect makes of SIGTERM; to import it here would cost seconds.
-    if isinstance(error, KeyboardInterrupt) or type(error).__name__ == "TerminationSignal":
+    if _is_interrupt(error):
         failure = Failure("Interrupted", "the night was interrupted", "run it again: it goes on")
     else:
         failure = replace(Failure.of(error), error=error_class(error))
     content = {"class": failure.error, "message": failure.message, "remedy": failure.remedy}
     return ErrorEntry.model_validate(content)
+
+
+def _is_interrupt(error: BaseException) -> bool:
+    """Return whether somebody ended the night: Ctrl-C, a signal, a cancelled run."""
+    # TerminationSignal is what Prefect makes of SIGTERM; to import it here would cost seconds.
+    return isinstance(error, KeyboardInterrupt) or type(error).__name__ == "TerminationSignal"
 
 
 def new_night_name(now: datetime) -> str:
@@ -133,9 +211,25 @@ def read_night(path: Path) -> NightState:
 
 
 def last_nights(checkout: Path, count: int) -> list[NightState]:
-    """Return the last nights, newest first."""
-    paths = sorted((checkout / STATE / "nights").glob("[!.]*.json"), reverse=True)
-    return [read_night(path) for path in paths[:count]]
+    """Return the last nights, newest first; one whose process is gone without a word crashed."""
+    paths = sorted((checkout / STATE / "nights").glob("[!.]*.json"), reverse=True)[:count]
+    open_ = {path for path in paths if read_night(path).verdict is None}
+    running = set(holders(checkout).values())  # a night that ends meanwhile has written its verdict
+    nights = {path: read_night(path) for path in paths}
+    for path in open_:
+        night = nights[path]
+        if night.verdict is None and night.pid not in running:
+            night.verdict, night.error = "crashed", error_entry(_killed(night))
+    return list(nights.values())
+
+
+def _killed(night: NightState) -> StageError:
+    return StageError(
+        f"its process {night.pid} ended in {night.step} without a word: it was killed, or the "
+        "machine went down",
+        "run it again: it goes on from there; `dmesg` says whether memory ran out",
+        "Killed",
+    )
 
 
 def night_report(night: NightState) -> str:

@@ -30,6 +30,7 @@ app = typer.Typer(
 # In the order of `--help`.
 for _command in (
     run.run,
+    run.release,
     sweep.sweep,
     up.up,
     up.down,

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from flows.cli.options import EXIT_FAILED, HERE, Json, Root, checkout_at, print_json
+from flows import EXIT_FAILED
+from flows.cli.options import HERE, Json, Root, checkout_at, print_json
 from flows.console import make_console
 from flows.graph import cache_folder, stage_names
 from tasks.stage.errors import NightloomError

@@ -8,7 +8,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.padding import Padding
 
-from flows.cli.options import EXIT_FAILED, HERE, Either, Json, Root, checkout_at, print_json
+from flows import EXIT_FAILED
+from flows.cli.options import HERE, Either, Json, Root, checkout_at, print_json
 from flows.console import make_console
 
 if TYPE_CHECKING:

@@ -9,10 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
+from flows import EXIT_FAILED, EXIT_REFUSED
 from tasks.stage.errors import GateError, NightloomError
-
-EXIT_FAILED = 1
-EXIT_REFUSED = 3
 
 
 class ModelName(StrEnum):
@@ -32,6 +30,7 @@ Set = Annotated[
     list[str],
     typer.Option("--set", help="FILE.KEY=VALUE; can be repeated.", show_default="none"),
 ]
+Verbose = Annotated[bool, typer.Option("--verbose", help="Show the rules that passed, too.")]
 Alias = Annotated[
     str | None,
     typer.Option(

@@ -1,24 +1,24 @@
-"""`nightloom run`: one night in this process, with its log in a file and stdout kept clean."""
+"""`nightloom run` and `release`: a night in this process, its log in a file, stdout kept clean."""
 
 import logging
 import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flows.cli.options import (
-    EXIT_FAILED,
-    EXIT_REFUSED,
     HERE,
     NO_OVERRIDES,
     Json,
     Preset,
     Root,
     Set,
+    Verbose,
     checkout_at,
 )
 from flows.console import NightView, make_console, print_summary
@@ -28,27 +28,58 @@ if TYPE_CHECKING:
 
 
 def run(
-    root: Root = HERE, preset: Preset = None, set_: Set = NO_OVERRIDES, as_json: Json = False
+    root: Root = HERE,
+    preset: Preset = None,
+    set_: Set = NO_OVERRIDES,
+    as_json: Json = False,
+    verbose: Verbose = False,
 ) -> None:
     """Run one night: new data in, what changed rebuilt, the release decided."""
-    from flows.run_state import failed_night_report, night_report
+    _run_and_tell(_Asked(root, preset, set_), as_json=as_json, verbose=verbose)
+
+
+def release(
+    root: Root = HERE,
+    preset: Preset = None,
+    set_: Set = NO_OVERRIDES,
+    as_json: Json = False,
+    verbose: Verbose = False,
+) -> None:
+    """Decide on the last bundle again: its speed and its answers over HTTP measured anew.
+
+    Nothing is taken in and built. The ledger holds both decisions.
+    """
+    _run_and_tell(_Asked(root, preset, set_, only_release=True), as_json=as_json, verbose=verbose)
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """Which night is to be run, and where."""
+
+    root: Path
+    preset: str | None
+    overrides: Sequence[str]
+    only_release: bool = False
+
+
+def _run_and_tell(asked: _Asked, *, as_json: bool, verbose: bool) -> None:
+    """Run a night, tell how it went, and exit with the code of its verdict."""
+    from flows.run_state import VERDICTS, failed_night_report, night_report
     from flows.servers import Services
     from flows.workspace import choose_workspace
 
-    with checkout_at(root, as_json, failed_night_report(datetime.now(UTC))) as checkout:
-        night = _run_night(checkout, preset, set_, as_json=as_json)
-        workspace = choose_workspace(checkout, preset, set_)
+    with checkout_at(asked.root, as_json, failed_night_report(datetime.now(UTC))) as checkout:
+        night = _run_night(checkout, asked, as_json=as_json)
+        workspace = choose_workspace(checkout, asked.preset, asked.overrides)
     if as_json:
         print(night_report(night))
     evaluation = workspace.path / workspace.checkout_paths().evaluation_report
-    print_summary(make_console(to_stderr=as_json), night, evaluation, Services.read(checkout))
-    codes = {"failed": EXIT_FAILED, "refused": EXIT_REFUSED}
-    raise SystemExit(codes.get(str(night.verdict), 0))
+    console = make_console(to_stderr=as_json)
+    print_summary(console, night, evaluation, Services.read(checkout), verbose=verbose)
+    raise SystemExit(VERDICTS[night.verdict or "failed"].exit_code)
 
 
-def _run_night(
-    checkout: Path, preset: str | None, overrides: Sequence[str], *, as_json: bool
-) -> "NightState":
+def _run_night(checkout: Path, asked: _Asked, *, as_json: bool) -> "NightState":
     """Run a night and return its state, whatever its verdict.
 
     Raises:
@@ -58,13 +89,13 @@ def _run_night(
     from flows.shutdown import interrupt_on_signals
     from flows.workspace import check_unlocked, choose_workspace
 
-    workspace = choose_workspace(checkout, preset, overrides)
+    workspace = choose_workspace(checkout, asked.preset, asked.overrides)
     check_unlocked(workspace.lock)
     interrupt_on_signals(hurry=True)
     name = new_night_name(datetime.now(UTC))
     console = make_console(to_stderr=as_json)
     with stdout_to_stderr(as_json), NightView(workspace, name, console):
-        error = _run_flow(checkout, preset, overrides, name)
+        error = _run_flow(checkout, asked, name)
     path = night_file(checkout, name)
     if path.exists():
         night = read_night(path)
@@ -92,9 +123,7 @@ def flows_ready(checkout: Path, name: str) -> Iterator[None]:
         yield
 
 
-def _run_flow(
-    checkout: Path, preset: str | None, overrides: Sequence[str], name: str
-) -> BaseException | None:
+def _run_flow(checkout: Path, asked: _Asked, name: str) -> BaseException | None:
     """Run the flow; return what ended it early, None if nothing did."""
     try:
         with flows_ready(checkout, name):
@@ -102,9 +131,10 @@ def _run_flow(
 
             nightly(
                 root=str(checkout),
-                preset=preset,
-                overrides=list(overrides),
+                preset=asked.preset,
+                overrides=list(asked.overrides),
                 night=name,
+                only_release=asked.only_release,
                 return_state=True,
             )
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001  the report tells it

@@ -9,6 +9,7 @@ from rich.table import Table
 
 from flows.cli.options import HERE, Json, Root, checkout_at, print_json
 from flows.console import make_console
+from tasks.records.schema import ServedModel
 from tasks.registry.versions import MODELS
 
 if TYPE_CHECKING:
@@ -73,8 +74,8 @@ def print_status(console: Console, status: Status) -> None:
         table.add_column(heading)
     for night in status.nights:
         executed = sum(entry.state == "executed" for entry in night.stages)
-        numbers = [str(night.versions[name] or "-") for name in ("adapter", "student")]
-        table.add_row(night.night, _verdict(night, status.running), str(executed), *numbers)
+        models = [_model(night, model) for model in MODELS]
+        table.add_row(night.night, _verdict(night), str(executed), *models)
     if status.nights:
         console.print(table)
     for model, aliases in status.aliases.items():
@@ -108,9 +109,21 @@ def _open_decisions(ledger: "Ledger") -> list[str]:
     return found
 
 
-def _verdict(night: "NightState", running: dict[str, int]) -> str:
-    """Return the verdict of a night; one without any still runs, or was killed."""
-    if night.verdict is not None:
-        return night.verdict
-    alive = night.pid in running.values()
-    return f"running: {night.step} (process {night.pid})" if alive else f"killed in {night.step}"
+def _verdict(night: "NightState") -> str:
+    """Return the verdict of a night, or what it does now."""
+    if night.verdict is None:
+        return f"running: {night.step} (process {night.pid})"
+    return (
+        f"{night.told_verdict} in {night.step}"
+        if night.verdict == "crashed"
+        else night.told_verdict
+    )
+
+
+def _model(night: "NightState", model: ServedModel) -> str:
+    """Return a model's version of a night, and what became of it."""
+    number = night.versions[model]
+    if number is None:
+        return "-"
+    found = night.models.get(model)
+    return str(number) if found is None else f"{number}: {found.headline}"

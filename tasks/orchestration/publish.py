@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import Literal
 
 from prefect import get_run_logger, task
 from prefect.artifacts import create_link_artifact, create_markdown_artifact
@@ -128,14 +129,18 @@ class CurvePublisher:
 @task(cache_policy=NO_CACHE, persist_result=False)
 def notify(
     night: str,
-    verdict: str,
+    told: tuple[str, str],
     reasons: Sequence[str],
     stages: Mapping[str, str],
     mlflow_run: str,
+    level: Literal["info", "warning", "error"],
 ) -> None:
-    """Show the verdict, its reasons and what each stage did in Prefect."""
+    """Show in Prefect what was `told`, a verdict and a headline, and what each stage did."""
+    verdict, headline = told
     rows = [f"| {name} | {state} |" for name, state in stages.items()]
-    lines = [f"# {night}: {verdict}", "", *(f"- {reason}" for reason in reasons), ""]
-    lines += ["| stage | state |", "|---|---|", *rows, "", f"MLflow run `{mlflow_run}`"]
+    lines = [f"# {night}: {verdict}", "", headline, "", *(f"- {reason}" for reason in reasons), ""]
+    if rows:
+        lines += ["| stage | state |", "|---|---|", *rows, ""]
+    lines += [f"MLflow run `{mlflow_run}`"]
     create_markdown_artifact("\n".join(lines), key="night", description=f"{night}: {verdict}")
-    get_run_logger().info("%s: %s", night, verdict)
+    getattr(get_run_logger(), level)("%s: %s: %s", night, verdict, headline)

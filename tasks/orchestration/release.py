@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import count
 from pathlib import Path
 from typing import Any, Literal
@@ -14,82 +14,184 @@ from prefect.deployments import run_deployment
 from prefect.exceptions import ObjectNotFound
 
 from tasks.promotion.decision import Decision, decide
-from tasks.promotion.evidence import EvidenceFiles
+from tasks.promotion.evidence import MEASURED_FILES, SCORED_FILES, EvidenceFiles
 from tasks.promotion.params import Params, PromotionParams
+from tasks.promotion.results import Reason
 from tasks.records.schema import ServedModel
 from tasks.records.text import text_sha256
 from tasks.registry.approval import expire_old, open_requests
-from tasks.registry.ledger import Ledger
+from tasks.registry.ledger import Entry, Ledger
 from tasks.registry.params import ReleaseParams
 from tasks.registry.promote import check_champion, record_verdict
 from tasks.registry.transactions import reconcile
-from tasks.registry.versions import REASONS_TAG, VERDICT_TAG, Version
+from tasks.registry.versions import REASONS_TAG, REFUSED_BY_TAG, VERDICT_TAG, Version
 from tasks.stage.errors import GateError
-from tasks.stage.metrics import METRICS_FILE, read_metrics
+from tasks.stage.metrics import METRICS_FILE
 from tasks.stage.outputs import file_sha256, write_atomically
 from tasks.stage.params import load_params
 
 DECIDED_BY_TAG = "judged_by"
 
-_LABELS = {"warned": "warning: ", "off": "off: "}
+# Of each report that a verdict rests on, those that are there.
+_REPORT_FILES = sorted({METRICS_FILE, *SCORED_FILES, *MEASURED_FILES})
+
+Outcome = Literal["promoted", "refused"]
+
+_WORDS = {"refused": "refused by", "warned": "warning of", "passed": "passed", "off": "off:"}
+
+
+@dataclass(frozen=True)
+class VerdictKey:
+    """What a verdict on a version rests on: where any of it changes, the version is decided again.
+
+    `reports` and `rules` are hashes; `champion` is `ALIAS:NUMBER`, `base`, or `itself`. What each
+    release measures anew (speed, answers over HTTP) is no part of it.
+    """
+
+    reports: str
+    rules: str
+    champion: str
+
+    @classmethod
+    def read(cls, text: str) -> "VerdictKey | None":
+        """Return the key in a version's tag; None for a tag of before, or for none."""
+        if not text.startswith("{"):
+            return None
+        return cls(**json.loads(text))
+
+    def text(self) -> str:
+        """Return it as the tag holds it."""
+        return json.dumps(asdict(self))
+
+    def holds(self, now: "VerdictKey") -> bool:
+        """Return whether a verdict of this key stands; no other champion came with its own rise."""
+        same_champion = now.champion in (self.champion, ITSELF)
+        return same_champion and (self.reports, self.rules) == (now.reports, now.rules)
+
+
+ITSELF = "itself"
 
 
 @dataclass(frozen=True)
 class VersionVerdict:
-    """What was found of one version; unchanged where it had been judged before.
+    """What was found of one version; unchanged where the verdict of before stands.
 
-    `decision` is every rule with its number, bound and interval, None where nothing was decided;
-    `evidence` are the hashes of what it rests on, and the champion.
+    `stands` is the outcome by now, of before where it is unchanged; `refused_by` are its rules.
+    `reasons` are what refused or warns, `passed` the rules with nothing against it. `decision` is
+    every rule with its number, bound and interval, None where nothing was decided; `evidence` are
+    the hashes of what it rests on, and the champion. Without a `key` it is decided again next time.
     """
 
     version: Version
     verdict: Literal["promoted", "refused", "unchanged"]
+    stands: Outcome
+    refused_by: tuple[str, ...]
     reasons: tuple[str, ...]
+    passed: tuple[str, ...]
     decision: Decision | None
-    decided_by: str
+    key: VerdictKey | None
     evidence: Mapping[str, str]
 
+    @property
+    def told(self) -> tuple[str, ...]:
+        """Return what the ledger keeps first: what refused and warns; of a promotion, all rules."""
+        return self.reasons if self.verdict == "refused" else (*self.reasons, *self.passed)
 
-def earlier_verdict(version: Version, root: Path, curation_report: Path) -> VersionVerdict | None:
-    """Return the verdict in a version's tags; None if the rules or the known leaks changed."""
-    decided_by = _decided_by(root, curation_report)
-    if version.tags.get(DECIDED_BY_TAG) != decided_by:
+
+def verdict_key(version: Version, root: Path, reports: Sequence[Path], champion: str) -> VerdictKey:
+    """Return what a verdict on a version rests on now.
+
+    `reports` are the folders of tonight's reports; what is not there counts as that, and `decide`
+    says so.
+    """
+    files = [path / name for path in reports for name in _REPORT_FILES]
+    digests = [file_sha256(path) if path.exists() else "" for path in files]
+    return VerdictKey(text_sha256(*digests), file_sha256(_rules_file(root)), champion)
+
+
+def earlier_verdict(version: Version, now: VerdictKey) -> VersionVerdict | None:
+    """Return the verdict in a version's tags; None if what it rests on changed since."""
+    then = VerdictKey.read(version.tags.get(DECIDED_BY_TAG, ""))
+    if then is None or not then.holds(now):
         return None
+    stands: Outcome = "promoted" if version.tags[VERDICT_TAG] == "promoted" else "refused"
+    rules = tuple(json.loads(version.tags.get(REFUSED_BY_TAG, "[]")))
+    against = f" by {', '.join(rules)}" if rules else ""
+    champion = "" if then.champion == "base" else f", or another champion than {then.champion}"
     text = (
-        f"nothing new: {version.model} version {version.number} is this very bundle and was "
-        f"{version.tags[VERDICT_TAG]} before"
+        f"{version.model}: nothing new: version {version.number} is this very bundle and was "
+        f"{stands} before{against}. Another bundle, other reports, other rules in "
+        f"params/promotion.yaml{champion} let it be decided again; `nightloom release` does so "
+        "now, with its speed and its answers over HTTP measured anew"
     )
-    return VersionVerdict(version, "unchanged", (text,), None, decided_by, {})
+    return VersionVerdict(version, "unchanged", stands, rules, (text,), (), None, then, {})
 
 
 @task(task_run_name="decide-{version.model}", cache_policy=NO_CACHE, persist_result=False)
-def decide_version(version: Version, root: Path, evidence: EvidenceFiles) -> VersionVerdict:
+def decide_version(
+    version: Version, root: Path, evidence: EvidenceFiles, key: VerdictKey
+) -> VersionVerdict:
     """Decide about a version; it moves nothing yet."""
     params: PromotionParams = load_params(Params, [_rules_file(root)]).promotion
     decision = decide(params, evidence, model=version.model)
-    reasons = tuple(
-        f"{decision.model}: {_LABELS.get(reason.outcome, '')}{reason.text}"
-        for reason in decision.told()
-    )
-    for reason in reasons:
+    hashes = evidence.digests() | {
+        "rules": file_sha256(_rules_file(root)),
+        "reigning": "base" if evidence.champion is None else evidence.champion.name,
+    }
+    found = _verdict(version, decision, key, hashes)
+    for reason in found.told:
         get_run_logger().info("%s", reason)
     create_table_artifact(
         [reason.row() for reason in decision.reasons],
         key=f"verdict-{version.model}",
         description=f"{version.model} version {version.number}: {decision.verdict}",
     )
+    return found
+
+
+def _verdict(
+    version: Version, decision: Decision, key: VerdictKey | None, evidence: Mapping[str, str]
+) -> VersionVerdict:
+    """Return a decision as a verdict, what refused first."""
+
+    def lines(*reasons: Reason) -> tuple[str, ...]:
+        return tuple(_line(version.model, item) for item in reasons)
+
+    outcome: Outcome = "refused" if decision.refused else "promoted"
     return VersionVerdict(
-        version,
-        "promoted" if decision.verdict == "promote" else "refused",
-        reasons,
-        decision,
-        _decided_by(root, evidence.curation),
-        evidence.digests()
-        | {
-            "rules": file_sha256(_rules_file(root)),
-            "reigning": "base" if evidence.champion is None else evidence.champion.name,
-        },
+        version=version,
+        verdict=outcome,
+        stands=outcome,
+        refused_by=tuple(dict.fromkeys(item.rule.partition("/")[0] for item in decision.refused)),
+        reasons=lines(*decision.refused, *decision.warned),
+        passed=lines(*decision.passed),
+        decision=decision,
+        key=key,
+        evidence=evidence,
     )
+
+
+def _line(model: ServedModel, reason: Reason) -> str:
+    return f"{model}: {_WORDS[reason.outcome]} {reason.rule}: {reason.text}"
+
+
+def warn_of_teacher(verdict: VersionVerdict, teacher: VersionVerdict) -> VersionVerdict:
+    """Return a student's verdict with a warning where it goes on and its teacher does not."""
+    if verdict.verdict != "promoted" or teacher.stands != "refused":
+        return verdict
+    text = (
+        f"its teacher, {teacher.version.model} version {teacher.version.number}, is refused"
+        f" ({', '.join(teacher.refused_by) or 'see its reasons'}); what is wrong with it, the "
+        "student may have learned"
+    )
+    return _with_reason(verdict, Reason("teacher", "warned", text, None, None, None))
+
+
+def _with_reason(verdict: VersionVerdict, reason: Reason) -> VersionVerdict:
+    """Return a verdict with one more reason, before those of the rules."""
+    assert verdict.decision is not None
+    decision = replace(verdict.decision, reasons=(reason, *verdict.decision.reasons))
+    return _verdict(verdict.version, decision, verdict.key, verdict.evidence)
 
 
 def write_decision(verdict: VersionVerdict, path: Path) -> None:
@@ -113,17 +215,6 @@ def _rules_file(root: Path) -> Path:
     return root / "params" / "promotion.yaml"
 
 
-def _decided_by(root: Path, curation_report: Path) -> str:
-    return text_sha256(file_sha256(_rules_file(root)), _leak_evidence(curation_report))
-
-
-def _leak_evidence(curation_report: Path) -> str:
-    """Return what curation found of leaks, as text; empty if it left nothing: `decide` says so."""
-    if not (curation_report / METRICS_FILE).exists():
-        return ""
-    return json.dumps(read_metrics(curation_report).get("leaks"), sort_keys=True)
-
-
 APPROVAL = "approve/approve"
 
 # MLflow's registry refuses longer tags, and the ledger longer entries.
@@ -143,28 +234,35 @@ def mend(model: ServedModel, ledger: Ledger, params: ReleaseParams, downloads: P
 
 
 @task(task_run_name="apply-{verdict.version.model}", cache_policy=NO_CACHE, persist_result=False)
-def apply_verdict(verdict: VersionVerdict, ledger: Ledger, params: ReleaseParams) -> None:
+def apply_verdict(verdict: VersionVerdict, ledger: Ledger, params: ReleaseParams) -> Entry | None:
     """Record a verdict in the ledger and in the version's tags, and move the aliases.
+
+    Return the ledger's entry, None where the verdict of before stands.
 
     Raises:
         GateError: an alias was moved meanwhile.
     """
     if verdict.verdict == "unchanged":
-        return
-    version, reasons = verdict.version, json.dumps(verdict.reasons)
+        return None
+    version, told = verdict.version, verdict.told
     # Not with the intent, whose length is bounded; without a verdict they say nothing yet.
-    told = json.dumps(_first_reasons(verdict.reasons, _TAG_CHARACTERS), ensure_ascii=False)
-    ledger.registry.tag(version, {REASONS_TAG: told})
+    kept = json.dumps(_first_reasons(told, _TAG_CHARACTERS), ensure_ascii=False)
+    rules = json.dumps(verdict.refused_by)
+    ledger.registry.tag(version, {REASONS_TAG: kept, REFUSED_BY_TAG: rules})
     entry = record_verdict(
         ledger,
         version,
         params,
         promoted=verdict.verdict == "promoted",
-        reason="; ".join(_first_reasons(verdict.reasons, _LEDGER_CHARACTERS)),
-        evidence=dict(verdict.evidence) | {"reasons": text_sha256(reasons)},
-        tags={VERDICT_TAG: verdict.verdict, DECIDED_BY_TAG: verdict.decided_by},
+        reason="; ".join(_first_reasons(told, _LEDGER_CHARACTERS)),
+        evidence=dict(verdict.evidence) | {"reasons": text_sha256(json.dumps(told))},
+        tags={
+            VERDICT_TAG: verdict.verdict,
+            DECIDED_BY_TAG: "" if verdict.key is None else verdict.key.text(),
+        },
     )
     get_run_logger().info("the ledger's entry %d: %s", entry.number, entry.kind)
+    return entry
 
 
 def refuse_foreign_champion(verdict: VersionVerdict, ledger: Ledger) -> VersionVerdict:
@@ -175,8 +273,8 @@ def refuse_foreign_champion(verdict: VersionVerdict, ledger: Ledger) -> VersionV
     try:
         check_champion(ledger.registry, verdict.version.model)
     except GateError as error:
-        reasons = (f"{verdict.version.model}: {error.message}", *verdict.reasons)
-        return replace(verdict, verdict="refused", reasons=reasons, decided_by="")
+        reason = Reason("champion", "refused", error.message, None, None, None)
+        return replace(_with_reason(verdict, reason), key=None)
     return verdict
 
 

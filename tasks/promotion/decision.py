@@ -61,17 +61,23 @@ class Decision:
     verdict: Literal["promote", "refuse"]
     reasons: tuple[Reason, ...]
 
-    def told(self) -> tuple[Reason, ...]:
-        """Return what a person reads first: what refused and warned; without either, every rule.
+    @property
+    def refused(self) -> tuple[Reason, ...]:
+        """Return what refused the model."""
+        return self._of("refused")
 
-        Slices that passed are left out: there may be many.
-        """
-        against = [item for item in self.reasons if item.outcome == "refused"]
-        warned = [item for item in self.reasons if item.outcome == "warned"]
-        if against:
-            return (*against, *warned)
-        passed = [item for item in self.reasons if item.passed and "/" not in item.rule]
-        return (*warned, *passed)
+    @property
+    def warned(self) -> tuple[Reason, ...]:
+        """Return what a person should know of, though it did not refuse."""
+        return self._of("warned")
+
+    @property
+    def passed(self) -> tuple[Reason, ...]:
+        """Return the rules with nothing against the model, without its slices: they may be many."""
+        return tuple(item for item in self._of("passed", "off") if "/" not in item.rule)
+
+    def _of(self, *outcomes: RuleOutcome) -> tuple[Reason, ...]:
+        return tuple(item for item in self.reasons if item.outcome in outcomes)
 
 
 def decide(params: PromotionParams, files: EvidenceFiles, *, model: ServedModel) -> Decision:

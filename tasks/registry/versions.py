@@ -16,6 +16,7 @@ STAGE_TAG = "stage"
 PROMPT_TAG = "prompt_version"
 VERDICT_TAG = "verdict"
 REASONS_TAG = "reasons"
+REFUSED_BY_TAG = "refused_by"  # the names of the rules, as JSON
 BUNDLE_TAG = "bundle_manifest"  # the SHA-256 of the manifest of the bundle as it was registered
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from tasks.promotion.decision import Decision, decide
 from tasks.promotion.evidence import ChampionFiles, EvidenceFiles
 from tasks.promotion.params import Params, PromotionParams
+from tasks.promotion.results import Reason
 from tasks.records.predictions import (
     DISTRACTOR,
     MODES,
@@ -248,3 +249,8 @@ def outcomes(decision: Decision, outcome: str) -> set[str]:
     assert (decision.verdict == "refuse") == bool(refused)
     found = [item.rule for item in decision.reasons if item.outcome == outcome]
     return {name.partition("/")[0] for name in found}
+
+
+def told(decision: Decision) -> tuple[Reason, ...]:
+    """What a decision tells, in the order in which people read it."""
+    return (*decision.refused, *decision.warned, *decision.passed)

@@ -24,7 +24,7 @@ from tasks.orchestration.stages import StageOutcome
 from tasks.services.processes import stage_error
 from tasks.stage.errors import DataError, Failure, GateError
 
-KEYS = ["night", "verdict", "stages", "reasons", "versions", "aliases", "error"]
+KEYS = ["night", "verdict", "models", "stages", "reasons", "versions", "aliases", "error"]
 
 
 @pytest.fixture

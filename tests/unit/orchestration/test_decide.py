@@ -3,6 +3,7 @@
 import json
 import logging
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,15 @@ import pytest
 from tasks.orchestration import release as judgement
 from tasks.orchestration import release as releasing
 from tasks.orchestration.release import (
+    ITSELF,
+    VerdictKey,
     VersionVerdict,
     apply_verdict,
     decide_version,
     earlier_verdict,
     refuse_foreign_champion,
+    verdict_key,
+    warn_of_teacher,
     write_decision,
 )
 from tasks.promotion.evidence import EvidenceFiles
@@ -51,10 +56,22 @@ class Bench:
 
     def judge(self, evidence: EvidenceFiles) -> VersionVerdict:
         """The judgement, carried out, unless there is an earlier one."""
-        known = earlier_verdict(self.version, self.root, evidence.curation)
-        found = known or decide_version.fn(self.version, self.root, evidence)
+        key = self.key(evidence)
+        known = earlier_verdict(self.version, key)
+        found = known or decide_version.fn(self.version, self.root, evidence, key)
         apply_verdict.fn(found, self.shop.ledger, PARAMS)
         return found
+
+    def key(self, evidence: EvidenceFiles) -> VerdictKey:
+        """What a verdict rests on, with the champion of the evidence."""
+        reports = [
+            evidence.validation,
+            evidence.curation,
+            evidence.evaluation,
+            evidence.packaging,
+        ]
+        champion = "base" if evidence.champion is None else evidence.champion.name
+        return verdict_key(self.version, self.root, reports, champion)
 
     def tags(self) -> dict[str, str]:
         return self.version.tags
@@ -91,7 +108,8 @@ def test_a_good_version_is_promoted_and_says_why(bench: Bench) -> None:
     assert found.verdict == "promoted"
     assert bench.tags()["verdict"] == "promoted"
     reasons = json.loads(bench.tags()["reasons"])
-    assert reasons == list(found.reasons)
+    assert reasons == list(found.told)
+    assert found.reasons == ()
     assert all(reason.startswith("adapter: ") for reason in reasons)
     [table] = bench.tables
     assert table["key"] == "verdict-adapter"
@@ -105,8 +123,11 @@ def test_warnings_and_rules_that_are_off_are_told_apart_from_what_passed(bench: 
 
     found = bench.judge(bench.evidence(doubtful))
     assert found.verdict == "promoted"
-    assert found.reasons[0].startswith("adapter: warning: the adapter still follows 20%")
-    assert sum(reason.startswith("adapter: off: no other version") for reason in found.reasons) == 2
+    [reason] = found.reasons
+    assert reason.startswith("adapter: warning of instructions: the adapter still follows 20%")
+    off = [reason for reason in found.passed if reason.startswith("adapter: off: not_")]
+    assert len(off) == 2
+    assert all("no other version" in reason for reason in off)
 
 
 def test_a_good_version_beside_a_foreign_reign_is_refused_in_the_ledger_and_judged_again(
@@ -116,7 +137,8 @@ def test_a_good_version_beside_a_foreign_reign_is_refused_in_the_ledger_and_judg
     shop.client.create_model_version("nightloom-adapter", source=str(shop.root), run_id=None)
     shop.client.set_registered_model_alias("nightloom-adapter", "production", "2")
     reconcile(shop.ledger, "adapter")
-    judged = decide_version.fn(bench.version, bench.root, bench.evidence())
+    evidence = bench.evidence()
+    judged = decide_version.fn(bench.version, bench.root, evidence, bench.key(evidence))
     assert judged.verdict == "promoted"
     found = refuse_foreign_champion(judged, shop.ledger)
     apply_verdict.fn(found, shop.ledger, PARAMS)
@@ -126,8 +148,9 @@ def test_a_good_version_beside_a_foreign_reign_is_refused_in_the_ledger_and_judg
     last = shop.ledger.links()[-1].entry
     assert (last.kind, last.version) == ("refused", bench.number)
     assert "which Nightloom did not make" in last.reason
+    assert found.refused_by == ("champion",)
     assert bench.tags()["verdict"] == "refused"
-    assert earlier_verdict(bench.version, bench.root, bench.evidence().curation) is None
+    assert earlier_verdict(bench.version, bench.key(evidence)) is None
     assert shop.aliases()["production"] == 2
 
 
@@ -135,7 +158,9 @@ def test_a_refused_version_moves_nothing(bench: Bench) -> None:
     before = bench.shop.aliases()
     found = bench.judge(bench.evidence(heavy))
     assert found.verdict == "refused"
+    assert found.reasons[0].startswith("adapter: refused by size: adapter's weights")
     assert "5.56 times the base's" in found.reasons[0]
+    assert found.refused_by == ("size",)
     assert len(found.reasons) == 1
     assert bench.shop.aliases() == before
     assert bench.tags()["stage"] == "none"
@@ -150,18 +175,92 @@ def test_evidence_that_is_not_there_leaves_no_verdict(bench: Bench) -> None:
     assert "staging" not in bench.shop.aliases()
 
 
-def test_a_judged_version_keeps_its_verdict_until_rules_or_leaks_change(bench: Bench) -> None:
+def other_rules(bench: Bench, _: EvidenceFiles) -> None:
+    rules = bench.root / "params" / "promotion.yaml"
+    rules.write_text(rules.read_text().replace("max_over_base: 1.1", "max_over_base: 1.2"))
+
+
+def a_leak(_: Bench, evidence: EvidenceFiles) -> None:
+    (evidence.curation / "metrics.json").write_text(json.dumps({"leaks": {"questions": 1}}))
+
+
+def other_answers(_: Bench, evidence: EvidenceFiles) -> None:
+    shutil.copyfile(
+        evidence.packaging / "likelihoods.parquet", evidence.evaluation / "predictions.parquet"
+    )
+
+
+def no_report(_: Bench, evidence: EvidenceFiles) -> None:
+    (evidence.validation / "metrics.json").unlink()
+
+
+def test_a_verdict_stands_while_nothing_changes_that_it_rests_on(bench: Bench) -> None:
     evidence = bench.evidence(heavy)
     bench.judge(evidence)
-    assert earlier_verdict(bench.version, bench.root, evidence.curation) is not None
     again = bench.judge(evidence)
-    assert (again.verdict, again.decision) == ("unchanged", None)
-    assert "was refused before" in again.reasons[0]
+    assert (again.verdict, again.stands, again.decision) == ("unchanged", "refused", None)
+    [text] = again.reasons
+    assert "was refused before by size." in text
+    assert "another champion than production:3" in text
+    assert "`nightloom release`" in text
+    assert len(bench.shop.ledger.links()) == 1
+
+
+@pytest.mark.parametrize("change", [other_rules, a_leak, other_answers, no_report])
+def test_whatever_a_verdict_rests_on_lets_it_be_decided_again(
+    change: Callable[[Bench, EvidenceFiles], None], bench: Bench
+) -> None:
+    evidence = bench.evidence(heavy)
+    bench.judge(evidence)
+    change(bench, evidence)
+    assert earlier_verdict(bench.version, bench.key(evidence)) is None
+
+
+def test_another_champion_lets_a_version_be_decided_again_but_for_its_own_rise(
+    bench: Bench,
+) -> None:
+    evidence = bench.evidence()
+    bench.judge(evidence)
+    key = bench.key(evidence)
+    assert key.champion == "production:3"
+    assert earlier_verdict(bench.version, replace(key, champion=ITSELF)) is not None
+    for champion in ("production:4", "staging:3", "base"):
+        assert earlier_verdict(bench.version, replace(key, champion=champion)) is None
+
+
+def test_a_tag_of_before_lets_a_version_be_decided_again(bench: Bench) -> None:
+    evidence = bench.evidence()
+    bench.judge(evidence)
+    bench.shop.registry.tag(bench.version, {"judged_by": "a" * 64})
+    assert bench.judge(evidence).verdict == "promoted"
+
+
+def test_the_rules_of_a_refused_version_can_be_mended(bench: Bench) -> None:
+    evidence = bench.evidence(heavy)
+    assert bench.judge(evidence).verdict == "refused"
     rules = bench.root / "params" / "promotion.yaml"
     rules.write_text(rules.read_text().replace("max_over_base: 1.1", "max_over_base: 8.0"))
     assert bench.judge(evidence).verdict == "promoted"
-    (evidence.curation / "metrics.json").write_text(json.dumps({"leaks": {"questions": 1}}))
-    assert bench.judge(evidence).verdict == "refused"
+
+
+def test_a_student_whose_teacher_is_refused_goes_on_with_a_warning(bench: Bench) -> None:
+    evidence = bench.evidence(heavy)
+    refused = decide_version.fn(bench.version, bench.root, evidence, bench.key(evidence))
+    stands = replace(refused, verdict="unchanged")
+    student = bench.shop.register("night", "student")
+    good = good_night(model="student").write(bench.root / "student", "student")
+    promoted = decide_version.fn(student, bench.root, good, bench.key(good))
+    assert warn_of_teacher(promoted, replace(refused, stands="promoted")) is promoted
+    assert warn_of_teacher(refused, refused) is refused
+    for teacher in (refused, stands):
+        found = warn_of_teacher(promoted, teacher)
+        assert found.verdict == "promoted"
+        assert found.reasons[0].startswith(
+            "student: warning of teacher: its teacher, adapter version 1, is refused (size)"
+        )
+        assert found.key == promoted.key
+        assert found.decision is not None
+        assert found.decision.warned[0].rule == "teacher"
 
 
 def test_a_version_that_latency_alone_once_refused_is_judged_again_and_promoted(
@@ -183,7 +282,7 @@ def test_a_version_that_latency_alone_once_refused_is_judged_again_and_promoted(
     rules.write_text(now)
     found = bench.judge(evidence)
     assert found.verdict == bench.tags()["verdict"] == "promoted"
-    assert found.reasons[0].startswith("adapter: warning: inside a batch 95% of adapter's answers")
+    assert found.reasons[0].startswith("adapter: warning of latency: inside a batch 95% of")
     assert bench.shop.aliases()["staging"] == bench.number
 
 

@@ -23,6 +23,7 @@ from tests.builders.promotion_evidence import (
     decided,
     good_night,
     outcomes,
+    told,
     with_rule,
 )
 
@@ -71,7 +72,7 @@ def test_scores_without_variance_refuse_whatever_they_gain(tmp_path: Path) -> No
 
     decision = decided(tmp_path, flat)
     assert outcomes(decision, "refused") == {"power"}
-    assert "no variance was seen: all 40 differences are +0.6" in decision.told()[0].text
+    assert "no variance was seen: all 40 differences are +0.6" in told(decision)[0].text
 
 
 @pytest.mark.parametrize(("kept", "text"), [(4, "takes about"), (1, "1 records show no variance")])
@@ -88,8 +89,8 @@ def test_too_few_records_refuse_and_say_how_many_it_takes(
 
     decision = decided(tmp_path, few)
     assert outcomes(decision, "refused") == {"power"}
-    assert text in decision.told()[0].text
-    assert decision.told()[0].bound == PARAMS.rules.power.max_detectable
+    assert text in told(decision)[0].text
+    assert told(decision)[0].bound == PARAMS.rules.power.max_detectable
 
 
 def test_a_system_that_was_never_asked_refuses(tmp_path: Path) -> None:
@@ -191,7 +192,7 @@ def test_a_busy_machine_warns_and_promotes(tmp_path: Path) -> None:
     decision = decided(tmp_path, busy)
     assert decision.verdict == "promote"
     assert outcomes(decision, "warned") == {"latency"}
-    text = decision.told()[0].text
+    text = told(decision)[0].text
     assert "2.54 times as long as the base's" in text
     assert "taken inside batches, on a machine that may have been busy, and prove nothing" in text
 
@@ -246,7 +247,7 @@ def test_a_reigning_version_that_lost_a_record_of_tonights_split_is_refused_by_n
 
     decision = decided(tmp_path, fewer)
     assert outcomes(decision, "refused") == {"not_worse"}
-    text = decision.told()[0].text
+    text = told(decision)[0].text
     assert "production:3 was scored on another test split: 39 of its 39 records" in text
     assert "rescoring" in text
 
@@ -262,7 +263,7 @@ def test_another_text_under_the_same_id_is_another_split(tmp_path: Path, field: 
 
     decision = decided(tmp_path, other)
     assert outcomes(decision, "refused") == {"not_worse"}
-    assert "39 of its 40 records" in decision.told()[0].text
+    assert "39 of its 40 records" in told(decision)[0].text
 
 
 @pytest.mark.parametrize(
@@ -303,8 +304,8 @@ def test_a_slice_that_lost_refuses_though_all_records_together_did_not(tmp_path:
         ]
 
     decision = decided(tmp_path, one_slice)
-    assert {item.rule for item in decision.told() if item.outcome == "refused"} == {"not_worse/b"}
-    assert "corrected over 2 slices" in decision.told()[0].text
+    assert {item.rule for item in told(decision) if item.outcome == "refused"} == {"not_worse/b"}
+    assert "corrected over 2 slices" in told(decision)[0].text
 
 
 def test_a_reigning_version_that_answers_otherwise_by_now_warns(tmp_path: Path) -> None:
@@ -357,7 +358,7 @@ def test_too_few_records_to_rule_a_loss_out_refuse(tmp_path: Path) -> None:
 
     decision = decided(tmp_path, few)
     assert outcomes(decision, "refused") == {"not_worse"}
-    assert "takes about 29: raise evaluation.records" in decision.told()[0].text
+    assert "takes about 29: raise evaluation.records" in told(decision)[0].text
 
 
 def test_answers_that_are_all_the_same_as_the_reigning_ones_pass(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from tests.builders.promotion_evidence import (
     Night,
     decided,
     outcomes,
+    told,
     with_rule,
 )
 
@@ -225,7 +226,7 @@ def test_a_rule_refuses_on_its_own_ground_alone(
 ) -> None:
     decision = decided(tmp_path, change, model=model, params=with_rule(rule, severity="refuse"))
     assert outcomes(decision, "refused") == {rule}
-    [first, *_] = [item for item in decision.told() if item.outcome == "refused"]
+    [first, *_] = decision.refused
     assert first.rule.partition("/")[0] == rule
     assert len(first.text) > 20
 
@@ -237,7 +238,7 @@ def test_a_rule_that_warns_tells_it_and_refuses_nothing(
     decision = decided(tmp_path, change, model=model, params=with_rule(rule, severity="warn"))
     assert decision.verdict == "promote"
     assert outcomes(decision, "warned") == {rule}
-    assert decision.told()[0].outcome == "warned"
+    assert told(decision)[0].outcome == "warned"
 
 
 @pytest.mark.parametrize("rule", list(SPOILS))
@@ -248,4 +249,4 @@ def test_a_rule_that_is_off_asks_nothing_and_says_so(tmp_path: Path, rule: str) 
     [reason] = [item for item in decision.reasons if item.rule == rule]
     assert (reason.outcome, reason.value) == ("off", None)
     assert f"{rule} is off" in reason.text
-    assert reason in decision.told()
+    assert reason in told(decision)
