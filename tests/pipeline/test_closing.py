@@ -188,7 +188,7 @@ def test_down_ends_the_workers_night_first_and_returns_when_nothing_lives(clone:
         assert said.splitlines()[-1] == "stopped"
         assert up.wait(1) == 0
         assert night.error is not None
-        assert (night.verdict, night.error.kind) == ("failed", "Interrupted")
+        assert (night.verdict, night.error.kind) == ("cancelled", "Interrupted")
         assert night.mlflow_run is not None
         client = MlflowClient(f"sqlite:///{clone / '.nightloom' / 'mlflow.db'}")
         assert client.get_run(night.mlflow_run).info.status == "FAILED"

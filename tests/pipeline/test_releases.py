@@ -17,8 +17,8 @@ from tests.builders.clones import OURS, BuiltClone, run, set_params
 pytestmark = [pytest.mark.night, pytest.mark.timeout(1500)]
 
 
-def night(clone: Path) -> tuple[int, dict[str, Any]]:
-    code, found = run(clone)
+def night(clone: Path, *options: str) -> tuple[int, dict[str, Any]]:
+    code, found = run(clone, *options)
     assert found["error"] is None
     return code, found
 
@@ -58,9 +58,11 @@ def test_versions_are_promoted_held_against_what_reigns_rolled_back_and_refused(
     for model in ("adapter", "student"):
         aliases = {"candidate": 2, "previous": 1, "production": 2, "staging": 2}
         assert second["aliases"][model] == aliases
+        found = second["models"][model]
+        assert (found["verdict"], found["headline"]) == ("promoted", "promoted to production")
+        assert any("production:1" in reason for reason in found["passed"])
     judged = [item for item in entries(clone) if item["version"] == 2]
     assert {item["evidence"]["reigning"] for item in judged} == {"production:1"}
-    assert any("production:1" in reason for reason in second["reasons"])
 
     done = told(clone, "rollback", "--reason", "to see it done", "--json")
     assert done.exit_code == 0, (done.stderr, done.exception)
@@ -71,9 +73,15 @@ def test_versions_are_promoted_held_against_what_reigns_rolled_back_and_refused(
 
     # By the rules as they are: exit code 3, and what reigns is untouched.
     shutil.copyfile("params/promotion.yaml", clone / "params" / "promotion.yaml")
-    set_params(clone, "packaging.golden=7")  # another bundle, of the same models
-    code, third = night(clone)
+    # Another bundle, of the same models, in a workspace of its own.
+    code, third = night(clone, "--set", "packaging.golden=7")
+    states = {entry["name"]: entry["state"] for entry in third["stages"]}
+    assert states.pop("packaging") == "executed"
+    assert set(states.values()) == {"restored"}
     assert (code, third["verdict"]) == (3, "refused")
+    for found in third["models"].values():
+        assert found["headline"].startswith("refused (")
+        assert "refused by" in found["reasons"][0]
     aliases = {"candidate": 3, "previous": 2, "production": 1, "staging": 2}
     assert third["aliases"]["adapter"] == aliases
 

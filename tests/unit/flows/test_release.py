@@ -1,6 +1,6 @@
 """A release decides by the champion of that moment, not by the one when it looked first."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -9,7 +9,8 @@ import pytest
 
 from flows import release
 from flows.promoter import Promoter
-from flows.release import _current, _ReleaseContext
+from flows.release import _current, _Decided, _ReleaseContext, _standing
+from tasks.orchestration.release import VerdictKey, VersionVerdict
 from tasks.promotion.evidence import ChampionFiles, EvidenceFiles
 from tasks.records.schema import ServedModel
 from tasks.registry.approval import expire_old
@@ -66,6 +67,58 @@ def test_a_version_that_does_not_answer_when_it_is_served_is_named_by_no_alias(
     with pytest.raises(DataError, match="it does not answer"):
         release.release.fn(workspace, None, None, shop.registry)
     assert shop.aliases() == {}
+
+
+def test_a_verdict_of_before_stands_unless_somebody_asks_for_it_again(shop: Shop) -> None:
+    version = shop.register("one")
+    key = VerdictKey("reports", "rules", "base")
+    shop.registry.tag(version, {"verdict": "refused", "judged_by": key.text()})
+    version = shop.registry.version("adapter", version.number)
+    made = context(shop)
+    standing = _standing(made, version, key)
+    assert standing is not None
+    assert (standing.verdict, standing.stands) == ("unchanged", "refused")
+    assert _standing(replace(made, again=True), version, key) is None
+
+
+@pytest.mark.parametrize(
+    ("verdict", "after", "awaits", "headline"),
+    [
+        ("promoted", {"staging": 2}, None, "promoted to staging"),
+        (
+            "promoted",
+            {"staging": 2},
+            "production",
+            "promoted to staging, awaits approval for production",
+        ),
+        ("promoted", {"staging": 2, "production": 2}, None, "promoted to production"),
+        ("promoted", {"staging": 1}, "staging", "passed, awaits approval for staging"),
+        ("refused", {"staging": 1}, None, "refused (size, stops)"),
+        ("unchanged", None, None, "unchanged (refused before: size, stops)"),
+    ],
+)
+def test_a_headline_says_what_became_of_a_version(
+    verdict: Any, after: dict[str, int] | None, awaits: Any, headline: str, shop: Shop
+) -> None:
+    version = shop.register("one")
+    found = VersionVerdict(
+        version=version,
+        verdict=verdict,
+        stands="promoted" if verdict == "promoted" else "refused",
+        refused_by=() if verdict == "promoted" else ("size", "stops"),
+        reasons=("why",),
+        passed=("what",),
+        decision=None,
+        key=None,
+        evidence={},
+    )
+    entry = None
+    if after is not None:
+        made = shop.judge(version)
+        entry = made.model_copy(update={"version": 2, "after": after, "awaits": awaits})
+    told = _Decided(found, entry).told()
+    assert (told.verdict, told.headline) == (verdict, headline)
+    assert (told.reasons, told.passed) == (["why"], ["what"])
 
 
 @dataclass
