@@ -9,10 +9,15 @@ from prefect import flow
 from flows.graph import read_stage, stage_names
 from flows.run_state import NightLog
 from flows.workspace import Workspace
-from tasks.orchestration.reproduce import StopCondition, reproduce
+from tasks.orchestration.reproduce import NightParams, StopCondition, reproduce
 from tasks.orchestration.stages import StageOutcome
 from tasks.orchestration.tracking import Tracker
 from tasks.services.stores import RunRef
+from tasks.stage.params import StageParams, load_params
+
+
+class _Params(StageParams):
+    night: NightParams
 
 
 @dataclass(frozen=True)
@@ -56,6 +61,7 @@ def build_stages(
     Return how each went.
     """
     scratch = workspace.path / workspace.paths().scratch
+    params = load_params(_Params, [workspace.path / "params" / "night.yaml"]).night
     log.plan(names)
     outcomes = []
     for name in names:
@@ -63,7 +69,14 @@ def build_stages(
         stage = read_stage(workspace.path, name)
         # Typed by hand: a task that returns a state has that state's data as its result.
         state: Any = reproduce(
-            stage, workspace.path, scratch / name, parent, tracker, watch, return_state=True
+            stage,
+            workspace.path,
+            scratch / name,
+            parent,
+            tracker,
+            params.stage_hours,
+            watch,
+            return_state=True,
         )
         outcome: StageOutcome = state.result()
         log.finish(outcome)

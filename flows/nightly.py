@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from prefect import flow
+from prefect import flow, get_run_logger
 from prefect.client.schemas.objects import State, StateType
 from prefect.runtime import flow_run
 
@@ -20,12 +20,13 @@ from tasks.orchestration.base_model import resolve
 from tasks.orchestration.data import push, track
 from tasks.orchestration.llm_judge import LlmJudgeParams, judge_answers
 from tasks.orchestration.publish import notify
+from tasks.orchestration.reproduce import NightParams
 from tasks.orchestration.tracking import Tracker
 from tasks.promotion.params import PromotionParams
 from tasks.registry.client import Registry
 from tasks.registry.params import ReleaseParams
 from tasks.services.stores import RunRef
-from tasks.stage.errors import GateError
+from tasks.stage.errors import GateError, NightloomError
 from tasks.stage.outputs import write_atomically
 from tasks.stage.params import ModelsParams, RerankingParams, StageParams, load_params
 
@@ -35,6 +36,7 @@ class _RefreshParams(StageParams):
     models: ModelsParams
     reranking: RerankingParams
     # Read again when they are used, hours later; wrong ones are known before anything begins.
+    night: NightParams
     judging: LlmJudgeParams
     promotion: PromotionParams
     release: ReleaseParams
@@ -59,8 +61,10 @@ def nightly(
     With `only_release` nothing is taken in and built: the last bundle is decided on again, what a
     release measures measured anew.
 
+    A night that fails has its error in its record; the last good artifacts are still in place.
+
     Raises:
-        NightloomError: the night failed; the last good artifacts are still in place.
+        NightloomError: it could not begin: there is no project, or a night runs there already.
     """
     checkout = open_checkout(Path(root))
     workspace = choose_workspace(checkout, preset, overrides)
@@ -68,10 +72,10 @@ def nightly(
         log = NightLog(workspace, night or _run_name())
         try:
             _run(workspace, log, only_release=only_release)
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001  its record and its state tell it
             log.fail(error)
-            if log.now.verdict != "cancelled":
-                raise
+            if not isinstance(error, NightloomError):
+                get_run_logger().exception("the night ended early")
         return _state(log.now)
 
 

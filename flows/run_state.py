@@ -13,12 +13,19 @@ from flows import EXIT_FAILED, EXIT_REFUSED
 from flows.workspace import STATE, Workspace, holders
 from tasks.orchestration.stages import StageOutcome
 from tasks.records.schema import ServedModel
-from tasks.services.processes import StageError, error_class
+from tasks.services.processes import TIME_LIMIT, StageError, error_class
 from tasks.stage.errors import Failure
 from tasks.stage.outputs import write_atomically
 
 Verdict = Literal[
-    "promoted", "partly_promoted", "refused", "unchanged", "failed", "cancelled", "crashed"
+    "promoted",
+    "partly_promoted",
+    "refused",
+    "unchanged",
+    "failed",
+    "timed_out",
+    "cancelled",
+    "crashed",
 ]
 ModelOutcome = Literal["promoted", "refused", "unchanged"]
 
@@ -43,6 +50,7 @@ VERDICTS: dict[Verdict, VerdictKind] = {
     "refused": VerdictKind(EXIT_REFUSED, "COMPLETED", "warning", "yellow"),
     "unchanged": VerdictKind(0, "COMPLETED", "info", "cyan"),
     "failed": VerdictKind(EXIT_FAILED, "FAILED", "error", "red"),
+    "timed_out": VerdictKind(EXIT_FAILED, "FAILED", "error", "red"),
     "cancelled": VerdictKind(EXIT_FAILED, "CANCELLED", "warning", "red"),
     "crashed": VerdictKind(EXIT_FAILED, "CRASHED", "error", "red"),
 }
@@ -171,7 +179,7 @@ class NightLog:
         for entry in self.now.stages:
             if entry.state == "running":
                 entry.state = "failed"
-        self.now.verdict = "cancelled" if _is_interrupt(error) else "failed"
+        self.now.verdict = _ended_by(error)
         self.now.error = error_entry(error)
         self.write()
 
@@ -187,6 +195,13 @@ def error_entry(error: BaseException) -> ErrorEntry:
         failure = replace(Failure.of(error), error=error_class(error))
     content = {"class": failure.error, "message": failure.message, "remedy": failure.remedy}
     return ErrorEntry.model_validate(content)
+
+
+def _ended_by(error: BaseException) -> Verdict:
+    """Return the verdict of a night that an error ended."""
+    if _is_interrupt(error):
+        return "cancelled"
+    return "timed_out" if error_class(error) == TIME_LIMIT else "failed"
 
 
 def _is_interrupt(error: BaseException) -> bool:

@@ -11,19 +11,33 @@ from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 from prefect.states import Completed
+from pydantic import Field
 
 from tasks.orchestration.publish import CurvePublisher, link_pages
 from tasks.orchestration.stages import Stage, StageOutcome, StageState
 from tasks.orchestration.tracking import Point, Tracker
-from tasks.services.processes import left_failure, run_child, stage_error
+from tasks.services.processes import (
+    TIME_LIMIT,
+    StageError,
+    left_failure,
+    run_child,
+    stage_error,
+)
 from tasks.services.stores import RunRef
 from tasks.stage.errors import DeviceError
+from tasks.stage.params import StageParams
 
 # Whether a point of a stage's curves, the stage's name first, says that it should stop.
 StopCondition = Callable[[str, Point], bool]
 
 _RESTORED = "is cached - skipping run"
 _CURRENT = "didn't change, skipping"
+
+
+class NightParams(StageParams):
+    """`params/night.yaml`."""
+
+    stage_hours: float = Field(gt=0, le=336, description="after which a stage is ended")
 
 
 class StageStoppedError(Exception):
@@ -55,9 +69,12 @@ def reproduce(
     scratch: Path,
     night: RunRef,
     tracker: Tracker,
+    limit_hours: float,
     watch: StopCondition | None = None,
 ) -> State[StageOutcome]:
     """Reproduce a stage: Completed, and named Skipped if nothing was to be done.
+
+    It is ended after `limit_hours`.
 
     Raises:
         StageStoppedError: `watch` asked for it.
@@ -71,7 +88,7 @@ def reproduce(
     run = tracker.begin_stage(night, stage)
     begun = time.monotonic()
     try:
-        state = _repro(stage, root, scratch, run, tracker, watch)
+        state = _repro(stage, root, scratch, run, tracker, limit_hours, watch)
     except StageStoppedError:
         _bring_back(stage, root)
         tracker.stop(run)
@@ -94,9 +111,14 @@ def _repro(
     scratch: Path,
     run: RunRef,
     tracker: Tracker,
+    limit_hours: float,
     watch: StopCondition | None,
 ) -> StageState:
-    """Return whether DVC executed the stage or restored its outs."""
+    """Return whether DVC executed the stage or restored its outs.
+
+    Raises:
+        StageError: it failed, or took longer than its time limit.
+    """
     logger = get_run_logger()
     (scratch / "failure.json").unlink(missing_ok=True)
     stop = threading.Event()
@@ -113,7 +135,14 @@ def _repro(
 
     command = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item", stage.name]
     with tracker.system_metrics(run), CurvePublisher(scratch, publish, logger.warning):
-        child = run_child(command, root, on_line)
+        child = run_child(command, root, on_line, limit_seconds=limit_hours * 3600)
+    if child.is_late:
+        raise StageError(
+            f"{stage.name}: it was ended after {limit_hours:g} h, the limit in params/night.yaml",
+            "raise stage_hours, or ask the stage for less; the next night goes on from its "
+            "checkpoint",
+            TIME_LIMIT,
+        )
     if child.code != 0:
         raise stage_error(stage.name, left_failure(scratch, child))
     if any(_RESTORED in line for line in child.lines):

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
@@ -87,10 +88,14 @@ def child_environment(*, online: bool = False) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class ChildResult:
-    """How a child ended: its exit code, and the lines that it printed, blank ones left out."""
+    """How a child ended: its exit code, and the lines that it printed, blank ones left out.
+
+    `is_late`: its time limit ended it.
+    """
 
     code: int
     lines: tuple[str, ...]
+    is_late: bool = False
 
     @property
     def last_lines(self) -> str:
@@ -105,22 +110,34 @@ def run_child(
     environment: Mapping[str, str] | None = None,
     *,
     grace_seconds: float = _GRACE_SECONDS,
+    limit_seconds: float | None = None,
 ) -> ChildResult:
     """Run a command in `folder` to its end; `on_line` gets each line as soon as it is printed.
 
+    A child that takes longer than `limit_seconds` is ended as well, and its result says so.
     Whatever interrupts the wait (Ctrl-C, a cancelled run, an error in `on_line`) ends the child and
     everything it started: SIGTERM, then SIGKILL after `grace_seconds`.
     """
     lines: list[str] = []
     child = start_child(command, folder, environment, grace_seconds=grace_seconds)
     assert child.stdout is not None
+    late = threading.Event()
+
+    def end() -> None:
+        late.set()
+        child.terminate()
+
+    timer = threading.Timer(limit_seconds or 0.0, end)
+    if limit_seconds is not None:
+        timer.start()
     try:
         for line in child.stdout:
             if line.strip():
                 lines.append(line.rstrip())
                 on_line(lines[-1])
-        return ChildResult(child.wait(), tuple(lines))
+        return ChildResult(child.wait(), tuple(lines), late.is_set())
     finally:
+        timer.cancel()
         end_child(child)
         child.stdout.close()
 
@@ -211,6 +228,9 @@ _KNOWN: dict[str, type[NightloomError]] = {
 }
 
 _REMEDY = "\n  what to do: "
+
+
+TIME_LIMIT = "TimeLimit"  # the kind of a stage's error that its time limit ended
 
 
 class StageError(NightloomError):

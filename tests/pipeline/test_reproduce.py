@@ -16,6 +16,7 @@ from prefect.testing.utilities import prefect_test_harness
 from flows.graph import read_stage
 from tasks.orchestration.reproduce import reproduce
 from tasks.orchestration.tracking import Tracker
+from tasks.services.processes import TIME_LIMIT, StageError
 from tasks.services.stores import EXPERIMENT, Stores
 from tasks.stage.errors import DataError
 
@@ -72,7 +73,7 @@ def tracker(project: Path) -> Tracker:
     return Tracker(Stores(f"sqlite:///{project / 'mlflow.db'}", project / "artifacts"))
 
 
-def reproduced(project: Path, tracker: Tracker) -> tuple[str | None, Any]:
+def reproduced(project: Path, tracker: Tracker, limit_hours: float = 1.0) -> tuple[str | None, Any]:
     """The name of the task's state, and its outcome or error."""
 
     @flow(validate_parameters=False, persist_result=False)
@@ -80,7 +81,9 @@ def reproduced(project: Path, tracker: Tracker) -> tuple[str | None, Any]:
         night = tracker.begin_night("night", {})
         stage = read_stage(project, "copying")
         scratch = project / "data" / "scratch" / "copying"
-        state: Any = reproduce(stage, project, scratch, night, tracker, return_state=True)
+        state: Any = reproduce(
+            stage, project, scratch, night, tracker, limit_hours, return_state=True
+        )
         return state.name, state.result(raise_on_failure=False)
 
     return one_stage()
@@ -104,6 +107,15 @@ def test_a_failed_stage_says_why_and_its_last_good_outs_come_back(
     assert isinstance(error, DataError)
     assert "copying: a row is bad" in error.message
     assert (project / "data/reports/copying/metrics.json").read_text() == '{"rows": 5}'
+
+
+def test_a_stage_that_takes_too_long_is_ended_by_its_limit(project: Path, tracker: Tracker) -> None:
+    (project / "copying.py").write_text("import time; print('begun', flush=True); time.sleep(600)")
+    name, error = reproduced(project, tracker, limit_hours=8 / 3600)
+    assert name == "Failed"
+    assert isinstance(error, StageError)
+    assert error.kind == TIME_LIMIT
+    assert "copying: it was ended after 0.00222222 h" in error.message
 
 
 def _artifacts(key: str) -> list[str]:

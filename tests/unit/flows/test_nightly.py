@@ -32,6 +32,7 @@ def workspace(folder: Path, file: str, old: str, new: str) -> Workspace:
         ),
         ("promotion.yaml", "power: 0.8", "power: 8.0", r"promotion\.yaml: power"),
         ("release.yaml", "staging: automatic", "staging: sometimes", r"release\.yaml: staging"),
+        ("night.yaml", "stage_hours: 24.0", "stage_hours: 0.0", r"night\.yaml: stage_hours"),
         ("judging.yaml", "model: null", "model: 3", r"judging\.yaml: model"),
     ],
 )

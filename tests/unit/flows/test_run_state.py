@@ -25,6 +25,7 @@ from flows.run_state import (
     last_nights,
 )
 from flows.workspace import Workspace, night_lock
+from tasks.services.processes import TIME_LIMIT, StageError
 from tasks.stage.errors import DataError
 
 LATENCY = "adapter: refused by latency: " + "its answers took longer than the base's; " * 40
@@ -110,9 +111,10 @@ def test_a_state_in_prefect_is_named_after_the_verdict_and_has_one_short_line() 
         (TerminationSignal(15), "cancelled"),
         (DataError("a row is bad", "mend it"), "failed"),
         (ZeroDivisionError(), "failed"),
+        (StageError("finetuning: it was ended after 24 h", "raise it", TIME_LIMIT), "timed_out"),
     ],
 )
-def test_a_night_that_somebody_ended_did_not_fail(
+def test_a_night_that_ended_early_has_a_verdict_of_its_own(
     error: BaseException, verdict: Verdict, tmp_path: Path
 ) -> None:
     log = NightLog(Workspace(tmp_path, tmp_path, ()), "night")
