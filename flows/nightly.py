@@ -18,7 +18,8 @@ from tasks.ingestion.intakes import ingest
 from tasks.ingestion.params import IngestionParams
 from tasks.orchestration.base_model import resolve
 from tasks.orchestration.data import push, track
-from tasks.orchestration.llm_judge import LlmJudgeParams, judge_answers
+from tasks.orchestration.llm_judge import judge_answers
+from tasks.orchestration.llm_scorers import LlmJudgeParams
 from tasks.orchestration.publish import notify
 from tasks.orchestration.reproduce import NightParams
 from tasks.orchestration.tracking import Tracker

@@ -20,7 +20,6 @@ from flows.mlflow_store import own_store
 from flows.process_file import ProcessFile, this_process
 from flows.shutdown import TAG, Keeper, end_flows, end_leftovers
 from flows.workspace import STATE
-from tasks.registry.lock import PROMOTION_LIMIT
 from tasks.services.processes import (
     child_environment,
     end_child,
@@ -208,29 +207,16 @@ def log_file(checkout: Path, name: str) -> Path:
 
 
 def _deploy(checkout: Path, environment: Mapping[str, str], deployment: list[str]) -> None:
-    """Make the work pool and the promoters' limit where they are missing; deploy `prefect.yaml`.
-
-    Questions of an earlier worker, which ended with it, are asked again.
-    """
-    prefect = [sys.executable, "-m", "prefect", "--no-prompt"]
+    """Let Prefect's server hold what `flows.deploy` makes."""
     template = private_folder(checkout) / "job-template.json"
     template.write_text(json.dumps(_JOB_TEMPLATE), encoding="utf-8")
-    for command in (
-        [*prefect, "work-pool", "create", POOL, "--type", "process", "--overwrite",
-         "--base-job-template", str(template)],
-        [*prefect, "gcl", "create", PROMOTION_LIMIT, "--limit", "1"],
-        [*prefect, "deploy", "--name", "approve"],
-        [*prefect, "deploy", "--name", "nightly", *deployment],
-        [sys.executable, "-m", "flows.open_approvals"],
-    ):  # fmt: skip
-        child = run_child(command, checkout, environment=environment)
-        told = "\n".join(child.lines)
-        known = PROMOTION_LIMIT in command and "already exists" in told
-        if child.code != 0 and not known:
-            raise ConfigError(
-                f"`{' '.join(command[2:])}` failed:\n{told[-3000:]}",
-                "mend prefect.yaml, or the options given to `nightloom up`",
-            )
+    command = [sys.executable, "-m", "flows.deploy", "--pool", POOL, "--template", str(template)]
+    child = run_child([*command, *deployment], checkout, environment=environment)
+    if child.code != 0:
+        raise ConfigError(
+            "\n".join(child.lines)[-4000:],
+            "mend prefect.yaml, or the options given to `nightloom up`",
+        )
 
 
 def write_schedule(checkout: Path, cron: str, timezone: str) -> Path:

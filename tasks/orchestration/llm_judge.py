@@ -8,8 +8,8 @@ from pathlib import Path
 
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
-from pydantic import Field
 
+from tasks.orchestration.llm_scorers import LlmJudgeParams, Params
 from tasks.orchestration.tracking import Point, Tracker, metric_name, numbers
 from tasks.records.predictions import PREDICTIONS_FILE
 from tasks.records.text import text_sha256
@@ -17,27 +17,9 @@ from tasks.services.processes import child_environment, left_failure, run_child,
 from tasks.services.stores import RunRef, Stores
 from tasks.stage.errors import FAILURE_FILE
 from tasks.stage.outputs import file_sha256
-from tasks.stage.params import StageParams, load_params
+from tasks.stage.params import load_params
 
 JUDGED = "judged"  # what the numbers' names in MLflow begin with
-
-
-class LlmJudgeParams(StageParams):
-    """`params/judging.yaml`."""
-
-    model: str | None = Field(pattern=r"^[a-z_]+:/.+", description="PROVIDER:/NAME, or no judge")
-    endpoint: str | None = Field(pattern=r"^https?://.+", description="base URL, or the provider's")
-    systems: list[str] = Field(min_length=1, description="whose answers are judged")
-    records: int = Field(ge=1, le=100_000, description="records whose answers are judged")
-    questions: dict[str, str] = Field(
-        min_length=1, description="name: what is asked of each answer, yes or no, in MLflow's form"
-    )
-
-
-class Params(StageParams):
-    """The file that judging is given."""
-
-    judging: LlmJudgeParams
 
 
 @task(cache_policy=NO_CACHE, persist_result=False)

@@ -11,17 +11,35 @@ from pathlib import Path
 from typing import Any
 
 import mlflow
+from pydantic import Field
 
-from tasks.orchestration.llm_judge import LlmJudgeParams, Params
 from tasks.orchestration.tracking import Tracker
 from tasks.records.predictions import PREDICTIONS_FILE, Prediction, read_predictions
 from tasks.services.stores import RunRef, Stores
 from tasks.stage.errors import ConfigError, Failure, NightloomError
 from tasks.stage.metrics import read_metrics
 from tasks.stage.outputs import write_atomically
-from tasks.stage.params import load_params
+from tasks.stage.params import StageParams, load_params
 
 _CALLS = "/chat/completions"
+
+
+class LlmJudgeParams(StageParams):
+    """`params/judging.yaml`."""
+
+    model: str | None = Field(pattern=r"^[a-z_]+:/.+", description="PROVIDER:/NAME, or no judge")
+    endpoint: str | None = Field(pattern=r"^https?://.+", description="base URL, or the provider's")
+    systems: list[str] = Field(min_length=1, description="whose answers are judged")
+    records: int = Field(ge=1, le=100_000, description="records whose answers are judged")
+    questions: dict[str, str] = Field(
+        min_length=1, description="name: what is asked of each answer, yes or no, in MLflow's form"
+    )
+
+
+class Params(StageParams):
+    """The file that judging is given."""
+
+    judging: LlmJudgeParams
 
 
 def judge_report(

@@ -1,6 +1,7 @@
 """A night of the tiny preset and what comes after it, through Prefect, DVC and MLflow."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -8,11 +9,15 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import psutil
 import pytest
 from mlflow.tracking import MlflowClient
+from prefect.settings import PREFECT_API_URL, temporary_settings
+from typer.testing import CliRunner
 
+from flows.cli import app
 from tasks.orchestration.tracking import TABLE_FILE
 from tasks.services.locks import read_pid
 from tests.builders.clones import (
@@ -189,9 +194,13 @@ def test_the_doctor_finds_both_stores_and_a_server_that_is_not_there(
     findings = {found["name"]: found for found in json.loads(done.stdout)}
     assert (done.returncode, {found["passed"] for found in findings.values()}) == (0, {True})
     assert findings["prefect"]["found"].startswith("embedded")
-    done = nightloom(after_a_night, "doctor", "--json", PREFECT_API_URL="http://127.0.0.1:9/api")
-    findings = {found["name"]: found for found in json.loads(done.stdout)}
-    assert (done.returncode, findings["prefect"]["passed"]) == (1, False)
+    # In this process, whose environment is as before when it has ended.
+    away = {PREFECT_API_URL: "http://127.0.0.1:9/api"}
+    with patch.dict(os.environ, environment(), clear=True), temporary_settings(away):
+        os.environ["PREFECT_API_URL"] = away[PREFECT_API_URL]
+        result = CliRunner().invoke(app, ["doctor", "--root", str(after_a_night), "--json"])
+    findings = {found["name"]: found for found in json.loads(result.stdout)}
+    assert (result.exit_code, findings["prefect"]["passed"]) == (1, False)
     assert "unset PREFECT_API_URL" in findings["prefect"]["remedy"]
 
 

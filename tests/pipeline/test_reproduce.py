@@ -10,8 +10,6 @@ from prefect import flow
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 from prefect.client.schemas.sorting import ArtifactSort
-from prefect.settings import PREFECT_SERVER_ANALYTICS_ENABLED, temporary_settings
-from prefect.testing.utilities import prefect_test_harness
 
 from flows.graph import read_stage
 from tasks.orchestration.reproduce import reproduce
@@ -19,6 +17,7 @@ from tasks.orchestration.tracking import Tracker
 from tasks.services.processes import TIME_LIMIT, StageError
 from tasks.services.stores import EXPERIMENT, Stores
 from tasks.stage.errors import DataError
+from tests.builders.prefect_server import prefect_server
 
 COPY = """
 import json, pathlib, shutil, sys
@@ -47,9 +46,8 @@ stages:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _prefect() -> Iterator[None]:
-    quiet = temporary_settings({PREFECT_SERVER_ANALYTICS_ENABLED: False})
-    with quiet, prefect_test_harness(server_startup_timeout=120):
+def _prefect(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with prefect_server(tmp_path_factory):
         yield
 
 

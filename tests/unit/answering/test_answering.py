@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -88,6 +89,7 @@ mlflow.pyfunc.save_model(
     python_model=agent.__file__,
     artifacts={"bundle": bundle},
     model_config={"model": "student"},
+    pip_requirements=[],
 )
 loaded = mlflow.pyfunc.load_model(folder)
 turns = [{"role": "user", "content": [{"type": "input_text", "text": "What does mod.f1 do?"}]}]
@@ -97,8 +99,9 @@ print(json.dumps(loaded.predict({"input": turns})))
 
 @pytest.mark.slow
 def test_mlflow_loads_the_agent_from_code_without_pickles(
-    bundle: Path, tiny: Any, tmp_path: Path
+    bundle: Path, tiny: Any, empty_store: Path, tmp_path: Path
 ) -> None:
+    shutil.copyfile(empty_store, tmp_path / "m.db")
     environment = os.environ | {
         "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
         "MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path / 'm.db'}",

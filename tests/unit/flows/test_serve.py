@@ -242,8 +242,12 @@ def test_an_order_is_given_once_until_it_fails_or_the_alias_moves(
     assert watch.look() == [order]
 
 
-def test_nothing_is_served_where_nothing_is_registered(tmp_path: Path, project: Project) -> None:
+def test_nothing_is_served_where_nothing_is_registered(
+    tmp_path: Path, project: Project, empty_store: Path
+) -> None:
     shutil.copytree(project.root / "params", tmp_path / "params")
+    (tmp_path / ".nightloom").mkdir()
+    shutil.copyfile(empty_store, tmp_path / ".nightloom" / "mlflow.db")
     with pytest.raises(ConfigError, match="no version of the student is named production"):
         serve_versions(tmp_path, ServeOptions(["student"], None, "127.0.0.1", 0), print)
     assert not (tmp_path / ".nightloom" / "serving.json").exists()

@@ -14,8 +14,8 @@ import yaml
 from mlflow.tracking import MlflowClient
 from prefect.logging import disable_run_logger
 
-from tasks.orchestration.llm_judge import LlmJudgeParams, judge_answers
-from tasks.orchestration.llm_scorers import judge_report
+from tasks.orchestration.llm_judge import judge_answers
+from tasks.orchestration.llm_scorers import LlmJudgeParams, judge_report
 from tasks.orchestration.tracking import Tracker
 from tasks.records.predictions import read_predictions
 from tasks.services.stores import RunRef, Stores

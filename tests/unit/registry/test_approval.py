@@ -4,8 +4,7 @@ import contextvars
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import nullcontext, redirect_stderr
-from io import StringIO
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -17,7 +16,6 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.flow_runs import resume_flow_run
 from prefect.states import Cancelled, Paused
-from prefect.testing.utilities import prefect_test_harness
 
 from flows import approve as approving
 from flows import open_approvals as questions
@@ -29,6 +27,7 @@ from tasks.registry.lock import PROMOTION_LIMIT, PromotionLock
 from tasks.registry.params import ReleaseParams
 from tasks.stage.errors import ConfigError
 from tasks.stage.params import read_yaml
+from tests.builders.prefect_server import prefect_server
 from tests.builders.registry import Shop, policies
 
 pytestmark = pytest.mark.slow
@@ -146,8 +145,8 @@ def test_an_entry_that_asks_nothing_is_no_question(reigned: Shop) -> None:
 
 
 @pytest.fixture(scope="module")
-def harness() -> Iterator[None]:
-    with redirect_stderr(StringIO()), prefect_test_harness(server_startup_timeout=180):
+def harness(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with prefect_server(tmp_path_factory):
         yield
 
 

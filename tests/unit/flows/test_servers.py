@@ -1,0 +1,34 @@
+"""What `nightloom up` deploys: the schedule that was asked for, and nothing else of its own."""
+
+import stat
+from pathlib import Path
+
+import yaml
+
+from flows.servers import write_schedule
+from flows.workspace import STATE
+
+
+def test_a_schedule_that_is_asked_for_stands_alone_in_place_of_the_nights_own(
+    tmp_path: Path,
+) -> None:
+    own = Path("prefect.yaml").read_bytes()
+    (tmp_path / "prefect.yaml").write_bytes(own)
+    path = write_schedule(tmp_path, "30 2 * * 1-5", "Asia/Seoul")
+    expected = yaml.safe_load(own)
+    [nightly] = [entry for entry in expected["deployments"] if entry["name"] == "nightly"]
+    assert [entry["cron"] for entry in nightly["schedules"]] != ["30 2 * * 1-5"]
+    nightly["schedules"] = [{"cron": "30 2 * * 1-5", "timezone": "Asia/Seoul", "active": True}]
+    assert yaml.safe_load(path.read_text(encoding="utf-8")) == expected
+    assert (tmp_path / "prefect.yaml").read_bytes() == own
+    assert path.is_relative_to(tmp_path / STATE)
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+
+
+def test_the_last_schedule_that_was_asked_for_is_written(tmp_path: Path) -> None:
+    (tmp_path / "prefect.yaml").write_bytes(Path("prefect.yaml").read_bytes())
+    write_schedule(tmp_path, "0 1 * * *", "Etc/UTC")
+    path = write_schedule(tmp_path, "0 4 * * *", "Europe/Berlin")
+    deployments = yaml.safe_load(path.read_text(encoding="utf-8"))["deployments"]
+    [nightly] = [entry for entry in deployments if entry["name"] == "nightly"]
+    assert [entry["cron"] for entry in nightly["schedules"]] == ["0 4 * * *"]
