@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -64,6 +64,16 @@ def read_stage(root: Path, name: str) -> Stage:
             key=_key(name, stage.cmd, dependencies, values),
             current=current,
         )
+
+
+def params_files(root: Path, names: Iterable[str]) -> set[str]:
+    """Return the params files that stages of a workspace read, without hashing what they depend on.
+
+    Raises:
+        ConfigError: DVC can't read the workspace, or knows no such stage.
+    """
+    with _repository(root) as repository:
+        return {dep.def_path for name in names for dep in _find(repository, name).params}
 
 
 def keep_site_cache(root: Path, folder: Path) -> None:

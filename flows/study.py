@@ -1,6 +1,6 @@
 """A sweep's space, `params/sweep.yaml`, and its trials so far: Optuna's study, in a file."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self, cast
 
@@ -8,15 +8,24 @@ import optuna
 from optuna.trial import FrozenTrial, Trial, TrialState
 from pydantic import BaseModel, Field, model_validator
 
-from flows.workspace import Workspace
+from flows.graph import params_files, stage_names
+from flows.workspace import Workspace, apply_overrides, read_overrides
 from tasks.orchestration.tracking import Point
 from tasks.records.text import text_sha256
-from tasks.stage.errors import DataError
+from tasks.stage.errors import ConfigError, DataError
 from tasks.stage.metrics import read_curve
 from tasks.stage.outputs import folder_files
-from tasks.stage.params import StageParams
+from tasks.stage.params import StageParams, read_yaml, validate_params
 
 Value = int | float | str | bool
+
+_SHARED_BY_TRIALS = (
+    "ingestion.",
+    "models.base",
+    "models.embedder",
+    "models.student",
+    "reranking.model",
+)
 
 
 class Range(StageParams):
@@ -70,6 +79,40 @@ class Params(StageParams):
     """The params of a sweep."""
 
     sweep: SweepParams
+
+
+def read_sweep(checkout: Path, preset: str | None, overrides: Sequence[str]) -> SweepParams:
+    """Return a sweep's own params, which no workspace depends on, once they are checked.
+
+    Raises:
+        ConfigError: they name a stage or a param that is not there, or that matters to no trial.
+    """
+    path = checkout / "params" / "sweep.yaml"
+    content = read_yaml(path)
+    apply_overrides(content, path.stem, read_overrides(checkout, preset, overrides))
+    params = validate_params(Params, {path.stem: content}, [path]).sweep
+    names = stage_names(checkout)
+    if params.stage not in names:
+        raise ConfigError(
+            f"params/sweep.yaml tunes the stage {params.stage!r}; dvc.yaml has {', '.join(names)}",
+            "name one of these",
+        )
+    read_overrides(checkout, None, [f"{name}=0" for name in params.space])
+    files = params_files(checkout, names[: names.index(params.stage) + 1])
+    read = {Path(file).stem for file in files}
+    idle = [
+        name
+        for name in params.space
+        if name.partition(".")[0] not in read or name.startswith(_SHARED_BY_TRIALS)
+    ]
+    if idle:
+        raise ConfigError(
+            f"the space of params/sweep.yaml holds {', '.join(idle)}, which would change nothing: "
+            f"all trials share rows and models, and {params.stage} and those before it read "
+            f"{', '.join(sorted(read))}",
+            "leave it out, or tune a stage that reads it",
+        )
+    return params
 
 
 _REASON = "reason"  # what the study keeps of a trial that failed

@@ -18,17 +18,15 @@ from flows.environment import find_stores, open_checkout
 from flows.graph import read_stage, stage_names
 from flows.nightly import refresh
 from flows.run_state import NightLog, new_night_name
-from flows.study import Params, Study, SweepParams, Tried, Value, trial_name
+from flows.study import Study, SweepParams, Tried, Value, read_sweep, trial_name
 from flows.workspace import (
     STATE,
     Workspace,
-    apply_overrides,
     choose_workspace,
     night_lock,
     override_text,
     overrides_digest,
     prepare,
-    read_overrides,
     share_inputs,
     shown_value,
     without_file,
@@ -38,15 +36,6 @@ from tasks.orchestration.tracking import Point, Tracker
 from tasks.services.stores import RunRef
 from tasks.stage.errors import ConfigError, DataError
 from tasks.stage.metrics import PROGRESS, flatten, read_curve, read_metrics
-from tasks.stage.params import read_yaml, validate_params
-
-_SHARED_BY_TRIALS = (
-    "ingestion.",
-    "models.base",
-    "models.embedder",
-    "models.student",
-    "reranking.model",
-)
 
 
 class TrialFailedError(Exception):
@@ -99,12 +88,11 @@ def sweep(root: str = ".", preset: str | None = None, overrides: Sequence[str] =
         NightloomError: no trial gave a value, or a stage before the tuned one failed.
     """
     checkout = open_checkout(Path(root))
-    params = _read_params(checkout, preset, overrides)
+    params = read_sweep(checkout, preset, overrides)
     of_night = without_file("sweep", overrides)
     base = choose_workspace(checkout, preset, of_night)
     with night_lock(base.lock):
         prepare(base)
-        _check(base, params)
         name = f"sweep-{new_night_name(datetime.now(UTC))}"
         refresh(base, _log(base, name))
         study = Study(base, params, _folder(checkout))
@@ -126,14 +114,6 @@ def sweep(root: str = ".", preset: str | None = None, overrides: Sequence[str] =
     )
 
 
-def _read_params(checkout: Path, preset: str | None, overrides: Sequence[str]) -> SweepParams:
-    """Return the sweep's own params, which no workspace depends on."""
-    path = checkout / "params" / "sweep.yaml"
-    content = read_yaml(path)
-    apply_overrides(content, path.stem, read_overrides(checkout, preset, overrides))
-    return validate_params(Params, {path.stem: content}, [path]).sweep
-
-
 def _folder(checkout: Path) -> Path:
     """Return where sweeps keep what they know, apart from the nights."""
     folder = checkout / STATE / "sweeps"
@@ -144,35 +124,6 @@ def _folder(checkout: Path) -> Path:
 def _log(workspace: Workspace, name: str) -> NightLog:
     """Open the file that says what a sweep or a trial did so far."""
     return NightLog(workspace, name, _folder(workspace.checkout) / f"{name}.json")
-
-
-def _check(base: Workspace, params: SweepParams) -> None:
-    """Check that the sweep's stage and params exist, and that the params matter to it.
-
-    Raises:
-        ConfigError: one does not.
-    """
-    names = stage_names(base.path)
-    if params.stage not in names:
-        raise ConfigError(
-            f"params/sweep.yaml tunes the stage {params.stage!r}; dvc.yaml has {', '.join(names)}",
-            "name one of these",
-        )
-    read_overrides(base.checkout, None, [f"{name}=0" for name in params.space])
-    wanted = names[: names.index(params.stage) + 1]
-    read = {Path(file).stem for name in wanted for file in read_stage(base.path, name).params}
-    idle = [
-        name
-        for name in params.space
-        if name.partition(".")[0] not in read or name.startswith(_SHARED_BY_TRIALS)
-    ]
-    if idle:
-        raise ConfigError(
-            f"the space of params/sweep.yaml holds {', '.join(idle)}, which would change nothing: "
-            f"all trials share rows and models, and {params.stage} and those before it read "
-            f"{', '.join(sorted(read))}",
-            "leave it out, or tune a stage that reads it",
-        )
 
 
 def _try(trials: _Trials) -> None:

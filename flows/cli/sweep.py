@@ -35,8 +35,10 @@ def _run_sweep(checkout: Path, preset: str | None, overrides: Sequence[str]) -> 
         NightloomError: it could not begin, or gave no value.
     """
     from flows.shutdown import interrupt_on_signals
+    from flows.study import read_sweep
     from flows.workspace import check_unlocked, choose_workspace, without_file
 
+    read_sweep(checkout, preset, overrides)  # what is wrong is told before Prefect starts
     check_unlocked(choose_workspace(checkout, preset, without_file("sweep", overrides)).lock)
     interrupt_on_signals(hurry=True)
     with stdout_to_stderr(active=True), flows_ready(checkout, "sweep"):

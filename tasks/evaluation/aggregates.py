@@ -3,17 +3,19 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tasks.evaluation.system_run import SystemResult
 from tasks.records.predictions import ALL_MODES, SCORE_NAMES, Prediction
 from tasks.records.text import BROKEN
 from tasks.scoring.answer_scores import Metrics, abstention_scores, length_metrics, null
 from tasks.scoring.grounding import GROUNDING_METRICS, Grounding, grounding_means
 from tasks.stage.errors import DataError
 from tasks.statistics.bootstrap import Interval
+
+if TYPE_CHECKING:
+    from tasks.evaluation.system_run import SystemResult
 
 # Whether an answer, or a reference, says that it does not know.
 Abstains = Callable[[str], bool]
@@ -52,7 +54,7 @@ class AnswerMetrics:
 
 
 def system_metrics(
-    results: Mapping[str, SystemResult[Any]],
+    results: "Mapping[str, SystemResult[Any]]",
     grouped: Mapping[str, Mapping[str, Sequence[Prediction]]],
     mode: str,
     abstains: Abstains,
@@ -78,7 +80,7 @@ def _scores(metrics: AnswerMetrics, rows: Sequence[Prediction], abstains: Abstai
     return {**means, **row_metrics(rows, abstains)}
 
 
-def _size(result: SystemResult[Any], rows: Sequence[Prediction]) -> Metrics:
+def _size(result: "SystemResult[Any]", rows: Sequence[Prediction]) -> Metrics:
     """Return what a system takes, and its speed over these rows, which are its first group's."""
     name, peak = "peak_megabytes", result.peak_megabytes
     return {

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import torch
 
-from tasks.embedding.embedder import Embedder, VectorMemo
+from tasks.embedding.embedder import Embedder
+from tasks.embedding.vector_memo import VectorMemo
 from tasks.indexing.building import BuiltIndex, build_index
 from tasks.indexing.params import Params
 from tasks.models.loading import prepare_device

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tasks.embedding.embedder import Embedder, VectorMemo, remembered
+from tasks.embedding.embedder import Embedder
+from tasks.embedding.vector_memo import VectorMemo, remembered
 from tasks.indexing.params import IndexingParams
 from tasks.lexical.bm25 import LexicalIndex
 from tasks.lexical.chunking import Passage, cut_documents, passages_sha256

@@ -29,6 +29,8 @@ LOGGER = logging.getLogger(__name__)
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 STUDENT_WEIGHTS = "model.safetensors"
 BASE_DIGEST_FILE = "base.json"
+# OMP_NUM_THREADS, or one a physical core; asked before anything sets it.
+_TORCHS_THREADS = torch.get_num_threads()
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ def prepare_device(compute: ComputeParams) -> torch.device:
     Raises:
         DeviceError: CUDA was asked for and is not there.
     """
-    torch.set_num_threads(compute.threads or os.cpu_count() or 1)
+    torch.set_num_threads(compute.threads or _TORCHS_THREADS)
     disable_progress_bar()
     if compute.device == "cuda" and not torch.cuda.is_available():
         raise DeviceError(

@@ -4,7 +4,7 @@ A prediction is what one system answered to one record in one mode, with its sco
 likelihood is how likely one system finds a record's reference answer."""
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Literal
 
@@ -108,7 +108,8 @@ def write_predictions(path: Path, predictions: Iterable[Prediction]) -> None:
     Raises:
         DataError: a text cannot be written as UTF-8.
     """
-    rows = [asdict(row) for row in predictions]
+    names = [field.name for field in fields(Prediction)]
+    rows = [{name: getattr(row, name) for name in names} for row in predictions]
     for row in rows:
         _check_texts(row)
     parquet.write_table(pyarrow.Table.from_pylist(rows, schema=_PREDICTION_SCHEMA), path)

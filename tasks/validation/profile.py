@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-from tasks.embedding.embedder import VectorMemo, remembered
+from tasks.embedding.vector_memo import VectorMemo, remembered
 from tasks.models.store import ModelManifest
 from tasks.records.text import score_tokens, text_sha256
 from tasks.stage.outputs import write_atomically

@@ -1,8 +1,5 @@
-"""One side of the distillation benchmark, in a process of its own."""
+"""One side of the distillation benchmark; it is run in a process of its own."""
 
-import argparse
-import json
-import sys
 import tempfile
 import time
 from collections.abc import Mapping
@@ -40,7 +37,6 @@ from tasks.training.params import TrainingParams
 from tests.benchmarks._memory import most_megabytes
 from tests.benchmarks._training import Clock, step_seconds, warm_up
 
-SIDES = ("ours", "trl_gkd", "online", "cached", "qlora")
 _STORE = Path(".nightloom/models")
 _LAYERS_KEPT = 0.8
 _HELD_OUT = 24
@@ -283,23 +279,8 @@ def collate(ids: list[list[int]], prompts: list[int], *, padding: int) -> dict[s
     return {"input_ids": input_ids, "attention_mask": mask, "labels": labels}
 
 
-def main() -> int:
-    """Run one side and print what was found as the last line; 0 when it ran."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("side", choices=SIDES)
-    parser.add_argument("workspace", type=Path)
-    parser.add_argument("tokens", type=int)
-    parser.add_argument("epochs", type=int)
-    options = parser.parse_args()
-    where = options.workspace
-    found = (
-        fine_tune(where, options.tokens)
-        if options.side == "qlora"
-        else distil(options.side, where, options.tokens, options.epochs)
-    )
-    print(json.dumps(found))
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+def run_side(side: str, workspace: Path, tokens: int, epochs: int) -> dict[str, float]:
+    """What was found for one side."""
+    if side == "qlora":
+        return fine_tune(workspace, tokens)
+    return distil(side, workspace, tokens, epochs)

@@ -1,8 +1,5 @@
-"""One side of the fine-tuning benchmark, in a process of its own."""
+"""One side of the fine-tuning benchmark; it is run in a process of its own."""
 
-import argparse
-import json
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -158,8 +155,9 @@ def trl_arguments(side: str, workload: Workload, to: Path, batches: list[Batch])
     )
 
 
-def run_side(side: str, workload: Workload, count: int, place: Path) -> dict[str, float]:
-    """One side's seconds, memory and held-out loss."""
+def run_side(side: str, name: str, count: int, place: Path) -> dict[str, float]:
+    """One side's seconds, memory and held-out loss on a workload whose base lies in `place`."""
+    workload = WORKLOADS[name]
     prepare_device(ComputeParams.model_validate(read_yaml(Path("params/compute.yaml"))))
     batches = batches_of(workload, "train", count)
     held_out = batches_of(workload, "validation", workload.held_out)
@@ -177,20 +175,3 @@ def run_side(side: str, workload: Workload, count: int, place: Path) -> dict[str
     loss = validation_loss(model, held_out, summed_cross_entropy)
     tokens = sum(batch.tokens for batch in batches)
     return {"seconds": seconds, "megabytes": most, "loss": loss, "tokens": tokens}
-
-
-def main() -> int:
-    """Run one side and print what was found as the last line; 0 when it ran."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("side", choices=OURS + TRL)
-    parser.add_argument("workload", choices=sorted(WORKLOADS))
-    parser.add_argument("count", type=int)
-    parser.add_argument("place", type=Path, help="where the workload's base lies")
-    options = parser.parse_args()
-    found = run_side(options.side, WORKLOADS[options.workload], options.count, options.place)
-    print(json.dumps(found))
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -5,33 +5,27 @@ from the same teacher, with KL(teacher || student) at temperature 1 as the loss.
 (`lmbda=0`, `seq_kd=False`) in float32 without activation checkpointing, its fastest here. The
 cached teacher's seconds hold the making of its memo; it is compared over three epochs where student
 and teacher share one base, as is the memory of that with QLoRA fine-tuning alone. Every run is a
-process of its own.
+process of its own; without a GPU, `--quick` makes them forks of one that has imported all.
 """
 
 import argparse
-import json
-import subprocess
 import sys
 from pathlib import Path
 from statistics import median
 from typing import Any
 
+import torch
+
+from tests.benchmarks._apart import Apart
+from tests.benchmarks._distillation_side import run_side
 from tests.benchmarks._measurement import print_result
 
 _EPOCHS = 3
+_ONCE_RUN = ("datasets", "peft", "trl.experimental.gkd")
+_ONCE_RUN += ("transformers.models.llama.modeling_llama",)  # imported once a side runs
 # Multiplications of each layer's weights by each token: forward; and backward, for activations
 # alone where an adapter learns, for weights as well where all do.
 _FORWARD, _ADAPTER_BACKWARD, _FULL_BACKWARD = 1, 1, 2
-
-
-def measured(side: str, workspace: Path, tokens: int, epochs: int) -> dict[str, float]:
-    """What a process of its own finds for one side."""
-    command = [sys.executable, "-m", "tests.benchmarks._distillation_side"]
-    command += [side, str(workspace), str(tokens), str(epochs)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    print(side, found, flush=True)
-    return found
 
 
 def ceiling(run: dict[str, float], backward: int) -> float:
@@ -52,9 +46,11 @@ def main() -> int:
     tokens = 1000 if options.quick else 4000
     epochs = {"ours": 1, "trl_gkd": 1, "online": _EPOCHS, "cached": _EPOCHS, "qlora": 1}
     runs: dict[str, list[dict[str, float]]] = {side: [] for side in epochs}
+    apart = Apart(*_ONCE_RUN, forked=options.quick and not torch.cuda.is_available())
     for _ in range(repeats):
         for side, count in epochs.items():
-            runs[side].append(measured(side, options.workspace, tokens, count))
+            runs[side].append(apart(run_side, side, options.workspace, tokens, count))
+            print(side, runs[side][-1], flush=True)
     print_result("distillation", *told(runs))
     return 0
 

@@ -6,13 +6,12 @@ activation checkpointing) and at its best (float32, none of it), grouped by leng
 whichever is faster. All have the same examples in the same batches and order (but for the
 grouping), the same optimizer, schedule and loss; seconds are those of the optimizer steps, after a
 pass that warms up.
-Every run is a process of its own, and its memory the most that the process held. Where there is a
-GPU, a billion random weights of Llama's shape are trained in bfloat16 on packs of 2,048 tokens too.
+Every run is a process of its own, and its memory the most that the process held; without a GPU,
+`--quick` makes them forks of one that has imported all. Where there is a GPU, a billion random
+weights of Llama's shape are trained in bfloat16 on packs of 2,048 tokens too.
 """
 
 import argparse
-import json
-import subprocess
 import sys
 import tempfile
 import time
@@ -23,34 +22,32 @@ from typing import Any
 
 import torch
 
-from tasks.models.loading import LanguageModel, load_base
+from tasks.models.loading import load_base
 from tasks.models.quantization import decoder_linears
-from tasks.sequences.packing import Batch
+from tests.benchmarks._apart import Apart
 from tests.benchmarks._finetuning_data import WORKLOADS, batches_of, make_shape
-from tests.benchmarks._finetuning_side import DEVICE, OURS, TRL, TRL_TUNED
+from tests.benchmarks._finetuning_side import DEVICE, OURS, TRL, TRL_TUNED, run_side
 from tests.benchmarks._measurement import print_result
 
 Runs = dict[str, list[dict[str, float]]]
 _ROWS = 768  # of the product by which the device's rate is measured; a pack's, about
+_ONCE_RUN = ("bitsandbytes", "datasets", "peft", "trl.trainer.sft_trainer")
+_ONCE_RUN += ("transformers.models.llama.modeling_llama",)  # imported once a side runs
 
 
-def measured(side: str, workload: str, count: int, place: Path) -> dict[str, float]:
-    """What a process of its own finds for one side."""
-    command = [sys.executable, "-m", "tests.benchmarks._finetuning_side"]
-    command += [side, workload, str(count), str(place)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    print(workload, side, found, flush=True)
-    return found
-
-
-def floor(batches: list[Batch], base: LanguageModel) -> dict[str, float]:
+def floor(name: str, count: int, place: Path) -> dict[str, float]:
     """The floating-point operations of one epoch, and the seconds in which these shapes do them.
 
     A trained adapter needs, for each token, two multiplications by each weight: forward, and the
     gradient of the activations; the vocabulary head only where a token is learned. What is left
     out (the adapter, attention, dequantising, norms) makes this a floor.
     """
+    workload = WORKLOADS[name]
+    batches = batches_of(workload, "train", count)
+    base = load_base(
+        place / workload.base, place / workload.store, numeric_form="float",
+        device=torch.device("cpu"),
+    )  # fmt: skip
     layers = [layer.weight for _, layer in decoder_linears(base.model)]
     computed = sum(batch.computed_tokens for batch in batches)
     supervised = sum(batch.supervised for batch in batches)
@@ -79,14 +76,8 @@ def _rate(weight: torch.Tensor) -> float:
     return 2 * _ROWS * weight.numel() / best
 
 
-def summarize(name: str, runs: Runs, batches: list[Batch], place: Path) -> dict[str, Any]:
-    """The figures of one workload."""
-    workload = WORKLOADS[name]
-    base = load_base(
-        place / workload.base, place / workload.store, numeric_form="float",
-        device=torch.device("cpu"),
-    )  # fmt: skip
-    least = floor(batches, base)
+def summarize(runs: Runs, least: dict[str, float]) -> dict[str, Any]:
+    """The figures of one workload, of which `least` is the floor."""
     seconds = {side: median(run["seconds"] for run in found) for side, found in runs.items()}
     losses = {side: found[-1]["loss"] for side, found in runs.items()}
     tokens = runs["ours"][0]["tokens"]
@@ -127,7 +118,7 @@ def peers_of(runs: Runs) -> dict[str, str]:
 
 
 def run_workload(
-    name: str, count: int, repeats: int, sides: Sequence[str]
+    name: str, count: int, repeats: int, sides: Sequence[str], apart: Apart
 ) -> tuple[Runs, dict[str, Any]]:
     """These sides of a workload, taking turns."""
     runs: Runs = {side: [] for side in sides}
@@ -136,11 +127,12 @@ def run_workload(
         shape = WORKLOADS[name].shape
         if shape is not None:
             place = Path(folder)
-            make_shape(shape, place)
+            apart(make_shape, shape, place)
         for _ in range(repeats):
             for side in runs:
-                runs[side].append(measured(side, name, count, place))
-        return runs, summarize(name, runs, batches_of(WORKLOADS[name], "train", count), place)
+                runs[side].append(apart(run_side, side, name, count, place))
+                print(name, side, runs[side][-1], flush=True)
+        return runs, summarize(runs, apart(floor, name, count, place))
 
 
 def main() -> int:
@@ -159,11 +151,12 @@ def main() -> int:
     if not is_gpu:
         print("torch sees no GPU: what is measured is the CPU", flush=True)
     sides = [*OURS, *options.peers]
+    apart = Apart(*_ONCE_RUN, forked=options.quick and not is_gpu)
     figures: dict[str, Any] = {"device": str(DEVICE), "repeats": repeats}
     found: dict[str, Runs] = {}
     for name in names:
         count = options.count or (16 if options.quick else counts[name])
-        found[name], figures[name] = run_workload(name, count, repeats, sides)
+        found[name], figures[name] = run_workload(name, count, repeats, sides, apart)
     first = {side: [run["seconds"] for run in runs] for side, runs in found[names[0]].items()}
     peers = figures[names[0]]["peers"]
     shown = {"ours": first["ours"]} | {name: first[side] for name, side in peers.items()}

@@ -4,15 +4,15 @@ Both read the same JSONL with the same strict reader into the same features, hav
 and end with the rules that each row breaks. The checkpoint is run as GX's documentation does to
 learn which rows are bad (`gx_checkpoint`, rows named by a column), and in its fastest form that
 still says it (`gx_checkpoint_tuned`, rows named by the frame's index). Every run is a process of
-its own, whose memory is counted above what it held when the imports were done, and whose seconds
-are CPU seconds of its one thread, so that what else runs on the machine counts for neither side.
+its own (with `--quick` a fork of one that has imported all), whose memory is counted above what it
+held when the imports were done, and whose seconds are CPU seconds of its one thread, so that what
+else runs on the machine counts for neither side.
 """
 
 import argparse
 import hashlib
 import json
 import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -27,6 +27,7 @@ from tasks.validation.expectations import SuiteRunner, SuiteTotals, great_expect
 from tasks.validation.features import RECORD_FEATURES, TEXT_FEATURES, read_record
 from tasks.validation.raw_rows import find_current_rows, id_digests
 from tasks.validation.suites import Suite, read_suites
+from tests.benchmarks._apart import Apart
 from tests.benchmarks._measurement import print_result
 from tests.benchmarks._memory import most_megabytes
 
@@ -146,8 +147,8 @@ def _known() -> Any:
     return digests
 
 
-def run_side(side: str, path: Path) -> None:
-    """Run one side and print its seconds, its memory and the digest of its verdicts."""
+def run_side(side: str, path: Path) -> dict[str, Any]:
+    """One side's seconds, its memory and the digest of its verdicts."""
     great_expectations()
     suite = read_suites(Path("params/validation"))["records"]
     begun = most_megabytes()
@@ -162,22 +163,11 @@ def run_side(side: str, path: Path) -> None:
         digest.update(json.dumps([number, rules]).encode())
         bad += 1
     seconds = {"cpu": time.process_time() - cpu, "wall": time.perf_counter() - started}
-    result = {
+    return {
         "megabytes": most_megabytes() - begun,
         "digest": digest.hexdigest(),
         "bad": bad,
     } | seconds
-    print(json.dumps(result))
-
-
-def measured(side: str, path: Path) -> dict[str, Any]:
-    """What a process of its own finds for one side."""
-    command = [sys.executable, "-m", "tests.benchmarks.validation", "--side", side, str(path)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "GX_ANALYTICS_ENABLED": "false"}
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=environment)
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    print(side, {name: value for name, value in found.items() if name != "digest"}, flush=True)
-    return found
 
 
 def main() -> int:
@@ -186,20 +176,22 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="50,000 rows, 1 repeat")
     parser.add_argument("--rows", type=int, help="rows, instead of 1,000,000")
     parser.add_argument("--repeats", type=int, help="repeats, instead of 5")
-    parser.add_argument("--side", nargs=2, metavar=("SIDE", "FILE"), help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.side:
-        run_side(options.side[0], Path(options.side[1]))
-        return 0
     count = options.rows or (50_000 if options.quick else 1_000_000)
     repeats = options.repeats or (1 if options.quick else 5)
+    os.environ |= {"OMP_NUM_THREADS": "1", "GX_ANALYTICS_ENABLED": "false"}
+    if options.quick:
+        great_expectations()
+    apart = Apart(forked=options.quick)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "records.jsonl"
         write_rows(path, count)
         runs: dict[str, list[dict[str, Any]]] = {side: [] for side in SIDES}
         for _ in range(repeats):
             for side in SIDES:
-                runs[side].append(measured(side, path))
+                found = apart(run_side, side, path)
+                runs[side].append(found)
+                print(side, {name: found[name] for name in found if name != "digest"}, flush=True)
     digests = {run["digest"] for found in runs.values() for run in found}
     memory = {side: max(run["megabytes"] for run in found) for side, found in runs.items()}
     figures = {

@@ -36,7 +36,7 @@ def test_finetuning_comes_to_the_same_loss_as_trl() -> None:
 
 
 def test_validation_gives_every_row_the_same_verdict() -> None:
-    found = figures("validation", "--rows", "1000", "--repeats", "1")
+    found = figures("validation", "--quick", "--rows", "1000", "--repeats", "1")
     assert found["figures"]["same_verdict_for_every_row"]
     assert found["figures"]["bad_rows"] > 0
 

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from tasks.embedding.embedder import Embedder, VectorMemo
+from tasks.embedding.embedder import Embedder
+from tasks.embedding.vector_memo import VectorMemo
 from tasks.indexing.__main__ import Paths, run
 from tasks.indexing.params import Params
 from tasks.records.schema import Document, read_documents, write_documents
