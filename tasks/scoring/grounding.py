@@ -19,7 +19,7 @@ What counts as supported:
 
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
@@ -35,6 +35,7 @@ _MARKER = regex.compile(rf"(?<!{LETTER})\[(\d{{1,3}}(?:\s*,\s*\d{{1,3}})*)\]")
 _NUMBER = regex.compile(rf"-?{NUMBER}")
 _UNIT = regex.compile(r"[%‰\p{Sc}]")
 _CURRENCY = regex.compile(r"\p{Sc}")
+_MARK = regex.compile(r"[^\p{L}\p{N}\s]")
 _WORD = regex.compile(rf"{LETTER}+(?:\.{LETTER}+)*(?:\+\+|#(?!{LETTER}))?")
 _CAPITAL = regex.compile(r"\p{Lu}")
 _CAMEL = regex.compile(r"\p{Ll}\p{Lu}")
@@ -105,11 +106,10 @@ def grounding_means(found: Sequence[Grounding], names: Sequence[str]) -> Metrics
     return metrics
 
 
-def unsupported_items(text: str, sources: Iterable[str]) -> set[str]:
+def unsupported_items(text: str, sources: Sequence[str]) -> set[str]:
     """Return the numbers and names of a text that no source holds."""
-    joined = "\n".join(sources)
-    numbers = _numbers(text) - _numbers(joined)
-    folded = normalise(joined)
+    numbers = _numbers(text).difference(*(_numbers(source) for source in sources))
+    folded = normalise("\n".join(sources))
     return numbers | {name for name in _names(text) if not _holds(folded, name)}
 
 
@@ -130,8 +130,7 @@ def _held(passage: str) -> Counter[str]:
     normal = normalise(passage)
     terms = _terms(passage)
     held = Counter(terms)
-    held |= Counter(CHARACTER.findall(normal))
-    held |= Counter(one for one in normal if not (one.isalnum() or one.isspace()))
+    held |= Counter([*CHARACTER.findall(normal), *_MARK.findall(normal)])
     held |= Counter(part for term in terms if "." in term for part in _dotted_parts(term))
     return held
 

@@ -3,6 +3,7 @@
 import re
 import string
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
@@ -168,3 +169,12 @@ def test_each_pair_has_its_known_values(output: str, reference: str) -> None:
 @pytest.mark.parametrize("pair", [*DIFFERENT, *EQUAL])
 def test_squads_own_rule_gives_what_stands_beside(pair: Pair) -> None:
     assert squad_scores(*pair[:2]) == pytest.approx(pair[4:])
+
+
+def test_the_documentation_shows_what_the_code_gives() -> None:
+    page = Path("docs/reference/scoring.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(.+)` \| `(.+)` \| (\S+) \| (\S+) \| (\S+) \| (\S+) \|$", page, re.M)
+    assert len(rows) > 20
+    known = {pair[:2]: pair[2:] for pair in (*DIFFERENT, *EQUAL)}
+    for output, reference, *told in rows:
+        assert [float(value) for value in told] == pytest.approx(known[output, reference], abs=0.01)
