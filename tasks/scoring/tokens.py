@@ -34,7 +34,10 @@ _SUFFIX = (  # C++, C#; A+ where nothing follows; O-, x-- after at most two lett
 # A sign touches what comes after it, and nothing before it but where a script has no spaces.
 # After "9時" a hyphen makes a range.
 _UNTOUCHED = rf"(?<!{LETTER}[`'\"]?|[)\]}}]|\p{{Nd}}[{UNSPACED}]{{1,2}})"
-_PREFIXED = rf"{_UNTOUCHED}(?:-{_MEASURE}|--?{_NAME}(?:-{LETTER}+)*|(?:\*\*?|@){_NAME})"
+_PREFIXED = (
+    rf"{_UNTOUCHED}(?:-{_MEASURE}|--?{_NAME}(?:-{LETTER}+)*"
+    rf"|(?:\*\*?|@|\.(?<![.{UNSPACED}]\.)){_NAME})"
+)
 # A hyphen subtracts, or makes a range, before a number and between numbers, brackets and single
 # letters. Elsewhere it joins or separates words.
 _LEFT = rf"(?:\p{{Nd}}[{UNSPACED}]{{0,2}}|(?<!{LETTER}|['.]){_FIRST}|[)\]])"
@@ -44,7 +47,7 @@ _MINUS = (
 )
 _OPERATOR = (
     r"(?:<<|>>|\*\*|//|[-+*/%@&|^~!:<>=])=+|[-=]>|<-(?= )|&&|\|\||<<|>>|\*\*|//|::|\+\+"
-    rf"|!(?<![\w!?.)]!)(?=\(|{LETTER})"
+    rf"|!(?<![\w!?.)]!)(?=\(|{LETTER})|:(?=\])|:(?<=\[:)"
 )
 _SYMBOL = r"(?![©®])[\p{Sm}\p{Sc}\p{So}^%‰‱&*@#/\\§′″]"
 
@@ -95,10 +98,10 @@ def answer_words(text: str) -> tuple[str, ...]:
     """Return the tokens that exact match compares; what is written without spaces stays whole.
 
     A character that was lost in decoding is a token of its own. A text without a token (brackets,
-    say) has its characters that are not spaces.
+    say) has its characters.
     """
     words = tuple(_WORDS.findall(token_text(text)))
-    return words or tuple(one for one in normalise(text) if not one.isspace())
+    return words or tuple((token_text(text) or normalise(text)).replace(" ", ""))
 
 
 @lru_cache(maxsize=1024)

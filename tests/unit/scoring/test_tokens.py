@@ -1,5 +1,6 @@
 """Tokens: what is kept whole, what is left out, and that scores stand on them."""
 
+import time
 import unicodedata
 
 import pytest
@@ -30,6 +31,8 @@ from tasks.scoring.tokens import answer_tokens, answer_words
         ("version 3.11.7 of 3.x, 5kg", "version 3.11.7 of 3.x 5kg"),
         ("def f(x) -> int | None: ...", "def f x -> int | none"),
         ("if !ready: y := x", "if ! ready y := x"),
+        ("x[1:], x[:1] and x[-1]", "x 1 : x : 1 and x -1"),
+        (".NET, `.py` and ...so", ".net .py and so"),
         ("Wow! Really? Yes.", "wow really yes"),
         ("~/bin and $HOME at 90°", "~ / bin and $ home at 90 °"),
         ("*x* and **y z**, ***q***", "x and y z q"),
@@ -52,6 +55,18 @@ def test_what_means_something_is_kept_and_the_rest_left_out(text: str, expected:
 def test_a_text_of_marks_alone_has_its_characters(one: str, other: str) -> None:
     assert exact_match(one, one) == token_f1(one, one) == 1
     assert exact_match(one, other) == token_f1(one, other) == 0
+
+
+def test_a_sign_alone_is_the_same_in_another_form() -> None:
+    assert exact_match("−", "-") == 1
+
+
+def test_a_long_text_of_signs_takes_no_time() -> None:
+    """No pattern tries every way to cut a text: minutes, where one does."""
+    started = time.process_time()
+    for piece in ("*a ", "1,", "1.", "--a", "<a", "a+", "가-1", "e-", "1 - ", "a.", "(1", "!"):
+        assert answer_words(piece * 10_000)
+    assert time.process_time() - started < 20
 
 
 def test_what_is_written_without_spaces_is_compared_by_word_and_counted_by_character() -> None:
