@@ -11,7 +11,7 @@ from functools import lru_cache
 
 import regex
 
-from tasks.records.text import BROKEN, UNSPACED, normalise
+from tasks.records.text import UNSPACED, normalise
 
 # A character of a word in a script with spaces: letters, digits and underscores.
 LETTER = rf"[^\W{UNSPACED}]"
@@ -26,34 +26,54 @@ NUMBER = (
 _FIRST = rf"[^\W\p{{Nd}}{UNSPACED}]"
 _NAME = rf"{_FIRST}{LETTER}*(?:\.{LETTER}+)*"
 _MEASURE = rf"{NUMBER}(?:\.?{LETTER}+)*"  # 5, 1.5kg, 3rd, 3.x
-_END = rf"(?![^\s{UNSPACED},.;:!?)\]}}/'\"])"  # nothing follows that could be an operand
+# Nothing follows that could be an operand.
+_END = rf"(?![^\s{UNSPACED},.;:!?)\]}}/'\"])"
 _SHORT = rf"(?<=(?<!{LETTER}|\.)[^\W{UNSPACED}]{{1,2}}--?)"
-_SUFFIX = (  # C++, C#; A+ where nothing follows; O-, x-- after at most two letters
-    rf"\+\+(?!{_FIRST}|=)|#(?!{LETTER})|\+{_END}|--?{_SHORT}{_END}"
+_SUFFIX = "|".join(
+    (
+        rf"\+\+(?!{_FIRST}|=)",  # C++, C++11
+        rf"#(?!{LETTER})",  # C#
+        rf"\+{_END}",  # A+
+        rf"--?{_SHORT}{_END}",  # O-, Cl-, x--
+    )
 )
 # A sign touches what comes after it, and nothing before it but where a script has no spaces.
 # After "9時" a hyphen makes a range.
 _UNTOUCHED = rf"(?<!{LETTER}[`'\"]?|[)\]}}]|\p{{Nd}}[{UNSPACED}]{{1,2}})"
-_PREFIXED = (
-    rf"{_UNTOUCHED}(?:-{_MEASURE}|--?{_NAME}(?:-{LETTER}+)*"
-    rf"|(?:\*\*?|@|\.(?<![.{UNSPACED}]\.)){_NAME})"
+_PREFIX = "|".join(
+    (
+        rf"-{_MEASURE}",
+        rf"--?{_NAME}(?:-{LETTER}+)*",  # -v, --no-cache
+        rf"(?:\*\*?|@){_NAME}",
+        rf"\.(?<![.{UNSPACED}]\.){_NAME}",  # .NET
+    )
 )
 # A hyphen subtracts, or makes a range, before a number and between numbers, brackets and single
 # letters. Elsewhere it joins or separates words.
 _LEFT = rf"(?:\p{{Nd}}[{UNSPACED}]{{0,2}}|(?<!{LETTER}|['.]){_FIRST}|[)\]])"
 _RIGHT = rf"(?:\p{{Nd}}|{_FIRST}(?!{LETTER})|[(\[])"
-_MINUS = (
-    rf"-(?<=\S -)(?= \p{{Nd}})|-(?<={_LEFT} ?-)(?= ?{_RIGHT})|{_UNTOUCHED}-(?=\p{{Sc}}\p{{Nd}})"
+_OPERATOR = "|".join(
+    (
+        r"(?:<<|>>|\*\*|//|[-+*/%@&|^~!:<>=])=+",
+        r"[-=]>|<-(?= )|&&|\|\||<<|>>|\*\*|//|::|\+\+",
+        rf"!(?<![\w!?.)]!)(?=\(|{LETTER})",
+        r":(?=\])|:(?<=\[:)",  # x[1:], x[:1]
+        r"-(?<=\S -)(?= \p{Nd})",  # count - 1
+        rf"-(?<={_LEFT} ?-)(?= ?{_RIGHT})",  # n-1, 1990-2000
+        rf"{_UNTOUCHED}-(?=\p{{Sc}}\p{{Nd}})",  # -$5
+    )
 )
-_OPERATOR = (
-    r"(?:<<|>>|\*\*|//|[-+*/%@&|^~!:<>=])=+|[-=]>|<-(?= )|&&|\|\||<<|>>|\*\*|//|::|\+\+"
-    rf"|!(?<![\w!?.)]!)(?=\(|{LETTER})|:(?=\])|:(?<=\[:)"
-)
-_SYMBOL = r"(?![©®])[\p{Sm}\p{Sc}\p{So}^%‰‱&*@#/\\§′″]"
-
 _WORDS = regex.compile(
-    rf"{_NAME}(?:{_SUFFIX})?|[{UNSPACED}][{UNSPACED}\p{{M}}]*|{_MEASURE}|{_PREFIXED}|{_OPERATOR}"
-    rf"|{_MINUS}|{_SYMBOL}|{LETTER}+|{BROKEN}"
+    "|".join(
+        (
+            rf"{_NAME}(?:{_SUFFIX})?",
+            rf"[{UNSPACED}][{UNSPACED}\p{{M}}]*",
+            _MEASURE,
+            rf"{_UNTOUCHED}(?:{_PREFIX})",
+            _OPERATOR,
+            r"(?![©®])[\p{Sm}\p{Sc}\p{So}^%‰‱&*@#/\\§′″]",
+        )
+    )
 )
 _PIECES = regex.compile(rf"[{UNSPACED}]\p{{M}}*|[^{UNSPACED}]+")
 
@@ -97,8 +117,8 @@ def token_text(text: str) -> str:
 def answer_words(text: str) -> tuple[str, ...]:
     """Return the tokens that exact match compares; what is written without spaces stays whole.
 
-    A character that was lost in decoding is a token of its own. A text without a token (brackets,
-    say) has its characters.
+    A character that was lost in decoding (U+FFFD) is a symbol, so a token of its own. A text
+    without a token (brackets, say) has its characters.
     """
     words = tuple(_WORDS.findall(token_text(text)))
     return words or tuple((token_text(text) or normalise(text)).replace(" ", ""))
