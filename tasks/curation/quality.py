@@ -8,7 +8,7 @@ import regex
 from tasks.curation.params import QualityParams
 from tasks.curation.questions import question_text
 from tasks.records.schema import Record
-from tasks.records.text import normalise, score_tokens
+from tasks.records.text import normalise, text_tokens
 
 _LETTER = regex.compile(r"\p{L}")
 _OPENING = {")": "(", "]": "[", "}": "{"}
@@ -53,7 +53,7 @@ def _repetitive(record: Record, params: QualityParams) -> bool:
     for text in (record.question, record.answer):
         if len(text) < rule.words:
             continue
-        words = score_tokens(text)
+        words = text_tokens(text)
         if len(words) < rule.words:
             continue
         triples = list(zip(words, words[1:], words[2:], strict=False))

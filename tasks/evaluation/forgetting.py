@@ -13,7 +13,7 @@ from tasks.generation.greedy_decoding import Generation
 from tasks.models.loading import LanguageModel
 from tasks.prompting.templates import Turn, encode_chats, encode_texts
 from tasks.records.schema import read_rows
-from tasks.records.text import score_tokens
+from tasks.scoring.tokens import answer_tokens
 from tasks.sequences.examples import Example
 from tasks.sequences.likelihood import log_likelihoods, perplexity
 
@@ -41,8 +41,8 @@ class Instruction:
 
     def is_followed(self, output: str) -> bool:
         """Return whether an output holds one of the answers as whole tokens."""
-        said = score_tokens(output)
-        return any(_holds(said, score_tokens(answer)) for answer in self.answers)
+        said = answer_tokens(output)
+        return any(_holds(said, answer_tokens(answer)) for answer in self.answers)
 
 
 def _holds(tokens: Sequence[str], part: Sequence[str]) -> bool:

@@ -3,8 +3,10 @@
 import shutil
 import sys
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import yaml
 from prefect import get_run_logger, task
@@ -24,6 +26,7 @@ from tasks.records.text import text_sha256
 from tasks.registry.client import Registry
 from tasks.registry.promote import other_champion
 from tasks.registry.versions import Version, promotion_key
+from tasks.scoring.identity import scoring_name
 from tasks.services.processes import left_failure, run_child, stage_error
 from tasks.stage.errors import ConfigError, DataError
 from tasks.stage.metrics import METRICS_FILE, read_metrics
@@ -103,9 +106,24 @@ def _recorded(
     then = read_metrics(report)
     system = value_at(then, "offered", "system") if champion.model == "student" else champion.model
     alike = _split(report, likely) == _split(tonight.evaluation, tonight.packaging)
+    if not alike:
+        get_run_logger().info("%s: %s", name, _difference(then, tonight))
     if not alike or mode not in (value_at(then, "systems", str(system)) or {}):
         return None
     return ChampionFiles(name, report, str(system), likely, champion.model)
+
+
+def _difference(then: Mapping[str, Any], tonight: Tonight) -> str:
+    """Return how its own night's evaluation cannot be compared with tonight's."""
+    hashes = [
+        value_at(metrics, "test_split", "scoring_sha256")
+        for metrics in (then, read_metrics(tonight.evaluation))
+    ]
+    if hashes[0] == hashes[1]:
+        return "its own night had another test split"
+    markers = read_yaml(tonight.root / "params" / "evaluation.yaml")["abstentions"]
+    names = [scoring_name(found, markers) for found in hashes]
+    return f"its own night was scored by {names[0]}, tonight by {names[1]}"
 
 
 def _split(evaluation: Path, packaging: Path) -> dict[str, object]:

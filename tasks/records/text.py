@@ -1,7 +1,7 @@
-"""Text as hashes, scores and indices see it.
+"""Text as hashes, profiles and curation see it.
 
 One stable hash, from which splits, samples and orders come; one normalisation and one tokenizer
-for every script."""
+for every script. What scores compare is told in `tasks.scoring.tokens`."""
 
 import hashlib
 import unicodedata
@@ -52,9 +52,9 @@ def bare(text: str) -> str:
     return _EDGES.sub("", normal) or normal
 
 
-def score_tokens(text: str) -> list[str]:
-    """Return the tokens that overlap scores count: Han, kana, Thai and Hangul by character, else
-    words.
+def text_tokens(text: str) -> list[str]:
+    """Return the tokens by which rows are measured: Han, kana, Thai and Hangul by character, else
+    words, without punctuation and symbols.
 
     A character that was lost in decoding is a token of its own. A text with no token (an operator,
     say) counts its characters that are not spaces.

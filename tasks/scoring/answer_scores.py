@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from typing import TYPE_CHECKING
 
-from tasks.records.text import bare, normalise, score_tokens
+from tasks.records.text import normalise
+from tasks.scoring.tokens import answer_tokens, answer_words
 
 if TYPE_CHECKING:
     from sacrebleu.metrics.chrf import CHRF
@@ -31,7 +32,7 @@ def mean_of(name: str, values: Iterable[float | None], reason: str) -> Metrics:
 
 def token_f1(output: str, reference: str) -> float:
     """Return the harmonic mean of the precision and recall of the output's tokens, as multisets."""
-    found, expected = score_tokens(output), score_tokens(reference)
+    found, expected = answer_tokens(output), answer_tokens(reference)
     return f_measure((Counter(found) & Counter(expected)).total(), len(found), len(expected))
 
 
@@ -43,8 +44,8 @@ def f_measure(common: int, found: int, expected: int) -> float:
 
 
 def exact_match(output: str, reference: str) -> float:
-    """Return 1 when both are equal, normalised and without punctuation at their ends, else 0."""
-    return float(bare(output) == bare(reference))
+    """Return 1 when both have the same tokens in the same order, else 0."""
+    return float(answer_words(output) == answer_words(reference))
 
 
 def rouge_l(output: str, reference: str) -> float:
@@ -53,7 +54,7 @@ def rouge_l(output: str, reference: str) -> float:
     Lin, ROUGE: A Package for Automatic Evaluation of Summaries (2004), section 3. Tokens are ours:
     the reference package drops every letter that is not ASCII.
     """
-    found, expected = score_tokens(output), score_tokens(reference)
+    found, expected = answer_tokens(output), answer_tokens(reference)
     return f_measure(_common_subsequence(found, expected), len(found), len(expected))
 
 
@@ -77,8 +78,8 @@ def length_ratio(outputs: Sequence[str], references: Sequence[str]) -> float | N
 
     None where the references hold no token.
     """
-    expected = sum(len(score_tokens(reference)) for reference in references)
-    found = sum(len(score_tokens(output)) for output in outputs)
+    expected = sum(len(answer_tokens(reference)) for reference in references)
+    found = sum(len(answer_tokens(output)) for output in outputs)
     return found / expected if expected else None
 
 

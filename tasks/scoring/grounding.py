@@ -2,13 +2,16 @@
 
 What counts as supported:
 
-- A term is a word, a pair of neighbouring characters in scripts written without spaces (a lone one
-  counts as itself), or, in a text of neither, a character. It is supported as often as the passages
-  hold it: the K-precision of Adlakha et al. 2023 (arXiv:2307.16877, section 3.3). Pairs, because
-  single syllables of Korean or Chinese stand in almost any passage.
-- A number is a run of digits that continues no word; thousands separators are left out. A name is
-  a word with a capital that begins no sentence, or any where all words have one ("Paris."), a word
-  with two capitals, or a code identifier.
+- A term is a token as scores count them (`tasks.scoring.tokens`), so a number with its sign, an
+  operator or an identifier; in scripts written without spaces it is a pair of neighbouring
+  characters (a lone one counts as itself). It is supported as often as the passages hold it: the
+  K-precision of Adlakha et al. 2023 (arXiv:2307.16877, section 3.3). Pairs, because single
+  syllables of Korean or Chinese stand in almost any passage. A dotted name also supports its parts
+  and its ends: `json.dumps` holds `dumps`.
+- A number is a run of digits that continues no word, with its minus, percent or currency: where a
+  passage says 50, 50% is unsupported. Thousands separators are left out. A name is a word with a
+  capital that begins no sentence, or any where all words have one ("Paris."), a word with two
+  capitals, or a code identifier.
   What has neither capitals nor dots, a Korean or Chinese name, cannot be told from other words
   here: groundedness counts it, `unsupported` does not.
 - An answer that abstains, or is empty, claims nothing and has no groundedness.
@@ -16,23 +19,24 @@ What counts as supported:
 
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 
 import regex
 
-from tasks.records.text import BROKEN, UNSPACED, normalise
+from tasks.records.text import normalise
 from tasks.scoring.answer_scores import Metrics, abstains, mean_of
+from tasks.scoring.tokens import CHARACTER, LETTER, NUMBER, answer_words
 
-_LETTER = rf"[^\W{UNSPACED}]"
-_RUN = regex.compile(rf"[{UNSPACED}][{UNSPACED}\p{{M}}]*|{_LETTER}+|{BROKEN}")
-_CHARACTER = regex.compile(rf"[{UNSPACED}]\p{{M}}*")
 # After a word a bracket is an index (`rows[1]`); "[1]", "[1, 2]" elsewhere cite.
-_MARKER = regex.compile(rf"(?<!{_LETTER})\[(\d{{1,3}}(?:\s*,\s*\d{{1,3}})*)\]")
-_NUMBER = regex.compile(rf"(?<!{_LETTER}|{_LETTER}\.)\p{{Nd}}+(?:[.,]\p{{Nd}}+)*")
-_THOUSANDS = regex.compile(r"\d{1,3}(?:,\d{3})+(?:\.\d+)?")
-_WORD = regex.compile(rf"{_LETTER}+(?:\.{_LETTER}+)*")
+_MARKER = regex.compile(rf"(?<!{LETTER})\[(\d{{1,3}}(?:\s*,\s*\d{{1,3}})*)\]")
+_NUMBER = regex.compile(rf"-?{NUMBER}")
+_UNIT = regex.compile(r"[%‰\p{Sc}]")
+_CURRENCY = regex.compile(r"\p{Sc}")
+_MARK = regex.compile(r"[^\p{L}\p{N}\s]")
+_WORD = regex.compile(rf"{LETTER}+(?:\.{LETTER}+)*(?:\+\+|#(?!{LETTER}))?")
 _CAPITAL = regex.compile(r"\p{Lu}")
 _CAMEL = regex.compile(r"\p{Ll}\p{Lu}")
 _SENTENCE_START = regex.compile(r"(?:^|[.!?:;。！？：；\n])[\s\"'“‘«「『(\[*`-]*$")
@@ -102,32 +106,41 @@ def grounding_means(found: Sequence[Grounding], names: Sequence[str]) -> Metrics
     return metrics
 
 
-def unsupported_items(text: str, sources: Iterable[str]) -> set[str]:
+def unsupported_items(text: str, sources: Sequence[str]) -> set[str]:
     """Return the numbers and names of a text that no source holds."""
-    joined = "\n".join(sources)
-    numbers = _numbers(text) - _numbers(joined)
-    folded = normalise(joined)
+    numbers = _numbers(text).difference(*(_numbers(source) for source in sources))
+    folded = normalise("\n".join(sources))
     return numbers | {name for name in _names(text) if not _holds(folded, name)}
 
 
 def _terms(text: str) -> list[str]:
-    """Return words and pairs of characters, in order; characters where there are none."""
-    normal = normalise(text)
+    """Return tokens and pairs of characters, in order."""
     terms: list[str] = []
-    for run in _RUN.findall(normal):
-        letters = _CHARACTER.findall(run)
-        pairs = [first + second for first, second in pairwise(letters)]
-        terms += pairs or [run]
-    return terms or [character for character in normal if not character.isspace()]
+    for word in answer_words(text):
+        letters = CHARACTER.findall(word)
+        terms += [first + second for first, second in pairwise(letters)] or [word]
+    return terms
 
 
+@lru_cache(maxsize=512)
 def _held(passage: str) -> Counter[str]:
-    """Return all that a passage can support: its terms, its lone characters and its punctuation."""
+    """Return all that a passage can support: its terms, its lone characters, its punctuation, and
+    the parts and ends of its dotted names.
+    """
     normal = normalise(passage)
-    held = Counter(_terms(passage))
-    held |= Counter(_CHARACTER.findall(normal))
-    held |= Counter(one for one in normal if not (one.isalnum() or one.isspace()))
+    terms = _terms(passage)
+    held = Counter(terms)
+    held |= Counter([*CHARACTER.findall(normal), *_MARK.findall(normal)])
+    held |= Counter(part for term in terms if "." in term for part in _dotted_parts(term))
     return held
+
+
+def _dotted_parts(term: str) -> set[str]:
+    """Return the parts and the ends of a dotted name; a number has none."""
+    if _NUMBER.match(term):
+        return set()
+    parts = term.split(".")
+    return {*parts, *(".".join(parts[at:]) for at in range(1, len(parts)))}
 
 
 def _share(wanted: Counter[str], held: Counter[str]) -> float:
@@ -153,10 +166,14 @@ def _citation(output: str, is_gold: Sequence[bool]) -> float | None:
 
 
 def _numbers(text: str) -> set[str]:
+    """Return the numbers of a text, each with its sign, and its percent or currency after it."""
+    words = ("", *answer_words(text), "")
     found = set()
-    for number in _NUMBER.findall(unicodedata.normalize("NFKC", text)):
-        digits = "".join(str(unicodedata.digit(one, one)) for one in number)
-        found.add(digits.replace(",", "") if _THOUSANDS.fullmatch(digits) else digits)
+    for before, word, after in zip(words, words[1:], words[2:], strict=False):
+        number = _NUMBER.match(word)
+        if number:
+            unit = _UNIT.match(after) or _CURRENCY.match(before)
+            found.add(number.group() + (unit.group() if unit else ""))
     return found
 
 
@@ -182,5 +199,5 @@ def _is_name(word: str, before: str, *, is_title: bool) -> bool:
 
 def _holds(folded: str, name: str) -> bool:
     """Return whether a normalised text holds a name as a word, or as the end of a dotted one."""
-    pattern = rf"(?<!{_LETTER}){regex.escape(name)}(?!{_LETTER})"
+    pattern = rf"(?<!{LETTER}){regex.escape(name)}(?!{LETTER}|\+\+|#(?!{LETTER}))"
     return regex.search(pattern, folded) is not None

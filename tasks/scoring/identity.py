@@ -11,7 +11,8 @@ from tasks.records.text import text_sha256
 # Raise it with every change by which the same answer gets another score or likelihood: the golden
 # scores of tests/unit/scoring/test_scoring_version.py tell. The champion is then scored again.
 # Decoding is no part of it: it belongs to the system that is scored.
-SCORING_VERSION = 1
+# 1: tokens were words alone. 2: they keep signs, operators and identifiers (tasks.scoring.tokens).
+SCORING_VERSION = 2
 # Before scoring had a version, its hash was over the scoring modules' source. Version 1 is the last
 # such code, and what it scored with the default `abstentions` keeps its hash.
 _HASHES_OF_SOURCE = {
@@ -50,8 +51,16 @@ def split_sha256(asked: Iterable[Asked]) -> str:
     return text_sha256(*(text for record in sorted(asked) for text in record))
 
 
-def scoring_sha256(abstentions: Sequence[str]) -> str:
-    """Return the hash of the scoring: equal where the same answer gets the same scores."""
+def scoring_sha256(abstentions: Sequence[str], version: int = SCORING_VERSION) -> str:
+    """Return the hash of a scoring: equal where the same answer gets the same scores."""
     markers = json.dumps(list(abstentions))
-    known = _HASHES_OF_SOURCE.get((SCORING_VERSION, markers))
-    return known or text_sha256(f"scoring version {SCORING_VERSION}", markers)
+    known = _HASHES_OF_SOURCE.get((version, markers))
+    return known or text_sha256(f"scoring version {version}", markers)
+
+
+def scoring_name(sha256: str | None, abstentions: Sequence[str]) -> str:
+    """Return what a hash of a scoring stands for, in words."""
+    for version in range(1, SCORING_VERSION + 1):
+        if sha256 == scoring_sha256(abstentions, version):
+            return f"version {version} of the scoring"
+    return f"another scoring ({str(sha256)[:12]})"

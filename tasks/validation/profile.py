@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict
 
 from tasks.embedding.vector_memo import VectorMemo, remembered
 from tasks.models.store import ModelManifest
-from tasks.records.text import score_tokens, text_sha256
+from tasks.records.text import text_sha256, text_tokens
 from tasks.stage.outputs import write_atomically
 from tasks.stage.params import ComputeParams
 from tasks.validation.features import SCRIPTS, FeatureRow
@@ -200,7 +200,7 @@ class Profiler:
 
 
 def _vocabulary(texts: Sequence[str]) -> Vocabulary:
-    words = Counter(token[:_TERM_CHARACTERS] for text in texts for token in score_tokens(text))
+    words = Counter(token[:_TERM_CHARACTERS] for text in texts for token in text_tokens(text))
     terms = _shares(words, _TERMS)
     return Vocabulary(rows=len(texts), words=words.total(), terms=terms)
 

@@ -26,6 +26,8 @@ from flows.promoter import make_promoter
 from flows.workspace import Workspace, prepare
 from tasks.records.predictions import read_predictions
 from tasks.registry.approval import ApprovalResponse, read_request, settle
+from tasks.scoring.answer_scores import token_f1
+from tasks.scoring.identity import scoring_name, scoring_sha256
 from tests.frozen.conftest import Frozen
 
 # The last entry's: a hash noted down elsewhere, which no rewritten ledger could have.
@@ -125,7 +127,7 @@ def test_a_bundle_answers_its_golden_prompts_to_today_s_code(model: str, unpacke
     assert said == f"{count} of {count} golden prompts answered as recorded"
 
 
-def test_an_old_bundle_is_scored_again_as_it_was_in_its_night(
+def test_an_old_bundle_answers_as_in_its_night_and_is_scored_by_todays_version(
     unpacked: Frozen, tmp_path: Path
 ) -> None:
     from tasks.evaluation import rescoring
@@ -143,7 +145,7 @@ def test_an_old_bundle_is_scored_again_as_it_was_in_its_night(
     rescoring.run(params, paths)
     then, now = (
         {
-            row.record: (row.output, row.token_f1, row.prompt_sha256)
+            row.record: (row.output, row.reference, row.prompt_sha256)
             for row in read_predictions(folder / "predictions.parquet")
             if (row.system, row.mode) == ("adapter", "retrieved")
         }
@@ -151,11 +153,16 @@ def test_an_old_bundle_is_scored_again_as_it_was_in_its_night(
     )
     assert len(now) == 16
     assert now == then
+    for row in read_predictions(tmp_path / "report" / "predictions.parquet"):
+        assert row.token_f1 == token_f1(row.output, row.reference)
     old, new = (
-        json.loads((folder / "metrics.json").read_text())
+        json.loads((folder / "metrics.json").read_text())["test_split"]
         for folder in (report, tmp_path / "report")
     )
-    assert new["test_split"] == old["test_split"]
+    markers = params.evaluation.abstentions
+    assert new["scored_sha256"] == old["scored_sha256"]
+    assert new["scoring_sha256"] == scoring_sha256(markers)
+    assert scoring_name(old["scoring_sha256"], markers) == "version 1 of the scoring"
 
 
 def test_production_goes_back_to_a_version_that_was_there(frozen: Frozen) -> None:

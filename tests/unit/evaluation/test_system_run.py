@@ -498,6 +498,8 @@ def test_forgetting_is_measured_of_base_and_adapter(scored: Any) -> None:
     [
         ("It is 4.", True),
         ("It is 24.", False),
+        ("It is -4.", False),
+        ("2 + 2 = **4**", True),
         ("Four!", True),
         ("da Vinci", False),
         ("서울", True),

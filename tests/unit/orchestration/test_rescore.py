@@ -19,6 +19,7 @@ from tasks.records.predictions import read_likelihoods, read_predictions
 from tasks.records.schema import ServedModel, read_records, write_records
 from tasks.registry.client import Registry
 from tasks.registry.versions import Version
+from tasks.scoring.identity import scoring_sha256
 from tasks.services.stores import Stores
 from tasks.stage.errors import ConfigError, DataError
 from tasks.stage.metrics import read_metrics
@@ -285,6 +286,29 @@ def changed_split(world: World, tiny: Any, folder: Path) -> None:
     metrics["test_split"]["scored_sha256"] = "0" * 64
     (world.tonight.evaluation / "metrics.json").write_text(json.dumps(metrics))
     world.tonight = replace(world.tonight, curated=folder)
+
+
+@pytest.mark.slow
+def test_a_champion_of_an_older_version_of_the_scoring_is_scored_again_by_todays(
+    tmp_path: Path, world: World, bundle: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    metrics = read_metrics(world.tonight.evaluation)
+    tonights = metrics["test_split"]["scoring_sha256"]
+    markers = read_yaml(Path("params/evaluation.yaml"))["abstentions"]
+    assert tonights == scoring_sha256(markers)
+    reigning = world.register(bundle, tmp_path / "model", "first")
+    for scoring in (scoring_sha256(markers, 1), tonights):  # its own night, then tonight
+        metrics["test_split"]["scoring_sha256"] = scoring
+        (world.tonight.evaluation / "metrics.json").write_text(json.dumps(metrics))
+        if scoring != tonights:
+            world.record(reigning)
+    world.registry.point("adapter", "production", reigning.number)
+    with caplog.at_level("INFO"):
+        found = world.rescore(replace(reigning, number=reigning.number + 1))
+    assert found is not None
+    assert len(world.commands) == 1
+    assert "was scored by version 1 of the scoring, tonight by version 2" in caplog.text
+    assert read_metrics(found.report)["test_split"] == metrics["test_split"]
 
 
 @pytest.mark.slow

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from rouge_score.rouge_scorer import RougeScorer
 
 from tasks.evaluation.metrics import METRICS
-from tasks.records.text import score_tokens
 from tasks.scoring.answer_scores import SCORES, exact_match, length_ratio, rouge_l, token_f1
+from tasks.scoring.tokens import answer_tokens
 from tasks.stage.errors import ConfigError
 
 MARKERS = ["I don't know", "모릅니다"]
@@ -101,12 +101,12 @@ def test_exact_match_forgives_nothing_else(output: str, reference: str) -> None:
 
 class OurTokens:
     def tokenize(self, text: str) -> list[str]:
-        return score_tokens(text)
+        return list(answer_tokens(text))
 
 
 @given(st.text("ab가나東 .", max_size=12), st.text("ab가나東 .", min_size=1, max_size=12))
 def test_rouge_l_is_what_the_reference_package_makes_of_our_tokens(left: str, right: str) -> None:
-    if score_tokens(left) and score_tokens(right):
+    if answer_tokens(left) and answer_tokens(right):
         peer = RougeScorer(["rougeL"], tokenizer=OurTokens()).score(right, left)["rougeL"].fmeasure
         assert rouge_l(left, right) == pytest.approx(peer)
 

@@ -26,11 +26,22 @@ def shown(*passages: str, gold: tuple[int, ...] = (), question: str = "q") -> Sh
         # 日本, 本首 and 首都: the middle one is not there.
         ("日本首都", OTHER, 2 / 3),
         ("北京", OTHER, 0.0),
-        # json and dumps, 함수 and 수는: the last pair is not there.
-        ("json.dumps 함수는", "함수 json.dumps", 3 / 4),
+        # json.dumps, 함수 and 수는: the last pair is not there.
+        ("json.dumps 함수는", "함수 json.dumps", 2 / 3),
         # 水 alone is held by what holds it in any pair.
         ("水", "飲み水です", 1.0),
         ("+=", "x += 1", 1.0),
+        # A number with another sign, an operator and an identifier that the passage does not hold.
+        ("x > 0", "x < 0", 2 / 3),
+        ("-1", "returns 1", 0.0),
+        ("args", "f(*args)", 0.0),
+        ("init", "__init__", 0.0),
+        ("기온은 -5도", "기온은 5도", 3 / 4),
+        # A dotted name holds its parts and its ends, and no other name.
+        ("dumps of json", "json.dumps of", 1.0),
+        ("TextCalendar.prweek", "calendar.TextCalendar.prweek(year)", 1.0),
+        ("json.dump", "json.dumps, json.load", 0.0),
+        ("14", "3.14", 0.0),
         ("서\ufffd", "서울", 1 / 2),
     ],
 )
@@ -64,6 +75,8 @@ def test_without_passages_nothing_is_grounded_or_perfect() -> None:
     ("text", "expected"),
     [
         ("It was in 2024, for 1,234.5 or 1234.5", {"2024", "1234.5"}),
+        ("-1 and −2, 50 % or $5 for 3€", {"-1", "-2", "50%", "5$", "3€"}),
+        ("3.5kg of 1e-5 at 10:30", {"3.5", "1e-5", "10:30"}),
         ("５명과 3개, 100km", {"5", "3", "100"}),
         ("٣ and 3", {"3"}),
         ("b32decode of utf8 and v1", set()),
@@ -87,6 +100,8 @@ def test_numbers_and_names_are_known_for_what_they_are(text: str, expected: set[
     ("text", "source"),
     [
         ("in 1234", "of 1,234 there"),
+        ("−3 % of it", "it is -3%"),
+        ("use C++", "C++ is there"),
         ("the GPU", "gpu에서"),
         ("it is TextCalendar.prweek", "calendar.TextCalendar.prweek(theyear)"),
         ("about json", "json.dumps"),
@@ -99,6 +114,13 @@ def test_what_a_source_holds_in_another_form_is_supported(text: str, source: str
 
 def test_part_of_a_word_or_a_number_supports_nothing() -> None:
     assert unsupported_items("the Art of 24", ["party like 2024"]) == {"art", "24"}
+
+
+@pytest.mark.parametrize(
+    ("text", "source"), [("50%", "50"), ("-1", "1"), ("$5", "€5"), ("in C#", "in C++")]
+)
+def test_another_sign_unit_or_suffix_is_no_support(text: str, source: str) -> None:
+    assert len(unsupported_items(text, [source])) == 1
 
 
 def test_the_question_supports_names_but_grounds_nothing() -> None:

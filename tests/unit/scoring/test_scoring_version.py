@@ -13,7 +13,7 @@ from tasks.evaluation.system_run import score_answer
 from tasks.lexical.chunking import Passage
 from tasks.records.schema import Message, Record
 from tasks.scoring.answer_scores import abstains
-from tasks.scoring.identity import SCORING_VERSION, scoring_sha256
+from tasks.scoring.identity import SCORING_VERSION, scoring_name, scoring_sha256
 from tasks.sequences.examples import Example
 from tasks.sequences.likelihood import log_likelihoods, perplexity
 from tasks.stage.params import load_params
@@ -23,7 +23,7 @@ PASSAGES = (
     "json.dumps serializes an object to a JSON formatted string. It raises TypeError for 3 types.",
     "서울은 대한민국의 수도이다.",
 )
-# Answer, reference -> the scores of version 1.
+# Answer, reference.
 ANSWERS = [
     ("json.dumps: serialize", "JSON.dumps: serialize"),
     ("Serializes an object to a JSON string [1].", "Serialize obj to a JSON formatted string."),
@@ -32,20 +32,23 @@ ANSWERS = [
     ("It raises ValueError for 4 types", "It raises TypeError for 3 types"),
     ("", "東京"),
     ("東京都", "東京"),
+    ("Returns -1 of *args, 50% if x < 0", "Return 1 of args, 50 if x > 0"),
 ]
 NAMES = (
     "exact_match", "token_f1", "rouge_l", "chrf", "length_ratio", "groundedness", "unsupported",
     "attribution", "citation", "abstains",
 )  # fmt: skip
+# Version -> the scores of each answer by it.
 GOLDEN = {
-    1: [
-        [1.0, 1.0, 1.0, 1.0, 1.0, 0.666667, 0, 1.0, None, 0.0],
+    2: [
+        [1.0, 1.0, 1.0, 1.0, 1.0, 0.5, 0, 1.0, None, 0.0],
         [0.0, 0.533333, 0.533333, 0.492158, 1.142857, 1.0, 0, 1.0, 1.0, 0.0],
         [0.0, 0.736842, 0.736842, 0.246181, 0.583333, 1.0, 0, 0.0, None, 0.0],
-        [0.0, 1.0, 1.0, 0.471845, 1.0, None, 0, None, None, 1.0],
+        [1.0, 1.0, 1.0, 0.471845, 1.0, None, 0, None, None, 1.0],
         [0.0, 0.666667, 0.666667, 0.599301, 1.0, 0.666667, 2, 1.0, None, 0.0],
         [0.0, 0.0, 0.0, 0.0, 0.0, None, 0, None, None, 0.0],
         [0.0, 0.8, 0.8, 0.875, 1.5, 0.0, 0, 0.0, None, 0.0],
+        [0.0, 0.526316, 0.526316, 0.504344, 1.111111, 0.0, 3, 0.0, None, 0.0],
     ],
 }
 
@@ -80,11 +83,23 @@ def test_a_likelihood_is_the_sum_over_the_answers_tokens_alone() -> None:
     assert perplexity(sum(found), 4) == pytest.approx(11)
 
 
-def test_scored_before_there_was_a_version_is_scored_alike() -> None:
-    """So no champion of 718988b, scored with the default markers, is scored again."""
+BEFORE_VERSIONS = "20fcf67eae779ed8e31e540a04ee18aeab266594b04419fad3ef5dba1f4fe4a5"
+
+
+def test_what_was_scored_before_there_was_a_version_is_known_as_version_one() -> None:
+    """Champions of 718988b, scored with the default markers; they are scored again."""
     params = load_params(Params, [Path(f"params/{name}.yaml") for name in Params.model_fields])
-    found = scoring_sha256(params.evaluation.abstentions)
-    assert found == "20fcf67eae779ed8e31e540a04ee18aeab266594b04419fad3ef5dba1f4fe4a5"
+    markers = params.evaluation.abstentions
+    assert scoring_sha256(markers, 1) == BEFORE_VERSIONS != scoring_sha256(markers)
+    assert scoring_name(BEFORE_VERSIONS, markers) == "version 1 of the scoring"
+    assert scoring_name(scoring_sha256(["other"], 1), ["other"]) == "version 1 of the scoring"
+    today = scoring_name(scoring_sha256(markers), markers)
+    assert today == f"version {SCORING_VERSION} of the scoring"
+
+
+@pytest.mark.parametrize("sha256", ["f" * 64, None])
+def test_a_scoring_that_is_not_known_is_named_by_its_hash(sha256: str | None) -> None:
+    assert scoring_name(sha256, MARKERS) == f"another scoring ({str(sha256)[:12]})"
 
 
 def test_other_markers_are_another_scoring() -> None:
