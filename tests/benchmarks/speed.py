@@ -138,7 +138,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--quick", action="store_true", help="one judgement of each kind")
     parser.add_argument("--judgements", type=int, default=20, help="of each kind (%(default)s)")
     parser.add_argument("--rounds", type=int, default=LEAST_ROUNDS, help="each (%(default)s)")
-    parser.add_argument("--seconds", type=float, default=120.0, help="at most (%(default)s)")
+    parser.add_argument("--seconds", type=float, default=600.0, help="at most (%(default)s)")
     parser.add_argument("--bundle", type=Path, default=Path("data/bundle"))
     parser.add_argument("--store", type=Path, default=Path(".nightloom/models"))
     return parser
