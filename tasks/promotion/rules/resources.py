@@ -43,8 +43,8 @@ def slower_than_base(
     if found is None or rounds < LEAST_ROUNDS:
         text = (
             f"{model}'s speed was measured in {rounds} rounds; at least {LEAST_ROUNDS} are needed, "
-            "since fewer prove nothing. The machine was slow or busy: run the release again when it "
-            "is quieter"
+            "since fewer prove nothing. The machine was slow or busy: run the release again "
+            "when it is quieter"
         )
         yield RuleResult(False, text, None, bound, mild=True)
         return
