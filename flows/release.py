@@ -25,9 +25,11 @@ from tasks.orchestration.release import (
     write_decision,
 )
 from tasks.orchestration.rescore import Tonight, rescore
+from tasks.orchestration.speed import speed
 from tasks.orchestration.tracking import Tracker
 from tasks.orchestration.verify import Scored, ServingSetup, verify
 from tasks.promotion.evidence import EvidenceFiles
+from tasks.promotion.speed import SPEED_FILE
 from tasks.prompting.files import PROMPT
 from tasks.records.schema import ServedModel
 from tasks.registry.aliases import find_champion
@@ -166,6 +168,9 @@ def _gather(
     setup = ServingSetup(stores.tracking_uri, store, context.scratch / "servers")
     verify({version.model: version.number for version in new}, scored, setup, context.scratch)
     context.tracker.log_files(context.night, [context.scratch / PARITY_FILE], "verdict")
+    log.begin("measuring speed")
+    speed(root, scored.bundle, store, tuple(found), context.scratch)
+    context.tracker.log_files(context.night, [context.scratch / SPEED_FILE], "verdict")
     return found
 
 
@@ -188,6 +193,7 @@ def _evidence(context: _ReleaseContext, version: Version) -> EvidenceFiles:
         parity=context.scratch / PARITY_FILE,
         bundle_sha256=promotion_key(root / paths.bundle),
         champion=rescore(version, tonight, context.registry, context.tracker),
+        speed=context.scratch / SPEED_FILE,
     )
 
 

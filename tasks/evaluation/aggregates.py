@@ -1,11 +1,9 @@
-"""Numbers over the predictions of one system in one mode: means, abstention, grounding, speed."""
+"""Numbers over the predictions of one system in one mode: means, abstention, grounding."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from tasks.records.predictions import ALL_MODES, SCORE_NAMES, Prediction
 from tasks.records.text import BROKEN
@@ -81,13 +79,14 @@ def _scores(metrics: AnswerMetrics, rows: Sequence[Prediction], abstains: Abstai
 
 
 def _size(result: "SystemResult[Any]", rows: Sequence[Prediction]) -> Metrics:
-    """Return what a system takes, and its speed over these rows, which are its first group's."""
+    """Return what a system takes, and its throughput over these rows, which are its first
+    group's."""
     name, peak = "peak_megabytes", result.peak_megabytes
     return {
         "parameters": result.parameters,
         "megabytes": result.megabytes,
         **(null(name, "this system does not tell it") if peak is None else {name: peak}),
-        **speed(rows, result.first_group_seconds),
+        **throughput(rows, result.first_group_seconds),
     }
 
 
@@ -164,13 +163,12 @@ def _grounding(rows: Sequence[Prediction]) -> Metrics:
     return grounding_means(shown, GROUNDING_METRICS)
 
 
-def speed(rows: Sequence[Prediction], seconds: float) -> dict[str, float]:
-    """Return quantiles of time to the first and last token, and tokens a second, over answers.
+def throughput(rows: Sequence[Prediction], seconds: float) -> dict[str, float]:
+    """Return how many tokens a second came out of decoding rows in batches, on this machine.
 
-    Times are in milliseconds from when a row's prompt first went into the model, among as many rows
-    as are decoded together. `seconds` is what reading and answering each prompt of the rows once
-    took; of the tokens those count that are in the answers: no padding, no end tokens. So systems
-    with shorter answers have fewer a second.
+    `seconds` is what reading and answering each prompt of the rows once took; of the tokens those
+    count that are in the answers: no padding, no end tokens. So systems with shorter answers have
+    fewer a second. Other work on the machine changes it: no rule reads it.
 
     Raises:
         DataError: there are no rows, or decoding them took no time.
@@ -182,11 +180,4 @@ def speed(rows: Sequence[Prediction], seconds: float) -> dict[str, float]:
         )
     # Records with the same prompt share one decoding.
     tokens = {row.prompt_sha256: row.new_tokens for row in rows}
-    found = {"tokens_per_second": sum(tokens.values()) / seconds}
-    for name, times in (
-        ("first_token_ms", [row.first_token_ms for row in rows]),
-        ("latency_ms", [row.latency_ms for row in rows]),
-    ):
-        p50, p95 = np.quantile(times, [0.5, 0.95])
-        found |= {f"{name}_p50": float(p50), f"{name}_p95": float(p95)}
-    return found
+    return {"throughput_tokens_per_second": sum(tokens.values()) / seconds}

@@ -155,7 +155,8 @@ def size_grid(metrics: Mapping[str, Any]) -> Grid:
 def _further(metrics: Mapping[str, Any]) -> list[str]:
     """Return what sizes hold beside the usual, where every system has it.
 
-    Not the milliseconds of an answer: a batch's are no time that anybody waits.
+    Not the milliseconds of an answer that older reports hold: a batch's are no time that anybody
+    waits.
     """
     usual = {"parameters", "megabytes", "peak_megabytes", "peak_megabytes_reason"}
     rows = list(metrics["sizes"].values())
@@ -169,7 +170,9 @@ def _further(metrics: Mapping[str, Any]) -> list[str]:
 
 
 def _shown_size(name: str) -> str:
-    return "tokens a second, in batches" if name == "tokens_per_second" else shown_metric(name)
+    """Return what a column of sizes is called; older reports call throughput otherwise."""
+    is_throughput = name.endswith("tokens_per_second")
+    return "throughput in batches, tokens a second" if is_throughput else shown_metric(name)
 
 
 def retrieval_grid(metrics: Mapping[str, Any]) -> Grid:

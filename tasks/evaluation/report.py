@@ -29,14 +29,14 @@ from tasks.evaluation.grids import (
 from tasks.evaluation.plots import draw, drawable, plain, png, svg
 from tasks.evaluation.summary import headline, paragraphs
 from tasks.evaluation.table import machine_line, retrieval_line, score_table
-from tasks.records.predictions import BATCH_TIMES, Prediction
+from tasks.records.predictions import Prediction
 
 _DIGITS = 4
 
 # Shown as texts or not at all; every other field of a prediction is a score of its own.
 _NOT_SCORES = {
     "system", "mode", "record", "slice", "question", "reference", "output", "prompt_sha256",
-    "retrieved", *BATCH_TIMES,
+    "retrieved",
 }  # fmt: skip
 
 _SCORES = tuple(item.name for item in fields(Prediction) if item.name not in _NOT_SCORES)

@@ -13,7 +13,7 @@ from typing import Any
 
 from tasks.answering.golden import check_golden_model
 from tasks.answering.release_bundle import SETTINGS
-from tasks.evaluation.aggregates import row_metrics, speed
+from tasks.evaluation.aggregates import row_metrics, throughput
 from tasks.evaluation.params import EvaluationParams
 from tasks.evaluation.requests import choose_records, primary_requests
 from tasks.evaluation.system_run import (
@@ -166,7 +166,7 @@ def _metrics(
     return {
         "systems": {result.key: {mode: means | row_metrics(rows, known)}},
         "primary": {"mode": mode, "metric": params.primary_metric},
-        "sizes": {result.key: size | speed(rows, result.first_group_seconds)},
+        "sizes": {result.key: size | throughput(rows, result.first_group_seconds)},
     }
 
 

@@ -92,8 +92,6 @@ class ScoredAnswer:
             output=self.output,
             prompt_sha256=prompt_sha256(self.prompt),
             retrieved=tuple(passage.id for passage in self.request.passages),
-            first_token_ms=generation.first_token_ms,
-            latency_ms=generation.latency_ms,
             new_tokens=len(generation.token_ids),
             is_cut=generation.is_cut,
             **self.scores,

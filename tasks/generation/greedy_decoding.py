@@ -41,6 +41,7 @@ def generate(
     max_new_tokens: int,
     batch_size: int,
     progress: Progress | None = None,
+    ignore_stops: bool = False,
 ) -> list[Generation]:
     """Return the greedy answers to prompts of token ids, in the prompts' order.
 
@@ -48,7 +49,8 @@ def generate(
     within float rounding. At most `batch_size` rows are held in memory, and one prompt; beginnings
     that prompts share are computed once. A model with which that is not exact answers one prompt
     at a time, and the log says why (`decodability`). `progress` is told how many prompts are done
-    and how many there are.
+    and how many there are. With `ignore_stops` every answer goes on to `max_new_tokens`, so that
+    the speed of models can be compared over the same work.
 
     Raises:
         DataError: a prompt has no tokens.
@@ -61,7 +63,8 @@ def generate(
     distinct = list(copies)
     answers: dict[tuple[int, ...], Generation] = {}
     done = 0
-    for row in _rows(language_model, distinct, max_new_tokens, batch_size):
+    stops = frozenset[int]() if ignore_stops else stop_tokens(language_model)
+    for row in _rows(language_model, distinct, stops, max_new_tokens, batch_size):
         if row.is_done:
             key = distinct[row.number]
             answers[key] = _generation(language_model, row)
@@ -80,7 +83,8 @@ def stream(
     as one piece.
     """
     text, fed = TextStream(language_model.tokenizer), 0
-    for row in _rows(language_model, [tuple(prompt)], max_new_tokens, 1):
+    stops = stop_tokens(language_model)
+    for row in _rows(language_model, [tuple(prompt)], stops, max_new_tokens, 1):
         pieces = [text.feed(token) for token in row.tokens[fed:]]
         fed = len(row.tokens)
         yield from filter(None, pieces)
@@ -97,6 +101,7 @@ def stop_tokens(language_model: LanguageModel) -> frozenset[int]:
 def _rows(
     language_model: LanguageModel,
     prompts: Sequence[tuple[int, ...]],
+    stops: Set[int],
     max_new_tokens: int,
     batch_size: int,
 ) -> Iterator[DecodingRow]:
@@ -107,7 +112,6 @@ def _rows(
             f"prompt {empty[0]} of {len(prompts)} has no tokens, so there is nothing to go on from",
             "leave it out, or use a prompt template that renders to some text",
         )
-    stops = stop_tokens(language_model)
     longest = max(map(len, prompts), default=0) + max_new_tokens
     if prompts and decodes_together(language_model.model, longest):
         yield from decode(

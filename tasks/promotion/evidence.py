@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from tasks.promotion.answer_columns import AnswerColumns, read_answer_columns
 from tasks.promotion.params import PromotionParams
+from tasks.promotion.speed import Speed
 from tasks.records.predictions import (
     LIKELIHOODS_FILE,
     PREDICTIONS_FILE,
@@ -54,7 +55,8 @@ class EvidenceFiles:
     The first four are the reports of tonight's stages. `parity` is the file of what the registered
     versions answered over HTTP; `bundle_sha256` is the hash of the
     bundle's manifest that it must name. `champion` is None where that is the base, or the candidate
-    itself.
+    itself. `speed` is the file of what the models took in turns with the base; an older release
+    left none.
     """
 
     validation: Path
@@ -64,9 +66,10 @@ class EvidenceFiles:
     parity: Path
     bundle_sha256: str
     champion: ChampionFiles | None
+    speed: Path
 
     def paths(self) -> dict[str, Path]:
-        """Return every file by what it is evidence of.
+        """Return every file by what it is evidence of; the speed's only where there is one.
 
         Raises:
             DataError: one of them is not there.
@@ -82,6 +85,8 @@ class EvidenceFiles:
             report, likely = self.champion.report, self.champion.likely
             found |= {f"reigning/{name}": report / name for name in SCORED_FILES}
             found |= {f"reigning/likely/{name}": likely / name for name in MEASURED_FILES}
+        if self.speed.exists():
+            found["speed"] = self.speed
         missing = [str(path) for path in found.values() if not path.exists()]
         if missing:
             raise DataError(
@@ -140,6 +145,7 @@ class ModelEvidence:
     metrics: Metrics
     packaging: Metrics
     parity: Parity
+    speed: Speed | None
     bundle_sha256: str
     answers: Mapping[tuple[str, str], AnswerColumns]
     likely: SplitLikelihoods
@@ -219,6 +225,7 @@ def read_evidence(
         metrics=metrics,
         packaging=_metrics(files.packaging),
         parity=Parity.read(files.parity),
+        speed=Speed.read(files.speed) if files.speed.exists() else None,
         bundle_sha256=files.bundle_sha256,
         answers=read_answer_columns(predictions, params.primary_metric, systems),
         likely=_likely(files.packaging, model),

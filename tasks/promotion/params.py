@@ -1,8 +1,9 @@
 """Params of promotion: what is decided on, and a block a rule."""
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, model_validator
 
 from tasks.stage.params import StageParams
 
@@ -110,21 +111,19 @@ class ScoreRetentionParams(RuleParams):
 
 
 class LatencyParams(RuleParams):
-    """How long answers take inside evaluation's batches: it may warn, and never refuses."""
+    """How long a model takes for the same work as its base, measured in turns with it."""
 
-    max_over_base: float = Field(gt=0, description="p95 over the base's of the same night")
-    max_p95_ms: float | None = Field(gt=0, description="p95 itself; null where nothing is asked")
+    max_over_base: float = Field(gt=0, description="the ratio to the base's time")
 
-    @field_validator("severity")
+    @model_validator(mode="before")
     @classmethod
-    def _warns(cls, severity: Severity) -> Severity:
-        if severity == "refuse":
+    def _knows_no_milliseconds(cls, given: Any) -> Any:
+        if isinstance(given, Mapping) and "max_p95_ms" in given:
             raise ValueError(
-                "latency may only warn, by max_over_base and by max_p95_ms: its times are taken "
-                "inside batches, on a machine that may be busy, and would refuse a good model; "
-                "expected `severity: warn`"
+                "max_p95_ms is gone: it read times taken inside batches, on a machine that may be "
+                "busy; expected max_over_base alone, the ratio to the base's time in turns with it"
             )
-        return severity
+        return given
 
 
 class SizeParams(RuleParams):

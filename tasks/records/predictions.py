@@ -36,16 +36,15 @@ NULLABLE_SCORES = ("length_ratio", "groundedness", "attribution", "citation")
 
 _TEXTS = ("system", "mode", "record", "slice", "question", "reference", "output", "prompt_sha256")
 
-# Milliseconds inside a batch: other work on the machine changes them, and nobody waits so long.
+# Columns of older files, which are read over: milliseconds inside a batch. Other work on the
+# machine changes them, and nobody waits so long.
 BATCH_TIMES = ("first_token_ms", "latency_ms")
-
-_NUMBERS = (*NULLABLE_SCORES, *BATCH_TIMES)
 
 _PREDICTION_SCHEMA = pyarrow.schema(
     [(name, pyarrow.string()) for name in _TEXTS]
     # Parquet's own name for what a list holds, so that the type comes back as it went.
     + [("retrieved", pyarrow.list_(pyarrow.field("element", pyarrow.string())))]
-    + [(name, pyarrow.float64()) for name in (*SCORE_NAMES, *_NUMBERS)]
+    + [(name, pyarrow.float64()) for name in (*SCORE_NAMES, *NULLABLE_SCORES)]
     + [(name, pyarrow.int64()) for name in ("unsupported", "new_tokens")]
     + [("is_cut", pyarrow.bool_())]
 )
@@ -58,9 +57,8 @@ class Prediction:
     `retrieved` are the ids of the passages in the prompt, best first. Scores are in [0, 1] but for
     `length_ratio`, the answer's tokens over its reference's; what None means for each is told in
     `tasks.scoring.grounding`. `unsupported` counts the numbers and names that stand neither in
-    the passages nor in the question. `first_token_ms` and `latency_ms` run from when the prompt
-    went into the model to the first and the last token; `new_tokens` does not count the end token;
-    `is_cut` says that the answer met its bound before it ended.
+    the passages nor in the question. `new_tokens` does not count the end token; `is_cut` says that
+    the answer met its bound before it ended.
     """
 
     system: str
@@ -81,8 +79,6 @@ class Prediction:
     unsupported: int
     attribution: float | None
     citation: float | None
-    first_token_ms: float
-    latency_ms: float
     new_tokens: int
     is_cut: bool
 
@@ -153,7 +149,7 @@ def check_schema(path: Path, found: pyarrow.Schema) -> None:
     Raises:
         DataError: they are not.
     """
-    have = {field.name: str(field.type) for field in found}
+    have = {field.name: str(field.type) for field in found if field.name not in BATCH_TIMES}
     want = {field.name: str(field.type) for field in _PREDICTION_SCHEMA}
     wrong = [
         *(f"no {name}" for name in want if name not in have),

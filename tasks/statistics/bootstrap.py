@@ -120,6 +120,40 @@ def bootstrap_ratios(
     return found
 
 
+def bootstrap_median_ratio(
+    parts: Sequence[float],
+    wholes: Sequence[float],
+    *,
+    confidence: float,
+    resamples: int,
+    seed: int,
+) -> Interval:
+    """Return the median of the parts over the median of the wholes, and its percentile bootstrap
+    interval.
+
+    What is drawn are pairs: rounds in which both sides took a turn. One round that was disturbed
+    changes a median little. A few rounds give a wide interval: it ends at values that were seen.
+
+    Raises:
+        DataError: the sides differ in length, there are none, one is not finite, or a whole is
+            not above 0.
+    """
+    pairs = _same_size(parts, wholes)
+    _check(pairs[:, :1], pairs[:, 1:])
+    if pairs[:, 1].min() <= 0:
+        raise DataError(
+            f"the least value that is divided by is {pairs[:, 1].min()}; expected one above 0",
+            "look for a turn that took no time",
+        )
+    generator = np.random.default_rng(seed)
+    drawn = pairs[generator.integers(0, len(pairs), size=(resamples, len(pairs)))]
+    part, whole = np.moveaxis(np.median(drawn, axis=1), -1, 0)
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(part / whole, [tail, 1 - tail])
+    value = np.median(pairs[:, 0]) / np.median(pairs[:, 1])
+    return Interval(float(value), float(low), float(high))
+
+
 def mean_intervals(
     columns: Mapping[Key, Sequence[float]], *, confidence: float, resamples: int, seed: int
 ) -> dict[Key, Interval]:

@@ -64,15 +64,13 @@ def metrics_of(predictions: Sequence[Prediction]) -> dict[str, Any]:
     grouped = by_system_and_mode(predictions)
     whole = {name: 0.5 for name in (*SCORE_NAMES, "abstention_recall")}
     size = {"parameters": 2_000_000, "megabytes": 8.0, "peak_megabytes": 900.0}
-    times = {"tokens_per_second": 480.0}
-    for name in ("first_token_ms", "latency_ms"):
-        times |= {f"{name}_p50": 20.0, f"{name}_p95": 30.0}
+    speed = {"throughput_tokens_per_second": 480.0}
     interval = {"value": 0.9, "low": 0.8, "high": 1.0}
     settings = ComparisonSettings("token_f1", "retrieved", "student")
     return {
         "systems": {system: dict.fromkeys(modes, whole) for system, modes in grouped.items()},
         "primary": {"mode": "retrieved", "metric": "token_f1", "confidence": 0.95},
-        "sizes": {system: size | times for system in grouped},
+        "sizes": {system: size | speed for system in grouped},
         **compare_all(grouped, settings, [], inference()).numbers(),
         "abstention_shares": abstention_shares(grouped, says_no(), share_interval()),
         "offered": {

@@ -69,6 +69,7 @@ class Night:
     validation: dict[str, Any]
     curation: dict[str, Any]
     parity: dict[str, Any]
+    speed: dict[str, Any] | None
 
     def write(self, folder: Path, model: ServedModel) -> EvidenceFiles:
         """Write its files, and say where they lie."""
@@ -77,6 +78,8 @@ class Night:
             (folder / name).mkdir(exist_ok=True)
             (folder / name / "metrics.json").write_text(json.dumps(getattr(self, name)))
         (folder / "parity.json").write_text(json.dumps(self.parity))
+        if self.speed is not None:
+            (folder / "speed.json").write_text(json.dumps(self.speed))
         reigning = folder / "reigning"
         if self.champion is not None:
             self.champion.write(reigning)
@@ -92,6 +95,7 @@ class Night:
             else ChampionFiles(
                 "production:3", reigning / "evaluation", model, reigning / "packaging", model
             ),
+            speed=folder / "speed.json",
         )
 
 
@@ -165,10 +169,32 @@ def metrics(modes: tuple[str, ...]) -> dict[str, Any]:
             "instructions_kept": 0.88,  # 22 of them
             "base": {"instructions_right": 25},
         },
-        "sizes": {
-            system: {"megabytes": megabytes[system], "latency_ms_p95": 900.0} for system in SYSTEMS
-        },
+        "sizes": {system: {"megabytes": megabytes[system]} for system in SYSTEMS},
         "test_split": dict(SPLIT),
+    }
+
+
+def speed(rounds: int = 7) -> dict[str, Any]:
+    """What a release measured: adapter as fast as the base, student faster, in so many rounds."""
+    turn = {"seconds": 1.0, "first_token_seconds": 0.4, "cpu_seconds": 2.0}
+    same = {"value": 1.0, "low": 0.9, "high": 1.1}
+    faster = {"value": 0.6, "low": 0.5, "high": 0.7}
+    systems = ("base", "adapter", "student")
+    return {
+        "bundle_sha256": BUNDLE,
+        "device": "cpu",
+        "machine": "x86_64",
+        "cores": 2,
+        "threads": 2,
+        "load_average": 0.4,
+        "new_tokens": 8,
+        "prompt_tokens": {system: [90, 118, 124] for system in systems},
+        "confidence": 0.95,
+        "rounds": [{system: dict(turn) for system in systems} for _ in range(rounds)],
+        "over_base": {
+            "adapter": {"seconds": dict(same), "cpu_seconds": dict(same)},
+            "student": {"seconds": dict(faster), "cpu_seconds": dict(faster)},
+        },
     }
 
 
@@ -219,6 +245,7 @@ def good_night(
             "versions": {"adapter": 4, "student": 4},
             "bundle_sha256": BUNDLE,
         },
+        speed(),
     )
 
 

@@ -60,7 +60,7 @@ def test_versions_are_promoted_held_against_what_reigns_rolled_back_and_refused(
         assert second["aliases"][model] == aliases
         found = second["models"][model]
         assert (found["verdict"], found["headline"]) == ("promoted", "promoted to production")
-        assert any("production:1" in reason for reason in found["passed"])
+        assert any("production:1" in text for text in (*found["reasons"], *found["passed"]))
     judged = [item for item in entries(clone) if item["version"] == 2]
     assert {item["evidence"]["reigning"] for item in judged} == {"production:1"}
 

@@ -342,7 +342,7 @@ def test_no_time_that_a_batch_gave_is_told_as_the_time_to_an_answer(tmp_path: Pa
     # In words, tables and pictures, and in the data that the page sorts answers by.
     assert re.findall(r"(?i)\bms\b|_ms|millisecond|latenc|to an answer|\bs</text>", told) == []
     assert not {"0.02 s", "1.250", "7.750", "30.000"} & set(re.findall(r"[\d.]+(?: s\b)?", told))
-    assert "tokens a second, in batches" in told
+    assert "throughput in batches, tokens a second" in told
     assert "480.000" in told
     assert "weights in memory, MB" in told
 

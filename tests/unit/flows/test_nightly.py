@@ -26,9 +26,9 @@ def workspace(folder: Path, file: str, old: str, new: str) -> Workspace:
     [
         (
             "promotion.yaml",
-            "severity: warn, max_over_base: 1.5, max_p95_ms: null",
-            "severity: refuse, max_over_base: 1.5, max_p95_ms: 800.0",
-            r"promotion\.yaml: rules\.latency\.severity.*may only warn.*`severity: warn`",
+            "severity: refuse, max_over_base: 1.5}",
+            "severity: refuse, max_over_base: 1.5, max_p95_ms: 800.0}",
+            r"promotion\.yaml: rules\.latency: .*max_p95_ms is gone",
         ),
         ("promotion.yaml", "power: 0.8", "power: 8.0", r"promotion\.yaml: power"),
         ("release.yaml", "staging: automatic", "staging: sometimes", r"release\.yaml: staging"),

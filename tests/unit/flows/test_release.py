@@ -40,7 +40,7 @@ def evidence(champion: str | None) -> EvidenceFiles:
     held = (
         None if champion is None else ChampionFiles(champion, folder, "adapter", folder, "adapter")
     )
-    return EvidenceFiles(folder, folder, folder, folder, folder, "0" * 64, held)
+    return EvidenceFiles(folder, folder, folder, folder, folder, "0" * 64, held, folder)
 
 
 def context(shop: Shop) -> _ReleaseContext:

@@ -19,6 +19,7 @@ from transformers import (
 )
 
 from tasks.generation import continuous_batching as decoding
+from tasks.generation import greedy_decoding
 from tasks.generation.greedy_decoding import generate, stream
 from tasks.generation.kv_cache import Pass
 from tasks.models.loading import LanguageModel, load_tokenizer
@@ -188,6 +189,24 @@ def test_a_model_that_never_stops_is_cut_and_says_so(tiny: Tiny) -> None:
     language_model.model.generation_config.eos_token_id = None
     [made] = generate(language_model, [[20, 30, 40]], max_new_tokens=50, batch_size=2)
     assert len(made.token_ids) == 50
+    assert made.is_cut
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_stops_are_ignored_where_speed_is_compared(
+    together: bool, tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(greedy_decoding, "decodes_together", lambda *_: together)
+    language_model = make("llama", tiny)
+    [free] = generate(language_model, [[20, 30, 40]], max_new_tokens=12, batch_size=1)
+    stop = free.token_ids[2]
+    language_model.model.generation_config.eos_token_id = [stop]
+    [stopped] = generate(language_model, [[20, 30, 40]], max_new_tokens=12, batch_size=1)
+    [made] = generate(
+        language_model, [[20, 30, 40]], max_new_tokens=12, batch_size=1, ignore_stops=True
+    )
+    assert stopped.token_ids == free.token_ids[: free.token_ids.index(stop)]
+    assert made.token_ids == free.token_ids
     assert made.is_cut
 
 

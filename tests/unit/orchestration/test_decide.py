@@ -25,14 +25,11 @@ from tasks.orchestration.release import (
     write_decision,
 )
 from tasks.promotion.evidence import EvidenceFiles
-from tasks.promotion.params import Params
 from tasks.registry.transactions import reconcile
 from tasks.registry.versions import Version
-from tasks.stage.errors import ConfigError, DataError
-from tests.builders.promotion_evidence import Change, good_night, with_rule
+from tasks.stage.errors import DataError
+from tests.builders.promotion_evidence import Change, good_night
 from tests.builders.registry import PARAMS, Shop
-
-OLD_RULES = with_rule("latency", severity="refuse")
 
 
 @dataclass
@@ -97,10 +94,6 @@ def bench(tmp_path: Path, shop: Shop, monkeypatch: pytest.MonkeyPatch) -> Bench:
 
 def heavy(night: Any) -> None:
     night.tonight.metrics["sizes"]["adapter"]["megabytes"] = 2780.0
-
-
-def slow(night: Any) -> None:
-    night.tonight.metrics["sizes"]["adapter"]["latency_ms_p95"] = 5000.0
 
 
 def test_a_good_version_is_promoted_and_says_why(bench: Bench) -> None:
@@ -261,29 +254,6 @@ def test_a_student_whose_teacher_is_refused_goes_on_with_a_warning(bench: Bench)
         assert found.key == promoted.key
         assert found.decision is not None
         assert found.decision.warned[0].rule == "teacher"
-
-
-def test_a_version_that_latency_alone_once_refused_is_judged_again_and_promoted(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    rules = bench.root / "params" / "promotion.yaml"
-    now = rules.read_text()
-    # As it was when latency could refuse.
-    then = now.replace("severity: warn, max_over_base: 1.5", "severity: refuse, max_over_base: 1.5")
-    assert then != now
-    rules.write_text(then)
-    evidence = bench.evidence(slow)
-    with pytest.raises(ConfigError, match="latency may only warn"):
-        bench.judge(evidence)
-    with monkeypatch.context() as earlier:
-        earlier.setattr(judgement, "load_params", lambda *_: Params(promotion=OLD_RULES))
-        assert bench.judge(evidence).verdict == "refused"
-        assert bench.judge(evidence).verdict == "unchanged"
-    rules.write_text(now)
-    found = bench.judge(evidence)
-    assert found.verdict == bench.tags()["verdict"] == "promoted"
-    assert found.reasons[0].startswith("adapter: warning of latency: inside a batch 95% of")
-    assert bench.shop.aliases()["staging"] == bench.number
 
 
 def test_a_tag_holds_as_many_reasons_as_fit_and_stays_json(bench: Bench) -> None:

@@ -107,6 +107,7 @@ def all_documents_gone(night: Night) -> None:
 
 
 # What spoils a good night for each rule, and for whom.
+SLOW = {"value": 2.0, "low": 1.6, "high": 3.0}
 SPOILS: dict[str, list[tuple[ServedModel, Change]]] = {
     "data_accepted": [
         ("adapter", put("validation/records/quarantine_share", 0.051)),
@@ -186,8 +187,8 @@ SPOILS: dict[str, list[tuple[ServedModel, Change]]] = {
     "student_keeps": [("student", put("metrics/offered/keeps_enough", False))],
     "gain_over_control": [("student", rows(lambda row: replace(row, token_f1=0.8), "control"))],
     "latency": [
-        ("adapter", put("metrics/sizes/adapter/latency_ms_p95", 1800.0)),
-        ("student", put("metrics/sizes/student/latency_ms_p95", ...)),
+        ("adapter", put("speed/over_base/adapter/seconds", SLOW)),
+        ("student", put("speed/over_base/student/cpu_seconds", SLOW)),
     ],
     "size": [
         ("adapter", put("metrics/sizes/adapter/megabytes", 1000.0)),
@@ -211,7 +212,6 @@ EACH = [
     for rule, spoils in SPOILS.items()
     for place, (model, change) in enumerate(spoils)
 ]
-REFUSING = [spoil for spoil in EACH if spoil.values[0] != "latency"]  # which may only warn
 
 
 def test_every_rule_is_seen_to_speak() -> None:
@@ -220,7 +220,7 @@ def test_every_rule_is_seen_to_speak() -> None:
         assert {model for model, _ in SPOILS[rule.name]} <= set(rule.models)
 
 
-@pytest.mark.parametrize(("rule", "model", "change"), REFUSING)
+@pytest.mark.parametrize(("rule", "model", "change"), EACH)
 def test_a_rule_refuses_on_its_own_ground_alone(
     tmp_path: Path, rule: str, model: ServedModel, change: Change
 ) -> None:

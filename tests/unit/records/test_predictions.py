@@ -7,15 +7,19 @@ import pyarrow
 import pytest
 from pyarrow import parquet
 
-from tasks.records.predictions import Prediction, read_predictions, write_predictions
+from tasks.records.predictions import (
+    BATCH_TIMES,
+    Prediction,
+    read_predictions,
+    write_predictions,
+)
 from tasks.stage.errors import DataError
 
 ROW = Prediction(
     system="base", mode="retrieved", record="r", slice="s", question="q", reference="서울은",
     output="서울", prompt_sha256="0", retrieved=("p#0",), exact_match=0.0, token_f1=0.8,
     rouge_l=0.8, chrf=0.5, length_ratio=2 / 3, groundedness=1.0, unsupported=2, attribution=0.5,
-    citation=1.0,
-    first_token_ms=1.0, latency_ms=2.0, new_tokens=3, is_cut=True,
+    citation=1.0, new_tokens=3, is_cut=True,
 )  # fmt: skip
 BARE = replace(
     ROW, retrieved=(), length_ratio=None, groundedness=None, attribution=None, citation=None,
@@ -44,6 +48,15 @@ def test_a_file_of_an_older_version_is_refused_by_what_it_lacks(path: Path) -> N
     parquet.write_table(table.append_column("extra", pyarrow.array([1])), path)
     with pytest.raises(DataError, match="no groundedness, no is_cut, extra is unknown"):
         read_predictions(path)
+
+
+def test_the_times_of_a_file_of_before_are_read_over(path: Path) -> None:
+    write_predictions(path, [ROW])
+    table = parquet.read_table(path)
+    for name in BATCH_TIMES:
+        table = table.append_column(name, pyarrow.array([2.5]))
+    parquet.write_table(table, path)
+    assert read_predictions(path) == [ROW]
 
 
 def test_a_column_of_another_type_is_refused(path: Path) -> None:

@@ -6,7 +6,12 @@ import numpy as np
 import pytest
 
 from tasks.stage.errors import DataError
-from tasks.statistics.bootstrap import bootstrap_mean, bootstrap_ratio, paired_bootstrap
+from tasks.statistics.bootstrap import (
+    bootstrap_mean,
+    bootstrap_median_ratio,
+    bootstrap_ratio,
+    paired_bootstrap,
+)
 
 
 def test_an_interval_agrees_with_the_normal_one_on_many_values() -> None:
@@ -79,3 +84,42 @@ def test_a_ratio_that_cannot_be_had_is_an_error(
 ) -> None:
     with pytest.raises(DataError, match=message):
         bootstrap_ratio(parts, wholes, confidence=0.95, resamples=100, seed=1)
+
+
+def test_a_ratio_of_medians_lies_in_an_interval_that_is_deterministic() -> None:
+    parts, wholes = [2.0, 3.0, 9.0, 2.4, 2.2], [1.0, 1.5, 1.2, 1.1, 4.0]
+    found = bootstrap_median_ratio(parts, wholes, confidence=0.95, resamples=2000, seed=3)
+    assert found.value == pytest.approx(2.4 / 1.2)
+    assert found.low < found.value < found.high
+    again = bootstrap_median_ratio(parts, wholes, confidence=0.95, resamples=2000, seed=3)
+    assert again == found
+
+
+def test_what_slows_both_sides_of_a_round_leaves_a_ratio_of_medians_alone() -> None:
+    load = np.random.default_rng(2).uniform(1.0, 8.0, 9)
+    found = bootstrap_median_ratio(
+        (2 * load).tolist(), load.tolist(), confidence=0.95, resamples=500, seed=1
+    )
+    assert (found.value, found.low, found.high) == pytest.approx((2.0, 2.0, 2.0))
+
+
+def test_an_interval_of_a_ratio_of_medians_holds_the_true_one_as_often_as_it_says() -> None:
+    draw = np.random.default_rng(5)
+    held = 0
+    for seed in range(200):
+        parts, wholes = draw.lognormal(0.4, 0.3, 7), draw.lognormal(0.0, 0.3, 7)
+        found = bootstrap_median_ratio(
+            parts.tolist(), wholes.tolist(), confidence=0.95, resamples=400, seed=seed
+        )
+        held += found.low <= math.exp(0.4) <= found.high
+    assert held >= 180
+
+
+@pytest.mark.parametrize(
+    ("parts", "wholes"), [([], []), ([1.0], [0.0]), ([1.0, 1.0], [1.0, 0.0]), ([math.nan], [1.0])]
+)
+def test_a_ratio_of_medians_needs_finite_turns_that_took_time(
+    parts: list[float], wholes: list[float]
+) -> None:
+    with pytest.raises(DataError):
+        bootstrap_median_ratio(parts, wholes, confidence=0.95, resamples=10, seed=1)
