@@ -20,7 +20,7 @@ from tasks.orchestration.release import (
     refuse_foreign_champion,
     write_decision,
 )
-from tasks.orchestration.rescore import Tonight, rescore
+from tasks.orchestration.rescore import Tonight, count_record_use, rescore, rescore_earlier
 from tasks.orchestration.tracking import Tracker
 from tasks.orchestration.verify import Scored, ServingSetup, verify
 from tasks.promotion.evidence import EvidenceFiles
@@ -145,6 +145,10 @@ def _evidence(context: _ReleaseContext, version: Version) -> EvidenceFiles:
         parity=context.scratch / PARITY_FILE,
         bundle_sha256=promotion_key(root / paths.bundle),
         champion=rescore(version, tonight, context.registry, context.tracker),
+        earlier=rescore_earlier(version, tonight, context.promoter.ledger, context.tracker),
+        uses=count_record_use(
+            context.promoter.ledger, tonight.curated / "test.jsonl", context.scratch / "use"
+        ),
     )
 
 

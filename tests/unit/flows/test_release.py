@@ -142,7 +142,7 @@ def test_a_release_first_finishes_what_another_left(
     monkeypatch.setattr(release, "ask_for_approval", lambda *_, **__: [])
     now = SimpleNamespace(versions={})
     log: Any = SimpleNamespace(begin=lambda _: None, now=now)
-    promoter = Promoter(reigned.ledger, reigned.lock, PARAMS, reigned.downloads)
+    promoter = Promoter(reigned.ledger, reigned.lock, PARAMS, reigned.downloads, 30)
     paths = SimpleNamespace(bundle="b", model_store="m")
     workspace: Any = SimpleNamespace(path=tmp_path, checkout=tmp_path, paths=lambda: paths)
     made = _ReleaseContext(workspace, log, promoter, reigned.registry, log)
@@ -169,7 +169,7 @@ def test_a_release_deletes_what_is_old_where_params_say_so(
         update={"at_release": at_release, "archived": 0, "days": 0, "rollback_targets": 1}
     )
     params = PARAMS.model_copy(update={"retention": kept})
-    promoter = Promoter(reigned.ledger, reigned.lock, params, reigned.downloads)
+    promoter = Promoter(reigned.ledger, reigned.lock, params, reigned.downloads, 1)
     anything: Any = SimpleNamespace(begin=lambda _: None)
     monkeypatch.setattr(release, "mend", quiet_mend)
     monkeypatch.setattr(release, "ask_for_approval", lambda *_, **__: [])

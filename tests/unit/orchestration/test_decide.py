@@ -24,7 +24,7 @@ from tasks.promotion.params import Params
 from tasks.registry.transactions import reconcile
 from tasks.registry.versions import Version
 from tasks.stage.errors import ConfigError, DataError
-from tests.builders.promotion_evidence import Change, good_night, with_rule
+from tests.builders.promotion_evidence import Change, good_night, with_earlier, with_rule
 from tests.builders.registry import PARAMS, Shop
 
 OLD_RULES = with_rule("latency", severity="refuse")
@@ -203,7 +203,8 @@ def test_a_tag_holds_as_many_reasons_as_fit_and_stays_json(bench: Bench) -> None
 
 
 def test_a_decision_is_written_with_what_it_rests_on(bench: Bench, tmp_path: Path) -> None:
-    evidence = bench.evidence()
+    evidence = bench.evidence(with_earlier(scores=0.05, likelihoods=0.01))
+    assert "version 2" in evidence.digests()
     found = bench.judge(evidence)
     assert found.decision is not None
     write_decision(found, tmp_path / "verdict.json")
