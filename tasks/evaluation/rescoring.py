@@ -24,7 +24,7 @@ from tasks.evaluation.system_run import (
     run_system,
     score_answer,
 )
-from tasks.evaluation.systems import System, bundle_model, served_system
+from tasks.evaluation.systems import System, bundle_model, learned_records, served_system
 from tasks.generation.greedy_decoding import generate
 from tasks.models.loading import LanguageModel, prepare_device
 from tasks.models.memory import begin_peak
@@ -40,7 +40,6 @@ from tasks.records.schema import Record, ServedModel, read_records
 from tasks.records.text import hash_share
 from tasks.scoring.answer_scores import abstains
 from tasks.scoring.identity import SplitHashes, records_sha256, scoring_sha256
-from tasks.scoring.record_hashes import LEARNED_FILE, find_learned, read_hashes
 from tasks.sequences.likelihood import AnswerLikelihood
 from tasks.stage.command import output, run_stage
 from tasks.stage.errors import ConfigError
@@ -97,7 +96,7 @@ def run(params: Params, paths: Paths) -> None:
             records_sha256(records), scoring_sha256(chosen.abstentions)
         ).numbers(),
         "likelihood_sha256": records_sha256(test),
-        "learned": _learned(bundle, test),
+        "learned": learned_records(bundle, test),
         "seconds": {model: result.seconds},
         "machine": describe_machine(device),
     }
@@ -144,15 +143,6 @@ def _golden_objection(
     except ConfigError as error:
         return error.message
     return None
-
-
-def _learned(bundle: Path, test: Sequence[Record]) -> list[str] | None:
-    """Return the ids of the test records that a bundle's models may have learned.
-
-    None where the bundle does not tell, because an older version made it.
-    """
-    path = bundle / LEARNED_FILE
-    return find_learned(test, read_hashes(path)) if path.exists() else None
 
 
 def _bundle_model(path: Path) -> tuple[Path, ServedModel]:

@@ -332,7 +332,7 @@ def champions(world: World, bundle: Path, folder: Path, count: int) -> list[Vers
         shutil.copytree(bundle, copy)
         (copy / "README.md").write_text(f"card {number}")
         write_manifest(copy)
-        version = world.register(copy, folder / f"model {number}", f"night {number}")
+        version = world.register(copy, folder / f"model {number}", f"night-{number}")
         record_verdict(
             world.ledger, version, policies("automatic", "automatic"), promoted=True,
             reason="better", evidence={}, tags={},
