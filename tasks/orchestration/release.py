@@ -14,7 +14,7 @@ from prefect.deployments import run_deployment
 from prefect.exceptions import ObjectNotFound
 
 from tasks.promotion.decision import Decision, decide
-from tasks.promotion.evidence import EvidenceFiles
+from tasks.promotion.evidence import EvidenceFiles, UnscoredChampion
 from tasks.promotion.params import Params, PromotionParams
 from tasks.records.schema import ServedModel
 from tasks.records.text import text_sha256
@@ -83,7 +83,10 @@ def decide_version(version: Version, root: Path, evidence: EvidenceFiles) -> Ver
         "promoted" if decision.verdict == "promote" else "refused",
         reasons,
         decision,
-        _decided_by(root, evidence.curation),
+        # Such a refusal is of tonight: the next release decides again.
+        ""
+        if isinstance(evidence.champion, UnscoredChampion)
+        else _decided_by(root, evidence.curation),
         evidence.digests()
         | {
             "rules": file_sha256(_rules_file(root)),

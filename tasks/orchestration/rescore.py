@@ -20,6 +20,7 @@ from tasks.promotion.evidence import (
     SCORED_FILES,
     ChampionFiles,
     EarlierFiles,
+    UnscoredChampion,
     UseFiles,
     decided_mode,
     value_at,
@@ -58,23 +59,28 @@ class Tonight:
 @task(task_run_name="rescore-{version.model}", cache_policy=NO_CACHE, persist_result=False)
 def rescore(
     version: Version, tonight: Tonight, registry: Registry, tracker: Tracker
-) -> ChampionFiles | None:
+) -> ChampionFiles | UnscoredChampion | None:
     """Return how the champion does on tonight's test split; None if no other version is champion.
 
     What its own night recorded is used where that was the very same split, scored alike; else its
     bundle is scored again, once for a bundle, split and way of scoring: the report is kept in
-    scratch, which may be deleted at any time.
+    scratch, which may be deleted at any time. One whose bundle is gone or does not fit is told as
+    such, for the verdict to say.
 
     Raises:
-        NightloomError: the bundle could not be scored.
+        NightloomError: the scoring itself failed, which may pass.
     """
     logger = get_run_logger()
     champion = other_champion(registry, version)
     if champion is None:
         logger.info("%s: no other version is champion", version.model)
         return None
-    held = registry.version(version.model, champion.number)
-    return _on_tonight(held, champion.name, _rules(tonight), tonight, registry, tracker)
+    try:
+        held = registry.version(version.model, champion.number)
+        return _on_tonight(held, champion.name, _rules(tonight), tonight, registry, tracker)
+    except (ConfigError, DataError) as error:
+        logger.warning("%s could not be scored: %s", champion.name, error)
+        return UnscoredChampion(champion.name, error.message.partition("\n")[0])
 
 
 @task(task_run_name="rescore-earlier-{version.model}", cache_policy=NO_CACHE, persist_result=False)

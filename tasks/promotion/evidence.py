@@ -55,6 +55,14 @@ class ChampionFiles:
 
 
 @dataclass(frozen=True)
+class UnscoredChampion:
+    """A champion that could not be scored on tonight's split, and why."""
+
+    name: str
+    why: str
+
+
+@dataclass(frozen=True)
 class EarlierFiles:
     """The other champions of the last nights, the latest first, and how they did.
 
@@ -89,7 +97,7 @@ class EvidenceFiles:
     packaging: Path
     parity: Path
     bundle_sha256: str
-    champion: ChampionFiles | None
+    champion: ChampionFiles | UnscoredChampion | None
     earlier: EarlierFiles | None = None
     uses: UseFiles | None = None
 
@@ -106,7 +114,7 @@ class EvidenceFiles:
             **{f"packaging/{name}": self.packaging / name for name in MEASURED_FILES},
             **{f"evaluation/{name}": self.evaluation / name for name in SCORED_FILES},
         }
-        if self.champion is not None:
+        if isinstance(self.champion, ChampionFiles):
             found |= self.champion.paths("reigning")
         if self.uses is not None:
             found |= {"test_records": self.uses.records, "record_use": self.uses.counts}
@@ -150,7 +158,8 @@ class SplitLikelihoods:
 class ChampionEvidence:
     """The champion, or an earlier one: its name, what it answered and what it found likely.
 
-    `learned` are the ids of the test records that it may have learned, None where nothing tells.
+    `learned` are the ids of the test records that it may have learned, None where nothing tells;
+    `unscored` says why it could not be scored on tonight's split, None where it was.
     """
 
     name: str
@@ -158,6 +167,7 @@ class ChampionEvidence:
     answers: AnswerColumns | None
     likely: SplitLikelihoods
     learned: frozenset[str] | None
+    unscored: str | None = None
 
 
 @dataclass(frozen=True)
@@ -265,7 +275,7 @@ def read_evidence(
         bundle_sha256=files.bundle_sha256,
         answers=read_answer_columns(predictions, params.primary_metric, systems),
         likely=_likely(files.packaging, model),
-        champion=None if files.champion is None else _champion(params, files.champion, mode),
+        champion=_current_champion(params, files.champion, mode),
         earlier=tuple(_champion(params, one, mode) for one in earlier.scored),
         unscored=earlier.unscored,
         use=None if files.uses is None else RecordUse.read(files.uses.counts),
@@ -277,6 +287,15 @@ def read_evidence(
 def decided_mode(params: PromotionParams, metrics: Metrics) -> str:
     """Return the mode that is decided on: the one in params, closed_book without documents."""
     return params.primary_mode if _has_documents(metrics) else "closed_book"
+
+
+def _current_champion(
+    params: PromotionParams, champion: ChampionFiles | UnscoredChampion | None, mode: str
+) -> ChampionEvidence | None:
+    if isinstance(champion, UnscoredChampion):
+        nothing = SplitLikelihoods({}, None)
+        return ChampionEvidence(champion.name, {}, None, nothing, frozenset(), champion.why)
+    return None if champion is None else _champion(params, champion, mode)
 
 
 def _champion(params: PromotionParams, champion: ChampionFiles, mode: str) -> ChampionEvidence:

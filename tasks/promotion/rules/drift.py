@@ -108,10 +108,8 @@ def _against(
         text = "can be compared on tonight's split" if some else "is there beside the candidate"
         yield nothing_to_ask(f"no champion of the last {nights} nights {text}")
         return
-    best = (
-        f"best of {found.among} champions in {nights} nights, {evidence.metric} at least "
-        f"{found.low:.3f}"
-    )
+    among = "the only champion" if found.among == 1 else f"best of {found.among} champions"
+    best = f"{among} in {nights} nights, {evidence.metric} at least {found.low:.3f}"
     if found.anchor is evidence.champion and _is_asked(evidence, champions_rule):
         text = f"the anchor is the champion {found.anchor.name} itself ({best}): {champions_rule} "
         yield nothing_to_ask(f"{text}compares with it")

@@ -123,6 +123,8 @@ def compare_likelihoods(
 
 def scores_objection(evidence: ModelEvidence, champion: ChampionEvidence) -> str | None:
     """Return why another version's scores cannot be compared, None where they can."""
+    if champion.unscored is not None:
+        return _unscored(evidence, champion)
     ours, theirs = evidence.primary(evidence.system), champion.answers
     if ours is None or theirs is None:
         who = evidence.system if ours is None else champion.name
@@ -137,6 +139,8 @@ def scores_objection(evidence: ModelEvidence, champion: ChampionEvidence) -> str
 
 def _measured_otherwise(evidence: ModelEvidence, champion: ChampionEvidence) -> str | None:
     """Return why the two cannot be compared, None where they can."""
+    if champion.unscored is not None:
+        return _unscored(evidence, champion)
     ours, theirs = evidence.likely.rows, champion.likely.rows
     hashes = (evidence.likely.sha256, champion.likely.sha256)
     if not ours or not theirs:
@@ -146,6 +150,13 @@ def _measured_otherwise(evidence: ModelEvidence, champion: ChampionEvidence) -> 
         shared = len(ours.keys() & theirs.keys())
         return _other_split(champion, len(theirs), shared, len(ours), *map(str, hashes))
     return _other_scoring(evidence, champion)
+
+
+def _unscored(evidence: ModelEvidence, champion: ChampionEvidence) -> str:
+    return (
+        f"{champion.name} could not be scored on tonight's split, so nothing tells whether "
+        f"{evidence.system} is worse: {champion.unscored}"
+    )
 
 
 def _other_split(

@@ -19,7 +19,7 @@ from tasks.orchestration.release import (
     refuse_foreign_champion,
     write_decision,
 )
-from tasks.promotion.evidence import EvidenceFiles
+from tasks.promotion.evidence import EvidenceFiles, UnscoredChampion
 from tasks.promotion.params import Params
 from tasks.registry.transactions import reconcile
 from tasks.registry.versions import Version
@@ -214,3 +214,15 @@ def test_a_decision_is_written_with_what_it_rests_on(bench: Bench, tmp_path: Pat
     [link] = bench.shop.ledger.links("adapter")
     assert content["evidence"].items() <= link.entry.evidence.items()
     assert {row["outcome"] for row in content["reasons"]} == {"passed"}
+
+
+def test_a_champion_that_could_not_be_scored_refuses_for_tonight_and_is_judged_again(
+    bench: Bench,
+) -> None:
+    gone = UnscoredChampion("production:3", "its artifacts were deleted")
+    evidence = replace(bench.evidence(), champion=gone)
+    found = bench.judge(evidence)
+    assert found.verdict == "refused"
+    assert "production:3 could not be scored on tonight's split" in found.reasons[0]
+    assert "its artifacts were deleted" in found.reasons[0]
+    assert bench.judge(bench.evidence()).verdict == "promoted"

@@ -14,7 +14,7 @@ from tasks.evaluation import rescoring
 from tasks.orchestration import rescore as rescoring_task
 from tasks.orchestration.rescore import Tonight, rescore, rescore_earlier, spread_evenly
 from tasks.orchestration.tracking import Tracker
-from tasks.promotion.evidence import ChampionFiles, EarlierFiles
+from tasks.promotion.evidence import EarlierFiles, UnscoredChampion
 from tasks.records.predictions import read_likelihoods, read_predictions
 from tasks.records.schema import ServedModel, read_records, write_records
 from tasks.registry.client import Registry
@@ -22,7 +22,7 @@ from tasks.registry.ledger import Ledger
 from tasks.registry.promote import record_verdict
 from tasks.registry.versions import Version
 from tasks.services.stores import Stores
-from tasks.stage.errors import ConfigError, DataError
+from tasks.stage.errors import ConfigError, DataError, DeviceError
 from tasks.stage.metrics import read_metrics
 from tasks.stage.outputs import write_manifest
 from tasks.stage.params import ComputeParams, read_yaml
@@ -171,7 +171,7 @@ class World:
         reports = [self.tonight.evaluation, self.tonight.packaging]
         self.tracker.log_files(run, reports, "reports")
 
-    def rescore(self, version: Version) -> ChampionFiles | None:
+    def rescore(self, version: Version) -> Any:
         """What the task finds."""
         return rescore.fn(version, self.tonight, self.registry, self.tracker)
 
@@ -297,13 +297,29 @@ def changed_split(world: World, tiny: Any, folder: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_bundle_that_cannot_be_scored_fails_the_release_with_its_reason(
+def test_a_champion_that_cannot_be_scored_is_told_with_its_reason(
     tmp_path: Path, world: World, bundle: Path
 ) -> None:
     reigning = world.register(bundle, tmp_path / "model", "first")
     world.registry.point("adapter", "production", reigning.number)
     world.tonight = replace(world.tonight, model_store=tmp_path)
-    with pytest.raises((ConfigError, DataError), match="rescoring: "):
+    found = world.rescore(replace(reigning, number=reigning.number + 1))
+    assert isinstance(found, UnscoredChampion)
+    assert found.name == f"production:{reigning.number}"
+    assert found.why.startswith("rescoring: ")
+
+
+def test_a_scoring_that_may_succeed_the_next_time_fails_the_release(
+    tmp_path: Path, world: World, bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reigning = world.register(bundle, tmp_path / "model", "first")
+    world.registry.point("adapter", "production", reigning.number)
+
+    def full(*_: Any) -> None:
+        raise DeviceError("the memory is full", "wait")
+
+    monkeypatch.setattr(rescoring_task, "_score", full)
+    with pytest.raises(DeviceError, match="memory is full"):
         world.rescore(replace(reigning, number=reigning.number + 1))
 
 
