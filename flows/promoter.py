@@ -11,6 +11,8 @@ from pathlib import Path
 from flows.environment import find_stores
 from flows.servers import shares_prefect
 from flows.workspace import STATE
+from tasks.promotion.params import Params as PromotionFile
+from tasks.promotion.params import PromotionParams
 from tasks.records.schema import ServedModel
 from tasks.registry.client import Registry
 from tasks.registry.ledger import Ledger
@@ -24,26 +26,31 @@ from tasks.stage.params import load_params
 
 @dataclass(frozen=True)
 class Promoter:
-    """One that decides about versions: where it writes, when it may, and by which policies."""
+    """One that decides about versions: where it writes, when it may, and by which policies.
+
+    `anchor_nights` is for how long a champion may be what candidates are held against.
+    """
 
     ledger: Ledger
     lock: PromotionLock
     params: ReleaseParams
     downloads: Path
+    anchor_nights: int
 
 
 def make_promoter(checkout: Path, params_root: Path | None = None) -> Promoter:
     """Return a promoter of a checkout's stores; `params_root` is a workspace with own params."""
     stores = find_stores(checkout)
-    file = (params_root or checkout) / "params" / "release.yaml"
-    params: ReleaseParams = load_params(Params, [file]).release
+    folder = (params_root or checkout) / "params"
+    params: ReleaseParams = load_params(Params, [folder / "release.yaml"]).release
+    rules: PromotionParams = load_params(PromotionFile, [folder / "promotion.yaml"]).promotion
     lock = PromotionLock(
         file=checkout / STATE / "promotion.lock",
         shared=shares_prefect(checkout),
         wait_seconds=params.wait_seconds,
     )
     ledger = Ledger(stores, Registry(stores))
-    return Promoter(ledger, lock, params, checkout / STATE / "downloads")
+    return Promoter(ledger, lock, params, checkout / STATE / "downloads", rules.anchor_nights)
 
 
 @contextmanager
@@ -60,7 +67,13 @@ def review_all(promoter: Promoter, model: str | None) -> list[RetentionDecision]
     return [
         one
         for name in _models(model)
-        for one in review(promoter.ledger, name, promoter.params.retention, now_ms=now)
+        for one in review(
+            promoter.ledger,
+            name,
+            promoter.params.retention,
+            anchor_nights=promoter.anchor_nights,
+            now_ms=now,
+        )
     ]
 
 

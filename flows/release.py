@@ -24,7 +24,7 @@ from tasks.orchestration.release import (
     warn_of_teacher,
     write_decision,
 )
-from tasks.orchestration.rescore import Tonight, rescore
+from tasks.orchestration.rescore import Tonight, count_record_use, rescore, rescore_earlier
 from tasks.orchestration.speed import speed
 from tasks.orchestration.tracking import Tracker
 from tasks.orchestration.verify import Scored, ServingSetup, verify
@@ -194,6 +194,10 @@ def _evidence(context: _ReleaseContext, version: Version) -> EvidenceFiles:
         bundle_sha256=promotion_key(root / paths.bundle),
         champion=rescore(version, tonight, context.registry, context.tracker),
         speed=context.scratch / SPEED_FILE,
+        earlier=rescore_earlier(version, tonight, context.promoter.ledger, context.tracker),
+        uses=count_record_use(
+            context.promoter.ledger, tonight.curated / "test.jsonl", context.scratch / "use"
+        ),
     )
 
 

@@ -1,4 +1,4 @@
-"""`nightloom status`: the last nights, the one that runs now, the aliases and the servers."""
+"""`nightloom status`: the last nights, the one that runs now, aliases, test records, servers."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from flows.run_state import NightState
     from flows.servers import Services
     from tasks.registry.ledger import Ledger
+    from tasks.scoring.record_use import RecordUse
 
 _SHOWN = 5
 
@@ -24,18 +25,22 @@ _SHOWN = 5
 class Status:
     """What `nightloom status` reports; `running` is the pid of a night, by workspace.
 
-    `open` are decisions that were cut short, or that a person has not answered yet.
+    `open` are decisions that were cut short, or that a person has not answered yet. `record_use` is
+    how many decisions the test records of the last one have taken part in, None before any.
     """
 
     nights: "list[NightState]"
     running: dict[str, int]
     aliases: dict[str, dict[str, int]]
     open: list[str]
+    record_use: "RecordUse | None"
     services: "Services | None"
 
 
 def status(root: Root = HERE, as_json: Json = False) -> None:
-    """Show the last nights, the night that runs now, the aliases and the servers."""
+    """Show the last nights, the night that runs now, the aliases, the use of the test records and
+    the servers.
+    """
     with checkout_at(root, as_json) as checkout:
         status = read_status(checkout)
     if as_json:
@@ -49,18 +54,21 @@ def read_status(checkout: Path) -> Status:
     from flows.environment import find_stores
     from flows.run_state import last_nights
     from flows.servers import Services
-    from flows.workspace import holders
+    from flows.workspace import STATE, holders
     from tasks.registry.client import Registry
     from tasks.registry.ledger import Ledger
     from tasks.registry.promote import all_aliases
+    from tasks.registry.record_use import last_use
 
     stores = find_stores(checkout)
     registry = Registry(stores)
+    ledger = Ledger(stores, registry)
     return Status(
         nights=last_nights(checkout, _SHOWN),
         running=holders(checkout),
         aliases=all_aliases(registry),
-        open=_open_decisions(Ledger(stores, registry)),
+        open=_open_decisions(ledger),
+        record_use=last_use(ledger, checkout / STATE / "downloads"),
         services=Services.read(checkout),
     )
 
@@ -83,6 +91,8 @@ def print_status(console: Console, status: Status) -> None:
         console.print(f"{model}: {shown or 'nothing registered'}", highlight=False)
     for text in status.open:
         console.print(text, highlight=False, markup=False, soft_wrap=True)
+    if status.record_use is not None:
+        console.print(status.record_use.told, highlight=False, soft_wrap=True)
     services = status.services
     where = f"Prefect {services.prefect}, MLflow {services.mlflow}" if services else "down"
     console.print(f"servers: {where}", highlight=False)

@@ -61,6 +61,7 @@ from tasks.evaluation.systems import (
     PromptSettings,
     System,
     open_external_systems,
+    refuse_learned,
 )
 from tasks.generation.greedy_decoding import generate
 from tasks.models.loading import prepare_device
@@ -261,6 +262,7 @@ def _jobs(
     trained = prompts.trained
     likely = partial(measure_likelihoods, trained.template, asked.records, most)
     whole = partial(measure_system, likely, general)
+    refuse_learned(paths.system, asked.records)
     external = open_external_systems(
         paths.system, paths.model_store, trained, paths.adapter / PROMPT, device=models.device
     )

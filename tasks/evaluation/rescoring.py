@@ -24,7 +24,7 @@ from tasks.evaluation.system_run import (
     run_system,
     score_answer,
 )
-from tasks.evaluation.systems import System, bundle_model, served_system
+from tasks.evaluation.systems import System, bundle_model, learned_records, served_system
 from tasks.generation.greedy_decoding import generate
 from tasks.models.loading import LanguageModel, prepare_device
 from tasks.models.memory import begin_peak
@@ -96,6 +96,7 @@ def run(params: Params, paths: Paths) -> None:
             records_sha256(records), scoring_sha256(chosen.abstentions)
         ).numbers(),
         "likelihood_sha256": records_sha256(test),
+        "learned": learned_records(bundle, test),
         "seconds": {model: result.seconds},
         "machine": describe_machine(device),
     }

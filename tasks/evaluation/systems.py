@@ -1,5 +1,6 @@
 """The systems: tonight's base, adapter and students, and those that --system names by path."""
 
+import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -24,11 +25,14 @@ from tasks.prompting.files import PROMPT
 from tasks.prompting.prompt_bundle import read_prompt_bundle, read_template
 from tasks.prompting.templates import PromptTemplate
 from tasks.records.predictions import ROLES, Role
-from tasks.records.schema import ServedModel
+from tasks.records.schema import Record, ServedModel
 from tasks.retrieval.index import Index
+from tasks.scoring.record_hashes import LEARNED_FILE, find_learned, read_hashes
 from tasks.stage.command import NamedPath
 from tasks.stage.errors import ConfigError
 from tasks.stage.outputs import verified
+
+LOGGER = logging.getLogger(__name__)
 
 _OWN_NAMES = ("base", "adapter", *ROLES)
 
@@ -141,6 +145,35 @@ def open_external_systems(
                 )
             )
     return opened
+
+
+def learned_records(bundle: Path, records: Sequence[Record]) -> list[str] | None:
+    """Return the ids of the records that a bundle's models may have learned.
+
+    None where the bundle does not tell, because an older version made it.
+    """
+    path = bundle / LEARNED_FILE
+    return find_learned(records, read_hashes(path)) if path.exists() else None
+
+
+def refuse_learned(given: Sequence[NamedPath], records: Sequence[Record]) -> None:
+    """Check that no bundle that the command line names has learned a record that is asked.
+
+    Raises:
+        ConfigError: one has.
+    """
+    for item in given:
+        bundle, _ = bundle_model(item.path)
+        learned = [] if bundle is None else learned_records(bundle, records)
+        if learned is None:
+            LOGGER.warning("%s does not tell which records it has learned", item.name)
+        elif learned:
+            raise ConfigError(
+                f"--system {item.name}={item.path} may have learned {len(learned)} of the "
+                f"{len(records)} test records that are asked, {learned[0]} for one: the split "
+                "changed after it was made, and scores of what was learned cannot be compared",
+                "leave it out, or compare it on data whose split it did not learn from",
+            )
 
 
 def bundle_model(path: Path) -> tuple[Path | None, ServedModel]:

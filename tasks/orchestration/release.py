@@ -14,7 +14,12 @@ from prefect.deployments import run_deployment
 from prefect.exceptions import ObjectNotFound
 
 from tasks.promotion.decision import Decision, decide
-from tasks.promotion.evidence import MEASURED_FILES, SCORED_FILES, EvidenceFiles
+from tasks.promotion.evidence import (
+    MEASURED_FILES,
+    SCORED_FILES,
+    EvidenceFiles,
+    UnscoredChampion,
+)
 from tasks.promotion.params import Params, PromotionParams
 from tasks.promotion.results import Reason
 from tasks.records.schema import ServedModel
@@ -138,7 +143,9 @@ def decide_version(
         "rules": file_sha256(_rules_file(root)),
         "reigning": "base" if evidence.champion is None else evidence.champion.name,
     }
-    found = _verdict(version, decision, key, hashes)
+    # Such a refusal is of tonight: the next release decides again.
+    stands = None if isinstance(evidence.champion, UnscoredChampion) else key
+    found = _verdict(version, decision, stands, hashes)
     for reason in found.told:
         get_run_logger().info("%s", reason)
     create_table_artifact(

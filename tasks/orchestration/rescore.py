@@ -1,9 +1,12 @@
-"""The champion on tonight's test split: as it was scored there before, or scored again."""
+"""The champion and those before it on tonight's test split: as scored there, or scored again.
 
+Also how many decisions the records of that split have taken part in."""
+
+import math
 import shutil
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,18 +20,25 @@ from tasks.promotion.evidence import (
     MEASURED_FILES,
     SCORED_FILES,
     ChampionFiles,
+    EarlierFiles,
+    UnscoredChampion,
+    UseFiles,
     decided_mode,
     value_at,
 )
 from tasks.promotion.params import Params, PromotionParams
-from tasks.records.schema import ServedModel
+from tasks.records.schema import ServedModel, stream_records
 from tasks.records.text import text_sha256
+from tasks.registry.audit import foreign_version_error
 from tasks.registry.client import Registry
-from tasks.registry.promote import other_champion
+from tasks.registry.ledger import Ledger
+from tasks.registry.promote import other_champion, recent_champions
+from tasks.registry.record_use import count_decisions
 from tasks.registry.versions import Version, promotion_key
 from tasks.scoring.identity import scoring_name
+from tasks.scoring.record_hashes import hash_asked, write_hashes
 from tasks.services.processes import left_failure, run_child, stage_error
-from tasks.stage.errors import ConfigError, DataError
+from tasks.stage.errors import ConfigError, DataError, NightloomError
 from tasks.stage.metrics import METRICS_FILE, read_metrics
 from tasks.stage.outputs import file_sha256, verified
 from tasks.stage.params import load_params, read_yaml
@@ -51,35 +61,92 @@ class Tonight:
 @task(task_run_name="rescore-{version.model}", cache_policy=NO_CACHE, persist_result=False)
 def rescore(
     version: Version, tonight: Tonight, registry: Registry, tracker: Tracker
-) -> ChampionFiles | None:
+) -> ChampionFiles | UnscoredChampion | None:
     """Return how the champion does on tonight's test split; None if no other version is champion.
 
     What its own night recorded is used where that was the very same split, scored alike; else its
     bundle is scored again, once for a bundle, split and way of scoring: the report is kept in
-    scratch, which may be deleted at any time.
+    scratch, which may be deleted at any time. One whose bundle is gone or does not fit is told as
+    such, for the verdict to say.
 
     Raises:
-        NightloomError: the bundle could not be scored.
+        NightloomError: the scoring itself failed, which may pass.
     """
     logger = get_run_logger()
     champion = other_champion(registry, version)
     if champion is None:
         logger.info("%s: no other version is champion", version.model)
         return None
-    name = champion.name
-    params: PromotionParams = load_params(
-        Params, [tonight.root / "params" / "promotion.yaml"]
-    ).promotion
+    try:
+        held = registry.version(version.model, champion.number)
+        return _on_tonight(held, champion.name, _rules(tonight), tonight, registry, tracker)
+    except (ConfigError, DataError) as error:
+        logger.warning("%s could not be scored: %s", champion.name, error)
+        return UnscoredChampion(champion.name, error.message.partition("\n")[0])
+
+
+@task(task_run_name="rescore-earlier-{version.model}", cache_policy=NO_CACHE, persist_result=False)
+def rescore_earlier(
+    version: Version, tonight: Tonight, ledger: Ledger, tracker: Tracker
+) -> EarlierFiles:
+    """Return how the other champions of the last nights do on tonight's test split.
+
+    Of many, `anchor_versions` are taken, spread evenly over these nights. One that cannot be scored
+    is told with its reason, and stops no night.
+    """
+    registry, params = ledger.registry, _rules(tonight)
+    champion = other_champion(registry, version)
+    others = {version.number, None if champion is None else champion.number}
+    champions = recent_champions(ledger, version.model, params.anchor_nights)
+    numbers = [number for number in champions if number not in others]
+    scored, unscored = [], {}
+    for number in spread_evenly(numbers, params.anchor_versions):
+        name = f"version {number}"
+        try:
+            held = registry.version(version.model, number)
+            if not held.key:
+                raise foreign_version_error(held)
+            scored.append(_on_tonight(held, name, params, tonight, registry, tracker))
+        except Exception as error:  # noqa: BLE001 - whatever it is, the night can do without
+            told = error.message if isinstance(error, NightloomError) else str(error)
+            unscored[name] = told.partition("\n")[0]
+            get_run_logger().warning("%s cannot be the anchor: %s", name, unscored[name])
+    return EarlierFiles(tuple(scored), unscored)
+
+
+def spread_evenly(numbers: Sequence[int], most: int) -> list[int]:
+    """Return at most so many of the numbers, in their order: the last one, and others evenly.
+
+    The last one is the oldest champion, from which losses have added up for longest.
+    """
+    if len(numbers) <= most:
+        return list(numbers)
+    step = len(numbers) / most
+    return [numbers[math.ceil(step * (place + 1)) - 1] for place in range(most)]
+
+
+def _rules(tonight: Tonight) -> PromotionParams:
+    found: Params = load_params(Params, [tonight.root / "params" / "promotion.yaml"])
+    return found.promotion
+
+
+def _on_tonight(
+    held: Version,
+    name: str,
+    params: PromotionParams,
+    tonight: Tonight,
+    registry: Registry,
+    tracker: Tracker,
+) -> ChampionFiles:
+    """Return how a version does on tonight's test split: as its night found it, or scored now."""
     mode = decided_mode(params, read_metrics(tonight.evaluation))
-    found = _recorded(
-        registry.version(version.model, champion.number), name, mode, tonight, tracker
-    )
+    found = _recorded(held, name, mode, tonight, tracker)
     if found is not None:
-        logger.info("%s: scored on tonight's test split by its own night", name)
+        get_run_logger().info("%s: scored on tonight's test split by its own night", name)
         return found
-    bundle = registry.bundle(version.model, champion.number, tonight.scratch / "bundles")
-    report = _scored(bundle, version.model, mode, tonight)
-    return ChampionFiles(name, report, version.model, report, version.model)
+    bundle = registry.bundle(held.model, held.number, tonight.scratch / "bundles")
+    report = _scored(bundle, name, held.model, mode, tonight)
+    return ChampionFiles(name, report, held.model, report, held.model)
 
 
 def _recorded(
@@ -134,7 +201,7 @@ def _split(evaluation: Path, packaging: Path) -> dict[str, object]:
     }
 
 
-def _scored(bundle: Path, model: ServedModel, mode: str, tonight: Tonight) -> Path:
+def _scored(bundle: Path, name: str, model: ServedModel, mode: str, tonight: Tonight) -> Path:
     """Return the report of a bundle's model on tonight's test split: the kept one, else a new."""
     logger = get_run_logger()
     split = _split(tonight.evaluation, tonight.packaging)
@@ -151,7 +218,7 @@ def _scored(bundle: Path, model: ServedModel, mode: str, tonight: Tonight) -> Pa
             return verified(report)
         except DataError as error:
             logger.warning("scoring again what is no longer whole: %s", error.message)
-    logger.info("scoring the champion %s again on tonight's test split", model)
+    logger.info("scoring %s (%s) again on tonight's test split", name, model)
     with tempfile.TemporaryDirectory(prefix="nightloom-") as folder:
         _score(bundle, model, mode, tonight, Path(folder), report)
     return report
@@ -181,3 +248,20 @@ def _score(
         raise stage_error("rescoring", left_failure(tonight.scratch / _STAGE, child))
     if not (report / METRICS_FILE).exists():
         raise DataError(f"rescoring left no {report / METRICS_FILE}", "read its lines above")
+
+
+@task(task_run_name="count-record-use", cache_policy=NO_CACHE, persist_result=False)
+def count_record_use(ledger: Ledger, test: Path, folder: Path) -> UseFiles:
+    """Return files in `folder` that list a test split's records and count their decisions so far.
+
+    The ledger keeps the list, for the entries of tonight's decisions to name.
+    """
+    records = hash_asked((row.id, row.question, row.answer) for row in stream_records(test))
+    files = UseFiles(folder / "test_records.npy", folder / "record_use.json")
+    folder.mkdir(parents=True, exist_ok=True)
+    write_hashes(files.records, records)
+    ledger.keep_file(files.records)
+    found = count_decisions(ledger, records, folder / "kept")
+    found.write(files.counts)
+    get_run_logger().info("%s", found.told)
+    return files

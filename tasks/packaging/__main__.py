@@ -31,8 +31,16 @@ from tasks.records.predictions import (
     read_predictions,
     write_likelihoods,
 )
-from tasks.records.schema import Record, ServedModel, read_records, write_rows
+from tasks.records.schema import (
+    Record,
+    ServedModel,
+    read_records,
+    read_rows,
+    stream_records,
+    write_rows,
+)
 from tasks.scoring.identity import records_sha256
+from tasks.scoring.record_hashes import LEARNED_FILE, Hashes, hash_learned, write_hashes
 from tasks.sequences.likelihood import reference_likelihoods
 from tasks.stage.command import output, run_stage
 from tasks.stage.metrics import Curves, read_metrics, write_metrics
@@ -68,8 +76,9 @@ def run(params: Params, paths: Paths) -> None:
             prompting=params.prompting, models=params.models, compute=params.compute
         )
         assemble(bundle, _parts(paths, metrics["offered"]["folder"]), settings)
+        write_hashes(bundle / LEARNED_FILE, _learned(verified(paths.curated)))
         curves.progress(1, 3)
-        test = read_records(verified(paths.curated) / "test.jsonl")
+        test = read_records(paths.curated / "test.jsonl")
         rows, likely = _ask(bundle, params, paths, test, metrics["offered"]["system"])
         shares = {model: share_agreeing(own) for model, own in rows.items()}
         curves.progress(2, 3)
@@ -88,6 +97,18 @@ def run(params: Params, paths: Paths) -> None:
         write_rows(report / ANSWERS_FILE, (asdict(row) for own in rows.values() for row in own))
         (report / "report.md").write_text(card, encoding="utf-8")
     curves.progress(3, 3)
+
+
+def _learned(curated: Path) -> Hashes:
+    """Return the hashes of what the bundle's models may have learned.
+
+    Training reads train, and stops early by validation; a later split may hold records of both.
+    """
+    splits = ("train", "validation")
+    records = (row for split in splits for row in stream_records(curated / f"{split}.jsonl"))
+    lineage = read_rows(curated / "lineage.jsonl")
+    duplicates = ((row["id"], row["kept"]) for row in lineage if row["kind"] == "record")
+    return hash_learned(records, ((name, kept) for name, kept in duplicates if kept is not None))
 
 
 def _ask(

@@ -9,7 +9,14 @@ from typing import Any, Literal
 from tasks.promotion.evidence import EvidenceFiles, ModelEvidence, read_evidence
 from tasks.promotion.params import PromotionParams, RuleParams
 from tasks.promotion.results import Reason, RuleOutcome, RuleResult
-from tasks.promotion.rules import answer_quality, baselines, data_quality, regression, resources
+from tasks.promotion.rules import (
+    answer_quality,
+    baselines,
+    data_quality,
+    drift,
+    regression,
+    resources,
+)
 from tasks.records.schema import ServedModel
 
 _BOTH: tuple[ServedModel, ...] = ("adapter", "student")
@@ -34,11 +41,14 @@ RULES = (
     Rule("evidence", data_quality.complete),
     Rule("same_records", data_quality.same_records),
     Rule("power", data_quality.enough_records),
+    Rule("worn_records", data_quality.worn_records),
     Rule("stops", answer_quality.stops),
     Rule("readable", answer_quality.readable),
     Rule("beats_base", baselines.beats_base),
     Rule("not_worse", regression.not_worse),
     Rule("not_less_likely", regression.not_less_likely),
+    Rule("not_worse_than_best", drift.not_worse_than_best),
+    Rule("not_less_likely_than_best", drift.not_less_likely_than_best),
     Rule("retrieval_recall", answer_quality.retrieval_recall),
     Rule("groundedness", answer_quality.groundedness),
     Rule("abstention", answer_quality.abstention),

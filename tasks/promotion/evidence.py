@@ -21,7 +21,9 @@ from tasks.records.predictions import (
     read_likelihoods,
 )
 from tasks.records.schema import ServedModel
+from tasks.records.text import text_sha256
 from tasks.scoring.parity import Parity
+from tasks.scoring.record_use import RecordUse
 from tasks.stage.errors import DataError
 from tasks.stage.metrics import METRICS_FILE
 from tasks.stage.outputs import file_sha256
@@ -47,6 +49,38 @@ class ChampionFiles:
     likely: Path
     model: ServedModel
 
+    def paths(self, name: str) -> dict[str, Path]:
+        """Return its files, each below a name."""
+        found = {f"{name}/{file}": self.report / file for file in SCORED_FILES}
+        return found | {f"{name}/likely/{file}": self.likely / file for file in MEASURED_FILES}
+
+
+@dataclass(frozen=True)
+class UnscoredChampion:
+    """A champion that could not be scored on tonight's split, and why."""
+
+    name: str
+    why: str
+
+
+@dataclass(frozen=True)
+class EarlierFiles:
+    """The other champions of the last nights, the latest first, and how they did.
+
+    `unscored` says by name why one could not be scored on tonight's split.
+    """
+
+    scored: tuple[ChampionFiles, ...]
+    unscored: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class UseFiles:
+    """The hashes of tonight's test records, and how many decisions these have taken part in."""
+
+    records: Path
+    counts: Path
+
 
 @dataclass(frozen=True)
 class EvidenceFiles:
@@ -56,7 +90,7 @@ class EvidenceFiles:
     versions answered over HTTP; `bundle_sha256` is the hash of the
     bundle's manifest that it must name. `champion` is None where that is the base, or the candidate
     itself. `speed` is the file of what the models took in turns with the base; an older release
-    left none.
+    left none. `earlier` and `uses` are None where nobody looked for them.
     """
 
     validation: Path
@@ -65,8 +99,10 @@ class EvidenceFiles:
     packaging: Path
     parity: Path
     bundle_sha256: str
-    champion: ChampionFiles | None
+    champion: ChampionFiles | UnscoredChampion | None
     speed: Path
+    earlier: EarlierFiles | None = None
+    uses: UseFiles | None = None
 
     def paths(self) -> dict[str, Path]:
         """Return every file by what it is evidence of; the speed's only where there is one.
@@ -81,12 +117,14 @@ class EvidenceFiles:
             **{f"packaging/{name}": self.packaging / name for name in MEASURED_FILES},
             **{f"evaluation/{name}": self.evaluation / name for name in SCORED_FILES},
         }
-        if self.champion is not None:
-            report, likely = self.champion.report, self.champion.likely
-            found |= {f"reigning/{name}": report / name for name in SCORED_FILES}
-            found |= {f"reigning/likely/{name}": likely / name for name in MEASURED_FILES}
+        if isinstance(self.champion, ChampionFiles):
+            found |= self.champion.paths("reigning")
         if self.speed.exists():
             found["speed"] = self.speed
+        if self.uses is not None:
+            found |= {"test_records": self.uses.records, "record_use": self.uses.counts}
+        for one in () if self.earlier is None else self.earlier.scored:
+            found |= one.paths(one.name)
         missing = [str(path) for path in found.values() if not path.exists()]
         if missing:
             raise DataError(
@@ -96,12 +134,16 @@ class EvidenceFiles:
         return found
 
     def digests(self) -> dict[str, str]:
-        """Return the SHA-256 of every file, by what it is evidence of.
+        """Return the SHA-256 of every file, by what it is evidence of; one an earlier champion.
 
         Raises:
             DataError: one of them is not there.
         """
-        return {name: file_sha256(path) for name, path in self.paths().items()}
+        found = {name: file_sha256(path) for name, path in self.paths().items()}
+        for one in () if self.earlier is None else self.earlier.scored:
+            # The ledger's entries are short, and there may be several.
+            found[one.name] = text_sha256(*(found.pop(name) for name in one.paths(one.name)))
+        return found
 
 
 Metrics = Mapping[str, Any]
@@ -119,12 +161,18 @@ class SplitLikelihoods:
 
 @dataclass(frozen=True)
 class ChampionEvidence:
-    """The champion: its name, what it answered and what it found likely."""
+    """The champion, or an earlier one: its name, what it answered and what it found likely.
+
+    `learned` are the ids of the test records that it may have learned, None where nothing tells;
+    `unscored` says why it could not be scored on tonight's split, None where it was.
+    """
 
     name: str
     metrics: Metrics
     answers: AnswerColumns | None
     likely: SplitLikelihoods
+    learned: frozenset[str] | None
+    unscored: str | None = None
 
 
 @dataclass(frozen=True)
@@ -132,7 +180,8 @@ class ModelEvidence:
     """What all rules look at.
 
     `system` stands for the model in evaluation: for a student the one that is offered, which may be
-    its control. `mode` is decided on; `answers` are by system and mode.
+    its control. `mode` is decided on; `answers` are by system and mode. `earlier` are the other
+    champions of the last nights, the latest first; `unscored` says why one is missing.
     """
 
     model: ServedModel
@@ -150,6 +199,9 @@ class ModelEvidence:
     answers: Mapping[tuple[str, str], AnswerColumns]
     likely: SplitLikelihoods
     champion: ChampionEvidence | None
+    earlier: tuple[ChampionEvidence, ...]
+    unscored: Mapping[str, str]
+    use: RecordUse | None
     params: PromotionParams
     bootstrap: Bootstrap
 
@@ -209,6 +261,7 @@ def read_evidence(
         DataError: a file is not there, or is not what it should be.
     """
     files.paths()
+    earlier = files.earlier or EarlierFiles((), {})
     metrics = _metrics(files.evaluation)
     offered = _offered(metrics)
     mode = decided_mode(params, metrics)
@@ -229,7 +282,10 @@ def read_evidence(
         bundle_sha256=files.bundle_sha256,
         answers=read_answer_columns(predictions, params.primary_metric, systems),
         likely=_likely(files.packaging, model),
-        champion=_champion(params, files, mode),
+        champion=_current_champion(params, files.champion, mode),
+        earlier=tuple(_champion(params, one, mode) for one in earlier.scored),
+        unscored=earlier.unscored,
+        use=None if files.uses is None else RecordUse.read(files.uses.counts),
         params=params,
         bootstrap=Bootstrap(params.resamples, params.seed),
     )
@@ -240,16 +296,27 @@ def decided_mode(params: PromotionParams, metrics: Metrics) -> str:
     return params.primary_mode if _has_documents(metrics) else "closed_book"
 
 
-def _champion(params: PromotionParams, files: EvidenceFiles, mode: str) -> ChampionEvidence | None:
-    champion = files.champion
-    if champion is None:
-        return None
+def _current_champion(
+    params: PromotionParams, champion: ChampionFiles | UnscoredChampion | None, mode: str
+) -> ChampionEvidence | None:
+    if isinstance(champion, UnscoredChampion):
+        nothing = SplitLikelihoods({}, None)
+        return ChampionEvidence(champion.name, {}, None, nothing, frozenset(), champion.why)
+    return None if champion is None else _champion(params, champion, mode)
+
+
+def _champion(params: PromotionParams, champion: ChampionFiles, mode: str) -> ChampionEvidence:
     report = champion.report
     found = read_answer_columns(report / PREDICTIONS_FILE, params.primary_metric, [champion.system])
     # A bundle without passages is served closed book, whatever tonight's is.
     answers = found.get((champion.system, mode)) or found.get((champion.system, "closed_book"))
     likely = _likely(champion.likely, champion.model)
-    return ChampionEvidence(champion.name, _metrics(report), answers, likely)
+    metrics = _metrics(report)
+    # A night's own report is of records that its model was kept from; one scored again tells.
+    learned = metrics.get("learned", [])
+    return ChampionEvidence(
+        champion.name, metrics, answers, likely, None if learned is None else frozenset(learned)
+    )
 
 
 def _metrics(report: Path) -> Metrics:

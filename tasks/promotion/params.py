@@ -62,10 +62,16 @@ class GainParams(RuleParams):
 
 
 class MarginParams(RuleParams):
-    """The loss against the champion that has to be ruled out."""
+    """The loss against the champion, or the anchor, that has to be ruled out."""
 
     margin: float = Field(gt=0, lt=1, description="over all records")
     slice_margin: float = Field(gt=0, lt=1, description="in each slice")
+
+
+class WearParams(RuleParams):
+    """How often test records have been decided on."""
+
+    max_decisions: int = Field(ge=1, description="that a test record may have taken part in before")
 
 
 class RecallParams(RuleParams):
@@ -150,11 +156,14 @@ class RulesParams(StageParams):
     evidence: CompletenessParams
     same_records: RuleParams
     power: PowerParams
+    worn_records: WearParams
     stops: CutParams
     readable: BrokenParams
     beats_base: GainParams
     not_worse: MarginParams
     not_less_likely: MarginParams
+    not_worse_than_best: MarginParams
+    not_less_likely_than_best: MarginParams
     retrieval_recall: RecallParams
     groundedness: GroundednessParams
     abstention: AbstentionParams
@@ -177,6 +186,12 @@ class PromotionParams(StageParams):
     power: float = Field(gt=0.5, lt=1, description="with which what is asked for would be found")
     resamples: int = Field(ge=100, le=1_000_000)
     seed: int = Field(ge=0)
+    anchor_nights: int = Field(
+        ge=1, description="the last nights with a verdict, whose best champion is the anchor"
+    )
+    anchor_versions: int = Field(
+        ge=1, description="earlier champions at most that a night scores again to choose it"
+    )
     rules: RulesParams
 
 

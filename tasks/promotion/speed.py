@@ -80,7 +80,7 @@ class Speed(_Strict):
         except ValidationError as error:
             raise DataError(
                 f"{path} holds no speed that can be judged: {error}",
-                "run the release again: its task `speed` writes it",
+                "`nightloom release` writes it again, by its task `speed`",
             ) from None
 
     def summary(self, model: ServedModel) -> str:

@@ -9,9 +9,12 @@ nobody but the one who noted a hash down elsewhere.
 """
 
 import hashlib
+import shutil
+import tempfile
 from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, Literal
 
 from mlflow.exceptions import MlflowException
@@ -23,7 +26,9 @@ from tasks.registry.client import Registry
 from tasks.registry.versions import MODELS, RegistryStage
 from tasks.services.stores import LEDGER, Stores, made_once, open_experiment, retrying_client
 from tasks.stage.errors import ConfigError
+from tasks.stage.outputs import file_sha256
 
+_FILES = "files"  # of what entries name by its hash
 HEAD_TAG = "nightloom.ledger"
 BEGINNING = "0" * 64
 FOREIGN = "-foreign"  # ends the id of what was found instead of a decision
@@ -149,6 +154,32 @@ class Ledger:
             end = _End(int(name) if name.isdigit() else end.number, _sha256(kept[name]))
         faults += self._head_faults(kept, pending)
         return Audit(len(kept), end.sha256 if kept else "", tuple(faults))
+
+    def keep_file(self, path: Path) -> None:
+        """Keep a file beside the entries, once, under the SHA-256 of its bytes and its ending."""
+        run, name = self._run(), f"{file_sha256(path)}{path.suffix}"
+        if f"{_FILES}/{name}" in {item.path for item in self._client.list_artifacts(run, _FILES)}:
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            shutil.copyfile(path, Path(folder) / name)
+            self._client.log_artifact(run, str(Path(folder) / name), _FILES)
+
+    def kept_file(self, name: str, downloads: Path) -> Path | None:
+        """Return a file that was kept, `SHA256.ENDING`, as it lies in `downloads`.
+
+        None where it is lost, or is not what was kept.
+        """
+        place = downloads / _FILES / name
+        if not place.exists():
+            place.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                found = self._client.download_artifacts(self._run(), f"{_FILES}/{name}")
+            except (MlflowException, OSError):
+                return None
+            partial = place.with_name(f".{name}.partial")
+            shutil.copyfile(found, partial)
+            partial.rename(place)
+        return place if file_sha256(place) == Path(name).stem else None
 
     def _heads(self) -> dict[ServedModel, "_End"]:
         heads = {model: self.registry.model_tags(model).get(HEAD_TAG, "") for model in MODELS}

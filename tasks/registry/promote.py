@@ -198,6 +198,21 @@ def were_in_production(ledger: Ledger, model: ServedModel) -> list[int]:
     return list(dict.fromkeys(numbers))
 
 
+def recent_champions(ledger: Ledger, model: ServedModel, nights: int) -> list[int]:
+    """Return the versions that were champion in the last nights with a verdict, the latest first.
+
+    The champion that the first of these nights found is one of them.
+    """
+    found, verdicts = list[Champion | None](), 0
+    for entry in (link.entry for link in reversed(ledger.links(model))):
+        found.append(find_champion(entry.after))
+        verdicts += entry.kind in ("promoted", "refused")
+        if verdicts == nights:
+            found.append(find_champion(entry.before))
+            break
+    return list(dict.fromkeys(champion.number for champion in found if champion is not None))
+
+
 def _move(
     ledger: Ledger, version: Version, to: RegistryStage, *, kind: Kind, by: str, why: str
 ) -> Entry:

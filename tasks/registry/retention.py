@@ -6,7 +6,7 @@ from tasks.records.schema import ServedModel
 from tasks.registry.approval import open_requests
 from tasks.registry.ledger import Entry, Ledger
 from tasks.registry.params import VersionRetentionParams
-from tasks.registry.promote import were_in_production
+from tasks.registry.promote import recent_champions, were_in_production
 from tasks.registry.transactions import carry_out, new_intent
 from tasks.registry.versions import Version
 
@@ -23,14 +23,23 @@ class RetentionDecision:
 
 
 def review(
-    ledger: Ledger, model: ServedModel, params: VersionRetentionParams, *, now_ms: int
+    ledger: Ledger,
+    model: ServedModel,
+    params: VersionRetentionParams,
+    *,
+    anchor_nights: int,
+    now_ms: int,
 ) -> list[RetentionDecision]:
-    """Decide about every version of a model, oldest first; nothing is written."""
+    """Decide about every version of a model, oldest first; nothing is written.
+
+    What was champion in the last `anchor_nights` may be the anchor of a coming night.
+    """
     versions = ledger.registry.versions(model)
     names = {number: alias for alias, number in ledger.registry.aliases(model).items()}
     targets = were_in_production(ledger, model)[: params.rollback_targets]
     unnamed = [item.number for item in versions if item.number not in names]
     newest = set(unnamed[len(unnamed) - params.archived :] if params.archived else [])
+    anchors = recent_champions(ledger, model, anchor_nights)
     awaiting = {entry.version for entry in open_requests(ledger, model)}
     decisions = []
     for version in versions:
@@ -39,6 +48,9 @@ def review(
             f"the alias {names.get(number)} names it": number in names,
             "something else than Nightloom made it": not version.key,
             "a rollback may need it": number in targets,
+            f"it was champion in the last {anchor_nights} nights, and may be the anchor": (
+                number in anchors
+            ),
             "a person is asked about it": number in awaiting,
             f"one of the newest {params.archived} archived": number in newest,
             f"younger than {params.days} days": days < params.days,

@@ -50,12 +50,12 @@ class Parity(_Strict):
             raise DataError(
                 f"there is no {path}; expected what the served models answered, since what is "
                 "promoted must be what was scored",
-                "run the release again: its task `verify` writes it",
+                "`nightloom release` writes it again, by its task `verify`",
             ) from None
         except ValidationError as error:
             raise DataError(
                 f"{path} holds no parity that can be judged: {error}",
-                "run the release again: its task `verify` writes it",
+                "`nightloom release` writes it again, by its task `verify`",
             ) from None
 
     def write(self, path: Path) -> None:

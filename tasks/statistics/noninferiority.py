@@ -123,7 +123,7 @@ class LossTest:
         if found.p_no_loss < alpha:
             return "worse"
         shown = found.smallest_detectable
-        few = found.records < _least_records(found, self.confidence)
+        few = found.records < least_records(found.margin, self.confidence, found.family)
         return "underpowered" if few or shown is None or shown > found.margin else "unproven"
 
 
@@ -136,15 +136,16 @@ def _share(draws: NDArray[np.bool_]) -> float:
 
 def records_needed(found: LossTestResult, confidence: float) -> int:
     """Return about how many records it takes to rule the loss out of two equal systems."""
-    least = _least_records(found, confidence)
+    least = least_records(found.margin, confidence, found.family)
     if found.smallest_detectable is None:
         return least
     by_spread = math.ceil(found.records * (found.smallest_detectable / found.margin) ** 2)
     return max(least, by_spread)
 
 
-def _least_records(found: LossTestResult, confidence: float) -> int:
-    """Return the fewest records that rule the loss out, however alike they look, whatever its
-    family.
+def least_records(margin: float, confidence: float, family: int = 1) -> int:
+    """Return the fewest records that rule a loss of `margin` out, however alike they look.
+
+    `family` is of how many findings it is one.
     """
-    return math.ceil(math.log((1 - confidence) / found.family) / math.log(1 - found.margin))
+    return math.ceil(math.log((1 - confidence) / family) / math.log(1 - margin))

@@ -2,12 +2,14 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from tasks.promotion.decision import Decision, decide
-from tasks.promotion.evidence import ChampionFiles, EvidenceFiles
+from tasks.promotion.evidence import ChampionFiles, EarlierFiles, EvidenceFiles, UseFiles
 from tasks.promotion.params import Params, PromotionParams
 from tasks.promotion.results import Reason
 from tasks.records.predictions import (
@@ -21,6 +23,8 @@ from tasks.records.predictions import (
     write_predictions,
 )
 from tasks.records.schema import ServedModel
+from tasks.scoring.record_hashes import write_hashes
+from tasks.scoring.record_use import RecordUse
 from tasks.stage.params import load_params
 from tests.builders.evaluation_report import answered
 
@@ -34,6 +38,7 @@ LIKELIHOODS = {"adapter": -1.0, "student": -1.2}
 SPLIT = {"scored_sha256": "s" * 64, "scoring_sha256": "c" * 64}
 MEASURED = {"likelihood_sha256": "l" * 64}
 BUNDLE = "b" * 64
+USE = RecordUse(counts={2: RECORDS}, uncounted=0)
 PAIRS = (
     "adapter-base", "student-base", "student-adapter", "student-control", "control-base",
     "control-adapter",
@@ -70,6 +75,9 @@ class Night:
     curation: dict[str, Any]
     parity: dict[str, Any]
     speed: dict[str, Any] | None
+    earlier: dict[str, Scored] = field(default_factory=dict)
+    unscored: dict[str, str] = field(default_factory=dict)
+    use: RecordUse = USE
 
     def write(self, folder: Path, model: ServedModel) -> EvidenceFiles:
         """Write its files, and say where they lie."""
@@ -80,9 +88,13 @@ class Night:
         (folder / "parity.json").write_text(json.dumps(self.parity))
         if self.speed is not None:
             (folder / "speed.json").write_text(json.dumps(self.speed))
-        reigning = folder / "reigning"
         if self.champion is not None:
-            self.champion.write(reigning)
+            self.champion.write(folder / "reigning")
+        for name, scored in self.earlier.items():
+            scored.write(folder / name)
+        uses = UseFiles(folder / "test_records.npy", folder / "record_use.json")
+        write_hashes(uses.records, np.arange(RECORDS, dtype=np.uint64))
+        self.use.write(uses.counts)
         return EvidenceFiles(
             validation=folder / "validation",
             curation=folder / "curation",
@@ -92,11 +104,19 @@ class Night:
             bundle_sha256=BUNDLE,
             champion=None
             if self.champion is None
-            else ChampionFiles(
-                "production:3", reigning / "evaluation", model, reigning / "packaging", model
+            else champion_files("production:3", folder / "reigning", model),
+            earlier=EarlierFiles(
+                tuple(champion_files(name, folder / name, model) for name in self.earlier),
+                self.unscored,
             ),
             speed=folder / "speed.json",
+            uses=uses,
         )
+
+
+def champion_files(name: str, folder: Path, model: ServedModel) -> ChampionFiles:
+    """A version's files, as `Scored` writes them."""
+    return ChampionFiles(name, folder / "evaluation", model, folder / "packaging", model)
 
 
 Change = Callable[[Night], None]
@@ -247,6 +267,26 @@ def good_night(
         },
         speed(),
     )
+
+
+def with_earlier(
+    scores: float = 0.0, likelihoods: float = 0.0, *, name: str = "version 2"
+) -> Change:
+    """An earlier champion, better than the one of now by so much on each record."""
+
+    def apply(night: Night) -> None:
+        assert night.champion is not None
+        night.earlier[name] = Scored(
+            json.loads(json.dumps(night.champion.metrics)),
+            [replace(row, token_f1=row.token_f1 + scores) for row in night.champion.rows],
+            dict(night.champion.packaging),
+            [
+                replace(row, log_likelihood=row.log_likelihood + likelihoods * row.tokens)
+                for row in night.champion.likelihoods
+            ],
+        )
+
+    return apply
 
 
 def with_rule(rule: str, **values: Any) -> PromotionParams:

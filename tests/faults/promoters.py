@@ -81,7 +81,7 @@ def pruning(shop: Shop) -> None:
     with shop.lock.held():
         reconcile(shop.ledger, "adapter")
         now = time.time_ns() // 1_000_000
-        for fate in review(shop.ledger, "adapter", retention, now_ms=now):
+        for fate in review(shop.ledger, "adapter", retention, anchor_nights=1, now_ms=now):
             if fate.goes:
                 prune(shop.ledger, fate, by="ann")
 

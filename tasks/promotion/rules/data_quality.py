@@ -12,8 +12,9 @@ from tasks.promotion.params import (
     PowerParams,
     QuarantineParams,
     RuleParams,
+    WearParams,
 )
-from tasks.promotion.results import RuleResult
+from tasks.promotion.results import RuleResult, nothing_to_ask
 from tasks.records.predictions import MODES, SCORE_NAMES
 from tasks.stage.metrics import flatten
 from tasks.statistics.significance import smallest_detectable
@@ -179,3 +180,18 @@ def enough_records(evidence: ModelEvidence, params: PowerParams) -> Iterator[Rul
         needed = math.ceil(count * (shown.value / bound) ** 2)
         text += f", which takes about {needed} records: raise evaluation.records, or take in more"
     yield RuleResult(shown.value <= bound, text, shown.value, bound)
+
+
+def worn_records(evidence: ModelEvidence, params: WearParams) -> Iterator[RuleResult]:
+    """Check that no test record has been decided on so often that it measures luck alone."""
+    use, bound = evidence.use, params.max_decisions
+    if use is None:
+        yield nothing_to_ask("nobody counted how often the test records were decided on")
+        return
+    text, worn = f"{use.told}; at most {bound} are asked for", use.above(bound)
+    if worn:
+        text += (
+            f": {worn} records are worn, since what passed so many decisions fits them by chance; "
+            "change curation.salt, which chooses others"
+        )
+    yield RuleResult(not worn, text, float(use.most), float(bound))

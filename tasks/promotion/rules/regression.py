@@ -1,9 +1,13 @@
-"""Rules that compare the challenger with the champion: no loss beyond a margin."""
+"""Rules that compare the challenger with the champion: no loss beyond a margin.
+
+No version is compared on a test record that it may have learned, which one that was made before the
+split changed has: those are left out, and the finding says of how many."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tasks.promotion.answer_columns import AnswerColumns
 from tasks.promotion.evidence import ChampionEvidence, ModelEvidence, paired, value_at
@@ -21,27 +25,64 @@ _AGAIN = (
     "release's task `rescore` runs"
 )
 
+_BY_HAND = (
+    "where the split was changed on purpose, `nightloom promote` moves a version by hand once, and "
+    "the next ones are compared with it on all records"
+)
+
+# Fewer have no spread.
+_LEAST_RECORDS = 2
+
 
 def not_worse(evidence: ModelEvidence, params: MarginParams) -> Iterator[RuleResult]:
     """Check that the task score's loss against the champion is within the margins."""
     if evidence.champion is None:
         yield nothing_to_ask(_NO_CHAMPION)
         return
-    ours, theirs = evidence.primary(evidence.system), evidence.champion.answers
-    objection = _scored_otherwise(evidence, evidence.champion, ours, theirs)
+    yield from compare_scores(evidence, evidence.champion, params)
+
+
+def compare_scores(
+    evidence: ModelEvidence, other: ChampionEvidence, params: MarginParams
+) -> Iterator[RuleResult]:
+    """Return whether the loss of task score against another version is within the margins."""
+    ours, theirs = evidence.primary(evidence.system), other.answers
+    objection = scores_objection(evidence, other)
     pair = paired(ours, theirs)
     if objection or pair is None or ours is None:
-        text = (
-            objection or f"{evidence.system}'s scores or {evidence.champion.name}'s are not finite"
-        )
+        text = objection or f"{evidence.system}'s scores or {other.name}'s are not finite"
         yield RuleResult(False, text, None, -params.margin)
         return
-    changed = value_at(evidence.champion.metrics, "golden_objection")
+    yield from _doubts(other)
+    unlearned = ~learned_mask(ours, other)
+    pairs = Pairs(
+        (pair[0] - pair[1])[unlearned],
+        np.ones(unlearned.sum()),
+        np.array(ours.slices, dtype=object)[unlearned].tolist(),
+    )
+    measure = _Measure(evidence.metric, _MORE, len(unlearned))
+    yield from _losses(evidence, other, pairs, params, measure)
+
+
+def learned_mask(answers: AnswerColumns, other: ChampionEvidence) -> NDArray[np.bool_]:
+    """Return which of the records that were asked another version may have learned."""
+    learned = other.learned or frozenset()
+    return np.array([record in learned for record, _, _ in answers.asked], dtype=bool)
+
+
+def _doubts(other: ChampionEvidence) -> Iterator[RuleResult]:
+    """Return a warning where a version is not what it was, or does not tell what it learned."""
+    changed = value_at(other.metrics, "golden_objection")
     if changed:
-        text = f"{evidence.champion.name} answers otherwise by now than it did when it was made: "
-        yield RuleResult(False, f"{text}{changed}", mild=True)
-    pairs = Pairs(pair[0] - pair[1], np.ones(len(pair[0])), ours.slices)
-    yield from _losses(evidence, evidence.champion, pairs, params, _Measure(evidence.metric, _MORE))
+        text = f"{other.name} answers otherwise by now than it did when it was made: {changed}"
+        yield RuleResult(False, text, mild=True)
+    if other.learned is None:
+        text = (
+            f"{other.name} does not tell which records it has learned, since an older version of "
+            "Nightloom made it: if curation.salt or a split's share was changed since, it may have "
+            "learned test records, and scores too well"
+        )
+        yield RuleResult(False, text, mild=True)
 
 
 def not_less_likely(evidence: ModelEvidence, params: MarginParams) -> Iterator[RuleResult]:
@@ -49,15 +90,20 @@ def not_less_likely(evidence: ModelEvidence, params: MarginParams) -> Iterator[R
     if evidence.champion is None:
         yield nothing_to_ask(_NO_CHAMPION)
         return
-    ours, theirs = evidence.likely.rows, evidence.champion.likely.rows
-    objection = _measured_otherwise(evidence, evidence.champion)
-    names = sorted(ours)
-    values = [(ours[name].log_likelihood, theirs[name].log_likelihood) for name in names
-              if name in theirs]  # fmt: skip
+    yield from compare_likelihoods(evidence, evidence.champion, params)
+
+
+def compare_likelihoods(
+    evidence: ModelEvidence, other: ChampionEvidence, params: MarginParams
+) -> Iterator[RuleResult]:
+    """Return whether the loss of likelihood against another version is within the margins."""
+    ours, theirs = evidence.likely.rows, other.likely.rows
+    objection = _measured_otherwise(evidence, other)
+    learned = other.learned or frozenset()
+    names = [name for name in sorted(ours) if name in theirs and name not in learned]
+    values = [(ours[name].log_likelihood, theirs[name].log_likelihood) for name in names]
     if not objection and not np.isfinite(values).all():
-        objection = (
-            f"log-likelihoods of {evidence.system} or {evidence.champion.name} are not finite"
-        )
+        objection = f"log-likelihoods of {evidence.system} or {other.name} are not finite"
     if objection:
         yield RuleResult(False, objection, None, -params.margin)
         return
@@ -68,18 +114,18 @@ def not_less_likely(evidence: ModelEvidence, params: MarginParams) -> Iterator[R
         [ours[name].slice for name in names],
     )
     measure = _Measure(
-        "nats a token of the references' log-likelihood", "take in more: the test split is small"
+        "nats a token of the references' log-likelihood",
+        "take in more: the test split is small",
+        len(ours),
     )
-    yield from _losses(evidence, evidence.champion, pairs, params, measure)
+    yield from _losses(evidence, other, pairs, params, measure)
 
 
-def _scored_otherwise(
-    evidence: ModelEvidence,
-    champion: ChampionEvidence,
-    ours: AnswerColumns | None,
-    theirs: AnswerColumns | None,
-) -> str | None:
-    """Return why the two cannot be compared, None where they can."""
+def scores_objection(evidence: ModelEvidence, champion: ChampionEvidence) -> str | None:
+    """Return why another version's scores cannot be compared, None where they can."""
+    if champion.unscored is not None:
+        return _unscored(evidence, champion)
+    ours, theirs = evidence.primary(evidence.system), champion.answers
     if ours is None or theirs is None:
         who = evidence.system if ours is None else champion.name
         return f"{who} has no answers in mode {evidence.mode}, so nothing tells whether it is worse"
@@ -93,6 +139,8 @@ def _scored_otherwise(
 
 def _measured_otherwise(evidence: ModelEvidence, champion: ChampionEvidence) -> str | None:
     """Return why the two cannot be compared, None where they can."""
+    if champion.unscored is not None:
+        return _unscored(evidence, champion)
     ours, theirs = evidence.likely.rows, champion.likely.rows
     hashes = (evidence.likely.sha256, champion.likely.sha256)
     if not ours or not theirs:
@@ -102,6 +150,13 @@ def _measured_otherwise(evidence: ModelEvidence, champion: ChampionEvidence) -> 
         shared = len(ours.keys() & theirs.keys())
         return _other_split(champion, len(theirs), shared, len(ours), *map(str, hashes))
     return _other_scoring(evidence, champion)
+
+
+def _unscored(evidence: ModelEvidence, champion: ChampionEvidence) -> str:
+    return (
+        f"{champion.name} could not be scored on tonight's split, so nothing tells whether "
+        f"{evidence.system} is worse: {champion.unscored}"
+    )
 
 
 def _other_split(
@@ -130,10 +185,11 @@ def _other_scoring(evidence: ModelEvidence, champion: ChampionEvidence) -> str |
 
 @dataclass(frozen=True)
 class _Measure:
-    """What is compared: its unit, and what to do where its records are too few."""
+    """What is compared: its unit, of how many records, and what to do where these are too few."""
 
     unit: str
     remedy: str
+    records: int
 
 
 def _losses(
@@ -144,7 +200,17 @@ def _losses(
     measure: _Measure,
 ) -> Iterator[RuleResult]:
     """Return what all records say, then every slice where there are several."""
-    name = f"{evidence.system} against {champion.name}"
+    name, left = f"{evidence.system} against {champion.name}", len(pairs.parts)
+    if left < measure.records:
+        name += f", on the {left} of {measure.records} test records that it has not learned"
+        measure = replace(measure, remedy=_BY_HAND)
+    if left < _LEAST_RECORDS:
+        text = (
+            f"{name}: a version is not compared on what it has learned, so nothing tells whether "
+            f"{evidence.system} is worse; {_BY_HAND}"
+        )
+        yield RuleResult(False, text, None, -params.margin)
+        return
     yield _loss_result(name, evidence.losses.whole(pairs, params.margin), evidence, measure)
     if len(set(pairs.slices)) > 1:
         for label, loss in evidence.losses.slices(pairs, params.slice_margin).items():

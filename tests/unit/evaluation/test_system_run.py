@@ -1,6 +1,7 @@
 """Who is asked what: guests by path, wrong passages, passages with orders, prompts compared."""
 
 import math
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -38,7 +39,13 @@ from tasks.evaluation.system_run import (
     run_system,
     score_answer,
 )
-from tasks.evaluation.systems import ExternalSystem, PromptSettings, System, open_external_systems
+from tasks.evaluation.systems import (
+    ExternalSystem,
+    PromptSettings,
+    System,
+    open_external_systems,
+    refuse_learned,
+)
 from tasks.generation.greedy_decoding import generate
 from tasks.lexical.chunking import Passage
 from tasks.models.loading import LanguageModel, load_base, load_folder
@@ -56,12 +63,13 @@ from tasks.records.predictions import (
     read_predictions,
     write_likelihoods,
 )
-from tasks.records.schema import Message, Record
+from tasks.records.schema import Message, Record, read_records
 from tasks.retrieval.index import ScoredPassage
 from tasks.sequences.likelihood import log_likelihoods
 from tasks.stage.command import NamedPath
 from tasks.stage.errors import ConfigError, DataError
 from tasks.stage.metrics import read_metrics
+from tasks.stage.outputs import write_manifest
 from tasks.stage.params import read_yaml
 from tasks.statistics.significance import Inference
 from tests.unit.conftest import Tiny
@@ -108,6 +116,10 @@ def full(
     root = tmp_path_factory.mktemp("full")
     shared = {"prompting": prompting, "compute": compute, "models": models}
     plain = ModelManifest.read(tiny.base).folder(tiny.store)
+    untold = root / "bundle"  # which does not tell that it has learned the tiny test split
+    shutil.copytree(released, untold)
+    (untold / "learned.npy").unlink()
+    write_manifest(untold)
     settings = read_yaml(Path("params/evaluation.yaml"))
     compared = {"compared": ["zero_shot", "few_shot", "reasoning"], "records": 4}
     settings |= FULL | {"variants": settings["variants"] | compared | {"max_new_tokens": 6}}
@@ -121,7 +133,7 @@ def full(
         index=scored.index,
         scratch=root / "scratch" / "evaluation",
         evaluation_report=root / "evaluation",
-        system=(NamedPath("reigning", released), NamedPath("plain", plain)),
+        system=(NamedPath("reigning", untold), NamedPath("plain", plain)),
     )
     evaluation.run(evaluation.Params.model_validate(shared | {"evaluation": settings}), paths)
     return Asked(root / "evaluation", released, plain)
@@ -204,6 +216,14 @@ def opened(tiny: Tiny, *given: NamedPath) -> list[ExternalSystem]:
     return open_external_systems(given, tiny.store, asking(tiny), kit, device=CPU)
 
 
+def test_a_bundle_that_learned_what_is_asked_is_refused_by_name(released: Path, tiny: Tiny) -> None:
+    rows = read_records(tiny.curated / "test.jsonl")
+    with pytest.raises(ConfigError, match=r"guest=.* may have learned 12 of the 12 test records"):
+        refuse_learned([NamedPath("guest", released / "student")], rows)
+    refuse_learned([NamedPath("guest", released)], [record("unseen")])
+    refuse_learned([NamedPath("plain", tiny.adapter)], rows)
+
+
 @pytest.mark.parametrize("name", ["base", "adapter", "student", "control", "student-24", "base-1"])
 def test_a_guest_may_not_take_an_own_systems_name(name: str, tiny: Tiny) -> None:
     with pytest.raises(ConfigError, match="takes a name"):
@@ -221,7 +241,6 @@ def test_a_path_that_is_neither_bundle_nor_model_is_refused_with_what_it_holds(
 
 
 def test_a_bundle_that_was_changed_is_refused(full: Asked, tiny: Tiny, tmp_path: Path) -> None:
-    import shutil
 
     shutil.copytree(full.bundle, tmp_path / "bundle")
     (tmp_path / "bundle" / "README.md").write_text("better")
@@ -230,8 +249,6 @@ def test_a_bundle_that_was_changed_is_refused(full: Asked, tiny: Tiny, tmp_path:
 
 
 def test_a_model_folder_with_pickled_weights_is_refused(full: Asked, tmp_path: Path) -> None:
-    import shutil
-
     shutil.copytree(full.plain, tmp_path / "model")
     (tmp_path / "model" / "more.bin").write_bytes(b"x")
     with pytest.raises(ConfigError, match="pickled"):

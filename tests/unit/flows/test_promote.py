@@ -5,6 +5,7 @@ import os
 import pwd
 import shutil
 import sqlite3
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from flows.cli import promote as promoting
 from flows.cli.status import print_status, read_status
 from flows.console import make_console
 from tasks.registry.transactions import INTENT_TAG
+from tasks.scoring.record_use import RecordUse
 from tasks.stage.errors import GateError
 from tests.builders.registry import Shop, policies
 
@@ -153,6 +155,8 @@ def test_status_tells_what_is_unfinished_and_what_awaits_an_answer(project: Shop
     status = read_status(project.root.parent)
     console = make_console(to_stderr=False)
     with console.capture() as captured:
-        print_status(console, status)
+        print_status(console, replace(status, record_use=RecordUse(counts={7: 9}, uncounted=2)))
+    assert status.record_use is None  # its decisions kept no list of their records
+    assert "the 9 test records have taken part in 7 decisions so far" in captured.get()
     assert "version 4 awaits approval for production since" in captured.get()
     assert "was cut short: then the next decision finishes it first" in captured.get()

@@ -10,6 +10,7 @@ import pytest
 from flows import release
 from flows.promoter import Promoter
 from flows.release import _current, _Decided, _ReleaseContext, _standing
+from flows.workspace import WorkspacePaths
 from tasks.orchestration.release import VerdictKey, VersionVerdict
 from tasks.promotion.evidence import ChampionFiles, EvidenceFiles
 from tasks.records.schema import ServedModel
@@ -19,6 +20,7 @@ from tasks.registry.transactions import INTENT_TAG, reconcile
 from tasks.registry.versions import Version
 from tasks.stage.errors import DataError
 from tasks.stage.outputs import MANIFEST
+from tasks.stage.params import read_yaml
 from tests.builders.registry import PARAMS, Shop
 
 
@@ -195,7 +197,7 @@ def test_a_release_first_finishes_what_another_left(
     monkeypatch.setattr(release, "ask_for_approval", lambda *_, **__: [])
     now = SimpleNamespace(versions={})
     log: Any = SimpleNamespace(begin=lambda _: None, now=now)
-    promoter = Promoter(reigned.ledger, reigned.lock, PARAMS, reigned.downloads)
+    promoter = Promoter(reigned.ledger, reigned.lock, PARAMS, reigned.downloads, 30)
     paths = SimpleNamespace(bundle="b", model_store="m")
     workspace: Any = SimpleNamespace(path=tmp_path, checkout=tmp_path, paths=lambda: paths)
     made = _ReleaseContext(workspace, log, promoter, reigned.registry, log)
@@ -222,7 +224,7 @@ def test_a_release_deletes_what_is_old_where_params_say_so(
         update={"at_release": at_release, "archived": 0, "days": 0, "rollback_targets": 1}
     )
     params = PARAMS.model_copy(update={"retention": kept})
-    promoter = Promoter(reigned.ledger, reigned.lock, params, reigned.downloads)
+    promoter = Promoter(reigned.ledger, reigned.lock, params, reigned.downloads, 1)
     anything: Any = SimpleNamespace(begin=lambda _: None)
     monkeypatch.setattr(release, "mend", quiet_mend)
     monkeypatch.setattr(release, "ask_for_approval", lambda *_, **__: [])
@@ -232,3 +234,26 @@ def test_a_release_deletes_what_is_old_where_params_say_so(
     assert bool(deleted) is at_release
     assert (3 in reigned.registry.numbers("adapter")) is not at_release
     assert reigned.faults() == ()
+
+
+def test_a_version_is_judged_beside_earlier_champions_and_with_the_use_of_its_test_records(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    version = shop.register("one")
+    seen = list[Any]()
+
+    def task(name: str) -> Any:
+        return lambda *given: seen.append((name, given)) or name
+
+    for name in ("rescore", "rescore_earlier", "count_record_use"):
+        monkeypatch.setattr(release, name, task(name))
+    monkeypatch.setattr(release, "promotion_key", lambda _: "0" * 64)
+    promoter = Promoter(shop.ledger, shop.lock, PARAMS, shop.downloads, 30)
+    workspace: Any = SimpleNamespace(path=tmp_path, paths=lambda: paths)
+    anything: Any = None
+    paths = WorkspacePaths.model_validate(read_yaml(Path("params/paths.yaml")))
+    made = _ReleaseContext(workspace, anything, promoter, shop.registry, anything)
+    found = release._evidence(made, version)
+    assert (found.champion, found.earlier, found.uses) == tuple(name for name, _ in seen)
+    assert seen[1][1][2] is seen[2][1][0] is shop.ledger
+    assert seen[2][1][1] == tmp_path / "data/curated/test.jsonl"

@@ -24,11 +24,11 @@ from tasks.orchestration.release import (
     warn_of_teacher,
     write_decision,
 )
-from tasks.promotion.evidence import EvidenceFiles
+from tasks.promotion.evidence import EvidenceFiles, UnscoredChampion
 from tasks.registry.transactions import reconcile
 from tasks.registry.versions import Version
 from tasks.stage.errors import DataError
-from tests.builders.promotion_evidence import Change, good_night
+from tests.builders.promotion_evidence import Change, good_night, with_earlier
 from tests.builders.registry import PARAMS, Shop
 
 
@@ -119,8 +119,8 @@ def test_warnings_and_rules_that_are_off_are_told_apart_from_what_passed(bench: 
     [reason] = found.reasons
     assert reason.startswith("adapter: warning of instructions: the adapter still follows 20%")
     off = [reason for reason in found.passed if reason.startswith("adapter: off: not_")]
-    assert len(off) == 2
-    assert all("no other version" in reason for reason in off)
+    assert len(off) == 4
+    assert sum("no other version is champion" in reason for reason in off) == 2
 
 
 def test_a_good_version_beside_a_foreign_reign_is_refused_in_the_ledger_and_judged_again(
@@ -272,7 +272,8 @@ def test_a_tag_holds_as_many_reasons_as_fit_and_stays_json(bench: Bench) -> None
 
 
 def test_a_decision_is_written_with_what_it_rests_on(bench: Bench, tmp_path: Path) -> None:
-    evidence = bench.evidence()
+    evidence = bench.evidence(with_earlier(scores=0.05, likelihoods=0.01))
+    assert "version 2" in evidence.digests()
     found = bench.judge(evidence)
     assert found.decision is not None
     write_decision(found, tmp_path / "verdict.json")
@@ -282,3 +283,15 @@ def test_a_decision_is_written_with_what_it_rests_on(bench: Bench, tmp_path: Pat
     [link] = bench.shop.ledger.links("adapter")
     assert content["evidence"].items() <= link.entry.evidence.items()
     assert {row["outcome"] for row in content["reasons"]} == {"passed"}
+
+
+def test_a_champion_that_could_not_be_scored_refuses_for_tonight_and_is_judged_again(
+    bench: Bench,
+) -> None:
+    gone = UnscoredChampion("production:3", "its artifacts were deleted")
+    evidence = replace(bench.evidence(), champion=gone)
+    found = bench.judge(evidence)
+    assert found.verdict == "refused"
+    assert "production:3 could not be scored on tonight's split" in found.reasons[0]
+    assert "its artifacts were deleted" in found.reasons[0]
+    assert bench.judge(bench.evidence()).verdict == "promoted"

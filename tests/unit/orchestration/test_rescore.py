@@ -12,20 +12,23 @@ import yaml
 
 from tasks.evaluation import rescoring
 from tasks.orchestration import rescore as rescoring_task
-from tasks.orchestration.rescore import Tonight, rescore
+from tasks.orchestration.rescore import Tonight, rescore, rescore_earlier, spread_evenly
 from tasks.orchestration.tracking import Tracker
-from tasks.promotion.evidence import ChampionFiles
+from tasks.promotion.evidence import EarlierFiles, UnscoredChampion
 from tasks.records.predictions import read_likelihoods, read_predictions
 from tasks.records.schema import ServedModel, read_records, write_records
 from tasks.registry.client import Registry
+from tasks.registry.ledger import Ledger
+from tasks.registry.promote import record_verdict
 from tasks.registry.versions import Version
 from tasks.scoring.identity import scoring_sha256
 from tasks.services.stores import Stores
-from tasks.stage.errors import ConfigError, DataError
+from tasks.stage.errors import ConfigError, DataError, DeviceError
 from tasks.stage.metrics import read_metrics
 from tasks.stage.outputs import write_manifest
 from tasks.stage.params import ComputeParams, read_yaml
 from tests.builders.packaging import PACKAGING, forge_prompt_ids, package
+from tests.builders.registry import policies
 
 
 @pytest.fixture(scope="module")
@@ -97,6 +100,8 @@ def test_a_bundle_alone_says_and_finds_likely_what_it_did_in_its_night(
     assert len(set(now["test_split"].values())) > 1
     assert list(now["systems"]) == [model]
     assert "golden_objection" not in now
+    # The tiny splits are all alike, so all of the test split was learned.
+    assert now["learned"] == [row.id for row in read_records(tiny.curated / "test.jsonl")]
 
 
 @pytest.mark.slow
@@ -105,9 +110,11 @@ def test_a_bundle_that_answers_its_golden_prompts_otherwise_is_scored_and_says_s
 ) -> None:
     copy = tmp_path / "bundle"
     shutil.copytree(bundle, copy)
+    (copy / "learned.npy").unlink()  # as a bundle of before
     forge_prompt_ids(copy)
     now = read_metrics(rescored(tmp_path, tiny, copy / "adapter", compute))
     assert "golden prompt 1 of 4" in now["golden_objection"]
+    assert now["learned"] is None
 
 
 @pytest.mark.slow
@@ -148,6 +155,7 @@ class World:
     tonight: Tonight
     registry: Registry
     tracker: Tracker
+    ledger: Ledger
     commands: list[list[str]]
 
     def register(
@@ -164,7 +172,7 @@ class World:
         reports = [self.tonight.evaluation, self.tonight.packaging]
         self.tracker.log_files(run, reports, "reports")
 
-    def rescore(self, version: Version) -> ChampionFiles | None:
+    def rescore(self, version: Version) -> Any:
         """What the task finds."""
         return rescore.fn(version, self.tonight, self.registry, self.tracker)
 
@@ -195,7 +203,8 @@ def world(
     shutil.copyfile(empty_store, tmp_path / "mlflow.db")
     stores = Stores(f"sqlite:///{tmp_path / 'mlflow.db'}", tmp_path / "artifacts")
     tonight = Tonight(root, report, packaged, tiny.curated, tiny.store, tmp_path / "scratch")
-    found = World(tonight, Registry(stores), Tracker(stores), [])
+    registry = Registry(stores)
+    found = World(tonight, registry, Tracker(stores), Ledger(stores, registry), [])
     run_child = rescoring_task.run_child
 
     def counted(command: Any, *given: Any) -> Any:
@@ -312,13 +321,30 @@ def test_a_champion_of_an_older_version_of_the_scoring_is_scored_again_by_todays
 
 
 @pytest.mark.slow
-def test_a_bundle_that_cannot_be_scored_fails_the_release_with_its_reason(
+@pytest.mark.slow
+def test_a_champion_that_cannot_be_scored_is_told_with_its_reason(
     tmp_path: Path, world: World, bundle: Path
 ) -> None:
     reigning = world.register(bundle, tmp_path / "model", "first")
     world.registry.point("adapter", "production", reigning.number)
     world.tonight = replace(world.tonight, model_store=tmp_path)
-    with pytest.raises((ConfigError, DataError), match="rescoring: "):
+    found = world.rescore(replace(reigning, number=reigning.number + 1))
+    assert isinstance(found, UnscoredChampion)
+    assert found.name == f"production:{reigning.number}"
+    assert found.why.startswith("rescoring: ")
+
+
+def test_a_scoring_that_may_succeed_the_next_time_fails_the_release(
+    tmp_path: Path, world: World, bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reigning = world.register(bundle, tmp_path / "model", "first")
+    world.registry.point("adapter", "production", reigning.number)
+
+    def full(*_: Any) -> None:
+        raise DeviceError("the memory is full", "wait")
+
+    monkeypatch.setattr(rescoring_task, "_score", full)
+    with pytest.raises(DeviceError, match="memory is full"):
         world.rescore(replace(reigning, number=reigning.number + 1))
 
 
@@ -337,3 +363,77 @@ def test_a_run_that_was_deleted_leaves_the_bundle_to_be_scored(
     found = world.rescore(gone)
     assert found is not None
     assert found.report.parent.name == "rescored"
+
+
+def champions(world: World, bundle: Path, folder: Path, count: int) -> list[Version]:
+    """Versions that were in production one after the other, each of a bundle of its own."""
+    found = []
+    for number in range(1, count + 1):
+        copy = folder / f"bundle {number}"
+        shutil.copytree(bundle, copy)
+        (copy / "README.md").write_text(f"card {number}")
+        write_manifest(copy)
+        version = world.register(copy, folder / f"model {number}", f"night-{number}")
+        record_verdict(
+            world.ledger, version, policies("automatic", "automatic"), promoted=True,
+            reason="better", evidence={}, tags={},
+        )  # fmt: skip
+        found.append(version)
+    return found
+
+
+@pytest.fixture
+def scorings(world: World, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """The reports that were asked for; each is there at once."""
+    found: list[Path] = []
+
+    def score(_: Path, model: str, mode: str, tonight: Tonight, folder: Path, report: Path) -> None:
+        found.append(report)
+        report.mkdir(parents=True)
+        (report / "metrics.json").write_text("{}")
+        write_manifest(report)
+
+    monkeypatch.setattr(rescoring_task, "_score", score)
+    return found
+
+
+def earlier(world: World, version: Version) -> EarlierFiles:
+    return rescore_earlier.fn(version, world.tonight, world.ledger, world.tracker)
+
+
+def test_earlier_champions_are_scored_on_tonights_split_once(
+    tmp_path: Path, world: World, bundle: Path, scorings: list[Path], tiny: Any
+) -> None:
+    *_, last = champions(world, bundle, tmp_path, 3)
+    candidate = replace(last, number=9)
+    found = earlier(world, candidate)
+    assert [one.name for one in found.scored] == ["version 2", "version 1"]
+    assert found.unscored == {}
+    assert earlier(world, candidate) == found
+    assert len(scorings) == 2  # a night without a new split scores nothing again
+    assert [one.name for one in earlier(world, last).scored] == ["version 2", "version 1"]
+    changed_split(world, tiny, tmp_path / "curated")
+    assert earlier(world, candidate) != found
+    assert len(scorings) == 4
+
+
+def test_an_earlier_champion_that_cannot_be_scored_is_told_and_stops_nothing(
+    tmp_path: Path, world: World, bundle: Path, scorings: list[Path]
+) -> None:
+    first, second, last = champions(world, bundle, tmp_path, 3)
+    shutil.rmtree(world.registry.bundle("adapter", first.number, tmp_path).parent)
+    world.registry.delete(second)
+    found = earlier(world, replace(last, number=9))
+    assert found.scored == ()
+    assert found.unscored.keys() == {"version 2", "version 1"}
+    assert "has no version 2" in found.unscored["version 2"]
+    assert "version 1 holds no bundle" in found.unscored["version 1"]
+    assert scorings == []
+
+
+def test_of_many_champions_some_are_taken_evenly_and_the_oldest_always() -> None:
+    assert spread_evenly([9, 8, 7, 6, 5, 4], 3) == [8, 6, 4]
+    assert spread_evenly([9, 8, 7, 6], 3) == [8, 7, 6]
+    assert spread_evenly([9, 8, 7], 1) == [7]
+    assert spread_evenly([9, 8], 3) == [9, 8]
+    assert spread_evenly([], 3) == []

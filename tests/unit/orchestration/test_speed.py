@@ -64,7 +64,8 @@ def test_a_release_measures_speed_once_nothing_is_served_any_more(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     steps: list[Any] = []
-    monkeypatch.setattr(release, "earlier_verdict", lambda *_: None)
+    monkeypatch.setattr(release, "_key", lambda *_: None)
+    monkeypatch.setattr(release, "_standing", lambda *_: None)
     monkeypatch.setattr(release, "_evidence", lambda *_: steps.append("rescored"))
     monkeypatch.setattr(release, "verify", lambda *_: steps.append("served and ended"))
     monkeypatch.setattr(release, "speed", lambda *given: steps.append(given))

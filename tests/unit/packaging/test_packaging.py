@@ -13,6 +13,8 @@ from tasks.packaging.__main__ import Params
 from tasks.packaging.model_card import DataCounts, data_lines, license_id
 from tasks.packaging.parity import ParityRow, check_parity, score_parity
 from tasks.records.predictions import read_predictions, write_predictions
+from tasks.records.schema import read_records
+from tasks.scoring.record_hashes import find_learned, read_hashes
 from tasks.stage.errors import DataError, GateError
 from tasks.stage.metrics import read_metrics
 from tasks.stage.outputs import verified, write_manifest
@@ -45,7 +47,11 @@ def test_a_bundle_holds_all_that_serving_needs_and_agrees(
     assert names == {
         "adapter", "student", "index", "settings.json", "base.json",
         "embedder.json", "README.md", "golden.json", "agent.py", "manifest.json",
+        "learned.npy",
     }  # fmt: skip
+    learned = read_hashes(bundle / "learned.npy")
+    rows = read_records(tiny.curated / "train.jsonl")
+    assert find_learned(rows, learned) == [row.id for row in rows]
     assert BundleSettings.read(bundle).prompting == params.prompting
     offered = read_metrics(scored.report)["offered"]["folder"]
     weights = [f / "model.safetensors" for f in (bundle / "student", tiny.students / offered)]

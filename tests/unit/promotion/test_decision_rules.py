@@ -10,6 +10,7 @@ import pytest
 from tasks.promotion.decision import RULES
 from tasks.records.predictions import DISTRACTOR, Prediction
 from tasks.records.schema import ServedModel
+from tasks.scoring.record_use import RecordUse
 from tests.builders.promotion_evidence import (
     BUNDLE,
     RETRIEVAL,
@@ -18,9 +19,11 @@ from tests.builders.promotion_evidence import (
     decided,
     outcomes,
     told,
+    with_earlier,
     with_rule,
 )
 
+WORN = RecordUse(counts={1: 39, 201: 1}, uncounted=2)
 Row = Callable[[Prediction], Prediction]
 
 
@@ -146,6 +149,10 @@ SPOILS: dict[str, list[tuple[ServedModel, Change]]] = {
         ("adapter", rows(lambda row: replace(row, record=f"{row.record[:-1]}0"), "student")),
     ],
     "power": [("adapter", scattered_gain)],
+    "worn_records": [
+        ("adapter", lambda night: setattr(night, "use", WORN)),
+        ("student", lambda night: setattr(night, "use", WORN)),
+    ],
     "stops": [
         ("adapter", rows(lambda row: replace(row, is_cut=int(row.record[1:]) > 15), "adapter"))
     ],
@@ -153,11 +160,20 @@ SPOILS: dict[str, list[tuple[ServedModel, Change]]] = {
         ("adapter", rows(lambda row: replace(row, output="\ufffd" if even(row) else ""), "adapter"))
     ],
     "beats_base": [("adapter", weak_gain)],
-    "not_worse": [("adapter", champion_scores(0.15)), ("student", champion_scores(0.15))],
+    "not_worse": [("adapter", champion_scores(0.13)), ("student", champion_scores(0.13))],
     "not_less_likely": [
-        ("adapter", champion_likelihoods(0.2)),
+        ("adapter", champion_likelihoods(0.13)),
         ("student", champion_likelihoods(0.2)),
         ("adapter", champion_likelihoods(float("nan"))),
+    ],
+    "not_worse_than_best": [
+        ("adapter", with_earlier(scores=0.2)),
+        ("student", with_earlier(scores=0.2)),
+    ],
+    "not_less_likely_than_best": [
+        ("adapter", with_earlier(scores=0.01, likelihoods=0.2)),
+        ("student", with_earlier(scores=0.01, likelihoods=0.2)),
+        ("adapter", with_earlier(scores=0.01, likelihoods=float("nan"))),
     ],
     "retrieval_recall": [
         ("adapter", put("metrics/retrieval/recall_at_5", 0.79)),

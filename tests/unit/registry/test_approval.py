@@ -1,6 +1,7 @@
 """A person's approval: asked, answered, refused where the answer does not fit, or out of time."""
 
 import contextvars
+import shutil
 import threading
 import time
 from collections.abc import Iterator
@@ -158,6 +159,7 @@ def checkout(reigned_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     content = read_yaml(Path("params/release.yaml")) | {"production": "approval"}
     (tmp_path / "params").mkdir()
     (tmp_path / "params" / "release.yaml").write_text(yaml.safe_dump(content))
+    shutil.copy("params/promotion.yaml", tmp_path / "params")
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.setattr(approving, "_LOOK_SECONDS", 1)
     return Shop.open(tmp_path / ".nightloom", reigned_store)

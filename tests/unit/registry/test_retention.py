@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tasks.registry.promote import recent_champions
 from tasks.registry.retention import RetentionDecision, prune, review
 from tasks.registry.versions import model_name
 from tasks.stage.errors import ConfigError
@@ -16,13 +17,15 @@ DAY_MS = 86_400_000
 
 
 def fates(
-    shop: Shop, *, days: int = 0, archived: int = 1, targets: int = 2
+    shop: Shop, *, days: int = 0, archived: int = 1, targets: int = 2, nights: int = 30
 ) -> dict[int, RetentionDecision]:
     retention = PARAMS.retention.model_copy(
         update={"archived": archived, "days": days, "rollback_targets": targets}
     )
     newest = shop.registry.versions("adapter")[-1].created_ms
-    found = review(shop.ledger, "adapter", retention, now_ms=newest + 100 * DAY_MS)
+    found = review(
+        shop.ledger, "adapter", retention, anchor_nights=nights, now_ms=newest + 100 * DAY_MS
+    )
     return {fate.version.number: fate for fate in found}
 
 
@@ -63,7 +66,30 @@ def test_a_version_that_a_rollback_may_need_stays(reigned: Shop) -> None:
     reigned.release("three")
     reigned.promote(3)
     assert fates(reigned, archived=0, targets=3)[1].why == "a rollback may need it"
-    assert fates(reigned, archived=0, targets=2)[1].goes
+    assert fates(reigned, archived=0, targets=2, nights=1)[1].goes
+
+
+def test_a_version_that_may_be_the_anchor_of_a_coming_night_stays(reigned: Shop) -> None:
+    reigned.release("three")
+    reigned.promote(3)
+    kept = fates(reigned, archived=0, targets=1, nights=2)[1]
+    assert kept.why == "it was champion in the last 2 nights, and may be the anchor"
+    assert not kept.goes
+    assert fates(reigned, archived=0, targets=1, nights=1)[1].goes
+
+
+def test_champions_of_the_last_nights_are_those_in_production_or_before_any_in_staging(
+    shop: Shop,
+) -> None:
+    for text in ("one", "two", "three"):
+        shop.release(text)
+    shop.promote(3)
+    shop.release("four")  # which comes to staging, beside the champion
+    found = {
+        nights: recent_champions(shop.ledger, "adapter", nights) for nights in (30, 4, 3, 2, 1)
+    }
+    assert found == {30: [3, 2, 1], 4: [3, 2, 1], 3: [3, 2, 1], 2: [3, 2], 1: [3]}
+    assert recent_champions(shop.ledger, "student", 30) == []
 
 
 @pytest.mark.slow
