@@ -17,10 +17,12 @@ from pydantic import Field, ValidationError, create_model
 
 from flows.environment import find_stores, open_checkout
 from flows.promoter import Promoter, make_promoter
+from tasks.orchestration.mlflow_pages import run_page
 from tasks.orchestration.release import ask_for_approval
 from tasks.orchestration.tracking import Tracker
 from tasks.registry.approval import ApprovalRequest, ApprovalResponse, read_request, settle
 from tasks.registry.ledger import Entry
+from tasks.services.stores import RunRef
 
 _LOOK_SECONDS = 5
 
@@ -102,8 +104,9 @@ def _description(checkout: Path, question: ApprovalRequest) -> str:
     """Return what is asked, with what speaks for it, in Markdown."""
     entry = question.link.entry
     tracker = Tracker(find_stores(checkout))
-    link = tracker.report_link(question.version.run_id)
-    report = f"[the night's report]({link})" if link else f"MLflow run {question.version.run_id}"
+    run = RunRef(tracker.experiment, question.version.run_id)
+    link = tracker.link(run_page(run))
+    report = f"[the night's page]({link})" if link else f"MLflow run {run.run_id}"
     lines = [f"## {question.text}", "", f"It was compared with {question.champion}: {report}.", ""]
     lines += [f"- {reason}" for reason in entry.reasons]
     lines += ["", f"The ledger's entry {entry.number}, `{question.link.sha256}`."]

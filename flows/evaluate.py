@@ -25,7 +25,9 @@ from flows.workspace import (
     prepare,
     share_inputs,
 )
-from tasks.orchestration.tracking import Tracker
+from tasks.orchestration.night_figures import read_figures
+from tasks.orchestration.night_page import NightPage, describe_night
+from tasks.orchestration.tracking import Tracker, source_tags
 from tasks.stage.errors import ConfigError
 
 PRESET = "evaluation-full"
@@ -57,7 +59,7 @@ def evaluate_fully(
         tracker = Tracker(find_stores(checkout))
         name = f"{PRESET}-{new_night_name(datetime.now(UTC))}"
         log = NightLog(workspace, name, workspace.path / STATE / f"{PRESET}.json")
-        run = tracker.begin_night(name, {"nightloom.workspace": workspace.name})
+        run = tracker.begin_night(name, source_tags(checkout, "flows/evaluate.py"))
         names = stage_names(workspace.path)
         report = workspace.path / workspace.paths().evaluation_report
         try:
@@ -65,7 +67,11 @@ def evaluate_fully(
         except BaseException:
             tracker.end(run, finished=False)
             raise
-        tracker.log_metrics(run, report)
+        validation = workspace.path / workspace.paths().validation_report
+        figures = read_figures(report, validation)
+        tracker.log_numbers(run, figures.numbers)
+        page = NightPage(name, "evaluated in depth; nothing was decided", run, figures=figures)
+        tracker.describe(run, describe_night(page))
         tracker.log_predictions(run, report)
         tracker.end(run, finished=True)
     return report

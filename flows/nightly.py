@@ -11,20 +11,24 @@ from prefect.states import Completed
 
 from flows.build import build
 from flows.environment import find_stores, open_checkout
-from flows.graph import has_remote
+from flows.record import NightRecord
 from flows.release import release
-from flows.run_state import NightLog, new_night_name
+from flows.run_state import NightLog, error_entry, new_night_name
 from flows.workspace import Workspace, choose_workspace, night_lock, prepare
 from tasks.ingestion.intakes import ingest
 from tasks.ingestion.params import IngestionParams
 from tasks.orchestration.base_model import resolve
-from tasks.orchestration.data import push, track
+from tasks.orchestration.data import track
 from tasks.orchestration.llm_judge import LlmJudgeParams, judge_answers
 from tasks.orchestration.publish import notify
+from tasks.orchestration.release import VersionVerdict
 from tasks.orchestration.tracking import Tracker
 from tasks.promotion.params import PromotionParams
+from tasks.records.schema import ServedModel
 from tasks.registry.client import Registry
 from tasks.registry.params import ReleaseParams
+from tasks.registry.promote import all_champions
+from tasks.registry.versions import Version
 from tasks.services.stores import RunRef
 from tasks.stage.errors import GateError
 from tasks.stage.outputs import write_atomically
@@ -76,26 +80,29 @@ def _run(workspace: Workspace, log: NightLog) -> None:
     prepare(workspace)
     stores = find_stores(workspace.checkout)
     tracker, registry = Tracker(stores), Registry(stores)
-    run = tracker.begin_night(log.now.night, {"nightloom.workspace": workspace.name})
-    log.now.mlflow_run = run.run_id
+    record = NightRecord(workspace, log, tracker)
+    champions: dict[ServedModel, Version] = {}
+    verdicts: tuple[VersionVerdict, ...] = ()
     try:
         refresh(workspace, log)
-        built = build(workspace, log, run, tracker)
-        record(workspace, log, run, tracker)
-        released = release(workspace, log, run, registry)
-        log.now.verdict = released.verdict
+        built = build(workspace, log, record.run, tracker)
+        record.keep()
+        judge(workspace, record.run)
+        champions = all_champions(registry)
+        released = release(workspace, log, record.run, registry)
+        log.now.verdict, verdicts = released.verdict, released.verdicts
         if built.summary:
             log.now.reasons.insert(0, built.summary)
     except GateError as error:
         refused(log, error)
-    except BaseException:
-        tracker.end(run, finished=False)
+    except BaseException as error:
+        record.fail(error_entry(error))
         raise
     log.begin("done")
+    record.finish(verdicts, champions, registry)
     states = {entry.name: entry.state for entry in log.now.stages}
-    notify(log.now.night, str(log.now.verdict), log.now.reasons, states, run.run_id)
-    tracker.tag(run, {"nightloom.verdict": str(log.now.verdict)})
-    tracker.end(run, finished=True)
+    notify(log.now.night, str(log.now.verdict), log.now.reasons, states, record.run.run_id)
+    tracker.end(record.run, finished=True)
 
 
 def refused(log: NightLog, error: GateError) -> None:
@@ -133,17 +140,9 @@ def refresh(workspace: Workspace, log: NightLog) -> None:
         resolve(params.reranking.model, "reranker", root, root / paths.reranker, store)
 
 
-def record(workspace: Workspace, log: NightLog, run: RunRef, tracker: Tracker) -> None:
-    """Keep what reproduces the night: data in the remote; params, lock and numbers in MLflow."""
-    log.begin("recording")
+def judge(workspace: Workspace, run: RunRef) -> None:
+    """Let an LLM judge the answers, where params name one."""
     root, paths = workspace.path, workspace.paths()
-    params = [f"params/{path.name}" for path in sorted((root / "params").glob("*.yaml"))]
-    tracker.log_params(run, root, params)
-    tracker.log_metrics(run, root / paths.evaluation_report)
-    tracker.log_predictions(run, root / paths.evaluation_report)
-    tracker.log_files(run, [root / "dvc.lock", root / f"{paths.raw}.dvc"], "versions")
-    tracker.log_files(run, [root / paths.evaluation_report], "reports")
-    push(root, remote=has_remote(root))
     report = (root / paths.evaluation_report).resolve()
     scratch = (root / paths.scratch / "judging").resolve()
     judge_answers(root, report, scratch, run, find_stores(workspace.checkout))

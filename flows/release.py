@@ -38,10 +38,11 @@ from tasks.stage.outputs import MANIFEST, verified
 
 @dataclass(frozen=True)
 class Release:
-    """What became of tonight's bundle."""
+    """What became of tonight's bundle, as a whole and by model."""
 
     verdict: Verdict
     reasons: tuple[str, ...]
+    verdicts: tuple[VersionVerdict, ...]
 
 
 @dataclass(frozen=True)
@@ -213,4 +214,5 @@ def _combine(verdicts: Sequence[VersionVerdict], notes: Sequence[str]) -> Releas
     return Release(
         verdict=(changed or verdicts)[0].verdict,
         reasons=(*(reason for item in verdicts for reason in item.reasons), *notes),
+        verdicts=tuple(verdicts),
     )

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field
 
 from flows.workspace import STATE, Workspace
+from tasks.orchestration.night_figures import NightFigures
 from tasks.orchestration.stages import StageOutcome
 from tasks.services.processes import error_class
 from tasks.stage.errors import Failure
@@ -50,6 +51,7 @@ class NightState(BaseModel):
     step: str = "starting"
     pid: int
     mlflow_run: str | None = None
+    figures: NightFigures | None = None
 
 
 _REPORTED = {"night", "verdict", "stages", "reasons", "versions", "aliases", "error"}
