@@ -4,16 +4,17 @@ Its params are those of `params/presets/evaluation-full.yaml`: every mode of eve
 compared, passages that give orders. Nothing is registered, and the night's own report stays.
 """
 
-from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from prefect import flow
+from prefect.runtime import flow_run
 
 from flows.build import build_stages
 from flows.environment import find_stores, open_checkout
 from flows.graph import stage_names
+from flows.parameters import NO_OVERRIDES, OverrideText, PresetName
 from flows.run_state import NightLog, new_night_name
 from flows.workspace import (
     STATE,
@@ -34,14 +35,25 @@ PRESET = "evaluation-full"
 _STAGE = "evaluation"
 
 
-@flow(name=PRESET, persist_result=False)
+def _run_name() -> str:
+    return f"{PRESET} {new_night_name(flow_run.scheduled_start_time)}"
+
+
+@flow(name=PRESET, flow_run_name=_run_name, persist_result=False)
 def evaluate_fully(
-    root: str = ".", preset: str | None = None, overrides: Sequence[str] = ()
+    root: str = ".",
+    preset: PresetName | None = None,
+    overrides: list[OverrideText] = NO_OVERRIDES,
 ) -> Path:
     """Evaluate in depth, and return the report's folder.
 
     The stages before evaluation come out of DVC's cache as the night of `preset` and `overrides`
     left them; what is not there any more is made again.
+
+    Args:
+        root: A folder of the project. The default is the one that the process runs in.
+        preset: A list of values in params/presets, such as `tiny`; none for params/*.yaml as is.
+        overrides: Values for this run alone, each FILE.KEY=VALUE (finetuning.epochs=2).
 
     Raises:
         NightloomError: there was no such night, or a stage failed.

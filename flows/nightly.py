@@ -1,6 +1,5 @@
 """A night, top to bottom: refresh -> build -> record -> release."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from prefect.states import Completed
 
 from flows.build import build
 from flows.environment import find_stores, open_checkout
+from flows.parameters import NO_OVERRIDES, NightName, OverrideText, PresetName
 from flows.record import NightRecord
 from flows.release import release
 from flows.run_state import NightLog, error_entry, new_night_name
@@ -19,6 +19,7 @@ from tasks.ingestion.intakes import ingest
 from tasks.ingestion.params import IngestionParams
 from tasks.orchestration.base_model import resolve
 from tasks.orchestration.data import track
+from tasks.orchestration.flow_runs import name_scheduled_runs, tag_run
 from tasks.orchestration.llm_judge import LlmJudgeParams, judge_answers
 from tasks.orchestration.publish import notify
 from tasks.orchestration.release import VersionVerdict
@@ -45,20 +46,31 @@ class _RefreshParams(StageParams):
     release: ReleaseParams
 
 
-def _run_name() -> str:
+def _night_name() -> str:
     """Return the night's name: the one given, else the time that the run was scheduled for."""
     given = flow_run.parameters.get("night")
     return str(given) if given else new_night_name(flow_run.scheduled_start_time)
 
 
+def _run_name() -> str:
+    return f"nightly {_night_name()}"
+
+
 @flow(name="nightly", flow_run_name=_run_name, persist_result=False)
 def nightly(
     root: str = ".",
-    preset: str | None = None,
-    overrides: Sequence[str] = (),
-    night: str | None = None,
+    preset: PresetName | None = None,
+    overrides: list[OverrideText] = NO_OVERRIDES,
+    night: NightName | None = None,
 ) -> State[Any]:
     """Run a night; return Completed, named after the verdict: Promoted, Refused or Unchanged.
+
+    Args:
+        root: A folder of the project. The default is the one that the worker runs in.
+        preset: A list of values in params/presets, such as `tiny`; none for params/*.yaml as is.
+        overrides: Values for this run alone, each FILE.KEY=VALUE (finetuning.epochs=2).
+        night: The name of the night, by which commands find it. The default is the time at which
+            the run was to start, such as 2026-11-28T023000Z.
 
     Raises:
         NightloomError: the night failed; the last good artifacts are still in place.
@@ -66,13 +78,26 @@ def nightly(
     checkout = open_checkout(Path(root))
     workspace = choose_workspace(checkout, preset, overrides)
     with night_lock(workspace.lock):
-        log = NightLog(workspace, night or _run_name())
+        log = NightLog(workspace, night or _night_name())
         try:
             _run(workspace, log)
         except BaseException as error:
             log.fail(error)
+            if isinstance(error, Exception):  # a run that is being ended has no time for it
+                tag_run(["failed"])
             raise
+        verdicts = {} if log.now.figures is None else log.now.figures.verdicts
+        of_models = [f"{model}: {text.partition(':')[0]}" for model, text in verdicts.items()]
+        tag_run([str(log.now.verdict), *of_models])
+        name_scheduled_nights()
         return Completed(name=str(log.now.verdict).capitalize(), message="; ".join(log.now.reasons))
+
+
+def name_scheduled_nights(*, wait_seconds: float = 0.0) -> list[str]:
+    """Name the nights to come as they will be named when they start; return the names."""
+    return name_scheduled_runs(
+        nightly.name, lambda start: f"nightly {new_night_name(start)}", wait_seconds=wait_seconds
+    )
 
 
 def _run(workspace: Workspace, log: NightLog) -> None:
@@ -101,7 +126,7 @@ def _run(workspace: Workspace, log: NightLog) -> None:
     log.begin("done")
     record.finish(verdicts, champions, registry)
     states = {entry.name: entry.state for entry in log.now.stages}
-    notify(log.now.night, str(log.now.verdict), log.now.reasons, states, record.run.run_id)
+    notify(log.now.night, str(log.now.verdict), log.now.reasons, states, record.run, tracker)
     tracker.end(record.run, finished=True)
 
 

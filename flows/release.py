@@ -61,7 +61,12 @@ class _ReleaseContext:
         return self.workspace.path / self.workspace.paths().scratch / "release"
 
 
-@flow(name="release", validate_parameters=False, persist_result=False)
+@flow(
+    name="release",
+    flow_run_name="release {log.now.night}",
+    validate_parameters=False,
+    persist_result=False,
+)
 def release(workspace: Workspace, log: NightLog, night: RunRef, registry: Registry) -> Release:
     """Release the bundle that lies in the workspace, and return what became of it.
 

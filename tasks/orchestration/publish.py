@@ -11,7 +11,7 @@ from prefect import get_run_logger, task
 from prefect.artifacts import create_link_artifact, create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 
-from tasks.orchestration.mlflow_pages import artifact_page
+from tasks.orchestration.mlflow_pages import artifact_page, run_page
 from tasks.orchestration.tracking import Point, Tracker
 from tasks.services.stores import RunRef
 from tasks.stage.metrics import CurveFollower
@@ -137,17 +137,26 @@ class CurvePublisher:
         self._unpublished = []
 
 
+def _where(run: RunRef, tracker: Tracker) -> str:
+    """Return where MLflow shows a night, in Markdown; without a server, which command does."""
+    link = tracker.link(run_page(run))
+    if link is not None:
+        return f"[the night in MLflow]({link})"
+    return f"MLflow run `{run.run_id}`; no MLflow server was up: `nightloom up` starts one"
+
+
 @task(cache_policy=NO_CACHE, persist_result=False)
 def notify(
     night: str,
     verdict: str,
     reasons: Sequence[str],
     stages: Mapping[str, str],
-    mlflow_run: str,
+    run: RunRef,
+    tracker: Tracker,
 ) -> None:
     """Show the verdict, its reasons and what each stage did in Prefect."""
     rows = [f"| {name} | {state} |" for name, state in stages.items()]
     lines = [f"# {night}: {verdict}", "", *(f"- {reason}" for reason in reasons), ""]
-    lines += ["| stage | state |", "|---|---|", *rows, "", f"MLflow run `{mlflow_run}`"]
+    lines += ["| stage | state |", "|---|---|", *rows, "", _where(run, tracker)]
     create_markdown_artifact("\n".join(lines), key="night", description=f"{night}: {verdict}")
     get_run_logger().info("%s: %s", night, verdict)

@@ -263,7 +263,7 @@ def test_a_question_is_one_flow_run_however_often_it_is_asked(
     deployment.apply()
     [first] = ask_within_a_flow(checkout, shared=True)
     assert ask_within_a_flow(checkout, shared=True) == [first]
-    assert "asked in Prefect's UI as flow run adapter-3-to-production" in first
+    assert "asked in Prefect's UI as flow run approve adapter 3 to production" in first
     # A run that ended without an answer asks nobody any more.
     set_state(run_of(first), Cancelled())
     [second] = ask_within_a_flow(checkout, shared=True)
