@@ -10,6 +10,7 @@ from prefect.states import Completed
 
 from flows.build import build
 from flows.environment import find_stores, open_checkout
+from flows.history import read_history, write_history
 from flows.parameters import NO_OVERRIDES, NightName, OverrideText, PresetName
 from flows.record import NightRecord
 from flows.release import release
@@ -127,6 +128,8 @@ def _run(workspace: Workspace, log: NightLog) -> None:
     record.finish(verdicts, champions, registry)
     states = {entry.name: entry.state for entry in log.now.stages}
     notify(log.now.night, str(log.now.verdict), log.now.reasons, states, record.run, tracker)
+    page = write_history(workspace.checkout, read_history(workspace.checkout, stores))
+    tracker.log_files(record.run, [page])
     tracker.end(record.run, finished=True)
 
 

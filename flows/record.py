@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import yaml
 
 from flows.graph import has_remote
+from flows.history import HISTORY_PAGE
 from flows.run_state import ErrorEntry, NightLog
 from flows.workspace import Workspace
 from tasks.orchestration.data import push
@@ -186,6 +187,8 @@ class NightRecord:
         """Yield title -> the artifact of each page that there is."""
         if self._log.now.figures is not None and self._log.now.figures.scores:
             yield "report", (self.run, "reports/evaluation/report.html")
+        if self._log.now.verdict != "failed":
+            yield "history", (self.run, HISTORY_PAGE)
         stages = self._tracker.notes(self.run.run_id).get("stages", {})
         for title, stage, file in _PAGES:
             if is_run_id(stages.get(stage, "")):

@@ -31,14 +31,15 @@ class ModelVerdict:
 
     @property
     def headline(self) -> str:
-        """Return the verdict in a few words: what refused first, with its number and bound."""
-        refused = [rule for rule in self.rules if rule.outcome == "refused"]
-        told = refused or [rule for rule in self.rules if rule.outcome == "warned"]
-        if not told:
-            return self.verdict
-        names = ", ".join(_rule(rule) for rule in told[:3])
-        more = f" and {len(told) - 3} more" if len(told) > 3 else ""
-        return f"{self.verdict}{'' if refused else ', warned'}: {names}{more}"
+        """Return the verdict in a few words: what refused, each with its number and bound."""
+        refused = [_rule(rule) for rule in self.rules if rule.outcome == "refused"]
+        warned = len(self.rules) - len(refused)
+        if refused:
+            more = f" and {len(refused) - 3} more" if len(refused) > 3 else ""
+            return f"{self.verdict}: {', '.join(refused[:3])}{more}"
+        if warned:
+            return f"{self.verdict}, {warned} warning{'s' if warned > 1 else ''}"
+        return self.verdict
 
 
 @dataclass(frozen=True)
