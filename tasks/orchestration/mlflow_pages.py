@@ -23,8 +23,6 @@ _COLUMNS = (
     "attributes.`Created`",
     "metrics.`adapter.f1`",
     "metrics.`student.f1`",
-    "metrics.`retention`",
-    "metrics.`minutes`",
     "tags.`verdict`",
     "tags.`adapter`",
     "tags.`student`",

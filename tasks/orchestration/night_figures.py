@@ -33,6 +33,7 @@ class NightFigures(BaseModel):
     """What the reports of one night come to.
 
     `scores` are by system and mode, in the metric that decides; `mode` is the one that decides.
+    `student` is the system that is offered as the student: its control may be as good.
     `rows` are the records that validation read, `quarantined` those that it refused. `numbers` are
     those of MLflow's page, `verdicts` by model. What a report does not say is missing or null.
     """
@@ -41,14 +42,19 @@ class NightFigures(BaseModel):
     mode: str = ""
     records: int | None = None
     scores: dict[str, dict[str, Score]] = {}
+    student: str = "student"
     rows: int | None = None
     quarantined: int | None = None
     numbers: dict[str, float] = {}
     verdicts: dict[str, str] = {}
 
     def score(self, system: str) -> Score | None:
-        """Return a system's score in the mode that decides, None if it was not asked so."""
-        return self.scores.get(system, {}).get(self.mode)
+        """Return a system's score in the mode that decides, None if it was not asked so.
+
+        `student` is the one that is offered.
+        """
+        name = self.student if system == "student" else system
+        return self.scores.get(name, {}).get(self.mode)
 
 
 def read_figures(evaluation: Path, validation: Path) -> NightFigures:
@@ -61,7 +67,8 @@ def read_figures(evaluation: Path, validation: Path) -> NightFigures:
         metric=primary.get("metric", "token_f1"),
         mode=primary.get("mode", ""),
         records=scored.get("records"),
-        scores=_scores(scored, student),
+        scores=_scores(scored),
+        student=student,
         rows=records.get("current"),
         quarantined=records.get("quarantined"),
     )
@@ -75,18 +82,15 @@ def _metrics(report: Path) -> dict[str, Any]:
     return read_metrics(report) if (report / METRICS_FILE).exists() else {}
 
 
-def _scores(scored: Mapping[str, Any], student: str) -> dict[str, dict[str, Score]]:
-    """Return each system's intervals by mode; of a report without any, the bare scores.
-
-    The system that evaluation knows the offered student as is called `student`.
-    """
+def _scores(scored: Mapping[str, Any]) -> dict[str, dict[str, Score]]:
+    """Return each system's intervals by mode; of a report without any, the bare scores."""
     metric = scored.get("primary", {}).get("metric", "token_f1")
     found: dict[str, dict[str, Score]] = {}
     for system, modes in scored.get("systems", {}).items():
         for mode, values in modes.items():
             interval = scored.get("intervals", {}).get(system, {}).get(mode)
             value = values.get(metric)
-            own = found.setdefault("student" if system == student else system, {})
+            own = found.setdefault(system, {})
             if interval is not None:
                 own[mode] = Score.model_validate(interval)
             elif value is not None:

@@ -150,9 +150,11 @@ def _scores(figures: NightFigures) -> list[str]:
         + " |"
         for name in named
     ]
-    said = f"{figures.metric} on {figures.records} held-out records, with intervals; "
+    said = f"{figures.metric} on {figures.records} held-out records, with intervals"
+    bold = "; the mode in bold decides" if figures.mode else ""
+    offered = "" if figures.student == "student" else f"; the student is `{figures.student}`"
     return [
-        f"{said}the mode in bold decides." if figures.mode else said,
+        f"{said}{bold}{offered}.",
         "",
         f"| system | {' | '.join(head)} |",
         f"|---|{'---:|' * len(modes)}",
