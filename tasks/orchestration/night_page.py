@@ -75,7 +75,7 @@ class NightPage:
 def describe_night(page: NightPage) -> str:
     """Return the description of a night, in Markdown."""
     blocks = [
-        [f"**{page.verdict}**: night {page.night}"],
+        [_headline(page)],
         _models(page.models),
         _rules(page.models),
         [f"- {_cell(reason)}" for reason in _words(page)],
@@ -84,6 +84,16 @@ def describe_night(page: NightPage) -> str:
         _links(page),
     ]
     return "\n\n".join("\n".join(block) for block in blocks if block)
+
+
+def _headline(page: NightPage) -> str:
+    """Return all that MLflow's page shows of a description before "Show more": two or three lines.
+
+    What was refused comes first.
+    """
+    models = sorted(page.models, key=lambda one: not one.verdict.startswith("refused"))
+    told = [f"{one.model} {one.version} **{_cell(one.headline)}**" for one in models]
+    return f"**{page.verdict}**: {'; '.join(told) or 'night ' + page.night}"
 
 
 def describe_version(card: str, verdict: str, night: str, run: RunRef) -> str:

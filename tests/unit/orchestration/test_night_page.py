@@ -102,7 +102,10 @@ def test_a_nights_page_says_by_model_what_refused_and_what_the_scores_are() -> N
     figures = NightFigures(mode="retrieved", records=100, scores=scores)
     text = describe_night(page(figures=figures, pages={"report": (RUN, "reports/a b.html")}))
     lines = text.splitlines()
-    assert lines[0] == "**refused**: night 2026-11-29T023000Z"
+    assert lines[0] == (  # all that MLflow shows before "Show more"
+        "**refused**: adapter 4 **refused: latency 2.54 (bound 1.5)**; "
+        "student 4 **promoted to staging**"
+    )
     assert (
         "| [adapter 4](#/models/nightloom-adapter/versions/4) | **refused: latency 2.54 "
         "(bound 1.5)** | nightloom-adapter version 3 |"
