@@ -16,11 +16,15 @@ from prefect.states import Completed, Running
 from pydantic import Field, ValidationError, create_model
 
 from flows.environment import find_stores, open_checkout
+from flows.parameters import LedgerHash
 from flows.promoter import Promoter, make_promoter
-from tasks.orchestration.release import ask_for_approval
+from tasks.orchestration.flow_runs import name_run
+from tasks.orchestration.mlflow_pages import run_page
+from tasks.orchestration.release import approval_run_name, ask_for_approval
 from tasks.orchestration.tracking import Tracker
 from tasks.registry.approval import ApprovalRequest, ApprovalResponse, read_request, settle
 from tasks.registry.ledger import Entry
+from tasks.services.stores import RunRef
 
 _LOOK_SECONDS = 5
 
@@ -40,10 +44,12 @@ class Approval(RunInput):
 
 
 @flow(name="approve", persist_result=False)
-def approve(entry: str, root: str = ".") -> State[Any]:
+def approve(entry: LedgerHash, root: str = ".") -> State[Any]:
     """Return Completed, named after the answer: Approved, Rejected or NotPromoted.
 
-    `entry` is the hash of the ledger's entry that asks.
+    Args:
+        entry: The hash of the ledger's entry that asks, as `nightloom ledger --json` shows it.
+        root: A folder of the project. The default is the one that the worker runs in.
 
     Raises:
         ConfigError: there is no such question.
@@ -53,6 +59,7 @@ def approve(entry: str, root: str = ".") -> State[Any]:
     promoter = make_promoter(checkout)
     question = read_request(promoter.ledger, entry)
     get_run_logger().info("%s %s", question.text, entry)
+    name_run(approval_run_name(question.link.entry))
     answer = _wait_for_answer(promoter, question, _description(checkout, question))
     with promoter.lock.held():
         found = settle(promoter.ledger, question, answer, promoter.params, promoter.downloads)
@@ -102,8 +109,9 @@ def _description(checkout: Path, question: ApprovalRequest) -> str:
     """Return what is asked, with what speaks for it, in Markdown."""
     entry = question.link.entry
     tracker = Tracker(find_stores(checkout))
-    link = tracker.report_link(question.version.run_id)
-    report = f"[the night's report]({link})" if link else f"MLflow run {question.version.run_id}"
+    run = RunRef(tracker.experiment, question.version.run_id)
+    link = tracker.link(run_page(run))
+    report = f"[the night's page]({link})" if link else f"MLflow run {run.run_id}"
     lines = [f"## {question.text}", "", f"It was compared with {question.champion}: {report}.", ""]
     lines += [f"- {reason}" for reason in entry.reasons]
     lines += ["", f"The ledger's entry {entry.number}, `{question.link.sha256}`."]

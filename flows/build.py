@@ -37,7 +37,12 @@ class Build:
         return "no stage had to run: data, params and code are as before"
 
 
-@flow(name="build", validate_parameters=False, persist_result=False)
+@flow(
+    name="build",
+    flow_run_name="build {log.now.night}",
+    validate_parameters=False,
+    persist_result=False,
+)
 def build(workspace: Workspace, log: NightLog, night: RunRef, tracker: Tracker) -> Build:
     """Run the stages that are not current, and return how each went.
 

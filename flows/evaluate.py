@@ -4,16 +4,17 @@ Its params are those of `params/presets/evaluation-full.yaml`: every mode of eve
 compared, passages that give orders. Nothing is registered, and the night's own report stays.
 """
 
-from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from prefect import flow
+from prefect.runtime import flow_run
 
 from flows.build import build_stages
 from flows.environment import find_stores, open_checkout
 from flows.graph import stage_names
+from flows.parameters import NO_OVERRIDES, OverrideText, PresetName
 from flows.run_state import NightLog, new_night_name
 from flows.workspace import (
     STATE,
@@ -25,21 +26,34 @@ from flows.workspace import (
     prepare,
     share_inputs,
 )
-from tasks.orchestration.tracking import Tracker
+from tasks.orchestration.night_figures import read_figures
+from tasks.orchestration.night_page import NightPage, describe_night
+from tasks.orchestration.tracking import Tracker, source_tags
 from tasks.stage.errors import ConfigError
 
 PRESET = "evaluation-full"
 _STAGE = "evaluation"
 
 
-@flow(name=PRESET, persist_result=False)
+def _run_name() -> str:
+    return f"{PRESET} {new_night_name(flow_run.scheduled_start_time)}"
+
+
+@flow(name=PRESET, flow_run_name=_run_name, persist_result=False)
 def evaluate_fully(
-    root: str = ".", preset: str | None = None, overrides: Sequence[str] = ()
+    root: str = ".",
+    preset: PresetName | None = None,
+    overrides: list[OverrideText] = NO_OVERRIDES,
 ) -> Path:
     """Evaluate in depth, and return the report's folder.
 
     The stages before evaluation come out of DVC's cache as the night of `preset` and `overrides`
     left them; what is not there any more is made again.
+
+    Args:
+        root: A folder of the project. The default is the one that the process runs in.
+        preset: A list of values in params/presets, such as `tiny`; none for params/*.yaml as is.
+        overrides: Values for this run alone, each FILE.KEY=VALUE (finetuning.epochs=2).
 
     Raises:
         NightloomError: there was no such night, or a stage failed.
@@ -57,7 +71,7 @@ def evaluate_fully(
         tracker = Tracker(find_stores(checkout))
         name = f"{PRESET}-{new_night_name(datetime.now(UTC))}"
         log = NightLog(workspace, name, workspace.path / STATE / f"{PRESET}.json")
-        run = tracker.begin_night(name, {"nightloom.workspace": workspace.name})
+        run = tracker.begin_night(name, source_tags(checkout, "flows/evaluate.py"))
         names = stage_names(workspace.path)
         report = workspace.path / workspace.paths().evaluation_report
         try:
@@ -65,7 +79,11 @@ def evaluate_fully(
         except BaseException:
             tracker.end(run, finished=False)
             raise
-        tracker.log_metrics(run, report)
+        validation = workspace.path / workspace.paths().validation_report
+        figures = read_figures(report, validation)
+        tracker.log_numbers(run, figures.numbers)
+        page = NightPage(name, "evaluated in depth; nothing was decided", run, figures=figures)
+        tracker.describe(run, describe_night(page))
         tracker.log_predictions(run, report)
         tracker.end(run, finished=True)
     return report

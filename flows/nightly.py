@@ -1,6 +1,5 @@
 """A night, top to bottom: refresh -> build -> record -> release."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,22 +9,29 @@ from prefect.runtime import flow_run
 
 from flows.build import build
 from flows.environment import find_stores, open_checkout
-from flows.graph import has_remote
+from flows.history import read_history, write_history
+from flows.parameters import NO_OVERRIDES, NightName, OverrideText, PresetName
+from flows.record import NightRecord
 from flows.release import release
-from flows.run_state import VERDICTS, NightLog, NightState, new_night_name
+from flows.run_state import VERDICTS, NightLog, NightState, error_entry, new_night_name
 from flows.workspace import Workspace, choose_workspace, night_lock, prepare
 from tasks.ingestion.intakes import ingest
 from tasks.ingestion.params import IngestionParams
 from tasks.orchestration.base_model import resolve
-from tasks.orchestration.data import push, track
+from tasks.orchestration.data import track
+from tasks.orchestration.flow_runs import name_scheduled_runs, tag_run
 from tasks.orchestration.llm_judge import judge_answers
 from tasks.orchestration.llm_scorers import LlmJudgeParams
 from tasks.orchestration.publish import notify
+from tasks.orchestration.release import VersionVerdict
 from tasks.orchestration.reproduce import NightParams
 from tasks.orchestration.tracking import Tracker
 from tasks.promotion.params import PromotionParams
+from tasks.records.schema import ServedModel
 from tasks.registry.client import Registry
 from tasks.registry.params import ReleaseParams
+from tasks.registry.promote import all_champions
+from tasks.registry.versions import Version
 from tasks.services.stores import RunRef
 from tasks.stage.errors import GateError, NightloomError
 from tasks.stage.outputs import write_atomically
@@ -43,26 +49,36 @@ class _RefreshParams(StageParams):
     release: ReleaseParams
 
 
-def _run_name() -> str:
+def _night_name() -> str:
     """Return the night's name: the one given, else the time that the run was scheduled for."""
     given = flow_run.parameters.get("night")
     return str(given) if given else new_night_name(flow_run.scheduled_start_time)
 
 
+def _run_name() -> str:
+    return f"nightly {_night_name()}"
+
+
 @flow(name="nightly", flow_run_name=_run_name, persist_result=False)
 def nightly(
     root: str = ".",
-    preset: str | None = None,
-    overrides: Sequence[str] = (),
-    night: str | None = None,
+    preset: PresetName | None = None,
+    overrides: list[OverrideText] = NO_OVERRIDES,
+    night: NightName | None = None,
     only_release: bool = False,
 ) -> State[Any]:
     """Run a night; return a state named after the verdict, with the models' in its message.
 
-    With `only_release` nothing is taken in and built: the last bundle is decided on again, what a
-    release measures measured anew.
-
     A night that fails has its error in its record; the last good artifacts are still in place.
+
+    Args:
+        root: A folder of the project. The default is the one that the worker runs in.
+        preset: A list of values in params/presets, such as `tiny`; none for params/*.yaml as is.
+        overrides: Values for this run alone, each FILE.KEY=VALUE (finetuning.epochs=2).
+        night: The name of the night, by which commands find it. The default is the time at which
+            the run was to start, such as 2026-11-28T023000Z.
+        only_release: Take nothing in and build nothing: decide on the last bundle again, its speed
+            and its answers over HTTP measured anew.
 
     Raises:
         NightloomError: it could not begin: there is no project, or a night runs there already.
@@ -70,14 +86,21 @@ def nightly(
     checkout = open_checkout(Path(root))
     workspace = choose_workspace(checkout, preset, overrides)
     with night_lock(workspace.lock):
-        log = NightLog(workspace, night or _run_name())
+        log = NightLog(workspace, night or _night_name())
         try:
             _run(workspace, log, only_release=only_release)
         except BaseException as error:  # noqa: BLE001  its record and its state tell it
             log.fail(error)
             if not isinstance(error, NightloomError):
                 get_run_logger().exception("the night ended early")
+        if log.now.verdict != "cancelled":  # a run that is being ended has no time for it
+            tag_run([log.now.told_verdict, *_model_tags(log.now)])
+            name_scheduled_nights()
         return _state(log.now)
+
+
+def _model_tags(night: NightState) -> list[str]:
+    return [f"{model}: {found.verdict}" for model, found in night.models.items()]
 
 
 def _state(night: NightState) -> State[Any]:
@@ -87,38 +110,53 @@ def _state(night: NightState) -> State[Any]:
     return State(type=kind, name=night.told_verdict.title(), message=night.headline())
 
 
+def name_scheduled_nights(*, wait_seconds: float = 0.0) -> list[str]:
+    """Name the nights to come as they will be named when they start; return the names."""
+    return name_scheduled_runs(
+        nightly.name, lambda start: f"nightly {new_night_name(start)}", wait_seconds=wait_seconds
+    )
+
+
 def _run(workspace: Workspace, log: NightLog, *, only_release: bool) -> None:
     """Do the night's work and leave its verdict in the log."""
     prepare(workspace)
     stores = find_stores(workspace.checkout)
     tracker, registry = Tracker(stores), Registry(stores)
-    run = tracker.begin_night(log.now.night, {"nightloom.workspace": workspace.name})
-    log.now.mlflow_run = run.run_id
+    record = NightRecord(workspace, log, tracker)
+    champions: dict[ServedModel, Version] = {}
+    verdicts: tuple[VersionVerdict, ...] = ()
     try:
-        summary = None if only_release else _build(workspace, log, run, tracker)
-        release(workspace, log, run, registry, again=only_release)
+        summary = None if only_release else _build(workspace, log, record, tracker)
+        champions = all_champions(registry)
+        verdicts = release(workspace, log, record.run, registry, again=only_release)
         if summary:
             log.now.reasons.insert(0, summary)
     except GateError as error:
         refused(log, error)
-    except BaseException:
-        tracker.end(run, finished=False)
+    except BaseException as error:
+        log.fail(error)
+        record.fail(error_entry(error))
         raise
     log.begin("done")
+    record.finish(verdicts, champions, registry)
     states = {entry.name: entry.state for entry in log.now.stages}
     assert log.now.verdict is not None
     level = VERDICTS[log.now.verdict].level
     told = (log.now.told_verdict, log.now.headline())
-    notify(log.now.night, told, log.now.reasons, states, run.run_id, level)
-    tracker.tag(run, {"nightloom.verdict": str(log.now.verdict)})
-    tracker.end(run, finished=True)
+    notify(log.now.night, told, log.now.reasons, states, record.run, tracker, level)
+    page = write_history(workspace.checkout, read_history(workspace.checkout, stores))
+    tracker.log_files(record.run, [page])
+    tracker.end(record.run, finished=True)
 
 
-def _build(workspace: Workspace, log: NightLog, run: RunRef, tracker: Tracker) -> str | None:
+def _build(
+    workspace: Workspace, log: NightLog, record: NightRecord, tracker: Tracker
+) -> str | None:
     """Make tonight's bundle; return what to say where no stage had to run for it."""
     refresh(workspace, log)
-    built = build(workspace, log, run, tracker)
-    record(workspace, log, run, tracker)
+    built = build(workspace, log, record.run, tracker)
+    record.keep()
+    judge(workspace, record.run)
     return built.summary
 
 
@@ -157,17 +195,9 @@ def refresh(workspace: Workspace, log: NightLog) -> None:
         resolve(params.reranking.model, "reranker", root, root / paths.reranker, store)
 
 
-def record(workspace: Workspace, log: NightLog, run: RunRef, tracker: Tracker) -> None:
-    """Keep what reproduces the night: data in the remote; params, lock and numbers in MLflow."""
-    log.begin("recording")
+def judge(workspace: Workspace, run: RunRef) -> None:
+    """Let an LLM judge the answers, where params name one."""
     root, paths = workspace.path, workspace.paths()
-    params = [f"params/{path.name}" for path in sorted((root / "params").glob("*.yaml"))]
-    tracker.log_params(run, root, params)
-    tracker.log_metrics(run, root / paths.evaluation_report)
-    tracker.log_predictions(run, root / paths.evaluation_report)
-    tracker.log_files(run, [root / "dvc.lock", root / f"{paths.raw}.dvc"], "versions")
-    tracker.log_files(run, [root / paths.evaluation_report], "reports")
-    push(root, remote=has_remote(root))
     report = (root / paths.evaluation_report).resolve()
     scratch = (root / paths.scratch / "judging").resolve()
     judge_answers(root, report, scratch, run, find_stores(workspace.checkout))

@@ -1,4 +1,4 @@
-"""Approvals whose flow run is gone: they expire, or are asked for again. `nightloom up` runs it."""
+"""Flow runs as `nightloom up` finds them: open questions are asked again, scheduled runs named."""
 
 import argparse
 import sys
@@ -19,11 +19,14 @@ from prefect.states import Crashed
 
 from flows.approve import approve
 from flows.environment import open_checkout
+from flows.nightly import name_scheduled_nights
 from flows.promoter import make_promoter
 from tasks.orchestration.release import ask_for_approval
 from tasks.registry.approval import expire_old
 from tasks.registry.versions import MODELS
 from tasks.stage.errors import NightloomError
+
+_SCHEDULER_SECONDS = 15.0  # Prefect's looks at new deployments every 5
 
 _UNFINISHED = [StateType.PENDING, StateType.RUNNING, StateType.PAUSED, StateType.CANCELLING]
 
@@ -73,6 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     for text in told:
         print(text)
+    name_scheduled_nights(wait_seconds=_SCHEDULER_SECONDS)
     return 0
 
 

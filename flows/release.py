@@ -64,7 +64,12 @@ class _ReleaseContext:
         return self.workspace.path / self.workspace.paths().scratch / "release"
 
 
-@flow(name="release", validate_parameters=False, persist_result=False)
+@flow(
+    name="release",
+    flow_run_name="release {log.now.night}",
+    validate_parameters=False,
+    persist_result=False,
+)
 def release(
     workspace: Workspace,
     log: NightLog,
@@ -72,10 +77,10 @@ def release(
     registry: Registry,
     *,
     again: bool = False,
-) -> None:
-    """Release the bundle that lies in the workspace, and leave what became of it in the log.
+) -> tuple[VersionVerdict, ...]:
+    """Release the bundle that lies in the workspace; leave what became of it in the log.
 
-    With `again` what was decided before is decided anew.
+    Return the verdicts. With `again` what was decided before is decided anew.
 
     Raises:
         ConfigError: there is no bundle.
@@ -97,6 +102,7 @@ def release(
     log.now.reasons = [*reasons, *notes, *more]
     log.now.verdict = combined_verdict(item.verdict.verdict for item in decided)
     log.write()
+    return tuple(item.verdict for item in decided)
 
 
 @dataclass(frozen=True)

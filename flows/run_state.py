@@ -11,6 +11,7 @@ from pydantic import BaseModel, Field
 
 from flows import EXIT_FAILED, EXIT_REFUSED
 from flows.workspace import STATE, Workspace, holders
+from tasks.orchestration.night_figures import NightFigures
 from tasks.orchestration.stages import StageOutcome
 from tasks.records.schema import ServedModel
 from tasks.services.processes import TIME_LIMIT, StageError, error_class
@@ -107,6 +108,7 @@ class NightState(BaseModel):
     step: str = "starting"
     pid: int
     mlflow_run: str | None = None
+    figures: NightFigures | None = None
 
     @property
     def told_verdict(self) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 from optuna.trial import Trial
 from prefect import flow
+from prefect.runtime import flow_run
 from pydantic import BaseModel
 
 from flows.build import build_stages
@@ -17,6 +18,7 @@ from flows.console import make_console
 from flows.environment import find_stores, open_checkout
 from flows.graph import read_stage, stage_names
 from flows.nightly import refresh
+from flows.parameters import NO_OVERRIDES, OverrideText, PresetName
 from flows.run_state import NightLog, new_night_name
 from flows.study import Study, SweepParams, Tried, Value, read_sweep, trial_name
 from flows.workspace import (
@@ -79,9 +81,22 @@ class _Trials:
     parent: RunRef
 
 
-@flow(name="sweep", persist_result=False)
-def sweep(root: str = ".", preset: str | None = None, overrides: Sequence[str] = ()) -> Sweep:
+def _run_name() -> str:
+    return f"sweep {new_night_name(flow_run.scheduled_start_time)}"
+
+
+@flow(name="sweep", flow_run_name=_run_name, persist_result=False)
+def sweep(
+    root: str = ".",
+    preset: PresetName | None = None,
+    overrides: list[OverrideText] = NO_OVERRIDES,
+) -> Sweep:
     """Run the trials of a sweep, or those that an interrupted one left, and return them all.
+
+    Args:
+        root: A folder of the project. The default is the one that the process runs in.
+        preset: A list of values in params/presets, such as `tiny`; none for params/*.yaml as is.
+        overrides: Values for this run alone, each FILE.KEY=VALUE (finetuning.epochs=2).
 
     Raises:
         ConfigError: `params/sweep.yaml` names what is not there.

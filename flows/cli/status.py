@@ -1,5 +1,6 @@
 """`nightloom status`: the last nights, the one that runs now, aliases, test records, servers."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from flows.servers import Services
     from tasks.registry.ledger import Ledger
     from tasks.scoring.record_use import RecordUse
+    from tasks.services.stores import Stores
 
 _SHOWN = 5
 
@@ -26,7 +28,8 @@ class Status:
     """What `nightloom status` reports; `running` is the pid of a night, by workspace.
 
     `open` are decisions that were cut short, or that a person has not answered yet. `record_use` is
-    how many decisions the test records of the last one have taken part in, None before any.
+    how many decisions the test records of the last one have taken part in, None before any. `pages`
+    are what MLflow shows of the nights, where a server holds the store: title -> address.
     """
 
     nights: "list[NightState]"
@@ -35,6 +38,7 @@ class Status:
     open: list[str]
     record_use: "RecordUse | None"
     services: "Services | None"
+    pages: dict[str, str]
 
 
 def status(root: Root = HERE, as_json: Json = False) -> None:
@@ -63,14 +67,37 @@ def read_status(checkout: Path) -> Status:
     stores = find_stores(checkout)
     registry = Registry(stores)
     ledger = Ledger(stores, registry)
+    nights = last_nights(checkout, _SHOWN)
     return Status(
-        nights=last_nights(checkout, _SHOWN),
+        nights=nights,
         running=holders(checkout),
         aliases=all_aliases(registry),
         open=_open_decisions(ledger),
         record_use=last_use(ledger, checkout / STATE / "downloads"),
         services=Services.read(checkout),
+        pages=mlflow_links(stores, nights),
     )
+
+
+def mlflow_links(stores: "Stores", nights: "Sequence[NightState]") -> dict[str, str]:
+    """Return title -> address of MLflow's pages of nights; none where no server is up.
+
+    The last two nights are laid side by side; the table of all has the columns that tell them
+    apart.
+    """
+    from tasks.orchestration.mlflow_pages import comparison_page, nights_page, run_page
+    from tasks.orchestration.tracking import Tracker
+    from tasks.services.stores import RunRef
+
+    tracker = Tracker(stores)
+    runs = [night.mlflow_run for night in nights if night.mlflow_run is not None]
+    pages = {"nights": nights_page(tracker.experiment)}
+    if runs:
+        pages["last night"] = run_page(RunRef(tracker.experiment, runs[0]))
+    if len(runs) > 1:
+        pages["last two nights"] = comparison_page(tracker.experiment, runs[1::-1])
+    links = {title: tracker.link(page) for title, page in pages.items()}
+    return {title: link for title, link in links.items() if link is not None}
 
 
 def print_status(console: Console, status: Status) -> None:
@@ -96,6 +123,13 @@ def print_status(console: Console, status: Status) -> None:
     services = status.services
     where = f"Prefect {services.prefect}, MLflow {services.mlflow}" if services else "down"
     console.print(f"servers: {where}", highlight=False)
+    print_links(console, status.pages)
+
+
+def print_links(console: Console, pages: Mapping[str, str]) -> None:
+    """Print where MLflow shows the nights, an address a line, whole so that it can be clicked."""
+    for title, link in pages.items():
+        console.print(f"  {title}: {link}", highlight=False, markup=False, soft_wrap=True)
 
 
 def _open_decisions(ledger: "Ledger") -> list[str]:

@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 
 from flows.cli.options import HERE, NO_OVERRIDES, Preset, Root, Set, checkout_at, errors_told
+from flows.cli.status import mlflow_links, print_links
 from flows.console import make_console
 from tasks.stage.errors import ConfigError
 
@@ -31,6 +32,8 @@ def up(
     """
     with checkout_at(root) as checkout:
         from flows.credentials import secret_file
+        from flows.environment import find_stores
+        from flows.run_state import last_nights
         from flows.servers import log_file, running_services, write_schedule
         from flows.shutdown import interrupt_on_signals
         from flows.workspace import choose_workspace
@@ -47,6 +50,7 @@ def up(
                 console.print(f"Prefect: {running.services.prefect}")
                 console.print(f"         its page asks for the line in {secret_file(checkout)}")
                 console.print(f"MLflow:  {running.services.mlflow}")
+                print_links(console, mlflow_links(find_stores(checkout), last_nights(checkout, 2)))
                 console.print("the nightly deployment is scheduled; Ctrl-C stops everything")
                 try:
                     while (fallen := running.fallen()) is None:

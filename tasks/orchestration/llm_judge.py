@@ -3,14 +3,14 @@
 import json
 import os
 import sys
-import time
 from pathlib import Path
 
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
 from tasks.orchestration.llm_scorers import LlmJudgeParams, Params
-from tasks.orchestration.tracking import Point, Tracker, metric_name, numbers
+from tasks.orchestration.run_content import metric_name, numbers
+from tasks.orchestration.tracking import Tracker
 from tasks.records.predictions import PREDICTIONS_FILE
 from tasks.records.text import text_sha256
 from tasks.services.processes import child_environment, left_failure, run_child, stage_error
@@ -24,7 +24,7 @@ JUDGED = "judged"  # what the numbers' names in MLflow begin with
 
 @task(cache_policy=NO_CACHE, persist_result=False)
 def judge_answers(root: Path, report: Path, scratch: Path, run: RunRef, stores: Stores) -> None:
-    """Log the share of yes by question and system to a night's MLflow run.
+    """Log the share of yes by question and system to a run of its own below a night's.
 
     `report` is evaluation's. The same answers are not judged again by the same params.
 
@@ -40,9 +40,11 @@ def judge_answers(root: Path, report: Path, scratch: Path, run: RunRef, stores: 
     if not verdicts.exists():
         _run_judge(params, root, report, verdicts, run, stores)
     found = json.loads(verdicts.read_text(encoding="utf-8"))
-    now = time.time_ns() // 1_000_000
-    points = [Point(metric_name((JUDGED, *path)), value, 0, now) for path, value in numbers(found)]
-    Tracker(stores).log_points(run, points)
+    tracker = Tracker(stores)
+    judged = tracker.begin_judge(run, JUDGED)
+    values = {metric_name((JUDGED, *path)): value for path, value in numbers(found)}
+    tracker.log_numbers(judged, values)
+    tracker.end(judged, finished=True)
 
 
 def _run_judge(

@@ -65,7 +65,7 @@ def judge_report(
     found = {}
     for system in params.systems:
         own = [row for row in rows if row.system == system][: params.records]
-        run = tracker.begin_judge(night, system)
+        run = tracker.begin_judge(night, f"judge of {system}")
         found[system] = _judge_system(scorers, own, run.run_id) | {"records": len(own)}
         print(f"{system}: {found[system]}", flush=True)
     return found

@@ -1,5 +1,6 @@
 """What a night shows in Prefect and MLflow: curves, pages, and the verdict at its end."""
 
+import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,13 +12,12 @@ from prefect import get_run_logger, task
 from prefect.artifacts import create_link_artifact, create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 
+from tasks.orchestration.mlflow_pages import artifact_page, run_page
 from tasks.orchestration.tracking import Point, Tracker
 from tasks.services.stores import RunRef
 from tasks.stage.metrics import CurveFollower
 
 _REPORT_FILE = "report.md"
-
-_NOTE_TAG = "mlflow.note.content"  # what MLflow's page of a run shows as its description
 
 
 @dataclass(frozen=True)
@@ -42,33 +42,45 @@ def link_pages(
     The folder's files are artifacts of the MLflow run already, below `artifact_folder`. The Prefect
     run gets the report as well, which is Markdown.
     """
-    links = {
-        name: _link(stage, folder / name, f"{artifact_folder}/{name}", page, run, tracker)
-        for name, page in _PAGES.items()
-        if (folder / name).exists()
-    }
+    pages = {name: page for name, page in _PAGES.items() if (folder / name).exists()}
+    if not pages:
+        return
+    places = {name: artifact_page(run, f"{artifact_folder}/{name}") for name in pages}
+    links = [f"[{page.title}]({places[name]})" for name, page in pages.items()]
+    tracker.describe(run, f"Pages: {', '.join(links)}.")
+    for name, page in pages.items():
+        _link(f"{stage}-{page.slug}", page.title, tracker.link(places[name]), run, folder / name)
     report = folder / _REPORT_FILE
-    if links and report.exists():
+    if report.exists():
         text = report.read_text(encoding="utf-8")
-        for name, link in links.items():
-            text = text.replace(f"]({name})", f"]({link})")
+        for name in pages:
+            text = _relinked(text, name, tracker.link(places[name]))
         create_markdown_artifact(
             markdown=text, key=f"{stage}-report", description=f"MLflow run {run.run_id}"
         )
 
 
-def _link(stage: str, path: Path, artifact: str, page: _Page, run: RunRef, tracker: Tracker) -> str:
-    """Link a page from both runs, and return where it is shown."""
-    link = tracker.artifact_link(run, artifact) or path.resolve().as_uri()
-    note = f"{page.title}: artifact `{artifact}` of this run ([open]({link}))"
-    tracker.tag(run, {f"nightloom.{page.slug.replace('-', '_')}": artifact, _NOTE_TAG: note})
-    create_link_artifact(
-        link=link,
-        link_text=page.title,
-        key=f"{stage}-{page.slug}",
-        description=f"MLflow run {run.run_id}, artifact {artifact}",
+def _relinked(text: str, name: str, link: str | None) -> str:
+    """Return Markdown whose links to a file lead to an address; without any, they become words."""
+    if link is not None:
+        return text.replace(f"]({name})", f"]({link})")
+    return re.sub(rf"\[([^\]]*)\]\({re.escape(name)}\)", rf"\1 (`{name}`)", text)
+
+
+def _link(key: str, title: str, link: str | None, run: RunRef, file: Path) -> None:
+    """Link a page from the Prefect run; where no server shows it, say in words which would.
+
+    A browser opens no `file:` address from a served page.
+    """
+    description = f"MLflow run {run.run_id}"
+    if link is not None:
+        create_link_artifact(link=link, link_text=title, key=key, description=description)
+        return
+    text = (
+        f"{title}: no MLflow server was up. `nightloom up` starts one, whose page of run "
+        f"`{run.run_id}` shows it; the file is `{file.resolve()}`."
     )
-    return link
+    create_markdown_artifact(markdown=text, key=key, description=description)
 
 
 class CurvePublisher:
@@ -126,13 +138,22 @@ class CurvePublisher:
         self._unpublished = []
 
 
+def _where(run: RunRef, tracker: Tracker) -> str:
+    """Return where MLflow shows a night, in Markdown; without a server, which command does."""
+    link = tracker.link(run_page(run))
+    if link is not None:
+        return f"[the night in MLflow]({link})"
+    return f"MLflow run `{run.run_id}`; no MLflow server was up: `nightloom up` starts one"
+
+
 @task(cache_policy=NO_CACHE, persist_result=False)
 def notify(
     night: str,
     told: tuple[str, str],
     reasons: Sequence[str],
     stages: Mapping[str, str],
-    mlflow_run: str,
+    run: RunRef,
+    tracker: Tracker,
     level: Literal["info", "warning", "error"],
 ) -> None:
     """Show in Prefect what was `told`, a verdict and a headline, and what each stage did."""
@@ -141,6 +162,6 @@ def notify(
     lines = [f"# {night}: {verdict}", "", headline, "", *(f"- {reason}" for reason in reasons), ""]
     if rows:
         lines += ["| stage | state |", "|---|---|", *rows, ""]
-    lines += [f"MLflow run `{mlflow_run}`"]
+    lines += [_where(run, tracker)]
     create_markdown_artifact("\n".join(lines), key="night", description=f"{night}: {verdict}")
     getattr(get_run_logger(), level)("%s: %s: %s", night, verdict, headline)

@@ -313,7 +313,7 @@ def ask_for_approval(model: ServedModel, ledger: Ledger, *, shared: bool) -> lis
                 f"run again, or `nightloom promote {entry.version} --to {entry.awaits}`"
             )
             continue
-        name = f"{model}-{entry.version}-to-{entry.awaits}"
+        name = approval_run_name(entry)
         try:
             run = _approval_run(name, links[entry.number].sha256)
         except ObjectNotFound:
@@ -321,6 +321,11 @@ def ask_for_approval(model: ServedModel, ledger: Ledger, *, shared: bool) -> lis
             continue
         told.append(f"{what}, asked in Prefect's UI as flow run {name} ({run.id})")
     return told
+
+
+def approval_run_name(entry: Entry) -> str:
+    """Return the name of the flow run that asks about an entry of the ledger."""
+    return f"approve {entry.model} {entry.version} to {entry.awaits}"
 
 
 def _approval_run(name: str, sha256: str) -> Any:

@@ -15,7 +15,7 @@ from pydantic import Field
 
 from tasks.orchestration.publish import CurvePublisher, link_pages
 from tasks.orchestration.stages import Stage, StageOutcome, StageState
-from tasks.orchestration.tracking import Point, Tracker
+from tasks.orchestration.tracking import DataSet, Point, Tracker
 from tasks.services.processes import (
     TIME_LIMIT,
     StageError,
@@ -167,7 +167,11 @@ def _small_files(scratch: Path) -> list[Path]:
 def _log_results(stage: Stage, root: Path, run: RunRef, tracker: Tracker) -> None:
     """Log what a stage was made from and what it reports, and close its run."""
     tracker.log_params(run, root, stage.params)
-    data = [item for item in stage.dependencies if item.path.startswith("data/")]
+    data = [
+        DataSet(item.path, item.digest, item.path, "input", {})
+        for item in stage.dependencies
+        if item.path.startswith("data/")
+    ]
     tracker.log_inputs(run, data)
     for report in stage.reports:
         tracker.log_metrics(run, root / report)

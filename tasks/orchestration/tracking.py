@@ -1,6 +1,6 @@
 """MLflow runs: one parent a night, one child a stage, by explicit run ids only."""
 
-import hashlib
+import getpass
 import json
 import re
 import shutil
@@ -13,102 +13,57 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run
 from mlflow.exceptions import MlflowException
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 from mlflow.tracking import MlflowClient
-from mlflow.utils.mlflow_tags import MLFLOW_LOGGED_ARTIFACTS
-from pyarrow import parquet
+from mlflow.utils.git_utils import get_git_commit
+from mlflow.utils.mlflow_tags import (
+    MLFLOW_DATASET_CONTEXT,
+    MLFLOW_GIT_COMMIT,
+    MLFLOW_LOGGED_ARTIFACTS,
+    MLFLOW_RUN_NOTE,
+    MLFLOW_SOURCE_NAME,
+    MLFLOW_SOURCE_TYPE,
+    MLFLOW_USER,
+)
 
-from tasks.orchestration.stages import Dependency, Stage
+from tasks.orchestration import mlflow_pages
+from tasks.orchestration.run_content import (
+    TABLE_FILE,
+    metric_name,
+    numbers,
+    param_values,
+    split_table,
+)
+from tasks.orchestration.stages import Stage
 from tasks.records.predictions import BATCH_TIMES, PREDICTIONS_FILE
+from tasks.services import run_tags
 from tasks.services.stores import (
     EXPERIMENT,
     RunRef,
     Stores,
     made_once,
+    missing_is_fine,
     open_experiment,
     retrying_client,
 )
 from tasks.stage.errors import ConfigError
-from tasks.stage.metrics import METRICS_FILE, leaves, read_metrics
-from tasks.stage.params import read_yaml
+from tasks.stage.metrics import METRICS_FILE, read_metrics
 
-_ALLOWED = frozenset("_-. ")
+NOTES_FILE = "nightloom.json"  # what code needs of a run and does not search by
 
-# MLflow's own limit for a key.
-_CHARACTERS = 250
-
-_DIGEST = 16
-
-
-def numbers(metrics: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], float]]:
-    """Yield each number in nested metrics with the keys that lead to it; booleans are none."""
-    for path, value in leaves(metrics):
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            yield path, float(value)
-
-
-def metric_name(path: Sequence[str]) -> str:
-    """Return the name of the metric that keys lead to, joined by slashes.
-
-    MLflow allows letters and digits of any script, `_-. :/` and no key that reads as a path to
-    elsewhere. Keys come from data too (a slice is a label), so what is not allowed is written as
-    `:HEX:`, its code point, an empty key as `:`, and a name that is too long ends in `:` and its
-    digest. Different keys have different names.
-    """
-    name = "/".join(map(_segment, path))
-    if len(name) <= _CHARACTERS:
-        return name
-    digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:_DIGEST]
-    return f"{name[: _CHARACTERS - _DIGEST - 1].rstrip('/')}:{digest}"
-
-
-def _segment(key: str) -> str:
-    """Return one key, which can't be empty, `.` or `..`, or hold a slash, in the name."""
-    if set(key) == {"."}:
-        return "".join(map(_escaped, key))
-    return "".join(c if c.isalnum() or c in _ALLOWED else _escaped(c) for c in key) or ":"
-
-
-def _escaped(character: str) -> str:
-    return f":{ord(character):x}:"
-
-
-# What MLflow's pages call the table.
-TABLE_FILE = "answers.json"
-
-_NOT_IN_TABLE = ("prompt_sha256", *BATCH_TIMES)
-
-
-def split_table(predictions: Path) -> str:
-    """Return predictions as pandas' `split` JSON, without what people can't read or misread."""
-    found = parquet.read_table(predictions)
-    rows = found.drop_columns([name for name in _NOT_IN_TABLE if name in found.column_names])
-    columns = rows.to_pydict()
-    columns["retrieved"] = ["\n".join(names) for names in columns["retrieved"]]
-    # MLflow's pages group by the first column: by system alone, one answer of many would show.
-    keys = zip(columns["system"], columns["mode"], columns["record"], strict=True)
-    columns = {"answer": [" / ".join(key) for key in keys]} | columns
-    data = [list(row) for row in zip(*columns.values(), strict=True)]
-    return json.dumps({"columns": list(columns), "data": data}, ensure_ascii=False)
-
-
-KEY_TAG = "nightloom.key"
-
-_PARENT_TAG = "mlflow.parentRunId"
-
-_NIGHT_TAG = "nightloom.night"
-
-_LINK_TAG = "nightloom.run"
-
-_BEGUN_TAG = "nightloom.begun"
+# Where runs of before 2026-11-29 say which run made a stage's outs: tags OLD_LINK_TAG.STAGE.
+OLD_LINK_TAG = "nightloom.run"
 
 _RUN_ID = re.compile(r"[0-9a-f]{32}")
 
 _BATCH = 100
 
-_PARAM_CHARACTERS = 6000
+# MLflow refuses longer digests than 36.
+_DIGEST_CHARACTERS = 32
+
+_NOTE_CHARACTERS = 8000  # of a tag, as MLflow bounds them
 
 
 @dataclass(frozen=True)
@@ -121,6 +76,41 @@ class Point:
     timestamp_ms: int
 
 
+@dataclass(frozen=True)
+class DataSet:
+    """Data that a run read: what MLflow shows of it. `context` is training, validation, ...
+
+    `rows` counts what is in it, by kind.
+    """
+
+    name: str
+    digest: str
+    place: str
+    context: str
+    rows: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What a night's run says of what it was made from; a run of before may not know it all."""
+
+    params: Mapping[str, str]
+    rows: int | None
+    commit: str | None
+
+
+def source_tags(checkout: Path, file: str) -> dict[str, str]:
+    """Return the tags by which MLflow shows a run's source: a flow's file, and the git commit."""
+    commit = get_git_commit(str(checkout))
+    tags = {MLFLOW_SOURCE_NAME: file, MLFLOW_SOURCE_TYPE: "LOCAL"}
+    return tags if commit is None else {**tags, MLFLOW_GIT_COMMIT: commit}
+
+
+def is_run_id(text: str) -> bool:
+    """Return whether a text has the form of a run's id."""
+    return _RUN_ID.fullmatch(text) is not None
+
+
 class Tracker:
     """Writes the runs of nights into one MLflow store."""
 
@@ -131,27 +121,32 @@ class Tracker:
 
     def begin_night(self, night: str, tags: Mapping[str, str]) -> RunRef:
         """Begin the parent run of a night."""
-        return self._begin(night, {_NIGHT_TAG: night} | dict(tags))
+        self._describe_experiment()
+        return self._begin(night, {run_tags.NIGHT: night} | dict(tags))
 
     def begin_sweep(self, name: str, study: str) -> RunRef:
         """Begin the parent run of a sweep: the one that its study already has, else a new one."""
-        return self._reopened(study) or self._begin(name, {KEY_TAG: study})
+        return self._reopened(study) or self._begin(name, {run_tags.KEY: study})
 
     def begin_trial(self, parent: RunRef, name: str, values: Mapping[str, object]) -> RunRef:
         """Begin the child run of a sweep's trial, with the values that it tries."""
-        run = self._begin(name, {_PARENT_TAG: parent.run_id})
+        run = self._begin(name, {run_tags.PARENT: parent.run_id})
         params = [Param(key, str(value)) for key, value in values.items()]
         self._client.log_batch(run.run_id, params=params)
         return run
 
-    def begin_judge(self, parent: RunRef, system: str) -> RunRef:
-        """Begin the child run of a night for an LLM judge's verdicts on a system's answers."""
-        tags = {_PARENT_TAG: parent.run_id, "nightloom.judged": system}
-        return self._begin(f"judge of {system}", tags)
+    def begin_judge(self, parent: RunRef, name: str) -> RunRef:
+        """Begin a child run of a night for what an LLM judge found."""
+        return self._begin(name, {run_tags.PARENT: parent.run_id})
 
     def begin_stage(self, parent: RunRef, stage: Stage) -> RunRef:
         """Begin the child run of a stage: the one that its key already has, else a new one."""
-        tags = {_PARENT_TAG: parent.run_id, KEY_TAG: stage.key, "nightloom.stage": stage.name}
+        tags = {
+            run_tags.PARENT: parent.run_id,
+            run_tags.KEY: stage.key,
+            MLFLOW_SOURCE_NAME: stage.command,
+            MLFLOW_SOURCE_TYPE: "LOCAL",
+        }
         run = self._reopened(stage.key) or self._begin(stage.name, tags)
         self._link(parent, stage.name, run.run_id)
         return run
@@ -176,36 +171,38 @@ class Tracker:
 
     def log_params(self, run: RunRef, root: Path, files: Iterable[str]) -> None:
         """Log the values of params files; names are FILE.KEY."""
-        values: dict[str, Any] = {}
-        for file in files:
-            for path, value in leaves(read_yaml(root / file)):
-                values[".".join((Path(file).stem, *map(str, path)))] = value
-        params = [Param(name, _text(value)) for name, value in values.items()]
+        params = [Param(name, value) for name, value in param_values(root, files).items()]
         for start in range(0, len(params), _BATCH):
             self._client.log_batch(run.run_id, params=params[start : start + _BATCH])
 
-    def log_inputs(self, run: RunRef, dependencies: Iterable[Dependency]) -> None:
-        """Log data that a run read as dataset inputs, by path and DVC digest."""
-        inputs = [
+    def log_inputs(self, run: RunRef, inputs: Iterable[DataSet]) -> None:
+        """Log data that a run read as its dataset inputs."""
+        found = [
             DatasetInput(
                 Dataset(
-                    name=dependency.path,
-                    digest=dependency.digest[:32],
+                    name=one.name,
+                    digest=one.digest[:_DIGEST_CHARACTERS],
                     source_type="local",
-                    source=json.dumps({"uri": dependency.path}),
+                    source=json.dumps({"uri": one.place}),
+                    profile=json.dumps(dict(one.rows)) if one.rows else None,
                 ),
-                [InputTag("mlflow.data.context", "input")],
+                [InputTag(MLFLOW_DATASET_CONTEXT, one.context)],
             )
-            for dependency in dependencies
+            for one in inputs
         ]
-        if inputs:
-            self._client.log_inputs(run.run_id, datasets=inputs)
+        if found:
+            self._client.log_inputs(run.run_id, datasets=found)
 
     def log_points(self, run: RunRef, points: Iterable[Point]) -> None:
         """Log points of curves; logging one twice changes nothing that is shown."""
         metrics = [Metric(p.name, p.value, p.timestamp_ms, p.step) for p in points]
         for start in range(0, len(metrics), _BATCH):
             self._client.log_batch(run.run_id, metrics=metrics[start : start + _BATCH])
+
+    def log_numbers(self, run: RunRef, values: Mapping[str, float]) -> None:
+        """Log numbers under the names that they have."""
+        now = time.time_ns() // 1_000_000
+        self.log_points(run, [Point(name, value, 0, now) for name, value in values.items()])
 
     def log_metrics(self, run: RunRef, report: Path) -> None:
         """Log the numbers of a report's `metrics.json`, as `metric_name` names them.
@@ -214,14 +211,9 @@ class Tracker:
         """
         if not (report / METRICS_FILE).exists():
             return
-        now = time.time_ns() // 1_000_000
         found = numbers(read_metrics(report))
-        points = [
-            Point(metric_name(path), value, 0, now)
-            for path, value in found
-            if not path[-1].startswith(BATCH_TIMES)
-        ]
-        self.log_points(run, points)
+        kept = [item for item in found if not item[0][-1].startswith(BATCH_TIMES)]
+        self.log_numbers(run, {metric_name(path): value for path, value in kept})
 
     def log_predictions(self, run: RunRef, report: Path) -> None:
         """Log a report's predictions as the table by which MLflow's pages compare runs.
@@ -243,15 +235,15 @@ class Tracker:
 
     def night_run(self, night: str) -> str | None:
         """Return the id of a night's newest run, None if there is no such night."""
-        found = self._tagged(_NIGHT_TAG, night)
+        found = self._tagged(run_tags.NIGHT, night)
         return found.info.run_id if found else None
 
     def nights(self, count: int) -> list[str]:
         """Return the names of the last nights, newest first."""
         found = self._client.search_runs(
-            [self._experiment], f"tags.`{_NIGHT_TAG}` != ''", max_results=count
+            [self._experiment], f"tags.`{run_tags.NIGHT}` != ''", max_results=count
         )
-        return [run.data.tags[_NIGHT_TAG] for run in found]
+        return [run.data.tags[run_tags.NIGHT] for run in found]
 
     def download_report(self, run_id: str, name: str, files: Sequence[str], target: Path) -> bool:
         """Return whether a run, or the stage's run that it links to, has a report; its files in
@@ -266,10 +258,11 @@ class Tracker:
             raise ConfigError(
                 f"MLflow has no run {run_id}", "copy the id from MLflow's page of the run"
             ) from error
-        stage = run.data.tags.get(f"{_LINK_TAG}.{name}", "")
+        stages = self.notes(run_id).get("stages", {})
+        stage = stages.get(name) or run.data.tags.get(f"{OLD_LINK_TAG}.{name}", "")
         places = [(run_id, f"reports/{name}"), (run_id, name), (stage, name)]
         for place, folder in places:
-            if _RUN_ID.fullmatch(place) and self._holds(place, folder, files):
+            if is_run_id(place) and self._holds(place, folder, files):
                 target.mkdir(parents=True)
                 for file in files:
                     found = self._client.download_artifacts(place, f"{folder}/{file}")
@@ -277,9 +270,9 @@ class Tracker:
                 return True
         return False
 
-    def _holds(self, run_id: str, folder: str, files: Sequence[str]) -> bool:
+    def _holds(self, run_id: str, folder: str | None, files: Sequence[str]) -> bool:
         there = {item.path for item in self._client.list_artifacts(run_id, folder)}
-        return {f"{folder}/{file}" for file in files} <= there
+        return {f"{folder}/{file}" if folder else file for file in files} <= there
 
     def log_files(self, run: RunRef, paths: Iterable[Path], folder: str | None = None) -> None:
         """Log files and whole folders, those that exist, as artifacts."""
@@ -290,17 +283,54 @@ class Tracker:
             elif path.exists():
                 self._client.log_artifact(run.run_id, str(path), folder)
 
-    def artifact_link(self, run: RunRef, path: str) -> str | None:
-        """Return where MLflow's own pages show an artifact, None if no server holds the store."""
+    def link(self, page: str) -> str | None:
+        """Return the address of a page of MLflow's (`mlflow_pages`), None where no server is."""
         uri = self._client.tracking_uri
-        if not uri.startswith("http"):
-            return None
-        place = f"experiments/{run.experiment_id}/runs/{run.run_id}/artifacts/{path}"
-        return f"{uri.rstrip('/')}/#/{place}"
+        return f"{uri.rstrip('/')}/{page}" if uri.startswith("http") else None
 
-    def report_link(self, run_id: str) -> str | None:
-        """Return where MLflow's pages show a night's reports, None if no server holds the store."""
-        return self.artifact_link(RunRef(self._experiment, run_id), "reports")
+    @property
+    def experiment(self) -> str:
+        """Return the id of the experiment that holds the nights."""
+        return self._experiment
+
+    def describe(self, run: RunRef, text: str) -> None:
+        """Set the description of a run, in Markdown."""
+        self.tag(run, {MLFLOW_RUN_NOTE: text[:_NOTE_CHARACTERS]})
+
+    def note(self, run: RunRef, **values: Any) -> None:
+        """Add what code needs of a run and does not search by; mappings are added to."""
+        before = self.notes(run.run_id)
+        for name, value in values.items():
+            held = before.get(name)
+            both = isinstance(held, dict) and isinstance(value, dict)
+            before[name] = held | value if both else value
+        self._client.log_dict(run.run_id, before, NOTES_FILE)
+
+    def notes(self, run_id: str) -> dict[str, Any]:
+        """Return what was noted of a run; nothing of one that nothing was noted of."""
+        if not self._holds(run_id, None, [NOTES_FILE]):
+            return {}
+        found: dict[str, Any] = json.loads(
+            Path(self._client.download_artifacts(run_id, NOTES_FILE)).read_text(encoding="utf-8")
+        )
+        return found
+
+    def kept(self, run_id: str) -> Kept | None:
+        """Return what a night's run keeps to be compared by, None if it is not there any more."""
+        if not is_run_id(run_id):
+            return None
+        found: list[Run] = []
+        with missing_is_fine():
+            found.append(self._client.get_run(run_id))
+        if not found:
+            return None
+        data = found[0].data
+        rows = data.metrics.get("rows")
+        return Kept(
+            params=data.params,
+            rows=None if rows is None else round(rows),
+            commit=data.tags.get(MLFLOW_GIT_COMMIT),
+        )
 
     def tag(self, run: RunRef, tags: Mapping[str, str]) -> None:
         """Set tags of a run."""
@@ -317,7 +347,7 @@ class Tracker:
 
     def stop_trial(self, parent: RunRef, name: str) -> None:
         """Close the run of a sweep's trial that a kill left open."""
-        of_parent = f"tags.`{_PARENT_TAG}` = '{parent.run_id}'"
+        of_parent = f"tags.`{run_tags.PARENT}` = '{parent.run_id}'"
         for run in self._client.search_runs(
             [self._experiment], f"{of_parent} and attributes.run_name = '{name}'"
         ):
@@ -334,16 +364,20 @@ class Tracker:
     def _begin(self, name: str, tags: Mapping[str, str]) -> RunRef:
         begun = uuid.uuid4().hex
         run = made_once(
-            lambda: self._tagged(_BEGUN_TAG, begun),
+            lambda: self._tagged(run_tags.BEGUN, begun),
             lambda: self._client.create_run(
-                self._experiment, run_name=name, tags={**tags, _BEGUN_TAG: begun}
+                self._experiment,
+                run_name=name,
+                tags={MLFLOW_USER: getpass.getuser(), **tags, run_tags.BEGUN: begun},
             ),
             self._client.tracking_uri,
         )
+        with missing_is_fine():
+            self._client.delete_tag(run.info.run_id, run_tags.BEGUN)
         return RunRef(self._experiment, run.info.run_id)
 
     def _find(self, key: str) -> Run | None:
-        return self._tagged(KEY_TAG, key)
+        return self._tagged(run_tags.KEY, key)
 
     def _tagged(self, tag: str, value: str) -> Run | None:
         """Return the newest run that has a tag of a value."""
@@ -353,10 +387,9 @@ class Tracker:
         return found[0] if found else None
 
     def _link(self, parent: RunRef, stage: str, run_id: str) -> None:
-        tag = RunTag(f"{_LINK_TAG}.{stage}", run_id)
-        self._client.log_batch(parent.run_id, tags=[tag])
+        self.note(parent, stages={stage: run_id})
 
-
-def _text(value: Any) -> str:
-    text = value if isinstance(value, str) else json.dumps(value, default=str)
-    return text[:_PARAM_CHARACTERS]
+    def _describe_experiment(self) -> None:
+        """Describe the experiment, and keep in it the view of nights that links open."""
+        for name, text in mlflow_pages.experiment_tags().items():
+            self._client.set_experiment_tag(self._experiment, name, text)

@@ -23,6 +23,7 @@ from tasks.registry.versions import (
     model_name,
     models_folder,
 )
+from tasks.services import run_tags
 from tasks.services.stores import (
     EXPERIMENT,
     RunRef,
@@ -35,8 +36,6 @@ from tasks.services.stores import (
 )
 from tasks.stage.errors import ConfigError, DataError
 from tasks.stage.outputs import MANIFEST, file_sha256
-
-_UPLOAD_TAG = "nightloom.uploaded"
 
 
 @dataclass(frozen=True)
@@ -60,7 +59,9 @@ class Uploads:
         """Upload a folder to a run; a tag of the run names the key once all of it is there."""
         [manifest] = folder.glob(f"artifacts/*/{MANIFEST}")
         self._client.log_artifacts(run.run_id, str(folder), models_folder(model))
-        self._client.set_tag(run.run_id, f"{_UPLOAD_TAG}.{model}", f"{key} {file_sha256(manifest)}")
+        self._client.set_tag(
+            run.run_id, f"{run_tags.UPLOADED}.{model}", f"{key} {file_sha256(manifest)}"
+        )
         upload = _read_upload(self._client.get_run(run.run_id), model)
         assert upload is not None
         return upload
@@ -70,7 +71,7 @@ class Uploads:
         experiment = self._client.get_experiment_by_name(EXPERIMENT)
         if experiment is None:
             return None
-        query = f"tags.`{_UPLOAD_TAG}.{model}` LIKE '{key} %'"
+        query = f"tags.`{run_tags.UPLOADED}.{model}` LIKE '{key} %'"
         runs = self._client.search_runs([experiment.experiment_id], query, max_results=1)
         return _read_upload(runs[0], model) if runs else None
 
@@ -101,7 +102,7 @@ class Uploads:
         if self.of_version(version) is not None:
             # First, lest a later night makes a version of artifacts that are gone.
             with missing_is_fine():
-                self._client.delete_tag(version.run_id, f"{_UPLOAD_TAG}.{version.model}")
+                self._client.delete_tag(version.run_id, f"{run_tags.UPLOADED}.{version.model}")
         if folder is not None:
             delete_folder(folder)
             return
@@ -143,7 +144,7 @@ def delete_folder(folder: Path) -> None:
 
 
 def _read_upload(run: Run, model: ServedModel) -> Upload | None:
-    tag = run.data.tags.get(f"{_UPLOAD_TAG}.{model}")
+    tag = run.data.tags.get(f"{run_tags.UPLOADED}.{model}")
     if not tag:
         return None
     key, manifest = tag.split(" ")
@@ -155,6 +156,17 @@ PROMPT_NAME = "nightloom-answer"
 DIGEST_TAG = "sha256"
 
 _LINKED_PROMPTS = "mlflow.linkedPrompts"
+
+
+_DESCRIPTION_CHARACTERS = 5000  # as MLflow bounds them
+
+_DESCRIPTIONS: dict[ServedModel, str] = {
+    "adapter": "An adapter on the base model, retrained every night by Nightloom, with its index "
+    "and prompt. The alias `production` names the version that is served, `staging` the one that "
+    "passed every rule, `candidate` the newest.",
+    "student": "A smaller model that learned from the adapter of the same night, with its index "
+    "and prompt. Its aliases are those of the adapter: `production`, `staging`, `candidate`.",
+}
 
 
 class Registry:
@@ -189,7 +201,7 @@ class Registry:
         upload = upload or self._uploads.add(model, key, folder(), run)
         name = model_name(model)
         try:
-            self._client.create_registered_model(name)
+            self._client.create_registered_model(name, description=_DESCRIPTIONS[model])
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
@@ -278,6 +290,11 @@ class Registry:
         name = model_name(version.model)
         for tag, value in tags.items():
             self._client.set_model_version_tag(name, str(version.number), tag, value)
+
+    def describe(self, version: Version, text: str) -> None:
+        """Set the description of a version, in Markdown."""
+        name, number = model_name(version.model), str(version.number)
+        self._client.update_model_version(name, number, text[:_DESCRIPTION_CHARACTERS])
 
     def register_prompt(self, text: str, digest: str, run: RunRef) -> int:
         """Return the version of a prompt in MLflow's prompt registry, linked to a night's run.

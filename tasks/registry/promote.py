@@ -45,6 +45,16 @@ def all_aliases(registry: Registry) -> dict[str, dict[str, int]]:
     return {model: registry.aliases(model) for model in MODELS}
 
 
+def all_champions(registry: Registry) -> dict[ServedModel, Version]:
+    """Return the version of each model's champion; nothing of a model without one."""
+    found = {model: find_champion(registry.aliases(model)) for model in MODELS}
+    return {
+        model: registry.version(model, champion.number)
+        for model, champion in found.items()
+        if champion is not None
+    }
+
+
 def record_verdict(
     ledger: Ledger,
     version: Version,

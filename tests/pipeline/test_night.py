@@ -18,7 +18,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from typer.testing import CliRunner
 
 from flows.cli import app
-from tasks.orchestration.tracking import TABLE_FILE
+from tasks.orchestration.run_content import TABLE_FILE
 from tasks.services.locks import read_pid
 from tests.builders.clones import (
     BuiltClone,
@@ -124,7 +124,7 @@ def test_a_training_leaves_its_curves_its_plot_and_what_it_was_made_from(
     )  # fmt: skip
     for stage, series, counted, picture, made in trainings:
         [run] = client.search_runs(
-            [experiment.experiment_id], filter_string=f"tags.`nightloom.stage` = '{stage}'"
+            [experiment.experiment_id], filter_string=f"run_name = '{stage}'"
         )
         steps = int(run.data.metrics[counted])
         for curve in ("loss", "learning_rate", "gradient_norm", "tokens_per_second", "memory"):

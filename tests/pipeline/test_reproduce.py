@@ -131,20 +131,34 @@ def test_data_docs_are_linked_from_prefect_and_mlflow_after_a_good_run_and_a_fai
 ) -> None:
     reproduced(project, tracker)
     page = project / "data/reports/copying/data_docs.html"
-    assert page.as_uri() in _artifacts("copying-data-docs")[-1]
-    assert f"# Copied [Data Docs]({page.as_uri()})" in _artifacts("copying-report")[-1]
+    assert "`nightloom up` starts one" in _artifacts("copying-data-docs")[-1]
+    assert str(page) in _artifacts("copying-data-docs")[-1]
+    assert "# Copied Data Docs (`data_docs.html`)" in _artifacts("copying-report")[-1]
 
     (project / "data/raw/rows").write_text("bad\n")
     reproduced(project, tracker)
     page = project / "data/scratch/copying/data_docs.html"
-    assert page.as_uri() in _artifacts("copying-data-docs")[-1]
+    assert str(page) in _artifacts("copying-data-docs")[-1]
 
     client = MlflowClient(f"sqlite:///{project / 'mlflow.db'}")
     [experiment] = [x for x in client.search_experiments() if x.name == EXPERIMENT]
-    runs = client.search_runs([experiment.experiment_id], "tags.`nightloom.stage` = 'copying'")
-    places = {run.info.status: run.data.tags["nightloom.data_docs"] for run in runs}
-    assert places == {"FINISHED": "copying/data_docs.html", "FAILED": "scratch/data_docs.html"}
+    runs = client.search_runs([experiment.experiment_id], "run_name = 'copying'")
+    folders = {"FINISHED": "copying", "FAILED": "scratch"}
+    assert sorted(run.info.status for run in runs) == sorted(folders)
     for run in runs:
-        folder, _, name = run.data.tags["nightloom.data_docs"].partition("/")
-        assert name in {Path(x.path).name for x in client.list_artifacts(run.info.run_id, folder)}
-        assert name in run.data.tags["mlflow.note.content"]
+        folder = folders[run.info.status]
+        there = client.list_artifacts(run.info.run_id, folder)
+        assert "data_docs.html" in {Path(item.path).name for item in there}
+        place = f"#/experiments/{experiment.experiment_id}/runs/{run.info.run_id}/artifacts/"
+        note = run.data.tags["mlflow.note.content"]
+        assert note == f"Pages: [Data Docs]({place}{folder}/data_docs.html)."
+
+
+def test_what_a_served_store_holds_is_linked_by_http_and_nothing_by_file(
+    project: Path, tracker: Tracker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tracker, "link", lambda page: f"http://127.0.0.1:5000/{page}")
+    reproduced(project, tracker)
+    for key, before in (("copying-data-docs", ""), ("copying-report", "# Copied [Data Docs](")):
+        assert f"{before}http://127.0.0.1:5000/#/experiments/" in _artifacts(key)[-1]
+        assert "file:" not in _artifacts(key)[-1]

@@ -43,8 +43,8 @@ def slower_than_base(
     if found is None or rounds < LEAST_ROUNDS:
         text = (
             f"{model}'s speed was measured in {rounds} rounds; at least {LEAST_ROUNDS} are needed, "
-            "since fewer prove nothing. The machine was slow or busy: `nightloom release` measures again "
-            "when it is quieter"
+            "since fewer prove nothing. The machine was slow or busy: `nightloom release` measures "
+            "again when it is quieter"
         )
         yield RuleResult(False, text, None, bound, mild=True)
         return
@@ -64,7 +64,7 @@ def _beside_base(
     )
     hidden = ratio.low <= bound < ratio.high
     if hidden:
-        text += ". The spread hides whether it is: `nightloom release` measures again on a quieter machine"
+        text += ". The spread hides whether it is: `nightloom release` measures again"
     interval = Interval(ratio.value, ratio.low, ratio.high)
     return RuleResult(ratio.high <= bound, text, ratio.value, bound, interval, mild=hidden)
 

@@ -13,8 +13,9 @@ from mlflow.tracking import MlflowClient
 from mlflow.utils.validation import MAX_ENTITY_KEY_LENGTH, _validate_metric_name
 
 from tasks.orchestration.publish import CurvePublisher
+from tasks.orchestration.run_content import metric_name
 from tasks.orchestration.stages import Dependency, Stage
-from tasks.orchestration.tracking import Point, Tracker, metric_name
+from tasks.orchestration.tracking import DataSet, Point, Tracker, source_tags
 from tasks.records.predictions import write_predictions
 from tasks.services.stores import Stores
 from tests.builders.evaluation_report import answered
@@ -54,13 +55,46 @@ def test_a_retry_of_a_stage_goes_on_with_its_run(tracker: Tracker) -> None:
     assert tracker.begin_stage(night, STAGE) == first
 
 
-def test_a_skipped_stage_links_to_the_run_that_made_its_output(
-    tracker: Tracker, client: MlflowClient
-) -> None:
+def test_a_skipped_stage_links_to_the_run_that_made_its_output(tracker: Tracker) -> None:
     made = tracker.begin_stage(tracker.begin_night("n1", {}), STAGE)
     second = tracker.begin_night("n2", {})
     tracker.link_stage(second, STAGE)
-    assert client.get_run(second.run_id).data.tags["nightloom.run.curation"] == made.run_id
+    assert tracker.notes(second.run_id) == {"stages": {"curation": made.run_id}}
+
+
+def test_a_nights_run_shows_people_their_tags_and_plumbing_lies_in_an_artifact(
+    tracker: Tracker, client: MlflowClient
+) -> None:
+    night = tracker.begin_night("n8", source_tags(Path(), "flows/nightly.py"))
+    tracker.begin_stage(night, STAGE)
+    tracker.note(night, workspace="checkout")
+    tags = client.get_run(night.run_id).data.tags
+    assert [name for name in tags if not name.startswith("mlflow.")] == ["nightloom.night"]
+    assert tags["mlflow.source.name"] == "flows/nightly.py"
+    assert tags["mlflow.user"]
+    assert len(tags["mlflow.source.git.commit"]) == 40
+    assert tracker.notes(night.run_id).keys() == {"stages", "workspace"}
+
+
+def test_a_stage_that_a_run_of_before_links_by_a_tag_is_found(
+    tracker: Tracker, client: MlflowClient, tmp_path: Path
+) -> None:
+    stage, night = tracker.begin_night("made", {}), tracker.begin_night("n9", {})
+    client.set_tag(night.run_id, "nightloom.run.validation", stage.run_id)
+    client.log_text(stage.run_id, "{}", "validation/metrics.json")
+    target = tmp_path / "found"
+    assert tracker.download_report(night.run_id, "validation", ["metrics.json"], target)
+    assert (target / "metrics.json").read_text() == "{}"
+
+
+def test_the_nights_are_shown_by_a_view_that_the_experiment_keeps(
+    tracker: Tracker, client: MlflowClient
+) -> None:
+    tracker.begin_night("n10", {})
+    tags = client.get_experiment(tracker.experiment).tags
+    assert "one run a night" in tags["mlflow.note.content"]
+    view = json.loads(tags["mlflow.sharedViewState.nights"])
+    assert "metrics.`adapter.f1`" in view["selectedColumns"]
 
 
 def test_params_metrics_inputs_and_files_of_a_run_are_kept(
@@ -76,7 +110,7 @@ def test_params_metrics_inputs_and_files_of_a_run_are_kept(
     metrics |= {"sizes": {"base": {"first_token_ms_p50": 1.0, "latency_ms_p95": 9.0}}}
     (report / "metrics.json").write_text(json.dumps(metrics))
     tracker.log_metrics(run, report)
-    tracker.log_inputs(run, STAGE.dependencies)
+    tracker.log_inputs(run, [DataSet("train", "a" * 64, "data/train", "training", {"num_rows": 3})])
     tracker.log_files(run, [report, tmp_path / "missing"])
     found = client.get_run(run.run_id)
     assert found.data.params == {
@@ -85,7 +119,9 @@ def test_params_metrics_inputs_and_files_of_a_run_are_kept(
         "curation.list": "[1]",
     }
     assert found.data.metrics == {"rows/kept": 3.0}
-    assert [item.dataset.digest for item in found.inputs.dataset_inputs] == ["abc.dir"]
+    [item] = found.inputs.dataset_inputs
+    assert (item.dataset.name, item.dataset.digest) == ("train", "a" * 32)
+    assert (item.tags[0].value, item.dataset.profile) == ("training", '{"num_rows": 3}')
     assert [item.path for item in client.list_artifacts(run.run_id, "report")] == [
         "report/metrics.json"
     ]

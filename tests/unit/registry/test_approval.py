@@ -232,15 +232,15 @@ def test_the_flow_ends_as_not_promoted_when_nobody_answers(harness: None, checko
     assert checkout.aliases()["production"] == 2
 
 
-def test_the_question_links_the_nights_report_where_a_server_shows_it(
+def test_the_question_links_the_nights_page_where_a_server_shows_it(
     checkout: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     question = read_request(checkout.ledger, asked(checkout).sha256)
     root = checkout.root.parent
     assert f"MLflow run {question.version.run_id}" in approving._description(root, question)
-    link = f"http://127.0.0.1:5000/#/experiments/1/runs/{question.version.run_id}/artifacts/reports"
-    monkeypatch.setattr(Tracker, "report_link", lambda _, run: link if run else None)
-    assert f"[the night's report]({link})" in approving._description(root, question)
+    monkeypatch.setattr(Tracker, "link", lambda _, page: f"http://127.0.0.1:5000/{page}")
+    link = f"http://127.0.0.1:5000/#/experiments/1/runs/{question.version.run_id}"
+    assert f"[the night's page]({link})" in approving._description(root, question)
 
 
 def ask_within_a_flow(shop: Shop, *, shared: bool) -> list[str]:
@@ -264,7 +264,7 @@ def test_a_question_is_one_flow_run_however_often_it_is_asked(
     deployment.apply()
     [first] = ask_within_a_flow(checkout, shared=True)
     assert ask_within_a_flow(checkout, shared=True) == [first]
-    assert "asked in Prefect's UI as flow run adapter-3-to-production" in first
+    assert "asked in Prefect's UI as flow run approve adapter 3 to production" in first
     # A run that ended without an answer asks nobody any more.
     set_state(run_of(first), Cancelled())
     [second] = ask_within_a_flow(checkout, shared=True)
