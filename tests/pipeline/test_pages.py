@@ -118,12 +118,16 @@ def test_mlflows_page_of_a_night_says_why_and_its_links_open(page: Page, site: S
     assert int(metrics) <= 15
     page.click("Show more")
     pictured(page, "mlflow-night")
-    for title, file in (("history", "history.html"), ("report", "reports/evaluation/report.html")):
-        link = page.run(
+    files = {"history": "history.html", "report": "reports/evaluation/report.html"}
+    links = {
+        title: page.run(
             "[...document.querySelectorAll('a[target=_blank]')]"
-            f".filter(one => one.innerText === {json.dumps(title)}).at(-1).href"
+            f".filter(one => one.innerText.trim() === {json.dumps(title)}).at(-1).href"
         )
-        page.open(link, until=f"artifacts/{file}")
+        for title in files
+    }
+    for title, link in links.items():
+        page.open(link, until=f"artifacts/{files[title]}")
 
 
 def test_mlflows_table_of_nights_holds_the_verdicts_beside_the_scores(

@@ -17,8 +17,8 @@ from tests.builders.clones import OURS, BuiltClone, run, set_params
 pytestmark = [pytest.mark.night, pytest.mark.timeout(1500)]
 
 
-def night(clone: Path, *options: str) -> tuple[int, dict[str, Any]]:
-    code, found = run(clone, *options)
+def night(clone: Path) -> tuple[int, dict[str, Any]]:
+    code, found = run(clone)
     assert found["error"] is None
     return code, found
 
@@ -73,11 +73,11 @@ def test_versions_are_promoted_held_against_what_reigns_rolled_back_and_refused(
 
     # By the rules as they are: exit code 3, and what reigns is untouched.
     shutil.copyfile("params/promotion.yaml", clone / "params" / "promotion.yaml")
-    # Another bundle, of the same models, in a workspace of its own.
-    code, third = night(clone, "--set", "packaging.golden=7")
+    set_params(clone, "packaging.golden=7")  # another bundle, of the same models
+    code, third = night(clone)
     states = {entry["name"]: entry["state"] for entry in third["stages"]}
     assert states.pop("packaging") == "executed"
-    assert set(states.values()) == {"restored"}
+    assert set(states.values()) == {"skipped"}
     assert (code, third["verdict"]) == (3, "refused")
     for found in third["models"].values():
         assert found["headline"].startswith("refused (")
