@@ -104,6 +104,7 @@ def pictured(page: Page, name: str, height: int | None = None) -> None:
     folder = os.environ.get("PICTURES")
     if folder:
         time.sleep(2)
+        Path(folder).mkdir(parents=True, exist_ok=True)
         page.picture(Path(folder) / f"{name}.png", height=height)
 
 
