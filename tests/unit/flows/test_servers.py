@@ -3,8 +3,10 @@
 import stat
 from pathlib import Path
 
+import pytest
 import yaml
 
+from flows import deploy
 from flows.servers import write_schedule
 from flows.workspace import STATE
 
@@ -32,3 +34,22 @@ def test_the_last_schedule_that_was_asked_for_is_written(tmp_path: Path) -> None
     deployments = yaml.safe_load(path.read_text(encoding="utf-8"))["deployments"]
     [nightly] = [entry for entry in deployments if entry["name"] == "nightly"]
     assert [entry["cron"] for entry in nightly["schedules"]] == ["0 4 * * *"]
+
+
+def test_a_deployment_that_fails_names_the_command_and_asks_nobody_again(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A limit that is there already is none of Prefect's failures that count."""
+    called: list[str] = []
+
+    def run_prefect(*words: str) -> tuple[int, str]:
+        called.append(words[0])
+        found = {"gcl": (1, "it already exists"), "deploy": (1, "no such cron")}
+        return found.get(words[0], (0, ""))
+
+    monkeypatch.setattr(deploy, "run_prefect", run_prefect)
+    monkeypatch.setattr(deploy.open_approvals, "main", lambda _: called.append("asked"))
+    assert deploy.main(["--pool", "nightloom", "--template", "t.json"]) == 1
+    assert called == ["work-pool", "gcl", "deploy"]
+    said = capsys.readouterr().out
+    assert said.startswith("`prefect deploy --name approve` failed:\nno such cron")

@@ -11,6 +11,7 @@ import pytest
 from tasks.promotion.decision import RULES, Decision, decide
 from tasks.promotion.params import Params
 from tasks.promotion.results import Reason
+from tasks.promotion.speed import Speed
 from tasks.records.predictions import INJECTED, MODES
 from tasks.records.schema import ServedModel
 from tasks.stage.errors import ConfigError, DataError
@@ -513,3 +514,11 @@ def test_the_documentation_tells_every_rule() -> None:
     text = Path("docs/reference/decision.md").read_text(encoding="utf-8")
     assert [rule.name for rule in RULES if f"| `{rule.name}` |" not in text] == []
     assert BUNDLE not in text
+
+
+def test_a_speed_that_is_something_else_is_told_with_what_writes_it_again(tmp_path: Path) -> None:
+    path = tmp_path / "speed.json"
+    path.write_text('{"rounds": "many"}')
+    with pytest.raises(DataError, match=r"speed\.json holds no speed.*") as error:
+        Speed.read(path)
+    assert "`nightloom release`" in error.value.remedy
