@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 # What a model does in a turn beside reading its prompt; as many as short answers have.
 NEW_TOKENS = 8
 _PROMPTS = 3
-_MOST_ROUNDS = 15
+_MOST_ROUNDS = 31
 _MOST_SECONDS = 60.0
 
 Prompt = tuple[int, ...]

@@ -81,12 +81,12 @@ def main() -> None:
     options = _parser().parse_args()
     wait_without_spinning()
     # Deferred: it imports torch, which reads then how its threads shall wait.
-    from tests.builders.slow_model import twice_as_slow
+    from tests.builders.slow_model import with_more_passes
 
     promotion = load_params(Params, [Path("params/promotion.yaml")]).promotion
     drawing = Bootstrapping(promotion.confidence, promotion.resamples, promotion.seed)
     good = load_contestants(options.bundle, options.store, ["adapter"])
-    slow = Contestant(twice_as_slow(good["adapter"].model), good["adapter"].prompts)
+    slow = Contestant(with_more_passes(good["adapter"].model, 2), good["adapter"].prompts)
     found: dict[str, list[Judged]] = {name: [] for name in _KINDS}
     loads: dict[str, list[float]] = {name: [] for name in _KINDS}
     started = time.perf_counter()
