@@ -12,18 +12,22 @@ _SHOWN = 20
 
 @dataclass(frozen=True)
 class ValidationResult:
-    """Everything that a night's validation found; `whole` is None where the rows failed before."""
+    """Everything that a night's validation found; `whole` is None where the rows failed before.
+
+    `unmet` are the columns that params map and the newest intake's rows have not, by kind.
+    """
 
     intakes: tuple[str, ...]
     files: tuple[FileResult, ...]
     whole: SetResult | None
     slices: Mapping[str, int]
     stopped: str | None
+    unmet: Mapping[str, Sequence[str]]
 
 
 def metrics(result: ValidationResult) -> dict[str, Any]:
     """Return the figures for `metrics.json`; one that can't be had is null, with its reason."""
-    figures = {
+    figures: dict[str, dict[str, Any]] = {
         file.name: {
             "current": file.current,
             "accepted": file.accepted,
@@ -31,6 +35,8 @@ def metrics(result: ValidationResult) -> dict[str, Any]:
             "superseded": file.superseded,
             "quarantine_share": file.share,
         }
+        | _counted("unlearned", file.unlearned)
+        | _counted("unread", file.unread)
         for file in result.files
     }
     rules = {file.name: _broken(file) for file in result.files}
@@ -53,6 +59,8 @@ def render_report(result: ValidationResult) -> str:
         _head(result),
         _table(result),
         *(_left(file) for file in result.files),
+        *(_unlearned(file) for file in result.files),
+        _unread(result),
         _set(result.whole),
         _slices(result.slices),
         [f"Every rule and what Great Expectations says of it: [Data Docs]({DATA_DOCS_FILE})."],
@@ -92,6 +100,33 @@ def _left(file: FileResult) -> list[str]:
         lines += ["", "The worst of them; all are in quarantine.jsonl:", ""]
         lines += [f"- {_cell(item.shown)}" for item in file.worst]
     return lines
+
+
+def _unlearned(file: FileResult) -> list[str]:
+    """Return how many rows ask not to be learned from."""
+    if not file.unlearned:
+        return []
+    said = ", ".join(f"{count} by {name}" for name, count in file.unlearned.most_common())
+    return [f"Left out of the {file.name}, as the rows ask for themselves: {said}."]
+
+
+def _unread(result: ValidationResult) -> list[str]:
+    """Return what of the rows nobody reads, and what of `columns` in params met nothing."""
+    lines = [
+        f"| {file.name} | {_cell(name)} | {count} |"
+        for file in result.files
+        for name, count in file.unread.most_common()
+    ]
+    if lines:
+        lines = ["## What nobody reads", "", "| | column or key | rows |", "|---|---|---:|", *lines]
+    for kind, names in result.unmet.items():
+        shown = ", ".join(map(_cell, names))
+        lines += ["", f"Named in `columns.{kind}` and in no row of the newest intake: {shown}."]
+    return lines
+
+
+def _counted(name: str, counts: Mapping[str, int]) -> dict[str, Any]:
+    return {name: dict(sorted(counts.items()))} if counts else {}
 
 
 def _set(whole: SetResult | None) -> list[str]:

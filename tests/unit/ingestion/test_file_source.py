@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 from tasks.ingestion.sources.files import FilesSource
+from tasks.records.columns import NO_COLUMNS
+from tasks.records.text_files import PLAIN
 from tasks.stage.errors import DataError
 
 ROW = '{"id": "a"}\n'
@@ -21,9 +23,8 @@ def root(tmp_path: Path) -> Path:
 
 
 def _read(root: Path, *names: str) -> list[str]:
-    source = FilesSource(
-        str(root), {"records": names, "documents": []}, {"records": {}, "documents": {}}, 1000
-    )
+    columns = {"records": NO_COLUMNS, "documents": NO_COLUMNS}
+    source = FilesSource(str(root), {"records": names, "documents": []}, columns, PLAIN, 1000)
     return [found.file for found in source.read("records")]
 
 
