@@ -16,6 +16,7 @@ from tasks.records.turns import (
     DOCUMENT_COLUMNS,
     MisshapenError,
     UnlearnedError,
+    chosen_is_no_answer,
     read_turns,
     unread_columns,
 )
@@ -166,6 +167,8 @@ def _from_alpaca(row: Mapping[str, Any]) -> dict[str, Any]:
             # Self-Instruct, from which Alpaca was made, lists an instruction's instances.
             row = {name: row[name] for name in row if name != "instances"} | only
     parts = {name: row.get(name) for name in ("instruction", "input", "output")}
+    if parts["output"] is None and row.get("chosen"):
+        raise _ShapeError(chosen_is_no_answer(row))
     if parts["output"] is None:
         raise _ShapeError(
             f"instruction without output; columns are {', '.join(sorted(row))}: Alpaca's shape is "

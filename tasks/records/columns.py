@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from tasks.records.text import id_form
+
 # Our columns that hold a text.
 TEXT_COLUMNS = frozenset(
     {"id", "question", "answer", "prompt", "completion", "instruction", "input", "output"}
@@ -28,6 +30,10 @@ class Columns:
         """Whether any row can read otherwise than it is."""
         return bool(self.names or self.as_text)
 
+    def ours(self, name: str) -> str:
+        """Return our name of a column, whose own is known in another Unicode form than NFC too."""
+        return self.names.get(name) or self.names.get(id_form(name), name)
+
     def rename(self, row: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
         """Return the row under our names, and their names of the columns that were renamed.
 
@@ -37,12 +43,10 @@ class Columns:
         renamed: dict[str, Any] = {}
         mapped = []
         for name, value in row.items():
-            ours = self.names.get(name)
-            if ours is not None:
-                mapped.append(name)
+            ours = self.ours(name)
+            if ours != name or name in self.names:
+                mapped.append(name if name in self.names else id_form(name))
                 value = _mapped_value(ours, value)
-            else:
-                ours = name
             if ours in renamed:
                 self._refuse_two(row, ours)
             renamed[ours] = scalar_text(value) if ours in self.as_text else value
@@ -57,13 +61,13 @@ class Columns:
         """
         return {
             name: _label_name(value, labels[name])
-            if name in labels and self.names.get(name, name) in TEXT_COLUMNS
+            if name in labels and self.ours(name) in TEXT_COLUMNS
             else value
             for name, value in row.items()
         }
 
     def _refuse_two(self, row: Mapping[str, Any], ours: str) -> None:
-        both = sorted(name for name in row if self.names.get(name, name) == ours)
+        both = sorted(name for name in row if self.ours(name) == ours)
         raise ValueError(
             f"columns {' and '.join(both)} are both read as {ours}: mend `columns` in params"
         )

@@ -21,8 +21,8 @@ _PLACE = "under `files` in params/ingestion.yaml"
 
 _REMEDY = (
     "write the encoding that it has, as Python names it, e.g. `encoding: cp949` where it is "
-    f"Windows' Korean (euc-kr, shift_jis, gb18030, cp1252 ...), {_PLACE}; or convert the file to "
-    "UTF-8"
+    f"Windows' Korean (euc-kr, shift_jis, gb18030, cp1252, utf-16-le ...), {_PLACE}; or convert "
+    "the file to UTF-8"
 )
 
 SAY_ENCODING = f"where the whole file is in another encoding, write it as `encoding` {_PLACE}"
@@ -253,7 +253,8 @@ def _other_than_named(path: Path, encoding: str, found: str) -> DataError:
     return DataError(
         f"{path} {found}; params name the encoding {encoding}, under which its letters would be "
         "others",
-        f"write `encoding: null` {_PLACE}: UTF-8, and UTF-16 with its mark, need no name",
+        f"write `encoding: null` {_PLACE}: UTF-8, and UTF-16 with its mark, need no name; where "
+        f"other files are in {encoding}, convert those to UTF-8: `iconv -f {encoding} -t UTF-8`",
     )
 
 

@@ -122,11 +122,7 @@ def _refuse_columns(row: Mapping[str, Any]) -> None:
         MisshapenError: one is there.
     """
     if not _is_empty(row.get("chosen")):
-        raise MisshapenError(
-            "chosen is a column of preferences (DPO), of which nobody says that it is the answer: "
-            "write `chosen: completion` under `columns` in params/ingestion.yaml (`chosen: "
-            "messages`, where it is a whole conversation), and rejected is left out"
-        )
+        raise MisshapenError(chosen_is_no_answer(row))
     for name in _TOOLS:
         if not _is_empty(row.get(name)):
             raise MisshapenError(
@@ -135,6 +131,17 @@ def _refuse_columns(row: Mapping[str, Any]) -> None:
             )
     if row.get("weight") in _NO:
         raise UnlearnedError("weight is 0")
+
+
+def chosen_is_no_answer(row: Mapping[str, Any]) -> str:
+    """Return why the column `chosen` is refused, and the mapping that reads it in this row."""
+    pairs = (("question", "answer"), ("instruction", "output"))
+    answer = next((answer for asked, answer in pairs if asked in row), "completion")
+    return (
+        "chosen is a column of preferences (DPO), of which nobody says that it is the answer: "
+        f"write `chosen: {answer}` under `columns` in params/ingestion.yaml, or `chosen: messages` "
+        "where it is a whole conversation and nothing else is; rejected is then left out"
+    )
 
 
 def _check_label(row: Mapping[str, Any], names: Sequence[str]) -> None:

@@ -334,6 +334,10 @@ def rows_error(result: FileResult, most: float) -> DataError | None:
         return None
     rules = ", ".join(f"{name}: {rows}" for name, rows in result.broken.most_common(5) if rows)
     worst = "\n".join(f"  {item.shown}" for item in result.worst)
+    if result.unread:
+        shown = ", ".join(f"{name} ({rows} rows)" for name, rows in result.unread.most_common(5))
+        remedy += f"; or, where a column that nobody reads holds what is missing ({shown}), name "
+        remedy += "it under `columns` in params/ingestion.yaml"
     return DataError(
         f"{found}.\nRows by rule: {rules}. The worst (fatal rules first, then most rules broken):\n"
         f"{worst}",

@@ -49,7 +49,7 @@ class HubSource:
             ) from None
         file = f"{self.name}/{split}"
         columns = self.columns[kind]
-        named = any(columns.names.get(column, column) == "id" for column in rows.column_names)
+        named = any(columns.ours(column) == "id" for column in rows.column_names)
         labels = {
             column: feature.names
             for column, feature in rows.features.items()

@@ -98,6 +98,7 @@ def test_every_format_reads_them_alike(
         ({"prompt": "a", "completion": "b", "messages": []}, "completion, messages, prompt"),
         ({"instruction": "a"}, "instruction without output"),
         ({"instruction": "a", "instances": [1, 2]}, "instruction without output"),
+        ({"instruction": "a", "chosen": "b", "rejected": "c"}, "write `chosen: output` under"),
         ({"instruction": ["a"], "output": "b"}, "instruction is a list"),
         ({"conversations": "a"}, "conversations is a str"),
         ({"conversations": [{"from": "tool", "value": "a"}]}, "a turn is from 'tool'"),

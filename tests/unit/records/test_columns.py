@@ -1,6 +1,7 @@
 """Columns under our names; whole numbers, class labels and what `as_text` names become texts."""
 
 import json
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,29 @@ def test_a_whole_number_is_text_where_its_column_is_mapped(name: str, tmp_path: 
 
     assert mapped.row == {"id": 1, "answer": "2", "score": 3}
     assert plain.row == {"id": 1, name: 2, "score": 3}
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_a_column_is_known_in_either_unicode_form(form: Any, tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text(unicodedata.normalize(form, "질문,Réponse\n왜?,Oui.\n"), encoding="utf-8")
+
+    (line,) = read_lines(path, Columns({"질문": "question", "Réponse": "answer"}))
+
+    assert (line.row or {}).keys() == {"question", "answer"}
+    assert line.mapped == ("질문", "Réponse")
+
+
+def test_class_labels_that_datasets_wrote_are_read_by_their_names(tmp_path: Path) -> None:
+    import datasets
+
+    label = datasets.ClassLabel(names=LABELS)
+    made = datasets.Dataset.from_dict({"q": ["a"], "y": [2]})
+    made.cast_column("y", label).to_parquet(tmp_path / "a.parquet")
+
+    (line,) = read_lines(tmp_path / "a.parquet", Columns({"q": "question", "y": "answer"}))
+
+    assert line.row == {"question": "a", "answer": "보통"}
 
 
 @pytest.mark.parametrize(

@@ -114,6 +114,7 @@ CALL = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{
     ("row", "said"),
     [
         ({"prompt": "a", "chosen": "b", "rejected": "c"}, "`chosen: completion` under `columns`"),
+        ({"question": "a", "chosen": "b", "rejected": "c"}, "`chosen: answer` under `columns`"),
         ({"chosen": [USER, ASSISTANT], "rejected": [USER]}, "chosen is a column of preferences"),
         ({"prompt": "a", "rejected": "c"}, "rejected is there and completion is not"),
         ({"question": "a", "rejected": "c"}, "rejected is there and answer is not"),

@@ -608,6 +608,18 @@ def test_rows_that_ask_not_to_be_learned_from_are_no_faults(
     assert "Named in `columns.records` and in no row of the newest intake: Frage." in report
 
 
+def test_rows_without_an_answer_name_the_columns_that_may_hold_it(tmp_path: Path) -> None:
+    _intake(tmp_path, "1", [{"id": n, "prompt": f"{n}?", "response": "Yes."} for n in "abc"])
+
+    with pytest.raises(DataError) as caught:
+        run(_params(tmp_path), _paths(tmp_path))
+
+    assert (
+        "a column that nobody reads holds what is missing (response (3 rows)), name it under"
+        in (caught.value.remedy)
+    )
+
+
 def test_a_set_of_which_all_is_read_says_nothing_of_it(tmp_path: Path) -> None:
     _intake(tmp_path, "1", [_ask("a", slice="s", group="g", license="MIT", source="mail")])
 
