@@ -17,6 +17,7 @@ from tasks.records.turns import (
     MisshapenError,
     UnlearnedError,
     chosen_is_no_answer,
+    not_a_text,
     read_turns,
     unread_columns,
 )
@@ -43,6 +44,8 @@ _ROLES = {
 _CONVERSATIONS = ("messages", "conversations")
 _TURNS = ("prompt", "completion", "question", "answer", "history")
 _LISTS = (*_CONVERSATIONS, "history")
+# A conversation that its completion ends.
+_OPEN = (["completion", "conversations"], ["completion", "messages"])
 _DERIVED = "row-"
 _ID_DIGITS = 20
 _MESSAGE_KEYS = frozenset({"role", "from"})
@@ -147,6 +150,9 @@ def _in_our_shape(row: Mapping[str, Any]) -> Mapping[str, Any]:
         _ShapeError: it has columns of two shapes, or lacks a part of the one it has.
     """
     told = [name for name in row if name in _TELLING and row[name] is not None]
+    turns = row.get("messages", row.get("conversations"))
+    if sorted(told) in _OPEN and not _is_answered(turns):
+        return _with_completion(row)
     shapes = list(dict.fromkeys(_TELLING[name] for name in told))
     if len(shapes) > 1:
         raise _ShapeError(
@@ -176,10 +182,28 @@ def _from_alpaca(row: Mapping[str, Any]) -> dict[str, Any]:
         )
     for name, value in parts.items():
         if value is not None and not isinstance(value, str):
-            raise _ShapeError(f"{name} is a {type(value).__name__}; expected a text")
+            raise _ShapeError(not_a_text(name, value))
     question = "\n\n".join(filter(None, (parts["instruction"], parts["input"])))
     rest = {name: value for name, value in row.items() if name not in parts}
     return rest | {"question": question, "answer": parts["output"]}
+
+
+def _is_answered(turns: object) -> bool:
+    """Return whether the last turn of a conversation is an answer."""
+    last = turns[-1] if isinstance(turns, list) and turns else None
+    role = (last.get("role") or last.get("from")) if isinstance(last, dict) else None
+    return _ROLES.get(str(role)) == "assistant"
+
+
+def _with_completion(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a conversation that a completion ends, as prompt and completion."""
+    if row.get("conversations") is not None:
+        row = _from_sharegpt(row)
+    completion = row["completion"]
+    if isinstance(completion, dict) and "from" in completion:
+        completion = _message(completion)
+    rest = {name: value for name, value in row.items() if name != "messages"}
+    return rest | {"prompt": row["messages"], "completion": completion}
 
 
 def _from_sharegpt(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -145,7 +145,7 @@ def _check_delimiter(path: Path, header: list[str], delimiter: str) -> None:
     """Refuse a header that another delimiter parts better.
 
     Raises:
-        DataError: it is one column with a delimiter in it, or holds more of another one.
+        DataError: it is one column with a delimiter in it, or holds as many of another one.
     """
     if not header:
         return
@@ -154,7 +154,7 @@ def _check_delimiter(path: Path, header: list[str], delimiter: str) -> None:
     # Names of columns may hold commas, between quotes.
     others = [mark for mark in counts if mark != delimiter and (mark != "," or not parted)]
     found = max(others, key=counts.__getitem__)
-    if counts[found] > parted:
+    if counts[found] >= max(parted, 1):
         shown = delimiter.join(header)[:_SHOWN]
         columns = "is one column" if not parted else f"is {len(header)} columns"
         raise DataError(

@@ -22,13 +22,14 @@ _BRACKET = re.compile(rb'["{}\[\]]')
 _QUOTE = re.compile(rb'["\\]')
 
 # What may come next between two objects.
-_BEGIN, _FIRST, _OBJECT, _COMMA, _NEXT, _NOTHING = range(6)
+_BEGIN, _FIRST, _OBJECT, _COMMA, _NEXT, _AFTER_COMMA, _NOTHING = range(7)
 _EXPECTED = {
     _BEGIN: "an object or an array of objects",
     _FIRST: "an object",
     _OBJECT: "an object",
     _COMMA: "a comma or the array's end",
     _NEXT: "the next object",
+    _AFTER_COMMA: "the next object",
     _NOTHING: "nothing behind the array",
 }
 
@@ -51,14 +52,16 @@ def json_objects(path: Path, longest: int | None, encoding: str | None) -> Itera
 def refuse_another_layout(path: Path, first: bytes, second: bytes, *, is_object: bool) -> None:
     """Refuse a file of lines that begins as a JSON array, or as an object of more lines than one.
 
-    `first` and `second` are its first lines that are not blank; `is_object` says whether the first
-    is one by itself.
+    An array's brackets may be missing. `first` and `second` are its first lines that are not blank;
+    `is_object` says whether the first is one by itself.
 
     Raises:
         DataError: with the setting that reads it.
     """
     if first.startswith(b"["):
         found = "begins with a JSON array"
+    elif first.startswith(b"{") and first.endswith(b"},") and second.startswith(b"{"):
+        found = "has a comma behind its first object, as an array has"
     elif first.startswith(b"{") and second and not is_object and not second.startswith(b"{"):
         found = "begins with a JSON object of more than one line"
     else:
@@ -114,7 +117,7 @@ class _Cutter:
         if match is None:
             return len(block)
         sign, start = match.group(), match.start()
-        if sign == b"{" and self._expected in (_BEGIN, _FIRST, _OBJECT, _NEXT):
+        if sign == b"{" and self._expected not in (_COMMA, _NOTHING):
             self._depth, self._number = 1, number
             self._in_array = self._expected in (_FIRST, _OBJECT)
             self._parts, self._size = [sign], 1
@@ -122,6 +125,8 @@ class _Cutter:
             self._expected = _FIRST
         elif sign == b"," and self._expected == _COMMA:
             self._expected = _OBJECT
+        elif sign == b"," and self._expected == _NEXT:
+            self._expected = _AFTER_COMMA
         elif sign == b"]" and self._expected in (_FIRST, _COMMA):
             self._expected = _NOTHING
         else:

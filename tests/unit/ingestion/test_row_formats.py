@@ -51,6 +51,24 @@ def test_sharegpt_becomes_messages() -> None:
     assert [message["content"] for message in messages] == [said for _, said in turns]
 
 
+@pytest.mark.parametrize("column", ["conversations", "messages"])
+def test_a_completion_ends_a_conversation_without_an_answer(column: str) -> None:
+    """A preference of LLaMA-Factory's, whose `chosen` is mapped to `completion`."""
+    turns = {
+        "conversations": ({"from": "human", "value": "Q?"}, {"from": "gpt", "value": "A."}),
+        "messages": ({"role": "user", "content": "Q?"}, {"role": "assistant", "content": "A."}),
+    }
+    asked, answered = turns[column]
+
+    row = _row({column: [asked], "completion": answered, "rejected": "B."})
+
+    assert row == {
+        "prompt": [turns["messages"][0]],
+        "completion": turns["messages"][1],
+        "rejected": "B.",
+    }
+
+
 @pytest.mark.parametrize("name", ["a.jsonl", "a.csv", "a.parquet"])
 @pytest.mark.parametrize(
     ("theirs", "ours"),
@@ -99,7 +117,12 @@ def test_every_format_reads_them_alike(
         ({"instruction": "a"}, "instruction without output"),
         ({"instruction": "a", "instances": [1, 2]}, "instruction without output"),
         ({"instruction": "a", "chosen": "b", "rejected": "c"}, "write `chosen: output` under"),
-        ({"instruction": ["a"], "output": "b"}, "instruction is a list"),
+        ({"instruction": ["a"], "output": "b"}, "instruction is list"),
+        ({"instruction": "a", "output": 1}, "write `as_text: [output]` under `columns`"),
+        (
+            {"messages": [{"role": "assistant", "content": "a"}], "completion": "b"},
+            "2 shapes at once",
+        ),
         ({"conversations": "a"}, "conversations is a str"),
         ({"conversations": [{"from": "tool", "value": "a"}]}, "a turn is from 'tool'"),
         ({"conversations": [{"role": "user", "content": "a"}]}, "conversations: messages"),

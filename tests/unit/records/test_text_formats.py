@@ -26,6 +26,9 @@ LAYOUTS: dict[str, Any] = {
     "pretty objects": lambda rows: "\n".join(
         json.dumps(row, ensure_ascii=False, indent=1) for row in rows
     ),
+    "an array's lines": lambda rows: "".join(
+        json.dumps(row, ensure_ascii=False) + ",\n" for row in rows
+    ),
     "lines": lambda rows: "\n".join(json.dumps(row, ensure_ascii=False) for row in rows),
 }
 
@@ -181,6 +184,12 @@ def test_a_file_that_ends_in_tsv_has_tabs(delimiter: str | None, tmp_path: Path)
     assert _read(path, _format(delimiter=delimiter)) == ROWS
 
 
+def test_a_header_with_commas_in_the_names_shows_its_semicolons(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("id;question, long;answer, short\n1;q;a\n", encoding="utf-8")
+    assert 'write `delimiter: ";"`' in _refusal(path).remedy
+
+
 def test_a_header_whose_quoted_names_hold_commas_is_read(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text('id;"question, short, plain"\n1;why\n', encoding="utf-8")
@@ -200,6 +209,7 @@ def test_any_layout_of_json_is_read_where_params_say_so(
     assert _read(path.with_suffix(".JSON")) == rows
     if layout == "lines":
         assert _read(path) == rows
+    if layout == "lines" or (layout == "an array's lines" and len(rows) == 1):
         return
     error = _refusal(path)
     assert "expected one JSON object a line" in error.message
@@ -224,7 +234,7 @@ def test_objects_of_an_array_are_named_by_the_line_on_which_they_begin(tmp_path:
         ('[{"id": "a"}, 3]', "line 1 has '3]'; expected an object"),
         ('[{"id": "a"}\n {"id": "b"}]', "line 2 has .*; expected a comma or the array's end"),
         ('[{"id": "a"}] []', "expected nothing behind the array"),
-        ('{"id": "a"},\n{"id": "b"}', "line 1 has ','; expected the next object"),
+        ('{"id": "a"},,\n{"id": "b"}', "line 1 has ','; expected the next object"),
         ('"text"', "expected an object or an array"),
         ('[{"id": "a"}, {"id": "b"', "ends on line 1 before the object that begins on line 1"),
         ('[{"id": "a"}\n', "ends on line 2 before the array is closed"),
