@@ -48,6 +48,7 @@ _LISTS = (*_CONVERSATIONS, "history")
 _OPEN = (["completion", "conversations"], ["completion", "messages"])
 _DERIVED = "row-"
 _ID_DIGITS = 20
+_BEGIN = ("[", "{", " ", "\n", "\r", "\t")
 _MESSAGE_KEYS = frozenset({"role", "from"})
 _BEGINS_AS_MESSAGES = re.compile(r"""\s*\[?\s*\{\s*['"](?:role|from|content|value)['"]\s*:""")
 
@@ -76,7 +77,8 @@ def record_line(line: Line) -> Line:
     if isinstance(documents, str | int | float) and not isinstance(documents, bool):
         row = dict(row) | {"documents": [identifier_text(documents)]}
     # The id comes of what the cells hold, so that a row read as text by an older version keeps it.
-    return replace(_identified(line, row, named_by=shaped), unread=_unread(row))
+    identified, unread = _identified(line, row, named_by=shaped), _unread(row)
+    return replace(identified, unread=unread) if unread else identified
 
 
 def document_line(line: Line) -> Line:
@@ -84,7 +86,8 @@ def document_line(line: Line) -> Line:
     if line.row is None:
         return line
     identified = _identified(line, line.row, named_by=line.row)
-    return replace(identified, unread=unread_columns(line.row, DOCUMENT_COLUMNS))
+    unread = unread_columns(line.row, DOCUMENT_COLUMNS)
+    return replace(identified, unread=unread) if unread else identified
 
 
 def _unread(row: Mapping[str, Any]) -> tuple[str, ...]:
@@ -117,11 +120,11 @@ def _with_messages(row: Mapping[str, Any], names: Iterable[str]) -> Mapping[str,
     Raises:
         _ShapeError: a text begins as messages do and is no JSON.
     """
-    found = {
-        name: _read_messages(name, row[name])
-        for name in names
-        if isinstance(row.get(name), str) and row[name].lstrip()[:1] in ("[", "{")
-    }
+    found = {}
+    for name in names:
+        text = row.get(name)
+        if isinstance(text, str) and text[:1] in _BEGIN and text.lstrip()[:1] in ("[", "{"):
+            found[name] = _read_messages(name, text)
     return dict(row) | found if found else row
 
 
@@ -150,11 +153,11 @@ def _in_our_shape(row: Mapping[str, Any]) -> Mapping[str, Any]:
         _ShapeError: it has columns of two shapes, or lacks a part of the one it has.
     """
     told = [name for name in row if name in _TELLING and row[name] is not None]
-    turns = row.get("messages", row.get("conversations"))
-    if sorted(told) in _OPEN and not _is_answered(turns):
-        return _with_completion(row)
     shapes = list(dict.fromkeys(_TELLING[name] for name in told))
     if len(shapes) > 1:
+        turns = row.get("messages", row.get("conversations"))
+        if sorted(told) in _OPEN and not _is_answered(turns):
+            return _with_completion(row)
         raise _ShapeError(
             f"columns of {len(shapes)} shapes at once: {', '.join(told)} ({'; '.join(shapes)}); "
             "which is the example can't be told: rename the others under `columns` in params, "

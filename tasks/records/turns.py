@@ -4,7 +4,7 @@ A column or key whose loss would teach something wrong is refused by name. To le
 same, `columns` in params gives it a name that nobody reads.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,9 @@ DOCUMENT_COLUMNS = ("id", "text", "title", "source", "license")
 
 _SHAPES = (("prompt", "completion"), ("question", "answer"))
 _SYSTEM = ("system", "system_prompt")
-_READ = frozenset({"id", "documents", "slice", "group", "source", "license", "history", *_SYSTEM})
+_LABELS = ("id", "documents", "slice", "group", "source", "license")
+_READ = frozenset({*_LABELS, *_SYSTEM, "history"})
+_PLAIN = {asked: frozenset({*_LABELS, asked, answered}) for asked, answered in _SHAPES}
 _TOOLS = ("tools", "functions")
 _TOOL_CALLS = ("tool_calls", "function_call")
 _TOOL_ROLES = ("tool", "function", "function_call", "observation", "ipython")
@@ -63,6 +65,9 @@ def read_turns(row: Mapping[str, Any]) -> Turns:
         MisshapenError: a column is missing, of the wrong type, or would be learned wrongly.
         UnlearnedError: the row's answers are marked as not to be learned.
     """
+    plain = _plain_turns(row)
+    if plain is not None:
+        return plain
     _refuse_columns(row)
     names, turns = _shape(row)
     _check_label(row, names)
@@ -77,6 +82,16 @@ def read_turns(row: Mapping[str, Any]) -> Turns:
     ]
     keys = dict.fromkeys(name for turn in turns for name in turn.unread)
     return Turns(messages, (*columns, *keys))
+
+
+def _plain_turns(row: Mapping[str, Any]) -> Turns | None:
+    """Return the turns of a row of two texts and nothing beside, as most are; None of another."""
+    for asked, answered in _SHAPES:
+        if row.keys() <= _PLAIN[asked]:
+            question, answer = row.get(asked), row.get(answered)
+            if isinstance(question, str) and isinstance(answer, str):
+                return Turns((Message("user", question), Message("assistant", answer)), ())
+    return None
 
 
 def required_text(row: Mapping[str, Any], name: str, default: str) -> str:
@@ -105,10 +120,9 @@ def shown_value(value: object) -> str:
     return f"{type(value).__name__} {text if len(text) <= 60 else text[:57] + '...'}"
 
 
-def unread_columns(row: Mapping[str, Any], read: Iterable[str]) -> tuple[str, ...]:
+def unread_columns(row: Mapping[str, Any], read: Collection[str]) -> tuple[str, ...]:
     """Return the columns that hold something and are none of those that are read."""
-    known = frozenset(read)
-    return tuple(name for name, value in row.items() if name not in known and not _is_empty(value))
+    return tuple(name for name, value in row.items() if name not in read and not _is_empty(value))
 
 
 def _is_empty(value: object) -> bool:
