@@ -29,6 +29,7 @@ from tasks.ingestion.sources.opening import open_source
 from tasks.ingestion.sources.source import KINDS, Found, Kind, Mark, Source
 from tasks.records.readers import Line
 from tasks.records.text import id_form, text_sha256
+from tasks.records.turns import shown_counts
 from tasks.stage.errors import DataError
 from tasks.stage.outputs import output_folders, verified
 
@@ -169,8 +170,7 @@ def not_read(intake: Intake) -> list[str]:
     lines = []
     for kind in KINDS:
         if counts := intake.unread[kind]:
-            shown = ", ".join(f"{name} ({rows} rows)" for name, rows in counts.items())
-            lines.append(f"nobody reads these of the {kind}: {shown}")
+            lines.append(f"nobody reads these of the {kind}: {shown_counts(counts)}")
         if names := intake.unmet[kind]:
             lines.append(f"columns.{kind} in params names what no row has: {', '.join(names)}")
     return lines

@@ -23,6 +23,7 @@ _TOOL_ROLES = ("tool", "function", "function_call", "observation", "ipython")
 # What says of a turn whether it is learned: OpenAI's weight, and other trainers' switches.
 _LEARNED = ("weight", "train", "training", "loss")
 _NO = (0, "0", "0.0")
+_SHOWN = 10
 _TEXT_PARTS = ("text", "input_text", "output_text")
 _ROLES = {"developer": "system"}  # OpenAI's newer name
 _AS_TEXT = "to read it as text, write `as_text: [{}]` under `columns` in params/ingestion.yaml"
@@ -123,6 +124,13 @@ def shown_value(value: object) -> str:
 def unread_columns(row: Mapping[str, Any], read: Collection[str]) -> tuple[str, ...]:
     """Return the columns that hold something and are none of those that are read."""
     return tuple(name for name, value in row.items() if name not in read and not _is_empty(value))
+
+
+def shown_counts(unread: Mapping[str, int]) -> str:
+    """Return what nobody reads on one line, the most frequent first, with the rows that hold it."""
+    ordered = sorted(unread.items(), key=lambda item: (-item[1], item[0]))
+    shown = [f"{name} ({rows} rows)" for name, rows in ordered[:_SHOWN]]
+    return ", ".join(shown) + (f" and {len(ordered) - _SHOWN} more" * (len(ordered) > _SHOWN))
 
 
 def _is_empty(value: object) -> bool:

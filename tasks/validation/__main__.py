@@ -6,6 +6,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from tasks.records.turns import shown_counts
 from tasks.stage.command import output, run_stage
 from tasks.stage.metrics import Curves, write_metrics
 from tasks.stage.outputs import output_folders
@@ -116,8 +117,8 @@ def _write_reports(found: ValidationResult, newest: Path, scratch: Path, report:
     write_metrics(report, metrics(found))
     for result in found.files:
         if result.unread:
-            counts = ", ".join(f"{name} ({rows} rows)" for name, rows in result.unread.items())
-            LOGGER.warning("warning: nobody reads these of the %s: %s", result.name, counts)
+            shown = shown_counts(result.unread)
+            LOGGER.warning("warning: nobody reads these of the %s: %s", result.name, shown)
     for name, said in (found.whole.warnings if found.whole else {}).items():
         LOGGER.warning("warning: %s: %s", name, said)
 

@@ -12,6 +12,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import pandas as pd
 
+from tasks.records.turns import shown_counts
 from tasks.stage.errors import DataError
 from tasks.validation.expectations import RuleResult, SuiteRunner, SuiteTotals
 from tasks.validation.features import (
@@ -335,7 +336,7 @@ def rows_error(result: FileResult, most: float) -> DataError | None:
     rules = ", ".join(f"{name}: {rows}" for name, rows in result.broken.most_common(5) if rows)
     worst = "\n".join(f"  {item.shown}" for item in result.worst)
     if result.unread:
-        shown = ", ".join(f"{name} ({rows} rows)" for name, rows in result.unread.most_common(5))
+        shown = shown_counts(result.unread)
         remedy += f"; or, where a column that nobody reads holds what is missing ({shown}), name "
         remedy += "it under `columns` in params/ingestion.yaml"
     return DataError(

@@ -115,10 +115,13 @@ def _unread(result: ValidationResult) -> list[str]:
     lines = [
         f"| {file.name} | {_cell(name)} | {count} |"
         for file in result.files
-        for name, count in file.unread.most_common()
+        for name, count in _largest(file.unread)
     ]
+    more = sum(max(len(file.unread) - _SHOWN, 0) for file in result.files)
     if lines:
         lines = ["## What nobody reads", "", "| | column or key | rows |", "|---|---|---:|", *lines]
+    if more:
+        lines += ["", f"and {more} more, that fewer rows hold"]
     for kind, names in result.unmet.items():
         shown = ", ".join(map(_cell, names))
         lines += ["", f"Named in `columns.{kind}` and in no row of the newest intake: {shown}."]
@@ -126,7 +129,7 @@ def _unread(result: ValidationResult) -> list[str]:
 
 
 def _counted(name: str, counts: Mapping[str, int]) -> dict[str, Any]:
-    return {name: dict(sorted(counts.items()))} if counts else {}
+    return {name: dict(_largest(counts))} if counts else {}
 
 
 def _set(whole: SetResult | None) -> list[str]:
@@ -165,8 +168,8 @@ def _slices(slices: Mapping[str, int]) -> list[str]:
     return lines
 
 
-def _largest(slices: Mapping[str, int]) -> Sequence[tuple[str, int]]:
-    return sorted(slices.items(), key=lambda item: (-item[1], item[0]))[:_SHOWN]
+def _largest(counts: Mapping[str, int]) -> Sequence[tuple[str, int]]:
+    return sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:_SHOWN]
 
 
 def _broken(file: FileResult) -> dict[str, int]:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tasks.records.turns import MisshapenError, UnlearnedError, read_turns
+from tasks.records.turns import MisshapenError, UnlearnedError, read_turns, shown_counts
 
 ASK = {"question": "When?", "answer": "At noon."}
 USER, ASSISTANT = {"role": "user", "content": "When?"}, {"role": "assistant", "content": "Noon."}
@@ -174,6 +174,13 @@ def test_columns_and_message_keys_that_nobody_reads_are_named_once() -> None:
         "messages.reasoning_content",
         "messages.weight",
     )
+
+
+def test_counts_are_shown_on_one_line_with_the_most_frequent_first() -> None:
+    assert shown_counts({"a": 1, "b": 3, "c": 1}) == "b (3 rows), a (1 rows), c (1 rows)"
+    many = shown_counts({f"column {n}": 1 for n in range(25)})
+    assert many.endswith("and 15 more")
+    assert many.count("rows") == 10
 
 
 def test_parts_of_a_content_are_lines_of_one_text() -> None:
