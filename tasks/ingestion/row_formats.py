@@ -70,7 +70,7 @@ def record_line(line: Line) -> Line:
         shaped = _in_our_shape(_with_messages(line.row, _CONVERSATIONS))
         if isinstance(shaped.get("documents"), list):
             shaped = dict(shaped) | {"documents": list(map(identifier_text, shaped["documents"]))}
-        row = _with_messages(shaped, _TURNS)
+        row = _with_our_turns(_with_messages(shaped, _TURNS))
     except _ShapeError as error:
         return replace(faulty_line(line.number, str(error), line.raw), mapped=line.mapped)
     documents = row.get("documents")
@@ -191,6 +191,26 @@ def _from_alpaca(row: Mapping[str, Any]) -> dict[str, Any]:
     return rest | {"question": question, "answer": parts["output"]}
 
 
+def _with_our_turns(row: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the row with ShareGPT's turns in ours, wherever else they stand.
+
+    Raises:
+        _ShapeError: one is from nobody that we know.
+    """
+    found = {
+        name: _our_turns(row[name])
+        for name in ("messages", *_TURNS)
+        if isinstance(row.get(name), list | dict)
+    }
+    return dict(row) | found if found else row
+
+
+def _our_turns(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_our_turns(turn) if isinstance(turn, dict) else turn for turn in value]
+    return _message(value) if "from" in value and "role" not in value else value
+
+
 def _is_answered(turns: object) -> bool:
     """Return whether the last turn of a conversation is an answer."""
     last = turns[-1] if isinstance(turns, list) and turns else None
@@ -202,11 +222,8 @@ def _with_completion(row: Mapping[str, Any]) -> dict[str, Any]:
     """Return a conversation that a completion ends, as prompt and completion."""
     if row.get("conversations") is not None:
         row = _from_sharegpt(row)
-    completion = row["completion"]
-    if isinstance(completion, dict) and "from" in completion:
-        completion = _message(completion)
     rest = {name: value for name, value in row.items() if name != "messages"}
-    return rest | {"prompt": row["messages"], "completion": completion}
+    return rest | {"prompt": row["messages"]}
 
 
 def _from_sharegpt(row: Mapping[str, Any]) -> dict[str, Any]:

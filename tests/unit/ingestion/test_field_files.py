@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import yaml
+from pyarrow import parquet
 
 from tasks.ingestion.intakes import Intake, not_read, take_in
 from tasks.ingestion.params import IngestionParams
@@ -242,6 +243,8 @@ def test_ids_of_a_mac_and_of_windows_are_the_same(nights: Nights) -> None:
     accepted = nights.validate()
 
     assert len(accepted) == len(nights.rows())
+    places = parquet.read_table(nights.root / "accepted" / "places.parquet")
+    assert places["id"].to_pylist() == list(accepted)
     assert {name for item in accepted.values() for name in item.documents} == set(
         nights.rows("documents")
     )

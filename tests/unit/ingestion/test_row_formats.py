@@ -51,6 +51,20 @@ def test_sharegpt_becomes_messages() -> None:
     assert [message["content"] for message in messages] == [said for _, said in turns]
 
 
+@pytest.mark.parametrize("column", ["messages", "prompt", "history"])
+def test_sharegpts_turns_are_read_in_every_column_that_holds_turns(column: str) -> None:
+    turn, ours = {"from": "human", "value": "Q?"}, {"role": "user", "content": "Q?"}
+    assert _row({column: [turn, ours], "n": 1}) == {column: [ours, ours], "n": 1}
+    answer = {"from": "gpt", "value": "A.", "weight": 0}
+    assert _row({"prompt": "Q?", "completion": answer})["completion"] == {
+        "role": "assistant",
+        "content": "A.",
+        "weight": 0,
+    }
+    fault = record_line(_line({"prompt": [{"from": "tool", "value": "1"}]})).fault
+    assert "a turn is from 'tool'" in str(fault)
+
+
 @pytest.mark.parametrize("column", ["conversations", "messages"])
 def test_a_completion_ends_a_conversation_without_an_answer(column: str) -> None:
     """A preference of LLaMA-Factory's, whose `chosen` is mapped to `completion`."""
