@@ -1,6 +1,7 @@
 """Rows from files that the user names: JSON, CSV or Parquet, below one folder."""
 
 import glob
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -93,6 +94,7 @@ def _find(root: Path, name: str) -> list[_Input]:
     Raises:
         DataError: there is none, or one lies outside the root.
     """
+    name = _as_it_lies(root, name)
     literal = root / Path(name).expanduser()
     if literal.is_file() or not glob.has_magic(name):
         return [_Input(name, _inside(root, name, literal))]
@@ -107,6 +109,16 @@ def _find(root: Path, name: str) -> list[_Input]:
             "mend the pattern in ingestion.files; it counts from ingestion.files.root",
         )
     return found
+
+
+def _as_it_lies(root: Path, name: str) -> str:
+    """Return the name in the Unicode form that a file has it in: a Mac writes another one."""
+    if name.isascii():
+        return name
+    for form in (name, unicodedata.normalize("NFC", name), unicodedata.normalize("NFD", name)):
+        if (root / form).exists() or glob.glob(form, root_dir=root, recursive=True):  # noqa: PTH207
+            return form
+    return name
 
 
 def _shown(root: Path, path: Path) -> str:
