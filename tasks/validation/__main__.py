@@ -17,7 +17,7 @@ from tasks.validation.params import Params
 from tasks.validation.profile import Profile, Profiler, embed_set
 from tasks.validation.quarantine import QUARANTINE_FILE
 from tasks.validation.raw_rows import intake_folders
-from tasks.validation.report import ValidationResult, metrics, render_report
+from tasks.validation.report import ValidationResult, metrics, render_report, unlearned_rows
 from tasks.validation.suites import read_suites
 
 LOGGER = logging.getLogger(__name__)
@@ -116,6 +116,8 @@ def _write_reports(found: ValidationResult, newest: Path, scratch: Path, report:
     shutil.copyfile(scratch / QUARANTINE_FILE, report / QUARANTINE_FILE)
     write_metrics(report, metrics(found))
     for result in found.files:
+        if result.unlearned:
+            LOGGER.info(unlearned_rows(result))
         if result.unread:
             shown = shown_counts(result.unread)
             LOGGER.warning("warning: nobody reads these of the %s: %s", result.name, shown)

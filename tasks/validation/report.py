@@ -59,7 +59,7 @@ def render_report(result: ValidationResult) -> str:
         _head(result),
         _table(result),
         *(_left(file) for file in result.files),
-        *(_unlearned(file) for file in result.files),
+        *([unlearned_rows(file)] for file in result.files if file.unlearned),
         _unread(result),
         _set(result.whole),
         _slices(result.slices),
@@ -102,12 +102,10 @@ def _left(file: FileResult) -> list[str]:
     return lines
 
 
-def _unlearned(file: FileResult) -> list[str]:
-    """Return how many rows ask not to be learned from."""
-    if not file.unlearned:
-        return []
+def unlearned_rows(file: FileResult) -> str:
+    """Return in a sentence how many rows ask not to be learned from, and how they do."""
     said = ", ".join(f"{count} by {name}" for name, count in file.unlearned.most_common())
-    return [f"Left out of the {file.name}, as the rows ask for themselves: {said}."]
+    return f"Left out of the {file.name}, as the rows ask for themselves: {said}."
 
 
 def _unread(result: ValidationResult) -> list[str]:
