@@ -11,16 +11,9 @@ from dataclasses import replace
 from typing import Any
 
 from tasks.records.columns import identifier_text
+from tasks.records.messages import MisshapenError, not_a_text, unread_columns
 from tasks.records.readers import Line, canonical_json, faulty_line, strict_json
-from tasks.records.turns import (
-    DOCUMENT_COLUMNS,
-    MisshapenError,
-    UnlearnedError,
-    chosen_is_no_answer,
-    not_a_text,
-    read_turns,
-    unread_columns,
-)
+from tasks.records.turns import DOCUMENT_COLUMNS, UnlearnedError, chosen_is_no_answer, read_turns
 
 # What tells a shape: Alpaca's `input` and `output` alone are anybody's names.
 _TELLING = {

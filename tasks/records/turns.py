@@ -4,10 +4,21 @@ A column or key whose loss would teach something wrong is refused by name. To le
 same, `columns` in params gives it a name that nobody reads.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from tasks.records.messages import (
+    NO,
+    MisshapenError,
+    Turn,
+    conversation,
+    is_empty,
+    plain_messages,
+    required_text,
+    shown_value,
+    truth,
+)
 from tasks.records.schema import Message
 
 DOCUMENT_COLUMNS = ("id", "text", "title", "source", "license")
@@ -16,25 +27,13 @@ _SHAPES = (("prompt", "completion"), ("question", "answer"))
 _SYSTEM = ("system", "system_prompt")
 _LABELS = ("id", "documents", "slice", "group", "source", "license")
 _READ = frozenset({*_LABELS, *_SYSTEM, "history"})
-_PLAIN = {asked: frozenset({*_LABELS, asked, answered}) for asked, answered in _SHAPES}
+_PLAIN = {names[0]: frozenset({*_LABELS, *names}) for names in (*_SHAPES, ("messages",))}
 _TOOLS = ("tools", "functions")
-_TOOL_CALLS = ("tool_calls", "function_call")
-_TOOL_ROLES = ("tool", "function", "function_call", "observation", "ipython")
-# What says of a turn whether it is learned: OpenAI's weight, and other trainers' switches.
-_LEARNED = ("weight", "train", "training", "loss")
-_NO = (0, "0", "0.0")
 _SHOWN = 10
-_TEXT_PARTS = ("text", "input_text", "output_text")
-_ROLES = {"developer": "system"}  # OpenAI's newer name
-_AS_TEXT = "to read it as text, write `as_text: [{}]` under `columns` in params/ingestion.yaml"
 _LEAVE_OUT = (
     "to leave it out all the same, name it otherwise under `columns` in params/ingestion.yaml, "
     "e.g. `{0}: other_{0}`"
 )
-
-
-class MisshapenError(Exception):
-    """A row that is no record or document, and why."""
 
 
 class UnlearnedError(Exception):
@@ -46,13 +45,6 @@ class Turns:
     """The conversation of a row, and the columns and message keys that nobody reads."""
 
     messages: tuple[Message, ...]
-    unread: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class _Turn:
-    message: Message
-    learned: bool
     unread: tuple[str, ...]
 
 
@@ -79,51 +71,23 @@ def read_turns(row: Mapping[str, Any]) -> Turns:
     columns = [
         name
         for name, value in row.items()
-        if name not in used and not _is_empty(value) and not _is_read_flag(name, value)
+        if name not in used and not is_empty(value) and not _is_read_flag(name, value)
     ]
     keys = dict.fromkeys(name for turn in turns for name in turn.unread)
     return Turns(messages, (*columns, *keys))
 
 
 def _plain_turns(row: Mapping[str, Any]) -> Turns | None:
-    """Return the turns of a row of two texts and nothing beside, as most are; None of another."""
+    """Return the turns of a row of texts and nothing beside, as most are; None of another."""
+    if row.keys() <= _PLAIN["messages"]:
+        messages = plain_messages(row.get("messages"))
+        return None if messages is None else Turns(messages, ())
     for asked, answered in _SHAPES:
         if row.keys() <= _PLAIN[asked]:
             question, answer = row.get(asked), row.get(answered)
             if isinstance(question, str) and isinstance(answer, str):
                 return Turns((Message("user", question), Message("assistant", answer)), ())
     return None
-
-
-def required_text(row: Mapping[str, Any], name: str, default: str) -> str:
-    """Return a column's text, the default where it has none.
-
-    Raises:
-        MisshapenError: it is no text.
-    """
-    value = row.get(name)
-    if value is None:
-        return default
-    if not isinstance(value, str):
-        raise MisshapenError(not_a_text(name, value))
-    return value
-
-
-def not_a_text(name: str, value: object) -> str:
-    """Return what is wrong with a value that is no text, and the setting that reads it as one."""
-    said = f"{name} is {shown_value(value)}; expected a text"
-    return f"{said}: {_AS_TEXT.format(name)}" if isinstance(value, int | float) else said
-
-
-def shown_value(value: object) -> str:
-    """Return a value's type and its beginning."""
-    text = repr(value)
-    return f"{type(value).__name__} {text if len(text) <= 60 else text[:57] + '...'}"
-
-
-def unread_columns(row: Mapping[str, Any], read: Collection[str]) -> tuple[str, ...]:
-    """Return the columns that hold something and are none of those that are read."""
-    return tuple(name for name, value in row.items() if name not in read and not _is_empty(value))
 
 
 def shown_counts(unread: Mapping[str, int]) -> str:
@@ -133,25 +97,21 @@ def shown_counts(unread: Mapping[str, int]) -> str:
     return ", ".join(shown) + (f" and {len(ordered) - _SHOWN} more" * (len(ordered) > _SHOWN))
 
 
-def _is_empty(value: object) -> bool:
-    return value is None or value in ("", "[]", "{}", [], {})
-
-
 def _refuse_columns(row: Mapping[str, Any]) -> None:
     """Refuse the columns whose loss would teach something wrong.
 
     Raises:
         MisshapenError: one is there.
     """
-    if not _is_empty(row.get("chosen")):
+    if not is_empty(row.get("chosen")):
         raise MisshapenError(chosen_is_no_answer(row))
     for name in _TOOLS:
-        if not _is_empty(row.get(name)):
+        if not is_empty(row.get(name)):
             raise MisshapenError(
                 f"{name} offers tools, which prompts do not show: the answer would be learned "
                 f"without them. Leave such rows out; {_LEAVE_OUT.format(name)}"
             )
-    if row.get("weight") in _NO:
+    if row.get("weight") in NO:
         raise UnlearnedError("weight is 0")
 
 
@@ -174,34 +134,27 @@ def _check_label(row: Mapping[str, Any], names: Sequence[str]) -> None:
         MisshapenError: it is 0 beside prompt and completion, which may mean false.
     """
     label = row.get("label")
-    if _truth(label) is False:
+    if truth(label) is False:
         raise UnlearnedError("label is false")
-    if "completion" in names and label in _NO:
+    if "completion" in names and label in NO:
         raise MisshapenError(
             "label is 0 beside a completion, which may say that it is unwanted (KTO) or be a class "
             f"of another kind: write true or false; {_LEAVE_OUT.format('label')}"
         )
 
 
-def _truth(value: object) -> bool | None:
-    """Return a boolean, or the text of one as tables have it; None where it is none."""
-    if isinstance(value, str):
-        return {"true": True, "false": False}.get(value.strip().lower())
-    return value if isinstance(value, bool) else None
-
-
 def _is_read_flag(name: str, value: object) -> bool:
-    return (name == "label" and _truth(value) is not None) or (name == "weight" and value == 1)
+    return (name == "label" and truth(value) is not None) or (name == "weight" and value == 1)
 
 
-def _shape(row: Mapping[str, Any]) -> tuple[tuple[str, ...], list[_Turn]]:
+def _shape(row: Mapping[str, Any]) -> tuple[tuple[str, ...], list[Turn]]:
     """Return the columns that hold the conversation, and its turns."""
     if row.get("messages") is not None:
-        return ("messages",), _conversation(row["messages"], "messages")
+        return ("messages",), conversation(row["messages"], "messages")
     for asked, answered in _SHAPES:
         if row.get(asked) is not None or row.get(answered) is not None:
             prompt, answer = _column(row, asked, "user"), _column(row, answered, "assistant")
-            if not answer[0].message.content and not _is_empty(row.get("rejected")):
+            if not answer[0].message.content and not is_empty(row.get("rejected")):
                 raise MisshapenError(
                     f"rejected is there and {answered} is not: a preference (DPO) without the "
                     "answer that is wanted"
@@ -213,7 +166,7 @@ def _shape(row: Mapping[str, Any]) -> tuple[tuple[str, ...], list[_Turn]]:
     )
 
 
-def _joined(prompt: list[_Turn], answer: list[_Turn]) -> list[_Turn]:
+def _joined(prompt: list[Turn], answer: list[Turn]) -> list[Turn]:
     """Return both; an answer that is the whole conversation begins with the prompt's turns."""
     asked, whole = (
         [turn for turn in turns if turn.message.role != "system"] for turns in (prompt, answer)
@@ -225,43 +178,43 @@ def _joined(prompt: list[_Turn], answer: list[_Turn]) -> list[_Turn]:
     return [*system, *whole]
 
 
-def _column(row: Mapping[str, Any], name: str, role: str) -> list[_Turn]:
+def _column(row: Mapping[str, Any], name: str, role: str) -> list[Turn]:
     """Return a column that holds one turn's text, or one or more messages."""
     value = row.get(name)
     if isinstance(value, dict) and "role" in value:
         value = [value]
     if isinstance(value, list) and value:
-        return _conversation(value, name)
-    return [_Turn(Message(role, required_text(row, name, "")), learned=True, unread=())]
+        return conversation(value, name)
+    return [Turn(Message(role, required_text(row, name, "")), learned=True, unread=())]
 
 
-def _system_column(row: Mapping[str, Any]) -> list[_Turn]:
+def _system_column(row: Mapping[str, Any]) -> list[Turn]:
     texts = dict.fromkeys(required_text(row, name, "") for name in _SYSTEM)
-    return [_Turn(Message("system", text), learned=True, unread=()) for text in texts if text]
+    return [Turn(Message("system", text), learned=True, unread=()) for text in texts if text]
 
 
-def _with_history(row: Mapping[str, Any], turns: list[_Turn]) -> list[_Turn]:
+def _with_history(row: Mapping[str, Any], turns: list[Turn]) -> list[Turn]:
     """Return the turns with those of `history` before the question, behind the system's.
 
     Raises:
         MisshapenError: it is neither a list of pairs of texts nor one of messages.
     """
     history = row.get("history")
-    if _is_empty(history):
+    if is_empty(history):
         return turns
     if not isinstance(history, list):
         raise MisshapenError(
             f"history is {shown_value(history)}; expected a list of [question, answer] pairs or of "
             f"messages; {_LEAVE_OUT.format('history')}"
         )
-    earlier: list[_Turn] = []
+    earlier: list[Turn] = []
     for item in history:
         match item:
             case [str(question), str(answer)]:
                 pair = Message("user", question), Message("assistant", answer)
-                earlier += [_Turn(message, learned=True, unread=()) for message in pair]
+                earlier += [Turn(message, learned=True, unread=()) for message in pair]
             case {"role": _}:
-                earlier += _conversation([item], "history")
+                earlier += conversation([item], "history")
             case _:
                 raise MisshapenError(
                     f"history holds {shown_value(item)}; expected a [question, answer] pair or a "
@@ -273,7 +226,7 @@ def _with_history(row: Mapping[str, Any], turns: list[_Turn]) -> list[_Turn]:
     return [*turns[:begin], *earlier, *turns[begin:]]
 
 
-def _one_system_turn(turns: list[_Turn]) -> list[_Turn]:
+def _one_system_turn(turns: list[Turn]) -> list[Turn]:
     """Return the turns with the system's at the beginning as one, each text of theirs once."""
     begin = 0
     while begin < len(turns) and turns[begin].message.role == "system":
@@ -282,10 +235,10 @@ def _one_system_turn(turns: list[_Turn]) -> list[_Turn]:
         return turns
     texts = dict.fromkeys(turn.message.content for turn in turns[:begin])
     unread = tuple(name for turn in turns[:begin] for name in turn.unread)
-    return [_Turn(Message("system", "\n\n".join(texts)), True, unread), *turns[begin:]]
+    return [Turn(Message("system", "\n\n".join(texts)), True, unread), *turns[begin:]]
 
 
-def _learned_part(turns: list[_Turn]) -> list[_Turn]:
+def _learned_part(turns: list[Turn]) -> list[Turn]:
     """Return the turns up to the last answer that is to be learned.
 
     Raises:
@@ -298,66 +251,3 @@ def _learned_part(turns: list[_Turn]) -> list[_Turn]:
     if not learned:
         raise UnlearnedError("every answer has weight 0")
     return turns[: learned[-1] + 1]
-
-
-def _conversation(value: Any, name: str) -> list[_Turn]:
-    if not isinstance(value, list):
-        raise MisshapenError(f"{name} is {shown_value(value)}; expected a list of messages")
-    return [_turn(item, name) for item in value]
-
-
-def _turn(item: Any, name: str) -> _Turn:
-    """Return one message as a turn.
-
-    Raises:
-        MisshapenError: it is none, or holds what prompts can't show.
-    """
-    role = item.get("role") if isinstance(item, dict) else None
-    if isinstance(role, str):
-        _refuse_tools(item, name, role)
-    content = _content(item.get("content"), name) if isinstance(item, dict) else None
-    if not isinstance(role, str) or not isinstance(content, str):
-        raise MisshapenError(
-            f"{name} holds {shown_value(item)}; expected a role and a content, both text",
-        )
-    marks = [item[key] for key in _LEARNED if item.get(key) is not None]
-    learned = not any(mark in _NO or _truth(mark) is False for mark in marks)
-    read = {"role", "content", *(key for key in _LEARNED if item.get(key) in (0, 1))}
-    unread = tuple(f"{name}.{key}" for key in unread_columns(item, read))
-    return _Turn(Message(_ROLES.get(role, role), content), learned, unread)
-
-
-def _refuse_tools(item: Mapping[str, Any], name: str, role: str) -> None:
-    calls = [key for key in _TOOL_CALLS if not _is_empty(item.get(key))]
-    if not calls and role not in _TOOL_ROLES:
-        return
-    found = f"calls a tool ({calls[0]})" if calls else f"has the role {role}"
-    raise MisshapenError(
-        f"{name} holds a turn that {found}; prompts show turns of system, user and assistant "
-        "alone, so the call and its result would be lost: leave the row out, or write both into "
-        "the turns as text"
-    )
-
-
-def _content(value: Any, name: str) -> Any:
-    """Return a content that is a list of text parts as one text, a part a line.
-
-    Raises:
-        MisshapenError: a part is no text.
-    """
-    if not isinstance(value, list):
-        return value
-    texts = []
-    for part in value:
-        match part:
-            case str(text):
-                texts.append(text)
-            case {"type": kind, "text": str(text)} if kind in _TEXT_PARTS:
-                texts.append(text)
-            case _:
-                kind = part.get("type") if isinstance(part, dict) else None
-                raise MisshapenError(
-                    f"{name} holds a content part of type {kind!r}; expected text alone, since the "
-                    "models read nothing else: leave the row out"
-                )
-    return "\n".join(texts)

@@ -10,19 +10,16 @@ from typing import Any
 import regex
 from ftfy.badness import badness
 
-from tasks.records.schema import Document, Record, document_line, record_line
-from tasks.records.text import id_form
-from tasks.records.turns import (
-    DOCUMENT_COLUMNS,
+from tasks.records.messages import (
     MisshapenError,
-    Turns,
-    UnlearnedError,
     not_a_text,
-    read_turns,
     required_text,
     shown_value,
     unread_columns,
 )
+from tasks.records.schema import Document, Record, document_line, record_line
+from tasks.records.text import id_form
+from tasks.records.turns import DOCUMENT_COLUMNS, Turns, UnlearnedError, read_turns
 from tasks.validation.raw_rows import CurrentRow
 
 UNKNOWN = "unknown"

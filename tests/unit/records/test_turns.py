@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from tasks.records.turns import MisshapenError, UnlearnedError, read_turns, shown_counts
+from tasks.records.messages import MisshapenError
+from tasks.records.turns import UnlearnedError, read_turns, shown_counts
 
 ASK = {"question": "When?", "answer": "At noon."}
 USER, ASSISTANT = {"role": "user", "content": "When?"}, {"role": "assistant", "content": "Noon."}

@@ -13,6 +13,7 @@ import pytest
 import yaml
 from pyarrow import parquet
 
+from tasks.records.messages import MisshapenError
 from tasks.records.schema import read_documents, read_records
 from tasks.stage.errors import ConfigError, DataError, NightloomError
 from tasks.stage.metrics import read_metrics
@@ -20,7 +21,7 @@ from tasks.stage.outputs import folder_files, output_folders, verified
 from tasks.stage.params import read_yaml
 from tasks.validation.__main__ import Paths, run
 from tasks.validation.expectations import BrokenRuleError, SuiteRunner
-from tasks.validation.features import MisshapenError, count_scripts, parse_record
+from tasks.validation.features import count_scripts, parse_record
 from tasks.validation.params import Params
 from tasks.validation.profile import Profile
 from tasks.validation.suites import read_suites
