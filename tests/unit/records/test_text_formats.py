@@ -5,6 +5,8 @@ import codecs
 import csv
 import io
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -285,3 +287,33 @@ def test_endings_are_read_in_any_case(name: str, tmp_path: Path) -> None:
     is_table = name.lower()[-3:] in ("csv", "tsv")
     path.write_text(_table(ROWS, delimiter) if is_table else LAYOUTS["lines"](ROWS), "utf-8")
     assert _read(path) == ROWS
+
+
+_CHILD = """
+import json, sys
+from pathlib import Path
+from tasks.records.readers import read_lines
+from tests.benchmarks._memory import most_megabytes
+path = Path(sys.argv[1])
+with path.open("w") as stream:
+    stream.write("[")
+    for number in range(20_000):
+        stream.write("," * bool(number) + json.dumps({"id": str(number), "text": '{x"y' * 1000}))
+    stream.write("]")
+start = most_megabytes()
+count = sum(line.row is not None for line in read_lines(path, longest_line_bytes=1_000_000))
+assert count == 20_000, count
+print(round(most_megabytes() - start))
+"""
+
+
+@pytest.mark.slow
+def test_an_array_on_one_line_of_100_mb_is_never_held(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", _CHILD, str(tmp_path / "a.json")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) < 20
