@@ -289,7 +289,7 @@ def _external_job(one: ExternalSystem, asked: NightRequests, max_tokens: int) ->
 
 def _about(asked: NightRequests, prompts: _Prompts, device: torch.device) -> dict[str, Any]:
     """Return what was asked, how well it was retrieved, and where."""
-    indexed = Counter(passage.document for passage in asked.retriever.index.passages)
+    indexed = Counter(passage.document_id for passage in asked.retriever.index.passages)
     return {
         "retrieval": retrieval(asked.records, asked.found, indexed),
         "asked": count_requests(asked.requests, asked.limits),

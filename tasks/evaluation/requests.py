@@ -72,7 +72,7 @@ def make_plain_requests(
         return requests
     by_document: dict[str, list[Passage]] = {}
     for passage in index.passages:
-        by_document.setdefault(passage.document, []).append(passage)
+        by_document.setdefault(passage.document_id, []).append(passage)
     for record, ranked in zip(records, found, strict=True):
         retrieved = tuple(item.passage for item in ranked[:passages])
         gold = [part for name in record.documents for part in by_document.get(name, [])]
@@ -108,7 +108,7 @@ def make_distractor_requests(
 
 def _is_wrong(passage: Passage, record: Record) -> bool:
     holds = normalise(record.answer) in normalise(passage.shown)
-    return passage.document not in record.documents and not holds
+    return passage.document_id not in record.documents and not holds
 
 
 @dataclass(frozen=True)

@@ -66,7 +66,7 @@ def retrieval(
     """
     named = [(item, ranked) for item, ranked in zip(records, found, strict=True) if item.documents]
     metrics = rank_metrics(
-        [[one.passage.document for one in ranked] for _, ranked in named],
+        [[one.passage.document_id for one in ranked] for _, ranked in named],
         [item.documents for item, _ in named],
         [sum(indexed.get(name, 0) for name in item.documents) for item, _ in named],
     )

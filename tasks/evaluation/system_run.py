@@ -53,7 +53,7 @@ def score_answer(output: str, request: Request, markers: Sequence[str]) -> RowSc
     shown = ShownPassages(
         record.question,
         tuple(passage.shown for passage in passages),
-        tuple(passage.document in record.documents for passage in passages),
+        tuple(passage.document_id in record.documents for passage in passages),
     )
     found = ground(output, shown, markers)
     return RowScores(

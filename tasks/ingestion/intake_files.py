@@ -3,7 +3,7 @@
 import hashlib
 import json
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -16,7 +16,8 @@ import pyarrow
 from pyarrow import parquet
 
 from tasks.ingestion.sources.source import KINDS, Found, Kind, Mark
-from tasks.records.readers import Line, read_lines
+from tasks.records.readers import Line, read_kept_lines
+from tasks.records.text import id_form
 from tasks.stage.outputs import verified
 
 INTAKES = "intakes"
@@ -50,22 +51,26 @@ class Known:
         self.latest |= fresh
         self.more |= more
 
-    def holds(self, key: bytes, digest: bytes) -> bool:
-        """Return whether the very same row is there already."""
+    def holds(self, keys: Sequence[bytes], digest: bytes) -> bool:
+        """Return whether the very same row is there already, under the first key that is known."""
+        key = next((key for key in keys if key in self.latest), keys[0])
         return self.latest.get(key) == digest or digest in self.more.get(key, ())
 
 
-def line_digests(line: Line) -> tuple[bytes, bytes]:
+def line_digests(line: Line) -> tuple[tuple[bytes, ...], bytes]:
     """Return what a row is known by, and the digest of its content.
 
-    A row is known by its id, or by its content where it has none that is text.
+    A row is known by its id in NFC, or by its content where it has none that is text. Intakes of
+    before know it by its id as it is written, which then comes second.
     """
     digest = blake2b(line.raw, digest_size=DIGEST_BYTES).digest()
     identifier = (line.row or {}).get("id")
     if not isinstance(identifier, str):
-        return digest, digest
+        return (digest,), digest
     # The digests of ids are of another kind, so that an id that is some row's text is not that row.
-    return blake2b(identifier.encode(), digest_size=DIGEST_BYTES, person=b"id").digest(), digest
+    names = dict.fromkeys((id_form(identifier), identifier))
+    keys = (blake2b(name.encode(), digest_size=DIGEST_BYTES, person=b"id") for name in names)
+    return tuple(key.digest() for key in keys), digest
 
 
 def intake_folders(raw: Path) -> list[Path]:
@@ -94,7 +99,8 @@ def _rows(folder: Path, kind: Kind) -> Iterator[tuple[bytes, bytes]]:
     if not path.exists():
         rows = folder / f"{kind}.jsonl"
         if rows.exists():
-            yield from map(line_digests, read_lines(rows))
+            for keys, digest in map(line_digests, read_kept_lines(rows)):
+                yield keys[0], digest
         return
     from pyarrow import parquet
 

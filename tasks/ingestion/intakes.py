@@ -3,8 +3,9 @@
 import json
 import platform
 import shutil
+from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from heapq import nsmallest
 from pathlib import Path
@@ -23,11 +24,12 @@ from tasks.ingestion.intake_files import (
     read_marks,
 )
 from tasks.ingestion.params import IngestionParams
-from tasks.ingestion.row_formats import document_line, has_derived_id, record_line
+from tasks.ingestion.row_formats import document_line, record_line
 from tasks.ingestion.sources.opening import open_source
 from tasks.ingestion.sources.source import KINDS, Found, Kind, Mark, Source
 from tasks.records.readers import Line
-from tasks.records.text import text_sha256
+from tasks.records.text import id_form, text_sha256
+from tasks.records.turns import shown_counts
 from tasks.stage.errors import DataError
 from tasks.stage.outputs import output_folders, verified
 
@@ -47,7 +49,7 @@ class Sample:
         """Yield the rows that it keeps."""
         for position, found in enumerate(rows):
             by_order = self.last is not None and (_order(found.line), position) <= self.last
-            if by_order or _identifier(found.line) in self.needed:
+            if by_order or id_form(_identifier(found.line)) in self.needed:
                 yield found
 
 
@@ -63,7 +65,7 @@ def choose_documents(rows: Iterable[Found], needed: frozenset[str]) -> Sample:
     def others() -> Iterator[tuple[str, int]]:
         nonlocal present
         for position, found in enumerate(rows):
-            if _identifier(found.line) in needed:
+            if id_form(_identifier(found.line)) in needed:
                 present += 1
             else:
                 yield _order(found.line), position
@@ -74,9 +76,9 @@ def choose_documents(rows: Iterable[Found], needed: frozenset[str]) -> Sample:
 
 
 def gold(line: Line) -> list[str]:
-    """Return the ids of the documents that a record names."""
+    """Return the ids of the documents that a record names, in NFC."""
     found = (line.row or {}).get("documents")
-    return [str(name) for name in found] if isinstance(found, list) else []
+    return [id_form(str(name)) for name in found] if isinstance(found, list) else []
 
 
 def _orders(rows: Iterable[Found]) -> Iterator[tuple[str, int]]:
@@ -106,7 +108,9 @@ class Intake:
     """What one night took in: the folder's name and how many rows are new or changed.
 
     `faulty` of them could not be read, and `unnamed` had no id and got one from their content;
-    rows without an id that came more than once are counted as `repeated` and kept once.
+    rows without an id that came more than once are counted as `repeated` and kept once. `unread`
+    counts the rows that hold a column or message key that nobody reads, by its name; `unmet` are
+    the columns that `columns` in params names and no row has.
     """
 
     name: str
@@ -121,15 +125,19 @@ class Intake:
     source_updated: str | None
     since: dict[Kind, Mark]
     python: str
+    unread: dict[Kind, dict[str, int]]
+    unmet: dict[Kind, list[str]]
 
 
 @dataclass
 class _Tally:
     """What was counted while rows came by."""
 
-    offered: int = 0
+    seen: Counter[Kind] = field(default_factory=Counter)
     unnamed: int = 0
     repeated: int = 0
+    mapped: dict[Kind, set[str]] = field(default_factory=dict)
+    unread: dict[Kind, Counter[str]] = field(default_factory=dict)
 
 
 @task(name="ingest", cache_policy=NO_CACHE, persist_result=False)
@@ -152,7 +160,20 @@ def ingest(params: IngestionParams, raw: Path, accepted: Path) -> Intake | None:
         intake.unnamed,
         intake.repeated,
     )
+    for said in not_read(intake):
+        logger.warning("%s: %s", intake.name, said)
     return intake
+
+
+def not_read(intake: Intake) -> list[str]:
+    """Return a line for what of the new rows nobody reads, and one for what was mapped in vain."""
+    lines = []
+    for kind in KINDS:
+        if counts := intake.unread[kind]:
+            lines.append(f"nobody reads these of the {kind}: {shown_counts(counts)}")
+        if names := intake.unmet[kind]:
+            lines.append(f"columns.{kind} in params names what no row has: {', '.join(names)}")
+    return lines
 
 
 def take_in(params: IngestionParams, raw: Path, now: datetime, *, accepted: Path) -> Intake | None:
@@ -174,7 +195,7 @@ def take_in(params: IngestionParams, raw: Path, now: datetime, *, accepted: Path
     with IntakeWriter(raw / INTAKES) as writer:
         sample = None if params.limit is None else _sample_records(source, params.limit)
         needed = _copy(source, "records", sample, known["records"], writer, tally)
-        if not tally.offered and not source.increments:
+        if not tally.seen["records"] and not source.increments:
             raise DataError(
                 f"source {params.source} gave no records; expected at least one",
                 "mend the source or params/ingestion.yaml",
@@ -220,20 +241,25 @@ def _copy(
     """Write a kind's new rows, and return the documents that the sample's records name."""
     needed: set[str] = set()
     unnamed: set[bytes] = set()
+    mapped = tally.mapped.setdefault(kind, set())
+    unread = tally.unread.setdefault(kind, Counter())
     rows = _offered(source, kind)
     for found in rows if sample is None else sample.of(rows):
-        tally.offered += 1
+        tally.seen[kind] += 1
         if sample is not None and kind == "records":
             needed.update(gold(found.line))
-        key, digest = line_digests(found.line)
-        if has_derived_id(found.line):
+        mapped.update(found.line.mapped)
+        keys, digest = line_digests(found.line)
+        key = keys[0]
+        if found.line.has_derived_id:
             if key in unnamed:
                 tally.repeated += 1
                 continue
             unnamed.add(key)
-        if not known.holds(key, digest):
+        if not known.holds(keys, digest):
             writer.write(kind, found, key, digest)
             tally.unnamed += key in unnamed
+            unread.update(found.line.unread)
     return needed
 
 
@@ -258,7 +284,20 @@ def _describe(
         source_updated=source.updated(),
         since=source.marks(),
         python=platform.python_version(),
+        unread={kind: dict(sorted(tally.unread[kind].items())) for kind in KINDS},
+        unmet=_unmet(params, tally),
     )
+
+
+def _unmet(params: IngestionParams, tally: _Tally) -> dict[Kind, list[str]]:
+    names: dict[Kind, dict[str, str]] = {
+        "records": params.columns.records,
+        "documents": params.columns.documents,
+    }
+    return {
+        kind: [name for name in names[kind] if tally.seen[kind] and name not in tally.mapped[kind]]
+        for kind in KINDS
+    }
 
 
 def _copy_profile(accepted: Path, folder: Path) -> None:

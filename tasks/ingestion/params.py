@@ -2,8 +2,9 @@
 
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from tasks.records.columns import TEXT_COLUMNS
 from tasks.stage.params import StageParams
 
 
@@ -13,6 +14,23 @@ class FilesParams(StageParams):
     root: str = Field(min_length=1, description="a folder; a relative one counts from where we run")
     records: list[str]
     documents: list[str]
+    encoding: str | None = Field(description="null: UTF-8, or UTF-16 by its mark")
+    delimiter: str | None = Field(
+        pattern=r"^(?:\t|[^\w\s\"])$", description="one sign; null: a comma, in .tsv a tab"
+    )
+    json_lines: bool = Field(description="one JSON object a line; false: laid out otherwise")
+
+    @field_validator("encoding")
+    @classmethod
+    def _encoding_is_known(cls, name: str | None) -> str | None:
+        try:
+            "a".encode(name or "utf-8")  # not all codecs are encodings of texts: base64 is not
+        except LookupError:
+            raise ValueError(
+                "no encoding of texts that Python knows; write e.g. cp949, euc-kr, shift_jis, "
+                "gb18030 or cp1252"
+            ) from None
+        return name
 
 
 class HubParams(StageParams):
@@ -42,10 +60,21 @@ class SqlParams(StageParams):
 
 
 class ColumnsParams(StageParams):
-    """Their column's name -> ours."""
+    """Their column's name -> ours; `as_text` are ours whose numbers and booleans become text."""
 
     records: dict[str, str]
     documents: dict[str, str]
+    as_text: list[str]
+
+    @field_validator("as_text")
+    @classmethod
+    def _as_text_is_ours(cls, names: list[str]) -> list[str]:
+        if strange := sorted(set(names) - TEXT_COLUMNS):
+            raise ValueError(
+                f"{', '.join(strange)}: none of our columns that hold a text (the names that "
+                f"`records` and `documents` map to): {', '.join(sorted(TEXT_COLUMNS))}"
+            )
+        return names
 
 
 class IngestionParams(StageParams):

@@ -1,11 +1,19 @@
-"""Rows as others name their columns (Alpaca, ShareGPT) in our shapes, each with an id."""
+"""Rows as others name their columns (Alpaca, ShareGPT) in our shapes, each with an id.
+
+What these shapes leave beside the question (a system's text, a history, weights) stays in the row:
+`tasks.records.turns` reads it.
+"""
 
 import hashlib
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from tasks.records.readers import Line, canonical_json, faulty_line
+from tasks.records.columns import identifier_text
+from tasks.records.messages import MisshapenError, not_a_text, unread_columns
+from tasks.records.readers import Line, canonical_json, faulty_line, strict_json
+from tasks.records.turns import DOCUMENT_COLUMNS, UnlearnedError, chosen_is_no_answer, read_turns
 
 # What tells a shape: Alpaca's `input` and `output` alone are anybody's names.
 _TELLING = {
@@ -25,8 +33,17 @@ _ROLES = {
     "chatgpt": "assistant",
     "assistant": "assistant",
 }
+# Columns whose text may hold JSON messages; those of `_LISTS` hold nothing else.
+_CONVERSATIONS = ("messages", "conversations")
+_TURNS = ("prompt", "completion", "question", "answer", "history")
+_LISTS = (*_CONVERSATIONS, "history")
+# A conversation that its completion ends.
+_OPEN = (["completion", "conversations"], ["completion", "messages"])
 _DERIVED = "row-"
 _ID_DIGITS = 20
+_BEGIN = ("[", "{", " ", "\n", "\r", "\t")
+_MESSAGE_KEYS = frozenset({"role", "from"})
+_BEGINS_AS_MESSAGES = re.compile(r"""\s*\[?\s*\{\s*['"](?:role|from|content|value)['"]\s*:""")
 
 
 class _ShapeError(Exception):
@@ -37,52 +54,89 @@ def record_line(line: Line) -> Line:
     """Return the line with its row in one of our three shapes and an id; at fault if it is none.
 
     A row without an id gets `row-` and the beginning of the SHA-256 of its content, so that the
-    same row has the same id every night, wherever in its source it stands. A number becomes text.
+    same row has the same id every night, wherever in its source it stands. A whole number becomes
+    text, and the name of one document a list.
     """
     if line.row is None:
         return line
     try:
-        row = _in_our_shape(line.row)
+        shaped = _in_our_shape(_with_messages(line.row, _CONVERSATIONS))
+        if isinstance(shaped.get("documents"), list):
+            shaped = dict(shaped) | {"documents": list(map(identifier_text, shaped["documents"]))}
+        row = _with_our_turns(_with_messages(shaped, _TURNS))
     except _ShapeError as error:
-        return faulty_line(line.number, str(error), line.raw)
-    if isinstance(row.get("documents"), list):
-        row = dict(row) | {"documents": [_as_text(name) for name in row["documents"]]}
-    return _identified(line, row)
+        return replace(faulty_line(line.number, str(error), line.raw), mapped=line.mapped)
+    documents = row.get("documents")
+    if isinstance(documents, str | int | float) and not isinstance(documents, bool):
+        row = dict(row) | {"documents": [identifier_text(documents)]}
+    # The id comes of what the cells hold, so that a row read as text by an older version keeps it.
+    identified, unread = _identified(line, row, named_by=shaped), _unread(row)
+    return replace(identified, unread=unread) if unread else identified
 
 
 def document_line(line: Line) -> Line:
     """Return the line with an id, as `record_line` gives it."""
-    return line if line.row is None else _identified(line, line.row)
+    if line.row is None:
+        return line
+    identified = _identified(line, line.row, named_by=line.row)
+    unread = unread_columns(line.row, DOCUMENT_COLUMNS)
+    return replace(identified, unread=unread) if unread else identified
 
 
-def has_derived_id(line: Line) -> bool:
-    """Return whether the line's id was made of its content by `record_line` or `document_line`."""
-    row = line.row or {}
-    identifier = row.get("id")
-    if not isinstance(identifier, str) or not identifier.startswith(_DERIVED):
-        return False
-    return identifier == _derived_id({name: row[name] for name in row if name != "id"})
+def _unread(row: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return what of a record nobody reads; nothing of one that validation refuses by name."""
+    try:
+        return read_turns(row).unread
+    except (MisshapenError, UnlearnedError):
+        return ()
 
 
-def _identified(line: Line, row: Mapping[str, Any]) -> Line:
-    """Return the line with this row, which gets an id where it has none."""
-    identifier = _as_text(row.get("id"))
-    if identifier is None:
-        row = {name: value for name, value in row.items() if name != "id"}
-        identifier = _derived_id(row)
+def _identified(line: Line, row: Mapping[str, Any], *, named_by: Mapping[str, Any]) -> Line:
+    """Return the line with this row, which gets an id of the content `named_by` if it has none."""
+    identifier = identifier_text(row.get("id"))
+    derived = identifier is None
+    if derived:
+        identifier = _derived_id({name: named_by[name] for name in named_by if name != "id"})
     row = dict(row) | {"id": identifier}
     if row == line.row:
         return line
-    return replace(line, raw=canonical_json(row), row=row)
+    return replace(line, raw=canonical_json(row), row=row, has_derived_id=derived)
 
 
 def _derived_id(row: Mapping[str, Any]) -> str:
     return _DERIVED + hashlib.sha256(canonical_json(row)).hexdigest()[:_ID_DIGITS]
 
 
-def _as_text(value: object) -> Any:
-    """Return a whole number as text, anything else as it is: tables number their rows."""
-    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+def _with_messages(row: Mapping[str, Any], names: Iterable[str]) -> Mapping[str, Any]:
+    """Return the row with the messages that its texts hold as JSON, as cells of tables do.
+
+    Raises:
+        _ShapeError: a text begins as messages do and is no JSON.
+    """
+    found = {}
+    for name in names:
+        text = row.get(name)
+        if isinstance(text, str) and text[:1] in _BEGIN and text.lstrip()[:1] in ("[", "{"):
+            found[name] = _read_messages(name, text)
+    return dict(row) | found if found else row
+
+
+def _read_messages(name: str, text: str) -> Any:
+    """Return the messages that a text holds, or the text itself where it is a plain one."""
+    try:
+        value = strict_json(text)
+    except ValueError as error:
+        if name not in _LISTS and not _BEGINS_AS_MESSAGES.match(text):
+            return text
+        raise _ShapeError(
+            f"column {name} begins like a JSON list and is none: {error}; write it with "
+            "`json.dumps` (Python's own form, with single quotes, is no JSON)"
+        ) from None
+    turns = value if isinstance(value, list) else [value]
+    are_messages = bool(turns) and all(
+        isinstance(turn, dict) and not _MESSAGE_KEYS.isdisjoint(turn) for turn in turns
+    )
+    return value if are_messages or (name in _LISTS and isinstance(value, list)) else text
 
 
 def _in_our_shape(row: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -94,6 +148,9 @@ def _in_our_shape(row: Mapping[str, Any]) -> Mapping[str, Any]:
     told = [name for name in row if name in _TELLING and row[name] is not None]
     shapes = list(dict.fromkeys(_TELLING[name] for name in told))
     if len(shapes) > 1:
+        turns = row.get("messages", row.get("conversations"))
+        if sorted(told) in _OPEN and not _is_answered(turns):
+            return _with_completion(row)
         raise _ShapeError(
             f"columns of {len(shapes)} shapes at once: {', '.join(told)} ({'; '.join(shapes)}); "
             "which is the example can't be told: rename the others under `columns` in params, "
@@ -112,6 +169,8 @@ def _from_alpaca(row: Mapping[str, Any]) -> dict[str, Any]:
             # Self-Instruct, from which Alpaca was made, lists an instruction's instances.
             row = {name: row[name] for name in row if name != "instances"} | only
     parts = {name: row.get(name) for name in ("instruction", "input", "output")}
+    if parts["output"] is None and row.get("chosen"):
+        raise _ShapeError(chosen_is_no_answer(row))
     if parts["output"] is None:
         raise _ShapeError(
             f"instruction without output; columns are {', '.join(sorted(row))}: Alpaca's shape is "
@@ -119,10 +178,45 @@ def _from_alpaca(row: Mapping[str, Any]) -> dict[str, Any]:
         )
     for name, value in parts.items():
         if value is not None and not isinstance(value, str):
-            raise _ShapeError(f"{name} is a {type(value).__name__}; expected a text")
+            raise _ShapeError(not_a_text(name, value))
     question = "\n\n".join(filter(None, (parts["instruction"], parts["input"])))
     rest = {name: value for name, value in row.items() if name not in parts}
     return rest | {"question": question, "answer": parts["output"]}
+
+
+def _with_our_turns(row: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the row with ShareGPT's turns in ours, wherever else they stand.
+
+    Raises:
+        _ShapeError: one is from nobody that we know.
+    """
+    found = {
+        name: _our_turns(row[name])
+        for name in ("messages", *_TURNS)
+        if isinstance(row.get(name), list | dict)
+    }
+    return dict(row) | found if found else row
+
+
+def _our_turns(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_our_turns(turn) if isinstance(turn, dict) else turn for turn in value]
+    return _message(value) if "from" in value and "role" not in value else value
+
+
+def _is_answered(turns: object) -> bool:
+    """Return whether the last turn of a conversation is an answer."""
+    last = turns[-1] if isinstance(turns, list) and turns else None
+    role = (last.get("role") or last.get("from")) if isinstance(last, dict) else None
+    return _ROLES.get(str(role)) == "assistant"
+
+
+def _with_completion(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a conversation that a completion ends, as prompt and completion."""
+    if row.get("conversations") is not None:
+        row = _from_sharegpt(row)
+    rest = {name: value for name, value in row.items() if name != "messages"}
+    return rest | {"prompt": row["messages"]}
 
 
 def _from_sharegpt(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -133,10 +227,11 @@ def _from_sharegpt(row: Mapping[str, Any]) -> dict[str, Any]:
     return rest | {"messages": [_message(turn) for turn in turns]}
 
 
-def _message(turn: object) -> dict[str, str]:
+def _message(turn: object) -> dict[str, Any]:
     match turn:
-        case {"from": str(speaker), "value": str(content)} if speaker in _ROLES:
-            return {"role": _ROLES[speaker], "content": content}
+        case {"from": str(speaker), "value": str(content), **more} if speaker in _ROLES:
+            kept = {str(name): value for name, value in more.items() if value not in (None, "")}
+            return kept | {"role": _ROLES[speaker], "content": content}
         case {"from": str(speaker), "value": str()}:
             raise _ShapeError(
                 f"a turn is from {speaker[:40]!r}; expected one of {', '.join(_ROLES)}"

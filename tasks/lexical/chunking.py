@@ -13,7 +13,7 @@ from typing import Any
 import regex
 
 from tasks.records.schema import Document, read_rows, write_rows
-from tasks.records.text import UNSPACED, text_sha256
+from tasks.records.text import UNSPACED, id_form, text_sha256
 from tasks.stage.errors import ConfigError, DataError
 
 # What counts as a word where a passage's length is measured: a run without spaces, at most 40
@@ -189,6 +189,11 @@ class Passage:
     text: str
     source: str = ""
     license: str = ""
+
+    @property
+    def document_id(self) -> str:
+        """Return the document's id in NFC, as records name it; old indexes hold other forms."""
+        return id_form(self.document)
 
     @property
     def shown(self) -> str:

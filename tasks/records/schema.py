@@ -8,6 +8,8 @@ from typing import Any, Literal
 
 import orjson
 
+from tasks.records.text import id_form
+
 ServedModel = Literal["adapter", "student"]  # the two models that a night makes and serves
 
 SPLITS = ("train", "validation", "test")
@@ -59,7 +61,8 @@ class Record:
     def from_row(cls, row: dict[str, Any]) -> "Record":
         """Return the record that a JSON object written by `as_row` describes."""
         messages = tuple(Message(**message) for message in row["messages"])
-        return cls(**row | {"messages": messages, "documents": tuple(row["documents"])})
+        documents = tuple(map(id_form, row["documents"]))
+        return cls(**row | {"messages": messages, "documents": documents})
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,11 @@ def hash_share(key: str, salt: str) -> float:
     return int(text_sha256(salt, key)[:13], 16) / 16**13
 
 
+def id_form(name: str) -> str:
+    """Return an id in NFC, the form in which ids are compared: a Mac writes file names in NFD."""
+    return name if name.isascii() else unicodedata.normalize("NFC", name)
+
+
 # Scripts written with few or no spaces, as the inside of a character class.
 UNSPACED = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Hangul}\u30fc\uff70"
 

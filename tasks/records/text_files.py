@@ -1,13 +1,13 @@
-"""Text files as bounded lines of UTF-8 and as rows of CSV, strictly read.
+"""Text files as bounded lines of UTF-8, whatever encoding and line ends they have.
 
-Any other encoding is refused, none is guessed. What is no row says why, and the next one is
-still read."""
+UTF-8, and UTF-16 with its mark, are read as they are; another encoding where params name it. None
+is guessed.
+"""
 
 import codecs
-import csv
 import io
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,20 +17,47 @@ _BLOCK = 1 << 20
 
 _HEAD = 200
 
-_UTF_8 = b"\xef\xbb\xbf"
+_PLACE = "under `files` in params/ingestion.yaml"
 
-# UTF-32's mark for little endian begins with UTF-16's, so it is looked for first.
-_UTF_32 = (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)
+_REMEDY = (
+    "write the encoding that it has, as Python names it, e.g. `encoding: cp949` where it is "
+    f"Windows' Korean (euc-kr, shift_jis, gb18030, cp1252, utf-16-le ...), {_PLACE}; or convert "
+    "the file to UTF-8"
+)
 
-_UTF_16 = {codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be"}
+SAY_ENCODING = f"where the whole file is in another encoding, write it as `encoding` {_PLACE}"
+
+# UTF-32's mark for little endian begins with UTF-16's, so it stands first.
+_MARKS = {
+    codecs.BOM_UTF32_LE: "utf-32-le",
+    codecs.BOM_UTF32_BE: "utf-32-be",
+    codecs.BOM_UTF8: "utf-8",
+    codecs.BOM_UTF16_LE: "utf-16-le",
+    codecs.BOM_UTF16_BE: "utf-16-be",
+}
+
+_BY_MARK = ("utf-16", "utf-32")  # these leave it to the mark which byte comes first
+
+_TELLING_BYTES = 8  # so many that are not ASCII are UTF-8 by chance in no other encoding
 
 # Reads at most so many bytes of a line, -1 for all.
 ReadLine = Callable[[int], bytes]
 
-_REMEDY = (
-    "write it as UTF-8, e.g. `iconv -f CP949 -t UTF-8 OLD > NEW` where it is Windows' Korean; name "
-    "the encoding that it has"
-)
+
+@dataclass(frozen=True, slots=True)
+class TextFormat:
+    """How text files are written, as params say it; nothing of it is guessed.
+
+    `encoding` is None for UTF-8, and for UTF-16 with its mark. `delimiter` is None for a comma, in
+    files that end in .tsv for a tab. `json_lines` is false where a JSON file is no object a line.
+    """
+
+    encoding: str | None
+    delimiter: str | None
+    json_lines: bool
+
+
+PLAIN = TextFormat(None, None, json_lines=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,45 +90,156 @@ class RawLine:
             ) from None
 
 
-@contextmanager
-def _open(path: Path) -> Iterator[tuple[ReadLine, int]]:
-    """Give what reads the file's next line as UTF-8, and the byte of that at which it begins.
+@dataclass(frozen=True, slots=True)
+class OpenText:
+    """A text file that is read as UTF-8: `begin` is its first byte, `end` what ends a line.
 
-    It reads as many bytes as it is told at the most, in UTF-16 as many characters.
+    `read_line` reads as many bytes as it is told at the most; characters, where it decodes.
+    """
+
+    read_line: ReadLine
+    begin: int
+    end: bytes
+
+
+@contextmanager
+def open_text(path: Path, encoding: str | None) -> Iterator[OpenText]:
+    """Open a text file behind its byte order marks.
 
     Raises:
-        DataError: the file is UTF-32, UTF-16 without a mark, or UTF-16 that breaks off.
+        DataError: its bytes are not of the encoding, or its mark names another one.
     """
     with path.open("rb") as stream:
-        head = stream.read(4)
-        encoding = _utf_16(path, head)
-        if encoding is None:
-            begin = len(_UTF_8) if head.startswith(_UTF_8) else 0
-            stream.seek(begin)
-            yield stream.readline, begin
+        head = stream.read(_BLOCK)
+        codec = _codec(path, head, encoding)
+        begin = _marked_bytes(head, codec)
+        end = _line_end(head[begin:], codec)
+        stream.seek(begin)
+        if codec == "utf-8" and end == "\n":
+            yield OpenText(stream.readline, begin, b"\n")
             return
-        stream.seek(2)
-        text = io.TextIOWrapper(stream, encoding, newline="\n")
+        # A byte that is not UTF-8 goes through as it is: the line that holds it is named.
+        errors = "surrogateescape" if codec == "utf-8" else "strict"
+        text = io.TextIOWrapper(stream, codec, errors, newline=end)
+        start = begin if codec == "utf-8" else 0
         try:
-            yield lambda most: text.readline(most).encode(), 0
+            yield OpenText(
+                lambda most: text.readline(most).encode("utf-8", errors), start, end.encode()
+            )
         except UnicodeDecodeError as error:
             place = stream.tell() - len(error.object) + error.start
-            raise DataError(
-                f"{path} begins as UTF-16 but byte {place} is not ({error.reason}); nothing is "
-                "decoded at a loss",
-                _REMEDY,
-            ) from None
+            raise _undecoded(path, codec, encoding, place, error.reason) from None
 
 
-def _utf_16(path: Path, head: bytes) -> str | None:
-    """Return which UTF-16 a file is by its first four bytes, None where it may be UTF-8."""
-    if head in _UTF_32:
+def undecodable(path: Path, error: UnicodeError) -> DataError:
+    """Return the error that refuses a whole file whose bytes are not UTF-8."""
+    return DataError(
+        f"{path}: {error}; expected UTF-8, or UTF-16 with its byte order mark, since nothing is "
+        "decoded at a loss",
+        _REMEDY,
+    )
+
+
+def bounded_lines(
+    path: Path, longest: int | None, encoding: str | None = None
+) -> Iterator[RawLine]:
+    """Yield the lines of a text file; one of more than `longest` bytes is read past, never held.
+
+    A line ends as the first one does: with a line feed, or with a carriage return alone.
+
+    Raises:
+        DataError: the bytes of the file are not of its encoding.
+    """
+    limit = -1 if longest is None else longest + 2  # the bytes of its end are not counted
+    with open_text(path, encoding) as opened:
+        number, offset = 0, opened.begin
+        while found := opened.read_line(limit):
+            number += 1
+            content = found.rstrip(b"\r\n")
+            over = longest is not None and len(content) > longest
+            size = len(found)
+            if over and not found.endswith(opened.end):
+                size += _skip(opened)
+            yield RawLine(number, offset, content[:_HEAD] if over else content, size, over)
+            offset += size
+
+
+def refuse_another_encoding(path: Path, encoding: str | None, *, tolerated: int) -> None:
+    """Refuse a file whose beginning is in another encoding; up to `tolerated` bad lines are none.
+
+    Raises:
+        DataError: more of its first lines are not ASCII, and none of these is UTF-8.
+    """
+    wrong: list[UnicodeError] = []
+    for line in bounded_lines(path, _BLOCK, encoding):
+        if line.offset > _BLOCK:
+            break
+        if line.over or line.content.isascii():
+            continue
+        try:
+            _ = line.text
+        except UnicodeError as error:
+            wrong.append(error)
+        else:
+            return
+    if len(wrong) > tolerated:
+        raise undecodable(path, wrong[0])
+
+
+def _skip(opened: OpenText) -> int:
+    """Return how many bytes were left of a line; the next read begins behind it."""
+    count = 0
+    while block := opened.read_line(_BLOCK):
+        count += len(block)
+        if block.endswith(opened.end):
+            break
+    return count
+
+
+def _codec(path: Path, head: bytes, encoding: str | None) -> str:
+    """Return the encoding of a file that begins so, under the name that Python's codecs have.
+
+    Raises:
+        DataError: params name none and it is no UTF-8, or they name another than the mark does.
+    """
+    marked = next((codec for mark, codec in _MARKS.items() if head.startswith(mark)), None)
+    if encoding is None:
+        return _unnamed(path, head, marked)
+    named = codecs.lookup(encoding).name.removesuffix("-sig")
+    if marked is not None:
+        if named not in (marked, marked[:6]):
+            raise _other_than_named(path, encoding, f"begins with the byte order mark of {marked}")
+        return marked
+    if named in _BY_MARK:
+        raise DataError(
+            f"{path} has no byte order mark, so {named} does not say which of two bytes comes "
+            "first",
+            f"write `encoding: {named}-le` or `encoding: {named}-be` {_PLACE}",
+        )
+    if not named.startswith("utf") and _is_telling_utf_8(head):
+        raise _other_than_named(path, encoding, "is UTF-8 by its bytes")
+    return named
+
+
+def _unnamed(path: Path, head: bytes, marked: str | None) -> str:
+    """Return the encoding of a file whose params name none."""
+    if marked is not None and marked.startswith("utf-32"):
         raise _foreign(path, 0, "holds the mark of UTF-32")
-    encoding = _UTF_16.get(head[:2])
-    if encoding is None and b"\0" in head:
+    if marked is None and b"\0" in head[:4]:
         zero = head.index(b"\0")
         raise _foreign(path, zero, "is zero, as in UTF-16 or UTF-32 without a mark")
-    return encoding
+    return marked or "utf-8"
+
+
+def _is_telling_utf_8(head: bytes) -> bool:
+    """Return whether bytes are UTF-8, and hold so much that no other encoding has by chance."""
+    if sum(byte > 0x7F for byte in head[:100_000]) < _TELLING_BYTES:
+        return False
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(head)
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _foreign(path: Path, offset: int, what: str) -> DataError:
@@ -111,187 +249,42 @@ def _foreign(path: Path, offset: int, what: str) -> DataError:
     )
 
 
-def _undecodable(path: Path, error: UnicodeError) -> DataError:
-    """Return the error that refuses a whole file whose bytes are not UTF-8."""
+def _other_than_named(path: Path, encoding: str, found: str) -> DataError:
     return DataError(
-        f"{path}: {error}; expected UTF-8, or UTF-16 with its byte order mark, since nothing is "
-        "decoded at a loss",
-        _REMEDY,
+        f"{path} {found}; params name the encoding {encoding}, under which its letters would be "
+        "others",
+        f"write `encoding: null` {_PLACE}: UTF-8, and UTF-16 with its mark, need no name; where "
+        f"other files are in {encoding}, convert those to UTF-8: `iconv -f {encoding} -t UTF-8`",
     )
 
 
-def bounded_lines(path: Path, longest: int | None) -> Iterator[RawLine]:
-    """Yield the lines of a text file; one of more than `longest` bytes is read past, never held.
-
-    Raises:
-        DataError: the file is no UTF-8 and no marked UTF-16.
-    """
-    limit = -1 if longest is None else longest + 2  # the bytes of its end are not counted
-    with _open(path) as (readline, offset):
-        number = 0
-        while found := readline(limit):
-            number += 1
-            content = found.rstrip(b"\r\n")
-            over = longest is not None and len(content) > longest
-            size = len(found)
-            if over and not found.endswith(b"\n"):
-                size += _skip(readline)
-            yield RawLine(number, offset, content[:_HEAD] if over else content, size, over)
-            offset += size
+def _undecoded(path: Path, codec: str, encoding: str | None, place: int, reason: str) -> DataError:
+    said = f"begins as {codec.upper()[:6]}" if encoding is None else f"is {encoding} by params"
+    return DataError(
+        f"{path} {said} but byte {place} is not ({reason}); nothing is decoded at a loss", _REMEDY
+    )
 
 
-def _skip(readline: ReadLine) -> int:
-    """Return how many bytes were left of a line; the next read begins behind it."""
+def _marked_bytes(head: bytes, codec: str) -> int:
+    """Return how many bytes of byte order marks a file begins with: some are saved with two."""
+    try:
+        mark = "\ufeff".encode(codec)
+    except UnicodeEncodeError:
+        return 0
     count = 0
-    while block := readline(_BLOCK):
-        count += len(block)
-        if block.endswith(b"\n"):
-            break
+    while head.startswith(mark, count):
+        count += len(mark)
     return count
 
 
-_SHOWN = 500
+def _line_end(head: bytes, codec: str) -> str:
+    """Return what ends a line: a carriage return alone in files of an old Mac.
 
-_LARGEST_CELL = (1 << 31) - 1
-
-
-@dataclass(frozen=True, slots=True)
-class CsvRow:
-    """One row: its cells by column, or None and `fault` is why; `found` shows what stands there.
-
-    `number` is the line of the file on which the row begins.
+    It ends the first line then, and is more frequent than the line feeds, which stand in cells.
     """
-
-    number: int
-    cells: dict[str, str] | None
-    found: str
-    fault: str | None
-
-
-class _OverlongError(Exception):
-    """A line is over the bound: it was read past."""
-
-    def __init__(self, line: RawLine) -> None:
-        super().__init__()
-        self.line = line
-
-
-class _Texts:
-    """The lines of a CSV file as texts; `number` is that of the last one. Errors do not end it."""
-
-    def __init__(self, path: Path, longest: int | None) -> None:
-        self._lines = bounded_lines(path, longest)
-        self.longest = longest
-        self.number = 0
-        self.last = ""
-
-    def __iter__(self) -> "_Texts":
-        """Return the lines themselves."""
-        return self
-
-    def __next__(self) -> str:
-        """Return the next line, with an end of its own."""
-        line = next(self._lines)
-        self.number = line.number
-        if line.over:
-            raise _OverlongError(line)
-        self.last = line.text
-        if "\0" in self.last:
-            place = line.offset + line.content.index(b"\0")
-            raise UnicodeError(f"byte {place} is zero, which no text holds")
-        return self.last + "\n"
-
-
-def read_csv(path: Path, longest: int | None) -> Iterator[CsvRow]:
-    """Yield the rows below the header; blank lines are no rows.
-
-    A row that is at fault within one line is told and left; where a quoted cell that is never
-    closed may have swallowed other rows the whole file is refused.
-
-    Raises:
-        DataError: the bytes are no text, the header is none, or a quoted cell is never closed.
-    """
-    # The module's own bound, 131,072 characters a cell, holds for the whole process.
-    csv.field_size_limit(max(csv.field_size_limit(), longest or _LARGEST_CELL))
-    texts = _Texts(path, longest)
-    reader = csv.reader(texts, strict=True)
-    try:
-        header = _header(path, reader)
-        while True:
-            before = texts.number + 1
-            try:
-                cells = next(reader)
-            except StopIteration:
-                return
-            except (csv.Error, _OverlongError) as error:
-                yield _fault(path, before, texts, error)
-                continue
-            if cells:
-                yield _row(before, header, cells)
-    except UnicodeError as error:
-        raise _undecodable(path, error) from None
-
-
-def _header(path: Path, reader: Iterator[list[str]]) -> list[str]:
-    header: list[str] = []
-    try:
-        with suppress(StopIteration):
-            while not header:
-                header = next(reader)
-    except (csv.Error, _OverlongError) as error:
-        shown = (
-            "it is over the longest line allowed" if isinstance(error, _OverlongError) else error
-        )
-        raise DataError(
-            f"the header of {path} can't be read: {shown}; expected the columns' names, separated "
-            "by commas",
-            "write it as CSV with commas and double quotes, or give the rows as JSONL",
-        ) from None
-    twice = sorted({name for name in header if header.count(name) > 1})
-    if twice:
-        raise DataError(
-            f"the header of {path} names a column twice: {', '.join(map(repr, twice))}; one of "
-            "them would be lost",
-            "rename one of them in the file",
-        )
-    if len(header) == 1 and any(mark in header[0] for mark in ";\t|"):
-        raise DataError(
-            f"the header of {path} is one column, {header[0][:_SHOWN]!r}; expected names separated "
-            "by commas",
-            "write it with commas (a spreadsheet asks for the separator when it exports)",
-        )
-    return header
-
-
-def _row(number: int, header: list[str], cells: list[str]) -> CsvRow:
-    if len(cells) == len(header):
-        return CsvRow(number, dict(zip(header, cells, strict=True)), "", None)
-    side = "more" if len(cells) > len(header) else "fewer"
-    fault = (
-        f"{side} cells than the header has columns: found {len(cells)}, expected {len(header)} "
-        f"({', '.join(header)[:_SHOWN]}); quote cells that hold commas"
-    )
-    return CsvRow(number, None, ",".join(cells)[:_SHOWN], fault)
-
-
-def _fault(path: Path, begun: int, texts: _Texts, error: csv.Error | _OverlongError) -> CsvRow:
-    if texts.number > begun or "unexpected end of data" in str(error):
-        why = "a line over the longest allowed" if isinstance(error, _OverlongError) else error
-        raise DataError(
-            f"{path}: the row that begins on line {begun} opens a quoted cell and can't be closed "
-            f"up to line {texts.number} ({why}); the rows between would be lost",
-            "close the quote (a quote within a cell is written twice), or give the rows as JSONL",
-        ) from None
-    if isinstance(error, _OverlongError):
-        line = error.line
-        shown = line.content.decode(errors="backslashreplace")
-        return CsvRow(begun, None, shown, overlong(line.size, texts.longest))
-    return CsvRow(begun, None, texts.last[:_SHOWN], f"not CSV: {error}")
-
-
-def overlong(size: int, longest: int | None) -> str:
-    """Return why a line of so many bytes is not read."""
-    return (
-        f"a line of {size:,} bytes; at most {longest:,} are read (longest_line_bytes), so that one "
-        "line can't fill the memory"
-    )
+    with io.TextIOWrapper(io.BytesIO(head), codec, "replace", newline="") as text:
+        rest = text.read() if text.readline().endswith("\r") else ""
+    if not rest:
+        return "\n"
+    lone = 1 + rest.count("\r") - rest.count("\r\n")
+    return "\r" if lone > rest.count("\n") else "\n"

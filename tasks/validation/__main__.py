@@ -6,17 +6,18 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from tasks.records.turns import shown_counts
 from tasks.stage.command import output, run_stage
 from tasks.stage.metrics import Curves, write_metrics
 from tasks.stage.outputs import output_folders
 from tasks.validation.checks import Acceptance, FileResult, check_set, rows_error, set_error
 from tasks.validation.expectations import DATA_DOCS_FILE, SuiteRunner, render_data_docs
-from tasks.validation.figures import Reference, set_figures, taken_in
+from tasks.validation.figures import Reference, set_figures, taken_in, unmet_columns
 from tasks.validation.params import Params
 from tasks.validation.profile import Profile, Profiler, embed_set
 from tasks.validation.quarantine import QUARANTINE_FILE
 from tasks.validation.raw_rows import intake_folders
-from tasks.validation.report import ValidationResult, metrics, render_report
+from tasks.validation.report import ValidationResult, metrics, render_report, unlearned_rows
 from tasks.validation.suites import read_suites
 
 LOGGER = logging.getLogger(__name__)
@@ -66,7 +67,8 @@ def run(params: Params, paths: Paths) -> None:
         curves.progress(_STEPS - 1, _STEPS)
         stopped = None if error is None else error.message
         names = tuple(intake.name for intake in intakes)
-        found = ValidationResult(names, results, whole, profiler.slices, stopped)
+        unmet = unmet_columns(intakes[-1])
+        found = ValidationResult(names, results, whole, profiler.slices, stopped, unmet)
         _write_reports(found, intakes[-1], paths.scratch, report)
         if error is not None:
             raise error
@@ -113,6 +115,12 @@ def _write_reports(found: ValidationResult, newest: Path, scratch: Path, report:
             (folder / name).write_text(text, encoding="utf-8")
     shutil.copyfile(scratch / QUARANTINE_FILE, report / QUARANTINE_FILE)
     write_metrics(report, metrics(found))
+    for result in found.files:
+        if result.unlearned:
+            LOGGER.info(unlearned_rows(result))
+        if result.unread:
+            shown = shown_counts(result.unread)
+            LOGGER.warning("warning: nobody reads these of the %s: %s", result.name, shown)
     for name, said in (found.whole.warnings if found.whole else {}).items():
         LOGGER.warning("warning: %s: %s", name, said)
 

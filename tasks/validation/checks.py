@@ -12,6 +12,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import pandas as pd
 
+from tasks.records.turns import shown_counts
 from tasks.stage.errors import DataError
 from tasks.validation.expectations import RuleResult, SuiteRunner, SuiteTotals
 from tasks.validation.features import (
@@ -76,7 +77,12 @@ def mark_missing(batch: Sequence[FeatureRow], known: Digests) -> None:
 
 @dataclass(frozen=True)
 class FileResult:
-    """What the rules say of one file, added up over its batches."""
+    """What the rules say of one file, added up over its batches.
+
+    `unlearned` counts the rows that ask not to be learned from, by how they say so: they are
+    neither accepted nor in quarantine. `unread` counts the columns and message keys that nobody
+    reads, by name.
+    """
 
     name: str
     totals: SuiteTotals
@@ -85,6 +91,8 @@ class FileResult:
     superseded: int
     broken: Counter[str]
     worst: list[Quarantined]
+    unlearned: Counter[str]
+    unread: Counter[str]
 
     @property
     def current(self) -> int:
@@ -120,11 +128,21 @@ class SetResult:
 
 @dataclass(frozen=True)
 class CheckedBatch:
-    """What GX says of one batch: the rows that stand, and the others with what they break."""
+    """What GX says of one batch: the rows that stand, and the others with what they break.
+
+    `unlearned` are those that ask not to be learned from, which no rule sees.
+    """
 
     results: list[RuleResult]
     accepted: list[FeatureRow]
     quarantined: list[tuple[FeatureRow, list[Breach]]]
+    unlearned: list[FeatureRow]
+
+    @property
+    def unread(self) -> Iterator[str]:
+        """Yield what nobody reads of each row that could be read."""
+        rows = [*self.accepted, *(row for row, _ in self.quarantined)]
+        return (name for row in rows for name in row.unread)
 
 
 def check_rows(
@@ -140,12 +158,16 @@ def check_rows(
     Raises:
         BrokenRuleError: a rule failed to run.
     """
-    for batch in batched(rows, batch_rows):
-        prepare(batch)
-        checked = _checked_batch(batch, runner.run(frame(batch, columns)))
+    for found in batched(rows, batch_rows):
+        batch = [row for row in found if row.unlearned is None]
+        unlearned = [row for row in found if row.unlearned is not None]
+        if batch:
+            prepare(batch)
+        results = runner.run(frame(batch, columns)) if batch else []
+        checked = _checked_batch(batch, results, unlearned)
         yield checked
         # Or this batch would stay in memory while the next one is read.
-        del batch, checked
+        del found, batch, unlearned, checked
 
 
 def check_file(
@@ -160,17 +182,28 @@ def check_file(
     `superseded` rows of the file were replaced by a later intake.
     """
     totals, broken = SuiteTotals(suite), Counter[str]()
+    unlearned, unread = Counter[str](), Counter[str]()
     accepted = quarantined = 0
     for batch in batches:
         totals.add(batch.results)
         broken.update({result.rule.name: len(result.rows) for result in batch.results})
         accepted += len(batch.accepted)
         quarantined += len(batch.quarantined)
+        unlearned.update(str(row.unlearned) for row in batch.unlearned)
+        unread.update(batch.unread)
         quarantine.add(batch.quarantined)
         keep(batch.accepted)
         del batch  # the next one is read before this name is given to it
     return FileResult(
-        quarantine.kind, totals, accepted, quarantined, superseded, broken, quarantine.worst
+        name=quarantine.kind,
+        totals=totals,
+        accepted=accepted,
+        quarantined=quarantined,
+        superseded=superseded,
+        broken=broken,
+        worst=quarantine.worst,
+        unlearned=unlearned,
+        unread=unread,
     )
 
 
@@ -194,7 +227,9 @@ def check_set(suite: Suite, figures: SetFigures) -> SetResult:
     return SetResult(figures, totals, off, broken["fatal"], broken["warning"])
 
 
-def _checked_batch(batch: Sequence[FeatureRow], results: list[RuleResult]) -> CheckedBatch:
+def _checked_batch(
+    batch: Sequence[FeatureRow], results: list[RuleResult], unlearned: list[FeatureRow]
+) -> CheckedBatch:
     breaches: dict[int, list[Breach]] = {}
     for result in results:
         if result.rule.severity != "warning":
@@ -202,9 +237,8 @@ def _checked_batch(batch: Sequence[FeatureRow], results: list[RuleResult]) -> Ch
                 reason = Breach(result.rule, _reason(result.rule, batch[place]))
                 breaches.setdefault(place, []).append(reason)
     accepted = [row for place, row in enumerate(batch) if place not in breaches]
-    return CheckedBatch(
-        results, accepted, [(batch[place], found) for place, found in sorted(breaches.items())]
-    )
+    quarantined = [(batch[place], found) for place, found in sorted(breaches.items())]
+    return CheckedBatch(results, accepted, quarantined, unlearned)
 
 
 def _reason(rule: Rule, row: FeatureRow) -> str:
@@ -301,6 +335,10 @@ def rows_error(result: FileResult, most: float) -> DataError | None:
         return None
     rules = ", ".join(f"{name}: {rows}" for name, rows in result.broken.most_common(5) if rows)
     worst = "\n".join(f"  {item.shown}" for item in result.worst)
+    if result.unread:
+        shown = shown_counts(result.unread)
+        remedy += f"; or, where a column that nobody reads holds what is missing ({shown}), name "
+        remedy += "it under `columns` in params/ingestion.yaml"
     return DataError(
         f"{found}.\nRows by rule: {rules}. The worst (fatal rules first, then most rules broken):\n"
         f"{worst}",

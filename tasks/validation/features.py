@@ -10,7 +10,16 @@ from typing import Any
 import regex
 from ftfy.badness import badness
 
-from tasks.records.schema import Document, Message, Record, document_line, record_line
+from tasks.records.messages import (
+    MisshapenError,
+    not_a_text,
+    required_text,
+    shown_value,
+    unread_columns,
+)
+from tasks.records.schema import Document, Record, document_line, record_line
+from tasks.records.text import id_form
+from tasks.records.turns import DOCUMENT_COLUMNS, Turns, UnlearnedError, read_turns
 from tasks.validation.raw_rows import CurrentRow
 
 UNKNOWN = "unknown"
@@ -24,27 +33,29 @@ _KINDS = regex.compile(
 _ASCII_LETTERS = regex.compile("[A-Za-z]+")
 
 
-class MisshapenError(Exception):
-    """A row that is no record or document, and why."""
-
-
 def parse_record(row: Mapping[str, Any], intake: str) -> Record:
     """Return the record that a raw row of any of the three shapes describes.
 
-    Missing questions and answers become empty texts, for the rules on lengths to find.
+    Missing questions and answers become empty texts, for the rules on lengths to find. Ids are in
+    NFC, whatever form the row has them in.
 
     Raises:
-        MisshapenError: a field is missing or of the wrong type.
+        MisshapenError: a field is missing, of the wrong type, or would be learned wrongly.
+        UnlearnedError: the row says that it is not to be learned from.
     """
+    return _record(row, read_turns(row), intake)
+
+
+def _record(row: Mapping[str, Any], turns: Turns, intake: str) -> Record:
     identifier = _required_id(row)
-    documents = _texts(row, "documents")
+    documents = tuple(map(id_form, _texts(row, "documents")))
     default_group = documents[0] if documents else identifier
     return Record(
         id=identifier,
-        messages=_messages(row),
+        messages=turns.messages,
         documents=documents,
         slice=_label(row, "slice", "all"),
-        group=_text(row, "group", default_group),
+        group=id_form(required_text(row, "group", default_group)),
         source=_label(row, "source", UNKNOWN),
         license=_label(row, "license", UNKNOWN),
         intake=intake,
@@ -59,8 +70,8 @@ def parse_document(row: Mapping[str, Any]) -> Document:
     """
     return Document(
         id=_required_id(row),
-        text=_text(row, "text", ""),
-        title=_text(row, "title", ""),
+        text=required_text(row, "text", ""),
+        title=required_text(row, "title", ""),
         source=_label(row, "source", UNKNOWN),
         license=_label(row, "license", UNKNOWN),
     )
@@ -68,23 +79,16 @@ def parse_document(row: Mapping[str, Any]) -> Document:
 
 def _required_id(row: Mapping[str, Any]) -> str:
     value = row.get("id")
+    if isinstance(value, int | float):
+        raise MisshapenError(not_a_text("id", value))
     if not isinstance(value, str) or not value.strip():
         raise MisshapenError(f"id is {value!r}; expected a text that is not empty")
-    return value
-
-
-def _text(row: Mapping[str, Any], name: str, default: str) -> str:
-    value = row.get(name)
-    if value is None:
-        return default
-    if not isinstance(value, str):
-        raise MisshapenError(f"{name} is {_shown_value(value)}; expected a text")
-    return value
+    return id_form(value)
 
 
 def _label(row: Mapping[str, Any], name: str, default: str) -> str:
     """Return a text to group rows by, without white space at its ends: "2" and "2 " are one."""
-    return _text(row, name, default).strip() or default
+    return required_text(row, name, default).strip() or default
 
 
 def _texts(row: Mapping[str, Any], name: str) -> tuple[str, ...]:
@@ -92,47 +96,8 @@ def _texts(row: Mapping[str, Any], name: str) -> tuple[str, ...]:
     if value is None:
         return ()
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-        raise MisshapenError(f"{name} is {_shown_value(value)}; expected a list of texts")
+        raise MisshapenError(f"{name} is {shown_value(value)}; expected a list of texts")
     return tuple(value)
-
-
-def _messages(row: Mapping[str, Any]) -> tuple[Message, ...]:
-    if "messages" in row:
-        return _conversation(row["messages"], "messages")
-    if "prompt" in row or "completion" in row:
-        return _turns(row, "prompt", "user") + _turns(row, "completion", "assistant")
-    if "question" in row or "answer" in row:
-        return _turns(row, "question", "user") + _turns(row, "answer", "assistant")
-    raise MisshapenError(
-        f"columns are {', '.join(sorted(row)) or 'none'}; expected question and answer, prompt and "
-        "completion, or messages",
-    )
-
-
-def _turns(row: Mapping[str, Any], name: str, role: str) -> tuple[Message, ...]:
-    if isinstance(row.get(name), list):
-        return _conversation(row[name], name)
-    return (Message(role, _text(row, name, "")),)
-
-
-def _conversation(value: Any, name: str) -> tuple[Message, ...]:
-    if not isinstance(value, list):
-        raise MisshapenError(f"{name} is {_shown_value(value)}; expected a list of messages")
-    messages = []
-    for item in value:
-        role = item.get("role") if isinstance(item, dict) else None
-        content = item.get("content") if isinstance(item, dict) else None
-        if not isinstance(role, str) or not isinstance(content, str):
-            raise MisshapenError(
-                f"{name} holds {_shown_value(item)}; expected a role and a content, both text",
-            )
-        messages.append(Message(role, content))
-    return tuple(messages)
-
-
-def _shown_value(value: object) -> str:
-    text = repr(value)
-    return f"{type(value).__name__} {text if len(text) <= 60 else text[:57] + '...'}"
 
 
 _SHARED = (
@@ -182,7 +147,8 @@ class FeatureRow:
     """A current row, read: its features, and its line in an accepted file; None where unreadable.
 
     `names` are the documents that a record refers to, `scripts` its letters by script, `text` what
-    is profiled of it.
+    is profiled of it. `unread` are its columns and message keys that nobody reads. `unlearned` says
+    how the row asks not to be learned from, None where it does not.
     """
 
     intake: Path
@@ -193,6 +159,8 @@ class FeatureRow:
     names: tuple[str, ...]
     scripts: tuple[int, ...]
     text: str
+    unread: tuple[str, ...] = ()
+    unlearned: str | None = None
 
 
 def read_record(current: CurrentRow) -> FeatureRow:
@@ -208,17 +176,24 @@ def read_document(current: CurrentRow) -> FeatureRow:
 def _read_row(current: CurrentRow, read: Any) -> FeatureRow:
     line = current.line
     features = {"id": current.id, "id_rows": current.id_rows, "json_fault": line.fault}
+    unlearned = None
     if line.row is not None:
         try:
             row: FeatureRow = read(current, features)
             return row
         except MisshapenError as error:
             features["schema_fault"] = str(error)
-    return FeatureRow(current.intake, line.number, line.raw, features, None, (), (), "")
+        except UnlearnedError as error:
+            unlearned = str(error)
+    return FeatureRow(
+        current.intake, line.number, line.raw, features, None, (), (), "", (), unlearned
+    )
 
 
 def _record_row(current: CurrentRow, features: dict[str, Any]) -> FeatureRow:
-    record = parse_record(current.line.row or {}, current.intake.name)
+    row = current.line.row or {}
+    turns = read_turns(row)
+    record = _record(row, turns, current.intake.name)
     question, answer = _turn_text(record, -2), _turn_text(record, -1)
     text = "\n".join([message.content for message in record.messages])
     scripts = count_scripts(text)
@@ -241,11 +216,13 @@ def _record_row(current: CurrentRow, features: dict[str, Any]) -> FeatureRow:
         record.documents,
         scripts,
         f"{question}\n{answer}",
+        turns.unread,
     )
 
 
 def _document_row(current: CurrentRow, features: dict[str, Any]) -> FeatureRow:
-    document = parse_document(current.line.row or {})
+    row = current.line.row or {}
+    document = parse_document(row)
     text = f"{document.title}\n{document.text}"
     scripts = count_scripts(text)
     features |= {
@@ -255,7 +232,8 @@ def _document_row(current: CurrentRow, features: dict[str, Any]) -> FeatureRow:
     features |= _health(document, text, scripts)
     line = document_line(document)
     number, raw = current.line.number, current.line.raw
-    return FeatureRow(current.intake, number, raw, features, line, (), scripts, "")
+    unread = unread_columns(row, DOCUMENT_COLUMNS)
+    return FeatureRow(current.intake, number, raw, features, line, (), scripts, "", unread)
 
 
 def _health(value: Record | Document, text: str, scripts: tuple[int, ...]) -> dict[str, Any]:

@@ -41,13 +41,14 @@ SET_FIGURES = (
 )
 
 
-class _IntakeTimes(BaseModel):
-    """What freshness needs of `intake.json`."""
+class _IntakeNote(BaseModel):
+    """What validation needs of `intake.json`."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     when: datetime
     source_updated: datetime | None = None
+    unmet: dict[str, list[str]] = {}
 
 
 @dataclass(frozen=True)
@@ -116,16 +117,22 @@ def set_figures(profile: Profile, reference: Reference, newest: Path) -> SetFigu
 
 def taken_in(intake: Path) -> str:
     """Return when an intake was taken in, as an ISO time; its name where it does not say so."""
-    times = _times(intake)
-    return intake.name if times is None else _aware(times.when).isoformat(timespec="seconds")
+    note = _note(intake)
+    return intake.name if note is None else _aware(note.when).isoformat(timespec="seconds")
 
 
-def _times(intake: Path) -> _IntakeTimes | None:
+def unmet_columns(intake: Path) -> dict[str, list[str]]:
+    """Return the columns that params mapped and the source had not, by kind."""
+    note = _note(intake)
+    return {} if note is None else {kind: names for kind, names in note.unmet.items() if names}
+
+
+def _note(intake: Path) -> _IntakeNote | None:
     path = intake / INTAKE_FILE
     if not path.exists():
         return None
     try:
-        return _IntakeTimes.model_validate_json(path.read_bytes())
+        return _IntakeNote.model_validate_json(path.read_bytes())
     except ValidationError as error:
         raise DataError(
             f"{path} does not say when it was taken in: {' '.join(str(error).split())[:400]}",
@@ -134,12 +141,12 @@ def _times(intake: Path) -> _IntakeTimes | None:
 
 
 def _source_age(intake: Path) -> tuple[float | None, str]:
-    times = _times(intake)
-    if times is None:
+    note = _note(intake)
+    if note is None:
         return None, f"{intake.name} has no {INTAKE_FILE}"
-    if times.source_updated is None:
+    if note.source_updated is None:
         return None, f"the source of {intake.name} does not say when it was updated"
-    age = _aware(times.when) - _aware(times.source_updated)
+    age = _aware(note.when) - _aware(note.source_updated)
     return round(age.total_seconds() / 86400, 4), ""
 
 

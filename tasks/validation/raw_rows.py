@@ -14,8 +14,9 @@ import pyarrow
 from numpy.typing import NDArray
 from pyarrow import compute, parquet
 
-from tasks.records.readers import Line, read_lines
+from tasks.records.readers import Line, read_kept_lines
 from tasks.records.schema import PLACES_FILE
+from tasks.records.text import id_form
 from tasks.stage.errors import DataError
 from tasks.stage.outputs import verified
 
@@ -69,7 +70,7 @@ class CurrentRows:
         for folder, count in zip(self.folders, self.counts, strict=True):
             copies = self.id_rows[begin : begin + count].tolist()
             begin += count
-            for line in read_lines(folder / self.file) if count else ():
+            for line in read_kept_lines(folder / self.file) if count else ():
                 if copies[line.number - 1]:
                     yield CurrentRow(folder, line, _line_id(line), copies[line.number - 1])
 
@@ -117,7 +118,7 @@ def find_current_rows(folders: Iterable[Path], file: str) -> CurrentRows:
 
 
 def id_digests(ids: Iterable[str]) -> Digests:
-    """Return the digests of ids, 16 bytes each."""
+    """Return the digests of ids in NFC, 16 bytes each."""
     return _as_digests(b"".join(map(_id_digest, ids)))
 
 
@@ -126,7 +127,7 @@ def _as_digests(content: bytes) -> Digests:
 
 
 def _id_digest(name: str) -> bytes:
-    return _digest(name.encode(), b"id")
+    return _digest(id_form(name).encode(), b"id")
 
 
 def _digest(content: bytes, person: bytes) -> bytes:
@@ -162,11 +163,9 @@ def _raw_lines(path: Path) -> Iterator[bytes]:
 
 
 def _line_id(line: Line) -> str | None:
-    """Return what `_identifier` finds, without reading a line twice that was read well."""
-    if line.row is None:
-        return _raw_id(line.raw)
-    identifier = line.row.get("id")
-    return identifier if isinstance(identifier, str) else None
+    """Return what `_raw_id` finds in NFC, without reading a line twice that was read well."""
+    identifier = _raw_id(line.raw) if line.row is None else line.row.get("id")
+    return id_form(identifier) if isinstance(identifier, str) else None
 
 
 def _raw_id(raw: bytes) -> str | None:

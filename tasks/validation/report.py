@@ -12,18 +12,22 @@ _SHOWN = 20
 
 @dataclass(frozen=True)
 class ValidationResult:
-    """Everything that a night's validation found; `whole` is None where the rows failed before."""
+    """Everything that a night's validation found; `whole` is None where the rows failed before.
+
+    `unmet` are the columns that params map and the newest intake's rows have not, by kind.
+    """
 
     intakes: tuple[str, ...]
     files: tuple[FileResult, ...]
     whole: SetResult | None
     slices: Mapping[str, int]
     stopped: str | None
+    unmet: Mapping[str, Sequence[str]]
 
 
 def metrics(result: ValidationResult) -> dict[str, Any]:
     """Return the figures for `metrics.json`; one that can't be had is null, with its reason."""
-    figures = {
+    figures: dict[str, dict[str, Any]] = {
         file.name: {
             "current": file.current,
             "accepted": file.accepted,
@@ -31,6 +35,8 @@ def metrics(result: ValidationResult) -> dict[str, Any]:
             "superseded": file.superseded,
             "quarantine_share": file.share,
         }
+        | _counted("unlearned", file.unlearned)
+        | _counted("unread", file.unread)
         for file in result.files
     }
     rules = {file.name: _broken(file) for file in result.files}
@@ -53,6 +59,8 @@ def render_report(result: ValidationResult) -> str:
         _head(result),
         _table(result),
         *(_left(file) for file in result.files),
+        *([unlearned_rows(file)] for file in result.files if file.unlearned),
+        _unread(result),
         _set(result.whole),
         _slices(result.slices),
         [f"Every rule and what Great Expectations says of it: [Data Docs]({DATA_DOCS_FILE})."],
@@ -94,6 +102,34 @@ def _left(file: FileResult) -> list[str]:
     return lines
 
 
+def unlearned_rows(file: FileResult) -> str:
+    """Return in a sentence how many rows ask not to be learned from, and how they do."""
+    said = ", ".join(f"{count} by {name}" for name, count in file.unlearned.most_common())
+    return f"Left out of the {file.name}, as the rows ask for themselves: {said}."
+
+
+def _unread(result: ValidationResult) -> list[str]:
+    """Return what of the rows nobody reads, and what of `columns` in params met nothing."""
+    lines = [
+        f"| {file.name} | {_cell(name)} | {count} |"
+        for file in result.files
+        for name, count in _largest(file.unread)
+    ]
+    more = sum(max(len(file.unread) - _SHOWN, 0) for file in result.files)
+    if lines:
+        lines = ["## What nobody reads", "", "| | column or key | rows |", "|---|---|---:|", *lines]
+    if more:
+        lines += ["", f"and {more} more, that fewer rows hold"]
+    for kind, names in result.unmet.items():
+        shown = ", ".join(map(_cell, names))
+        lines += ["", f"Named in `columns.{kind}` and in no row of the newest intake: {shown}."]
+    return lines
+
+
+def _counted(name: str, counts: Mapping[str, int]) -> dict[str, Any]:
+    return {name: dict(_largest(counts))} if counts else {}
+
+
 def _set(whole: SetResult | None) -> list[str]:
     if whole is None:
         return ["## The set", "", "Not checked: the rows stopped the night before."]
@@ -130,8 +166,8 @@ def _slices(slices: Mapping[str, int]) -> list[str]:
     return lines
 
 
-def _largest(slices: Mapping[str, int]) -> Sequence[tuple[str, int]]:
-    return sorted(slices.items(), key=lambda item: (-item[1], item[0]))[:_SHOWN]
+def _largest(counts: Mapping[str, int]) -> Sequence[tuple[str, int]]:
+    return sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:_SHOWN]
 
 
 def _broken(file: FileResult) -> dict[str, int]:

@@ -59,7 +59,8 @@ def measure(path: Path, raw: Path) -> dict[str, float]:
     """Seconds and growth in MB of a first night and of an idle one."""
     files = {"root": str(path.parent), "records": [path.name], "documents": []}
     content = read_yaml(Path("params/ingestion.yaml"))
-    params = IngestionParams.model_validate(content | {"source": "files", "files": files})
+    changes = {"source": "files", "files": content["files"] | files}
+    params = IngestionParams.model_validate(content | changes)
     start = most_megabytes()
     begun = time.perf_counter()
     intake = take_in(params, raw, _NOW, accepted=raw)

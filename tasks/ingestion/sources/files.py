@@ -1,13 +1,16 @@
-"""Rows from files that the user names: JSONL, CSV or Parquet, below one folder."""
+"""Rows from files that the user names: JSON, CSV or Parquet, below one folder."""
 
 import glob
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from tasks.ingestion.sources.source import KINDS, Found, Kind, Mark
-from tasks.records.readers import read_lines
+from tasks.records.columns import Columns
+from tasks.records.readers import ENDINGS, check_text_format, read_lines
+from tasks.records.text_files import TextFormat
 from tasks.stage.errors import DataError
 
 
@@ -35,12 +38,14 @@ class FilesSource:
         self,
         root: str,
         names: Mapping[Kind, Sequence[str]],
-        columns: Mapping[Kind, Mapping[str, str]],
+        columns: Mapping[Kind, Columns],
+        form: TextFormat,
         longest: int,
     ) -> None:
         folder = Path(root).expanduser().absolute()
         self.origin = tuple(name for kind in KINDS for name in names[kind])
         self._columns = columns
+        self._form = form
         self._longest = longest
         self._inputs = {
             kind: [found for name in names[kind] for found in _find(folder, name)] for kind in KINDS
@@ -57,7 +62,13 @@ class FilesSource:
         """
         for item in self._inputs[kind]:
             empty = True
-            lines = read_lines(item.path, self._columns[kind], longest_line_bytes=self._longest)
+            check_text_format(item.path, self._form)
+            lines = read_lines(
+                item.path,
+                self._columns[kind],
+                form=self._form,
+                longest_line_bytes=self._longest,
+            )
             for line in lines:
                 empty = False
                 yield Found(item.name, line)
@@ -83,6 +94,7 @@ def _find(root: Path, name: str) -> list[_Input]:
     Raises:
         DataError: there is none, or one lies outside the root.
     """
+    name = _as_it_lies(root, name)
     literal = root / Path(name).expanduser()
     if literal.is_file() or not glob.has_magic(name):
         return [_Input(name, _inside(root, name, literal))]
@@ -97,6 +109,16 @@ def _find(root: Path, name: str) -> list[_Input]:
             "mend the pattern in ingestion.files; it counts from ingestion.files.root",
         )
     return found
+
+
+def _as_it_lies(root: Path, name: str) -> str:
+    """Return the name in the Unicode form that a file has it in: a Mac writes another one."""
+    if name.isascii():
+        return name
+    for form in (name, unicodedata.normalize("NFC", name), unicodedata.normalize("NFD", name)):
+        if (root / form).exists() or glob.glob(form, root_dir=root, recursive=True):  # noqa: PTH207
+            return form
+    return name
 
 
 def _shown(root: Path, path: Path) -> str:
@@ -123,7 +145,7 @@ def _inside(root: Path, name: str, path: Path) -> Path:
         )
     if not real.is_file():
         raise DataError(
-            f"no file {name} in {folder}; expected one that ends in .jsonl, .csv or .parquet",
+            f"no file {name} in {folder}; expected one that ends in {', '.join(ENDINGS)}",
             "mend the path in ingestion.files; relative ones count from ingestion.files.root",
         )
     return real

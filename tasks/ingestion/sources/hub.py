@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from tasks.ingestion.sources.source import Found, Kind, Mark
+from tasks.records.columns import Columns
 from tasks.records.readers import table_line
 from tasks.stage.errors import DataError
 
@@ -16,7 +17,7 @@ class HubSource:
     config: str | None
     revision: str
     splits: Mapping[Kind, str | None]
-    columns: Mapping[Kind, Mapping[str, str]]
+    columns: Mapping[Kind, Columns]
     longest: int
 
     increments = False
@@ -48,10 +49,15 @@ class HubSource:
             ) from None
         file = f"{self.name}/{split}"
         columns = self.columns[kind]
-        named = any(columns.get(column, column) == "id" for column in rows.column_names)
+        named = any(columns.ours(column) == "id" for column in rows.column_names)
+        labels = {
+            column: feature.names
+            for column, feature in rows.features.items()
+            if isinstance(feature, datasets.ClassLabel)
+        }
         for number, row in enumerate(rows, start=1):
             cells = row if named else row | {"id": f"{file}/{number - 1}"}
-            yield Found(file, table_line(number, cells, columns, self.longest))
+            yield Found(file, table_line(number, cells, columns, self.longest, labels))
 
     def updated(self) -> str | None:
         """Return None: a pinned revision never changes."""

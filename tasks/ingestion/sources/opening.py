@@ -7,6 +7,8 @@ from tasks.ingestion.sources.files import FilesSource
 from tasks.ingestion.sources.hub import HubSource
 from tasks.ingestion.sources.python_docs import PackagesSource
 from tasks.ingestion.sources.source import Kind, Mark, Source
+from tasks.records.columns import Columns
+from tasks.records.text_files import TextFormat
 
 
 def open_source(params: IngestionParams, earlier: Sequence[Mapping[Kind, Mark]]) -> Source:
@@ -31,8 +33,13 @@ def open_source(params: IngestionParams, earlier: Sequence[Mapping[Kind, Mark]])
             return _sql(params, earlier)
 
 
-def _columns(params: IngestionParams) -> dict[Kind, Mapping[str, str]]:
-    return {"records": params.columns.records, "documents": params.columns.documents}
+def _columns(params: IngestionParams) -> dict[Kind, Columns]:
+    columns = params.columns
+    as_text = frozenset(columns.as_text)
+    return {
+        "records": Columns(columns.records, as_text),
+        "documents": Columns(columns.documents, as_text),
+    }
 
 
 def _files(params: IngestionParams) -> Source:
@@ -40,7 +47,9 @@ def _files(params: IngestionParams) -> Source:
         "records": params.files.records,
         "documents": params.files.documents,
     }
-    return FilesSource(params.files.root, names, _columns(params), params.longest_line_bytes)
+    files = params.files
+    form = TextFormat(files.encoding, files.delimiter, files.json_lines)
+    return FilesSource(files.root, names, _columns(params), form, params.longest_line_bytes)
 
 
 def _hub(params: IngestionParams) -> Source:

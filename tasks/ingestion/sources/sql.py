@@ -16,6 +16,7 @@ import sqlalchemy
 from sqlalchemy import URL, Connection, Executable, exc
 
 from tasks.ingestion.sources.source import Found, Kind, Mark
+from tasks.records.columns import Columns
 from tasks.records.readers import table_line
 from tasks.stage.errors import ConfigError, DataError
 
@@ -121,7 +122,7 @@ class SqlSource:
         self,
         url: URL,
         queries: Mapping[Kind, Query],
-        columns: Mapping[Kind, Mapping[str, str]],
+        columns: Mapping[Kind, Columns],
         longest: int,
         earlier: Sequence[Mapping[Kind, Mark]],
     ) -> None:

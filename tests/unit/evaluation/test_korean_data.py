@@ -15,8 +15,10 @@ from tasks.evaluation import __main__ as evaluation
 from tasks.indexing import __main__ as indexing
 from tasks.ingestion.sources.files import FilesSource
 from tasks.lexical.bm25 import LexicalIndex
+from tasks.records.columns import NO_COLUMNS, Columns
 from tasks.records.predictions import read_predictions
 from tasks.records.schema import Document, Message, Record, write_documents, write_records
+from tasks.records.text_files import PLAIN
 from tasks.scoring.answer_scores import SCORES
 from tasks.stage.metrics import flatten, read_metrics
 from tasks.stage.outputs import write_manifest
@@ -33,9 +35,12 @@ pytestmark = pytest.mark.skipif(
 @pytest.fixture(scope="module")
 def pairs() -> list[tuple[str, str, str]]:
     """Question, answer and label of every row, as a source of files reads them."""
-    columns = {"records": {"Q": "question", "A": "answer", "label": "slice"}, "documents": {}}
+    columns = {
+        "records": Columns({"Q": "question", "A": "answer", "label": "slice"}),
+        "documents": NO_COLUMNS,
+    }
     names = {"records": [CSV.name], "documents": []}
-    source = FilesSource(str(FOLDER.resolve()), names, columns, 10_000)
+    source = FilesSource(str(FOLDER.resolve()), names, columns, PLAIN, 10_000)
     rows = [found.line.row for found in source.read("records")]
     return [(row["question"], row["answer"], row["slice"]) for row in rows if row is not None]
 

@@ -1,6 +1,7 @@
 """Retrieval metrics: known values, and records that retrieval cannot be blamed for."""
 
 import math
+import unicodedata
 from typing import Any
 
 import pytest
@@ -42,6 +43,15 @@ def test_discounted_gain_has_its_known_value_by_hand() -> None:
     found = [ranked("x", "서울", "서울", "x")]
     metrics = retrieval([record("1", ("서울",))], found, {"서울": 3, "x": 9})
     assert metrics["ndcg_at_10"] == pytest.approx(1.13093 / 2.13093, abs=1e-5)
+
+
+def test_documents_of_an_old_index_are_found_in_another_unicode_form() -> None:
+    names = ("휴가.md", "Übung", "plain")
+    old = [unicodedata.normalize("NFD", name) for name in names]
+    metrics = retrieval([record("1", names)], [ranked(*old)], dict.fromkeys(names, 1))
+    assert metrics["recall_at_1"] == metrics["ndcg_at_10"] == 1
+    row = record("1").as_row() | {"documents": old}
+    assert Record.from_row(row).documents == names
 
 
 def test_the_best_order_of_more_than_ten_gold_passages_is_ten_of_them() -> None:

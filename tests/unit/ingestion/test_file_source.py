@@ -1,11 +1,15 @@
 """Files are read below one folder alone, by name or by pattern."""
 
 import os
+import unicodedata
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tasks.ingestion.sources.files import FilesSource
+from tasks.records.columns import NO_COLUMNS
+from tasks.records.text_files import PLAIN
 from tasks.stage.errors import DataError
 
 ROW = '{"id": "a"}\n'
@@ -21,9 +25,8 @@ def root(tmp_path: Path) -> Path:
 
 
 def _read(root: Path, *names: str) -> list[str]:
-    source = FilesSource(
-        str(root), {"records": names, "documents": []}, {"records": {}, "documents": {}}, 1000
-    )
+    columns = {"records": NO_COLUMNS, "documents": NO_COLUMNS}
+    source = FilesSource(str(root), {"records": names, "documents": []}, columns, PLAIN, 1000)
     return [found.file for found in source.read("records")]
 
 
@@ -70,6 +73,21 @@ def test_a_link_to_itself_and_a_folder_and_a_pipe_are_named(root: Path) -> None:
     for name in ("loop.jsonl", "pipe.jsonl", ".", "a\0b"):
         with pytest.raises(DataError):
             _read(root, name)
+
+
+@pytest.mark.parametrize("ours", ["NFC", "NFD"])
+@pytest.mark.parametrize("theirs", ["NFC", "NFD"])
+def test_a_file_is_found_by_its_name_in_either_unicode_form(
+    ours: Any, theirs: Any, root: Path
+) -> None:
+    name = unicodedata.normalize(theirs, "휴가 Übersicht.jsonl")
+    (root / name).write_text(ROW, encoding="utf-8")
+
+    for asked in ("휴가 Übersicht.jsonl", "휴가*.jsonl", "*Übersicht.jsonl"):
+        (found,) = _read(root, unicodedata.normalize(ours, asked))
+        assert unicodedata.normalize(theirs, found) == name
+    with pytest.raises(DataError, match="no file 출장"):
+        _read(root, "출장.jsonl")
 
 
 def test_a_pattern_gives_its_files_by_name(root: Path) -> None:

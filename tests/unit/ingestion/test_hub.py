@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tasks.ingestion.sources.hub import HubSource
+from tasks.records.columns import NO_COLUMNS, Columns
 from tasks.stage.errors import DataError
 
 
@@ -15,7 +16,7 @@ def _source(folder: Path, documents: str | None = None) -> HubSource:
         config=None,
         revision="0" * 40,
         splits={"records": "train", "documents": documents},
-        columns={"records": {"Q": "question"}, "documents": {}},
+        columns={"records": Columns({"Q": "question"}), "documents": NO_COLUMNS},
         longest=1000,
     )
 
@@ -43,6 +44,23 @@ def test_a_split_gives_its_rows_under_our_names(folder: Path) -> None:
     assert first.line.row == {"id": f"{folder}/train/0", "question": "왜?", "answer": "Because."}
     assert second.line.row == {"id": f"{folder}/train/1", "answer": "Nothing."}
     assert source.origin == (f"{folder}@{'0' * 40}",)
+
+
+def test_class_labels_are_read_by_their_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import datasets
+
+    names = datasets.ClassLabel(names=["나쁨", "좋음"])
+    rows = {"Q": ["a", "b", "c"], "answer": [1, 0, -1], "other": [0, 1, 0]}
+    features = {"Q": datasets.Value("string"), "answer": names, "other": names}
+    made = datasets.Dataset.from_dict(rows, datasets.Features(features))
+    monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: made)
+
+    found = [line.line.row or {} for line in _source(tmp_path).read("records")]
+
+    assert [row.get("answer") for row in found] == ["좋음", "나쁨", None]
+    assert [row["other"] for row in found] == [0, 1, 0]
 
 
 def test_a_split_that_is_not_there_is_named(folder: Path) -> None:

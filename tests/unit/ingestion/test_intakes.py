@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import unicodedata
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -51,6 +52,8 @@ def given(tmp_path: Path) -> Write:
 
 def _params(**changes: Any) -> IngestionParams:
     content = yaml.safe_load(Path("params/ingestion.yaml").read_text(encoding="utf-8"))
+    for name in changes.keys() & {"files", "columns"}:
+        changes[name] = content[name] | changes[name]
     return IngestionParams.model_validate(content | {"source": "files"} | changes)
 
 
@@ -380,9 +383,65 @@ def test_a_source_of_100_mb_is_never_held(kind: str) -> None:
     assert figures["both_mb_above_start"] < 60
 
 
+@pytest.mark.parametrize("stored", ["an intake of before", "an intake of now"])
+def test_ids_in_another_unicode_form_are_no_news(
+    stored: str, given: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [unicodedata.normalize("NFD", name) for name in ("휴가.md", "Übung", "plain")]
+    params = given([_ask(name) for name in names], [{"id": name, "text": "?"} for name in names])
+    with monkeypatch.context() as patch:
+        if stored == "an intake of before":
+            patch.setattr("tasks.ingestion.intake_files.id_form", lambda name: name)
+        take_in(params, tmp_path / "raw", NOW)
+
+    assert take_in(params, tmp_path / "raw", NOW + timedelta(days=1)) is None
+    for day, answer in enumerate(["no", "yes"], start=2):
+        changed = given([_ask(names[0], answer), *map(_ask, names[1:])])
+        intake = take_in(changed, tmp_path / "raw", NOW + timedelta(days=day))
+        assert intake is not None
+        assert intake.records == 1
+
+
+def test_a_limit_keeps_documents_named_in_another_unicode_form(
+    given: Write, tmp_path: Path
+) -> None:
+    names = [f"é{number:03}" for number in range(50)]
+    records = [_ask(name, documents=[name]) for name in names]
+    documents = [{"id": unicodedata.normalize("NFD", name), "text": name} for name in names]
+
+    take_in(given(records, documents, limit=5), tmp_path / "raw", NOW)
+
+    (folder,) = intake_folders(tmp_path / "raw")
+    taken = {unicodedata.normalize("NFC", row["id"]) for row in _rows(folder, "documents")}
+    assert {row["documents"][0] for row in _rows(folder)} <= taken
+
+
+def _files(**changes: Any) -> dict[str, Any]:
+    return {"files": {"records": ["a.csv"]} | changes}
+
+
+@pytest.mark.parametrize("encoding", ["cp949", "EUC-KR", "utf-16-le", "latin-1", None])
+@pytest.mark.parametrize("delimiter", [";", "\t", "|", ",", "¦", None])
+def test_encodings_and_delimiters_that_can_be_read_are_taken(
+    encoding: str | None, delimiter: str | None
+) -> None:
+    params = _params(**_files(encoding=encoding, delimiter=delimiter))
+    assert (params.files.encoding, params.files.delimiter) == (encoding, delimiter)
+
+
 @pytest.mark.parametrize(
     "changes",
     [
+        _files(encoding="korean windows"),
+        _files(encoding="base64"),
+        _files(delimiter=""),
+        _files(delimiter=", "),
+        _files(delimiter="a"),
+        _files(delimiter='"'),
+        _files(delimiter="\n"),
+        _files(json_lines="no"),
+        {"columns": {"as_text": "answer"}},
+        {"columns": {"as_text": ["answer", "label"]}},
         {"source": "files"},
         {"source": "hub"},
         {"source": "sql"},

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from tasks.ingestion.row_formats import document_line, has_derived_id, record_line
+from tasks.ingestion.row_formats import document_line, record_line
 from tasks.records.readers import Line, canonical_json, parse_line, read_lines
 
 
@@ -49,6 +49,38 @@ def test_sharegpt_becomes_messages() -> None:
         "assistant",
     ]
     assert [message["content"] for message in messages] == [said for _, said in turns]
+
+
+@pytest.mark.parametrize("column", ["messages", "prompt", "history"])
+def test_sharegpts_turns_are_read_in_every_column_that_holds_turns(column: str) -> None:
+    turn, ours = {"from": "human", "value": "Q?"}, {"role": "user", "content": "Q?"}
+    assert _row({column: [turn, ours], "n": 1}) == {column: [ours, ours], "n": 1}
+    answer = {"from": "gpt", "value": "A.", "weight": 0}
+    assert _row({"prompt": "Q?", "completion": answer})["completion"] == {
+        "role": "assistant",
+        "content": "A.",
+        "weight": 0,
+    }
+    fault = record_line(_line({"prompt": [{"from": "tool", "value": "1"}]})).fault
+    assert "a turn is from 'tool'" in str(fault)
+
+
+@pytest.mark.parametrize("column", ["conversations", "messages"])
+def test_a_completion_ends_a_conversation_without_an_answer(column: str) -> None:
+    """A preference of LLaMA-Factory's, whose `chosen` is mapped to `completion`."""
+    turns = {
+        "conversations": ({"from": "human", "value": "Q?"}, {"from": "gpt", "value": "A."}),
+        "messages": ({"role": "user", "content": "Q?"}, {"role": "assistant", "content": "A."}),
+    }
+    asked, answered = turns[column]
+
+    row = _row({column: [asked], "completion": answered, "rejected": "B."})
+
+    assert row == {
+        "prompt": [turns["messages"][0]],
+        "completion": turns["messages"][1],
+        "rejected": "B.",
+    }
 
 
 @pytest.mark.parametrize("name", ["a.jsonl", "a.csv", "a.parquet"])
@@ -98,7 +130,13 @@ def test_every_format_reads_them_alike(
         ({"prompt": "a", "completion": "b", "messages": []}, "completion, messages, prompt"),
         ({"instruction": "a"}, "instruction without output"),
         ({"instruction": "a", "instances": [1, 2]}, "instruction without output"),
-        ({"instruction": ["a"], "output": "b"}, "instruction is a list"),
+        ({"instruction": "a", "chosen": "b", "rejected": "c"}, "write `chosen: output` under"),
+        ({"instruction": ["a"], "output": "b"}, "instruction is list"),
+        ({"instruction": "a", "output": 1}, "write `as_text: [output]` under `columns`"),
+        (
+            {"messages": [{"role": "assistant", "content": "a"}], "completion": "b"},
+            "2 shapes at once",
+        ),
         ({"conversations": "a"}, "conversations is a str"),
         ({"conversations": [{"from": "tool", "value": "a"}]}, "a turn is from 'tool'"),
         ({"conversations": [{"role": "user", "content": "a"}]}, "conversations: messages"),
@@ -130,9 +168,9 @@ def test_a_row_without_an_id_gets_the_same_one_every_time() -> None:
     assert first.raw == again.raw
     assert first.row["id"] == "row-" + first.row["id"][4:]
     assert first.row["id"] != (other.row or {})["id"]
-    assert has_derived_id(first)
-    assert not has_derived_id(_line(first.row | {"answer": "2시"}))
-    assert has_derived_id(document_line(_line({"text": "A text."})))
+    assert first.has_derived_id
+    assert not record_line(_line(row | {"id": "mine"})).has_derived_id
+    assert document_line(_line({"text": "A text."})).has_derived_id
 
 
 def test_whole_numbers_that_name_rows_become_text() -> None:

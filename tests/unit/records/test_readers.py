@@ -10,6 +10,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from tasks.records.columns import Columns
 from tasks.records.readers import canonical_json, parse_line, read_lines
 from tasks.stage.errors import DataError
 
@@ -141,9 +142,11 @@ def test_a_malformed_line_in_the_middle_leaves_the_others(tmp_path: Path) -> Non
 def test_columns_are_renamed_from_theirs_to_ours(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("key,ask,gold\n1,Why?,doc\n", encoding="utf-8")
 
-    (line,) = read_lines(tmp_path / "a.csv", {"key": "id", "ask": "question", "gold": "documents"})
+    columns = Columns({"key": "id", "ask": "question", "gold": "documents"})
+    (line,) = read_lines(tmp_path / "a.csv", columns)
 
     assert line.row == {"id": "1", "question": "Why?", "documents": ["doc"]}
+    assert line.mapped == ("key", "ask", "gold")
 
 
 @pytest.mark.parametrize("name", ["a.csv", "a.jsonl"])
@@ -151,7 +154,7 @@ def test_two_columns_of_one_name_are_a_fault_and_not_a_loss(name: str, tmp_path:
     text = "Q,question\na,b\n" if name == "a.csv" else '{"Q": "a", "question": "b"}'
     (tmp_path / name).write_text(text, encoding="utf-8")
 
-    (line,) = read_lines(tmp_path / name, {"Q": "question"})
+    (line,) = read_lines(tmp_path / name, Columns({"Q": "question"}))
 
     assert "Q and question are both read as question" in str(line.fault)
 

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 import yaml
 from pyarrow import parquet
 
+from tasks.records.messages import MisshapenError
 from tasks.records.schema import read_documents, read_records
 from tasks.stage.errors import ConfigError, DataError, NightloomError
 from tasks.stage.metrics import read_metrics
@@ -19,7 +21,7 @@ from tasks.stage.outputs import folder_files, output_folders, verified
 from tasks.stage.params import read_yaml
 from tasks.validation.__main__ import Paths, run
 from tasks.validation.expectations import BrokenRuleError, SuiteRunner
-from tasks.validation.features import MisshapenError, count_scripts, parse_record
+from tasks.validation.features import count_scripts, parse_record
 from tasks.validation.params import Params
 from tasks.validation.profile import Profile
 from tasks.validation.suites import read_suites
@@ -575,6 +577,63 @@ def test_a_group_is_given_or_the_first_document_or_the_id() -> None:
 def test_labels_are_what_stands_between_the_spaces() -> None:
     record = parse_record(_ask("a", slice="2   ", source="\tmail", license=" "), "1")
     assert (record.slice, record.source, record.license) == ("2", "mail", "unknown")
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_ids_of_an_accepted_row_are_in_one_unicode_form(form: Any) -> None:
+    name = unicodedata.normalize(form, "휴가 é")
+    record = parse_record(_ask(name, documents=[name]), "1")
+    assert {record.id, record.group, *record.documents} == {"휴가 é"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("batch_rows", [1, 50_000])
+def test_rows_that_ask_not_to_be_learned_from_are_no_faults(
+    tmp_path: Path, batch_rows: int
+) -> None:
+    unlearned = [_ask(f"k{n}", label=False, note="?") for n in range(7)]
+    documents = [{"id": "d", "text": "A document.", "url": "x", "pages": None}]
+    rows = [*unlearned, _ask("a", note="!"), _ask("b", answer="", note="!")]
+    intake = {"when": "2026-01-02T00:00:00+00:00", "unmet": {"records": ["Frage"], "documents": []}}
+    _intake(tmp_path, "1", rows, documents, intake=json.dumps(intake))
+
+    run(_params(tmp_path, batch_rows=batch_rows, max_quarantine_share=0.5), _paths(tmp_path))
+
+    metrics = read_metrics(tmp_path / "report")
+    records = metrics["records"]
+    assert (records["current"], records["accepted"], records["quarantined"]) == (2, 1, 1)
+    assert records["unlearned"] == {"label is false": 7}
+    assert records["unread"] == {"note": 2}
+    assert metrics["documents"]["unread"] == {"url": 1}
+    report = (tmp_path / "report" / "report.md").read_text(encoding="utf-8")
+    assert "Named in `columns.records` and in no row of the newest intake: Frage." in report
+
+
+def test_rows_without_an_answer_name_the_columns_that_may_hold_it(tmp_path: Path) -> None:
+    _intake(tmp_path, "1", [{"id": n, "prompt": f"{n}?", "response": "Yes."} for n in "abc"])
+
+    with pytest.raises(DataError) as caught:
+        run(_params(tmp_path), _paths(tmp_path))
+
+    assert (
+        "a column that nobody reads holds what is missing (response (3 rows)), name it under"
+        in (caught.value.remedy)
+    )
+
+
+def test_a_set_of_which_all_is_read_says_nothing_of_it(tmp_path: Path) -> None:
+    _intake(tmp_path, "1", [_ask("a", slice="s", group="g", license="MIT", source="mail")])
+
+    run(_params(tmp_path), _paths(tmp_path))
+
+    assert set(read_metrics(tmp_path / "report")["records"]) == {
+        "current",
+        "accepted",
+        "quarantined",
+        "superseded",
+        "quarantine_share",
+    }
+    assert "nobody reads" not in (tmp_path / "report" / "report.md").read_text(encoding="utf-8")
 
 
 def test_a_misshapen_row_says_what_was_found() -> None:
