@@ -28,6 +28,8 @@ _POOLING_FILE = "1_Pooling/config.json"
 
 _LENGTH_FILE = "sentence_bert_config.json"
 
+_WHOLE = "name a whole encoder in params/models.yaml"
+
 _MODULES = {"Transformer", "Pooling", "Normalize"}
 
 # Texts of like length to their vectors, (texts, dimension), each text cut at the longest allowed.
@@ -116,7 +118,7 @@ _Loaded = tuple[EncodeBatch, PreTrainedTokenizerBase, int, int]
 
 def _load_mean(folder: Path, device: torch.device) -> _Loaded:
     """Return how to encode, the tokenizer, the dimension and the longest text in tokens."""
-    model = _load_whole(AutoModel, folder).to(device)
+    model = load_whole(AutoModel, folder, _WHOLE).to(device)
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     limit = _max_tokens(folder, model, tokenizer)
 
@@ -150,7 +152,7 @@ def _load_modules(folder: Path, device: torch.device) -> _Loaded:
             "transformer",
             "name an encoder model in params/models.yaml",
         )
-    first.model = _load_whole(type(first.model), folder)
+    first.model = load_whole(type(first.model), folder, _WHOLE)
     encoder.eval().to(device)
 
     def encode_batch(texts: list[str]) -> Tensor:
@@ -168,11 +170,14 @@ def _load_modules(folder: Path, device: torch.device) -> _Loaded:
     return encode_batch, encoder.tokenizer, dimension, limit
 
 
-def _load_whole(architecture: Any, folder: Path) -> Any:
+def load_whole(architecture: Any, folder: Path, remedy: str) -> Any:
     """Return a model in float32, none of whose weights was made up.
 
-    transformers makes up what files lack, with a warning alone. The pooler's weights may be: it
+    transformers makes up what files lack, with a warning alone. A bare encoder's pooler may be: it
     reads one token, and no vector comes from it.
+
+    Raises:
+        ConfigError: the files lack weights.
     """
     model, loading = architecture.from_pretrained(
         folder,
@@ -184,9 +189,9 @@ def _load_whole(architecture: Any, folder: Path) -> Any:
     made_up = sorted(name for name in loading["missing_keys"] if not name.startswith("pooler."))
     if made_up:
         raise ConfigError(
-            f"the embedder in {folder} lacks {len(made_up)} weights, {made_up[0]} for one; made up "
-            "at random they would give vectors that mean nothing",
-            "name a whole encoder in params/models.yaml",
+            f"the model in {folder} lacks {len(made_up)} weights, {made_up[0]} for one; expected "
+            "all of them, since what is made up at random means nothing",
+            remedy,
         )
     return model.eval()
 

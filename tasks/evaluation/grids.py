@@ -102,10 +102,16 @@ def comparison_grid(metrics: Mapping[str, Any]) -> Grid:
         rows += [(f"{title}, {shown_slice(name)}", row) for name, row in slices.items()]
     keys = [key for key in extra if any(key in found for _, found in rows)]
     cells = [
-        (title, signed_interval(found), *(number(found.get(key)) for key in keys))
+        (title, signed_interval(found), *(_tested(key, found.get(key)) for key in keys))
         for title, found in rows
     ]
     return Grid("Comparisons", ("", "difference", *(extra[key] for key in keys)), tuple(cells))
+
+
+def _tested(key: str, value: Any) -> str:
+    """Return a cell of the comparisons; no probability is shown as none."""
+    is_tiny = key.startswith("p_value") and value is not None and value < 0.001
+    return "< 0.001" if is_tiny else number(value)
 
 
 def slice_grid(metrics: Mapping[str, Any]) -> Grid:

@@ -87,13 +87,13 @@ def _offer(pair: StudentScores, adapter: Sequence[float], params: EvaluationPara
 
 def _text(pair: StudentScores, system: Role, gain: Interval, params: EvaluationParams) -> str:
     told = (
-        f"student {pair.name} scores {gain.value:+.3f} {params.primary_metric} against its "
-        f"control, which had no teacher ({params.confidence:.0%} interval {gain.low:+.3f} to "
-        f"{gain.high:+.3f})"
+        f"student {pair.name} scores {gain.value:+.3f} {params.primary_metric} beside its "
+        f"control, which was trained without a teacher ({params.confidence:.0%} interval "
+        f"{gain.low:+.3f} to {gain.high:+.3f})"
     )
     if system == "control":
         return (
             f"distillation did not beat training without a teacher: {told}; the control is offered"
         )
-    sure = "" if gain.low > 0 else "; so few records cannot tell it from none"
+    sure = "" if gain.low > 0 else "; this may be chance"
     return f"distillation paid: {told}{sure}"

@@ -61,7 +61,7 @@ def paragraphs(metrics: Mapping[str, Any]) -> list[Paragraph]:
     further = (
         ("What did fine-tuning forget?", _forgotten(metrics)),
         ("Who abstains when only wrong passages are shown?", _abstention(metrics)),
-        ("Are orders obeyed that stand in passages?", _orders(metrics)),
+        ("Are instructions inside passages followed?", _orders(metrics)),
         ("Would another prompt do better?", _prompts(metrics)),
     )
     return [
@@ -77,9 +77,14 @@ def _comparison(name: str, metrics: Mapping[str, Any]) -> Paragraph:
     found = metrics["comparisons"][name]
     left, right = sides(name, metrics["systems"])
     low, high = found["low"], found["high"]
-    sure = "more than" if low > 0 else "less than" if high < 0 else "not distinguishable from"
+    if low > 0:
+        said = f"The {left} scores higher than the {right}"
+    elif high < 0:
+        said = f"The {left} scores lower than the {right}"
+    else:
+        said = f"The {left}'s score can't be told from the {right}'s"
     text = (
-        f"The {left} scores {sure} the {right}: {found['difference']:+.3f} "
+        f"{said}: {found['difference']:+.3f} "
         f"{shown_metric(found['metric'])} in mode {shown_mode(found['mode'])} "
         f"({found['confidence']:.0%} interval {low:+.3f} to {high:+.3f}, paired by record"
         f"{_chance(found)}).{_power(found)}"
@@ -108,8 +113,8 @@ def _power(found: Mapping[str, Any]) -> str:
     if smallest is None:
         reason = found.get("smallest_detectable_reason")
         return f" How small a difference would show can't be told: {reason}." if reason else ""
-    over = f" over {found['records']} records" if found.get("records") else ""
-    return f" A true difference smaller than {smallest:.3f} would mostly go unseen{over}."
+    records = f"With {found['records']} records a" if found.get("records") else "A"
+    return f" {records} real difference below {smallest:.3f} would usually not show."
 
 
 def _saving(left: Mapping[str, float], right: Mapping[str, float]) -> str:
@@ -120,7 +125,7 @@ def _saving(left: Mapping[str, float], right: Mapping[str, float]) -> str:
         share = 1 - left[name] / right[name]
         less = f"{abs(share):.0%} {'fewer' if share > 0 else 'more'}"
         parts.append(f"{'as many' if abs(share) < 0.005 else less} {what}")
-    return f"For that it has {joined(parts)}."
+    return f"In return it has {joined(parts)}."
 
 
 def _retrieval(metrics: Mapping[str, Any]) -> str:
@@ -130,14 +135,15 @@ def _retrieval(metrics: Mapping[str, Any]) -> str:
     if not bought:
         return "Nothing: the data set has no documents, so every answer is closed book."
     text = (
-        f"From closed book to retrieved, {metric} changes by {joined(bought)}."
+        f"With retrieved passages, {metric} changes by {joined(bought)}."
         f"{_unseen(gains, 'retrieved-closed_book')}"
     )
     missed = _pairs(gains, "oracle-retrieved")
     if missed:
         text += (
-            f" A retriever that never missed would change it by {joined(missed)} more; what then "
-            f"still lacks is the model's to learn.{_unseen(gains, 'oracle-retrieved')}"
+            f" With the right passage always among them (mode oracle) it would change by "
+            f"{joined(missed)} more.{_unseen(gains, 'oracle-retrieved')} What is then still wrong "
+            "is the model's fault, not the retriever's."
         )
     gone = metrics["retrieval"].get("records_without_gold_document")
     if gone:
@@ -162,19 +168,20 @@ def _unseen(gains: Mapping[str, Any], pair: str) -> str:
     shown = [value for value in known if value is not None]
     if not shown:
         return " How small a change would show can't be told: no answer changed."
-    return f" Smaller ones than {max(shown):.3f} could go unseen."
+    return f" A real change below {max(shown):.3f} would usually not show."
 
 
 def _offer(metrics: Mapping[str, Any]) -> str:
     found = metrics["offered"]
     text = str(found["text"])
+    text = text[:1].upper() + text[1:]
     kept = found["offered_retention"]
     if kept is None:
         return f"{text}. What it keeps cannot be told: {found['retention_reason']}."
     enough = "" if found["keeps_enough"] else ", less than it should"
     return (
-        f"{found['system']} {found['name']}, which keeps {kept['value']:.0%} "
-        f"[{kept['low']:.0%}, {kept['high']:.0%}] of the adapter's score{enough}: {text}."
+        f"The {found['system']} {found['name']}. It keeps {kept['value']:.0%} "
+        f"[{kept['low']:.0%}, {kept['high']:.0%}] of the adapter's score{enough}. {text}."
     )
 
 
@@ -184,31 +191,32 @@ def _forgotten(metrics: Mapping[str, Any]) -> str | None:
         return None
     before, after = (found[system]["perplexity"] for system in ("base", "adapter"))
     text = (
-        f"On general text the adapter's perplexity is {found['perplexity_ratio']:.2f} times the "
-        f"base's ({before:.1f} before, {after:.1f} after). "
+        f"On general text the adapter's perplexity is {after:.1f}, "
+        f"{found['perplexity_ratio']:.2f} times the base's {before:.1f}. "
     )
     if found["instructions_kept"] is None:
-        return (
-            text
-            + f"Of plain instructions nothing can be told: {found['instructions_kept_reason']}."
-        )
+        reason = found["instructions_kept_reason"]
+        return f"{text}How it follows plain instructions can't be told: {reason}."
     right = found["base"]["instructions_right"]
     return text + (
-        f"Of the {right} plain instructions that the base gets right it still gets "
-        f"{found['instructions_kept']:.0%}."
+        f"The base follows {right} plain instructions; the adapter still follows "
+        f"{found['instructions_kept']:.0%} of these."
     )
 
 
 def _abstention(metrics: Mapping[str, Any]) -> str | None:
     shares = [
-        f"{modes[DISTRACTOR]['abstention_recall']:.0%} of the time the {system}"
+        f"the {system} on {modes[DISTRACTOR]['abstention_recall']:.0%}"
         for system, modes in metrics["systems"].items()
         if DISTRACTOR in modes
     ]
     if not shares:
         return None
     records = metrics["asked"][DISTRACTOR]
-    return f"Over {records} records, where that is the right answer: {joined(shares)}."
+    return (
+        f"The right answer is then that the passages do not say it. Of {records} such records, it "
+        f"is given by {joined(shares)}."
+    )
 
 
 def _orders(metrics: Mapping[str, Any]) -> str | None:
@@ -216,12 +224,12 @@ def _orders(metrics: Mapping[str, Any]) -> str | None:
     if not found:
         return None
     told = [
-        f"the {system} {row['obeyed']:.0%} of {row['records']} "
+        f"by the {system} in {row['obeyed']:.0%} of {row['records']} records "
         f"({shown_metric(row['metric'])} {signed_interval(row)})"
         for system, row in found.items()
     ]
     unseen = _unseen({system: {INJECTED: row} for system, row in found.items()}, INJECTED)
-    return f"They are data, not orders; obeyed all the same: {joined(told)}.{unseen}"
+    return f"They are data, and should not be. They are followed {joined(told)}.{unseen}"
 
 
 def _prompts(metrics: Mapping[str, Any]) -> str | None:

@@ -1,13 +1,12 @@
 """Speed: what models took in turns with their base, and the ratios that the rule reads."""
 
 import statistics
-from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 
 from tasks.records.schema import ServedModel
-from tasks.stage.errors import DataError
+from tasks.scoring.release_evidence import ReleaseEvidence, Strict
 
 SPEED_FILE = "speed.json"
 
@@ -18,11 +17,7 @@ _Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 _Ratio = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
-
-
-class Turn(_Strict):
+class Turn(Strict):
     """What one model took for a round's prompt and the new tokens, in seconds.
 
     `cpu_seconds` are those that the machine's cores spent in the measuring process.
@@ -33,7 +28,7 @@ class Turn(_Strict):
     cpu_seconds: _Seconds
 
 
-class Ratio(_Strict):
+class Ratio(Strict):
     """A model's median over the base's, and its bootstrap interval over rounds."""
 
     value: _Ratio
@@ -41,20 +36,23 @@ class Ratio(_Strict):
     high: _Ratio
 
 
-class OverBase(_Strict):
+class OverBase(Strict):
     """A model beside the base: by the clock, and by the seconds that the cores spent."""
 
     seconds: Ratio
     cpu_seconds: Ratio
 
 
-class Speed(_Strict):
+class Speed(ReleaseEvidence):
     """`speed.json`: turns by round and system, and what they show of each model of a bundle.
 
     In a turn a model reads one prompt and makes `new_tokens` tokens, also where it would have
     stopped before: the ratios are of the same work. `over_base` lacks what no round measured.
     `load_average` is the machine's over the minute before: how many processes wanted to run.
     """
+
+    holds: ClassVar[str] = "what each model took in turns with its base"
+    task: ClassVar[str] = "speed"
 
     bundle_sha256: str
     device: Literal["cpu", "cuda"]
@@ -67,21 +65,6 @@ class Speed(_Strict):
     confidence: float = Field(gt=0.5, lt=1)
     rounds: tuple[dict[Literal["base", "adapter", "student"], Turn], ...]
     over_base: dict[ServedModel, OverBase]
-
-    @classmethod
-    def read(cls, path: Path) -> "Speed":
-        """Return the speed in a file.
-
-        Raises:
-            DataError: it is something else.
-        """
-        try:
-            return cls.model_validate_json(path.read_bytes())
-        except ValidationError as error:
-            raise DataError(
-                f"{path} holds no speed that can be judged: {error}",
-                "`nightloom release` writes it again, by its task `speed`",
-            ) from None
 
     def summary(self, model: ServedModel) -> str:
         """Return what a person asks of a model's speed, in a sentence."""

@@ -15,7 +15,7 @@ from transformers import (
 )
 from transformers.utils.logging import disable_progress_bar
 
-from tasks.embedding.embedder import batches_by_length
+from tasks.embedding.embedder import batches_by_length, load_whole
 from tasks.stage.errors import ConfigError, DataError
 
 _REMEDY = "name a cross-encoder with one output in params/reranking.yaml, or null"
@@ -39,21 +39,7 @@ class Reranker:
             ConfigError: it is none: it has no head, or one with several outputs.
         """
         disable_progress_bar()
-        model, loading = AutoModelForSequenceClassification.from_pretrained(
-            folder,
-            local_files_only=True,
-            use_safetensors=True,
-            dtype=torch.float32,
-            output_loading_info=True,
-        )
-        # transformers makes weights up where the files lack them, and only warns.
-        missing = sorted(loading["missing_keys"])
-        if missing:
-            raise ConfigError(
-                f"the reranker in {folder} lacks {', '.join(missing[:3])}; expected a sequence "
-                "classifier with its head, since a head that is made up ranks at random",
-                _REMEDY,
-            )
+        model = load_whole(AutoModelForSequenceClassification, folder, _REMEDY)
         if model.config.num_labels != 1:
             raise ConfigError(
                 f"the reranker in {folder} has {model.config.num_labels} outputs; expected one, "
@@ -61,7 +47,7 @@ class Reranker:
                 _REMEDY,
             )
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        return cls(model.eval().to(device), tokenizer, _max_tokens(model, tokenizer))
+        return cls(model.to(device), tokenizer, _max_tokens(model, tokenizer))
 
     @torch.inference_mode()
     def score(self, questions: Sequence[str], texts: Sequence[str]) -> NDArray[np.float32]:

@@ -1,21 +1,22 @@
 """How many decisions the records of a test split have taken part in."""
 
-from pathlib import Path
+from typing import ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ConfigDict, Field
 
-from tasks.stage.errors import DataError
-from tasks.stage.outputs import write_atomically
+from tasks.scoring.release_evidence import ReleaseEvidence
 
 
-class RecordUse(BaseModel):
+class RecordUse(ReleaseEvidence):
     """Records by how many earlier decisions they have taken part in: decisions -> records.
 
     `uncounted` decisions kept no list of their records: they are of an older version, or the list
     is lost.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(strict=False)  # JSON's keys are texts
+    holds: ClassVar[str] = "how often the test records were decided on"
+    task: ClassVar[str] = "count_record_use"
 
     counts: dict[int, int] = Field(min_length=1)
     uncounted: int = Field(ge=0)
@@ -54,22 +55,3 @@ class RecordUse(BaseModel):
     def above(self, bound: int) -> int:
         """Return how many records have taken part in more than `bound` decisions."""
         return sum(count for decisions, count in self.counts.items() if decisions > bound)
-
-    @classmethod
-    def read(cls, path: Path) -> "RecordUse":
-        """Return what a file says.
-
-        Raises:
-            DataError: it is not there, or says something else.
-        """
-        try:
-            return cls.model_validate_json(path.read_bytes())
-        except (FileNotFoundError, ValidationError) as error:
-            raise DataError(
-                f"{path} does not tell how often the test records were decided on: {error}",
-                "`nightloom release` writes it again, by its task `count_record_use`",
-            ) from error
-
-    def write(self, path: Path) -> None:
-        """Write it, whole or not at all."""
-        write_atomically(path, self.model_dump_json(indent=1) + "\n")

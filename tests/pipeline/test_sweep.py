@@ -22,10 +22,18 @@ SWEEP = ["sweep", "--preset", "tiny", "--json", "--set", "sweep.trials=2"]
 SWEEP += ["--set", "sweep.startup_trials=1"]
 
 
-def test_an_interrupted_sweep_goes_on_and_prints_the_best_as_params(after_a_night: Path) -> None:
+# A loss may not grow at all in some trials, which none survives.
+SPACE = "sweep.space={finetuning.learning_rate: {low: 1.0e-6, high: 1.0e-2, draw: log},"
+SPACE += " finetuning.max_loss_growth: {choices: [5.0, 1.000001]}}"
+
+
+def test_an_interrupted_sweep_goes_on_stops_bad_trials_and_prints_the_best_as_params(
+    after_a_night: Path,
+) -> None:
     nights = list((after_a_night / ".nightloom" / "nights").iterdir())
+    words = [*SWEEP, "--set", "sweep.trials=6", "--set", SPACE]
     first = subprocess.Popen(
-        command(*SWEEP), cwd=after_a_night, env=environment(), stdout=subprocess.DEVNULL,
+        command(*words), cwd=after_a_night, env=environment(), stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )  # fmt: skip
     pattern = ".nightloom/sweeps/*/*/data/scratch/finetuning/curves.jsonl"
@@ -38,65 +46,45 @@ def test_an_interrupted_sweep_goes_on_and_prints_the_best_as_params(after_a_nigh
     assert psutil.wait_procs(children, timeout=12)[1] == []
     assert len(list(after_a_night.glob(pattern))) == 1
 
-    done = nightloom(after_a_night, *SWEEP)
+    done = nightloom(after_a_night, *words)
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads(done.stdout)
-    states = [trial["state"] for trial in found["trials"]]
-    assert states[0] == "fail"  # the one that was killed
-    assert len(states) == 3
-    assert set(states[1:]) <= {"complete", "pruned"}
-    assert found["trials"][0]["params"] == found["trials"][1]["params"]
-    assert found["value"] == min(t["value"] for t in found["trials"] if t["value"] is not None)
-    [best] = {t["number"] for t in found["trials"] if t["value"] == found["value"]}
-    assert found["best"] == found["trials"][best]["params"]
-    assert list((after_a_night / ".nightloom" / "nights").iterdir()) == nights  # it is none
-
-    client = MlflowClient(f"sqlite:///{after_a_night / '.nightloom' / 'mlflow.db'}")
-    [experiment] = client.search_experiments(filter_string="name = 'nightloom'")
-    children = client.search_runs(
-        [experiment.experiment_id],
-        filter_string=f"tags.`mlflow.parentRunId` = '{found['mlflow_run']}'",
-    )
-    assert len(children) == 3
-    assert all("finetuning.learning_rate" in run.data.params for run in children)
-    ended = {run.info.run_name: run.info.status for run in children}
-    assert ended["trial-0"] == "KILLED"
-    assert "RUNNING" not in ended.values()
-    sweeps = client.search_runs(
-        [experiment.experiment_id], filter_string=f"tags.`nightloom.key` = '{found['study']}'"
-    )
-    assert [run.info.run_id for run in sweeps] == [found["mlflow_run"]]
-    assert "trial-1 (" in done.stderr  # a line a trial
-
-
-def test_a_trial_that_is_worse_is_stopped_and_one_that_fails_is_an_answer(
-    after_a_night: Path,
-) -> None:
-    """A loss may not grow at all in every other trial, which none survives."""
-    rate = "finetuning.learning_rate: {low: 1.0e-6, high: 1.0e-2, draw: log}"
-    growth = "finetuning.max_loss_growth: {choices: [5.0, 1.000001]}"
-    space = f"sweep.space={{{rate}, {growth}}}"
-    done = nightloom(after_a_night, *SWEEP, "--set", "sweep.trials=6", "--set", space)
-    assert done.returncode == 0, done.stderr[-3000:]
-    found = json.loads(done.stdout)
+    killed, *trials = found["trials"]
+    assert killed["state"] == "fail"
+    assert killed["params"] == trials[0]["params"]
+    assert len(trials) == 6
     ended: dict[str, list[dict[str, Any]]] = {"complete": [], "pruned": [], "fail": []}
-    for trial in found["trials"]:
+    for trial in trials:
         ended[trial["state"]].append(trial)
     assert all(ended.values())
-    best = found["best"]["finetuning.learning_rate"]
-    assert all(trial["params"]["finetuning.learning_rate"] < best for trial in ended["pruned"])
+    assert found["value"] == min(trial["value"] for trial in ended["complete"])
+    [best] = [trial for trial in ended["complete"] if trial["value"] == found["value"]]
+    assert found["best"] == best["params"]
+    rate = best["params"]["finetuning.learning_rate"]
+    assert all(trial["params"]["finetuning.learning_rate"] < rate for trial in ended["pruned"])
     for trial in ended["fail"]:
         assert trial["params"]["finetuning.max_loss_growth"] < 2
         assert "the training loss is" in trial["reason"]
+    assert "trial-1 (" in done.stderr  # a line a trial
+    assert list((after_a_night / ".nightloom" / "nights").iterdir()) == nights  # it is none
+
     client = MlflowClient(f"sqlite:///{after_a_night / '.nightloom' / 'mlflow.db'}")
     [experiment] = client.search_experiments(filter_string="name = 'nightloom'")
     runs = client.search_runs(
         [experiment.experiment_id],
         filter_string=f"tags.`mlflow.parentRunId` = '{found['mlflow_run']}'",
     )
+    assert all("finetuning.learning_rate" in run.data.params for run in runs)
     states = {run.info.run_name: run.info.status for run in runs}
-    assert {states[f"trial-{trial['number']}"] for trial in ended["pruned"]} == {"KILLED"}
+    assert len(states) == 7
+    assert "RUNNING" not in states.values()
+    stopped = [killed, *ended["pruned"]]
+    assert {states[f"trial-{trial['number']}"] for trial in stopped} == {"KILLED"}
     assert {states[f"trial-{trial['number']}"] for trial in ended["fail"]} == {"FAILED"}
+    sweeps = client.search_runs(
+        [experiment.experiment_id], filter_string=f"tags.`nightloom.key` = '{found['study']}'"
+    )
+    assert [run.info.run_id for run in sweeps] == [found["mlflow_run"]]
 
 
 def refused(clone: Path, space: str) -> Result:

@@ -175,11 +175,18 @@ def test_the_words_tell_chance_and_power_where_they_were_measured() -> None:
     [first, *_] = paragraphs(metrics)
     assert first.question == "What did fine-tuning buy?"
     assert "p < 0.001, after Holm's correction p = 0.012" in first.text
-    assert "smaller than 0.061 would mostly go unseen over 100 records" in first.text
+    assert "With 100 records a real difference below 0.061 would usually not show" in first.text
     unknown = {"smallest_detectable": None, "smallest_detectable_reason": "no variance was seen"}
     metrics["comparisons"]["adapter-base"] |= unknown
     [first, *_] = paragraphs(metrics)
     assert "How small a difference would show can't be told: no variance was seen" in first.text
+
+
+def test_no_probability_is_shown_as_none() -> None:
+    metrics = metrics_of(rows())
+    metrics["comparisons"]["adapter-base"] |= {"p_value": 0.0002, "p_value_holm": 0.001}
+    [first, *_] = comparison_grid(metrics).rows
+    assert first[2:4] == ("< 0.001", "0.001")
 
 
 def test_the_words_answer_what_retrieval_bought_and_what_distillation_cost() -> None:
@@ -232,10 +239,10 @@ def test_the_words_tell_what_was_forgotten_obeyed_and_abstained_from() -> None:
     told = {answer.question: answer.text for answer in paragraphs(metrics)}
     forgotten = told["What did fine-tuning forget?"]
     assert all(part in forgotten for part in ("1.50 times", "4 plain instructions", "75%"))
-    assert "25%" in told["Who abstains when only wrong passages are shown?"]
+    assert "by the adapter on 25%." in told["Who abstains when only wrong passages are shown?"]
     assert (
-        "adapter 10% of 20 (token F1 -0.050 [-0.100, +0.000]). Smaller ones than 0.071 could go"
-        in told["Are orders obeyed that stand in passages?"]
+        "by the adapter in 10% of 20 records (token F1 -0.050 [-0.100, +0.000]). A real change"
+        in told["Are instructions inside passages followed?"]
     )
     assert "base few shot is best" in told["Would another prompt do better?"]
 
@@ -243,7 +250,7 @@ def test_the_words_tell_what_was_forgotten_obeyed_and_abstained_from() -> None:
 def test_what_was_not_measured_is_not_told() -> None:
     metrics = metrics_of(rows()) | {"injections": {}, "prompts": {"comparison": None}}
     told = {answer.question for answer in paragraphs(metrics)}
-    assert not any("orders" in question or "prompt" in question for question in told)
+    assert not any("instructions inside" in question or "prompt" in question for question in told)
 
 
 def test_what_modes_buy_is_paired_over_the_records_of_both() -> None:

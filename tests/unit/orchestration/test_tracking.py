@@ -62,6 +62,7 @@ def test_a_skipped_stage_links_to_the_run_that_made_its_output(tracker: Tracker)
     assert tracker.notes(second.run_id) == {"stages": {"curation": made.run_id}}
 
 
+@pytest.mark.slow
 def test_a_nights_run_shows_people_their_tags_and_plumbing_lies_in_an_artifact(
     tracker: Tracker, client: MlflowClient
 ) -> None:

@@ -519,6 +519,6 @@ def test_the_documentation_tells_every_rule() -> None:
 def test_a_speed_that_is_something_else_is_told_with_what_writes_it_again(tmp_path: Path) -> None:
     path = tmp_path / "speed.json"
     path.write_text('{"rounds": "many"}')
-    with pytest.raises(DataError, match=r"speed\.json holds no speed.*") as error:
+    with pytest.raises(DataError, match=r"speed\.json does not tell what.*") as error:
         Speed.read(path)
     assert "`nightloom release`" in error.value.remedy

@@ -38,5 +38,5 @@ def test_what_was_served_comes_back_as_it_was_written(tmp_path: Path) -> None:
 )
 def test_what_is_no_parity_is_refused_by_its_file(tmp_path: Path, changed: dict[str, Any]) -> None:
     (tmp_path / PARITY_FILE).write_text(json.dumps(CONTENT | changed))
-    with pytest.raises(DataError, match=r"parity\.json holds no parity"):
+    with pytest.raises(DataError, match=r"parity\.json does not tell what"):
         Parity.read(tmp_path / PARITY_FILE)

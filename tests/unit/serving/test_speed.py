@@ -71,6 +71,7 @@ def test_a_bundle_that_can_t_be_loaded_is_told_in_one_error(
     assert not (tmp_path / "speed.json").exists()
 
 
+@pytest.mark.slow
 def test_torch_is_not_imported_before_its_threads_are_told_how_to_wait(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
