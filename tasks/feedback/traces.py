@@ -73,7 +73,7 @@ class ServedTraces:
             f"nightloom-{exchange.model}",
             span_type=SpanType.CHAT_MODEL,
             inputs={"messages": [{"role": role, "content": text} for role, text in exchange.turns]},
-            attributes={_REST: exchange.model_dump(mode="json", exclude=_ELSEWHERE)},
+            attributes={_REST: exchange.model_dump_json(exclude=_ELSEWHERE)},
             tags={
                 _COMPLETION: exchange.completion,
                 _VERSION: f"{exchange.model}-{exchange.version}",
@@ -185,7 +185,7 @@ def _question(trace: Trace) -> ServedQuestion:
     """Return what a trace tells; of several marks of one kind the last one counts."""
     root, shown = sorted(trace.data.spans, key=lambda span: span.parent_id is not None)
     exchange = Exchange.model_validate(
-        root.attributes[_REST]
+        root.attributes[_REST]  # MLflow reads JSON back by itself
         | {
             "turns": [(turn["role"], turn["content"]) for turn in root.inputs["messages"]],
             "answer": root.outputs["choices"][0]["message"]["content"],
@@ -197,8 +197,10 @@ def _question(trace: Trace) -> ServedQuestion:
     said: dict[str, Any] = {}
     others: dict[str, str] = {}
     for mark in sorted(trace.info.assessments, key=lambda mark: mark.last_update_time_ms or 0):
-        if mark.name == OTHER_ANSWER:
-            others[mark.source.source_id] = mark.value
+        if not isinstance(mark, FeedbackValue | Expectation):
+            continue
+        if mark.name == OTHER_ANSWER and mark.source.source_id is not None:
+            others[mark.source.source_id] = str(mark.value)
         elif mark.source.source_type == AssessmentSourceType.HUMAN and mark.valid is not False:
             said[mark.name] = mark.value
     return ServedQuestion(

@@ -83,7 +83,7 @@ def test_what_people_say_is_found_with_the_answer_and_the_last_word_counts(
 def test_what_is_too_old_or_too_much_goes_oldest_first(traces: ServedTraces) -> None:
     ages = (40, 20, 10)
     for days in ages:
-        traces.write(exchange("x" * 600_000, asked=NOW - timedelta(days=days)))
+        traces.write(exchange("x" * 300_000, asked=NOW - timedelta(days=days)))
     assert traces.prune(BOUNDS, NOW) == 1
     assert traces.prune(LogParams(days=30, megabytes=1), NOW) == 1
     [left] = traces.questions()
