@@ -4,13 +4,11 @@ Nothing here makes an answer wait. What the writer can't take is dropped and cou
 """
 
 import asyncio
-import logging
 import queue
 import subprocess
 import sys
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -18,10 +16,11 @@ from pathlib import Path
 from tasks.records.exchanges import Exchange, Feedback, LogPlace, Outcome
 from tasks.services.processes import child_environment, end_child, start_child
 
-LOGGER = logging.getLogger(__name__)
 _MOST_WAITING = 1000
 _RESTART_SECONDS = 30.0
-_DRAIN_SECONDS = 10.0
+# MLflow asks a database that is away for minutes: such a writer is ended, and tried again later.
+_OUTCOME_SECONDS = 20.0
+_DRAIN_SECONDS = 5.0
 _FEEDBACK_SECONDS = 30.0
 
 Told = Callable[[Outcome], object]
@@ -40,7 +39,8 @@ class ExchangeLog:
             _MOST_WAITING
         )
         self._writer: subprocess.Popen[str] | None = None
-        self._sent: deque[Told] = deque()
+        self._written_to: LogPlace | None = None
+        self._outcomes: queue.Queue[Outcome | None] = queue.Queue()
         self._restart_at = 0.0
         self._counts = {"kept": 0, "dropped": 0, "left_out": 0}
         self._error: str | None = None
@@ -53,14 +53,11 @@ class ExchangeLog:
         return self._place is not None
 
     def keep(self, place: LogPlace) -> None:
-        """Keep entries there from now on; what a writer of before has in hand it still keeps."""
-        changed, self._place = place != self._place, place
+        """Keep entries there from now on."""
+        self._place = place
         if self._thread is None:
             self._thread = threading.Thread(target=self._work, name="log", daemon=True)
             self._thread.start()
-        elif changed:
-            self._restart_at = 0.0
-            self._end_writer()
 
     def offer(self, exchange: Exchange) -> None:
         """Keep an exchange, or drop and count it where too many wait."""
@@ -115,57 +112,61 @@ class ExchangeLog:
             self._error = outcome.error if name == "dropped" else None
 
     def _work(self) -> None:
-        """Hand entries over, one after the other, until told to end."""
+        """Hand entries over, each once the one before is settled, until told to end."""
         while (item := self._waiting.get()) is not None:
             entry, told = item
-            writer = self._started()
-            if writer is None or writer.stdin is None:
+            if not self._start_writer():
                 self._drop(told, self._error or "the log's writer has ended")
                 continue
-            self._sent.append(told)
-            try:
-                writer.stdin.write(entry.line())
-                writer.stdin.flush()
-            except OSError:  # it has ended: the thread that reads tells those who wait
-                self._end_writer()
+            outcome = self._hand_over(entry)
+            if outcome is None:
+                self._end_writer(wait_seconds=0.0)
+                self._drop(told, "the log's writer failed; see .nightloom/logs/serve.log")
+            else:
+                self._count(outcome)
+                told(outcome)
 
-    def _started(self) -> "subprocess.Popen[str] | None":
-        """Return the writer, started where none lives; None where one ended a moment ago."""
-        if self._writer is not None and self._writer.poll() is None:
-            return self._writer
-        if time.monotonic() < self._restart_at or self._place is None:
+    def _hand_over(self, entry: Exchange | Feedback) -> Outcome | None:
+        """Return what the writer made of an entry, None where it has ended or takes too long."""
+        assert self._writer is not None
+        assert self._writer.stdin is not None
+        try:
+            self._writer.stdin.write(entry.line())
+            self._writer.stdin.flush()
+            return self._outcomes.get(timeout=_OUTCOME_SECONDS)
+        except (OSError, queue.Empty):
             return None
+
+    def _start_writer(self) -> bool:
+        """Start a writer where none lives; return False where one ended a moment ago."""
+        if self._place != self._written_to:
+            self._end_writer()
+            self._restart_at = 0.0
+        if self._writer is not None and self._writer.poll() is None:
+            return True
+        if time.monotonic() < self._restart_at or self._place is None:
+            return False
         self._restart_at = time.monotonic() + _RESTART_SECONDS
         environment = child_environment() | {"MLFLOW_ENABLE_ASYNC_TRACE_LOGGING": "false"}
-        writer = start_child(
+        self._writer = start_child(
             [sys.executable, "-m", "tasks.feedback.writer"],
             self._folder,
             environment,
             stdin=subprocess.PIPE,
             stderr=sys.stderr,
-            grace_seconds=_DRAIN_SECONDS,
+            grace_seconds=1.0,
         )
-        assert writer.stdin is not None
-        sent: deque[Told] = deque()
-        self._writer, self._sent = writer, sent
-        reader = threading.Thread(target=self._read, args=(writer, sent), daemon=True)
-        reader.start()
+        self._written_to = self._place
+        self._outcomes = queue.Queue()
+        arguments = (self._writer, self._outcomes)
+        threading.Thread(target=_read, args=arguments, daemon=True).start()
+        assert self._writer.stdin is not None
         with suppress(OSError):
-            writer.stdin.write(self._place.line())
-            writer.stdin.flush()
-        return writer
+            self._writer.stdin.write(self._place.line())
+            self._writer.stdin.flush()
+        return True
 
-    def _read(self, writer: "subprocess.Popen[str]", sent: deque[Told]) -> None:
-        """Tell each who gave an entry what became of it; what the writer leaves has failed."""
-        assert writer.stdout is not None
-        for line in writer.stdout:
-            outcome = Outcome.model_validate_json(line)
-            self._count(outcome)
-            sent.popleft()(outcome)
-        while sent:
-            self._drop(sent.popleft(), "the log's writer has ended; see .nightloom/logs/serve.log")
-
-    def _end_writer(self) -> None:
+    def _end_writer(self, *, wait_seconds: float = _DRAIN_SECONDS) -> None:
         writer, self._writer = self._writer, None
         if writer is None:
             return
@@ -173,8 +174,16 @@ class ExchangeLog:
         with suppress(OSError):
             writer.stdin.close()
         with suppress(subprocess.TimeoutExpired):
-            writer.wait(_DRAIN_SECONDS)
+            writer.wait(wait_seconds)
         end_child(writer)
+
+
+def _read(writer: "subprocess.Popen[str]", outcomes: "queue.Queue[Outcome | None]") -> None:
+    """Pass on what a writer tells, and None once it has ended."""
+    assert writer.stdout is not None
+    for line in writer.stdout:
+        outcomes.put(Outcome.model_validate_json(line))
+    outcomes.put(None)
 
 
 def _resolve(found: "asyncio.Future[Outcome]", outcome: Outcome) -> None:
