@@ -5,6 +5,8 @@ from pathlib import Path
 
 from flows.servers import Services
 from tasks.feedback.worth import by_worth
+from tasks.records.schema import ServedModel
+from tasks.scoring.answer_scores import token_f1
 from tasks.services.stores import Stores
 from tasks.stage.params import read_yaml
 
@@ -33,6 +35,35 @@ class Review:
     page: str | None
     kept: int
     waiting: tuple[Waiting, ...]
+
+
+@dataclass(frozen=True)
+class OtherAnswer:
+    """A served question that a version answers otherwise than was served."""
+
+    question: str
+    served: str
+    answer: str
+
+
+def other_answers(stores: Stores, model: ServedModel, version: int, most: int) -> list[OtherAnswer]:
+    """Return the served questions that a version answered otherwise in its release's shadow.
+
+    At most so many, the most different first; none where nothing was served.
+
+    Raises:
+        ConfigError: the store is away.
+    """
+    # Deferred: MLflow takes seconds to import.
+    from tasks.feedback.traces import ServedTraces
+
+    name = f"{model}-{version}"
+    found = [one for one in ServedTraces(stores).questions() if name in one.others]
+    found.sort(key=lambda one: token_f1(one.others[name], one.exchange.answer))
+    return [
+        OtherAnswer(one.exchange.question, one.exchange.answer, one.others[name])
+        for one in found[:most]
+    ]
 
 
 def fill_review_queue(checkout: Path, stores: Stores, most: int) -> Review:

@@ -36,6 +36,8 @@ def review(
     elif not found.waiting:
         console.print(f"people have answered for all {found.kept} served questions")
     else:
+        waiting = f"{len(found.waiting)} of {found.kept} served questions wait for a person:"
+        console.print(waiting, highlight=False)
         console.print(_table(found))
     if found.waiting:
         where = found.page or "`nightloom up` starts MLflow, whose page shows the queue"
@@ -44,8 +46,7 @@ def review(
 
 def _table(found: "Review") -> Table:
     """Return the first of the waiting questions, in 80 columns."""
-    title = f"{len(found.waiting)} of {found.kept} served questions wait for a person"
-    table = Table(box=None, title=title, title_justify="left", padding=(0, 1, 0, 0))
+    table = Table(box=None, padding=(0, 1, 0, 0))
     for heading in ("question", "answer", "why"):
         table.add_column(heading, overflow="fold")
     for one in found.waiting[:_SHOWN]:

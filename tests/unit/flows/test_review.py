@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from flows.cli import app
-from flows.review import fill_review_queue
+from flows.review import fill_review_queue, other_answers
 from tasks.feedback.review_queue import ReviewQueue
 from tasks.feedback.traces import ServedTraces
 from tasks.feedback.worth import ABSTAINED, MARKED_BAD, OTHER
@@ -108,6 +108,18 @@ def test_only_what_people_called_right_is_taken_in_as_rows(
         "f returns one.",
     ]
     assert list(FeedbackSource(stores).read("documents")) == []
+
+
+def test_what_a_version_answers_otherwise_is_found_the_most_different_first(
+    stores: Stores, traces: ServedTraces
+) -> None:
+    by_number = {int(one.exchange.completion[-8:], 16): one for one in traces.questions()}
+    traces.add_other_answer(by_number[4].trace, "adapter-2", "f returns two.")
+    traces.add_other_answer(by_number[3].trace, "adapter-2", "Nothing.")
+    traces.add_other_answer(by_number[1].trace, "student-2", "Nothing.")
+    found = other_answers(stores, "adapter", 2, 10)
+    assert [one.answer for one in found] == ["Nothing.", "f returns two."]
+    assert other_answers(stores, "adapter", 3, 10) == []
 
 
 def test_the_command_shows_the_first_and_says_where_the_queue_is(
