@@ -24,6 +24,9 @@ class ServingParams(StageParams):
 
     log: LogParams
     shadow: ShadowParams
+    max_question_distance: float | None = Field(
+        gt=0, le=2, description="of the last day's questions to those of training; null: no bound"
+    )
 
 
 class Params(StageParams):

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import mlflow
 from mlflow.entities import (
     AssessmentSource,
     AssessmentSourceType,
@@ -26,7 +27,7 @@ from mlflow.tracking import MlflowClient
 from tasks.feedback.params import LogParams
 from tasks.feedback.served import ServedQuestion
 from tasks.records.exchanges import Exchange, Feedback
-from tasks.services.stores import SERVED, Stores, open_experiment
+from tasks.services.stores import SERVED, Stores, open_experiment, retrying_client
 from tasks.stage.errors import ConfigError
 
 CORRECT = "correct"
@@ -49,14 +50,18 @@ _MEGABYTE = 1 << 20
 class ServedTraces:
     """The traces of one MLflow store."""
 
-    def __init__(self, stores: Stores) -> None:
-        import mlflow
+    def __init__(self, stores: Stores, *, retry_seconds: float | None = None) -> None:
+        """Open the store; a call waits `retry_seconds` for one that is away.
 
+        Raises:
+            ConfigError: it was away for too long.
+        """
         # Spans are exported to the store that the process has set, whatever client began them.
         mlflow.set_tracking_uri(stores.tracking_uri)
         self._stores = stores
-        self._client = MlflowClient(stores.tracking_uri)
-        self._tracing = TracingClient(stores.tracking_uri)
+        uri = stores.tracking_uri
+        self._client = retrying_client(MlflowClient, uri, seconds=retry_seconds)
+        self._tracing = retrying_client(TracingClient, uri, seconds=retry_seconds)
         found = self._client.get_experiment_by_name(SERVED)
         self._experiment: str | None = None if found is None else str(found.experiment_id)
 

@@ -110,7 +110,7 @@ class Writer:
 
             artifacts = self._place.artifacts
             stores = Stores(self._place.tracking_uri, Path(artifacts) if artifacts else None)
-            self._traces = ServedTraces(stores)
+            self._traces = ServedTraces(stores, retry_seconds=0.0)
         return self._traces
 
     def _prune(self) -> None:
