@@ -20,8 +20,8 @@ from flows.process_file import ProcessFile, this_process
 from flows.servers import log_file
 from flows.shutdown import interrupt_on_signals
 from flows.workspace import STATE, WorkspacePaths
+from tasks.feedback.exchanges import LogPlace
 from tasks.feedback.params import Params
-from tasks.records.exchanges import LogPlace
 from tasks.records.schema import ServedModel
 from tasks.services.processes import end_child, last_log_lines, start_child
 from tasks.services.stores import SERVED

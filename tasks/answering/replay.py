@@ -8,7 +8,7 @@ import json
 import sys
 from pathlib import Path
 
-from tasks.records.exchanges import ReplayedAnswer, ShownPassage
+from tasks.feedback.exchanges import ReplayedAnswer, ShownPassage
 from tasks.records.schema import Message, ServedModel
 from tasks.stage.errors import NightloomError
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from tasks.records.exchanges import Exchange
+from tasks.feedback.exchanges import Exchange
 
 
 @dataclass(frozen=True)

@@ -24,9 +24,9 @@ from mlflow.entities import (
 from mlflow.tracing.client import TracingClient
 from mlflow.tracking import MlflowClient
 
+from tasks.feedback.exchanges import Exchange, Feedback
 from tasks.feedback.params import LogParams
 from tasks.feedback.served import ServedQuestion
-from tasks.records.exchanges import Exchange, Feedback
 from tasks.services.stores import SERVED, Stores, open_experiment, retrying_client
 from tasks.stage.errors import ConfigError
 

@@ -12,10 +12,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tasks.feedback.exchanges import ENTRY, Exchange, Feedback, LogPlace, Outcome
 from tasks.feedback.params import LogParams, Params
 from tasks.privacy.masking import masked, masking_kinds
 from tasks.privacy.params import PersonalDataParams
-from tasks.records.exchanges import ENTRY, Exchange, Feedback, LogPlace, Outcome
 from tasks.services.stores import Stores
 from tasks.stage.params import StageParams, load_params, read_yaml, validate_params
 

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
+from tasks.feedback.exchanges import ReplayedAnswer
 from tasks.feedback.params import Params, ShadowParams
 from tasks.feedback.served import ServedQuestion
 from tasks.promotion.shadow import SHADOW_FILE, ModelShadow, Shadow, ShadowSide
-from tasks.records.exchanges import ReplayedAnswer
 from tasks.records.schema import ServedModel
 from tasks.scoring.answer_scores import abstains, token_f1
 from tasks.scoring.grounding import ShownPassages, ground

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from tasks.records.exchanges import Exchange, Feedback, LogPlace, Outcome
+from tasks.feedback.exchanges import Exchange, Feedback, LogPlace, Outcome
 from tasks.services.processes import child_environment, end_child, start_child
 
 _MOST_WAITING = 1000

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
-from tasks.records.exchanges import LogPlace
+from tasks.feedback.exchanges import LogPlace
 from tasks.records.schema import ServedModel
 
 

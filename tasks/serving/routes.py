@@ -12,7 +12,7 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 from starlette.exceptions import HTTPException
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
-from tasks.records.exchanges import Exchange, Feedback, ShownPassage
+from tasks.feedback.exchanges import Exchange, Feedback, ShownPassage
 from tasks.retrieval.filters import Where
 from tasks.serving.exchange_log import ExchangeLog
 from tasks.serving.openai_api import ChatRequest, Completion, RequestError, error_body, refusal

@@ -8,10 +8,10 @@ from uuid import uuid4
 
 import pytest
 
+from tasks.feedback.exchanges import Exchange, Feedback, LogPlace, ShownPassage
 from tasks.feedback.params import LogParams
 from tasks.feedback.traces import ServedTraces
 from tasks.feedback.writer import Writer, read_writer
-from tasks.records.exchanges import Exchange, Feedback, LogPlace, ShownPassage
 from tasks.services.stores import Stores
 
 NOW = datetime(2026, 11, 29, 3, 0, tzinfo=UTC)

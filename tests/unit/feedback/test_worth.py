@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from tasks.feedback.exchanges import Exchange, ShownPassage
 from tasks.feedback.served import ServedQuestion
 from tasks.feedback.worth import (
     ABSTAINED,
@@ -16,7 +17,6 @@ from tasks.feedback.worth import (
     by_worth,
     right_answer,
 )
-from tasks.records.exchanges import Exchange, ShownPassage
 
 MARKERS = ["I don't know", "모르겠습니다"]
 NOW = datetime(2026, 11, 29, 3, 0, tzinfo=UTC)

@@ -11,11 +11,11 @@ from typer.testing import CliRunner
 
 from flows.cli import app
 from flows.review import fill_review_queue, other_answers
+from tasks.feedback.exchanges import Exchange, Feedback, ShownPassage
 from tasks.feedback.review_queue import ReviewQueue
 from tasks.feedback.traces import ServedTraces
 from tasks.feedback.worth import ABSTAINED, MARKED_BAD, OTHER
 from tasks.ingestion.sources.feedback import FeedbackSource
-from tasks.records.exchanges import Exchange, Feedback, ShownPassage
 from tasks.services.stores import Stores
 
 NOW = datetime.now(UTC)

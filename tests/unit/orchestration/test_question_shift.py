@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from tasks.answering.question_shift import chosen
+from tasks.feedback.exchanges import Exchange
 from tasks.feedback.traces import ServedTraces
 from tasks.orchestration import question_shift as module
 from tasks.orchestration.question_shift import ShiftPlace, question_shift, told
-from tasks.records.exchanges import Exchange
 from tasks.records.schema import Message, Record, write_records
 from tasks.services.stores import Stores
 from tasks.stage.params import read_yaml

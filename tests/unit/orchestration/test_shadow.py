@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tasks.feedback.exchanges import Exchange, ReplayedAnswer, ShownPassage
 from tasks.feedback.params import ShadowParams
 from tasks.feedback.served import ServedQuestion
 from tasks.feedback.traces import ServedTraces
@@ -20,7 +21,6 @@ from tasks.orchestration.shadow import (
     shadow,
 )
 from tasks.promotion.shadow import SHADOW_FILE, Shadow, ShadowSide
-from tasks.records.exchanges import Exchange, ReplayedAnswer, ShownPassage
 from tasks.records.schema import ServedModel
 from tasks.services.stores import Stores
 from tasks.stage.errors import ConfigError

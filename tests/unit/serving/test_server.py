@@ -18,8 +18,8 @@ import httpx
 import pytest
 
 from tasks.answering.loading import load_answerer
+from tasks.feedback.exchanges import LogPlace
 from tasks.feedback.traces import ServedTraces
-from tasks.records.exchanges import LogPlace
 from tasks.records.schema import Message
 from tasks.services.stores import Stores
 from tasks.serving.protocol import (
