@@ -175,20 +175,23 @@ def shadow(evidence: ModelEvidence, params: ShadowRuleParams) -> Iterator[RuleRe
         yield RuleResult(False, text, None, bound, mild=True)
         return
     share = own.differing_share
-    text = f"{own.summary(evidence.model)}; at most {bound:.0%} may be answered otherwise"
+    text = (
+        f"{evidence.model} answers {own.differing} of {own.questions} served questions otherwise "
+        f"than {own.champion}; at most {bound:.0%} is asked for"
+    )
     yield RuleResult(share <= bound, text, share, bound)
     mine, theirs = own.candidate_side, own.champion_side
     more, bound = (mine.abstained - theirs.abstained) / own.questions, params.max_more_abstaining
     text = (
-        f"{evidence.model} abstains from {mine.abstained} of {own.questions} served questions, the "
-        f"champion from {theirs.abstained}; at most {bound:.0%} of the questions more are asked for"
+        f"{evidence.model} abstains from {mine.abstained} of {own.questions} served questions, "
+        f"{own.champion} from {theirs.abstained}; at most {bound:.0%} more is asked for"
     )
     yield RuleResult(more <= bound, text, more, bound)
     if mine.groundedness is not None and theirs.groundedness is not None:
         loss, bound = theirs.groundedness - mine.groundedness, params.max_groundedness_loss
         text = (
-            f"{evidence.model}'s groundedness on served questions is {mine.groundedness:.2f}, the "
-            f"champion's {theirs.groundedness:.2f}; a loss of at most {bound:.2f} is asked for"
+            f"groundedness on served questions is {mine.groundedness:.2f}, {own.champion}'s "
+            f"{theirs.groundedness:.2f}; a loss of at most {bound:.2f} is asked for"
         )
         yield RuleResult(loss <= bound, text, loss, bound)
 
