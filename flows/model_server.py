@@ -20,10 +20,14 @@ from flows.process_file import ProcessFile, this_process
 from flows.servers import log_file
 from flows.shutdown import interrupt_on_signals
 from flows.workspace import STATE, WorkspacePaths
+from tasks.feedback.exchanges import LogPlace
+from tasks.feedback.params import Params
 from tasks.records.schema import ServedModel
 from tasks.services.processes import end_child, last_log_lines, start_child
+from tasks.services.stores import SERVED
 from tasks.serving.protocol import (
     NOTICE,
+    KeepLog,
     Listening,
     Notice,
     NotServing,
@@ -32,7 +36,7 @@ from tasks.serving.protocol import (
     TellRegistry,
 )
 from tasks.stage.errors import ConfigError, NightloomError
-from tasks.stage.params import read_yaml
+from tasks.stage.params import load_params, read_yaml
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -65,23 +69,29 @@ class ModelServer(ProcessFile):
 class ServeOptions:
     """What to serve, where, and by which alias; None is production, else staging, else candidate.
 
-    Port 0 is any that is free.
+    Port 0 is any that is free. `log` keeps questions and answers as MLflow traces.
     """
 
     models: Sequence[ServedModel]
     alias: str | None
     host: str
     port: int
+    log: bool = False
     poll_seconds: float = POLL_SECONDS
 
 
 @dataclass
 class AliasWatcher:
-    """What the registry's aliases name, as orders; an order is given once, until it fails."""
+    """What the registry's aliases name, as orders; an order is given once, until it fails.
+
+    With `log` also where questions and answers are kept, which follows the stores.
+    """
 
     checkout: Path
     models: Sequence[ServedModel]
     alias: str | None
+    log: bool = False
+    _kept: "Stores | None" = None
     _given: dict[ServedModel, tuple[str, int]] = field(default_factory=dict)
     _retry: dict[ServedModel, float] = field(default_factory=dict)
     _registry: "tuple[tuple[Stores, float | None], Registry] | None" = None
@@ -95,7 +105,8 @@ class AliasWatcher:
         # Deferred: mlflow takes seconds to import, while which the server's child starts.
         from tasks.registry.aliases import choose_version
 
-        registry, orders = self._open(), list[Order]()
+        orders = self._log_orders()
+        registry = self._open()
         for model in self.models:
             alias, number = choose_version(registry.aliases(model), model, self.alias)
             again = time.monotonic() >= self._retry.get(model, float("inf"))
@@ -108,6 +119,17 @@ class AliasWatcher:
             self._given[model] = (alias, number)
             self._retry.pop(model, None)
         return orders
+
+    def _log_orders(self) -> list[Order]:
+        """Return the order to keep the log elsewhere, where the stores have changed."""
+        stores = find_stores(self.checkout)
+        if not self.log or stores == self._kept:
+            return []
+        self._kept = stores
+        artifacts = None if stores.artifacts is None else str(stores.artifacts)
+        params = str(self.checkout / "params")
+        place = LogPlace(tracking_uri=stores.tracking_uri, artifacts=artifacts, params=params)
+        return [KeepLog(place=place)]
 
     def failed(self, notice: NotServing) -> None:
         """Let a version that could not be loaded be ordered again after a while."""
@@ -155,11 +177,22 @@ def serve_versions(checkout: Path, options: ServeOptions, say: Callable[[str], N
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
     with _server(checkout, options) as child:
         notices = _notices(child)
-        watch = AliasWatcher(checkout, options.models, options.alias)
+        watch = AliasWatcher(checkout, options.models, options.alias, options.log)
+        if options.log:
+            say(_log_told(checkout))
         try:
             _follow(checkout, options, watch, child, notices, say)
         finally:
             ModelServer.remove(checkout)
+
+
+def _log_told(checkout: Path) -> str:
+    """Return what is kept and for how long, as whoever asks should know."""
+    bounds = load_params(Params, [checkout / "params" / "serving.yaml"]).serving.log
+    return (
+        f"questions and answers are kept for {bounds.days} days, at most {bounds.megabytes} MB, in "
+        f"MLflow's experiment {SERVED}; personal data are masked as params/curation.yaml says"
+    )
 
 
 def _follow(

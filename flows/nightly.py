@@ -23,6 +23,7 @@ from tasks.orchestration.flow_runs import name_scheduled_runs, tag_run
 from tasks.orchestration.llm_judge import judge_answers
 from tasks.orchestration.llm_scorers import LlmJudgeParams
 from tasks.orchestration.publish import notify
+from tasks.orchestration.question_shift import ShiftPlace, question_shift
 from tasks.orchestration.release import VersionVerdict
 from tasks.orchestration.reproduce import NightParams
 from tasks.orchestration.tracking import Tracker
@@ -32,7 +33,7 @@ from tasks.registry.client import Registry
 from tasks.registry.params import ReleaseParams
 from tasks.registry.promote import all_champions
 from tasks.registry.versions import Version
-from tasks.services.stores import RunRef
+from tasks.services.stores import RunRef, Stores
 from tasks.stage.errors import GateError, NightloomError
 from tasks.stage.outputs import write_atomically
 from tasks.stage.params import ModelsParams, RerankingParams, StageParams, load_params
@@ -127,10 +128,13 @@ def _run(workspace: Workspace, log: NightLog, *, only_release: bool) -> None:
     verdicts: tuple[VersionVerdict, ...] = ()
     try:
         summary = None if only_release else _build(workspace, log, record, tracker)
+        shift = None if only_release else _question_shift(workspace, log, stores)
         champions = all_champions(registry)
         verdicts = release(workspace, log, record.run, registry, again=only_release)
         if summary:
             log.now.reasons.insert(0, summary)
+        if shift:
+            log.now.reasons.append(shift)
     except GateError as error:
         refused(log, error)
     except BaseException as error:
@@ -158,6 +162,20 @@ def _build(
     record.keep()
     judge(workspace, record.run)
     return built.summary
+
+
+def _question_shift(workspace: Workspace, log: NightLog, stores: Stores) -> str | None:
+    """Return what the last day's served questions say, None where none was kept."""
+    log.begin("looking at served questions")
+    root, paths = workspace.path, workspace.paths()
+    place = ShiftPlace(
+        root=root,
+        curated=root / paths.curated,
+        embedder=root / paths.embedder,
+        store=(root / paths.model_store).resolve(),
+        scratch=root / paths.scratch / "release",
+    )
+    return question_shift(stores, place)
 
 
 def refused(log: NightLog, error: GateError) -> None:

@@ -25,10 +25,12 @@ from tasks.orchestration.release import (
     write_decision,
 )
 from tasks.orchestration.rescore import Tonight, count_record_use, rescore, rescore_earlier
+from tasks.orchestration.shadow import ShadowPlace, Sides, shadow
 from tasks.orchestration.speed import speed
 from tasks.orchestration.tracking import Tracker
 from tasks.orchestration.verify import Scored, ServingSetup, verify
 from tasks.promotion.evidence import EvidenceFiles
+from tasks.promotion.shadow import SHADOW_FILE
 from tasks.promotion.speed import SPEED_FILE
 from tasks.prompting.files import PROMPT
 from tasks.records.schema import ServedModel
@@ -40,7 +42,7 @@ from tasks.registry.register import nominate, register, register_prompt
 from tasks.registry.versions import MODELS, Version, promotion_key
 from tasks.scoring.parity import PARITY_FILE
 from tasks.services.stores import RunRef
-from tasks.stage.errors import ConfigError
+from tasks.stage.errors import ConfigError, DataError
 from tasks.stage.outputs import MANIFEST, verified
 
 
@@ -177,6 +179,29 @@ def _gather(
     log.begin("measuring speed")
     speed(root, scored.bundle, store, tuple(found), context.scratch)
     context.tracker.log_files(context.night, [context.scratch / SPEED_FILE], "verdict")
+    log.begin("answering served questions again")
+    if sides := _sides(context, new):
+        place = ShadowPlace(root, store, context.scratch)
+        shadow(sides, promotion_key(scored.bundle), stores, place)
+        context.tracker.log_files(context.night, [context.scratch / SHADOW_FILE], "verdict")
+    return found
+
+
+def _sides(context: _ReleaseContext, new: Sequence[Version]) -> dict[ServedModel, Sides]:
+    """Return each new version beside the champion, by model; one whose bundle is gone is not."""
+    paths, downloads = context.workspace.paths(), context.scratch / "bundles"
+    found: dict[ServedModel, Sides] = {}
+    for version in new:
+        champion = other_champion(context.registry, version)
+        if champion is None:
+            continue
+        try:
+            bundle = context.registry.bundle(version.model, champion.number, downloads)
+        except (ConfigError, DataError):
+            continue  # the verdict says so: it could not be rescored
+        own = context.workspace.path / paths.bundle
+        name = f"{version.model}-{version.number}"
+        found[version.model] = Sides(own, name, bundle, champion.name)
     return found
 
 
@@ -200,6 +225,7 @@ def _evidence(context: _ReleaseContext, version: Version) -> EvidenceFiles:
         bundle_sha256=promotion_key(root / paths.bundle),
         champion=rescore(version, tonight, context.registry, context.tracker),
         speed=context.scratch / SPEED_FILE,
+        shadow=context.scratch / SHADOW_FILE,
         earlier=rescore_earlier(version, tonight, context.promoter.ledger, context.tracker),
         uses=count_record_use(
             context.promoter.ledger, tonight.curated / "test.jsonl", context.scratch / "use"

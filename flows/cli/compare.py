@@ -11,7 +11,16 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from flows.cli.options import HERE, Json, ModelName, Root, Which, checkout_at, print_json
+from flows.cli.options import (
+    HERE,
+    Json,
+    ModelName,
+    Root,
+    Which,
+    checkout_at,
+    one_line,
+    print_json,
+)
 from flows.console import make_console
 from tasks.records.schema import ServedModel
 from tasks.registry.versions import MODELS, Alias, model_name
@@ -267,7 +276,7 @@ def _print_change(console: Console, change: "Change") -> None:
     console.print(Text(f"\n{scores}  {change.record} ({change.slice or 'no slice'})"))
     lines = (("question", change.question), ("expected", change.reference))
     for name, text in (*lines, ("A", change.left_output), ("B", change.right_output)):
-        console.print(Text(f"  {name}: {_short(text)}"))
+        console.print(Text(f"  {name}: {one_line(text, _SHOWN_CHARACTERS)}"))
 
 
 def _table(title: str, rows: "dict[str, Difference]") -> Table:
@@ -283,9 +292,3 @@ def _table(title: str, rows: "dict[str, Difference]") -> Table:
         cells.append("–" if smallest is None else f"{smallest:.3f}")
         table.add_row(*map(Text, (name or "(none)", *cells)))
     return table
-
-
-def _short(text: str) -> str:
-    """Return a text on one line, without the control characters that a model may answer."""
-    line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
-    return line if len(line) <= _SHOWN_CHARACTERS else f"{line[:_SHOWN_CHARACTERS]} ..."

@@ -59,6 +59,15 @@ def print_json(found: object) -> None:
     print(to_json(found, indent=1, by_alias=True).decode())
 
 
+def one_line(text: str, most: int) -> str:
+    """Return a text on one line, without the control characters that a model may answer.
+
+    `most` are its characters; a longer one is cut.
+    """
+    line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    return line if len(line) <= most else f"{line[:most]} ..."
+
+
 @contextmanager
 def checkout_at(
     root: Path, as_json: bool = False, empty: Mapping[str, Any] | None = None

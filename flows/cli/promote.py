@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.table import Table
+from rich.text import Text
 
 from flows.cli.options import (
     HERE,
@@ -16,6 +18,7 @@ from flows.cli.options import (
     Root,
     Which,
     checkout_at,
+    one_line,
     print_json,
 )
 from flows.console import make_console
@@ -23,10 +26,14 @@ from tasks.records.schema import ServedModel
 from tasks.stage.errors import ConfigError, GateError
 
 if TYPE_CHECKING:
+    from flows.review import OtherAnswer
     from tasks.registry.params import ReleaseParams
     from tasks.registry.versions import RegistryStage
 
 _REFUSED = 3
+
+_SHOWN = 10
+_SHOWN_CHARACTERS = 200
 
 _REGISTRY_STAGES: "tuple[RegistryStage, ...]" = ("staging", "production")
 
@@ -48,7 +55,9 @@ def promote(
 ) -> None:
     """Let `production` name the version in staging; `previous` names the one before."""
     with checkout_at(root, as_json) as checkout:
+        from flows.environment import find_stores
         from flows.promoter import deciding, operating_user
+        from flows.review import other_answers
         from tasks.registry.promote import promote as promote_version
 
         stage = _read_registry_stage(to)
@@ -64,9 +73,25 @@ def promote(
                 downloads=promoter.downloads,
             )
             aliases = promoter.ledger.registry.aliases(model.value)
-    number = aliases[stage]
+        number = aliases[stage]
+        changed = other_answers(find_stores(checkout), model.value, number, _SHOWN)
     what = f"is in {stage}" if entry else f"was in {stage} already; nothing was decided"
     _tell_move(model.value, number, what, aliases, as_json, None if entry is None else entry.number)
+    if changed and not as_json:
+        console = make_console()
+        console.print("served questions that it answers otherwise, the most different first:")
+        console.print(_changed_answers(changed))
+
+
+def _changed_answers(changed: "list[OtherAnswer]") -> Table:
+    """Return the served questions that are answered otherwise now, in 80 columns."""
+    table = Table(box=None, padding=(0, 1, 0, 0))
+    for heading in ("question", "answer served", "its answer"):
+        table.add_column(heading, overflow="fold")
+    for one in changed:
+        texts = (one.question, one.served, one.answer)
+        table.add_row(*(Text(one_line(text, _SHOWN_CHARACTERS)) for text in texts))
+    return table
 
 
 def rollback(

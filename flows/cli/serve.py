@@ -20,11 +20,18 @@ def serve(
     host: Annotated[
         str, typer.Option(help="Address; there are no accounts, so stay on loopback.")
     ] = HOST,
+    log: Annotated[
+        bool,
+        typer.Option(
+            "--log/--no-log",
+            help="Keep questions and answers as MLflow traces, personal data masked.",
+        ),
+    ] = False,
     port: Annotated[int, typer.Option(help="Port; 0 is any that is free.")] = 8000,
 ) -> None:
     """Serve the champion as OpenAI's chat API does; Ctrl-C stops it."""
     with checkout_at(root) as checkout:
         from flows.model_server import ServeOptions, serve_until_interrupted
 
-        options = ServeOptions([item.value for item in model], alias, host, port)
+        options = ServeOptions([item.value for item in model], alias, host, port, log)
         serve_until_interrupted(checkout, options, make_console())

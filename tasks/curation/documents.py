@@ -6,8 +6,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tasks.curation.normalization import normalized_document
-from tasks.curation.params import PersonalDataParams
 from tasks.privacy.masking import masked, masking_kinds
+from tasks.privacy.params import PersonalDataParams
 from tasks.records.schema import Document, stream_documents, write_documents
 from tasks.records.text import text_sha256
 

@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 
 from tasks.curation.near_duplicates import Sketcher, Sketches
 from tasks.curation.normalization import normalized_record
-from tasks.curation.params import CurationParams, PersonalDataParams
+from tasks.curation.params import CurationParams
 from tasks.curation.quality import broken_rule
 from tasks.curation.questions import Measure, question_text, same_form
 from tasks.curation.rowfile import RowFile, RowFileWriter
 from tasks.privacy.masking import masked, masking_kinds
+from tasks.privacy.params import PersonalDataParams
 from tasks.records.schema import SPLITS, Message, Record
 from tasks.records.text import hash_share, text_sha256
 

@@ -52,6 +52,7 @@ RULES = (
     Rule("retrieval_recall", answer_quality.retrieval_recall),
     Rule("groundedness", answer_quality.groundedness),
     Rule("abstention", answer_quality.abstention),
+    Rule("shadow", answer_quality.shadow),
     Rule("forgetting", answer_quality.forgetting, _ADAPTER),
     Rule("instructions", answer_quality.instructions, _ADAPTER),
     Rule("retention", baselines.retention, _STUDENT),

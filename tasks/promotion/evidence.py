@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from tasks.promotion.answer_columns import AnswerColumns, read_answer_columns
 from tasks.promotion.params import PromotionParams
+from tasks.promotion.shadow import Shadow
 from tasks.promotion.speed import Speed
 from tasks.records.predictions import (
     LIKELIHOODS_FILE,
@@ -90,7 +91,8 @@ class EvidenceFiles:
     versions answered over HTTP; `bundle_sha256` is the hash of the
     bundle's manifest that it must name. `champion` is None where that is the base, or the candidate
     itself. `speed` is the file of what the models took in turns with the base; an older release
-    left none. `earlier` and `uses` are None where nobody looked for them.
+    left none. `earlier` and `uses` are None where nobody looked for them; so is `shadow`, the file
+    of the answers to served questions, which is not there where none was served.
     """
 
     validation: Path
@@ -103,6 +105,7 @@ class EvidenceFiles:
     speed: Path
     earlier: EarlierFiles | None = None
     uses: UseFiles | None = None
+    shadow: Path | None = None
 
     def paths(self) -> dict[str, Path]:
         """Return every file by what it is evidence of; the speed's only where there is one.
@@ -121,6 +124,8 @@ class EvidenceFiles:
             found |= self.champion.paths("reigning")
         if self.speed.exists():
             found["speed"] = self.speed
+        if self.shadow is not None and self.shadow.exists():
+            found["shadow"] = self.shadow
         if self.uses is not None:
             found |= {"test_records": self.uses.records, "record_use": self.uses.counts}
         for one in () if self.earlier is None else self.earlier.scored:
@@ -195,6 +200,7 @@ class ModelEvidence:
     packaging: Metrics
     parity: Parity
     speed: Speed | None
+    shadow: Shadow | None
     bundle_sha256: str
     answers: Mapping[tuple[str, str], AnswerColumns]
     likely: SplitLikelihoods
@@ -279,6 +285,7 @@ def read_evidence(
         packaging=_metrics(files.packaging),
         parity=Parity.read(files.parity),
         speed=Speed.read(files.speed) if files.speed.exists() else None,
+        shadow=Shadow.read(files.shadow) if files.shadow and files.shadow.exists() else None,
         bundle_sha256=files.bundle_sha256,
         answers=read_answer_columns(predictions, params.primary_metric, systems),
         likely=_likely(files.packaging, model),

@@ -116,6 +116,14 @@ class ScoreRetentionParams(RuleParams):
     min_retention: float = Field(ge=0, le=2)
 
 
+class ShadowRuleParams(RuleParams):
+    """What may change in the answers to served questions."""
+
+    max_differing: float = Field(ge=0, le=1, description="share answered otherwise")
+    max_more_abstaining: float = Field(ge=0, le=1, description="share of the questions")
+    max_groundedness_loss: float = Field(ge=0, le=1)
+
+
 class LatencyParams(RuleParams):
     """How long a model takes for the same work as its base, measured in turns with it."""
 
@@ -167,6 +175,7 @@ class RulesParams(StageParams):
     retrieval_recall: RecallParams
     groundedness: GroundednessParams
     abstention: AbstentionParams
+    shadow: ShadowRuleParams
     forgetting: ForgettingParams
     instructions: InstructionsParams
     retention: ScoreRetentionParams

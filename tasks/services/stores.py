@@ -26,6 +26,8 @@ EXPERIMENT = "nightloom"
 
 LEDGER = "nightloom-ledger"
 
+SERVED = "nightloom-served"  # what `nightloom serve --log` keeps
+
 
 @dataclass(frozen=True)
 class Stores:

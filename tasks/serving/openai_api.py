@@ -177,7 +177,7 @@ class Completion:
 
     def __init__(self, order: ServeVersion) -> None:
         self._order = order
-        self._id = f"chatcmpl-{uuid.uuid4().hex}"
+        self.id = f"chatcmpl-{uuid.uuid4().hex}"
         self._created = int(time.time())
 
     def whole(self, reply: Reply) -> dict[str, Any]:
@@ -214,7 +214,7 @@ class Completion:
 
     def _object(self, kind: str, choices: list[dict[str, Any]]) -> dict[str, Any]:
         return {
-            "id": self._id,
+            "id": self.id,
             "object": kind,
             "created": self._created,
             "model": f"nightloom-{self._order.model}",

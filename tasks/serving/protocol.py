@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
+from tasks.feedback.exchanges import LogPlace
 from tasks.records.schema import ServedModel
 
 
@@ -34,6 +35,13 @@ class TellRegistry(_Line):
 
     order: Literal["registry"] = "registry"
     error: str | None
+
+
+class KeepLog(_Line):
+    """Keep questions, answers and feedback there from now on."""
+
+    order: Literal["log"] = "log"
+    place: LogPlace
 
 
 class Listening(_Line):
@@ -63,7 +71,7 @@ class NotServing(_Line):
     error: str
 
 
-Order = Annotated[ServeVersion | TellRegistry, Field(discriminator="order")]
+Order = Annotated[ServeVersion | TellRegistry | KeepLog, Field(discriminator="order")]
 Notice = Annotated[Listening | Serving | NotServing, Field(discriminator="notice")]
-ORDER: TypeAdapter[ServeVersion | TellRegistry] = TypeAdapter(Order)
+ORDER: TypeAdapter[ServeVersion | TellRegistry | KeepLog] = TypeAdapter(Order)
 NOTICE: TypeAdapter[Listening | Serving | NotServing] = TypeAdapter(Notice)

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -11,7 +12,9 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 from starlette.exceptions import HTTPException
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
+from tasks.feedback.exchanges import Exchange, Feedback, ShownPassage
 from tasks.retrieval.filters import Where
+from tasks.serving.exchange_log import ExchangeLog
 from tasks.serving.openai_api import ChatRequest, Completion, RequestError, error_body, refusal
 from tasks.serving.protocol import ServeVersion
 from tasks.serving.requests import AnswerRequest, Begun, Event, Reply, TextDelta
@@ -28,6 +31,7 @@ class _Asked:
     def __init__(self, versions: Versions, body: ChatRequest) -> None:
         name, turns = body.served_name(list(versions.models)), body.turns()
         where = Where.parse(body.where) if body.where else None
+        self.turns, self.received = turns, datetime.now(UTC)
         loop = asyncio.get_running_loop()
         self.events: asyncio.Queue[Event] = asyncio.Queue()
 
@@ -58,9 +62,31 @@ class _Asked:
                 raise refusal(event)
             return event
 
+    def exchange(self, completion: str, reply: Reply) -> Exchange:
+        """Return the question with its answer, to be kept."""
+        shown = reply.begun.passages
+        return Exchange(
+            completion=completion,
+            model=self.order.model,
+            version=self.order.version,
+            alias=self.order.alias,
+            turns=tuple((turn.role, turn.content) for turn in self.turns),
+            passages=tuple(
+                ShownPassage(id=used.passage.id, text=used.passage.shown, score=used.score)
+                for used in shown
+            ),
+            answer=reply.text,
+            is_cut=reply.is_cut,
+            asked=self.received,
+            seconds=reply.latency_ms / 1000,
+        )
 
-def make_app(versions: Versions, hosts: Sequence[str]) -> FastAPI:
-    """Return the application; requests that name another host than one of `hosts` are refused."""
+
+def make_app(versions: Versions, log: ExchangeLog, hosts: Sequence[str]) -> FastAPI:
+    """Return the application; requests that name another host than one of `hosts` are refused.
+
+    `log` is given whole answers, and what is said of them.
+    """
     app = FastAPI(title="Nightloom", docs_url=None, redoc_url=None, openapi_url=None)
     # A page of another site, whose name was made to mean this machine, must not reach the server.
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(hosts))
@@ -68,7 +94,11 @@ def make_app(versions: Versions, hosts: Sequence[str]) -> FastAPI:
 
     @app.post("/v1/chat/completions")
     async def complete(body: ChatRequest, request: Request) -> Response:
-        return await _complete(versions, body, request)
+        return await _complete(versions, log, body, request)
+
+    @app.post("/v1/feedback")
+    async def feedback(body: Feedback) -> dict[str, str]:
+        return await _mark(log, body)
 
     @app.get("/v1/models")
     async def models() -> dict[str, Any]:
@@ -76,13 +106,15 @@ def make_app(versions: Versions, hosts: Sequence[str]) -> FastAPI:
 
     @app.get("/health")
     async def health() -> Response:
-        found = versions.health()
+        found = versions.health() | {"log": log.health()}
         return JSONResponse(found, status_code=200 if found["status"] == "ok" else 503)
 
     return app
 
 
-async def _complete(versions: Versions, body: ChatRequest, request: Request) -> Response:
+async def _complete(
+    versions: Versions, log: ExchangeLog, body: ChatRequest, request: Request
+) -> Response:
     """Return the answer, whole or as a stream.
 
     Raises:
@@ -99,11 +131,41 @@ async def _complete(versions: Versions, body: ChatRequest, request: Request) -> 
         # Its beginning is waited for: what is refused until then has a status of its own.
         begun = await asked.next(request)
         assert isinstance(begun, Begun)
-        events = _stream(asked, completion, begun, request, usage=body.tells_usage)
+        events = _stream(asked, log, completion, begun, request, usage=body.tells_usage)
         return StreamingResponse(events, media_type="text/event-stream")
     while not isinstance(event := await asked.next(request), Reply):
         pass
+    if log.is_on:
+        log.offer(asked.exchange(completion.id, event))
     return JSONResponse(completion.whole(event))
+
+
+async def _mark(log: ExchangeLog, feedback: Feedback) -> dict[str, str]:
+    """Keep feedback on an answer.
+
+    Raises:
+        RequestError: nothing is kept here, no such answer is, or it could not be kept.
+    """
+    if not log.is_on:
+        raise RequestError(
+            "this server keeps no answers, so none can be marked; `nightloom serve --log` does",
+            status=409,
+            code="log_is_off",
+        )
+    found = await log.give(feedback)
+    if found.outcome == "unknown":
+        raise RequestError(
+            f"no answer {feedback.completion} is kept: it is too old, was dropped, or is on its "
+            "way; ask again in a minute",
+            param="completion",
+            status=404,
+            code="completion_not_found",
+        )
+    if found.outcome == "left_out":
+        raise RequestError(f"not kept: {found.error}", status=422, code="personal_data")
+    if found.outcome == "failed":
+        raise RequestError(f"not kept: {found.error}", status=503, code="log_failed")
+    return {"object": "feedback", "completion": feedback.completion}
 
 
 def _listed(versions: Versions) -> list[dict[str, Any]]:
@@ -124,7 +186,13 @@ def _listed(versions: Versions) -> list[dict[str, Any]]:
 
 
 async def _stream(
-    asked: _Asked, completion: Completion, begun: Begun, request: Request, *, usage: bool
+    asked: _Asked,
+    log: ExchangeLog,
+    completion: Completion,
+    begun: Begun,
+    request: Request,
+    *,
+    usage: bool,
 ) -> AsyncIterator[str]:
     """Yield the answer as server-sent events."""
     try:
@@ -132,6 +200,8 @@ async def _stream(
         while not isinstance(event := await asked.next(request), Reply):
             assert isinstance(event, TextDelta)
             yield _sent(completion.piece(event.text))
+        if log.is_on:
+            log.offer(asked.exchange(completion.id, event))
         yield _sent(completion.end(event))
         if usage:
             yield _sent(completion.usage(event))

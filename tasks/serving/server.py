@@ -21,7 +21,16 @@ import uvicorn
 from pydantic import ValidationError
 
 from tasks.records.schema import ServedModel
-from tasks.serving.protocol import ORDER, Listening, Notice, NotServing, ServeVersion
+from tasks.serving.exchange_log import ExchangeLog
+from tasks.serving.protocol import (
+    ORDER,
+    KeepLog,
+    Listening,
+    Notice,
+    NotServing,
+    ServeVersion,
+    TellRegistry,
+)
 from tasks.serving.routes import make_app
 from tasks.serving.versions import Versions
 from tasks.stage.errors import ConfigError, NightloomError
@@ -68,7 +77,7 @@ def load(
     return open_verified(bundle, store, order.model)
 
 
-def follow_orders(versions: Versions, server: uvicorn.Server) -> None:
+def follow_orders(versions: Versions, log: ExchangeLog, server: uvicorn.Server) -> None:
     """Carry out the orders on standard input until it ends, which ends the server."""
     for line in sys.stdin:
         try:
@@ -76,8 +85,11 @@ def follow_orders(versions: Versions, server: uvicorn.Server) -> None:
         except ValidationError as error:
             LOGGER.error("this is not an order: %r (%s)", line, error)
             continue
-        if not isinstance(order, ServeVersion):
+        if isinstance(order, TellRegistry):
             versions.registry_error = order.error
+            continue
+        if isinstance(order, KeepLog):
+            log.keep(order.place)
             continue
         notice = versions.install(order)
         if isinstance(notice, NotServing):
@@ -137,8 +149,9 @@ def main(arguments: list[str] | None = None) -> int:
     except NightloomError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 1
+    log = ExchangeLog(Path.cwd())
     # Elsewhere than on loopback, clients call the machine by names that are not known here.
-    app = make_app(versions, _LOOPBACK if options.host in _LOOPBACK else ["*"])
+    app = make_app(versions, log, _LOOPBACK if options.host in _LOOPBACK else ["*"])
     config = uvicorn.Config(
         app,
         backlog=_BACKLOG,
@@ -149,9 +162,10 @@ def main(arguments: list[str] | None = None) -> int:
     )
     server = uvicorn.Server(config)
     imports.start()
-    threading.Thread(target=follow_orders, args=(versions, server), daemon=True).start()
+    threading.Thread(target=follow_orders, args=(versions, log, server), daemon=True).start()
     tell(Listening(address=f"http://{options.host}:{bound.getsockname()[1]}"))
     server.run(sockets=[bound])
+    log.close()
     return 0
 
 

@@ -78,6 +78,7 @@ class Night:
     earlier: dict[str, Scored] = field(default_factory=dict)
     unscored: dict[str, str] = field(default_factory=dict)
     use: RecordUse = USE
+    shadow: dict[str, Any] = field(default_factory=lambda: shadow())
 
     def write(self, folder: Path, model: ServedModel) -> EvidenceFiles:
         """Write its files, and say where they lie."""
@@ -88,6 +89,7 @@ class Night:
         (folder / "parity.json").write_text(json.dumps(self.parity))
         if self.speed is not None:
             (folder / "speed.json").write_text(json.dumps(self.speed))
+        (folder / "shadow.json").write_text(json.dumps(self.shadow))
         if self.champion is not None:
             self.champion.write(folder / "reigning")
         for name, scored in self.earlier.items():
@@ -111,6 +113,7 @@ class Night:
             ),
             speed=folder / "speed.json",
             uses=uses,
+            shadow=folder / "shadow.json",
         )
 
 
@@ -216,6 +219,20 @@ def speed(rounds: int = 7) -> dict[str, Any]:
             "student": {"seconds": dict(faster), "cpu_seconds": dict(faster)},
         },
     }
+
+
+def shadow() -> dict[str, Any]:
+    """What both models answered to 200 served questions: nearly what the champion does."""
+    side = {"abstained": 10, "groundedness": 0.95}
+    one = {
+        "champion": "production:3",
+        "questions": 200,
+        "differing": 30,
+        "candidate_side": side,
+        "champion_side": side,
+    }
+    models = {name: json.loads(json.dumps(one)) for name in ("adapter", "student")}
+    return {"bundle_sha256": BUNDLE, "days": 7, "models": models}
 
 
 def good_night(

@@ -13,6 +13,7 @@ from tasks.promotion.params import (
     GroundednessParams,
     InstructionsParams,
     RecallParams,
+    ShadowRuleParams,
 )
 from tasks.promotion.results import RuleResult, nothing_to_ask
 from tasks.promotion.rules.data_quality import is_number
@@ -160,6 +161,39 @@ def abstention(evidence: ModelEvidence, params: AbstentionParams) -> Iterator[Ru
         )
         holds = interval.value >= bound if wanted else interval.value <= bound
         yield RuleResult(holds, text, interval.value, bound, interval)
+
+
+def shadow(evidence: ModelEvidence, params: ShadowRuleParams) -> Iterator[RuleResult]:
+    """Check what a model answers to served questions beside the champion."""
+    found, bound = evidence.shadow, params.max_differing
+    own = None if found is None else found.models.get(evidence.model)
+    if found is None or own is None:
+        yield nothing_to_ask("no question was served lately, or no other version is champion")
+        return
+    if found.bundle_sha256 != evidence.bundle_sha256:
+        text = "the served questions were asked of another bundle than the one that is judged"
+        yield RuleResult(False, text, None, bound, mild=True)
+        return
+    share = own.differing_share
+    text = (
+        f"{evidence.model} answers {own.differing} of {own.questions} served questions otherwise "
+        f"than {own.champion}; at most {bound:.0%} is asked for"
+    )
+    yield RuleResult(share <= bound, text, share, bound)
+    mine, theirs = own.candidate_side, own.champion_side
+    more, bound = (mine.abstained - theirs.abstained) / own.questions, params.max_more_abstaining
+    text = (
+        f"{evidence.model} abstains from {mine.abstained} of {own.questions} served questions, "
+        f"{own.champion} from {theirs.abstained}; at most {bound:.0%} more is asked for"
+    )
+    yield RuleResult(more <= bound, text, more, bound)
+    if mine.groundedness is not None and theirs.groundedness is not None:
+        loss, bound = theirs.groundedness - mine.groundedness, params.max_groundedness_loss
+        text = (
+            f"groundedness on served questions is {mine.groundedness:.2f}, {own.champion}'s "
+            f"{theirs.groundedness:.2f}; a loss of at most {bound:.2f} is asked for"
+        )
+        yield RuleResult(loss <= bound, text, loss, bound)
 
 
 def forgetting(evidence: ModelEvidence, params: ForgettingParams) -> Iterator[RuleResult]:

@@ -12,10 +12,12 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from flows import review
 from flows.cli import app
 from flows.cli import promote as promoting
 from flows.cli.status import print_status, read_status
 from flows.console import make_console
+from flows.review import OtherAnswer
 from tasks.registry.transactions import INTENT_TAG
 from tasks.scoring.record_use import RecordUse
 from tasks.stage.errors import GateError
@@ -56,6 +58,16 @@ def test_promote_moves_staging_to_production_and_says_by_whom(project: Shop) -> 
         "was in production already; nothing was decided"
         in call(project, "promote", "3", "--reason", "again")[1]
     )
+
+
+def test_promote_shows_served_questions_that_are_answered_otherwise(
+    project: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changed = [OtherAnswer("What [/x] is f?", "one", "two")]
+    monkeypatch.setattr(review, "other_answers", lambda *_: changed)
+    printed = call(project, "promote", "--reason", "read twenty answers")[1]
+    assert "served questions that it answers otherwise" in printed
+    assert "What [/x] is f?" in printed
 
 
 def test_promote_takes_a_version_a_stage_and_a_name(project: Shop) -> None:

@@ -21,6 +21,7 @@ from flows.model_server import AliasWatcher, ModelServer, ServeOptions, _new_ord
 from flows.servers import Services
 from tasks.registry.aliases import choose_version
 from tasks.services import stores
+from tasks.services.stores import SERVED
 from tasks.serving.protocol import NotServing, ServeVersion
 from tasks.stage.errors import ConfigError
 from tests.builders.serving import Bundles
@@ -55,7 +56,8 @@ def project(
     for name in ("prefect.yaml", "dvc.yaml"):
         (root / name).touch()
     (root / "params").mkdir()
-    shutil.copy2("params/paths.yaml", root / "params")
+    for name in ("paths.yaml", "serving.yaml", "curation.yaml"):
+        shutil.copy2(Path("params") / name, root / "params")
     (root / ".nightloom").mkdir()
     (root / ".nightloom" / "models").symlink_to(bundles.store)
     shutil.copyfile(empty_store, root / ".nightloom" / "mlflow.db")
@@ -111,7 +113,7 @@ def version_of(found: Any) -> Any:
 
 @pytest.fixture(scope="module")
 def running(project: Project) -> Iterator["subprocess.Popen[str]"]:
-    process = start(project)
+    process = start(project, "--log")
     try:
         wait(project, lambda found: version_of(found) == 1)
         yield process
@@ -138,6 +140,20 @@ def test_ask_uses_the_server_and_says_so(
     assert answer.passages
     with pytest.raises(ConfigError, match=r"refused: .*no passage has the source"):
         ask_model(project.root, QUESTION, "adapter", None, ["source=nowhere"])
+
+
+def test_with_log_it_says_at_start_what_is_kept_and_keeps_it(
+    project: Project, running: "subprocess.Popen[str]"
+) -> None:
+    assert running.stdout is not None
+    assert "kept for 30 days, at most 500 MB, in MLflow's experiment" in running.stdout.readline()
+    answer = project.answer()
+    wait(project, lambda found: found["log"]["kept"] > 0)
+    experiment = project.client.get_experiment_by_name(SERVED)
+    traces = project.client.search_traces([experiment.experiment_id])
+    assert answer.answer in {
+        trace.data.spans[0].outputs["choices"][0]["message"]["content"] for trace in traces
+    }
 
 
 def test_another_alias_than_the_server_has_is_answered_by_a_child(

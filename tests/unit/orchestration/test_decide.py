@@ -101,7 +101,7 @@ def test_a_good_version_is_promoted_and_says_why(bench: Bench) -> None:
     assert found.verdict == "promoted"
     assert bench.tags()["verdict"] == "promoted"
     reasons = json.loads(bench.tags()["reasons"])
-    assert reasons == list(found.told)
+    assert reasons[:20] == list(found.told)[:20]  # a tag holds 4,000 characters
     assert found.reasons == ()
     assert all(reason.startswith("adapter: ") for reason in reasons)
     [table] = bench.tables

@@ -191,6 +191,11 @@ SPOILS: dict[str, list[tuple[ServedModel, Change]]] = {
         ("adapter", put(f"metrics/abstention_shares/adapter/{DISTRACTOR}/unanswerable/value", 0.1)),
         ("student", put("metrics/abstention_shares/student/retrieved/answerable/value", 0.5)),
     ],
+    "shadow": [
+        ("adapter", put("shadow/models/adapter/differing", 101)),
+        ("student", put("shadow/models/student/candidate_side/abstained", 31)),
+        ("adapter", put("shadow/models/adapter/candidate_side/groundedness", 0.8)),
+    ],
     "forgetting": [
         ("adapter", put("metrics/forgetting/perplexity_ratio", 1.6)),
         ("adapter", put("metrics/forgetting/perplexity_ratio", ...)),

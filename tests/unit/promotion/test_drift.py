@@ -62,7 +62,8 @@ def evidence(
     return ModelEvidence(
         model="adapter", system="adapter", offered="student", mode="retrieved", has_documents=True,
         validation={}, curation={}, metrics={"test_split": SPLIT}, packaging={}, parity=nothing,
-        bundle_sha256="", speed=None, answers={("adapter", "retrieved"): answers(candidate)},
+        bundle_sha256="", speed=None, shadow=None,
+        answers={("adapter", "retrieved"): answers(candidate)},
         likely=SplitLikelihoods({}, None), champion=champion, earlier=earlier, unscored={},
         use=None, params=params, bootstrap=Bootstrap(params.resamples, params.seed),
     )  # fmt: skip

@@ -3,22 +3,28 @@
 import asyncio
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
 from tasks.answering.loading import load_answerer
+from tasks.feedback.exchanges import LogPlace
+from tasks.feedback.traces import ServedTraces
 from tasks.records.schema import Message
+from tasks.services.stores import Stores
 from tasks.serving.protocol import (
     NOTICE,
+    KeepLog,
     Listening,
     NotServing,
     ServeVersion,
@@ -40,7 +46,7 @@ class Server:
     address: str
     bundles: Bundles
 
-    def tell(self, order: ServeVersion | TellRegistry) -> None:
+    def tell(self, order: ServeVersion | TellRegistry | KeepLog) -> None:
         assert self.process.stdin is not None
         self.process.stdin.write(order.line())
         self.process.stdin.flush()
@@ -52,6 +58,12 @@ class Server:
     def serve(self, version: int) -> Any:
         self.tell(self.bundles.order(version))
         return self.notice()
+
+    def health(self) -> Any:
+        return httpx.get(f"{self.address}/health").json()
+
+    def mark(self, **body: Any) -> httpx.Response:
+        return httpx.post(f"{self.address}/v1/feedback", json=body, timeout=60)
 
     def post(self, **body: Any) -> httpx.Response:
         content = {"model": "adapter", "messages": [{"role": "user", "content": QUESTION}]} | body
@@ -314,3 +326,64 @@ def test_a_port_that_is_taken_is_an_error_with_a_remedy(bundles: Bundles) -> Non
         _, errors = process.communicate(timeout=60)
     assert process.returncode == 1
     assert "what to do: choose another with --port" in errors
+
+
+def wait_until(is_so: Callable[[], bool], seconds: float = 60.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not is_so():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+@pytest.fixture
+def log_place(empty_store: Path, tmp_path: Path) -> LogPlace:
+    """A store and params to keep questions by."""
+    shutil.copyfile(empty_store, tmp_path / "mlflow.db")
+    return LogPlace(
+        tracking_uri=f"sqlite:///{tmp_path / 'mlflow.db'}", artifacts=None, params="params"
+    )
+
+
+def test_answers_are_kept_and_can_be_marked(server: Server, log_place: LogPlace) -> None:
+    assert server.serve(1).version == 1
+    refused = server.mark(completion=f"chatcmpl-{'0' * 32}", rating="bad")
+    assert (refused.status_code, refused.json()["error"]["code"]) == (409, "log_is_off")
+    server.tell(KeepLog(place=log_place))
+    wait_until(lambda: server.health()["log"] is not None)
+    whole = server.post().json()
+    with_stream = server.post(stream=True).text
+    wait_until(lambda: server.health()["log"]["kept"] == 2)
+    marked = server.mark(completion=whole["id"], rating="bad", answer="Better.", note="wrong")
+    assert marked.status_code == 200, marked.text
+    unknown = server.mark(completion=f"chatcmpl-{'0' * 32}", rating="bad")
+    assert (unknown.status_code, unknown.json()["error"]["code"]) == (404, "completion_not_found")
+    for body in ({"rating": "bad"}, {"completion": whole["id"]}, {"completion": "x", "note": "y"}):
+        assert server.mark(**body).status_code == 400
+    traces = ServedTraces(Stores(log_place.tracking_uri, None))
+    found = {item.exchange.completion: item for item in traces.questions()}
+    first = found.pop(whole["id"])
+    assert first.exchange.answer == whole["choices"][0]["message"]["content"]
+    assert [item.id for item in first.exchange.passages] == [
+        item["id"] for item in whole["nightloom"]["passages"]
+    ]
+    assert (first.correct, first.expected, first.note) == (False, "Better.", "wrong")
+    [streamed] = found.values()
+    assert streamed.exchange.completion in with_stream
+    assert streamed.exchange.answer == first.exchange.answer
+
+
+def test_a_store_that_is_away_costs_entries_and_no_answer(
+    server: Server, log_place: LogPlace, tmp_path: Path
+) -> None:
+    assert server.serve(1).version == 1
+    (tmp_path / "mlflow.db").unlink()
+    (tmp_path / "mlflow.db").mkdir()
+    server.tell(KeepLog(place=log_place))
+
+    def is_dropped() -> bool:  # an answer before the order is read goes to the store of before
+        assert server.post().status_code == 200
+        return bool(server.health()["log"]["dropped"])
+
+    wait_until(is_dropped)
+    assert server.health()["log"]["error"]
+    assert server.post().status_code == 200

@@ -1,0 +1,76 @@
+"""Which served questions are looked at first, and which answers people have called right."""
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from tasks.feedback.exchanges import Exchange, ShownPassage
+from tasks.feedback.served import ServedQuestion
+from tasks.feedback.worth import (
+    ABSTAINED,
+    DISAGREEMENT,
+    MARKED_BAD,
+    OTHER,
+    POORLY_GROUNDED,
+    by_worth,
+    right_answer,
+)
+
+MARKERS = ["I don't know", "모르겠습니다"]
+NOW = datetime(2026, 11, 29, 3, 0, tzinfo=UTC)
+
+
+def served(trace: str, answer: str = "f returns one.", **said: Any) -> ServedQuestion:
+    exchange = Exchange(
+        completion=f"chatcmpl-{'0' * 32}",
+        model="adapter",
+        version=1,
+        alias="production",
+        turns=(("user", "What does f return?"),),
+        passages=(ShownPassage(id="d#0", text="f returns one.", score=1.0),),
+        answer=answer,
+        is_cut=False,
+        asked=said.pop("asked", NOW),
+        seconds=1.0,
+    )
+    found = ServedQuestion(trace, exchange, None, None, None, {})
+    return replace(found, **said)
+
+
+def test_bad_marks_come_first_then_disagreement_then_doubt_and_the_newest() -> None:
+    questions = [
+        served("old", asked=NOW - timedelta(days=2)),
+        served("new"),
+        served("apart", others={"student-1": "Nobody can say."}),
+        served("made up", answer="g prints 42 twice and closes the socket."),
+        served("silent", answer="모르겠습니다."),
+        served("bad", correct=False),
+        served("good", correct=True),
+        served("mended", correct=False, expected="f returns 1."),
+    ]
+    found = [(one.question.trace, one.reason) for one in by_worth(questions, MARKERS)]
+    assert found == [
+        ("bad", MARKED_BAD),
+        ("apart", DISAGREEMENT),
+        ("silent", ABSTAINED),
+        ("made up", POORLY_GROUNDED),
+        ("new", OTHER),
+        ("old", OTHER),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("said", "right"),
+    [
+        ({}, None),
+        ({"note": "hm"}, None),
+        ({"correct": False}, None),
+        ({"correct": True}, "f returns one."),
+        ({"correct": False, "expected": "1"}, "1"),
+        ({"correct": True, "expected": "1"}, "1"),
+    ],
+)
+def test_only_what_people_called_right_is_right(said: dict[str, Any], right: str | None) -> None:
+    assert right_answer(served("one", **said)) == right
