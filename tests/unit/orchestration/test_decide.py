@@ -103,7 +103,7 @@ def test_a_good_version_is_promoted_and_says_why(bench: Bench) -> None:
     reasons = json.loads(bench.tags()["reasons"])
     assert reasons[:20] == list(found.told)[:20]  # a tag holds 4,000 characters
     assert found.reasons == ()
-    assert all(reason.startswith("adapter: ") for reason in reasons)
+    assert all(reason.startswith("adapter: ") for reason in reasons[:20])
     [table] = bench.tables
     assert table["key"] == "verdict-adapter"
     assert table["rows"][0]["rule"] == "data_accepted"
