@@ -1,5 +1,6 @@
 """A night, top to bottom: refresh -> build -> record -> release."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -143,7 +144,8 @@ def _run(workspace: Workspace, log: NightLog, *, only_release: bool) -> None:
     assert log.now.verdict is not None
     level = VERDICTS[log.now.verdict].level
     told = (log.now.told_verdict, log.now.headline())
-    notify(log.now.night, told, log.now.reasons, states, record.run, tracker, level)
+    reasons = [*log.now.told_left_out, *log.now.reasons]
+    notify(log.now.night, told, reasons, states, record.run, tracker, level)
     page = write_history(workspace.checkout, read_history(workspace.checkout, stores))
     tracker.log_files(record.run, [page])
     tracker.end(record.run, finished=True)
@@ -154,6 +156,7 @@ def _build(
 ) -> str | None:
     """Make tonight's bundle; return what to say where no stage had to run for it."""
     refresh(workspace, log)
+    record.tell_left_out()
     built = build(workspace, log, record.run, tracker)
     record.keep()
     judge(workspace, record.run)
@@ -175,8 +178,11 @@ def refresh(workspace: Workspace, log: NightLog) -> None:
     files = [workspace.path / "params" / f"{name}.yaml" for name in _RefreshParams.model_fields]
     params = load_params(_RefreshParams, files)
     paths = workspace.paths()
-    intake = ingest(params.ingestion, workspace.path / paths.raw, workspace.path / paths.accepted)
-    track(workspace.path, paths.raw, changed=intake is not None)
+    taken = ingest(params.ingestion, workspace.path / paths.raw, workspace.path / paths.accepted)
+    log.now.left_out = dict(taken.left_out)
+    track(workspace.path, paths.raw, changed=taken.intake is not None)
+    weights = json.dumps(params.ingestion.weights, sort_keys=True)
+    write_atomically(workspace.path / paths.source_weights, weights + "\n")
     log.begin("resolving the base models")
     store = (workspace.path / paths.model_store).resolve()
     store.mkdir(parents=True, exist_ok=True)

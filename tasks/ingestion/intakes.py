@@ -1,104 +1,43 @@
-"""Take new rows in: one immutable folder a night, none where nothing is new."""
+"""Take new rows in: one immutable folder a night for all sources, none where nothing is new."""
 
 import json
 import platform
 import shutil
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
-from heapq import nsmallest
 from pathlib import Path
 
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
-from tasks.ingestion.intake_files import (
-    INTAKES,
-    IntakeWriter,
-    Known,
-    intake_folders,
-    line_digests,
-    next_name,
-    read_known,
-    read_marks,
-)
-from tasks.ingestion.params import IngestionParams
-from tasks.ingestion.row_formats import document_line, has_derived_id, record_line
-from tasks.ingestion.sources.opening import open_source
-from tasks.ingestion.sources.source import KINDS, Found, Kind, Mark, Source
-from tasks.records.readers import Line
-from tasks.records.text import text_sha256
+from tasks.ingestion.intake_files import INTAKES, IntakeWriter, intake_folders, next_name
+from tasks.ingestion.params import IngestionParams, SourceParams
+from tasks.ingestion.reading import NightReader
+from tasks.ingestion.sources.source import KINDS, Kind, Mark
 from tasks.stage.errors import DataError
 from tasks.stage.outputs import output_folders, verified
-
-
-@dataclass(frozen=True)
-class Sample:
-    """The rows whose order is at most `last`, and those that are `needed` by id.
-
-    An order is the hash of a row's id and its position, so that it is the same every night.
-    `last` is None where none is kept by order.
-    """
-
-    last: tuple[str, int] | None
-    needed: frozenset[str]
-
-    def of(self, rows: Iterable[Found]) -> Iterator[Found]:
-        """Yield the rows that it keeps."""
-        for position, found in enumerate(rows):
-            by_order = self.last is not None and (_order(found.line), position) <= self.last
-            if by_order or _identifier(found.line) in self.needed:
-                yield found
-
-
-def choose_records(rows: Iterable[Found], limit: int) -> Sample:
-    """Choose the sample of `limit` records."""
-    return Sample(_last(_orders(rows), limit), frozenset())
-
-
-def choose_documents(rows: Iterable[Found], needed: frozenset[str]) -> Sample:
-    """Choose the documents that are needed, and as many more, at least one."""
-    present = 0
-
-    def others() -> Iterator[tuple[str, int]]:
-        nonlocal present
-        for position, found in enumerate(rows):
-            if _identifier(found.line) in needed:
-                present += 1
-            else:
-                yield _order(found.line), position
-
-    smallest = nsmallest(max(len(needed), 1), others())
-    kept = smallest[: max(present, 1)]
-    return Sample(kept[-1] if kept else None, needed)
-
-
-def gold(line: Line) -> list[str]:
-    """Return the ids of the documents that a record names."""
-    found = (line.row or {}).get("documents")
-    return [str(name) for name in found] if isinstance(found, list) else []
-
-
-def _orders(rows: Iterable[Found]) -> Iterator[tuple[str, int]]:
-    return ((_order(found.line), position) for position, found in enumerate(rows))
-
-
-def _last(orders: Iterable[tuple[str, int]], count: int) -> tuple[str, int] | None:
-    smallest = nsmallest(count, orders)
-    return smallest[-1] if smallest else None
-
-
-def _identifier(line: Line) -> str:
-    return str((line.row or {}).get("id", ""))
-
-
-def _order(line: Line) -> str:
-    return text_sha256("limit", _identifier(line) or line.raw.hex())
-
 
 PROFILE = "profile.json"
 
 REFERENCE = "reference.json"
+
+
+@dataclass(frozen=True)
+class SourceIntake:
+    """What one source gave to an intake; `left_out` says why it gave nothing, where it failed."""
+
+    name: str
+    kind: str
+    origin: tuple[str, ...] = ()
+    records: int = 0
+    documents: int = 0
+    faulty: int = 0
+    unnamed: int = 0
+    repeated: int = 0
+    source_updated: str | None = None
+    since: Mapping[Kind, Mark] = field(default_factory=dict)
+    left_out: str | None = None
 
 
 @dataclass(frozen=True)
@@ -107,6 +46,7 @@ class Intake:
 
     `faulty` of them could not be read, and `unnamed` had no id and got one from their content;
     rows without an id that came more than once are counted as `repeated` and kept once.
+    `source_updated` is when the source that is longest at rest last changed.
     """
 
     name: str
@@ -119,44 +59,47 @@ class Intake:
     repeated: int
     when: str
     source_updated: str | None
-    since: dict[Kind, Mark]
+    sources: tuple[SourceIntake, ...]
     python: str
 
 
-@dataclass
-class _Tally:
-    """What was counted while rows came by."""
+@dataclass(frozen=True)
+class TakenIn:
+    """Tonight's intake, None where no row is new, and the sources that had to be left out: why."""
 
-    offered: int = 0
-    unnamed: int = 0
-    repeated: int = 0
+    intake: Intake | None
+    left_out: Mapping[str, str]
 
 
 @task(name="ingest", cache_policy=NO_CACHE, persist_result=False)
-def ingest(params: IngestionParams, raw: Path, accepted: Path) -> Intake | None:
-    """Take in what is new, and return it; None if the source holds nothing new."""
-    intake = take_in(params, raw, datetime.now(UTC), accepted=accepted)
+def ingest(params: IngestionParams, raw: Path, accepted: Path) -> TakenIn:
+    """Take in what is new, and return it; sources that fail are left out where params say so."""
+    taken = take_in(params, raw, datetime.now(UTC), accepted=accepted)
     logger = get_run_logger()
-    if intake is None:
+    for name, why in taken.left_out.items():
+        logger.warning("source %s was left out: %s", name, why)
+    if taken.intake is None:
         kept = len(intake_folders(raw))
-        logger.info("nothing new from %s: %d intakes are kept", params.source, kept)
-        return None
-    logger.info(
-        "%s: %d new or changed records and %d documents from %s; %d lines at fault, %d rows named "
-        "after their content, %d repeated ones left out",
-        intake.name,
-        intake.records,
-        intake.documents,
-        params.source,
-        intake.faulty,
-        intake.unnamed,
-        intake.repeated,
-    )
-    return intake
+        names = ", ".join(source.name for source in params.sources)
+        logger.info("nothing new from %s: %d intakes are kept", names, kept)
+        return taken
+    for source in taken.intake.sources:
+        logger.info(
+            "%s: %d new or changed records and %d documents from %s; %d lines at fault, %d rows "
+            "named after their content, %d repeated ones left out",
+            taken.intake.name,
+            source.records,
+            source.documents,
+            source.name,
+            source.faulty,
+            source.unnamed,
+            source.repeated,
+        )
+    return taken
 
 
-def take_in(params: IngestionParams, raw: Path, now: datetime, *, accepted: Path) -> Intake | None:
-    """Write the intake below `raw/intakes/`; return None, and write nothing, if no row is new.
+def take_in(params: IngestionParams, raw: Path, now: datetime, *, accepted: Path) -> TakenIn:
+    """Write the intake below `raw/intakes/`; write nothing if no row is new.
 
     A row is new where no earlier intake holds its id, changed where the latest one that does holds
     other content. Lines that can't be read go along as they are: validation names them. One row
@@ -164,33 +107,31 @@ def take_in(params: IngestionParams, raw: Path, now: datetime, *, accepted: Path
     of the last accepted data, whose profile goes along as `reference.json`.
 
     Raises:
-        DataError: a file is missing, can't be read or is empty, or an earlier intake was changed.
+        DataError: a file is missing, can't be read or is empty, two sources have rows of one id, or
+            an earlier intake was changed.
         ConfigError: the params name no source that can be read.
     """
     _clear(raw)
-    known = read_known(raw)
-    source = open_source(params, read_marks(raw))
-    tally = _Tally()
     with IntakeWriter(raw / INTAKES) as writer:
-        sample = None if params.limit is None else _sample_records(source, params.limit)
-        needed = _copy(source, "records", sample, known["records"], writer, tally)
-        if not tally.offered and not source.increments:
+        reader = NightReader(params, raw, writer)
+        for source in params.sources:
+            reader.read(source, "records")
+        for source in params.sources:
+            reader.read(source, "documents")
+        if len(reader.left_out) == len(params.sources):
             raise DataError(
-                f"source {params.source} gave no records; expected at least one",
-                "mend the source or params/ingestion.yaml",
+                "no source could be read: " + "; ".join(reader.left_out.values()),
+                "mend one of them; on_failure: skip lets a night go on with the others alone",
             )
-        if params.limit is not None:
-            sample = choose_documents(_offered(source, "documents"), frozenset(needed))
-        _copy(source, "documents", sample, known["documents"], writer, tally)
-        if not any(writer.counts.values()):
-            return None
-        intake = _describe(params, source, writer, tally, now, raw)
+        if writer.is_empty:
+            return TakenIn(None, reader.left_out)
+        intake = _describe(params, reader, writer, next_name(raw, now, writer.digest), now)
         with output_folders(raw / INTAKES / intake.name) as (folder,):
             writer.place(folder)
             text = json.dumps(asdict(intake), indent=1, ensure_ascii=False)
             (folder / "intake.json").write_text(text + "\n", encoding="utf-8")
             _copy_profile(accepted, folder)
-    return intake
+    return TakenIn(intake, reader.left_out)
 
 
 def _clear(raw: Path) -> None:
@@ -199,65 +140,43 @@ def _clear(raw: Path) -> None:
         shutil.rmtree(partial)
 
 
-def _offered(source: Source, kind: Kind) -> Iterator[Found]:
-    """Yield the source's lines in our shapes, each row with an id."""
-    shape = record_line if kind == "records" else document_line
-    return (Found(found.file, shape(found.line)) for found in source.read(kind))
-
-
-def _sample_records(source: Source, limit: int) -> Sample:
-    return choose_records(_offered(source, "records"), limit)
-
-
-def _copy(
-    source: Source,
-    kind: Kind,
-    sample: Sample | None,
-    known: Known,
-    writer: IntakeWriter,
-    tally: _Tally,
-) -> set[str]:
-    """Write a kind's new rows, and return the documents that the sample's records name."""
-    needed: set[str] = set()
-    unnamed: set[bytes] = set()
-    rows = _offered(source, kind)
-    for found in rows if sample is None else sample.of(rows):
-        tally.offered += 1
-        if sample is not None and kind == "records":
-            needed.update(gold(found.line))
-        key, digest = line_digests(found.line)
-        if has_derived_id(found.line):
-            if key in unnamed:
-                tally.repeated += 1
-                continue
-            unnamed.add(key)
-        if not known.holds(key, digest):
-            writer.write(kind, found, key, digest)
-            tally.unnamed += key in unnamed
-    return needed
-
-
 def _describe(
-    params: IngestionParams,
-    source: Source,
-    writer: IntakeWriter,
-    tally: _Tally,
-    now: datetime,
-    raw: Path,
+    params: IngestionParams, reader: NightReader, writer: IntakeWriter, name: str, now: datetime
 ) -> Intake:
+    sources = tuple(_source_intake(source, reader, writer) for source in params.sources)
+    updates = [source.source_updated for source in sources if source.source_updated is not None]
     return Intake(
-        name=next_name(raw, now, writer.digest),
-        source=params.source,
-        origin=source.origin,
-        records=writer.counts["records"],
-        documents=writer.counts["documents"],
-        faulty=sum(writer.faults[kind] for kind in KINDS),
-        unnamed=tally.unnamed,
-        repeated=tally.repeated,
+        name=name,
+        source=", ".join(source.name for source in sources),
+        origin=tuple(place for source in sources for place in source.origin),
+        records=sum(source.records for source in sources),
+        documents=sum(source.documents for source in sources),
+        faulty=sum(source.faulty for source in sources),
+        unnamed=sum(source.unnamed for source in sources),
+        repeated=sum(source.repeated for source in sources),
         when=now.astimezone(UTC).isoformat(timespec="seconds"),
-        source_updated=source.updated(),
-        since=source.marks(),
+        source_updated=min(updates, default=None),
+        sources=sources,
         python=platform.python_version(),
+    )
+
+
+def _source_intake(params: SourceParams, reader: NightReader, writer: IntakeWriter) -> SourceIntake:
+    """Return what a source gave tonight."""
+    named = SourceIntake(params.name, params.kind)
+    if params.name in reader.left_out:
+        return replace(named, left_out=reader.left_out[params.name])
+    source, part = reader.opened[params.name], writer.part(params.name)
+    return replace(
+        named,
+        origin=source.source.origin,
+        records=part.counts["records"],
+        documents=part.counts["documents"],
+        faulty=sum(part.faults[kind] for kind in KINDS),
+        unnamed=source.unnamed,
+        repeated=source.repeated,
+        source_updated=source.source.updated(),
+        since=source.source.marks(),
     )
 
 

@@ -1,11 +1,12 @@
 """Rows as others name their columns (Alpaca, ShareGPT) in our shapes, each with an id."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
 from tasks.records.readers import Line, canonical_json, faulty_line
+from tasks.records.text import normalise, text_sha256
 
 # What tells a shape: Alpaca's `input` and `output` alone are anybody's names.
 _TELLING = {
@@ -26,7 +27,9 @@ _ROLES = {
     "assistant": "assistant",
 }
 _DERIVED = "row-"
-_ID_DIGITS = 20
+_DOCUMENT_DIGITS = 20
+# 64 bits each of the question and of all the row.
+_DIGITS = 16
 
 
 class _ShapeError(Exception):
@@ -36,8 +39,9 @@ class _ShapeError(Exception):
 def record_line(line: Line) -> Line:
     """Return the line with its row in one of our three shapes and an id; at fault if it is none.
 
-    A row without an id gets `row-` and the beginning of the SHA-256 of its content, so that the
-    same row has the same id every night, wherever in its source it stands. A number becomes text.
+    A row without an id gets `row-`, the beginning of the SHA-256 of its question, and that of all
+    its content: the same row has the same id every night, wherever in its source it stands, and one
+    whose answer is corrected shares the first part, by which it is split. A number becomes text.
     """
     if line.row is None:
         return line
@@ -47,12 +51,12 @@ def record_line(line: Line) -> Line:
         return faulty_line(line.number, str(error), line.raw)
     if isinstance(row.get("documents"), list):
         row = dict(row) | {"documents": [_as_text(name) for name in row["documents"]]}
-    return _identified(line, row)
+    return _identified(line, row, _record_id)
 
 
 def document_line(line: Line) -> Line:
-    """Return the line with an id, as `record_line` gives it."""
-    return line if line.row is None else _identified(line, line.row)
+    """Return the line with an id: a document without one gets `row-` and a hash of its content."""
+    return line if line.row is None else _identified(line, line.row, _document_id)
 
 
 def has_derived_id(line: Line) -> bool:
@@ -61,23 +65,80 @@ def has_derived_id(line: Line) -> bool:
     identifier = row.get("id")
     if not isinstance(identifier, str) or not identifier.startswith(_DERIVED):
         return False
-    return identifier == _derived_id({name: row[name] for name in row if name != "id"})
+    content = without_id(row)
+    return identifier in (_record_id(content), _document_id(content))
 
 
-def _identified(line: Line, row: Mapping[str, Any]) -> Line:
-    """Return the line with this row, which gets an id where it has none."""
+def without_id(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a row's content, by which a row without an id is known."""
+    return {name: value for name, value in row.items() if name != "id"}
+
+
+def with_row(line: Line, row: Mapping[str, Any]) -> Line:
+    """Return the line with another row."""
+    return line if row == line.row else replace(line, raw=canonical_json(row), row=dict(row))
+
+
+def question_digest(row: Mapping[str, Any]) -> str:
+    """Return a hash of what a row in one of our shapes asks: all that its user says.
+
+    Case, spacing and Unicode's form are set aside, and so is what the system and the assistant say.
+    """
+    asked = [normalise(content) for role, content in turns(row) if role == "user"]
+    return text_sha256(*asked)[:_DIGITS]
+
+
+def turns(row: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return the roles and contents of a row in one of our shapes; what is no text is its JSON."""
+    if "messages" in row:
+        return _turns(row["messages"], "user")
+    asked, answered = ("prompt", "completion") if "prompt" in row else ("question", "answer")
+    return [*_turns(row.get(asked), "user"), *_turns(row.get(answered), "assistant")]
+
+
+def _turns(value: object, role: str) -> list[tuple[str, str]]:
+    """Return the turns of a list of messages; whatever is none is one turn of that role."""
+    if not isinstance(value, list):
+        return [_turn(value, role)]
+    return [_turn(item, role) for item in value]
+
+
+def _turn(value: object, role: str) -> tuple[str, str]:
+    match value:
+        case {"role": str(speaker), "content": str(content)}:
+            return speaker, content
+        case {"role": str(speaker)}:
+            return speaker, _json(value)
+        case str(text):
+            return role, text
+    return role, _json(value)
+
+
+def _json(value: object) -> str:
+    return canonical_json({"": value}).decode()
+
+
+def _identified(
+    line: Line, row: Mapping[str, Any], make_id: Callable[[Mapping[str, Any]], str]
+) -> Line:
+    """Return the line with this row, which gets an id of its content where it has none."""
     identifier = _as_text(row.get("id"))
     if identifier is None:
-        row = {name: value for name, value in row.items() if name != "id"}
-        identifier = _derived_id(row)
-    row = dict(row) | {"id": identifier}
-    if row == line.row:
-        return line
-    return replace(line, raw=canonical_json(row), row=row)
+        row = without_id(row)
+        identifier = make_id(row)
+    return with_row(line, dict(row) | {"id": identifier})
 
 
-def _derived_id(row: Mapping[str, Any]) -> str:
-    return _DERIVED + hashlib.sha256(canonical_json(row)).hexdigest()[:_ID_DIGITS]
+def _record_id(row: Mapping[str, Any]) -> str:
+    return f"{_DERIVED}{question_digest(row)}-{_content_digest(row)[:_DIGITS]}"
+
+
+def _document_id(row: Mapping[str, Any]) -> str:
+    return _DERIVED + _content_digest(row)[:_DOCUMENT_DIGITS]
+
+
+def _content_digest(row: Mapping[str, Any]) -> str:
+    return hashlib.sha256(canonical_json(row)).hexdigest()
 
 
 def _as_text(value: object) -> Any:

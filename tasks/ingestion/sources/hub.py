@@ -47,11 +47,8 @@ class HubSource:
                 "check the name, the split and the network, or give the rows as files",
             ) from None
         file = f"{self.name}/{split}"
-        columns = self.columns[kind]
-        named = any(columns.get(column, column) == "id" for column in rows.column_names)
         for number, row in enumerate(rows, start=1):
-            cells = row if named else row | {"id": f"{file}/{number - 1}"}
-            yield Found(file, table_line(number, cells, columns, self.longest))
+            yield Found(file, table_line(number, row, self.columns[kind], self.longest))
 
     def updated(self) -> str | None:
         """Return None: a pinned revision never changes."""

@@ -1,49 +1,54 @@
-"""The source that params ask for."""
+"""The source that an entry of params asks for."""
 
 from collections.abc import Mapping, Sequence
 
-from tasks.ingestion.params import IngestionParams
+from tasks.ingestion.params import QueryParams, SourceParams
 from tasks.ingestion.sources.files import FilesSource
 from tasks.ingestion.sources.hub import HubSource
 from tasks.ingestion.sources.python_docs import PackagesSource
 from tasks.ingestion.sources.source import Kind, Mark, Source
 
 
-def open_source(params: IngestionParams, earlier: Sequence[Mapping[Kind, Mark]]) -> Source:
-    """Open the source; `earlier` are the marks of the intakes so far, oldest first.
+def open_source(
+    params: SourceParams, longest: int, earlier: Sequence[Mapping[Kind, Mark]]
+) -> Source:
+    """Open a source of which no line is longer than `longest` bytes.
+
+    `earlier` are its marks in the intakes so far, oldest first.
 
     Raises:
         ConfigError: the params name no place that can be read.
         DataError: a file is missing or lies where it must not.
     """
-    match params.source:
+    match params.kind:
         case "python_docs":
+            docs = params.python_docs
             return PackagesSource(
-                params.packages,
-                document_characters=params.document_characters,
-                unanswerable_share=params.unanswerable_share,
+                docs.packages,
+                document_characters=docs.document_characters,
+                unanswerable_share=docs.unanswerable_share,
             )
         case "files":
-            return _files(params)
+            return _files(params, longest)
         case "hub":
-            return _hub(params)
+            return _hub(params, longest)
         case "sql":
-            return _sql(params, earlier)
+            return _sql(params, longest, earlier)
 
 
-def _columns(params: IngestionParams) -> dict[Kind, Mapping[str, str]]:
+def _columns(params: SourceParams) -> dict[Kind, Mapping[str, str]]:
     return {"records": params.columns.records, "documents": params.columns.documents}
 
 
-def _files(params: IngestionParams) -> Source:
+def _files(params: SourceParams, longest: int) -> Source:
     names: dict[Kind, Sequence[str]] = {
         "records": params.files.records,
         "documents": params.files.documents,
     }
-    return FilesSource(params.files.root, names, _columns(params), params.longest_line_bytes)
+    return FilesSource(params.files.root, names, _columns(params), longest)
 
 
-def _hub(params: IngestionParams) -> Source:
+def _hub(params: SourceParams, longest: int) -> Source:
     hub = params.hub
     return HubSource(
         name=str(hub.name),
@@ -51,17 +56,20 @@ def _hub(params: IngestionParams) -> Source:
         revision=str(hub.revision),
         splits={"records": hub.split, "documents": hub.documents_split},
         columns=_columns(params),
-        longest=params.longest_line_bytes,
+        longest=longest,
     )
 
 
-def _sql(params: IngestionParams, earlier: Sequence[Mapping[Kind, Mark]]) -> Source:
+def _sql(params: SourceParams, longest: int, earlier: Sequence[Mapping[Kind, Mark]]) -> Source:
     # These import SQLAlchemy: 0.3 s.
     from tasks.ingestion.sources.sql import Query, SqlSource, read_url
 
     sql = params.sql
-    queries: dict[Kind, Query] = {"records": Query(str(sql.records.query), sql.records.since)}
-    if sql.documents.query is not None:
-        queries["documents"] = Query(sql.documents.query, sql.documents.since)
+    asked: dict[Kind, QueryParams] = {"records": sql.records, "documents": sql.documents}
+    queries = {
+        kind: Query(item.query, item.since)
+        for kind, item in asked.items()
+        if item.query is not None
+    }
     url = read_url(sql.url, sql.url_variable)
-    return SqlSource(url, queries, _columns(params), params.longest_line_bytes, earlier)
+    return SqlSource(url, queries, _columns(params), longest, earlier)

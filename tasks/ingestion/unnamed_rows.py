@@ -1,0 +1,167 @@
+"""Rows that have no id of their own: the ids under which earlier intakes know them.
+
+Such a row is known by its content. One that is taken in already keeps the id that it got then,
+whatever ids are made of now: those of the hub were made of the row's place before. And where a
+source shows all of its rows, a new row that answers what a vanished one answered is that row,
+corrected: it takes over its id, and so its split, and the old answer is learned no more.
+"""
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+from pyarrow import parquet
+
+from tasks.ingestion.intake_files import DIGEST_BYTES, ORIGINS, intake_folders, read_intake
+from tasks.ingestion.row_formats import turns, with_row, without_id
+from tasks.ingestion.sources.source import KINDS, Kind
+from tasks.records.readers import Line, canonical_json, read_lines
+
+# Made of content: of a record's question and all of it; of all of it, as documents' ids still are.
+_DERIVED = re.compile(r"row-(?:[0-9a-f]{16}-[0-9a-f]{16}|[0-9a-f]{20})")
+_HUB = "hub"
+
+
+@dataclass
+class _Rows:
+    """The rows of one kind, by id: digests of what they hold and of what they answer."""
+
+    content: dict[str, bytes] = field(default_factory=dict)
+    prompts: dict[str, bytes] = field(default_factory=dict)
+
+    def names(self) -> dict[bytes, str]:
+        """Return the id of each content."""
+        return {content: name for name, content in self.content.items()}
+
+
+@dataclass(frozen=True)
+class UnnamedRows:
+    """The ids that rows without one of their own have in earlier intakes, by kind and content."""
+
+    names: dict[Kind, dict[bytes, str]]
+
+    def named(self, kind: Kind, line: Line) -> Line:
+        """Return the line of a row without an id of its own under the id that it is known by."""
+        known = self.names.get(kind)
+        if not known or line.row is None:
+            return line
+        name = known.get(content_key(line.row))
+        return line if name is None else with_row(line, line.row | {"id": name})
+
+
+def content_key(row: dict[str, Any]) -> bytes:
+    """Return a digest of a row without its id."""
+    return blake2b(canonical_json(without_id(row)), digest_size=DIGEST_BYTES).digest()
+
+
+def find_unnamed_rows(
+    raw: Path,
+    source: str,
+    offered: dict[Kind, Iterable[Line]],
+    *,
+    is_whole: bool,
+    is_only: bool,
+) -> UnnamedRows:
+    """Return the ids that rows of a source without one of their own are known by.
+
+    `offered` are those that the source offers tonight, with ids made of their content. They are
+    read only where an earlier intake holds such rows of that source. `is_whole` says that what is
+    not offered is no longer there, `is_only` that the night has no other source.
+    """
+    names: dict[Kind, dict[bytes, str]] = {}
+    for kind, known in _known_rows(raw, source, is_only=is_only).items():
+        names[kind] = known.names()
+        if is_whole and known.prompts:
+            names[kind] |= _corrections(known, offered[kind])
+    return UnnamedRows(names)
+
+
+def _corrections(known: _Rows, offered: Iterable[Line]) -> dict[bytes, str]:
+    """Return the ids of vanished rows by the content of the new ones that correct them.
+
+    Of a prompt one row vanished and one is new: where there are more, which corrects which can't be
+    told, and none is replaced.
+    """
+    names, shown = known.names(), set[bytes]()
+    prompts = set(known.prompts.values())
+    new: dict[bytes, set[bytes]] = defaultdict(set)
+    for line in offered:
+        key = content_key(line.row or {})
+        shown.add(key)
+        if key not in names and (prompt := _prompt_key(line.row or {})) in prompts:
+            new[prompt].add(key)
+    vanished: dict[bytes, list[str]] = defaultdict(list)
+    for name, prompt in known.prompts.items():
+        if known.content[name] not in shown:
+            vanished[prompt].append(name)
+    return {
+        next(iter(keys)): vanished[prompt][0]
+        for prompt, keys in new.items()
+        if len(keys) == len(vanished[prompt]) == 1
+    }
+
+
+def _prompt_key(row: dict[str, Any]) -> bytes:
+    """Return a digest of all that a row's answer answers, and of what it belongs to."""
+    belongs = {name: row.get(name) for name in ("documents", "group")}
+    asked = [turn for turn in turns(row) if turn[0] != "assistant"]
+    return content_key({"asked": asked} | belongs)
+
+
+def _known_rows(raw: Path, source: str, *, is_only: bool) -> dict[Kind, _Rows]:
+    """Return the rows without an id of their own that intakes hold of a source, as they are now.
+
+    Whose the rows of intakes without names are can't be told where a night has several sources:
+    then they are known by their content alone.
+    """
+    found: dict[Kind, _Rows] = {kind: _Rows() for kind in KINDS}
+    for folder in intake_folders(raw):
+        intake = read_intake(folder)
+        # A night had one source at a time once, and nobody named it: its rows are any source's.
+        is_nameless = not intake.sources
+        had_places = is_nameless and intake.source == _HUB
+        if not (intake.unnamed or had_places):
+            continue
+        for kind, known in found.items():
+            for name, row, origin in _rows(folder, kind):
+                made = _DERIVED.fullmatch(name) or (had_places and name == origin.place)
+                if (made or name in known.content) and (is_nameless or origin.source == source):
+                    known.content[name] = content_key(row)
+                    if kind == "records" and (is_only or not is_nameless):
+                        known.prompts[name] = _prompt_key(row)
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Origin:
+    """Where a row came from: its source, and the id that the hub's rows had by their place."""
+
+    source: str
+    place: str
+
+
+def _rows(folder: Path, kind: Kind) -> Iterator[tuple[str, dict[str, Any], _Origin]]:
+    """Yield the ids, the rows and the origins of an intake's file."""
+    path, origins = folder / f"{kind}.jsonl", _origins(folder, kind)
+    for line in read_lines(path) if path.exists() else ():
+        name = (line.row or {}).get("id")
+        if line.row is not None and isinstance(name, str):
+            yield name, line.row, origins.get(line.number, _Origin("", ""))
+
+
+def _origins(folder: Path, kind: Kind) -> dict[int, _Origin]:
+    """Return the origin of each line of an intake's file, where the intake says it."""
+    if not (folder / ORIGINS).exists():
+        return {}
+    table = parquet.read_table(folder / ORIGINS, filters=[("kind", "=", kind)])
+    lines, files, at = (table[name].to_pylist() for name in ("line", "file", "source_line"))
+    has_sources = "source" in table.column_names
+    sources = table["source"].to_pylist() if has_sources else [""] * len(lines)
+    return {
+        line: _Origin(source, f"{file}/{number - 1}")
+        for line, file, number, source in zip(lines, files, at, sources, strict=True)
+    }
