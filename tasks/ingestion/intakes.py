@@ -84,6 +84,8 @@ def ingest(params: IngestionParams, raw: Path, accepted: Path) -> TakenIn:
         logger.info("nothing new from %s: %d intakes are kept", names, kept)
         return taken
     for source in taken.intake.sources:
+        if source.left_out is not None:
+            continue
         logger.info(
             "%s: %d new or changed records and %d documents from %s; %d lines at fault, %d rows "
             "named after their content, %d repeated ones left out",

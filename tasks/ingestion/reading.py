@@ -57,16 +57,19 @@ class OpenSource:
         with _blamed():
             for found in self.source.read(kind):
                 line = shape(found.line)
-                is_unnamed = has_derived_id(line)
+                # An id that is there is made of content too where our own rows come back.
+                has_own = (found.line.row or {}).get("id") is not None
+                is_unnamed = line.row is not None and (not has_own or has_derived_id(line))
                 yield Offered(found.file, self._settled(line, is_unnamed=is_unnamed), is_unnamed)
 
     def _settled(self, line: Line, *, is_unnamed: bool) -> Line:
         """Return a line with what params say of all rows of this source."""
-        if line.row is None:
+        license_, prefix = self.params.license, self.params.id_prefix
+        if line.row is None or (license_ is None and prefix is None):
             return line
-        row, prefix = dict(line.row), self.params.id_prefix
-        if self.params.license is not None and not row.get("license"):
-            row["license"] = self.params.license
+        row = dict(line.row)
+        if license_ is not None and not row.get("license"):
+            row["license"] = license_
         if prefix is not None and not is_unnamed and isinstance(row.get("id"), str):
             row["id"] = prefix + row["id"]
         if prefix is not None and self.params.gives_documents and gold(line):

@@ -12,13 +12,15 @@ import yaml
 from tasks.ingestion.intake_files import intake_folders, read_marks
 from tasks.ingestion.intakes import TakenIn, take_in
 from tasks.ingestion.params import IngestionParams
-from tasks.ingestion.sources import opening
+from tasks.ingestion.sources import opening, python_docs
 from tasks.stage.errors import ConfigError, DataError
 from tasks.stage.outputs import folder_files, verified
 from tasks.stage.params import StageParams, read_yaml, validate_params
 from tasks.validation.features import parse_record
 from tasks.validation.raw_rows import find_current_rows
 from tests.builders.ingestion import files_entry, ingestion_params
+from tests.builders.sources_of_rows import OFFERS
+from tests.unit.ingestion.test_row_ids import made_rows, old_intake, packages
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 
@@ -411,3 +413,42 @@ def test_a_row_that_one_source_corrects_is_not_taken_for_another_s(place: Place)
     place.night(place.entry("faq", why | {"answer": "Because."}, ask("a")), docs)
     answers = [row["answer"] for row in place.rows().values() if row["question"] == "Why?"]
     assert sorted(answers) == ["Because.", "For no reason."]
+
+
+def test_every_kind_goes_into_one_night(
+    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import datasets
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    monkeypatch.setattr(python_docs, "_collect", lambda _: packages(range(10)))
+    docs = {"name": "docs", "kind": "python_docs", "python_docs": {"packages": ["pack"]}}
+    entries = [docs]
+    for number, kind in enumerate(("csv", "parquet", "hub", "sql")):
+        folder = tmp_path / kind
+        folder.mkdir()
+        rows = made_rows(6, first=number * 10)
+        entries.append(OFFERS[kind](folder, rows) | {"name": f"of-{kind}"})
+
+    taken = place.night(*entries)
+
+    assert taken.intake is not None
+    assert {s.name: s.records > 5 for s in taken.intake.sources} == {
+        str(entry["name"]): True for entry in entries
+    }
+    labels = {label.partition(".")[0] for label in place.slices().values()}
+    assert labels == {"docs", "of-csv", "of-parquet", "of-hub", "of-sql"}
+    assert place.night(*entries).intake is None
+
+
+def test_rows_of_a_time_of_one_source_are_that_kind_s(place: Place) -> None:
+    rows = [ask("a", slice="hard"), ask("b")]
+    old_intake(place.raw, "python_docs", rows, "python-3.11")
+    assert place.slices() == {"a": "hard", "b": "all"}
+
+    named = place.entry("python_docs", *rows)
+    taken = place.night(named, place.entry("faq", ask("c")))
+
+    assert taken.intake is not None
+    assert taken.intake.records == 1
+    assert place.slices() == {"a": "python_docs.hard", "b": "python_docs", "c": "faq"}
