@@ -149,9 +149,10 @@ class IngestionParams(StageParams):
 
     @property
     def weights(self) -> dict[str, float]:
-        """Return each source's weight; none where they share the budget as their rows come."""
-        weights = {source.name: source.weight for source in self.sources}
-        return {name: weight for name, weight in weights.items() if weight is not None}
+        """Return each source's weight; none where rows share the budget as they come."""
+        named = {source.name: source.weight for source in self.sources}
+        weights = {name: weight for name, weight in named.items() if weight is not None}
+        return weights if len(self.sources) > 1 else {}
 
     @model_validator(mode="before")
     @classmethod

@@ -1,6 +1,7 @@
 """Rows as others name their columns (Alpaca, ShareGPT) in our shapes, each with an id."""
 
 import hashlib
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -30,6 +31,7 @@ _DERIVED = "row-"
 _DOCUMENT_DIGITS = 20
 # 64 bits each of the question and of all the row.
 _DIGITS = 16
+_MADE_ID = re.compile(rf"{_DERIVED}[0-9a-f]{{{_DIGITS}}}-[0-9a-f]{{{_DIGITS}}}")
 
 
 class _ShapeError(Exception):
@@ -72,6 +74,11 @@ def has_derived_id(line: Line) -> bool:
 def without_id(row: Mapping[str, Any]) -> dict[str, Any]:
     """Return a row's content, by which a row without an id is known."""
     return {name: value for name, value in row.items() if name != "id"}
+
+
+def lasting_part(identifier: str) -> str:
+    """Return what of an id stays when an answer is corrected: the question's part of a made one."""
+    return identifier.rpartition("-")[0] if _MADE_ID.fullmatch(identifier) else identifier
 
 
 def with_row(line: Line, row: Mapping[str, Any]) -> Line:

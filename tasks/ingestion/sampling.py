@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from heapq import nsmallest
 from typing import TypeVar
 
+from tasks.ingestion.row_formats import lasting_part
 from tasks.ingestion.sources.source import Found
 from tasks.records.readers import Line
 from tasks.records.text import text_sha256
@@ -16,7 +17,8 @@ Row = TypeVar("Row", bound=Found)
 class Sample:
     """The rows whose order is at most `last`, and those that are `needed` by id.
 
-    An order is the hash of a row's id and its position, so that it is the same every night.
+    An order is the hash of a row's id and its position, so that it is the same every night; of an
+    id that is made of a row's content the part of the question counts.
     `last` is None where none is kept by order.
     """
 
@@ -73,4 +75,4 @@ def _identifier(line: Line) -> str:
 
 
 def _order(line: Line) -> str:
-    return text_sha256("limit", _identifier(line) or line.raw.hex())
+    return text_sha256("limit", lasting_part(_identifier(line)) or line.raw.hex())

@@ -41,7 +41,7 @@ class HubSource:
             rows = datasets.load_dataset(
                 self.name, self.config, split=split, revision=self.revision
             )
-        except (OSError, ValueError, RuntimeError) as error:
+        except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
             raise DataError(
                 f"can't load split {split!r} of {self.name!r} at revision {self.revision}: {error}",
                 "check the name, the split and the network, or give the rows as files",

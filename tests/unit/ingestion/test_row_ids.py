@@ -23,7 +23,7 @@ from tasks.stage.params import load_params
 from tasks.validation.features import parse_record
 from tasks.validation.raw_rows import find_current_rows, intake_folders
 from tests.builders.ingestion import ingestion_params
-from tests.builders.sources_of_rows import OFFERS, Rows
+from tests.builders.sources_of_rows import OFFERS, REVISION, Rows
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 TOPICS = (
@@ -273,19 +273,18 @@ def test_what_is_asked_is_the_same_in_every_shape(row: Any, same: Any) -> None:
     assert groups == {f"row-{question_digest(first)}"}
 
 
-def old_intake(
-    raw: Path, kind: str, rows: Rows, file: str, name: str = "20251231T000000Z-0"
-) -> None:
+def old_intake(raw: Path, source: str, rows: Rows, file: str, *, kind: str = "records") -> None:
     """An intake as it was written when a night had one source and digests named none."""
+    name = "20251231T000000Z-0"
     folder = raw / "intakes" / name
     folder.mkdir(parents=True)
-    lines = [canonical_json(row) for row in rows]
-    (folder / "records.jsonl").write_bytes(b"".join(line + b"\n" for line in lines))
-    (folder / "documents.jsonl").write_bytes(b"")
+    for file_kind in ("records", "documents"):
+        lines = [canonical_json(row) for row in rows if file_kind == kind]
+        (folder / f"{file_kind}.jsonl").write_bytes(b"".join(line + b"\n" for line in lines))
     count = len(rows)
     table = pyarrow.table(
         {
-            "kind": ["records"] * count,
+            "kind": [kind] * count,
             "line": pyarrow.array(range(1, count + 1), pyarrow.int64()),
             "file": [file] * count,
             "source_line": pyarrow.array(range(1, count + 1), pyarrow.int64()),
@@ -293,8 +292,8 @@ def old_intake(
     )
     parquet.write_table(table, folder / "origins.parquet")
     about = {
-        "name": name, "source": kind, "origin": [file], "records": count, "documents": 0,
-        "faulty": 0, "unnamed": count if kind == "files" else 0, "repeated": 0,
+        "name": name, "source": source, "origin": [file], "records": count, "documents": 0,
+        "faulty": 0, "unnamed": count if source == "files" else 0, "repeated": 0,
         "when": "2025-12-31T00:00:00+00:00", "source_updated": None, "since": {},
         "python": "3.11.9",
     }  # fmt: skip
@@ -392,3 +391,34 @@ def test_the_hub_is_read_by_its_own_ids_where_it_has_them(tmp_path: Path) -> Non
     place = Place(tmp_path, "hub")
     place.night(rows)
     assert [record.id for record in place.records()] == ["0", "1", "2", "3", "4"]
+
+
+def test_documents_of_old_intakes_keep_their_ids_too(tmp_path: Path) -> None:
+    rows = [row | {"text": ""} for row in made_rows(20)]  # all splits have the same columns
+    place = Place(tmp_path, "hub")
+    file = f"{tmp_path / 'set'}/test"
+    texts = [{"text": f"The text of part {n}."} for n in range(10)]
+    empty = {"question": "", "answer": ""}
+    old_intake(place.raw, "hub", old_rows("hub", texts, file), file, kind="documents")
+    (tmp_path / "set").mkdir()
+    path = tmp_path / "set" / "test.jsonl"
+    hub = {"name": str(tmp_path / "set"), "revision": REVISION, "documents_split": "test"}
+
+    path.write_text("".join(json.dumps(row | empty) + "\n" for row in texts[::-1]))
+    intake = place.night(rows, hub=hub)
+
+    assert intake is not None
+    assert (intake.records, intake.documents) == (20, 0)
+
+
+def test_a_limit_keeps_the_sample_of_rows_whose_answers_are_corrected(tmp_path: Path) -> None:
+    rows = made_rows(120)
+    place = Place(tmp_path, "csv")
+    place.night(rows, limit=30)
+    before = place.splits()
+
+    place.night([row | {"answer": f"New: {row['answer']}"} for row in rows], limit=30)
+
+    assert len(before) == 30
+    assert place.splits() == before
+    assert all(record.answer.startswith("New: ") for record in place.records())

@@ -371,6 +371,13 @@ def test_the_default_params_read_python_s_docstrings() -> None:
     assert params.weights == {}
 
 
+def test_the_weight_of_an_only_source_is_none() -> None:
+    entry = {"name": "docs", "kind": "python_docs"}
+    assert ingestion_params(entry | {"weight": 7.0}).weights == {}
+    other = entry | {"name": "more", "weight": 1.0}
+    assert ingestion_params(entry | {"weight": 7.0}, other).weights == {"docs": 7.0, "more": 1.0}
+
+
 @pytest.mark.parametrize(
     ("entries", "said"),
     [
