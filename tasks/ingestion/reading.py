@@ -87,6 +87,7 @@ class NightReader:
         self._longest = params.longest_line_bytes
         self._raw = raw
         self._writer = writer
+        self._names = {source.name for source in params.sources}
         self._several = len(params.sources) > 1
         self._has_limit = any(source.limit is not None for source in params.sources)
         self._known = read_known(raw, owned=self._several)
@@ -125,8 +126,8 @@ class NightReader:
             self._raw,
             params.name,
             {kind: _unnamed_lines(source.as_offered(kind)) for kind in KINDS},
+            others=self._names - {params.name},
             is_whole=not source.source.increments,
-            is_only=not self._several,
         )
         return source
 

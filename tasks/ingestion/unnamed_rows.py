@@ -8,7 +8,7 @@ corrected: it takes over its id, and so its split, and the old answer is learned
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
@@ -63,17 +63,17 @@ def find_unnamed_rows(
     source: str,
     offered: dict[Kind, Iterable[Line]],
     *,
+    others: Collection[str],
     is_whole: bool,
-    is_only: bool,
 ) -> UnnamedRows:
     """Return the ids that rows of a source without one of their own are known by.
 
     `offered` are those that the source offers tonight, with ids made of their content. They are
-    read only where an earlier intake holds such rows of that source. `is_whole` says that what is
-    not offered is no longer there, `is_only` that the night has no other source.
+    read only where an earlier intake holds such rows. `others` are the night's other sources, and
+    `is_whole` says that what is not offered is no longer there.
     """
     names: dict[Kind, dict[bytes, str]] = {}
-    for kind, known in _known_rows(raw, source, is_only=is_only).items():
+    for kind, known in _known_rows(raw, source, others).items():
         names[kind] = known.names()
         if is_whole and known.prompts:
             names[kind] |= _corrections(known, offered[kind])
@@ -112,16 +112,15 @@ def _prompt_key(row: dict[str, Any]) -> bytes:
     return content_key({"asked": asked} | belongs)
 
 
-def _known_rows(raw: Path, source: str, *, is_only: bool) -> dict[Kind, _Rows]:
-    """Return the rows without an id of their own that intakes hold of a source, as they are now.
+def _known_rows(raw: Path, source: str, others: Collection[str]) -> dict[Kind, _Rows]:
+    """Return the rows without an id of their own that may be a source's, as they are now.
 
-    Whose the rows of intakes without names are can't be told where a night has several sources:
-    then they are known by their content alone.
+    Rows of a source that params name no longer, and of a time when a night had one and nobody named
+    it, are known by their content. What they answer counts where they are surely of this source.
     """
     found: dict[Kind, _Rows] = {kind: _Rows() for kind in KINDS}
     for folder in intake_folders(raw):
         intake = read_intake(folder)
-        # A night had one source at a time once, and nobody named it: its rows are any source's.
         is_nameless = not intake.sources
         had_places = is_nameless and intake.source == _HUB
         if not (intake.unnamed or had_places):
@@ -129,10 +128,12 @@ def _known_rows(raw: Path, source: str, *, is_only: bool) -> dict[Kind, _Rows]:
         for kind, known in found.items():
             for name, row, origin in _rows(folder, kind):
                 made = _DERIVED.fullmatch(name) or (had_places and name == origin.place)
-                if (made or name in known.content) and (is_nameless or origin.source == source):
-                    known.content[name] = content_key(row)
-                    if kind == "records" and (is_only or not is_nameless):
-                        known.prompts[name] = _prompt_key(row)
+                if origin.source in others or not (made or name in known.content):
+                    continue
+                known.content[name] = content_key(row)
+                is_own = origin.source == source or (is_nameless and not others)
+                if kind == "records" and is_own:
+                    known.prompts[name] = _prompt_key(row)
     return found
 
 

@@ -422,3 +422,14 @@ def test_a_limit_keeps_the_sample_of_rows_whose_answers_are_corrected(tmp_path: 
     assert len(before) == 30
     assert place.splits() == before
     assert all(record.answer.startswith("New: ") for record in place.records())
+
+
+def test_a_source_that_gets_another_name_keeps_the_ids_of_its_rows(tmp_path: Path) -> None:
+    rows = made_rows(60)
+    place = Place(tmp_path, "jsonl")
+    place.night(rows, name="first")
+    place.night(corrected(rows), name="first")
+    before = {record.id for record in place.records()}
+
+    assert place.night(shuffled(corrected(rows)), name="second") is None
+    assert {record.id for record in place.records()} == before
