@@ -433,3 +433,18 @@ def test_a_source_that_gets_another_name_keeps_the_ids_of_its_rows(tmp_path: Pat
 
     assert place.night(shuffled(corrected(rows)), name="second") is None
     assert {record.id for record in place.records()} == before
+
+
+def test_a_running_number_that_is_named_otherwise_is_no_id(tmp_path: Path) -> None:
+    def numbered(rows: Rows) -> Rows:
+        return [{"id": n} | row for n, row in enumerate(rows)]
+
+    mapped = {"columns": {"records": {"id": "line"}}}
+    place = Place(tmp_path, "csv")
+    place.night(numbered(made_rows(60)), **mapped)
+    before = place.splits()
+
+    place.night(numbered(deleted(made_rows(60))), **mapped)
+
+    assert all(record.id.startswith("row-") for record in place.records())
+    assert place.splits() == before
