@@ -43,6 +43,8 @@ def print_summary(
         console.print(f"  {model}: {found.headline}{_place(night, model)}", highlight=False)
     if night.error is not None:
         print_error(console, night.error)
+    for line in night.told_left_out:
+        console.print(f"  - {line}", style="yellow", highlight=False, markup=False)
     for reason in night.reasons:
         console.print(f"  - {reason}", highlight=False, markup=False)
     _print_passed(console, night, verbose=verbose)

@@ -92,11 +92,8 @@ def evaluate_fully(
 def _check(base: Workspace) -> None:
     """Check that a night was run with the base's rows and models."""
     paths = base.checkout_paths()
-    missing = [
-        name
-        for name in (paths.raw, paths.base, paths.embedder, paths.reranker, paths.student_base)
-        if not (base.path / name).exists()
-    ]
+    needed = (paths.raw, *paths.frozen)
+    missing = [name for name in needed if not (base.path / name).exists()]
     if missing:
         raise ConfigError(
             f"{base.path} holds no {', '.join(missing)}; expected what a night leaves there, since "

@@ -1,5 +1,6 @@
 """A night, top to bottom: refresh -> build -> record -> release."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -127,7 +128,7 @@ def _run(workspace: Workspace, log: NightLog, *, only_release: bool) -> None:
     champions: dict[ServedModel, Version] = {}
     verdicts: tuple[VersionVerdict, ...] = ()
     try:
-        summary = None if only_release else _build(workspace, log, record, tracker)
+        summary = None if only_release else _build(workspace, log, record, tracker, stores)
         shift = None if only_release else _question_shift(workspace, log, stores)
         champions = all_champions(registry)
         verdicts = release(workspace, log, record.run, registry, again=only_release)
@@ -147,17 +148,19 @@ def _run(workspace: Workspace, log: NightLog, *, only_release: bool) -> None:
     assert log.now.verdict is not None
     level = VERDICTS[log.now.verdict].level
     told = (log.now.told_verdict, log.now.headline())
-    notify(log.now.night, told, log.now.reasons, states, record.run, tracker, level)
+    reasons = [*log.now.told_left_out, *log.now.reasons]
+    notify(log.now.night, told, reasons, states, record.run, tracker, level)
     page = write_history(workspace.checkout, read_history(workspace.checkout, stores))
     tracker.log_files(record.run, [page])
     tracker.end(record.run, finished=True)
 
 
 def _build(
-    workspace: Workspace, log: NightLog, record: NightRecord, tracker: Tracker
+    workspace: Workspace, log: NightLog, record: NightRecord, tracker: Tracker, stores: Stores
 ) -> str | None:
     """Make tonight's bundle; return what to say where no stage had to run for it."""
-    refresh(workspace, log)
+    refresh(workspace, log, stores)
+    record.tell_left_out()
     built = build(workspace, log, record.run, tracker)
     record.keep()
     judge(workspace, record.run)
@@ -187,14 +190,18 @@ def refused(log: NightLog, error: GateError) -> None:
     log.now.reasons = [error.message, f"what to do: {error.remedy}"]
 
 
-def refresh(workspace: Workspace, log: NightLog) -> None:
-    """Take new data in and have the base models ready."""
+def refresh(workspace: Workspace, log: NightLog, stores: Stores) -> None:
+    """Take new data in, feedback from MLflow's `stores` too, and have the base models ready."""
     log.begin("taking in new data")
     files = [workspace.path / "params" / f"{name}.yaml" for name in _RefreshParams.model_fields]
     params = load_params(_RefreshParams, files)
     paths = workspace.paths()
-    intake = ingest(params.ingestion, workspace.path / paths.raw, workspace.path / paths.accepted)
-    track(workspace.path, paths.raw, changed=intake is not None)
+    raw, accepted = workspace.path / paths.raw, workspace.path / paths.accepted
+    taken = ingest(params.ingestion, raw, accepted, stores)
+    log.now.left_out = dict(taken.left_out)
+    track(workspace.path, paths.raw, changed=taken.intake is not None)
+    weights = json.dumps(params.ingestion.weights, sort_keys=True)
+    write_atomically(workspace.path / paths.source_weights, weights + "\n")
     log.begin("resolving the base models")
     store = (workspace.path / paths.model_store).resolve()
     store.mkdir(parents=True, exist_ok=True)

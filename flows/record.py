@@ -33,6 +33,8 @@ from tasks.stage.outputs import MANIFEST
 
 _CARD = "README.md"  # of a bundle
 
+_LEFT_OUT_TAG = "sources left out"
+
 _SPLITS = {"train": "training", "validation": "validation", "test": "evaluation"}
 
 # Of a stage's own run: what the page is called, the stage, and the file in its report.
@@ -107,6 +109,12 @@ class NightRecord:
         tracker.note(self.run, workspace=workspace.name)
         log.now.mlflow_run = self.run.run_id
 
+    def tell_left_out(self) -> None:
+        """Say in MLflow which sources the night goes on without."""
+        if self._log.now.left_out:
+            names = ", ".join(self._log.now.left_out)
+            self._tracker.tag(self.run, {_LEFT_OUT_TAG: names})
+
     def keep(self) -> None:
         """Keep what reproduces the night: data in the remote; params, data, answers in MLflow."""
         self._log.begin("recording")
@@ -165,7 +173,7 @@ class NightRecord:
             night=now.night,
             verdict=now.told_verdict,
             run=self.run,
-            reasons=reasons,
+            reasons=[*now.told_left_out, *reasons],
             models=models,
             figures=now.figures or NightFigures(),
             changes=changes,

@@ -93,7 +93,7 @@ class NightState(BaseModel):
     """One night, whole or so far; `verdict` is null while it runs.
 
     `models` are empty before the release, and in nights of before 0.3; `reasons` are all models',
-    and notes of the release.
+    and notes of the release. `left_out` says of sources why they were not read.
     """
 
     night: str
@@ -101,6 +101,7 @@ class NightState(BaseModel):
     models: dict[ServedModel, ModelVerdict] = {}
     stages: list[StageEntry] = []
     reasons: list[str] = []
+    left_out: dict[str, str] = {}
     versions: dict[str, int | None] = {"adapter": None, "student": None}
     aliases: dict[str, dict[str, int]] = {"adapter": {}, "student": {}}
     error: ErrorEntry | None = None
@@ -114,6 +115,11 @@ class NightState(BaseModel):
     def told_verdict(self) -> str:
         """Return the verdict as people read it."""
         return str(self.verdict).replace("_", " ")
+
+    @property
+    def told_left_out(self) -> list[str]:
+        """Return a line a source that was left out."""
+        return [f"source {name} was left out: {why}" for name, why in self.left_out.items()]
 
     def headline(self) -> str:
         """Return the night in one line of at most 200 characters, what was refused first."""
@@ -135,7 +141,9 @@ def combined_verdict(outcomes: Iterable[ModelOutcome]) -> Verdict:
     return "promoted" if "promoted" in found else "unchanged"
 
 
-_REPORTED = {"night", "verdict", "models", "stages", "reasons", "versions", "aliases", "error"}
+_REPORTED = {
+    "night", "verdict", "models", "stages", "reasons", "left_out", "versions", "aliases", "error",
+}  # fmt: skip
 
 
 class NightLog:

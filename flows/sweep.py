@@ -109,9 +109,10 @@ def sweep(
     with night_lock(base.lock):
         prepare(base)
         name = f"sweep-{new_night_name(datetime.now(UTC))}"
-        refresh(base, _log(base, name))
+        stores = find_stores(checkout)
+        refresh(base, _log(base, name), stores)
         study = Study(base, params, _folder(checkout))
-        tracker = Tracker(find_stores(checkout))
+        tracker = Tracker(stores)
         run = tracker.begin_sweep(name, study.name)
         trials = _Trials(base, preset, of_night, params, study, tracker, run)
         try:

@@ -5,9 +5,11 @@ import difflib
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -76,8 +78,10 @@ def read_overrides(root: Path, preset: str | None, texts: Sequence[str]) -> tupl
     items = [*_preset(root, preset), *(Override.parse(text) for text in texts)]
     chosen = {item.key: item for item in items}
     known = _known_keys(root)
+    given = [name for item in chosen.values() for name in _keys({item.key: item.value}, "")]
+    entries = tuple(name for name in (*known, *given) if name.endswith("."))
     for key in chosen:
-        if key not in known:
+        if key not in known and not (entries and key.startswith(entries)):
             if (new := new_key(key)) is not None:
                 raise ConfigError(f"params/ holds no {key!r}", f"this param is called {new} now")
             near = difflib.get_close_matches(key, known, n=3, cutoff=0.5)
@@ -96,16 +100,28 @@ def overrides_digest(overrides: Iterable[Override]) -> str:
 
 def apply_overrides(content: dict[str, Any], file: str, overrides: Iterable[Override]) -> bool:
     """Put the overrides of this file into its content, and return whether there were any."""
-    changed = False
-    for item in overrides:
-        stem, *keys = item.key.split(".")
-        if stem == file:
-            place = content
-            for key in keys[:-1]:
-                place = place[key]
-            place[keys[-1]] = item.value
-            changed = True
-    return changed
+    ours = [item for item in overrides if item.key.startswith(f"{file}.")]
+    for item in ours:
+        _, *keys, last = item.key.split(".")
+        place: Any = content
+        for key in keys:
+            place = _inside(place, key, item)
+        place[last] = deepcopy(item.value)  # a later override may change what is in it
+    return bool(ours)
+
+
+def _inside(place: Any, key: str, item: Override) -> Any:
+    """Return the entry of that name in a list, else the section, made where it is not there."""
+    if isinstance(place, list):
+        found = next((entry for entry in place if entry.get("name") == key), None)
+    else:
+        found = place.setdefault(key, {})
+    if not isinstance(found, dict | list):
+        raise ConfigError(
+            f"override {item.key!r}: there is no {key!r} to look into",
+            "name an entry of a list by its name, e.g. ingestion.sources.python_docs.limit",
+        )
+    return found
 
 
 def _preset(root: Path, name: str | None) -> list[Override]:
@@ -133,18 +149,26 @@ def _known_keys(root: Path) -> list[str]:
 
 
 def _keys(content: Mapping[str, Any], prefix: str) -> list[str]:
-    """Return every name in nested mappings, the mappings themselves included."""
+    """Return every name in nested mappings, the mappings themselves included.
+
+    An entry of a list that has a name gives its own with a dot at the end: what is in it may be
+    left out there, so that any key below it is one.
+    """
     keys: list[str] = []
     for name, value in content.items():
         keys.append(f"{prefix}{name}")
         if isinstance(value, Mapping):
             keys += _keys(value, f"{prefix}{name}.")
+        elif isinstance(value, list):
+            names = (entry.get("name") for entry in value if isinstance(entry, dict))
+            keys += [f"{prefix}{name}.{entry}." for entry in names if entry]
     return keys
 
 
 STATE = ".nightloom"
 
-_OWN_DATA = ("ingestion.source", "ingestion.limit")
+# Params that say which rows are taken in.
+_OWN_DATA = re.compile(r"ingestion\.(sources|source_defaults\.limit|sources\.[^.]+\.limit)")
 
 
 class WorkspacePaths(BaseModel):
@@ -153,6 +177,7 @@ class WorkspacePaths(BaseModel):
     model_config = ConfigDict(strict=True, frozen=True, extra="ignore")
 
     raw: str
+    source_weights: str
     accepted: str
     curated: str
     base: str
@@ -166,6 +191,12 @@ class WorkspacePaths(BaseModel):
     curation_report: str
     validation_report: str
     packaging_report: str
+
+    @property
+    def frozen(self) -> tuple[str, ...]:
+        """Return the files beside the rows that a night writes before its stages run."""
+        models = (self.base, self.embedder, self.reranker, self.student_base)
+        return (self.source_weights, *models)
 
 
 @dataclass(frozen=True)
@@ -249,7 +280,7 @@ def prepare(workspace: Workspace) -> None:
     _write_dvc_config(workspace)
     _share_models(workspace)
     raw = workspace.paths().raw
-    own = any(item.key in _OWN_DATA for item in workspace.overrides)
+    own = any(_OWN_DATA.fullmatch(item.key) for item in workspace.overrides)
     if new and not own and (workspace.checkout / raw).is_dir():
         shutil.copytree(workspace.checkout / raw, workspace.path / raw, dirs_exist_ok=True)
     # Last, since it says that the workspace is whole.
@@ -314,7 +345,7 @@ def share_inputs(base: Workspace, workspace: Workspace) -> None:
     target = workspace.path / paths.raw
     shutil.rmtree(target, ignore_errors=True)
     shutil.copytree(base.path / paths.raw, target, copy_function=_link)
-    for name in (paths.base, paths.embedder, paths.reranker, paths.student_base):
+    for name in paths.frozen:
         (workspace.path / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(base.path / name, workspace.path / name)
 

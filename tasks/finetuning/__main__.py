@@ -1,6 +1,7 @@
 """A LoRA adapter trained on the tokens, on an NF4 base (QLoRA) or a float one."""
 
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from shutil import copytree
@@ -11,12 +12,13 @@ from tasks.models.loading import load_for_training, prepare_device, trained_form
 from tasks.models.provenance import write_provenance
 from tasks.prompting.files import PROMPT
 from tasks.prompting.prompt_bundle import read_prompt_bundle
+from tasks.sequences.examples import read_weights
 from tasks.sequences.likelihood import summed_cross_entropy
 from tasks.sequences.packing_check import prepare_packs
 from tasks.stage.command import output, run_stage
 from tasks.stage.metrics import write_metrics
 from tasks.stage.outputs import output_folders, verified
-from tasks.training.batches import read_batches
+from tasks.training.batches import read_batches, tokens_by_source
 from tasks.training.checkpoints import drop_checkpoints
 from tasks.training.diagnostics import Fit, fit_of, plot_losses
 from tasks.training.loop import TrainingResult, train, training_identity
@@ -53,6 +55,7 @@ def run(params: Params, paths: Paths) -> None:
     )
     form = trained_form(params.models.numeric_form, dequantized=dequantized)
     template = read_prompt_bundle(prompt, base.tokenizer)
+    sources = tokens_by_source(batches, read_weights(paths.tokens))
     model = make_trainable(base, settings)
     keep_start(model, settings, paths.scratch / "start")
     batches, held_out = prepare_packs(base.model, batches, held_out)
@@ -76,23 +79,34 @@ def run(params: Params, paths: Paths) -> None:
             tokens=paths.tokens,
             params=settings,
         )
-        _write_report(params, paths, result, report)
+        _write_report(params, paths, result, sources, report)
     drop_checkpoints(paths.scratch)
 
 
-def _write_report(params: Params, paths: Paths, result: TrainingResult, report: Path) -> None:
+def _write_report(
+    params: Params,
+    paths: Paths,
+    result: TrainingResult,
+    sources: Mapping[str, int],
+    report: Path,
+) -> None:
     fit = fit_of(paths.scratch, result.initial_validation_loss)
-    write_metrics(report, asdict(result) | {"fit": asdict(fit)})
+    by_source = {"tokens_by_source": dict(sources)} if sources else {}
+    write_metrics(report, asdict(result) | {"fit": asdict(fit)} | by_source)
     plot_losses(paths.scratch, report / "loss.png", "Fine-tuning")
-    (report / "report.md").write_text(_report(params, result, fit), encoding="utf-8")
+    text = _report(params, result, fit, sources)
+    (report / "report.md").write_text(text, encoding="utf-8")
 
 
-def _report(params: Params, result: TrainingResult, fit: Fit) -> str:
+def _report(params: Params, result: TrainingResult, fit: Fit, sources: Mapping[str, int]) -> str:
     settings = params.finetuning
+    shares = ", ".join(f"{name} {tokens}" for name, tokens in sources.items())
+    by_source = f"Tokens by source: {shares}.\n\n" if sources else ""
     return (
         f"# Fine-tuning\n\n{settings.method}, rank {settings.rank}: {result.steps} steps over "
         f"{result.examples} examples of {result.tokens} tokens, {result.supervised_tokens} of them "
         f"learned; {result.computed_tokens} went through the model, shared beginnings once.\n\n"
+        f"{by_source}"
         f"Validation loss {result.initial_validation_loss:.3f} before, "
         f"{result.best_validation_loss:.3f} at its best (nats per learned token).\n\n"
         f"Fit: {fit.text}\n\n"

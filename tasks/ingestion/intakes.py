@@ -1,102 +1,25 @@
-"""Take new rows in: one immutable folder a night, none where nothing is new."""
+"""Take new rows in: one immutable folder a night for all sources, none where nothing is new."""
 
 import json
 import platform
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
-from heapq import nsmallest
 from pathlib import Path
 
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
-from tasks.ingestion.intake_files import (
-    INTAKES,
-    IntakeWriter,
-    Known,
-    intake_folders,
-    line_digests,
-    next_name,
-    read_known,
-    read_marks,
-)
-from tasks.ingestion.params import IngestionParams
-from tasks.ingestion.row_formats import document_line, record_line
-from tasks.ingestion.sources.opening import open_source
-from tasks.ingestion.sources.source import KINDS, Found, Kind, Mark, Source
-from tasks.records.readers import Line
-from tasks.records.text import id_form, text_sha256
+from tasks.ingestion.intake_files import INTAKES, IntakeWriter, intake_folders, next_name
+from tasks.ingestion.params import IngestionParams, SourceParams
+from tasks.ingestion.reading import NightReader
+from tasks.ingestion.sources.source import KINDS, Kind, Mark
 from tasks.records.turns import shown_counts
+from tasks.services.stores import Stores
 from tasks.stage.errors import DataError
 from tasks.stage.outputs import output_folders, verified
-
-
-@dataclass(frozen=True)
-class Sample:
-    """The rows whose order is at most `last`, and those that are `needed` by id.
-
-    An order is the hash of a row's id and its position, so that it is the same every night.
-    `last` is None where none is kept by order.
-    """
-
-    last: tuple[str, int] | None
-    needed: frozenset[str]
-
-    def of(self, rows: Iterable[Found]) -> Iterator[Found]:
-        """Yield the rows that it keeps."""
-        for position, found in enumerate(rows):
-            by_order = self.last is not None and (_order(found.line), position) <= self.last
-            if by_order or id_form(_identifier(found.line)) in self.needed:
-                yield found
-
-
-def choose_records(rows: Iterable[Found], limit: int) -> Sample:
-    """Choose the sample of `limit` records."""
-    return Sample(_last(_orders(rows), limit), frozenset())
-
-
-def choose_documents(rows: Iterable[Found], needed: frozenset[str]) -> Sample:
-    """Choose the documents that are needed, and as many more, at least one."""
-    present = 0
-
-    def others() -> Iterator[tuple[str, int]]:
-        nonlocal present
-        for position, found in enumerate(rows):
-            if id_form(_identifier(found.line)) in needed:
-                present += 1
-            else:
-                yield _order(found.line), position
-
-    smallest = nsmallest(max(len(needed), 1), others())
-    kept = smallest[: max(present, 1)]
-    return Sample(kept[-1] if kept else None, needed)
-
-
-def gold(line: Line) -> list[str]:
-    """Return the ids of the documents that a record names, in NFC."""
-    found = (line.row or {}).get("documents")
-    return [id_form(str(name)) for name in found] if isinstance(found, list) else []
-
-
-def _orders(rows: Iterable[Found]) -> Iterator[tuple[str, int]]:
-    return ((_order(found.line), position) for position, found in enumerate(rows))
-
-
-def _last(orders: Iterable[tuple[str, int]], count: int) -> tuple[str, int] | None:
-    smallest = nsmallest(count, orders)
-    return smallest[-1] if smallest else None
-
-
-def _identifier(line: Line) -> str:
-    return str((line.row or {}).get("id", ""))
-
-
-def _order(line: Line) -> str:
-    return text_sha256("limit", _identifier(line) or line.raw.hex())
-
 
 PROFILE = "profile.json"
 
@@ -104,13 +27,38 @@ REFERENCE = "reference.json"
 
 
 @dataclass(frozen=True)
+class SourceIntake:
+    """What one source gave to an intake; `left_out` says why it gave nothing, where it failed.
+
+    `unread` counts the rows that hold a column or message key that nobody reads, by its name;
+    `unmet` are the columns that `columns` in params names and no row has.
+    """
+
+    name: str
+    kind: str
+    origin: tuple[str, ...] = ()
+    records: int = 0
+    documents: int = 0
+    faulty: int = 0
+    unnamed: int = 0
+    repeated: int = 0
+    source_updated: str | None = None
+    since: Mapping[Kind, Mark] = field(default_factory=dict)
+    left_out: str | None = None
+    unread: Mapping[Kind, Mapping[str, int]] = field(
+        default_factory=lambda: {kind: {} for kind in KINDS}
+    )
+    unmet: Mapping[Kind, list[str]] = field(default_factory=lambda: {kind: [] for kind in KINDS})
+
+
+@dataclass(frozen=True)
 class Intake:
     """What one night took in: the folder's name and how many rows are new or changed.
 
     `faulty` of them could not be read, and `unnamed` had no id and got one from their content;
-    rows without an id that came more than once are counted as `repeated` and kept once. `unread`
-    counts the rows that hold a column or message key that nobody reads, by its name; `unmet` are
-    the columns that `columns` in params names and no row has.
+    rows without an id that came more than once are counted as `repeated` and kept once.
+    `source_updated` is when the source that is longest at rest last changed. `unread` and `unmet`
+    are those of all sources; of several, a column that was not met is told with its source.
     """
 
     name: str
@@ -123,49 +71,52 @@ class Intake:
     repeated: int
     when: str
     source_updated: str | None
-    since: dict[Kind, Mark]
+    sources: tuple[SourceIntake, ...]
     python: str
-    unread: dict[Kind, dict[str, int]]
-    unmet: dict[Kind, list[str]]
+    unread: Mapping[Kind, Mapping[str, int]]
+    unmet: Mapping[Kind, list[str]]
 
 
-@dataclass
-class _Tally:
-    """What was counted while rows came by."""
+@dataclass(frozen=True)
+class TakenIn:
+    """Tonight's intake, None where no row is new, and the sources that had to be left out: why."""
 
-    seen: Counter[Kind] = field(default_factory=Counter)
-    unnamed: int = 0
-    repeated: int = 0
-    mapped: dict[Kind, set[str]] = field(default_factory=dict)
-    unread: dict[Kind, Counter[str]] = field(default_factory=dict)
+    intake: Intake | None
+    left_out: Mapping[str, str]
 
 
 @task(name="ingest", cache_policy=NO_CACHE, persist_result=False)
-def ingest(params: IngestionParams, raw: Path, accepted: Path) -> Intake | None:
-    """Take in what is new, and return it; None if the source holds nothing new."""
-    intake = take_in(params, raw, datetime.now(UTC), accepted=accepted)
+def ingest(params: IngestionParams, raw: Path, accepted: Path, stores: Stores) -> TakenIn:
+    """Take in what is new, and return it; sources that fail are left out where params say so."""
+    taken = take_in(params, raw, datetime.now(UTC), accepted=accepted, stores=stores)
     logger = get_run_logger()
-    if intake is None:
+    for name, why in taken.left_out.items():
+        logger.warning("source %s was left out: %s", name, why)
+    if taken.intake is None:
         kept = len(intake_folders(raw))
-        logger.info("nothing new from %s: %d intakes are kept", params.source, kept)
-        return None
-    logger.info(
-        "%s: %d new or changed records and %d documents from %s; %d lines at fault, %d rows named "
-        "after their content, %d repeated ones left out",
-        intake.name,
-        intake.records,
-        intake.documents,
-        params.source,
-        intake.faulty,
-        intake.unnamed,
-        intake.repeated,
-    )
-    for said in not_read(intake):
-        logger.warning("%s: %s", intake.name, said)
-    return intake
+        names = ", ".join(source.name for source in params.sources)
+        logger.info("nothing new from %s: %d intakes are kept", names, kept)
+        return taken
+    for source in taken.intake.sources:
+        if source.left_out is not None:
+            continue
+        logger.info(
+            "%s: %d new or changed records and %d documents from %s; %d lines at fault, %d rows "
+            "named after their content, %d repeated ones left out",
+            taken.intake.name,
+            source.records,
+            source.documents,
+            source.name,
+            source.faulty,
+            source.unnamed,
+            source.repeated,
+        )
+        for said in not_read(source):
+            logger.warning("%s: %s: %s", taken.intake.name, source.name, said)
+    return taken
 
 
-def not_read(intake: Intake) -> list[str]:
+def not_read(intake: Intake | SourceIntake) -> list[str]:
     """Return a line for what of the new rows nobody reads, and one for what was mapped in vain."""
     lines = []
     for kind in KINDS:
@@ -176,42 +127,48 @@ def not_read(intake: Intake) -> list[str]:
     return lines
 
 
-def take_in(params: IngestionParams, raw: Path, now: datetime, *, accepted: Path) -> Intake | None:
-    """Write the intake below `raw/intakes/`; return None, and write nothing, if no row is new.
+def take_in(
+    params: IngestionParams,
+    raw: Path,
+    now: datetime,
+    *,
+    accepted: Path,
+    stores: Stores | None = None,
+) -> TakenIn:
+    """Write the intake below `raw/intakes/`; write nothing if no row is new.
 
     A row is new where no earlier intake holds its id, changed where the latest one that does holds
     other content. Lines that can't be read go along as they are: validation names them. One row
     is in memory at a time; what earlier intakes hold is there as digests. `accepted` is the folder
-    of the last accepted data, whose profile goes along as `reference.json`.
+    of the last accepted data, whose profile goes along as `reference.json`. `stores` are MLflow's,
+    which feedback alone is read from.
 
     Raises:
-        DataError: a file is missing, can't be read or is empty, or an earlier intake was changed.
+        DataError: a file is missing, can't be read or is empty, two sources have rows of one id, or
+            an earlier intake was changed.
         ConfigError: the params name no source that can be read.
     """
     _clear(raw)
-    known = read_known(raw)
-    source = open_source(params, read_marks(raw))
-    tally = _Tally()
     with IntakeWriter(raw / INTAKES) as writer:
-        sample = None if params.limit is None else _sample_records(source, params.limit)
-        needed = _copy(source, "records", sample, known["records"], writer, tally)
-        if not tally.seen["records"] and not source.increments:
+        reader = NightReader(params, raw, writer, stores)
+        for source in params.sources:
+            reader.read(source, "records")
+        for source in params.sources:
+            reader.read(source, "documents")
+        if len(reader.left_out) == len(params.sources):
             raise DataError(
-                f"source {params.source} gave no records; expected at least one",
-                "mend the source or params/ingestion.yaml",
+                "no source could be read: " + "; ".join(reader.left_out.values()),
+                "mend one of them; on_failure: skip lets a night go on with the others alone",
             )
-        if params.limit is not None:
-            sample = choose_documents(_offered(source, "documents"), frozenset(needed))
-        _copy(source, "documents", sample, known["documents"], writer, tally)
-        if not any(writer.counts.values()):
-            return None
-        intake = _describe(params, source, writer, tally, now, raw)
+        if writer.is_empty:
+            return TakenIn(None, reader.left_out)
+        intake = _describe(params, reader, writer, next_name(raw, now, writer.digest), now)
         with output_folders(raw / INTAKES / intake.name) as (folder,):
             writer.place(folder)
             text = json.dumps(asdict(intake), indent=1, ensure_ascii=False)
             (folder / "intake.json").write_text(text + "\n", encoding="utf-8")
             _copy_profile(accepted, folder)
-    return intake
+    return TakenIn(intake, reader.left_out)
 
 
 def _clear(raw: Path) -> None:
@@ -220,84 +177,65 @@ def _clear(raw: Path) -> None:
         shutil.rmtree(partial)
 
 
-def _offered(source: Source, kind: Kind) -> Iterator[Found]:
-    """Yield the source's lines in our shapes, each row with an id."""
-    shape = record_line if kind == "records" else document_line
-    return (Found(found.file, shape(found.line)) for found in source.read(kind))
-
-
-def _sample_records(source: Source, limit: int) -> Sample:
-    return choose_records(_offered(source, "records"), limit)
-
-
-def _copy(
-    source: Source,
-    kind: Kind,
-    sample: Sample | None,
-    known: Known,
-    writer: IntakeWriter,
-    tally: _Tally,
-) -> set[str]:
-    """Write a kind's new rows, and return the documents that the sample's records name."""
-    needed: set[str] = set()
-    unnamed: set[bytes] = set()
-    mapped = tally.mapped.setdefault(kind, set())
-    unread = tally.unread.setdefault(kind, Counter())
-    rows = _offered(source, kind)
-    for found in rows if sample is None else sample.of(rows):
-        tally.seen[kind] += 1
-        if sample is not None and kind == "records":
-            needed.update(gold(found.line))
-        mapped.update(found.line.mapped)
-        keys, digest = line_digests(found.line)
-        key = keys[0]
-        if found.line.has_derived_id:
-            if key in unnamed:
-                tally.repeated += 1
-                continue
-            unnamed.add(key)
-        if not known.holds(keys, digest):
-            writer.write(kind, found, key, digest)
-            tally.unnamed += key in unnamed
-            unread.update(found.line.unread)
-    return needed
-
-
 def _describe(
-    params: IngestionParams,
-    source: Source,
-    writer: IntakeWriter,
-    tally: _Tally,
-    now: datetime,
-    raw: Path,
+    params: IngestionParams, reader: NightReader, writer: IntakeWriter, name: str, now: datetime
 ) -> Intake:
+    sources = tuple(_source_intake(source, reader, writer) for source in params.sources)
+    updates = [source.source_updated for source in sources if source.source_updated is not None]
     return Intake(
-        name=next_name(raw, now, writer.digest),
-        source=params.source,
-        origin=source.origin,
-        records=writer.counts["records"],
-        documents=writer.counts["documents"],
-        faulty=sum(writer.faults[kind] for kind in KINDS),
-        unnamed=tally.unnamed,
-        repeated=tally.repeated,
+        name=name,
+        source=", ".join(source.name for source in sources),
+        origin=tuple(place for source in sources for place in source.origin),
+        records=sum(source.records for source in sources),
+        documents=sum(source.documents for source in sources),
+        faulty=sum(source.faulty for source in sources),
+        unnamed=sum(source.unnamed for source in sources),
+        repeated=sum(source.repeated for source in sources),
         when=now.astimezone(UTC).isoformat(timespec="seconds"),
-        source_updated=source.updated(),
-        since=source.marks(),
+        source_updated=min(updates, default=None),
+        sources=sources,
         python=platform.python_version(),
-        unread={kind: dict(sorted(tally.unread[kind].items())) for kind in KINDS},
-        unmet=_unmet(params, tally),
+        unread={kind: _sorted(_all_unread(sources, kind)) for kind in KINDS},
+        unmet={kind: _all_unmet(sources, kind) for kind in KINDS},
     )
 
 
-def _unmet(params: IngestionParams, tally: _Tally) -> dict[Kind, list[str]]:
-    names: dict[Kind, dict[str, str]] = {
-        "records": params.columns.records,
-        "documents": params.columns.documents,
-    }
-    return {
-        kind: [name for name in names[kind] if tally.seen[kind] and name not in tally.mapped[kind]]
-        for kind in KINDS
-    }
+def _all_unread(sources: Sequence[SourceIntake], kind: Kind) -> Counter[str]:
+    counts: Counter[str] = Counter()
+    for source in sources:
+        counts.update(source.unread[kind])
+    return counts
+
+
+def _all_unmet(sources: Sequence[SourceIntake], kind: Kind) -> list[str]:
+    if len(sources) == 1:
+        return sources[0].unmet[kind]
+    return [f"{name} (of {source.name})" for source in sources for name in source.unmet[kind]]
+
+
+def _sorted(counts: Mapping[str, int]) -> dict[str, int]:
+    return dict(sorted(counts.items()))
+
+
+def _source_intake(params: SourceParams, reader: NightReader, writer: IntakeWriter) -> SourceIntake:
+    """Return what a source gave tonight."""
+    named = SourceIntake(params.name, params.kind)
+    if params.name in reader.left_out:
+        return replace(named, left_out=reader.left_out[params.name])
+    source, part = reader.opened[params.name], writer.part(params.name)
+    return replace(
+        named,
+        origin=source.source.origin,
+        records=part.counts["records"],
+        documents=part.counts["documents"],
+        faulty=sum(part.faults[kind] for kind in KINDS),
+        unnamed=source.unnamed,
+        repeated=source.repeated,
+        source_updated=source.source.updated(),
+        since=source.source.marks(),
+        unread={kind: _sorted(counts) for kind, counts in source.unread.items()},
+        unmet=source.unmet,
+    )
 
 
 def _copy_profile(accepted: Path, folder: Path) -> None:

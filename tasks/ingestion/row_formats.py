@@ -4,15 +4,15 @@ What these shapes leave beside the question (a system's text, a history, weights
 `tasks.records.turns` reads it.
 """
 
-import hashlib
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from tasks.ingestion.row_ids import document_id, identified, record_id
 from tasks.records.columns import identifier_text
 from tasks.records.messages import MisshapenError, not_a_text, unread_columns
-from tasks.records.readers import Line, canonical_json, faulty_line, strict_json
+from tasks.records.readers import Line, faulty_line, strict_json
 from tasks.records.turns import DOCUMENT_COLUMNS, UnlearnedError, chosen_is_no_answer, read_turns
 
 # What tells a shape: Alpaca's `input` and `output` alone are anybody's names.
@@ -39,8 +39,6 @@ _TURNS = ("prompt", "completion", "question", "answer", "history")
 _LISTS = (*_CONVERSATIONS, "history")
 # A conversation that its completion ends.
 _OPEN = (["completion", "conversations"], ["completion", "messages"])
-_DERIVED = "row-"
-_ID_DIGITS = 20
 _BEGIN = ("[", "{", " ", "\n", "\r", "\t")
 _MESSAGE_KEYS = frozenset({"role", "from"})
 _BEGINS_AS_MESSAGES = re.compile(r"""\s*\[?\s*\{\s*['"](?:role|from|content|value)['"]\s*:""")
@@ -53,34 +51,27 @@ class _ShapeError(Exception):
 def record_line(line: Line) -> Line:
     """Return the line with its row in one of our three shapes and an id; at fault if it is none.
 
-    A row without an id gets `row-` and the beginning of the SHA-256 of its content, so that the
-    same row has the same id every night, wherever in its source it stands. A whole number becomes
-    text, and the name of one document a list.
+    A row without an id gets one of its content, as `tasks.ingestion.row_ids` tells. A whole number
+    becomes text, and the name of one document a list. A row that has our shape stays as it is.
     """
     if line.row is None:
         return line
     try:
         shaped = _in_our_shape(_with_messages(line.row, _CONVERSATIONS))
-        if isinstance(shaped.get("documents"), list):
-            shaped = dict(shaped) | {"documents": list(map(identifier_text, shaped["documents"]))}
-        row = _with_our_turns(_with_messages(shaped, _TURNS))
+        row = _with_documents(_with_our_turns(_with_messages(shaped, _TURNS)))
     except _ShapeError as error:
         return replace(faulty_line(line.number, str(error), line.raw), mapped=line.mapped)
-    documents = row.get("documents")
-    if isinstance(documents, str | int | float) and not isinstance(documents, bool):
-        row = dict(row) | {"documents": [identifier_text(documents)]}
-    # The id comes of what the cells hold, so that a row read as text by an older version keeps it.
-    identified, unread = _identified(line, row, named_by=shaped), _unread(row)
-    return replace(identified, unread=unread) if unread else identified
+    named, unread = identified(line, row, record_id), _unread(row)
+    return replace(named, unread=unread) if unread else named
 
 
 def document_line(line: Line) -> Line:
     """Return the line with an id, as `record_line` gives it."""
     if line.row is None:
         return line
-    identified = _identified(line, line.row, named_by=line.row)
+    named = identified(line, line.row, document_id)
     unread = unread_columns(line.row, DOCUMENT_COLUMNS)
-    return replace(identified, unread=unread) if unread else identified
+    return replace(named, unread=unread) if unread else named
 
 
 def _unread(row: Mapping[str, Any]) -> tuple[str, ...]:
@@ -91,20 +82,16 @@ def _unread(row: Mapping[str, Any]) -> tuple[str, ...]:
         return ()
 
 
-def _identified(line: Line, row: Mapping[str, Any], *, named_by: Mapping[str, Any]) -> Line:
-    """Return the line with this row, which gets an id of the content `named_by` if it has none."""
-    identifier = identifier_text(row.get("id"))
-    derived = identifier is None
-    if derived:
-        identifier = _derived_id({name: named_by[name] for name in named_by if name != "id"})
-    row = dict(row) | {"id": identifier}
-    if row == line.row:
-        return line
-    return replace(line, raw=canonical_json(row), row=row, has_derived_id=derived)
-
-
-def _derived_id(row: Mapping[str, Any]) -> str:
-    return _DERIVED + hashlib.sha256(canonical_json(row)).hexdigest()[:_ID_DIGITS]
+def _with_documents(row: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the row with the documents that it names as a list of texts."""
+    match row.get("documents"):
+        case list(names):
+            return dict(row) | {"documents": list(map(identifier_text, names))}
+        case bool():
+            return row
+        case str() | int() | float() as name:
+            return dict(row) | {"documents": [identifier_text(name)]}
+    return row
 
 
 def _with_messages(row: Mapping[str, Any], names: Iterable[str]) -> Mapping[str, Any]:

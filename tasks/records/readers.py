@@ -40,8 +40,8 @@ class Line:
     `number` counts from 1: the line of the file, in Parquet the row. `raw` is the line as JSON
     with sorted keys; at fault it is the line as it was found, or a note of the fault where that is
     no line of text or too long to keep: a JSON array that `parse_line` reads as the same fault.
-    `mapped` are their names of the columns that the mapping renamed; `has_derived_id` says that the
-    row had no id and got one from its content; `unread` names what of it nobody reads.
+    `mapped` are their names of the columns that the mapping renamed; `unread` names what of the row
+    nobody reads.
     """
 
     number: int
@@ -49,7 +49,6 @@ class Line:
     row: dict[str, Any] | None
     fault: str | None
     mapped: tuple[str, ...] = ()
-    has_derived_id: bool = False
     unread: tuple[str, ...] = ()
 
 

@@ -31,7 +31,8 @@ class Record:
     """One example: a conversation whose last turn is the assistant's answer.
 
     `documents` are the ids of the documents that hold the answer, empty where none does;
-    `slice` is a label to report by; `group` is what a split keeps together.
+    `slice` is a label to report by, which begins with the name of the record's source where a night
+    has several; `group` is what a split keeps together; `source` is what the row says of itself.
     """
 
     id: str
@@ -83,6 +84,16 @@ class Document:
     def from_row(cls, row: dict[str, Any]) -> "Document":
         """Return the document that a JSON object written by `as_row` describes."""
         return cls(**{item.name: row[item.name] for item in fields(cls)})
+
+
+def source_slice(source: str, own: str | None) -> str:
+    """Return the slice of a record of one of several sources, with its own label if it has one."""
+    return source if own is None else f"{source}.{own}"
+
+
+def slice_source(label: str) -> str:
+    """Return the source that a slice made by `source_slice` names."""
+    return label.partition(".")[0]
 
 
 def stream_records(path: Path) -> Iterator[Record]:

@@ -24,6 +24,8 @@ from tasks.records.schema import Message
 DOCUMENT_COLUMNS = ("id", "text", "title", "source", "license")
 
 _SHAPES = (("prompt", "completion"), ("question", "answer"))
+_ASKED = tuple(asked for asked, _ in _SHAPES)
+_ASSISTANT = "assistant"
 _SYSTEM = ("system", "system_prompt")
 _LABELS = ("id", "documents", "slice", "group", "source", "license")
 _READ = frozenset({*_LABELS, *_SYSTEM, "history"})
@@ -75,6 +77,34 @@ def read_turns(row: Mapping[str, Any]) -> Turns:
     ]
     keys = dict.fromkeys(name for turn in turns for name in turn.unread)
     return Turns(messages, (*columns, *keys))
+
+
+def asked_turns(row: Mapping[str, Any]) -> tuple[Message, ...] | None:
+    """Return what a raw row's answers answer: its turns that are not the assistant's.
+
+    A row that is refused for its answer or for what stands beside the turns is read without these,
+    so that it asks what it asks once it is mended. None where what it asks can't be read either.
+    """
+    for content in (row, _without_answers(row)):
+        try:
+            turns = read_turns(content).messages
+        except (MisshapenError, UnlearnedError):
+            continue
+        return tuple(turn for turn in turns if turn.role != _ASSISTANT)
+    return None
+
+
+def _without_answers(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the columns that hold what a row asks."""
+    kept = {name: row[name] for name in (*_SYSTEM, "history", *_ASKED) if name in row}
+    match row.get("messages"):
+        case list(messages):
+            kept["messages"] = [turn for turn in messages if not _is_answer(turn)]
+    return kept
+
+
+def _is_answer(turn: object) -> bool:
+    return isinstance(turn, dict) and turn.get("role") == _ASSISTANT
 
 
 def _plain_turns(row: Mapping[str, Any]) -> Turns | None:

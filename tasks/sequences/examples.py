@@ -1,6 +1,7 @@
 """Tokenized examples: what tokenization writes and the trainings read."""
 
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pyarrow.parquet as pq
 
 from tasks.records.text import text_sha256
 
+WEIGHTS_FILE = "weights.json"
 _SCHEMA = pa.schema(
     [
         ("id", pa.string()),
@@ -63,3 +65,16 @@ def read_examples(path: Path) -> list[Example]:
     """Return the examples of a file that `write_examples` wrote."""
     rows = pq.read_table(path, schema=_SCHEMA).to_pylist()
     return [Example(**row | {"token_ids": tuple(row["token_ids"])}) for row in rows]
+
+
+def write_weights(folder: Path, weights: Mapping[str, float]) -> None:
+    """Write the sources' weights in the training token budget beside the examples, if any have."""
+    if weights:
+        (folder / WEIGHTS_FILE).write_text(json.dumps(weights, sort_keys=True) + "\n", "utf-8")
+
+
+def read_weights(folder: Path) -> dict[str, float]:
+    """Return the weights that `write_weights` wrote into a folder; none where it wrote none."""
+    path = folder / WEIGHTS_FILE
+    found: dict[str, float] = json.loads(path.read_text("utf-8")) if path.exists() else {}
+    return found

@@ -12,7 +12,18 @@ from tasks.stage.errors import ConfigError
 
 P = TypeVar("P", bound="StageParams")
 # Keys of older versions, with the names that they have now.
-RENAMED = {"promotion.rules.gain_over_twin": "promotion.rules.gain_over_control"}
+RENAMED = {
+    "promotion.rules.gain_over_twin": "promotion.rules.gain_over_control",
+    "ingestion.source": "ingestion.sources, a list such as [{name: files, kind: files}],",
+    **{
+        f"ingestion.{name}": f"ingestion.source_defaults.{name}"
+        for name in ("limit", "files", "hub", "sql", "columns")
+    },
+    **{
+        f"ingestion.{name}": f"ingestion.source_defaults.python_docs.{name}"
+        for name in ("packages", "document_characters", "unanswerable_share")
+    },
+}
 _PASSWORD = re.compile(r"(://[^:/@\s]*:)[^\s]*@")
 
 
@@ -133,7 +144,12 @@ def _found(value: object) -> str:
     """Return what was found, as a message shows it: no whole section, and no password of a URL."""
     if isinstance(value, Mapping):
         return ""
-    return "; found " + _PASSWORD.sub(r"\1***@", repr(value))
+    return "; found " + without_password(repr(value))
+
+
+def without_password(text: str) -> str:
+    """Return a text with stars for the passwords of the URLs in it."""
+    return _PASSWORD.sub(r"\1***@", text)
 
 
 def _line(item: Any, places: Mapping[str, str]) -> str:

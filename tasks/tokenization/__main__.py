@@ -1,5 +1,6 @@
 """Records rendered by one prompt template and turned into token ids, answers marked as learned."""
 
+import json
 import logging
 import sys
 from collections import Counter
@@ -13,7 +14,7 @@ from tasks.prompting.files import PROMPT
 from tasks.prompting.prompt_bundle import write_prompt_bundle
 from tasks.prompting.templates import PromptTemplate, as_turns, choose_demonstrations
 from tasks.records.schema import SPLITS, Record, read_documents, read_records
-from tasks.sequences.examples import write_examples
+from tasks.sequences.examples import write_examples, write_weights
 from tasks.sequences.packing import distinct_tokens
 from tasks.stage.command import output, run_stage
 from tasks.stage.errors import DataError, GateError
@@ -37,6 +38,7 @@ class Paths:
     """What the stage reads and writes."""
 
     curated: Path
+    source_weights: Path
     base: Path
     model_store: Path
     scratch: Path
@@ -80,6 +82,7 @@ def run(params: Params, paths: Paths) -> None:
         write_prompt_bundle(tokens / PROMPT, template, tokenizer, golden)
         for name, found in encoded.items():
             write_examples(tokens / f"{name}.parquet", found.examples)
+        write_weights(tokens, json.loads(paths.source_weights.read_text(encoding="utf-8")))
         write_metrics(report, metrics)
         (report / REPORT_FILE).write_text(text, encoding="utf-8")
 

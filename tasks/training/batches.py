@@ -1,10 +1,12 @@
 """Which examples are learned tonight, and in what order."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
+from tasks.records.schema import slice_source
 from tasks.records.text import text_sha256
-from tasks.sequences.examples import Example, read_examples
+from tasks.sequences.examples import Example, read_examples, read_weights
 from tasks.sequences.packing import Batch, distinct_tokens, one_batch
 from tasks.training.params import TrainingParams
 
@@ -26,14 +28,23 @@ def read_splits(tokens: Path, params: TrainingParams) -> tuple[list[Example], li
         read_examples(tokens / f"{split}.parquet") for split in ("train", "validation")
     )
     chosen = choose_examples(
-        train, token_budget=params.token_budget, new_share=params.new_share, seed=params.seed
+        train,
+        token_budget=params.token_budget,
+        new_share=params.new_share,
+        seed=params.seed,
+        weights=read_weights(tokens),
     )
     held_out = _contexts(validation, "budget", params.seed)
     return chosen, [item for context in held_out for item in context]
 
 
 def choose_examples(
-    examples: Sequence[Example], *, token_budget: int, new_share: float, seed: int
+    examples: Sequence[Example],
+    *,
+    token_budget: int,
+    new_share: float,
+    seed: int,
+    weights: Mapping[str, float] | None = None,
 ) -> list[Example]:
     """Return as many contexts as the budget holds, by hash: of the newest intake, and of others.
 
@@ -41,8 +52,55 @@ def choose_examples(
     brings more than it can learn does not forget what came before. The budget counts what goes
     through the model, a prefix that a context shares once. The same context keeps its place from
     night to night, whatever else comes in.
+
+    With `weights` each source has a part of the budget, its weight over their sum. What a small
+    source leaves of it goes to the others by their weights, and what all of them leave to examples
+    of sources without a weight, which params name no longer.
     """
     newest = max((item.intake for item in examples), default="")
+    choose = partial(_choose, newest=newest, new_share=new_share, seed=seed)
+    if not weights:
+        return choose(examples, token_budget=token_budget)
+    sources: dict[str, list[Example]] = {name: [] for name in weights}
+    others: list[Example] = []
+    for example in examples:
+        sources.get(slice_source(example.slice), others).append(example)
+    sizes = {name: _tokens(found, seed) for name, found in sources.items()}
+    parts = _parts(sizes, weights, token_budget)
+    chosen = {name: choose(found, token_budget=parts[name]) for name, found in sources.items()}
+    left = token_budget - sum(_tokens(found, seed) for found in chosen.values())
+    rest = choose(others, token_budget=left)
+    return [item for found in (*chosen.values(), rest) for item in found]
+
+
+def _parts(
+    sizes: Mapping[str, int], weights: Mapping[str, float], token_budget: int
+) -> dict[str, int]:
+    """Return the tokens of the budget that each source may take: more than it has, for a small one.
+
+    What a small one leaves is shared among the others.
+    """
+    parts: dict[str, int] = {}
+    left, waiting = token_budget, sorted(weights)
+    while waiting:
+        whole = sum(weights[name] for name in waiting)
+        shares = {name: int(left * (weights[name] / whole)) for name in waiting}
+        settled = [name for name in waiting if sizes[name] <= shares[name]] or waiting
+        parts |= {name: shares[name] for name in settled}
+        left -= sum(min(sizes[name], shares[name]) for name in settled)
+        waiting = [name for name in waiting if name not in parts]
+    return parts
+
+
+def _tokens(examples: Sequence[Example], seed: int) -> int:
+    """Return how many tokens of examples go through the model, shared prefixes once."""
+    return sum(map(distinct_tokens, _contexts(examples, "budget", seed)))
+
+
+def _choose(
+    examples: Sequence[Example], *, newest: str, token_budget: int, new_share: float, seed: int
+) -> list[Example]:
+    """Return what fits: contexts with rows of the newest intake first, up to their share."""
     new: list[list[Example]] = []
     old: list[list[Example]] = []
     for context in _contexts(examples, "budget", seed):
@@ -65,6 +123,15 @@ def _fill(contexts: Sequence[list[Example]], tokens: int) -> list[list[Example]]
             break
         chosen.append(context)
     return chosen
+
+
+def tokens_by_source(batches: Sequence[Batch], weights: Mapping[str, float]) -> dict[str, int]:
+    """Return how many tokens of each source with a weight are learned, shared prefixes once."""
+    examples = [example for batch in batches for example in batch.examples]
+    by_source = {
+        name: [item for item in examples if slice_source(item.slice) == name] for name in weights
+    }
+    return {name: _tokens(found, 0) for name, found in by_source.items()}
 
 
 def make_batches(

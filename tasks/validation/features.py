@@ -17,7 +17,7 @@ from tasks.records.messages import (
     shown_value,
     unread_columns,
 )
-from tasks.records.schema import Document, Record, document_line, record_line
+from tasks.records.schema import Document, Record, document_line, record_line, source_slice
 from tasks.records.text import id_form
 from tasks.records.turns import DOCUMENT_COLUMNS, Turns, UnlearnedError, read_turns
 from tasks.validation.raw_rows import CurrentRow
@@ -31,30 +31,35 @@ _KINDS = regex.compile(
     r"|(?P<kana>[\p{Hiragana}\p{Katakana}\u30fc])|(?P<other>\p{L})"
 )
 _ASCII_LETTERS = regex.compile("[A-Za-z]+")
+_NO_SLICE = "all"
+
+# An id that ingestion made: of the question, which decides the split, and of the whole row.
+_MADE_ID = regex.compile("(?P<question>row-[0-9a-f]{16})-[0-9a-f]{16}")
 
 
-def parse_record(row: Mapping[str, Any], intake: str) -> Record:
+def parse_record(row: Mapping[str, Any], intake: str, source: str | None = None) -> Record:
     """Return the record that a raw row of any of the three shapes describes.
 
     Missing questions and answers become empty texts, for the rules on lengths to find. Ids are in
-    NFC, whatever form the row has them in.
+    NFC, whatever form the row has them in. `source` is the name of the row's source where a night
+    has several: its slice begins with that name.
 
     Raises:
         MisshapenError: a field is missing, of the wrong type, or would be learned wrongly.
         UnlearnedError: the row says that it is not to be learned from.
     """
-    return _record(row, read_turns(row), intake)
+    return _record(row, read_turns(row), intake, source)
 
 
-def _record(row: Mapping[str, Any], turns: Turns, intake: str) -> Record:
+def _record(row: Mapping[str, Any], turns: Turns, intake: str, source: str | None) -> Record:
     identifier = _required_id(row)
     documents = tuple(map(id_form, _texts(row, "documents")))
-    default_group = documents[0] if documents else identifier
+    default_group = documents[0] if documents else _own_group(identifier)
     return Record(
         id=identifier,
         messages=turns.messages,
         documents=documents,
-        slice=_label(row, "slice", "all"),
+        slice=_slice(_label(row, "slice", _NO_SLICE), source),
         group=id_form(required_text(row, "group", default_group)),
         source=_label(row, "source", UNKNOWN),
         license=_label(row, "license", UNKNOWN),
@@ -75,6 +80,22 @@ def parse_document(row: Mapping[str, Any]) -> Document:
         source=_label(row, "source", UNKNOWN),
         license=_label(row, "license", UNKNOWN),
     )
+
+
+def _slice(own: str, source: str | None) -> str:
+    """Return the slice that a record is reported under."""
+    if source is None:
+        return own
+    return source_slice(source, None if own == _NO_SLICE else own)
+
+
+def _own_group(identifier: str) -> str:
+    """Return what decides the split of a row that belongs to no group and no document.
+
+    It is the id, of one that was made of the row the question's part: a corrected answer stays.
+    """
+    made = _MADE_ID.fullmatch(identifier)
+    return str(made["question"]) if made else identifier
 
 
 def _required_id(row: Mapping[str, Any]) -> str:
@@ -193,7 +214,7 @@ def _read_row(current: CurrentRow, read: Any) -> FeatureRow:
 def _record_row(current: CurrentRow, features: dict[str, Any]) -> FeatureRow:
     row = current.line.row or {}
     turns = read_turns(row)
-    record = _record(row, turns, current.intake.name)
+    record = _record(row, turns, current.intake.name, current.source)
     question, answer = _turn_text(record, -2), _turn_text(record, -1)
     text = "\n".join([message.content for message in record.messages])
     scripts = count_scripts(text)

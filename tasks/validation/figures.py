@@ -12,10 +12,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from tasks.stage.errors import DataError
 from tasks.validation.profile import VERSION, Histogram, Profile
-from tasks.validation.raw_rows import bring_back
+from tasks.validation.raw_rows import INTAKE_FILE, bring_back
 
 REFERENCE_FILE = "reference.json"
-INTAKE_FILE = "intake.json"
 
 SET_FIGURES = (
     "records",  # accepted

@@ -20,6 +20,7 @@ from tasks.records.text import id_form
 from tasks.stage.errors import DataError
 from tasks.stage.outputs import verified
 
+INTAKE_FILE = "intake.json"
 ORIGINS_FILE = "origins.parquet"
 _DIGEST_BYTES = 16
 _SCHEMA = pyarrow.schema(
@@ -37,12 +38,16 @@ Digests = NDArray[np.bytes_]
 
 @dataclass(frozen=True, slots=True)
 class CurrentRow:
-    """A row that counts: where it stands, the id that can be read off it, how many share that."""
+    """A row that counts: where it stands, the id that can be read off it, how many share that.
+
+    `source` is the name of the row's source where the newest night had several.
+    """
 
     intake: Path
     line: Line
     id: str | None
     id_rows: int
+    source: str | None = None
 
 
 @dataclass(frozen=True)
@@ -66,13 +71,15 @@ class CurrentRows:
 
     def rows(self) -> Iterator[CurrentRow]:
         """Yield the current rows, one at a time."""
-        begin = 0
+        begin, several = 0, bool(self.folders) and _has_several_sources(self.folders[-1])
         for folder, count in zip(self.folders, self.counts, strict=True):
             copies = self.id_rows[begin : begin + count].tolist()
             begin += count
+            sources = _sources(folder, self.file, count) if several else [None] * count
             for line in read_kept_lines(folder / self.file) if count else ():
-                if copies[line.number - 1]:
-                    yield CurrentRow(folder, line, _line_id(line), copies[line.number - 1])
+                place = line.number - 1
+                if copies[place]:
+                    yield CurrentRow(folder, line, _line_id(line), copies[place], sources[place])
 
 
 def intake_folders(raw: Path) -> list[Path]:
@@ -97,6 +104,33 @@ def bring_back(intake: Path) -> str:
         f"rows; then `dvc checkout {intake}` brings back what was recorded. Where that is nothing, "
         "or damaged too, move it out again: `nightloom run` takes in what the source has"
     )
+
+
+def _has_several_sources(intake: Path) -> bool:
+    """Return whether the night of an intake had several sources."""
+    return len(_about(intake).get("sources", ())) > 1
+
+
+def _sources(intake: Path, file: str, count: int) -> list[str]:
+    """Return the source of each of the `count` lines of an intake's file.
+
+    An intake of a time when a night had one source does not say it of its rows.
+    """
+    path = intake / ORIGINS_FILE
+    one = str(_about(intake).get("source"))
+    if not path.exists() or "source" not in parquet.read_schema(path).names:
+        return [one] * count
+    kind = file.removesuffix(".jsonl")
+    table = parquet.read_table(path, columns=["line", "source"], filters=[("kind", "=", kind)])
+    found = dict(zip(table["line"].to_pylist(), table["source"].to_pylist(), strict=True))
+    return [found.get(line, one) for line in range(1, count + 1)]
+
+
+def _about(intake: Path) -> dict[str, Any]:
+    """Return what an intake says of itself; nothing where it says nothing."""
+    path = intake / INTAKE_FILE
+    content: dict[str, Any] = orjson.loads(path.read_bytes()) if path.exists() else {}
+    return content
 
 
 def find_current_rows(folders: Iterable[Path], file: str) -> CurrentRows:

@@ -19,9 +19,8 @@ import pyarrow
 from pyarrow import parquet
 
 from tasks.ingestion.intakes import take_in
-from tasks.ingestion.params import IngestionParams
-from tasks.stage.params import read_yaml
 from tests.benchmarks._memory import most_megabytes
+from tests.builders.ingestion import ingestion_params
 
 ROWS, QUICK_ROWS = 1_000_000, 20_000
 _NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -58,15 +57,13 @@ def write(path: Path, count: int, size: int) -> None:
 def measure(path: Path, raw: Path) -> dict[str, float]:
     """Seconds and growth in MB of a first night and of an idle one."""
     files = {"root": str(path.parent), "records": [path.name], "documents": []}
-    content = read_yaml(Path("params/ingestion.yaml"))
-    changes = {"source": "files", "files": content["files"] | files}
-    params = IngestionParams.model_validate(content | changes)
+    params = ingestion_params({"name": "files", "kind": "files", "files": files})
     start = most_megabytes()
     begun = time.perf_counter()
-    intake = take_in(params, raw, _NOW, accepted=raw)
+    intake = take_in(params, raw, _NOW, accepted=raw).intake
     first = time.perf_counter() - begun
     grown = most_megabytes() - start
-    assert take_in(params, raw, _NOW, accepted=raw) is None
+    assert take_in(params, raw, _NOW, accepted=raw).intake is None
     assert intake is not None
     return {
         "rows": intake.records,

@@ -145,7 +145,8 @@ def test_the_example_of_the_data_guide_is_valid_params() -> None:
     [block] = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
     content = yaml.safe_load(Path("params/ingestion.yaml").read_text())
     params = IngestionParams.model_validate(content | yaml.safe_load(block))
-    assert params.columns.records["Q"] == "question"
+    [source] = params.sources
+    assert source.columns.records["Q"] == "question"
 
 
 def test_the_commands_page_tells_every_command(nightloom: Any) -> None:

@@ -43,7 +43,10 @@ def korean(folder: Path, shared: Path) -> tuple[str, ...]:
         raise SystemExit(f"{source} is missing: say where with --shared")
     shutil.copyfile(source, folder / _KOREAN)
     names = "{Q: question, A: answer, label: slice}"
-    return (f"ingestion.files.records=[{_KOREAN}]", f"ingestion.columns.records={names}")
+    return (
+        f"ingestion.source_defaults.files.records=[{_KOREAN}]",
+        f"ingestion.source_defaults.columns.records={names}",
+    )
 
 
 def documentless(folder: Path, _: Path) -> tuple[str, ...]:
@@ -55,7 +58,7 @@ def documentless(folder: Path, _: Path) -> tuple[str, ...]:
     ]  # fmt: skip
     text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     (folder / "records.jsonl").write_text(text, encoding="utf-8")
-    return ("ingestion.files.records=[records.jsonl]",)
+    return ("ingestion.source_defaults.files.records=[records.jsonl]",)
 
 
 NIGHTS = {
@@ -100,7 +103,8 @@ def _settings(root: Path, night: Night, shared: Path) -> list[str]:
     texts = night.data(folder, shared)
     for path in folder.iterdir():
         os.utime(path, (0, path.stat().st_mtime))
-    found = ("ingestion.source=files", f"ingestion.files.root={folder}", *texts)
+    sources = "ingestion.sources=[{name: files, kind: files}]"
+    found = (sources, f"ingestion.source_defaults.files.root={folder}", *texts)
     return [word for text in found for word in ("--set", text)]
 
 

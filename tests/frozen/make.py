@@ -81,11 +81,11 @@ def live_through_four_nights(checkout: Path) -> None:
 def common(checkout: Path) -> list[str]:
     """The tiny preset, reading our own rows and an embedder of a few kilobytes."""
     chosen = settings(
-        "ingestion.source=files",
-        "ingestion.limit=null",
-        f"ingestion.files.root={checkout / 'incoming'}",
-        "ingestion.files.records=[records.jsonl]",
-        "ingestion.files.documents=[documents.jsonl]",
+        "ingestion.sources=[{name: files, kind: files}]",
+        "ingestion.source_defaults.limit=null",
+        f"ingestion.source_defaults.files.root={checkout / 'incoming'}",
+        "ingestion.source_defaults.files.records=[records.jsonl]",
+        "ingestion.source_defaults.files.documents=[documents.jsonl]",
         f"models.embedder.source={checkout / 'embedder'}",
     )
     return ["--preset", "tiny", *chosen]

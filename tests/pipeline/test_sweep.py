@@ -96,10 +96,12 @@ def refused(clone: Path, space: str) -> Result:
 
 
 def test_a_param_that_changes_nothing_for_the_stage_is_refused(clone: Path) -> None:
-    space = "{distillation.likeliest: {choices: [8, 16]}, ingestion.limit: {choices: [9]}}"
+    other = "ingestion.longest_line_bytes: {choices: [9000]}"
+    space = f"{{distillation.likeliest: {{choices: [8, 16]}}, {other}}}"
     done = refused(clone, space)
     said = " ".join(done.stderr.split())
-    assert "holds distillation.likeliest, ingestion.limit, which would change nothing" in said
+    names = "distillation.likeliest, ingestion.longest_line_bytes"
+    assert f"holds {names}, which would change nothing" in said
 
 
 def test_a_curve_that_is_not_there_ends_the_sweep_at_its_first_trial(after_a_night: Path) -> None:

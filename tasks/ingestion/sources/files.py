@@ -76,7 +76,7 @@ class FilesSource:
                 raise DataError(
                     f"{item.path} holds no rows; expected at least one, since an empty export "
                     "looks like a source with nothing new",
-                    f"write it again, or take it out of ingestion.files.{kind}",
+                    f"write it again, or take it out of files.{kind}",
                 )
 
     def updated(self) -> str | None:
@@ -106,7 +106,7 @@ def _find(root: Path, name: str) -> list[_Input]:
     if not found:
         raise DataError(
             f"no file matches {name!r} below {root}; expected at least one",
-            "mend the pattern in ingestion.files; it counts from ingestion.files.root",
+            "mend the pattern in files; it counts from files.root",
         )
     return found
 
@@ -135,17 +135,17 @@ def _inside(root: Path, name: str, path: Path) -> Path:
         real, folder = path.resolve(), root.resolve()
     except (OSError, RuntimeError, ValueError) as error:  # a link to itself, a zero byte
         raise DataError(
-            f"{name!r} below {root} is no path: {error}", "mend the path in ingestion.files"
+            f"{name!r} below {root} is no path: {error}", "mend the path in files"
         ) from None
     if not real.is_relative_to(folder):
         raise DataError(
             f"{name} leads to {real}, outside of {folder}; files are read below "
-            "ingestion.files.root alone, so that no link or `..` brings in what nobody meant",
-            "move the file there, or name the folder that holds it as ingestion.files.root",
+            "files.root alone, so that no link or `..` brings in what nobody meant",
+            "move the file there, or name the folder that holds it as files.root",
         )
     if not real.is_file():
         raise DataError(
             f"no file {name} in {folder}; expected one that ends in {', '.join(ENDINGS)}",
-            "mend the path in ingestion.files; relative ones count from ingestion.files.root",
+            "mend the path in files; relative ones count from files.root",
         )
     return real

@@ -42,22 +42,20 @@ class HubSource:
             rows = datasets.load_dataset(
                 self.name, self.config, split=split, revision=self.revision
             )
-        except (OSError, ValueError, RuntimeError) as error:
+        except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
             raise DataError(
                 f"can't load split {split!r} of {self.name!r} at revision {self.revision}: {error}",
                 "check the name, the split and the network, or give the rows as files",
             ) from None
         file = f"{self.name}/{split}"
         columns = self.columns[kind]
-        named = any(columns.ours(column) == "id" for column in rows.column_names)
         labels = {
             column: feature.names
             for column, feature in rows.features.items()
             if isinstance(feature, datasets.ClassLabel)
         }
         for number, row in enumerate(rows, start=1):
-            cells = row if named else row | {"id": f"{file}/{number - 1}"}
-            yield Found(file, table_line(number, cells, columns, self.longest, labels))
+            yield Found(file, table_line(number, row, columns, self.longest, labels))
 
     def updated(self) -> str | None:
         """Return None: a pinned revision never changes."""

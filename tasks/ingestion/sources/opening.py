@@ -1,39 +1,53 @@
-"""The source that params ask for."""
+"""The source that an entry of params asks for."""
 
 from collections.abc import Mapping, Sequence
 
-from tasks.ingestion.params import IngestionParams
+from tasks.ingestion.params import QueryParams, SourceParams
+from tasks.ingestion.sources.feedback import FeedbackSource
 from tasks.ingestion.sources.files import FilesSource
 from tasks.ingestion.sources.hub import HubSource
 from tasks.ingestion.sources.python_docs import PackagesSource
 from tasks.ingestion.sources.source import Kind, Mark, Source
 from tasks.records.columns import Columns
 from tasks.records.text_files import TextFormat
+from tasks.services.stores import Stores
+from tasks.stage.errors import ConfigError
 
 
-def open_source(params: IngestionParams, earlier: Sequence[Mapping[Kind, Mark]]) -> Source:
-    """Open the source; `earlier` are the marks of the intakes so far, oldest first.
+def open_source(
+    params: SourceParams,
+    longest: int,
+    earlier: Sequence[Mapping[Kind, Mark]],
+    stores: Stores | None,
+) -> Source:
+    """Open a source of which no line is longer than `longest` bytes.
+
+    `earlier` are its marks in the intakes so far, oldest first. `stores` are MLflow's, which
+    feedback alone is read from.
 
     Raises:
         ConfigError: the params name no place that can be read.
         DataError: a file is missing or lies where it must not.
     """
-    match params.source:
+    match params.kind:
         case "python_docs":
+            docs = params.python_docs
             return PackagesSource(
-                params.packages,
-                document_characters=params.document_characters,
-                unanswerable_share=params.unanswerable_share,
+                docs.packages,
+                document_characters=docs.document_characters,
+                unanswerable_share=docs.unanswerable_share,
             )
         case "files":
-            return _files(params)
+            return _files(params, longest)
         case "hub":
-            return _hub(params)
+            return _hub(params, longest)
         case "sql":
-            return _sql(params, earlier)
+            return _sql(params, longest, earlier)
+        case "feedback":
+            return _feedback(stores)
 
 
-def _columns(params: IngestionParams) -> dict[Kind, Columns]:
+def _columns(params: SourceParams) -> dict[Kind, Columns]:
     columns = params.columns
     as_text = frozenset(columns.as_text)
     return {
@@ -42,17 +56,17 @@ def _columns(params: IngestionParams) -> dict[Kind, Columns]:
     }
 
 
-def _files(params: IngestionParams) -> Source:
+def _files(params: SourceParams, longest: int) -> Source:
     names: dict[Kind, Sequence[str]] = {
         "records": params.files.records,
         "documents": params.files.documents,
     }
     files = params.files
     form = TextFormat(files.encoding, files.delimiter, files.json_lines)
-    return FilesSource(files.root, names, _columns(params), form, params.longest_line_bytes)
+    return FilesSource(files.root, names, _columns(params), form, longest)
 
 
-def _hub(params: IngestionParams) -> Source:
+def _hub(params: SourceParams, longest: int) -> Source:
     hub = params.hub
     return HubSource(
         name=str(hub.name),
@@ -60,17 +74,29 @@ def _hub(params: IngestionParams) -> Source:
         revision=str(hub.revision),
         splits={"records": hub.split, "documents": hub.documents_split},
         columns=_columns(params),
-        longest=params.longest_line_bytes,
+        longest=longest,
     )
 
 
-def _sql(params: IngestionParams, earlier: Sequence[Mapping[Kind, Mark]]) -> Source:
+def _sql(params: SourceParams, longest: int, earlier: Sequence[Mapping[Kind, Mark]]) -> Source:
     # These import SQLAlchemy: 0.3 s.
     from tasks.ingestion.sources.sql import Query, SqlSource, read_url
 
     sql = params.sql
-    queries: dict[Kind, Query] = {"records": Query(str(sql.records.query), sql.records.since)}
-    if sql.documents.query is not None:
-        queries["documents"] = Query(sql.documents.query, sql.documents.since)
+    asked: dict[Kind, QueryParams] = {"records": sql.records, "documents": sql.documents}
+    queries = {
+        kind: Query(item.query, item.since)
+        for kind, item in asked.items()
+        if item.query is not None
+    }
     url = read_url(sql.url, sql.url_variable)
-    return SqlSource(url, queries, _columns(params), params.longest_line_bytes, earlier)
+    return SqlSource(url, queries, _columns(params), longest, earlier)
+
+
+def _feedback(stores: Stores | None) -> Source:
+    if stores is None:
+        raise ConfigError(
+            "feedback lies in MLflow, and this was called without its stores",
+            "run the night by `nightloom run`, which knows them, or give `take_in` its `stores`",
+        )
+    return FeedbackSource(stores)

@@ -75,7 +75,7 @@ def read_packages(
             raise ConfigError(
                 f"package {package!r} has no documented public names here; expected one that is "
                 "installed",
-                f"install it (`pip install {package}`) or mend ingestion.packages",
+                f"install it (`pip install {package}`) or mend python_docs.packages",
             )
         origin = _origin(package)
         documents += [
@@ -112,7 +112,7 @@ def _collect(packages: Sequence[str]) -> list[dict[str, Any]]:
         raise ConfigError(
             f"reading the docstrings of {', '.join(packages)} ended with exit code "
             f"{done.returncode}: {' '.join(last) or 'no message'}",
-            "import the packages by hand to see why, or take them out of ingestion.packages",
+            "import the packages by hand to see why, or take them out of python_docs.packages",
         )
     return [json.loads(line) for line in done.stdout.decode().splitlines()]
 

@@ -38,22 +38,22 @@ def read_url(url: str | None, variable: str | None) -> URL:
     text = url if variable is None else os.environ.get(variable)
     if not text:
         raise ConfigError(
-            f"the environment variable {variable} is not set; ingestion.sql.url_variable says "
+            f"the environment variable {variable} is not set; sql.url_variable says "
             "that it holds the database's URL",
             f"export {variable}=postgresql://USER:PASSWORD@HOST/DATABASE where nights run",
         )
     try:
         parsed = sqlalchemy.make_url(text)
     except (exc.ArgumentError, ValueError):
-        place = "ingestion.sql.url" if variable is None else f"the environment variable {variable}"
+        place = "sql.url" if variable is None else f"the environment variable {variable}"
         raise ConfigError(
             f"{place} holds no URL of a database; expected DRIVER://USER:PASSWORD@HOST/DATABASE",
             "mend it; special characters in a password are written as %XX (%40 for @)",
         ) from None
     if variable is None and _secrets(parsed):
         raise ConfigError(
-            "ingestion.sql.url holds a password; params are kept in MLflow and in git",
-            "put the URL into an environment variable, name it as ingestion.sql.url_variable, "
+            "sql.url holds a password; params are kept in MLflow and in git",
+            "put the URL into an environment variable, name it as sql.url_variable, "
             "and change that password: it may be kept already",
         )
     return parsed.set(drivername=_DRIVERS.get(parsed.drivername, parsed.drivername))
@@ -145,7 +145,7 @@ class SqlSource:
             raise DataError(
                 f"no sqlite file {url.database}; expected a database, and opening it would make "
                 "an empty one",
-                "mend ingestion.sql.url; a relative path counts from the working directory",
+                "mend sql.url; a relative path counts from the working directory",
             )
 
     def read(self, kind: Kind) -> Iterator[Found]:
@@ -253,13 +253,12 @@ def _names(kind: Kind, query: Query, names: Sequence[str]) -> Sequence[str]:
     if twice or not names:
         found = f"gives column {', '.join(twice)} twice" if twice else "gives no rows"
         raise ConfigError(
-            f"the query ingestion.sql.{kind}.query {found}; expected a SELECT "
-            "with each column once",
+            f"the query sql.{kind}.query {found}; expected a SELECT with each column once",
             "name every column, e.g. SELECT a.id AS id, b.text AS text",
         )
     if query.since is not None and query.since not in names:
         raise ConfigError(
-            f"ingestion.sql.{kind}.since is {query.since}; the query gives {', '.join(names)}",
+            f"sql.{kind}.since is {query.since}; the query gives {', '.join(names)}",
             "select that column too, or name one of these",
         )
     return names
@@ -275,7 +274,7 @@ def _greater(kind: Kind, query: Query, greatest: Any, value: Any) -> Any:
         return greatest
     if type(value).__name__ not in _FROM_TEXT:
         raise DataError(
-            f"ingestion.sql.{kind}.since: column {query.since} holds a {type(value).__name__}; "
+            f"sql.{kind}.since: column {query.since} holds a {type(value).__name__}; "
             f"expected one of {', '.join(_FROM_TEXT)}, to know where the next night goes on",
             "cast it in the query, or set since to null: then every night reads all rows",
         )
@@ -283,7 +282,7 @@ def _greater(kind: Kind, query: Query, greatest: Any, value: Any) -> Any:
         return value if greatest is None or value > greatest else greatest
     except TypeError:
         raise DataError(
-            f"ingestion.sql.{kind}.since: column {query.since} holds both "
+            f"sql.{kind}.since: column {query.since} holds both "
             f"{type(greatest).__name__} and {type(value).__name__}, which have no order",
             "cast it in the query to one type",
         ) from None
@@ -307,7 +306,7 @@ def _refuse(url: URL, kind: Kind, error: Exception) -> NoReturn:
     """Raise what went wrong in the database's own words, without a secret."""
     said = masked(str(getattr(error, "orig", None) or error).strip(), url)
     raise ConfigError(
-        f"reading ingestion.sql.{kind} from {shown_url(url)} failed: {said}",
+        f"reading sql.{kind} from {shown_url(url)} failed: {said}",
         "mend the query or the URL, or see that the database answers; a driver that is missing "
         "is installed with pip, e.g. `pip install pymysql` for mysql+pymysql://",
     ) from None

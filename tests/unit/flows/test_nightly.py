@@ -1,14 +1,27 @@
 """What a night reads first: wrong params are told before it takes anything in."""
 
+import json
+import logging
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
+import yaml
+from prefect.logging import disable_run_logger
 
+from flows import nightly
 from flows.nightly import refresh
-from flows.run_state import NightLog
+from flows.record import NightRecord
+from flows.run_state import NightLog, error_entry, night_file, read_night
 from flows.workspace import Workspace
+from tasks.ingestion import intakes
+from tasks.services.stores import RunRef, Stores
 from tasks.stage.errors import ConfigError
+from tests.builders.ingestion import files_entry, ingestion_params
+
+STORES = Stores("sqlite:///none.db", None)
 
 
 def workspace(folder: Path, file: str, old: str, new: str) -> Workspace:
@@ -41,5 +54,91 @@ def test_params_that_are_used_at_the_end_are_read_before_anything_begins(
 ) -> None:
     place = workspace(tmp_path, file, old, new)
     with pytest.raises(ConfigError, match=said):
-        refresh(place, NightLog(place, "night"))
+        refresh(place, NightLog(place, "night"), STORES)
     assert not (tmp_path / "data").exists()
+
+
+class ToldTracker:
+    """Keeps the tags and the description of a night instead of MLflow."""
+
+    def __init__(self) -> None:
+        self.tags: dict[str, str] = {}
+        self.text = ""
+
+    def begin_night(self, name: str, tags: dict[str, str]) -> RunRef:
+        return RunRef("1", "a" * 32)
+
+    def tag(self, run: RunRef, tags: dict[str, str]) -> None:
+        self.tags |= tags
+
+    def describe(self, run: RunRef, text: str) -> None:
+        self.text = text
+
+    def notes(self, run: str) -> dict[str, Any]:
+        return {}
+
+    def note(self, run: RunRef, **values: Any) -> None: ...
+
+    def end(self, run: RunRef, *, finished: bool) -> None: ...
+
+
+def test_a_source_that_is_left_out_is_told_everywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = workspace(tmp_path, "night.yaml", "stage_hours: 24.0", "stage_hours: 23.0")
+    (tmp_path / "faq.jsonl").write_text('{"id": "a", "question": "Why?", "answer": "So."}\n')
+    gone = files_entry(tmp_path, "gone.jsonl", name="gone", on_failure="skip")
+    params = ingestion_params(files_entry(tmp_path, "faq.jsonl", name="faq"), gone)
+    _write_sources(tmp_path, params.model_dump(mode="json")["sources"])
+    told: list[str] = []
+    logger = SimpleNamespace(
+        warning=lambda text, *values: told.append(text % values), info=lambda *_: None
+    )
+    monkeypatch.setattr(intakes, "get_run_logger", lambda: cast(logging.Logger, logger))
+    monkeypatch.setattr(nightly, "ingest", intakes.ingest.fn)
+    for name in ("track", "resolve"):
+        monkeypatch.setattr(nightly, name, lambda *_, **__: None)
+    (tmp_path / "data" / "models").mkdir(parents=True)
+    (tmp_path / "data" / "models" / "base.json").write_text("{}")
+    log, tracker = NightLog(place, "night"), ToldTracker()
+    record = NightRecord(place, log, cast(Any, tracker))
+
+    with disable_run_logger():
+        refresh(place, log, STORES)
+    record.tell_left_out()
+    log.begin("building")
+    record.fail(error_entry(ConfigError("stop here", "nothing")))
+
+    assert told[0].startswith("source gone was left out: DataError: no file gone.jsonl")
+    assert list(read_night(night_file(tmp_path, "night")).left_out) == ["gone"]
+    assert tracker.tags["sources left out"] == "gone"
+    assert "- source gone was left out: DataError: no file gone.jsonl" in tracker.text
+    assert json.loads((tmp_path / "data" / "source_weights.json").read_text()) == {}
+
+
+def test_the_weights_of_sources_are_frozen_for_the_stages(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = workspace(tmp_path, "night.yaml", "stage_hours: 24.0", "stage_hours: 23.0")
+    entries = [
+        files_entry(tmp_path, f"{name}.jsonl", name=name, weight=weight)
+        for name, weight in (("faq", 3.0), ("docs", 1.0))
+    ]
+    _write_sources(tmp_path, entries)
+    taken = intakes.TakenIn(None, {})
+    monkeypatch.setattr(nightly, "ingest", lambda *_: taken)
+    for name in ("track", "resolve"):
+        monkeypatch.setattr(nightly, name, lambda *_, **__: None)
+    (tmp_path / "data" / "models").mkdir(parents=True)
+    (tmp_path / "data" / "models" / "base.json").write_text("{}")
+    refresh(place, NightLog(place, "night"), STORES)
+    weights = json.loads((tmp_path / "data" / "source_weights.json").read_text())
+    assert weights == {"faq": 3.0, "docs": 1.0}
+
+
+def _write_sources(root: Path, entries: list[dict[str, Any]]) -> None:
+    path = root / "params" / "ingestion.yaml"
+    content = yaml.safe_load(path.read_text())
+    names = {"name", "kind", "files", "on_failure", "weight"}
+    kept = [{key: value for key, value in entry.items() if key in names} for entry in entries]
+    path.write_text(yaml.safe_dump(content | {"sources": kept}))

@@ -166,6 +166,14 @@ def test_the_morning_is_answered_in_the_first_five_lines(tmp_path: Path) -> None
     assert "passed size" not in text
 
 
+def test_the_summary_names_the_sources_that_were_left_out(tmp_path: Path) -> None:
+    left_out = {"faq": "DataError: no file faq.csv (what to do: mend the path in files)"}
+    state = night().model_copy(update={"left_out": left_out})
+    text = " ".join(" ".join(shown(state, tmp_path)).split())
+    assert "source faq was left out: DataError: no file faq.csv (what to do: mend" in text
+    assert NightState.model_validate_json(state.model_dump_json(by_alias=True)) == state
+
+
 def test_rules_that_passed_are_shown_where_they_are_asked_for(tmp_path: Path) -> None:
     text = "\n".join(shown(night(), tmp_path, verbose=True))
     assert text.count("passed size: its weights") == 2

@@ -39,6 +39,7 @@ def base(tmp_path: Path) -> Workspace:
         "embedder",
         "reranker",
         "student_base",
+        "source_weights",
         "model_store",
         "scratch",
         "bundle",

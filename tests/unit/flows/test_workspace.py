@@ -2,6 +2,7 @@
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -20,8 +21,19 @@ from tasks.services.locks import find_holder
 from tasks.services.processes import run_child
 from tasks.stage.errors import ConfigError
 
+INGESTION = """
+sources:
+  - name: faq
+    kind: files
+source_defaults:
+  limit: null
+  files: {root: ., records: []}
+longest_line_bytes: 1000
+"""
+
 PATHS = """
 raw: data/raw
+source_weights: data/source_weights.json
 accepted: data/accepted
 base: data/models/base.json
 embedder: data/models/embedder.json
@@ -47,7 +59,7 @@ def checkout(tmp_path: Path) -> Path:
         ".dvcignore": "__pycache__/\n",
         "tasks/__init__.py": "",
         "params/paths.yaml": PATHS,
-        "params/ingestion.yaml": "source: files\nlimit: null\npackages: [stdlib]\n",
+        "params/ingestion.yaml": INGESTION,
         "params/finetuning.yaml": "rank: 16\nlora:\n  dropout: 0.0\n",
         "params/presets/small.yaml": "finetuning.rank: 2\n",
         "params/presets/listed.yaml": "- finetuning.rank=3\n",
@@ -78,7 +90,7 @@ def test_the_last_override_of_a_key_wins(checkout: Path) -> None:
 
 
 def test_the_digest_does_not_depend_on_the_order(checkout: Path) -> None:
-    texts = ["finetuning.rank=9", "ingestion.limit=3"]
+    texts = ["finetuning.rank=9", "ingestion.source_defaults.limit=3"]
     forward, backward = (read_overrides(checkout, None, x) for x in (texts, texts[::-1]))
     assert overrides_digest(forward) == overrides_digest(backward)
 
@@ -103,15 +115,87 @@ def test_an_unknown_preset_names_those_there_are(checkout: Path) -> None:
 
 
 def test_a_new_workspace_begins_with_the_intakes_of_the_checkout(checkout: Path) -> None:
-    workspace = choose_workspace(checkout, None, ["ingestion.packages=[numpy]"])
+    workspace = choose_workspace(checkout, None, ["ingestion.longest_line_bytes=5000"])
     prepare(workspace)
     assert (workspace.path / "data/raw/intakes/one/records.jsonl").exists()
 
 
-def test_a_workspace_with_its_own_source_begins_empty(checkout: Path) -> None:
-    workspace = choose_workspace(checkout, None, ["ingestion.limit=5"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "ingestion.source_defaults.limit=5",
+        "ingestion.sources.faq.limit=5",
+        "ingestion.sources=[{name: mine, kind: files}]",
+    ],
+)
+def test_a_workspace_with_its_own_source_begins_empty(checkout: Path, text: str) -> None:
+    workspace = choose_workspace(checkout, None, [text])
     prepare(workspace)
     assert not (workspace.path / "data/raw").exists()
+
+
+def ingestion_of(checkout: Path, *texts: str) -> Any:
+    workspace = choose_workspace(checkout, None, texts)
+    prepare(workspace)
+    return yaml.safe_load((workspace.path / "params" / "ingestion.yaml").read_text())
+
+
+def test_an_entry_of_a_list_is_addressed_by_its_name(checkout: Path) -> None:
+    texts = ["ingestion.sources.faq.weight=2", "ingestion.sources.faq.files.root=incoming"]
+    found = ingestion_of(checkout, *texts)
+    entry = {"name": "faq", "kind": "files", "weight": 2, "files": {"root": "incoming"}}
+    assert found["sources"] == [entry]
+    assert "weight" not in (checkout / "params" / "ingestion.yaml").read_text()
+
+
+def test_a_list_can_be_given_whole_and_its_entries_changed(checkout: Path) -> None:
+    texts = ["ingestion.sources=[{name: mine, kind: sql}]", "ingestion.sources.mine.limit=3"]
+    found = ingestion_of(checkout, *texts)["sources"]
+    assert found == [{"name": "mine", "kind": "sql", "limit": 3}]
+    workspace = choose_workspace(checkout, None, texts)
+    prepare(workspace)
+    assert workspace.overrides[0].value == [{"name": "mine", "kind": "sql"}]
+
+
+@pytest.mark.parametrize(
+    ("texts", "said"),
+    [
+        (["ingestion.sources.fqa.limit=3"], "params/ holds no 'ingestion.sources.fqa.limit'"),
+        (["ingestion.sources.faq.name.x=3"], "there is no 'name' to look into"),
+        (
+            ["ingestion.sources=[{name: docs, kind: files}]", "ingestion.sources.faq.limit=3"],
+            "there is no 'faq' to look into",
+        ),
+        (["ingestion.source=files"], "ingestion.source"),
+        (["ingestion.files.root=x"], "ingestion.files.root"),
+    ],
+)
+def test_an_override_that_leads_nowhere_is_refused(
+    checkout: Path, texts: list[str], said: str
+) -> None:
+    with pytest.raises(ConfigError, match=said):
+        ingestion_of(checkout, *texts)
+
+
+@pytest.mark.parametrize(
+    ("text", "now"),
+    [
+        (
+            "ingestion.source=files",
+            "ingestion.sources, a list such as [{name: files, kind: files}]",
+        ),
+        ("ingestion.files.root=x", "ingestion.source_defaults.files.root"),
+        ("ingestion.limit=3", "ingestion.source_defaults.limit"),
+        ("ingestion.packages=[numpy]", "ingestion.source_defaults.python_docs.packages"),
+        ("ingestion.sql.records.query=x", "ingestion.source_defaults.sql.records.query"),
+    ],
+)
+def test_the_keys_of_one_source_are_refused_with_those_of_today(
+    checkout: Path, text: str, now: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        choose_workspace(checkout, None, [text])
+    assert now in caught.value.remedy
 
 
 def test_preparing_again_renews_code_and_keeps_data(checkout: Path) -> None:

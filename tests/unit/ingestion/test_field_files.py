@@ -15,7 +15,6 @@ import yaml
 from pyarrow import parquet
 
 from tasks.ingestion.intakes import Intake, not_read, take_in
-from tasks.ingestion.params import IngestionParams
 from tasks.records.schema import Record, read_records
 from tasks.stage.errors import DataError
 from tasks.stage.metrics import read_metrics
@@ -24,6 +23,7 @@ from tasks.validation import __main__ as validation
 from tasks.validation.features import FeatureRow, read_document, read_record
 from tasks.validation.params import Params
 from tasks.validation.raw_rows import find_current_rows, intake_folders
+from tests.builders.ingestion import ingestion_params
 
 FIELD = Path(os.environ.get("NIGHTLOOM_SHARED", "../shared")).resolve() / "field"
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -45,19 +45,18 @@ class Nights:
         self, records: Path, documents: Path | None = None, *, as_text: Any = (), **more: Any
     ) -> Intake | None:
         """Take a file in; `more` are the mapping of the records and what `files` says."""
-        content = yaml.safe_load(Path("params/ingestion.yaml").read_text(encoding="utf-8"))
-        columns = {"records": more.pop("columns", {}), "documents": {}, "as_text": list(as_text)}
-        files = {"root": "/", "records": [str(records)], "documents": []} | more
+        columns = {"records": more.pop("columns", {}), "as_text": list(as_text)}
+        files = {"root": "/", "records": [str(records)]} | more
         if documents is not None:
             files["documents"] = [str(documents)]
-        changes = {"source": "files", "files": content["files"] | files, "columns": columns}
+        entry = {"name": "files", "kind": "files", "files": files, "columns": columns}
         self._count += 1
         self.intake = take_in(
-            IngestionParams.model_validate(content | changes),
+            ingestion_params(entry),
             self.root / "raw",
             NOW + timedelta(days=self._count),
             accepted=self.root / "accepted",
-        )
+        ).intake
         return self.intake
 
     def rows(self, kind: str = "records") -> dict[str, FeatureRow]:

@@ -51,7 +51,7 @@ def test_a_file_that_leaves_the_root_is_refused_by_name(name: str, root: Path) -
         _read(root, name)
 
     assert caught.value.message.startswith(name)
-    assert "ingestion.files.root" in caught.value.remedy
+    assert "files.root" in caught.value.remedy
 
 
 @pytest.mark.parametrize("pattern", ["*.jsonl", "../*/rows.jsonl", "**/*.jsonl"])

@@ -41,8 +41,8 @@ def test_a_split_gives_its_rows_under_our_names(folder: Path) -> None:
 
     assert list(source.read("documents")) == []
     assert first.file == f"{folder}/train"
-    assert first.line.row == {"id": f"{folder}/train/0", "question": "왜?", "answer": "Because."}
-    assert second.line.row == {"id": f"{folder}/train/1", "answer": "Nothing."}
+    assert first.line.row == {"question": "왜?", "answer": "Because."}
+    assert second.line.row == {"answer": "Nothing."}
     assert source.origin == (f"{folder}@{'0' * 40}",)
 
 

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from tasks.ingestion.row_formats import document_line, record_line
+from tasks.ingestion.row_ids import has_derived_id
 from tasks.records.readers import Line, canonical_json, parse_line, read_lines
 
 
@@ -168,9 +169,10 @@ def test_a_row_without_an_id_gets_the_same_one_every_time() -> None:
     assert first.raw == again.raw
     assert first.row["id"] == "row-" + first.row["id"][4:]
     assert first.row["id"] != (other.row or {})["id"]
-    assert first.has_derived_id
-    assert not record_line(_line(row | {"id": "mine"})).has_derived_id
-    assert document_line(_line({"text": "A text."})).has_derived_id
+    assert has_derived_id(first)
+    assert not has_derived_id(_line(first.row | {"answer": "2시"}))
+    assert not has_derived_id(record_line(_line(row | {"id": "mine"})))
+    assert has_derived_id(document_line(_line({"text": "A text."})))
 
 
 def test_whole_numbers_that_name_rows_become_text() -> None:

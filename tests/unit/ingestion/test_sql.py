@@ -19,7 +19,7 @@ from tasks.ingestion.intakes import Intake, take_in
 from tasks.ingestion.params import IngestionParams
 from tasks.ingestion.sources.sql import read_url
 from tasks.stage.errors import ConfigError, DataError, NightloomError
-from tasks.stage.params import read_yaml
+from tests.builders.ingestion import ingestion_params
 from tests.builders.postgres import PASSWORD, running_postgres
 
 pytestmark = pytest.mark.slow
@@ -46,7 +46,7 @@ class Database:
     def night(self, **sql: Any) -> Intake | None:
         self.nights += 1
         now = NOW + timedelta(days=self.nights)
-        return take_in(_params(**sql), self.raw, now, accepted=self.raw / "none")
+        return take_in(_params(**sql), self.raw, now, accepted=self.raw / "none").intake
 
     def rows(self, kind: str = "records") -> list[Any]:
         path = intake_folders(self.raw)[-1] / f"{kind}.jsonl"
@@ -54,9 +54,8 @@ class Database:
 
 
 def _params(**sql: Any) -> IngestionParams:
-    content = read_yaml(Path("params/ingestion.yaml"))
-    base = content["sql"] | {"url_variable": VARIABLE} | _queries(FAQ)
-    return IngestionParams.model_validate(content | {"source": "sql", "sql": base | sql})
+    section = {"url_variable": VARIABLE} | _queries(FAQ) | sql
+    return ingestion_params({"name": "faq", "kind": "sql", "sql": section})
 
 
 def _queries(records: str, since: str | None = None) -> dict[str, Any]:
@@ -197,7 +196,7 @@ def test_the_password_stands_nowhere(
     monkeypatch.setenv(VARIABLE, url.render_as_string(hide_password=False))
     raw = tmp_path / "raw"
     one = _queries("SELECT 'a?' AS question, 'b' AS answer")
-    assert take_in(_params(**one), raw, NOW, accepted=raw) is not None
+    assert take_in(_params(**one), raw, NOW, accepted=raw).intake is not None
     kept = b"".join(path.read_bytes() for path in raw.rglob("*") if path.is_file())
     assert b"s3cr3t" not in kept
 
@@ -264,8 +263,8 @@ QUERY = ("SELECT n AS id, 'What is it?' AS question, repeat('x', 12000) AS answe
 folder = Path(sys.argv[1])
 take_in(_params(**_queries(QUERY.format(100))), folder / "few", NOW, accepted=folder)
 start = most_megabytes()
-intake = take_in(_params(**_queries(QUERY.format(10_000))), folder / "many", NOW, accepted=folder)
-print(intake.records, round(most_megabytes() - start))
+taken = take_in(_params(**_queries(QUERY.format(10_000))), folder / "many", NOW, accepted=folder)
+print(taken.intake.records, round(most_megabytes() - start))
 """
 
 

@@ -19,10 +19,10 @@ from tasks.records.schema import (
     write_documents,
     write_records,
 )
-from tasks.sequences.examples import Example, read_examples
+from tasks.sequences.examples import WEIGHTS_FILE, Example, read_examples, read_weights
 from tasks.stage.errors import DataError, GateError
 from tasks.stage.metrics import read_metrics
-from tasks.stage.outputs import verified, write_manifest
+from tasks.stage.outputs import folder_files, verified, write_manifest
 from tasks.stage.params import PromptingParams, read_yaml
 from tasks.tokenization.__main__ import Paths, run
 from tasks.tokenization.params import Params
@@ -35,8 +35,13 @@ def tokenize(
     root: Path, tiny: Tiny, prompting: PromptingParams, curated: Path, **changes: object
 ) -> Paths:
     settings = read_yaml(Path("params/tokenization.yaml")) | changes
+    weights = root / "source_weights.json"
+    if not weights.exists():
+        root.mkdir(parents=True, exist_ok=True)
+        weights.write_text("{}\n")
     paths = Paths(
         curated=curated,
+        source_weights=weights,
         base=tiny.base,
         model_store=tiny.store,
         scratch=root / "scratch",
@@ -181,6 +186,24 @@ def test_more_demonstrations_than_records_are_refused(
 ) -> None:
     with pytest.raises(DataError, match="holds 12 records and every prompt is to show 12"):
         tokenize(tmp_path, tiny, prompting, tiny.curated, demonstrations=12)
+
+
+def test_the_weights_of_sources_go_along_with_the_tokens(
+    tmp_path: Path, tiny: Tiny, prompting: PromptingParams
+) -> None:
+    without = tokenize(tmp_path / "without", tiny, prompting, tiny.curated)
+    (tmp_path / "with").mkdir()
+    (tmp_path / "with" / "source_weights.json").write_text('{"docs": 3.0, "faq": 1.0}')
+    weighted = tokenize(tmp_path / "with", tiny, prompting, tiny.curated)
+
+    assert read_weights(verified(weighted.tokens)) == {"docs": 3.0, "faq": 1.0}
+    files = folder_files(verified(without.tokens))
+    assert WEIGHTS_FILE not in files
+    assert {
+        name: digest
+        for name, digest in folder_files(weighted.tokens).items()
+        if name not in (WEIGHTS_FILE, "manifest.json")
+    } == {name: digest for name, digest in files.items() if name != "manifest.json"}
 
 
 def test_the_same_records_give_the_same_bytes(
