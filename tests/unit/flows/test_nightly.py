@@ -126,7 +126,8 @@ def test_the_weights_of_sources_are_frozen_for_the_stages(
     ]
     _write_sources(tmp_path, entries)
     taken = intakes.TakenIn(None, {})
-    monkeypatch.setattr(nightly, "ingest", lambda *_: taken)
+    given: list[Any] = []
+    monkeypatch.setattr(nightly, "ingest", lambda *found: given.extend(found) or taken)
     for name in ("track", "resolve"):
         monkeypatch.setattr(nightly, name, lambda *_, **__: None)
     (tmp_path / "data" / "models").mkdir(parents=True)
@@ -134,6 +135,7 @@ def test_the_weights_of_sources_are_frozen_for_the_stages(
     refresh(place, NightLog(place, "night"), STORES)
     weights = json.loads((tmp_path / "data" / "source_weights.json").read_text())
     assert weights == {"faq": 3.0, "docs": 1.0}
+    assert given[-1] is STORES  # which feedback is read from
 
 
 def _write_sources(root: Path, entries: list[dict[str, Any]]) -> None:

@@ -449,3 +449,119 @@ def test_a_running_number_that_is_named_otherwise_is_no_id(tmp_path: Path) -> No
 
     assert all(record.id.startswith("row-") for record in place.records())
     assert place.splits() == before
+
+
+def in_cells(rows: Rows) -> Rows:
+    """The rows as a table has them: messages as JSON in a cell, one document by its name."""
+    return [
+        {
+            "messages": json.dumps(
+                [
+                    {"role": "user", "content": row["question"]},
+                    {"role": "assistant", "content": row["answer"]},
+                ],
+                ensure_ascii=False,
+            )
+        }
+        for row in rows
+    ]
+
+
+@pytest.mark.parametrize("offer", ["csv", "jsonl", "parquet"])
+def test_rows_that_an_older_version_read_as_text_keep_their_ids(tmp_path: Path, offer: str) -> None:
+    rows = made_rows(40)
+    place = Place(tmp_path, offer)
+    old = old_rows("files", in_cells(rows), "rows")
+    old_intake(place.raw, "files", old, "rows")
+
+    # Their turns are read now, so that each comes in once more, in place of the text.
+    intake = place.night(in_cells(rows))
+    assert intake is not None
+    assert (intake.records, intake.unnamed) == (40, 40)
+    names = {row["question"]: kept["id"] for row, kept in zip(rows, old, strict=True)}
+    assert {record.question: record.id for record in place.records()} == names
+    before = place.splits()
+
+    assert place.night(in_cells(shuffled(rows))) is None
+    assert place.night(in_cells(corrected(rows))) is not None
+    assert {record.question: record.id for record in place.records()} == names
+    assert place.splits() == before
+
+
+def test_our_own_rows_that_come_back_are_rows_without_ids(tmp_path: Path) -> None:
+    rows = made_rows(30)
+    first = Place(tmp_path / "first", "csv")
+    first.night(in_cells(rows))
+    (folder,) = intake_folders(first.raw)
+    ours = [json.loads(line) for line in (folder / "records.jsonl").read_text().splitlines()]
+
+    second = Place(tmp_path / "second", "jsonl")
+    intake = second.night(ours)
+
+    assert intake is not None
+    assert intake.unnamed == len(ours)
+    assert {record.id for record in second.records()} == {row["id"] for row in ours}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "changes"),
+    [
+        ({"answer": 5}, {"columns": {"as_text": ["answer"]}}),
+        ({"tools": [{"name": "clock"}]}, {"columns": {"records": {"tools": "other_tools"}}}),
+        ({"label": False}, {"columns": {"records": {"label": "other_label"}}}),
+    ],
+    ids=["answers as numbers", "tools", "labels"],
+)
+def test_a_row_that_was_refused_is_replaced_once_params_are_mended(
+    tmp_path: Path, wrong: dict[str, Any], changes: dict[str, Any]
+) -> None:
+    rows = [row | wrong for row in made_rows(24)]
+    place = Place(tmp_path, "jsonl")
+    place.night(rows)
+    current = find_current_rows(intake_folders(place.raw), "records.jsonl").rows()
+    names = {row.id for row in current}
+
+    assert place.night(rows, **changes) is not None
+
+    records = place.records()
+    assert {record.id for record in records} == names
+    assert len(records) == 24
+    assert place.night(rows, **changes) is None
+
+
+def test_rows_of_which_nobody_can_tell_what_they_ask_correct_none(tmp_path: Path) -> None:
+    place = Place(tmp_path, "jsonl")
+    place.night([{"Frage": "Why?", "Antwort": "So."}, *made_rows(3)])
+
+    place.night([{"Frage": "When?", "Antwort": "Now."}, *made_rows(3)])
+
+    current = list(find_current_rows(intake_folders(place.raw), "records.jsonl").rows())
+    asked = {(row.line.row or {}).get("Frage") for row in current}
+    assert {"Why?", "When?"} < asked
+    assert len({row.id for row in current}) == 5
+
+
+def test_class_labels_of_an_old_hub_intake_keep_their_ids(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import datasets
+
+    rows = [{"question": row["question"], "answer": n % 2} for n, row in enumerate(made_rows(20))]
+    place = Place(tmp_path, "hub")
+    file = f"{tmp_path / 'set'}/train"
+    old = old_rows("hub", rows, file)
+    old_intake(place.raw, "hub", old, file)
+    features = {
+        "question": datasets.Value("string"),
+        "answer": datasets.ClassLabel(names=["나쁨", "좋음"]),
+    }
+    made = datasets.Dataset.from_list(rows, datasets.Features(features))
+    monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: made)
+
+    assert place.night(rows) is not None
+
+    found = {record.question: record for record in place.records()}
+    assert {asked: record.id for asked, record in found.items()} == {
+        row["question"]: row["id"] for row in old
+    }
+    assert {record.answer for record in found.values()} == {"나쁨", "좋음"}

@@ -2,6 +2,7 @@
 
 import json
 import sqlite3
+import unicodedata
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 import yaml
 
 from tasks.ingestion.intake_files import intake_folders, read_marks
-from tasks.ingestion.intakes import TakenIn, take_in
+from tasks.ingestion.intakes import TakenIn, not_read, take_in
 from tasks.ingestion.params import IngestionParams
 from tasks.ingestion.sources import opening, python_docs
 from tasks.stage.errors import ConfigError, DataError
@@ -326,33 +327,37 @@ class _OneFile(StageParams):
     ingestion: IngestionParams
 
 
-def test_params_of_one_source_are_refused_with_the_yaml_of_today() -> None:
+@pytest.mark.parametrize("dialect", [{}, {"encoding": "cp949", "delimiter": ";"}])
+@pytest.mark.parametrize("text", [{}, {"as_text": ["answer"]}])
+def test_params_of_one_source_are_refused_with_the_yaml_of_today(
+    dialect: dict[str, Any], text: dict[str, Any]
+) -> None:
     old = {
         "source": "files",
         "packages": ["stdlib"], "document_characters": 600, "unanswerable_share": 0.12,
         "limit": 500,
         "longest_line_bytes": 10_000_000,
-        "files": {"root": "Daten/Neu", "records": ["Fragen*.csv"], "documents": []},
+        "files": {"root": "Daten/Neu", "records": ["Fragen*.csv"], "documents": []} | dialect,
         "hub": {"name": None, "config": None, "revision": None, "split": "train",
                 "documents_split": None},
         "sql": {"url": None, "url_variable": None, "records": {"query": None, "since": None},
                 "documents": {"query": None, "since": None}},
-        "columns": {"records": {"Frage": "question", "Antwort": "answer"}, "documents": {}},
+        "columns": {"records": {"Frage": "question", "Antwort": "answer"}, "documents": {}} | text,
     }  # fmt: skip
 
     with pytest.raises(ConfigError) as caught:
         validate_params(_OneFile, {"ingestion": old}, [])
 
-    _, _, text = caught.value.message.partition("Yours is written:\n")
-    shown = yaml.safe_load(text)
+    _, _, said = caught.value.message.partition("Yours is written:\n")
+    shown = yaml.safe_load(said)
     assert shown == {
         "sources": [
             {
                 "name": "files",
                 "kind": "files",
                 "limit": 500,
-                "files": {"root": "Daten/Neu", "records": ["Fragen*.csv"]},
-                "columns": {"records": {"Frage": "question", "Antwort": "answer"}},
+                "files": {"root": "Daten/Neu", "records": ["Fragen*.csv"]} | dialect,
+                "columns": {"records": {"Frage": "question", "Antwort": "answer"}} | text,
             }
         ]
     }
@@ -361,6 +366,11 @@ def test_params_of_one_source_are_refused_with_the_yaml_of_today() -> None:
     [source] = IngestionParams.model_validate(now).sources
     assert source.files.root == "Daten/Neu"
     assert source.columns.records["Frage"] == "question"
+    assert source.files.json_lines
+    assert (source.files.encoding, source.columns.as_text) == (
+        dialect.get("encoding"),
+        text.get("as_text", []),
+    )
 
 
 def test_the_default_params_read_python_s_docstrings() -> None:
@@ -459,3 +469,57 @@ def test_rows_of_a_time_of_one_source_are_that_kind_s(place: Place) -> None:
     assert taken.intake is not None
     assert taken.intake.records == 1
     assert place.slices() == {"a": "python_docs.hard", "b": "python_docs", "c": "faq"}
+
+
+def test_what_nobody_reads_is_counted_by_source_and_for_all(place: Place) -> None:
+    mapped = {"records": {"Frage": "question", "Not": "note"}}
+    faq = place.entry("faq", ask("a", url="x", note=1), ask("b", url="y"), columns=mapped)
+    docs = place.entry("docs", ask("c", url="z"), ask("d"), columns={"records": {"Thema": "slice"}})
+
+    taken = place.night(faq, docs)
+
+    assert taken.intake is not None
+    of_faq, of_docs = taken.intake.sources
+    assert (of_faq.unread["records"], of_docs.unread["records"]) == (
+        {"note": 1, "url": 2},
+        {"url": 1},
+    )
+    assert (of_faq.unmet["records"], of_docs.unmet["records"]) == (["Frage", "Not"], ["Thema"])
+    assert place.about()["unread"] == {"records": {"note": 1, "url": 3}, "documents": {}}
+    assert place.about()["unmet"] == {
+        "records": ["Frage (of faq)", "Not (of faq)", "Thema (of docs)"],
+        "documents": [],
+    }
+    assert "url (1 rows)" in not_read(of_docs)[0]
+    assert "url (3 rows)" in not_read(taken.intake)[0]
+
+
+def test_each_source_is_read_in_its_own_encoding_and_with_its_own_texts(place: Place) -> None:
+    (place.root / "ko.csv").write_bytes("id;질문;답\na;언제?;7\n".encode("cp949"))
+    (place.root / "de.csv").write_text("id,question,answer\nb,Wann?,true\n", encoding="utf-8")
+    ko = files_entry(place.root, "ko.csv", name="ko")
+    ko["files"] |= {"encoding": "cp949", "delimiter": ";"}
+    ko["columns"] = {"records": {"질문": "question", "답": "answer"}}
+
+    place.night(ko, files_entry(place.root, "de.csv", name="de"))
+
+    assert {name: row["question"] for name, row in place.rows().items()} == {
+        "a": "언제?",
+        "b": "Wann?",
+    }
+
+
+@pytest.mark.parametrize("stored", ["NFC", "NFD"])
+def test_ids_of_several_sources_are_compared_in_one_unicode_form(place: Place, stored: str) -> None:
+    offered = "NFD" if stored == "NFC" else "NFC"
+    first, second = (unicodedata.normalize(form, "휴가 é") for form in (stored, offered))
+    faq, docs = place.entry("faq", ask(first), ask("b")), place.entry("docs", ask("c"))
+    place.night(faq, docs)
+
+    # Nothing is new where a source writes its names in the other form.
+    same = place.night(place.entry("faq", ask(second), ask("b")), docs)
+    assert same.intake is None or same.intake.sources[0].records == 1
+    assert place.night(place.entry("faq", ask(second), ask("b")), docs).intake is None
+    assert len(place.rows()) == 3
+    with pytest.raises(DataError, match="is in source faq and in source docs"):
+        place.night(place.entry("faq", ask(second)), place.entry("docs", ask(first)))

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from tasks.records.messages import MisshapenError
-from tasks.records.turns import UnlearnedError, read_turns, shown_counts
+from tasks.records.turns import UnlearnedError, asked_turns, read_turns, shown_counts
 
 ASK = {"question": "When?", "answer": "At noon."}
 USER, ASSISTANT = {"role": "user", "content": "When?"}, {"role": "assistant", "content": "Noon."}
@@ -187,3 +187,44 @@ def test_counts_are_shown_on_one_line_with_the_most_frequent_first() -> None:
 def test_parts_of_a_content_are_lines_of_one_text() -> None:
     parts = [{"type": "text", "text": "a"}, "b", {"type": "input_text", "text": "c"}]
     assert _turns({"messages": [USER | {"content": parts}, ASSISTANT]})[0] == ("user", "a\nb\nc")
+
+
+@pytest.mark.parametrize(
+    ("refused", "mended"),
+    [
+        (ASK | {"answer": 5}, ASK | {"answer": "5"}),
+        (ASK | {"label": False}, ASK | {"label": True}),
+        (ASK | {"weight": 0}, ASK),
+        (ASK | {"tools": [{"name": "clock"}]}, ASK | {"other_tools": [{"name": "clock"}]}),
+        (
+            {"prompt": "When?", "chosen": "Noon.", "rejected": "Now."},
+            {"prompt": "When?", "completion": "Noon.", "rejected": "Now."},
+        ),
+        (
+            {"messages": [USER, ASSISTANT | {"weight": 0}]},
+            {"messages": [USER, ASSISTANT | {"content": "At noon."}]},
+        ),
+        (
+            {"messages": [USER, ASSISTANT | {"tool_calls": [{"id": "1"}]}], "system": "Be brief."},
+            {"messages": [USER, ASSISTANT], "system": "Be brief."},
+        ),
+        (
+            ASK | {"answer": True, "history": [["Who?", "Min."]]},
+            ASK | {"answer": "yes", "history": [["Who?", "Min."]]},
+        ),
+    ],
+    ids=str,
+)
+def test_a_row_that_is_refused_asks_what_it_asks_once_it_is_mended(
+    refused: dict[str, Any], mended: dict[str, Any]
+) -> None:
+    with pytest.raises((MisshapenError, UnlearnedError)):
+        read_turns(refused)
+    asked = asked_turns(mended)
+    assert asked_turns(refused) == asked
+    assert asked == tuple(turn for turn in read_turns(mended).messages if turn.role != "assistant")
+
+
+@pytest.mark.parametrize("row", [{"Frage": "When?"}, {"question": 5}, {"messages": "When?"}, {}])
+def test_what_cannot_be_read_asks_nothing_that_is_known(row: dict[str, Any]) -> None:
+    assert asked_turns(row) is None
