@@ -6,12 +6,15 @@ from typing import Any, Literal, Self, get_args
 import yaml
 from pydantic import Field, field_validator, model_validator
 
+from tasks.ingestion.sources.source import Kind
 from tasks.records.columns import TEXT_COLUMNS
 from tasks.stage.errors import ConfigError
 from tasks.stage.params import StageParams, without_password
 
 # Each but feedback, which lies in MLflow, has a section of its name that says where it reads.
 SourceKind = Literal["python_docs", "files", "hub", "sql", "feedback"]
+# Their rows have our columns, whatever `columns` says of others.
+_OURS = ("python_docs", "feedback")
 
 
 class PythonDocsParams(StageParams):
@@ -114,6 +117,13 @@ class SourceParams(SourceDefaults):
         description="lower-case letters, digits, dashes and underscores; rows are known by it",
     )
     kind: SourceKind
+
+    @property
+    def mapped_columns(self) -> dict[Kind, dict[str, str]]:
+        """Return their names of the columns that are renamed, with ours."""
+        if self.kind in _OURS:
+            return {"records": {}, "documents": {}}
+        return {"records": self.columns.records, "documents": self.columns.documents}
 
     @property
     def gives_records(self) -> bool:
@@ -223,7 +233,7 @@ def _merged(defaults: Mapping[str, Any], entry: Any) -> Any:
     """Return an entry over the defaults, section by section.
 
     Raises:
-        ValueError: it has a section of another kind, which nothing would read.
+        ValueError: it has a section of another kind, or columns, which nothing would read.
     """
     if not isinstance(entry, Mapping):
         return entry
@@ -232,6 +242,11 @@ def _merged(defaults: Mapping[str, Any], entry: Any) -> Any:
         raise ValueError(
             f"source {entry.get('name')} is of kind {entry.get('kind')} and has a section "
             f"{others[0]}, which it does not read"
+        )
+    if "columns" in entry and entry.get("kind") in _OURS:
+        raise ValueError(
+            f"source {entry.get('name')} is of kind {entry.get('kind')}, whose rows have our "
+            "columns: it does not read `columns`"
         )
     return _over(defaults, entry)
 

@@ -52,11 +52,9 @@ class OpenSource:
     @property
     def unmet(self) -> dict[Kind, list[str]]:
         """Return the columns that params name otherwise and no row that was offered has."""
-        columns = self.params.columns
-        named = {"records": columns.records, "documents": columns.documents}
         return {
-            kind: [name for name in named[kind] if self.offered[kind] and name not in mapped]
-            for kind, mapped in self.mapped.items()
+            kind: [name for name in names if self.offered[kind] and name not in self.mapped[kind]]
+            for kind, names in self.params.mapped_columns.items()
         }
 
     def rows(self, kind: Kind) -> Iterator[Offered]:

@@ -409,6 +409,10 @@ def test_the_weight_of_an_only_source_is_none() -> None:
             "none of a gives records",
         ),
         ([{"name": "a", "kind": "python_docs", "wait": 1}], "extra"),
+        (
+            [{"name": "a", "kind": "feedback", "columns": {"records": {"Q": "question"}}}],
+            "kind feedback, whose rows have our columns",
+        ),
     ],
 )
 def test_entries_that_cannot_work_are_refused(entries: list[Any], said: str) -> None:
@@ -492,6 +496,22 @@ def test_what_nobody_reads_is_counted_by_source_and_for_all(place: Place) -> Non
     }
     assert "url (1 rows)" in not_read(of_docs)[0]
     assert "url (3 rows)" in not_read(taken.intake)[0]
+
+
+def test_columns_that_all_files_are_to_have_are_no_matter_of_docstrings(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(python_docs, "_collect", lambda _: packages(range(10)))
+    docs = {"name": "docs", "kind": "python_docs", "python_docs": {"packages": ["pack"]}}
+    content = read_yaml(Path("params/ingestion.yaml"))["source_defaults"]
+    defaults = content | {"columns": content["columns"] | {"records": {"Frage": "question"}}}
+    faq = place.entry("faq", {"id": "a", "Frage": "Why?", "answer": "So."})
+    params = ingestion_params(faq, docs, source_defaults=defaults)
+
+    taken = take_in(params, place.raw, NOW, accepted=place.root / "none").intake
+
+    assert taken is not None
+    assert taken.unmet == {"records": [], "documents": []}
 
 
 def test_each_source_is_read_in_its_own_encoding_and_with_its_own_texts(place: Place) -> None:
