@@ -46,6 +46,8 @@ def print_summary(
     for reason in night.reasons:
         console.print(f"  - {reason}", highlight=False, markup=False)
     _print_passed(console, night, verbose=verbose)
+    if night.steps:
+        console.print(f"  rows: {'; '.join(map(str, night.steps))}", highlight=False)
     scored = night.error is None and _has_evaluated(night)
     if scored and (evaluation / METRICS_FILE).exists():
         console.print(score_table(read_metrics(evaluation)))

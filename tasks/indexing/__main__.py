@@ -14,6 +14,7 @@ from tasks.indexing.building import BuiltIndex, build_index
 from tasks.indexing.params import Params
 from tasks.models.loading import prepare_device
 from tasks.models.store import ModelManifest
+from tasks.prompting.passages import cut_passages
 from tasks.records.schema import read_documents, read_records
 from tasks.retrieval.index import RerankerSettings
 from tasks.retrieval.reranking import Reranker
@@ -31,6 +32,7 @@ class Paths:
     """What indexing reads and writes."""
 
     curated: Path
+    base: Path
     embedder: Path
     reranker: Path
     model_store: Path
@@ -45,8 +47,16 @@ def run(params: Params, paths: Paths) -> None:
     device = prepare_device(params.compute)
     curated = verified(paths.curated)
     embedder = Embedder.load(paths.embedder, paths.model_store, device=device)
+    documents = read_documents(curated / "documents.jsonl")
     built = build_index(
-        read_documents(curated / "documents.jsonl"),
+        len(documents),
+        cut_passages(
+            documents,
+            params.prompting,
+            base=paths.base,
+            embedder=paths.embedder,
+            model_store=paths.model_store,
+        ),
         [record.question for record in read_records(curated / "validation.jsonl")],
         embedder,
         params.indexing,

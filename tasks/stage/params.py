@@ -61,13 +61,21 @@ class ComputeParams(StageParams):
     generation_batch: int = Field(ge=1, description="prompts decoded together")
 
 
-class PromptingParams(StageParams):
-    """`params/prompting.yaml`: how a question becomes a prompt."""
+class AnsweringParams(StageParams):
+    """What a release bundle keeps of `params/prompting.yaml`."""
 
     passages: int = Field(ge=1, le=50, description="passages a prompt holds")
     passage_words: int = Field(ge=8, le=2000)
     passage_overlap_words: int = Field(ge=0, le=1000)
     max_new_tokens: int = Field(ge=1, le=4096)
+
+
+class PromptingParams(AnsweringParams):
+    """`params/prompting.yaml`: how a question becomes a prompt."""
+
+    passage_tokens: int = Field(
+        ge=16, le=8192, description="tokens of the base that a passage takes, title included"
+    )
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

@@ -30,6 +30,7 @@ def params(prompting: Any, compute: Any) -> Params:
 def index_into(root: Path, params: Params, tiny: Any, curated: Path | None = None) -> Index:
     paths = Paths(
         curated=curated or tiny.curated,
+        base=tiny.base,
         embedder=tiny.embedder,
         reranker=tiny.reranker,
         model_store=tiny.store,
