@@ -65,7 +65,7 @@ def made_rows(
         asked.append(language.join.join(drawn) + "?")
         if number % 20 == 19:
             copied = rows[number - 7]
-            answer, asked[-1] = copied.answer, asked[number - 7].replace("?", " ?!")
+            answer, asked[-1] = copied.answer, asked[number - 7].replace("?", "?!")
         before, question = ([], asked[-1]) if prompt is None else prompt(language, asked[-1])
         turns = (*before, Message("user", question), Message("assistant", answer))
         name = f"r{number:05}"

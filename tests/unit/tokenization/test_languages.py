@@ -1,12 +1,13 @@
 """Data of the default's shape keep their examples in every script, with the params as they are."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tasks.models.store import ModelManifest, find_embedded
-from tasks.records.schema import SPLITS, write_documents, write_records
+from tasks.records.schema import SPLITS, Message, write_documents, write_records
 from tasks.stage.errors import ConfigError
 from tasks.stage.metrics import read_metrics
 from tasks.stage.outputs import write_manifest
@@ -19,10 +20,19 @@ from tests.unit.tokenization.test_tokenization import tokenize
 DEFAULT = PromptingParams.model_validate(read_yaml(Path("params/prompting.yaml")))
 
 
-def curated(root: Path, language: Language, count: int = 60) -> Path:
+def curated(root: Path, language: Language, count: int = 60, *, long: bool = False) -> Path:
+    """The made data; `long`: each question quotes a sentence first, as in reading comprehension."""
     folder = root / "curated"
     folder.mkdir(parents=True)
     records, documents = made_data(language, count)
+    if long:
+        quoted = language.sentences[2:]
+        records = [
+            replace(item, messages=(
+                Message("user", f"{quoted[at % len(quoted)]} {item.question}"), item.messages[-1]
+            ))
+            for at, item in enumerate(records)
+        ]  # fmt: skip
     for place, split in enumerate(SPLITS):
         write_records(folder / f"{split}.jsonl", records[place::3])
     write_documents(folder / "documents.jsonl", documents)
@@ -67,6 +77,20 @@ def default(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
                 (folder / file.name).write_bytes(file.read_bytes())
         ModelManifest(digest, "", "made", None, "MIT", digest, {}).write(manifest)
     return made
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", LANGUAGES)
+def test_long_questions_are_kept_with_fewer_passages(
+    name: str, tmp_path: Path, default: Tiny
+) -> None:
+    paths = tokenize(tmp_path, default, DEFAULT, curated(tmp_path, LANGUAGES[name], long=True))
+    metrics = read_metrics(paths.tokenization_report)["train"]
+    print(
+        f"{name}: {kept(paths):.2%} kept, {metrics['shortened']} of {metrics['records']} with less"
+    )
+    assert kept(paths) >= 0.99
+    assert metrics["variants"]["passages"] >= 0.8 * metrics["records"]
 
 
 @pytest.mark.slow
