@@ -18,6 +18,7 @@ only those are indexed and looked up, and each pair that they bring together is 
 hashes of 64 bits."""
 
 import math
+from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -202,10 +203,10 @@ def check_leakage(curated: Path, measure: Measure, params: CurationParams) -> Le
     """Return what of the test split is known to train, to few-shot prompts and to the documents."""
     tally = _Tally()
     tests = _Tests(RowFile.index(curated / "test.jsonl"), measure, params)
-    train = 0
+    groups = array("Q")
     rows = stream_records(curated / "train.jsonl")
     while batch := list(islice(rows, _BATCH)):
-        train += len(batch)
+        groups.extend(key(record.group) for record in batch)
         for record, alike in zip(batch, tests.nearly_repeated(batch), strict=True):
             for leak in tests.leaks(record, alike):
                 tally.add(leak)
@@ -214,16 +215,17 @@ def check_leakage(curated: Path, measure: Measure, params: CurationParams) -> Le
         documents += 1
         for test in tests.quoted(f"{document.title}\n{document.text}"):
             tally.add(Leak("documents", test, document.id))
-    for group in _shared_groups(curated):
+    for group in _shared_groups(curated, groups):
         tally.add(Leak("groups", group, group))
-    compared = {"train": train, "test": len(tests), "documents": documents}
+    compared = {"train": len(groups), "test": len(tests), "documents": documents}
     return Leakage(tally.counts, tally.examples, compared)
 
 
-def _shared_groups(curated: Path) -> Iterator[str]:
-    """Yield the groups that stand in more than one split."""
-    seen: dict[str, NDArray[np.uint64]] = {}
-    for split in SPLITS:
+def _shared_groups(curated: Path, train: "array[int]") -> Iterator[str]:
+    """Yield the groups that stand in more than one split; `train` are the keys of train's."""
+    train_split, *others = SPLITS
+    seen = {train_split: np.unique(np.array(train, np.uint64))}
+    for split in others:
         groups = (key(record.group) for record in stream_records(curated / f"{split}.jsonl"))
         found = np.unique(np.fromiter(groups, np.uint64))
         for other, known in seen.items():
@@ -239,9 +241,9 @@ class _Tests:
         self._rows = rows
         self._measure = measure
         self._params = params
-        self._ids: dict[int, int] = {}
+        self._ids: dict[str, int] = {}
         self._turns: dict[int, int] = {}
-        self._groups: dict[int, int] = {}
+        self._groups: dict[str, int] = {}
         self._forms: dict[int, int] = {}
         self._telling: dict[int, list[int]] = {}
         self._plain: list[bool] = []
@@ -262,11 +264,10 @@ class _Tests:
     def _note(self, number: int, record: Record) -> tuple[str, str]:
         """Return question and answer in `same_form`; the row is now found by what it is."""
         form = same_form(question_text(record))
-        for table, found in (
-            (self._ids, key(record.id)), (self._turns, key(_turns(record))),
-            (self._groups, key(record.group)), (self._forms, self._measure.form_key(form)),
-        ):  # fmt: skip
-            table.setdefault(found, number)
+        self._ids.setdefault(record.id, number)
+        self._turns.setdefault(key(_turns(record)), number)
+        self._groups.setdefault(record.group, number)
+        self._forms.setdefault(self._measure.form_key(form), number)
         self._telling.setdefault(self._measure.telling_key(form), []).append(number)
         return form, same_form(record.answer)
 
@@ -296,17 +297,9 @@ class _Tests:
         asked = alike if alike is not None else self._asked(record)
         if asked is not None:
             yield Leak("questions", self._rows.record(asked).id, record.id)
-        held = next(
-            (
-                table[key(text)]
-                for table, text in (
-                    (self._ids, record.id), (self._turns, _turns(record)),
-                    (self._groups, record.group),
-                )
-                if key(text) in table
-            ),
-            None,
-        )  # fmt: skip
+        found = (self._ids.get(record.id), self._turns.get(key(_turns(record))),
+                 self._groups.get(record.group))  # fmt: skip
+        held = next((row for row in found if row is not None), None)
         if held is not None:
             yield Leak("few_shot", self._rows.record(held).id, record.id)
 

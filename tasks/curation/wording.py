@@ -246,10 +246,9 @@ def _places(
         (later, np.minimum(later + _WINDOW, length)),
     )
     found = []
+    own = np.uint64(len(stretches)) * roles[turn].astype(np.uint64)
     for salt, (begin, end) in enumerate(stretches):
-        salts = np.uint64(_SALT) * (
-            np.uint64(len(stretches)) * roles[turn].astype(np.uint64) + np.uint64(salt + 1)
-        )
+        salts = np.uint64(_SALT) * (own + np.uint64(salt + 1))
         found.append(mixed(hashes.of(begin, end) ^ salts))
     return found
 
@@ -280,10 +279,8 @@ def _powers(count: int) -> tuple[Hashes, Hashes]:
 def bare(text: str) -> str:
     """Return the text without case, runs of spaces, and punctuation around its words."""
     folded = normalise(text)
-    return (
-        " ".join(word.strip(_EDGES) or word for word in folded.strip(_EDGES + " ").split())
-        or folded
-    )
+    words = folded.strip(_EDGES + " ").split()
+    return " ".join([word.strip(_EDGES) or word for word in words]) or folded
 
 
 def _spaced(text: str) -> str:
