@@ -154,7 +154,7 @@ def _line(item: Any, places: Mapping[str, str]) -> str:
     if (new := new_key(".".join((section, *keys)))) is not None:
         return f"  {where}: {key}: this param is called {new.partition('.')[2]} now"
     found = "" if item["type"] == "missing" else _found(item["input"])
-    hint = ""
+    hint = "; `git diff HEAD` shows the line, with its comment" if item["type"] == "missing" else ""
     if isinstance(item["input"], str) and "float" in item["type"]:
         hint = " (YAML reads 3e-4 as text: write 3.0e-4)"
     return f"  {where}: {key}: {item['msg'].lower()}{found}{hint}"
