@@ -50,10 +50,7 @@ def run(params: Params, paths: Paths) -> None:
     steps = find_steps(prepared, removals)
     for step in steps:
         LOGGER.info("%s", step.told)
-    _check_steps(steps, prepared, removals, params.curation, paths.scratch / REPORT_FILE)
-    error = empty_split_error(prepared, removals, params.curation)
-    if error is not None:
-        raise error
+    _check(steps, prepared, removals, params.curation, paths.scratch / REPORT_FILE)
     curves.progress(2, _STEPS)
     with output_folders(paths.curated, paths.curation_report) as (curated, report):
         needed = _write_splits(curated, prepared, removals)
@@ -97,18 +94,23 @@ def _write_splits(curated: Path, prepared: Prepared, removals: Removals) -> set[
     return needed
 
 
-def _check_steps(
+def _check(
     steps: list[Step],
     prepared: Prepared,
     removals: Removals,
     params: CurationParams,
     report: Path,
 ) -> None:
-    """Stop the night where a step takes too much; the report then lies in scratch."""
+    """Stop the night where a step takes too much, whose report then lies in scratch, or where a
+    split is empty.
+    """
     error = steps_error(steps, prepared, removals, params, report)
     if error is not None:
         report.write_text(refusal(error.message, steps, prepared, removals), encoding="utf-8")
         raise error
+    empty = empty_split_error(prepared, removals, params)
+    if empty is not None:
+        raise empty
 
 
 if __name__ == "__main__":

@@ -68,14 +68,15 @@ def run(params: Params, paths: Paths) -> None:
     with output_folders(paths.index, paths.indexing_report) as (folder, report):
         built.index.save(folder)
         write_metrics(report, _metrics(built))
-        (report / "report.md").write_text(_report(built), encoding="utf-8")
+        text = _report(built, params.prompting.passage_tokens)
+        (report / "report.md").write_text(text, encoding="utf-8")
     seconds = time.monotonic() - started
     count = built.index.settings.passages
     LOGGER.info("%d passages indexed, %d embedded, in %.1f s", count, built.embedded, seconds)
     if built.cut:
         LOGGER.warning(
-            "the embedder sees only the beginning of %d passages (%d tokens): lower "
-            "prompting.passage_words",
+            "the embedder sees only the beginning of %d passages (%d tokens): shorten the titles "
+            "of their documents",
             built.cut,
             embedder.max_tokens,
         )
@@ -122,7 +123,7 @@ def _metrics(built: BuiltIndex) -> dict[str, object]:
     }
 
 
-def _report(built: BuiltIndex) -> str:
+def _report(built: BuiltIndex, tokens: int) -> str:
     settings, recall = built.index.settings, built.recall
     if not settings.passages:
         return "# Index\n\nThere are no documents: questions are answered without passages.\n"
@@ -140,9 +141,9 @@ def _report(built: BuiltIndex) -> str:
         )
     return (
         f"# Index\n\n{settings.documents} documents make {settings.passages} passages of at most "
-        f"{settings.passage_words} words, neighbours sharing at most "
-        f"{settings.passage_overlap_words}. They are searched by BM25 and by the cosine of "
-        f"{built.index.dense.dimension}-dimensional vectors; the best {settings.candidates} of "
+        f"{settings.passage_words} words and {tokens} tokens of the base, neighbours sharing at "
+        f"most {settings.passage_overlap_words} words. They are searched by BM25 and by the cosine "
+        f"of {built.index.dense.dimension}-dimensional vectors; the best {settings.candidates} of "
         f"each are fused by reciprocal rank (k = {settings.rank_constant}, BM25 weighted "
         f"{settings.lexical_weight:g}). {dense}{_cut(built)}\n"
     )
@@ -153,7 +154,8 @@ def _cut(built: BuiltIndex) -> str:
         return ""
     return (
         f" **The embedder sees the beginning alone of {built.cut} passages**, which have more "
-        "tokens than it takes: their ends are found by BM25 only. Lower `prompting.passage_words`."
+        "tokens than it takes, since their documents' titles take half of that: their ends are "
+        "found by BM25 only. Shorten these titles."
     )
 
 

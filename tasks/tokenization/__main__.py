@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
+from tasks.lexical.chunking import Passage
 from tasks.models.loading import load_tokenizer
 from tasks.models.store import ModelManifest
 from tasks.prompting.files import PROMPT
@@ -60,13 +61,7 @@ def run(params: Params, paths: Paths) -> None:
     shown = choose_demonstrations(splits["train"], settings.demonstrations, settings.seed)
     splits["train"] = [record for record in splits["train"] if record not in shown]
     template = PromptTemplate.load(Path(settings.template), as_turns(shown))
-    passages = cut_passages(
-        read_documents(curated / "documents.jsonl"),
-        params.prompting,
-        base=paths.base,
-        embedder=paths.embedder,
-        model_store=paths.model_store,
-    )
+    passages = _passages(curated, params, paths)
     contexts = {
         name: choose_contexts(records, passages, count=params.prompting.passages, params=settings)
         for name, records in splits.items()
@@ -93,6 +88,16 @@ def run(params: Params, paths: Paths) -> None:
             write_examples(tokens / f"{name}.parquet", found.examples)
         write_metrics(report, metrics)
         (report / REPORT_FILE).write_text(text, encoding="utf-8")
+
+
+def _passages(curated: Path, params: Params, paths: Paths) -> list[Passage]:
+    return cut_passages(
+        read_documents(curated / "documents.jsonl"),
+        params.prompting,
+        base=paths.base,
+        embedder=paths.embedder,
+        model_store=paths.model_store,
+    )
 
 
 def _metrics(
