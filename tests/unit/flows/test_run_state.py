@@ -182,6 +182,15 @@ def test_the_summary_tells_rows_in_and_rows_left_at_every_step(tmp_path: Path) -
     assert NightState.model_validate_json(state.model_dump_json()).steps == state.steps
 
 
+def test_a_path_is_never_broken_by_the_end_of_a_line(tmp_path: Path) -> None:
+    path = f"/home/somebody/{'a-long-folder/' * 9}.nightloom/workspaces/0123456789ab/report.md"
+    refused = night("refused").model_copy(update={"reasons": [f"what to do: look at {path}"]})
+    assert any(line.endswith(path) for line in shown(refused, tmp_path))
+    log = NightLog(Workspace(tmp_path, tmp_path, ()), "n")
+    log.fail(DataError("odd rows", f"mend the rows that {path} lists"))
+    assert any(path in line for line in shown(log.now, tmp_path))
+
+
 @pytest.mark.parametrize("kept", [True, False])
 def test_the_stages_log_is_named_with_its_place(kept: bool, tmp_path: Path) -> None:
     log = NightLog(Workspace(tmp_path, tmp_path, ()), "2026-11-29T023000Z")
