@@ -32,10 +32,11 @@ def empty_split_error(
         return None
     groups = Counter(prepared.rows.record(row).group for row in stay)
     largest = "".join(f", the largest {name!r} with {rows}" for name, rows in groups.most_common(1))
+    told = f"{len(groups)} group{'s' if len(groups) > 1 else ''}{largest}"
     return DataError(
         f"the {empty[0]} split is empty: {len(stay)} of {len(prepared.ids)} records stay, in "
-        f"{len(groups)} groups{largest}, and a group is never split; expected some records in each "
-        "split, because training, early stopping and evaluation need one each",
+        f"{told}, and a group is never split; expected some records in each split, "
+        "because training, early stopping and evaluation need one each",
         "; or ".join(_remedies(groups, params)),
     )
 

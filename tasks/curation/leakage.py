@@ -150,7 +150,7 @@ class _Tests:
         self._measure = measure
         self._params = params
         self._ids: dict[str, int] = {}
-        self._turns: dict[int, int] = {}
+        self._turns: dict[str, int] = {}
         self._groups: dict[str, int] = {}
         self._forms: dict[int, int] = {}
         self._telling: dict[int, list[int]] = {}
@@ -173,7 +173,7 @@ class _Tests:
         """Return question and answer in `same_form`; the row is now found by what it is."""
         form = same_form(question_text(record))
         self._ids.setdefault(record.id, number)
-        self._turns.setdefault(key(_turns(record)), number)
+        self._turns.setdefault(_turns(record), number)
         self._groups.setdefault(record.group, number)
         self._forms.setdefault(self._measure.form_key(form), number)
         self._telling.setdefault(self._measure.telling_key(form), []).append(number)
@@ -205,7 +205,7 @@ class _Tests:
         asked = alike if alike is not None else self._asked(record)
         if asked is not None:
             yield Leak("questions", self._rows.record(asked).id, record.id)
-        found = (self._ids.get(record.id), self._turns.get(key(_turns(record))),
+        found = (self._ids.get(record.id), self._turns.get(_turns(record)),
                  self._groups.get(record.group))  # fmt: skip
         held = next((row for row in found if row is not None), None)
         if held is not None:
@@ -229,4 +229,4 @@ class _Tests:
 
 
 def _turns(record: Record) -> str:
-    return "\0".join(f"{message.role}\0{message.content}" for message in record.messages)
+    return "\0".join([f"{message.role}\0{message.content}" for message in record.messages])

@@ -205,7 +205,7 @@ def test_rows_about_one_document_are_told_of_groups_and_groups_mend_it(
     count: int, tmp_path: Path
 ) -> None:
     rows = about_one(count)
-    with pytest.raises(DataError, match="1 groups, the largest 'handbook' with") as caught:
+    with pytest.raises(DataError, match="1 group, the largest 'handbook' with") as caught:
         run(changed(), accepted_rows(tmp_path, rows))
 
     assert "write a `group` into each row" in caught.value.remedy
