@@ -24,7 +24,9 @@ from tasks.orchestration.stages import StageOutcome
 from tasks.services.processes import stage_error
 from tasks.stage.errors import DataError, Failure, GateError
 
-KEYS = ["night", "verdict", "models", "stages", "reasons", "versions", "aliases", "error"]
+KEYS = [
+    "night", "verdict", "models", "stages", "steps", "reasons", "versions", "aliases", "error",
+]  # fmt: skip
 
 
 @pytest.fixture
