@@ -34,7 +34,7 @@ _COMMON_LEAST = 4
 # A question that more than this share of the rows ask ("Sum up the text above") is an instruction.
 _ASKED_SHARE = 0.05
 _SLOTS = 1 << 22
-_SLOTS_HELD = 1 << 16  # of words that come again and again, some 200 bytes each
+_SLOTS_HELD = 1 << 13  # of words that come again and again, some 200 bytes each
 
 _EDGES = regex.compile(r"(?<![^\s])[\p{P}--_]+|[\p{P}--_]+(?![^\s])", regex.VERSION1)
 _INNER_SPACE = regex.compile(rf"(?<=[{UNSPACED}]) | (?=[{UNSPACED}])")
