@@ -46,8 +46,11 @@ def print_summary(
     for line in night.told_left_out:
         console.print(f"  - {line}", style="yellow", highlight=False, markup=False)
     for reason in night.reasons:
-        console.print(f"  - {reason}", highlight=False, markup=False)
+        # Unwrapped, or the path of a file would be broken where the line is full.
+        console.print(f"  - {reason}", highlight=False, markup=False, soft_wrap=True)
     _print_passed(console, night, verbose=verbose)
+    if night.steps:
+        console.print(f"  rows: {'; '.join(map(str, night.steps))}", highlight=False)
     scored = night.error is None and _has_evaluated(night)
     if scored and (evaluation / METRICS_FILE).exists():
         console.print(score_table(read_metrics(evaluation)))
@@ -97,7 +100,8 @@ def score_table(metrics: dict[str, Any]) -> Table:
 def print_error(console: Console, error: "ErrorEntry") -> None:
     """Print why a night failed and what to do."""
     console.print(f"{error.kind}: {error.message}", style="red", highlight=False, markup=False)
-    console.print(f"  what to do: {error.remedy}", highlight=False, markup=False)
+    told = f"  what to do: {error.remedy}"
+    console.print(told, highlight=False, markup=False, soft_wrap=True)
 
 
 def _has_evaluated(night: "NightState") -> bool:

@@ -14,7 +14,7 @@ from flows.history import read_history, write_history
 from flows.parameters import NO_OVERRIDES, NightName, OverrideText, PresetName
 from flows.record import NightRecord
 from flows.release import release
-from flows.run_state import VERDICTS, NightLog, NightState, error_entry, new_night_name
+from flows.run_state import VERDICTS, NightLog, NightState, new_night_name
 from flows.workspace import Workspace, choose_workspace, night_lock, prepare
 from tasks.ingestion.intakes import ingest
 from tasks.ingestion.params import IngestionParams
@@ -139,8 +139,7 @@ def _run(workspace: Workspace, log: NightLog, *, only_release: bool) -> None:
     except GateError as error:
         refused(log, error)
     except BaseException as error:
-        log.fail(error)
-        record.fail(error_entry(error))
+        record.fail(log.fail(error))
         raise
     log.begin("done")
     record.finish(verdicts, champions, registry)
@@ -187,7 +186,7 @@ def refused(log: NightLog, error: GateError) -> None:
         if entry.state == "running":
             entry.state = "failed"
     log.now.verdict = "refused"
-    log.now.reasons = [error.message, f"what to do: {error.remedy}"]
+    log.now.reasons = [error.message, f"what to do: {log.with_log(error.remedy)}"]
 
 
 def refresh(workspace: Workspace, log: NightLog, stores: Stores) -> None:

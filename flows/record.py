@@ -14,7 +14,7 @@ from flows.run_state import ErrorEntry, NightLog
 from flows.workspace import Workspace
 from tasks.orchestration.data import push
 from tasks.orchestration.mlflow_pages import VERDICT_TAG
-from tasks.orchestration.night_figures import NightFigures, read_figures
+from tasks.orchestration.night_figures import NightFigures, read_figures, read_row_steps
 from tasks.orchestration.night_page import (
     Changes,
     DecidedVersion,
@@ -146,7 +146,7 @@ class NightRecord:
         figures.verdicts = {one.model: one.headline for one in models}
         figures.numbers["minutes"] = (time.monotonic() - self._begun) / 60
         now.figures = figures
-        self._log.write()
+        self._note_steps()
         self._tracker.log_numbers(self.run, figures.numbers)
         self._tracker.tag(self.run, {VERDICT_TAG: str(now.verdict)} | figures.verdicts)
         self._tracker.note(self.run, figures=figures.model_dump(mode="json"))
@@ -154,9 +154,24 @@ class NightRecord:
 
     def fail(self, error: ErrorEntry) -> None:
         """Publish the page of a night that an error ended, and close its run."""
+        self._note_steps()
         self._describe((f"{error.kind}: {error.message}", f"What to do: {error.remedy}"))
         self._tracker.tag(self.run, {VERDICT_TAG: str(self._log.now.verdict)})
         self._tracker.end(self.run, finished=False)
+
+    def _note_steps(self) -> None:
+        """Note what each step left of the rows, as far as tonight came."""
+        root, paths = self._workspace.path, self._workspace.paths()
+        reports = {
+            "validation": root / paths.validation_report,
+            "curation": root / paths.curation_report,
+            "tokenization": root / paths.tokenization_report,
+        }
+        done = self._log.done()
+        self._log.now.steps = read_row_steps(
+            {stage: report for stage, report in reports.items() if stage in done}
+        )
+        self._log.write()
 
     def _figures(self) -> NightFigures:
         root, paths = self._workspace.path, self._workspace.paths()
@@ -177,6 +192,7 @@ class NightRecord:
             models=models,
             figures=now.figures or NightFigures(),
             changes=changes,
+            steps=now.steps,
             stages={entry.name: entry.seconds for entry in now.stages},
             pages=dict(self._pages()),
         )

@@ -11,11 +11,11 @@ from pydantic import BaseModel, Field
 
 from flows import EXIT_FAILED, EXIT_REFUSED
 from flows.workspace import STATE, Workspace, holders
-from tasks.orchestration.night_figures import NightFigures
+from tasks.orchestration.night_figures import NightFigures, RowStep
 from tasks.orchestration.stages import StageOutcome
 from tasks.records.schema import ServedModel
 from tasks.services.processes import TIME_LIMIT, StageError, error_class
-from tasks.stage.errors import Failure
+from tasks.stage.errors import STAGE_LOG, Failure
 from tasks.stage.outputs import write_atomically
 
 Verdict = Literal[
@@ -93,13 +93,15 @@ class NightState(BaseModel):
     """One night, whole or so far; `verdict` is null while it runs.
 
     `models` are empty before the release, and in nights of before 0.3; `reasons` are all models',
-    and notes of the release. `left_out` says of sources why they were not read.
+    and notes of the release; `steps` what each step left of the rows, as far as the night came.
+    `left_out` says of sources why they were not read.
     """
 
     night: str
     verdict: Verdict | None = None
     models: dict[ServedModel, ModelVerdict] = {}
     stages: list[StageEntry] = []
+    steps: list[RowStep] = []
     reasons: list[str] = []
     left_out: dict[str, str] = {}
     versions: dict[str, int | None] = {"adapter": None, "student": None}
@@ -142,7 +144,8 @@ def combined_verdict(outcomes: Iterable[ModelOutcome]) -> Verdict:
 
 
 _REPORTED = {
-    "night", "verdict", "models", "stages", "reasons", "left_out", "versions", "aliases", "error",
+    "night", "verdict", "models", "stages", "steps", "reasons", "left_out", "versions", "aliases",
+    "error",
 }  # fmt: skip
 
 
@@ -180,18 +183,32 @@ class NightLog:
         entry.state, entry.seconds = outcome.state, round(outcome.seconds, 1)
         self.write()
 
+    def done(self) -> set[str]:
+        """Return the stages whose outs are tonight's."""
+        return {entry.name for entry in self.now.stages
+                if entry.state in ("executed", "restored", "skipped")}  # fmt: skip
+
     def failed_in(self, stage: str) -> bool:
         """Return whether a stage was begun and has not ended."""
         return any(entry.name == stage and entry.state == "running" for entry in self.now.stages)
 
-    def fail(self, error: BaseException) -> None:
-        """Say why the night failed; a stage that ran then failed too."""
+    def fail(self, error: BaseException) -> ErrorEntry:
+        """Return why the night failed, once it is noted; a stage that ran then failed too."""
         for entry in self.now.stages:
             if entry.state == "running":
                 entry.state = "failed"
         self.now.verdict = _ended_by(error)
-        self.now.error = error_entry(error)
+        told = error_entry(error)
+        told.remedy = self.with_log(told.remedy)
+        self.now.error = told
         self.write()
+        return told
+
+    def with_log(self, text: str) -> str:
+        """Return a text in which the stage's log has its place."""
+        log = self._path.parent.parent / "logs" / f"{self.now.night}.log"
+        place = str(log) if log.exists() else "the page of the flow run in Prefect"
+        return text.replace(STAGE_LOG, f"{STAGE_LOG} ({place})")
 
     def _entry(self, name: str) -> StageEntry:
         return next(entry for entry in self.now.stages if entry.name == name)

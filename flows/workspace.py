@@ -190,6 +190,7 @@ class WorkspacePaths(BaseModel):
     evaluation_report: str
     curation_report: str
     validation_report: str
+    tokenization_report: str
     packaging_report: str
 
     @property

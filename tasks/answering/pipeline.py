@@ -11,7 +11,7 @@ from tasks.records.schema import Message
 from tasks.records.text import text_sha256
 from tasks.retrieval.filters import Where
 from tasks.retrieval.index import Index, ScoredPassage
-from tasks.stage.params import PromptingParams
+from tasks.stage.params import AnsweringParams
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Answerer:
 
     language_model: LanguageModel
     template: PromptTemplate
-    prompting: PromptingParams
+    prompting: AnsweringParams
     index: Index
     embedder: Embedder
     batch_size: int

@@ -6,7 +6,7 @@ from pathlib import Path
 from tasks.models.store import ModelManifest
 from tasks.stage.errors import ConfigError
 from tasks.stage.outputs import MANIFEST, RESTORE, verified
-from tasks.stage.params import ComputeParams, ModelsParams, PromptingParams, StageParams
+from tasks.stage.params import AnsweringParams, ComputeParams, ModelsParams, StageParams
 
 ADAPTER = "adapter"
 
@@ -28,7 +28,7 @@ AGENT_FILE = Path(__file__).with_name("mlflow_agent.py")  # what MLflow loads; a
 class BundleSettings(StageParams):
     """`settings.json`: the params that answering needs."""
 
-    prompting: PromptingParams
+    prompting: AnsweringParams
     models: ModelsParams
     compute: ComputeParams
 

@@ -5,9 +5,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from tasks.curation.documents import curate_documents
+from tasks.curation.empty_splits import empty_split_error
 from tasks.curation.leakage import check_leakage
 from tasks.curation.lineage import LINEAGE_FILE, Places, lineage_rows
 from tasks.curation.params import CurationParams, Params
@@ -17,7 +16,6 @@ from tasks.curation.selection import Removals, select
 from tasks.curation.steps import Step, find_steps, steps_error
 from tasks.records.schema import SPLITS, stream_records, write_rows
 from tasks.stage.command import output, run_stage
-from tasks.stage.errors import DataError
 from tasks.stage.metrics import Curves, write_metrics
 from tasks.stage.outputs import output_folders, verified
 
@@ -52,8 +50,7 @@ def run(params: Params, paths: Paths) -> None:
     steps = find_steps(prepared, removals)
     for step in steps:
         LOGGER.info("%s", step.told)
-    _check_steps(steps, prepared, removals, params.curation, paths.scratch / REPORT_FILE)
-    _check(prepared, removals)
+    _check(steps, prepared, removals, params.curation, paths.scratch / REPORT_FILE)
     curves.progress(2, _STEPS)
     with output_folders(paths.curated, paths.curation_report) as (curated, report):
         needed = _write_splits(curated, prepared, removals)
@@ -73,7 +70,11 @@ def run(params: Params, paths: Paths) -> None:
     prepared.rows.remove()
     prepared.own_texts.remove()
     if leakage.total:
-        LOGGER.warning("%d leaks, which stop promotion: see report.md", leakage.total)
+        LOGGER.warning(
+            "%d leaks, which stop promotion: see %s",
+            leakage.total,
+            (paths.curation_report / REPORT_FILE).absolute(),
+        )
     curves.progress(_STEPS, _STEPS)
 
 
@@ -93,35 +94,23 @@ def _write_splits(curated: Path, prepared: Prepared, removals: Removals) -> set[
     return needed
 
 
-def _check_steps(
+def _check(
     steps: list[Step],
     prepared: Prepared,
     removals: Removals,
     params: CurationParams,
     report: Path,
 ) -> None:
-    """Stop the night where a step takes too much; the report then lies in scratch."""
+    """Stop the night where a step takes too much, whose report then lies in scratch, or where a
+    split is empty.
+    """
     error = steps_error(steps, prepared, removals, params, report)
     if error is not None:
         report.write_text(refusal(error.message, steps, prepared, removals), encoding="utf-8")
         raise error
-
-
-def _check(prepared: Prepared, removals: Removals) -> None:
-    stays = np.ones(len(prepared.ids), bool)
-    stays[list(removals)] = False
-    for place, split in enumerate(SPLITS):
-        if not (prepared.splits[stays] == place).any():
-            change = (
-                "lower curation.test_share and curation.validation_share"
-                if split == "train"
-                else f"raise curation.{split}_share"
-            )
-            raise DataError(
-                f"the {split} split is empty: {stays.sum()} of {len(stays)} records stay; expected "
-                "some in each split, because training, early stopping and evaluation need one each",
-                f"take more rows in, or {change}",
-            )
+    empty = empty_split_error(prepared, removals, params)
+    if empty is not None:
+        raise empty
 
 
 if __name__ == "__main__":

@@ -11,102 +11,24 @@ files. So it can find what the selection missed, and what was written wrongly.
 
 `groups` counts the groups that stand in more than one split.
 
-Texts alike to one of a set are found exactly. Two sets with a Jaccard index of at least t share an
-element among the rarest of each, however the elements are ordered, as long as it is one order: the
-first n - ceil(t n) + 1 of n (the prefix filter; Chaudhuri et al. 2006, Bayardo et al. 2007). So
-only those are indexed and looked up, and each pair that they bring together is measured, on
-hashes of 64 bits."""
+Texts alike to one of a set are found exactly (`similar_sets`)."""
 
-import math
+from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import islice, pairwise, tee
+from itertools import islice, tee
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tasks.curation.likeness import OwnText, Told, compare
 from tasks.curation.params import CurationParams
 from tasks.curation.questions import Measure, key, question_text, same_form
 from tasks.curation.rowfile import RowFile
 from tasks.curation.shingling import Hashes, shingle_hashes
+from tasks.curation.similar_sets import SimilarSets
 from tasks.records.schema import SPLITS, Record, stream_documents, stream_records
-
-# So that 0.8 * 5 asks for 4 shared elements and not, by rounding, for 5.
-_ROUNDING = 1e-9
-
-
-class SimilarSets:
-    """Texts, to be asked for those that another text is alike to."""
-
-    def __init__(self, texts: Sequence[str], characters: int, similarity: float) -> None:
-        self._characters = characters
-        self._similarity = similarity
-        sets = [part for start in range(0, len(texts), 500)
-                for part in self._sets(texts[start : start + 500])]  # fmt: skip
-        self._members = np.concatenate(sets) if sets else np.empty(0, np.uint64)
-        self._sizes = np.array([len(item) for item in sets], np.int64)
-        self._begins = np.cumsum(self._sizes) - self._sizes
-        self._known, self._counts = np.unique(self._members, return_counts=True)
-        prefixes = [self._prefix(item) for item in sets]
-        elements = np.concatenate(prefixes) if prefixes else np.empty(0, np.uint64)
-        rows = np.repeat(np.arange(len(prefixes)), [len(item) for item in prefixes])
-        order = np.argsort(elements, kind="stable")
-        self._elements, self._rows = elements[order], rows[order].astype(np.int32)
-
-    def alike(self, texts: Sequence[str]) -> list[list[int]]:
-        """Return for each text the places of those alike to it, the most alike first."""
-        if not len(self._sizes):
-            return [[] for _ in texts]
-        return [self._alike(elements) for elements in self._sets(texts)]
-
-    def _alike(self, elements: Hashes) -> list[int]:
-        present = self._frequencies(elements) > 0
-        # At least so many of the text's own elements stand in the other one too.
-        if np.count_nonzero(present) < self._least(len(elements)):
-            return []
-        prefix = self._prefix(elements)
-        firsts = np.searchsorted(self._elements, prefix, "left")
-        lasts = np.searchsorted(self._elements, prefix, "right")
-        stretches = [self._rows[a:b] for a, b in zip(firsts, lasts, strict=True) if b > a]
-        if not stretches:
-            return []
-        rows = np.unique(np.concatenate(stretches))
-        alike = self._likeness(rows, elements)
-        # Stable, so that of equally near ones the first comes first.
-        order = np.argsort(-alike, kind="stable")
-        found: list[int] = rows[order[alike[order] >= self._similarity]].tolist()
-        return found
-
-    def _likeness(self, rows: NDArray[np.int32], elements: Hashes) -> NDArray[np.float64]:
-        """Return the Jaccard index of each of the rows with a set of sorted elements."""
-        sizes = self._sizes[rows]
-        starts = np.cumsum(sizes) - sizes
-        places = np.repeat(self._begins[rows] - starts, sizes) + np.arange(sizes.sum())
-        members = self._members[places]
-        found = elements[np.minimum(np.searchsorted(elements, members), len(elements) - 1)]
-        shared = np.add.reduceat(found == members, starts, dtype=np.int64)
-        return shared / (sizes + len(elements) - shared)
-
-    def _sets(self, texts: Sequence[str]) -> list[Hashes]:
-        hashes, starts = shingle_hashes(texts, self._characters)
-        return [np.unique(hashes[a:b]) for a, b in pairwise(starts)]
-
-    def _frequencies(self, elements: Hashes) -> NDArray[np.int64]:
-        """Return in how many of the indexed texts each element stands."""
-        places = np.minimum(np.searchsorted(self._known, elements), len(self._known) - 1)
-        return np.where(self._known[places] == elements, self._counts[places], 0)
-
-    def _prefix(self, elements: Hashes) -> Hashes:
-        """Return the rarest elements of a text, enough of them to meet every text alike to it."""
-        order = np.lexsort((elements, self._frequencies(elements)))
-        return elements[order[: len(elements) - self._least(len(elements)) + 1]]
-
-    def _least(self, size: int) -> int:
-        return math.ceil(self._similarity * size - _ROUNDING)
-
 
 # The first characters of a question, of which a document is asked for every one; the longer of the
 # two that the question has. A question shorter than both is too common to be a quotation.
@@ -189,10 +111,10 @@ def check_leakage(curated: Path, measure: Measure, params: CurationParams) -> Le
     """Return what of the test split is known to train, to few-shot prompts and to the documents."""
     tally = _Tally()
     tests = _Tests(RowFile.index(curated / "test.jsonl"), measure, params)
-    train = 0
+    groups = array("Q")
     rows = stream_records(curated / "train.jsonl")
     while batch := list(islice(rows, _BATCH)):
-        train += len(batch)
+        groups.extend(key(record.group) for record in batch)
         for record, alike in zip(batch, tests.nearly_repeated(batch), strict=True):
             for leak in tests.leaks(record, alike):
                 tally.add(leak)
@@ -201,16 +123,17 @@ def check_leakage(curated: Path, measure: Measure, params: CurationParams) -> Le
         documents += 1
         for test in tests.quoted(f"{document.title}\n{document.text}"):
             tally.add(Leak("documents", test, document.id))
-    for group in _shared_groups(curated):
+    for group in _shared_groups(curated, groups):
         tally.add(Leak("groups", group, group))
-    compared = {"train": train, "test": len(tests), "documents": documents}
+    compared = {"train": len(groups), "test": len(tests), "documents": documents}
     return Leakage(tally.counts, tally.examples, compared)
 
 
-def _shared_groups(curated: Path) -> Iterator[str]:
-    """Yield the groups that stand in more than one split."""
-    seen: dict[str, NDArray[np.uint64]] = {}
-    for split in SPLITS:
+def _shared_groups(curated: Path, train: "array[int]") -> Iterator[str]:
+    """Yield the groups that stand in more than one split; `train` are the keys of train's."""
+    train_split, *others = SPLITS
+    seen = {train_split: np.unique(np.array(train, np.uint64))}
+    for split in others:
         groups = (key(record.group) for record in stream_records(curated / f"{split}.jsonl"))
         found = np.unique(np.fromiter(groups, np.uint64))
         for other, known in seen.items():
@@ -226,9 +149,9 @@ class _Tests:
         self._rows = rows
         self._measure = measure
         self._params = params
-        self._ids: dict[int, int] = {}
-        self._turns: dict[int, int] = {}
-        self._groups: dict[int, int] = {}
+        self._ids: dict[str, int] = {}
+        self._turns: dict[str, int] = {}
+        self._groups: dict[str, int] = {}
         self._forms: dict[int, int] = {}
         self._telling: dict[int, list[int]] = {}
         self._plain: list[bool] = []
@@ -249,11 +172,10 @@ class _Tests:
     def _note(self, number: int, record: Record) -> tuple[str, str]:
         """Return question and answer in `same_form`; the row is now found by what it is."""
         form = same_form(question_text(record))
-        for table, found in (
-            (self._ids, key(record.id)), (self._turns, key(_turns(record))),
-            (self._groups, key(record.group)), (self._forms, self._measure.form_key(form)),
-        ):  # fmt: skip
-            table.setdefault(found, number)
+        self._ids.setdefault(record.id, number)
+        self._turns.setdefault(_turns(record), number)
+        self._groups.setdefault(record.group, number)
+        self._forms.setdefault(self._measure.form_key(form), number)
         self._telling.setdefault(self._measure.telling_key(form), []).append(number)
         return form, same_form(record.answer)
 
@@ -283,17 +205,9 @@ class _Tests:
         asked = alike if alike is not None else self._asked(record)
         if asked is not None:
             yield Leak("questions", self._rows.record(asked).id, record.id)
-        held = next(
-            (
-                table[key(text)]
-                for table, text in (
-                    (self._ids, record.id), (self._turns, _turns(record)),
-                    (self._groups, record.group),
-                )
-                if key(text) in table
-            ),
-            None,
-        )  # fmt: skip
+        found = (self._ids.get(record.id), self._turns.get(_turns(record)),
+                 self._groups.get(record.group))  # fmt: skip
+        held = next((row for row in found if row is not None), None)
         if held is not None:
             yield Leak("few_shot", self._rows.record(held).id, record.id)
 
@@ -315,4 +229,4 @@ class _Tests:
 
 
 def _turns(record: Record) -> str:
-    return "\0".join(f"{message.role}\0{message.content}" for message in record.messages)
+    return "\0".join([f"{message.role}\0{message.content}" for message in record.messages])

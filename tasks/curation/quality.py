@@ -7,20 +7,13 @@ import regex
 
 from tasks.curation.params import QualityParams
 from tasks.curation.questions import question_text
+from tasks.curation.truncation import is_cut
 from tasks.records.schema import Record
 from tasks.records.text import normalise, text_tokens
 
 _LETTER = regex.compile(r"\p{L}")
-_OPENING = {")": "(", "]": "[", "}": "{"}
-_FENCE = "```"
-# An answer that was cut ends so: in the middle of a list or a bracket, or on a word that leads on.
-_CUT = regex.compile(
-    r"(?:[,:;(\[{&+/=<]|(?<=\s)[-–—]"
-    r"|(?<=\s)(?:a|an|the|and|or|nor|of|to|in|on|at|by|for|from|with|into|than|that|which|whose"
-    r"|is|are|was|were|be|been|has|have|had|if|because|while|when|where|as"
-    r"|그리고|하지만|그러나|그래서|그런데|또는|혹은|및|왜냐하면|따라서))$",
-    regex.IGNORECASE,
-)
+# Letters that say as much as two others where the length of a text is asked for.
+_WIDE = regex.compile(r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Hangul}]")
 
 
 def broken_rule(record: Record, params: QualityParams) -> str | None:
@@ -85,21 +78,8 @@ def _wrong_language(record: Record, params: QualityParams) -> bool:
 def _truncated_answer(record: Record, params: QualityParams) -> bool:
     """Return whether a long answer stops in the middle; short ones, often mere names, never do."""
     answer = record.answer.rstrip()
-    if len(answer) < params.truncated_answer.characters:
-        return False
-    return bool(_CUT.search(answer)) or answer.count(_FENCE) % 2 == 1 or _ends_inside(answer)
-
-
-def _ends_inside(text: str) -> bool:
-    """Return whether the last sentence opens a bracket that nothing closes."""
-    last = text[max(text.rfind("\n"), text.rfind(". ")) + 1 :]
-    opened: list[str] = []
-    for character in last:
-        if character in "([{":
-            opened.append(character)
-        elif opened and _OPENING.get(character) == opened[-1]:
-            opened.pop()
-    return bool(opened) and not text.endswith((".", "!", "?", "。", '"', "'"))
+    length = len(answer) + len(_WIDE.findall(answer))
+    return length >= params.truncated_answer.characters and is_cut(answer)
 
 
 # In the order in which they are asked; the first that is broken names the removal.

@@ -15,6 +15,7 @@ import zlib
 from array import array
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import regex
@@ -33,6 +34,7 @@ _COMMON_LEAST = 4
 # A question that more than this share of the rows ask ("Sum up the text above") is an instruction.
 _ASKED_SHARE = 0.05
 _SLOTS = 1 << 22
+_SLOTS_HELD = 1 << 13  # of words that come again and again, some 200 bytes each
 
 _EDGES = regex.compile(r"(?<![^\s])[\p{P}--_]+|[\p{P}--_]+(?![^\s])", regex.VERSION1)
 _INNER_SPACE = regex.compile(rf"(?<=[{UNSPACED}]) | (?=[{UNSPACED}])")
@@ -51,11 +53,13 @@ def same_form(text: str) -> str:
     """
     text = normalise(text)
     bare = " ".join(_EDGES.sub(" ", text).split()) or text
-    return str(_INNER_SPACE.sub("", bare))
+    return bare if bare.isascii() else str(_INNER_SPACE.sub("", bare))
 
 
 def words(form: str) -> frozenset[str]:
     """Return the words of a text in `same_form`."""
+    if form.isascii():  # no script without spaces
+        return frozenset(filter(None, form.split(" ")))
     found: set[str] = set()
     for word in form.split(" "):
         last = 0
@@ -101,9 +105,11 @@ class CommonWords:
 
     def telling(self, found: Iterable[str]) -> frozenset[str]:
         """Return the other words."""
-        return frozenset(word for word in found if _slot(word) not in self.slots)
+        slots = self.slots
+        return frozenset([word for word in found if _slot(word) not in slots])
 
 
+@lru_cache(maxsize=_SLOTS_HELD)
 def _slot(word: str) -> int:
     return zlib.crc32(word.encode()) % _SLOTS
 

@@ -57,6 +57,20 @@ def shingle_hashes(texts: Sequence[str], characters: int) -> tuple[Hashes, NDArr
     return mixed(runs[places]), starts
 
 
+def distinct_hashes(texts: Sequence[str], characters: int) -> tuple[Hashes, NDArray[np.int64]]:
+    """Return the hashes of the shingles of texts, each once a text and sorted, one text after the
+    other, and where each text's end. There may be 65,536 texts at most.
+    """
+    hashes, starts = shingle_hashes(texts, characters)
+    rows = np.repeat(np.arange(len(texts), dtype=np.uint16), np.diff(starts))
+    order = np.argsort(hashes)
+    order = order[np.argsort(rows[order], kind="stable")]
+    hashes = hashes[order]
+    new = np.ones(len(hashes), bool)
+    new[1:] = (hashes[1:] != hashes[:-1]) | (rows[1:] != rows[:-1])
+    return hashes[new], np.cumsum(np.bincount(rows[new], minlength=len(texts)))
+
+
 def mixed(values: Hashes) -> Hashes:
     """Return values whose every bit depends on all bits of the given ones; the given are
     overwritten.

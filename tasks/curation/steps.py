@@ -77,7 +77,10 @@ def steps_error(
         setting=f"curation.max_removed_share.{step.name}",
         why="a night that learns from what little is left, because a rule misreads the data or the "
         "data are not what they seem, looks like any other",
-        by_cause="By rule: " + ", ".join(f"{rule}: {count}" for rule, count in rules),
+        by_cause="By rule: "
+        + ", ".join(f"{rule}: {count}" for rule, count in rules)
+        + ". By step: "
+        + "; ".join(one.told for one in steps),
         examples=[_shown(prepared, removals, row) for row in step.taken[:_EXAMPLES]],
         mending=f"look at the rows in {report}; {_mending(step.name, rules[0][0])}",
     )

@@ -72,8 +72,8 @@ class Wording:
     def _add(self, records: Sequence[Record]) -> None:
         self._rows += len(records)
         found = _Words.of(records)
-        places = np.concatenate([place for place, _ in found.places])
-        pairs = np.concatenate([pair for _, pair in found.places])
+        places = np.concatenate(found.places)
+        pairs = _pairs(places, np.tile(found.words, len(found.places)))
         rows = mixed(np.tile(found.rows, len(found.places)).astype(np.uint64) + np.uint64(1))
         once = np.unique(places ^ rows, return_index=True)[1]
         np.add.at(self._places, places[once] & self._mask, 1)
@@ -107,7 +107,7 @@ class Wording:
         return Told(words, kinds, int(np.searchsorted(found.starts, found.answers[0])))
 
     def _kinds(self, found: "_Words") -> NDArray[np.uint8]:
-        said = [self._said(*place) for place in found.places]
+        said = [self._said(place, found.words) for place in found.places]
         # The first place that the set knows decides. Were a word fixed by the next one and that one
         # by it, both would be gone: so what comes before goes first.
         known = [place.known for place in said]
@@ -119,11 +119,16 @@ class Wording:
         sure = (run >= _LONG_RUN) | (run * rows >= _LEAST_SHARED * self._rows)
         return np.select([fixed & sure, odd & sure], [FIXED, ODD], FREE).astype(np.uint8)
 
-    def _said(self, places: Hashes, pairs: Hashes) -> "_Said":
-        rows = self._places[places & self._mask]
+    def _said(self, places: Hashes, words: Hashes) -> "_Said":
+        slots = places & self._mask
+        rows = self._places[slots]
         known = rows >= self._least
-        this = known & (self._pairs[pairs & self._mask] > _MOST * rows)
-        other = known & ~this & (self._tops[places & self._mask] > _NEARLY_ALL * rows)
+        this, other = np.zeros((2, len(places)), bool)
+        # The tables are larger than the processor's cache: only what is known is looked up.
+        at = np.flatnonzero(known)
+        this[at] = self._pairs[_pairs(places[at], words[at]) & self._mask] > _MOST * rows[at]
+        at = at[~this[at]]
+        other[at] = self._tops[slots[at]] > _NEARLY_ALL * rows[at]
         return _Said(rows, known, this, other)
 
 
@@ -171,7 +176,8 @@ class _Words:
     starts: NDArray[np.int64]
     ends: NDArray[np.int64]
     rows: NDArray[np.int64]
-    places: list[tuple[Hashes, Hashes]]
+    words: Hashes
+    places: list[Hashes]
 
     @classmethod
     def of(cls, records: Sequence[Record]) -> "_Words":
@@ -192,10 +198,12 @@ class _Words:
         text = "".join(parts)
         codes = np.frombuffer(text.encode("utf-32-le"), np.uint32)
         starts, ends = _bounds(codes)
+        hashes = _Stretches(codes)
         return cls(
             text, codes, stretches, answers, starts, ends,
             rows=np.searchsorted([first for first, _ in stretches], starts, "right") - 1,
-            places=_places(codes, starts, ends, turns),
+            words=hashes.of(starts, ends),
+            places=_places(hashes, starts, ends, len(codes), turns),
         )  # fmt: skip
 
     def run_lengths(self, chosen: NDArray[np.bool_]) -> NDArray[np.int64]:
@@ -208,20 +216,24 @@ class _Words:
         return np.repeat(lengths, lasts - firsts + 1)
 
 
+def _pairs(places: Hashes, words: Hashes) -> Hashes:
+    """Return each place with the word that stands there."""
+    return mixed(places * np.uint64(_PRIME) + words)
+
+
 def _places(
-    codes: NDArray[np.uint32],
+    hashes: "_Stretches",
     starts: NDArray[np.int64],
     ends: NDArray[np.int64],
+    length: int,
     turns: Sequence[tuple[int, int]],
-) -> list[tuple[Hashes, Hashes]]:
-    """Return for each word its places, and each place with the word: what comes before it, up to a
-    few words and nearer, what after it, and both without the word next to it, a slot or a slip.
+) -> list[Hashes]:
+    """Return for each word its places: what comes before it, up to a few words and nearer, what
+    after it, and both without the word next to it, a slot or a slip. The text has a length.
 
     `turns` are where they begin, and whose they are. Places of different roles differ: a long
     prompt does not make its idioms those of the users.
     """
-    hashes = _Stretches(codes)
-    words = hashes.of(starts, ends)
     begins, roles = np.array(turns, np.int64).reshape(-1, 2).T
     turn = np.searchsorted(begins, starts, "right") - 1
     # A text's first word has none before it, and its last none after.
@@ -231,15 +243,13 @@ def _places(
         (starts - _WINDOW, starts),
         (ends, ends + _WINDOW),
         (np.maximum(earlier - _WINDOW, 0), earlier),
-        (later, np.minimum(later + _WINDOW, len(codes))),
+        (later, np.minimum(later + _WINDOW, length)),
     )
     found = []
+    own = np.uint64(len(stretches)) * roles[turn].astype(np.uint64)
     for salt, (begin, end) in enumerate(stretches):
-        salts = np.uint64(_SALT) * (
-            np.uint64(len(stretches)) * roles[turn].astype(np.uint64) + np.uint64(salt + 1)
-        )
-        place = mixed(hashes.of(begin, end) ^ salts)
-        found.append((place, mixed(place * np.uint64(_PRIME) + words)))
+        salts = np.uint64(_SALT) * (own + np.uint64(salt + 1))
+        found.append(mixed(hashes.of(begin, end) ^ salts))
     return found
 
 
@@ -269,10 +279,8 @@ def _powers(count: int) -> tuple[Hashes, Hashes]:
 def bare(text: str) -> str:
     """Return the text without case, runs of spaces, and punctuation around its words."""
     folded = normalise(text)
-    return (
-        " ".join(word.strip(_EDGES) or word for word in folded.strip(_EDGES + " ").split())
-        or folded
-    )
+    words = folded.strip(_EDGES + " ").split()
+    return " ".join([word.strip(_EDGES) or word for word in words]) or folded
 
 
 def _spaced(text: str) -> str:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from transformers import AutoModel, AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedTokenizerBase
 from transformers.utils.logging import disable_progress_bar
 
 from tasks.models.store import ModelManifest
@@ -98,6 +98,30 @@ def batches_by_length(lengths: Sequence[int]) -> list[list[int]]:
     return batches
 
 
+def read_text_limit(manifest: Path, store: Path) -> tuple[PreTrainedTokenizerBase, int]:
+    """Return an embedder's tokenizer and the most tokens of a text that it takes, its own marks
+    left out. No weights are read.
+
+    Raises:
+        ConfigError: the folder holds no tokenizer or no config.
+    """
+    folder = ModelManifest.read(manifest).folder(store)
+    modules = folder / _MODULES_FILE
+    if modules.exists():  # the first one reads the text; it can lie in a folder of its own
+        folder /= json.loads(modules.read_text())[0]["path"]
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"the tokenizer of the embedder in {folder} cannot be read: {error}; expected one, "
+            "since a passage must not be longer than what the embedder sees of it",
+            "name a whole encoder in params/models.yaml",
+        ) from error
+    marks = tokenizer.num_special_tokens_to_add()
+    return tokenizer, _max_tokens(folder, config, tokenizer) - marks
+
+
 def _is_mean(folder: Path) -> bool:
     """Return whether a vector is the mean of its tokens' vectors and nothing more."""
     modules = folder / _MODULES_FILE
@@ -120,7 +144,7 @@ def _load_mean(folder: Path, device: torch.device) -> _Loaded:
     """Return how to encode, the tokenizer, the dimension and the longest text in tokens."""
     model = load_whole(AutoModel, folder, _WHOLE).to(device)
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    limit = _max_tokens(folder, model, tokenizer)
+    limit = _max_tokens(folder, model.config, tokenizer)
 
     def encode_batch(texts: list[str]) -> Tensor:
         tokens = tokenizer(
@@ -196,9 +220,9 @@ def load_whole(architecture: Any, folder: Path, remedy: str) -> Any:
     return model.eval()
 
 
-def _max_tokens(folder: Path, model: Any, tokenizer: PreTrainedTokenizerBase) -> int:
+def _max_tokens(folder: Path, config: Any, tokenizer: PreTrainedTokenizerBase) -> int:
     """Return the longest text in tokens: the least that the folder, model and tokenizer name."""
     path = folder / _LENGTH_FILE
     named = json.loads(path.read_text()).get("max_seq_length") if path.exists() else None
-    bounds = (named, model.config.max_position_embeddings, tokenizer.model_max_length)
+    bounds = (named, config.max_position_embeddings, tokenizer.model_max_length)
     return min(int(bound) for bound in bounds if bound)

@@ -47,7 +47,8 @@ def choose_records(
     if not records:
         raise DataError(
             f"the {split} split is empty; expected at least one record to score systems on",
-            f"take in more data, or raise {split}_share in params/curation.yaml",
+            f"take in more data, raise curation.{split}_share, or give records about one document "
+            "a `group` each",
         )
     return heapq.nsmallest(count, records, key=lambda record: (share(record.id), record.id))
 

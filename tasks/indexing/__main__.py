@@ -14,6 +14,7 @@ from tasks.indexing.building import BuiltIndex, build_index
 from tasks.indexing.params import Params
 from tasks.models.loading import prepare_device
 from tasks.models.store import ModelManifest
+from tasks.prompting.passages import cut_passages
 from tasks.records.schema import read_documents, read_records
 from tasks.retrieval.index import RerankerSettings
 from tasks.retrieval.reranking import Reranker
@@ -31,6 +32,7 @@ class Paths:
     """What indexing reads and writes."""
 
     curated: Path
+    base: Path
     embedder: Path
     reranker: Path
     model_store: Path
@@ -45,8 +47,16 @@ def run(params: Params, paths: Paths) -> None:
     device = prepare_device(params.compute)
     curated = verified(paths.curated)
     embedder = Embedder.load(paths.embedder, paths.model_store, device=device)
+    documents = read_documents(curated / "documents.jsonl")
     built = build_index(
-        read_documents(curated / "documents.jsonl"),
+        len(documents),
+        cut_passages(
+            documents,
+            params.prompting,
+            base=paths.base,
+            embedder=paths.embedder,
+            model_store=paths.model_store,
+        ),
         [record.question for record in read_records(curated / "validation.jsonl")],
         embedder,
         params.indexing,
@@ -58,14 +68,15 @@ def run(params: Params, paths: Paths) -> None:
     with output_folders(paths.index, paths.indexing_report) as (folder, report):
         built.index.save(folder)
         write_metrics(report, _metrics(built))
-        (report / "report.md").write_text(_report(built), encoding="utf-8")
+        text = _report(built, params.prompting.passage_tokens)
+        (report / "report.md").write_text(text, encoding="utf-8")
     seconds = time.monotonic() - started
     count = built.index.settings.passages
     LOGGER.info("%d passages indexed, %d embedded, in %.1f s", count, built.embedded, seconds)
     if built.cut:
         LOGGER.warning(
-            "the embedder sees only the beginning of %d passages (%d tokens): lower "
-            "prompting.passage_words",
+            "the embedder sees only the beginning of %d passages (%d tokens): shorten the titles "
+            "of their documents",
             built.cut,
             embedder.max_tokens,
         )
@@ -112,7 +123,7 @@ def _metrics(built: BuiltIndex) -> dict[str, object]:
     }
 
 
-def _report(built: BuiltIndex) -> str:
+def _report(built: BuiltIndex, tokens: int) -> str:
     settings, recall = built.index.settings, built.recall
     if not settings.passages:
         return "# Index\n\nThere are no documents: questions are answered without passages.\n"
@@ -130,9 +141,9 @@ def _report(built: BuiltIndex) -> str:
         )
     return (
         f"# Index\n\n{settings.documents} documents make {settings.passages} passages of at most "
-        f"{settings.passage_words} words, neighbours sharing at most "
-        f"{settings.passage_overlap_words}. They are searched by BM25 and by the cosine of "
-        f"{built.index.dense.dimension}-dimensional vectors; the best {settings.candidates} of "
+        f"{settings.passage_words} words and {tokens} tokens of the base, neighbours sharing at "
+        f"most {settings.passage_overlap_words} words. They are searched by BM25 and by the cosine "
+        f"of {built.index.dense.dimension}-dimensional vectors; the best {settings.candidates} of "
         f"each are fused by reciprocal rank (k = {settings.rank_constant}, BM25 weighted "
         f"{settings.lexical_weight:g}). {dense}{_cut(built)}\n"
     )
@@ -143,7 +154,8 @@ def _cut(built: BuiltIndex) -> str:
         return ""
     return (
         f" **The embedder sees the beginning alone of {built.cut} passages**, which have more "
-        "tokens than it takes: their ends are found by BM25 only. Lower `prompting.passage_words`."
+        "tokens than it takes, since their documents' titles take half of that: their ends are "
+        "found by BM25 only. Shorten these titles."
     )
 
 

@@ -9,8 +9,7 @@ from tasks.embedding.embedder import Embedder
 from tasks.embedding.vector_memo import VectorMemo, remembered
 from tasks.indexing.params import IndexingParams
 from tasks.lexical.bm25 import LexicalIndex
-from tasks.lexical.chunking import Passage, cut_documents, passages_sha256
-from tasks.records.schema import Document
+from tasks.lexical.chunking import Passage, passages_sha256
 from tasks.retrieval.dense import DenseIndex, Recall, Vectors, cluster_vectors
 from tasks.retrieval.index import FORMAT, Index, IndexSettings, RerankerSettings
 from tasks.stage.errors import DataError
@@ -36,7 +35,8 @@ class BuiltIndex:
 
 
 def build_index(
-    documents: Sequence[Document],
+    documents: int,
+    passages: Sequence[Passage],
     questions: Sequence[str],
     embedder: Embedder,
     indexing: IndexingParams,
@@ -46,7 +46,7 @@ def build_index(
     memo: VectorMemo,
     progress: Progress,
 ) -> BuiltIndex:
-    """Return the index of the documents' passages; no documents give an empty one.
+    """Return the index of so many documents' passages; no documents give an empty one.
 
     Only texts that the memo does not know are embedded. With the first of `questions` the recall
     of approximate search is measured.
@@ -54,11 +54,6 @@ def build_index(
     Raises:
         DataError: a vector is not finite, or approximate search can't be measured.
     """
-    passages = cut_documents(
-        documents,
-        words=prompting.passage_words,
-        overlap_words=prompting.passage_overlap_words,
-    )
     texts = [passage.shown for passage in passages]
     embedded: list[str] = []
 
@@ -76,7 +71,7 @@ def build_index(
                 depth=indexing.candidates,
                 least_recall=indexing.least_recall,
             )
-    settings = _settings(len(documents), passages, embedder, indexing, prompting, recall, reranker)
+    settings = _settings(documents, passages, embedder, indexing, prompting, recall, reranker)
     lexical = LexicalIndex.build(texts) if texts else None
     index = Index(settings, tuple(passages), lexical, dense)
     return BuiltIndex(index, len(embedded), embedder.cut(texts), recall)

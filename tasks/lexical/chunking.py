@@ -4,9 +4,11 @@ A text is cut at the border between words that ranks best: by structure first, t
 
 import unicodedata
 from array import array
-from collections.abc import Iterable, Iterator
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from enum import IntEnum
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -235,14 +237,51 @@ class Passage:
         return passage
 
 
-def cut_document(document: Document, *, words: int, overlap_words: int) -> list[Passage]:
-    """Return the passages of a document, in order, each at most `words` long; no word is lost.
+@dataclass(frozen=True, slots=True)
+class TokenBound:
+    """The most tokens of a model that a passage may take, and how many each of some texts takes."""
 
-    A passage ends, between half and the whole of its length, where the text is best cut: before a
-    heading, a paragraph, a list item, a sentence, a line, in this order. The next one begins up to
-    `overlap_words` before that end, again where it is best. White space inside a passage stays as
-    it was. A document with a title and no text is one passage; one with neither has none. Time and
-    memory grow as the text does.
+    most: int
+    count: Callable[[Sequence[str]], Sequence[int]]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How long a passage may be: in words, and in the tokens of each model.
+
+    `tokens` are, for each model, the most and how many tokens stand before each word of the text.
+    """
+
+    words: int
+    tokens: Sequence[tuple[int, Sequence[int]]] = ()
+
+    def end(self, start: int, count: int) -> int:
+        """Return where the longest passage from a word on ends: after that word at the least."""
+        end = min(start + self.words, count)
+        for most, before in self.tokens:
+            end = min(end, bisect_right(before, before[start] + most) - 1)
+        return max(end, start + 1)
+
+    def start(self, end: int) -> int:
+        """Return where the longest passage up to an end starts."""
+        start = max(end - self.words, 0)
+        for most, before in self.tokens:
+            start = max(start, bisect_left(before, before[end] - most))
+        return min(start, end - 1)
+
+
+def cut_document(
+    document: Document, *, words: int, overlap_words: int, bounds: Sequence[TokenBound] = ()
+) -> list[Passage]:
+    """Return the passages of a document, in order; no word is lost.
+
+    Each is at most `words` long and takes at most so many tokens as each of `bounds` allows, its
+    title included: what a title takes above half of a bound comes on top, and a single word that is
+    above it stands alone. A passage ends, between half and the whole of its length, where the text
+    is best cut: before a heading, a paragraph, a list item, a sentence, a line, in this order. The
+    next one begins up to `overlap_words` before that end (fewer where tokens bound the passage),
+    again where it is best. White space inside a passage stays as it was. A document with a title
+    and no text is one passage; one with neither has none. Time and memory grow as the text does.
 
     Raises:
         ConfigError: the overlap leaves no step forward.
@@ -254,9 +293,10 @@ def cut_document(document: Document, *, words: int, overlap_words: int) -> list[
             "lower prompting.passage_overlap_words",
         )
     found = find_words(document.text)
+    limits = Limits(words, [_tokens(document, found, bound) for bound in bounds])
     texts = [
         document.text[found.starts[start] : found.ends[end - 1]]
-        for start, end in cut_words(found, words, overlap_words)
+        for start, end in cut_words(found, limits, overlap_words)
     ]
     if not texts and document.title:
         texts = [""]
@@ -273,30 +313,53 @@ def cut_document(document: Document, *, words: int, overlap_words: int) -> list[
     ]
 
 
-def cut_words(found: Words, most: int, overlap: int) -> Iterator[tuple[int, int]]:
+def _tokens(document: Document, found: Words, bound: TokenBound) -> tuple[int, Sequence[int]]:
+    """Return the most tokens of a passage's text, and how many stand before each word.
+
+    A word is counted by itself, with the space before it; so it takes no fewer than in its place.
+    """
+    begins = (found.starts[0], *found.ends[:-1]) if found else ()
+    words = [document.text[start:end] for start, end in zip(begins, found.ends, strict=True)]
+    title, *tokens = bound.count([f"{document.title}: " if document.title else "", *words])
+    return max(bound.most - title, bound.most // 2), [0, *accumulate(tokens)]
+
+
+def cut_words(found: Words, limits: Limits, overlap: int) -> Iterator[tuple[int, int]]:
     """Yield first word and end of each passage; no third is made where two can hold the rest."""
-    borders, count, start = found.borders, len(found), 0
-    while count - start > most:
-        low = start + max(overlap + 1, (most + 1) // 2)
-        if count - start <= 2 * most - overlap:
-            low = max(low, count - most + overlap)
-        window = borders[low : start + most + 1]
-        end = low + window.rindex(max(window))
-        yield start, end
-        shared = borders[end - overlap : end]
-        start = end - overlap + shared.index(max(shared)) if shared else end
+    borders, count, start, covered = found.borders, len(found), 0, 0
+    last = limits.start(count)
+    while (reach := limits.end(start, count)) < count:
+        length = reach - start
+        shared = overlap * length // limits.words
+        low = max(start + max(shared + 1, (length + 1) // 2), covered + 1)
+        if last + shared <= reach:
+            low = max(low, last + shared)
+        window = borders[low : reach + 1]
+        covered = low + window.rindex(max(window))
+        yield start, covered
+        common = borders[covered - shared : covered]
+        start = covered - shared + common.index(max(common)) if common else covered
+        # What is shared must leave room for a word that is new.
+        while start < covered and limits.end(start, count) <= covered:
+            start += 1
     if count:
         yield start, count
 
 
 def cut_documents(
-    documents: Iterable[Document], *, words: int, overlap_words: int
+    documents: Iterable[Document],
+    *,
+    words: int,
+    overlap_words: int,
+    bounds: Sequence[TokenBound] = (),
 ) -> list[Passage]:
     """Return the passages of many documents, in the documents' order."""
     return [
         passage
         for document in documents
-        for passage in cut_document(document, words=words, overlap_words=overlap_words)
+        for passage in cut_document(
+            document, words=words, overlap_words=overlap_words, bounds=bounds
+        )
     ]
 
 

@@ -7,12 +7,14 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from tasks.records.schema import SPLITS
 from tasks.stage.metrics import METRICS_FILE, read_metrics
 
 # Of the systems that evaluation asks, in the order in which people read them.
 SYSTEMS = ("base", "adapter", "student", "control")
 
 _RECALL = "recall_at_5"
+_EXAMPLES = ("records", "examples")  # of a split in tokenization's report
 
 
 class Score(BaseModel):
@@ -27,6 +29,18 @@ class Score(BaseModel):
         if self.low is None or self.high is None:
             return f"{self.value:.3f}"
         return f"{self.value:.3f} ({self.low:.3f} to {self.high:.3f})"
+
+
+class RowStep(BaseModel):
+    """A step that rows come to, how many come, and how many it leaves."""
+
+    step: str
+    rows: int
+    left: int
+
+    def __str__(self) -> str:
+        """Return it as people read it."""
+        return f"{self.step} {self.rows:,} in, {self.left:,} left"
 
 
 class NightFigures(BaseModel):
@@ -76,6 +90,24 @@ def read_figures(evaluation: Path, validation: Path) -> NightFigures:
     told = {name: float(value) for name, value in numbers.items() if value is not None}
     finite = {name: value for name, value in told.items() if math.isfinite(value)}
     return figures.model_copy(update={"numbers": finite})
+
+
+def read_row_steps(reports: Mapping[str, Path]) -> list[RowStep]:
+    """Return what each step left of the rows, in order, by the reports of some stages, by stage.
+
+    A stage that is not among them, or whose report is older than these counts, says nothing.
+    """
+    found = {stage: _metrics(report) for stage, report in reports.items()}
+    steps = []
+    if records := found.get("validation", {}).get("records"):
+        steps.append(RowStep(step="validation", rows=records["current"], left=records["accepted"]))
+    for name, counts in found.get("curation", {}).get("steps", {}).items():
+        steps.append(RowStep(step=name, rows=counts["rows"], left=counts["left"]))
+    splits = [found.get("tokenization", {}).get(split) for split in SPLITS]
+    if all(splits):
+        rows, left = (sum(split[key] for split in splits if split) for key in _EXAMPLES)
+        steps.append(RowStep(step="tokenization", rows=rows, left=left))
+    return steps
 
 
 def _metrics(report: Path) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tasks.orchestration.mlflow_pages import artifact_page, run_page, version_page
-from tasks.orchestration.night_figures import SYSTEMS, NightFigures
+from tasks.orchestration.night_figures import SYSTEMS, NightFigures, RowStep
 from tasks.promotion.results import Reason
 from tasks.records.schema import ServedModel
 from tasks.registry.versions import model_name
@@ -58,7 +58,7 @@ class NightPage:
     """All that the description of a night is made of.
 
     `reasons` say why where no model was decided about; `pages` are title -> artifact and the run
-    that holds it; `stages` say in seconds how long each took.
+    that holds it; `stages` say in seconds how long each took; `steps` what each left of the rows.
     """
 
     night: str
@@ -69,6 +69,7 @@ class NightPage:
     figures: NightFigures = field(default_factory=NightFigures)
     changes: Sequence[Changes] = ()
     stages: Mapping[str, float] = field(default_factory=dict)
+    steps: Sequence[RowStep] = ()
     pages: Mapping[str, tuple[RunRef, str]] = field(default_factory=dict)
 
 
@@ -80,6 +81,7 @@ def describe_night(page: NightPage) -> str:
         _rules(page.models),
         [f"- {_cell(reason)}" for reason in _words(page)],
         _scores(page.figures),
+        [f"Rows: {'; '.join(map(str, page.steps))}."] if page.steps else [],
         [line for changes in page.changes for line in _changed(changes)],
         _links(page),
     ]

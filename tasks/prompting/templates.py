@@ -230,7 +230,7 @@ def choose_demonstrations(records: Sequence[Record], count: int, seed: int) -> l
         raise DataError(
             f"the training split holds {len(records)} records and every prompt is to show {count}; "
             "expected more, so that some are left to learn from",
-            "lower the number of demonstrations in params, or take more data in",
+            "lower tokenization.demonstrations, or take more data in",
         )
     slices: dict[str, list[Record]] = {}
     for record in sorted(records, key=lambda item: text_sha256("shown", str(seed), item.id)):

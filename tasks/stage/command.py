@@ -7,8 +7,8 @@ import logging
 import re
 import shutil
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -86,10 +86,12 @@ def run_stage(
         run(params, paths)
     except Exception as error:
         known = _known(error, options.scratch)
-        Failure.of(known).write(scratch)
+        failure = _placed(Failure.of(known), vars(options).values())
+        failure.write(scratch)
         if not isinstance(known, NightloomError):
             raise
-        print(f"{type(known).__name__}: {known}", file=sys.stderr, flush=True)
+        told = NightloomError(failure.message, failure.remedy)
+        print(f"{failure.error}: {told}", file=sys.stderr, flush=True)
         return 1
     return 0
 
@@ -167,6 +169,21 @@ def room(scratch: str) -> str:
         "params/release.yaml lets go. Versions, workspaces and earlier nights need all the rest, "
         "DVC's cache too: for it take a larger disk"
     )
+
+
+def _placed(failure: Failure, options: Iterable[object]) -> Failure:
+    """Return a failure in which the stage's own paths are whole.
+
+    The stage may run in a workspace; who reads of `data/curated` looks into the checkout.
+    """
+    paths = {str(value): value for value in options if isinstance(value, Path) and value.parts}
+    longest_first = "|".join(re.escape(name) for name in sorted(paths, key=len, reverse=True))
+    named_there = re.compile(rf"(?<![\w./-])(?:{longest_first})(?![\w-])")
+
+    def whole(text: str) -> str:
+        return named_there.sub(lambda found: str(paths[found.group()].absolute()), text)
+
+    return replace(failure, message=whole(failure.message), remedy=whole(failure.remedy))
 
 
 def _known(error: Exception, scratch: Path) -> Exception:

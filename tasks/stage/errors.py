@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 FAILURE_FILE = "failure.json"
+# What a night's record puts the path behind: a stage does not know where its lines are kept.
+STAGE_LOG = "the stage's log"
 _SHOWN = 90  # characters of a text
 
 
@@ -89,7 +91,7 @@ class Failure:
         return cls(
             type(error).__name__,
             str(error) or "no message",
-            "read the traceback in the stage's log; this one was not foreseen",
+            f"read the traceback in {STAGE_LOG}; this one was not foreseen",
         )
 
     def write(self, folder: Path) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from tasks.stage.errors import DataError
+from tasks.stage.errors import STAGE_LOG, DataError
 from tasks.stage.outputs import write_atomically
 
 METRICS_FILE = "metrics.json"
@@ -27,7 +27,7 @@ def write_metrics(folder: Path, metrics: Mapping[str, Any]) -> None:
     if bad:
         raise DataError(
             f"metrics that are not finite: {', '.join(bad[:5])}",
-            "read the stage's log for the step at which the number was lost",
+            f"read {STAGE_LOG} for the step at which the number was lost",
         )
     text = json.dumps(metrics, indent=2, ensure_ascii=False, allow_nan=False)
     (folder / METRICS_FILE).write_text(text + "\n", encoding="utf-8")

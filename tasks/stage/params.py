@@ -72,13 +72,21 @@ class ComputeParams(StageParams):
     generation_batch: int = Field(ge=1, description="prompts decoded together")
 
 
-class PromptingParams(StageParams):
-    """`params/prompting.yaml`: how a question becomes a prompt."""
+class AnsweringParams(StageParams):
+    """What a release bundle keeps of `params/prompting.yaml`."""
 
     passages: int = Field(ge=1, le=50, description="passages a prompt holds")
     passage_words: int = Field(ge=8, le=2000)
     passage_overlap_words: int = Field(ge=0, le=1000)
     max_new_tokens: int = Field(ge=1, le=4096)
+
+
+class PromptingParams(AnsweringParams):
+    """`params/prompting.yaml`: how a question becomes a prompt."""
+
+    passage_tokens: int = Field(
+        ge=16, le=8192, description="tokens of the base that a passage takes, title included"
+    )
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -162,7 +170,7 @@ def _line(item: Any, places: Mapping[str, str]) -> str:
     if (new := new_key(".".join((section, *keys)))) is not None:
         return f"  {where}: {key}: this param is called {new.partition('.')[2]} now"
     found = "" if item["type"] == "missing" else _found(item["input"])
-    hint = ""
+    hint = "; `git diff HEAD` shows the line, with its comment" if item["type"] == "missing" else ""
     if isinstance(item["input"], str) and "float" in item["type"]:
         hint = " (YAML reads 3e-4 as text: write 3.0e-4)"
     return f"  {where}: {key}: {item['msg'].lower()}{found}{hint}"

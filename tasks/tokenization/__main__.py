@@ -7,17 +7,17 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from tasks.lexical.chunking import Passage, cut_documents
+from tasks.lexical.chunking import Passage
 from tasks.models.loading import load_tokenizer
 from tasks.models.store import ModelManifest
 from tasks.prompting.files import PROMPT
+from tasks.prompting.passages import cut_passages
 from tasks.prompting.prompt_bundle import write_prompt_bundle
 from tasks.prompting.templates import PromptTemplate, as_turns, choose_demonstrations
-from tasks.records.schema import SPLITS, Record, read_documents, read_records
+from tasks.records.schema import SPLITS, read_documents, read_records
 from tasks.sequences.examples import write_examples, write_weights
 from tasks.sequences.packing import distinct_tokens
 from tasks.stage.command import output, run_stage
-from tasks.stage.errors import DataError, GateError
 from tasks.stage.metrics import write_metrics
 from tasks.stage.outputs import output_folders, verified
 from tasks.tokenization.params import Params
@@ -25,9 +25,10 @@ from tasks.tokenization.training_examples import (
     EncodedSplit,
     choose_contexts,
     encode_records,
+    gold_passages,
     make_prompts,
 )
-from tasks.tokenization.usability import unusable_error
+from tasks.tokenization.usability import usability_error
 
 LOGGER = logging.getLogger(__name__)
 REPORT_FILE = "report.md"
@@ -40,6 +41,7 @@ class Paths:
     curated: Path
     source_weights: Path
     base: Path
+    embedder: Path
     model_store: Path
     scratch: Path
     tokens: Path = output()
@@ -51,7 +53,8 @@ def run(params: Params, paths: Paths) -> None:
 
     Raises:
         DataError: no training example can be used.
-        GateError: a greater share of the examples than params allow cannot be used.
+        GateError: a greater share of the examples than params allow cannot be used, or of the
+            answers is longer than what a model may say.
     """
     (paths.scratch / REPORT_FILE).unlink(missing_ok=True)  # an earlier night's
     curated, settings = verified(paths.curated), params.tokenization
@@ -60,25 +63,28 @@ def run(params: Params, paths: Paths) -> None:
     shown = choose_demonstrations(splits["train"], settings.demonstrations, settings.seed)
     splits["train"] = [record for record in splits["train"] if record not in shown]
     template = PromptTemplate.load(Path(settings.template), as_turns(shown))
-    passages = _passages(curated, params)
+    passages = _passages(curated, params, paths)
     contexts = {
         name: choose_contexts(records, passages, count=params.prompting.passages, params=settings)
         for name, records in splits.items()
     }
     encoded = {
-        name: encode_records(records, contexts[name], template, tokenizer, settings)
+        name: encode_records(
+            records, contexts[name], gold_passages(records, passages), template, tokenizer, settings
+        )
         for name, records in splits.items()
     }
-    metrics: dict[str, object] = {
-        "template_sha256": template.digest,
-        "demonstrations": [record.id for record in shown],
-        **{name: _count(found) for name, found in encoded.items()},
-    }
+    metrics = _metrics(template.digest, [record.id for record in shown], encoded, params)
     text = _report(metrics)
     LOGGER.info("%s", text)
-    _check(splits, encoded, params, paths.scratch, text)
+    error = usability_error(splits, encoded, params)
+    if error is not None:
+        paths.scratch.mkdir(parents=True, exist_ok=True)
+        told = f"{text}\n{error.message}\n"
+        (paths.scratch / REPORT_FILE).write_text(told, encoding="utf-8")
+        raise error
+    golden = make_prompts(splits["train"], contexts["train"])
     with output_folders(paths.tokens, paths.tokenization_report) as (tokens, report):
-        golden = make_prompts(splits["train"], contexts["train"])
         write_prompt_bundle(tokens / PROMPT, template, tokenizer, golden)
         for name, found in encoded.items():
             write_examples(tokens / f"{name}.parquet", found.examples)
@@ -87,40 +93,28 @@ def run(params: Params, paths: Paths) -> None:
         (report / REPORT_FILE).write_text(text, encoding="utf-8")
 
 
-def _passages(curated: Path, params: Params) -> list[Passage]:
-    return cut_documents(
+def _passages(curated: Path, params: Params, paths: Paths) -> list[Passage]:
+    return cut_passages(
         read_documents(curated / "documents.jsonl"),
-        words=params.prompting.passage_words,
-        overlap_words=params.prompting.passage_overlap_words,
+        params.prompting,
+        base=paths.base,
+        embedder=paths.embedder,
+        model_store=paths.model_store,
     )
 
 
-def _check(
-    splits: dict[str, list[Record]],
-    encoded: dict[str, EncodedSplit],
-    params: Params,
-    scratch: Path,
-    report: str,
-) -> None:
-    """Stop the night where too little can be learned from; the report then lies in scratch."""
-    train = encoded["train"]
-    error: DataError | GateError | None
-    if train.examples:
-        error = unusable_error(splits, encoded, params)
-    else:
-        error = DataError(
-            f"none of {len(splits['train'])} training examples can be used: "
-            f"{len(train.left_out['too_long'])} are longer than max_tokens "
-            f"({params.tokenization.max_tokens}), the others have an empty answer",
-            "raise tokenization.max_tokens, or look at data/reports/curation/report.md",
-        )
-    if error is not None:
-        scratch.mkdir(parents=True, exist_ok=True)
-        (scratch / REPORT_FILE).write_text(f"{report}\n{error.message}\n", encoding="utf-8")
-        raise error
+def _metrics(
+    digest: str, demonstrations: list[str], encoded: dict[str, EncodedSplit], params: Params
+) -> dict[str, object]:
+    most = params.prompting.max_new_tokens
+    return {
+        "template_sha256": digest,
+        "demonstrations": demonstrations,
+        **{name: _count(found, most) for name, found in encoded.items()},
+    }
 
 
-def _count(encoded: EncodedSplit) -> dict[str, object]:
+def _count(encoded: EncodedSplit, max_new_tokens: int) -> dict[str, object]:
     examples = encoded.examples
     contexts: dict[str, list[int]] = {}
     for place, example in enumerate(examples):
@@ -130,6 +124,8 @@ def _count(encoded: EncodedSplit) -> dict[str, object]:
         "records": len(encoded.lengths),
         "examples": len(examples),
         **{reason: len(names) for reason, names in encoded.left_out.items()},
+        "shortened": len(encoded.shortened),
+        "long_answers": len(encoded.long_answers(max_new_tokens)),
         "left_out": {reason: names[:20] for reason, names in encoded.left_out.items()},
         "tokens": sum(len(example.token_ids) for example in examples),
         "distinct_tokens": sum(map(distinct_tokens, together)),
@@ -145,6 +141,8 @@ def _report(metrics: dict[str, object]) -> str:
         "too_long": "too long",
         "empty_answer": "empty answer",
         "records": "of rows",
+        "shortened": "with fewer passages",
+        "long_answers": "answer too long to be said",
         "contexts": "contexts",
         "tokens": "tokens",
         "distinct_tokens": "with shared prefixes once",

@@ -17,6 +17,9 @@ class TokenizationParams(StageParams):
     max_tokens: int = Field(ge=16, le=32768)
     unusable: Literal["drop", "stop"]
     max_unusable_share: float = Field(ge=0, le=1, description="of the examples of all splits")
+    max_long_answer_share: float = Field(
+        ge=0, le=1, description="of the answers of all splits: longer than max_new_tokens"
+    )
     seed: int = Field(ge=0)
 
 

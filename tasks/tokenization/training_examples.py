@@ -24,6 +24,11 @@ class Context:
     name: str
     passages: tuple[str, ...]
 
+    def without(self, place: int) -> "Context":
+        """Return the context with one passage less, under a name of its own."""
+        fewer = self.passages[:place] + self.passages[place + 1 :]
+        return Context(f"{self.name} without {place + 1}", fewer)
+
 
 class _Waiting:
     """The records that have no context yet, by the document whose first passage serves them."""
@@ -127,12 +132,22 @@ def _choose(
 
 @dataclass(frozen=True)
 class EncodedSplit:
-    """A split's examples, the ids of the records left out of it by reason, and how many tokens each
-    record takes, by id."""
+    """A split's examples, and what became of its records, by their ids.
+
+    `left_out` are those without an example, by reason; `shortened` those whose prompt shows fewer
+    passages than others do. `lengths` and `answers` are the tokens of each record's prompt with its
+    answer, and of its answer alone.
+    """
 
     examples: list[Example]
     left_out: dict[str, list[str]]
+    shortened: list[str]
     lengths: dict[str, int]
+    answers: dict[str, int]
+
+    def long_answers(self, most: int) -> list[str]:
+        """Return the records whose answer has more tokens than a model may say."""
+        return [name for name, tokens in self.answers.items() if tokens > most]
 
 
 def make_prompts(records: Sequence[Record], contexts: Mapping[str, Context]) -> list[Prompt]:
@@ -140,9 +155,21 @@ def make_prompts(records: Sequence[Record], contexts: Mapping[str, Context]) -> 
     return [Prompt(item.messages[:-1], contexts[item.id].passages) for item in records]
 
 
+def gold_passages(
+    records: Sequence[Record], passages: Sequence[Passage]
+) -> dict[str, frozenset[str]]:
+    """Return the passages that hold each record's answer, as a prompt shows them, by its id."""
+    first = {passage.document: passage.shown for passage in passages if passage.is_first}
+    return {
+        record.id: frozenset(first[name] for name in record.documents if name in first)
+        for record in records
+    }
+
+
 def encode_records(
     records: Sequence[Record],
     contexts: Mapping[str, Context],
+    gold: Mapping[str, frozenset[str]],
     template: PromptTemplate,
     tokenizer: PreTrainedTokenizerBase,
     params: TokenizationParams,
@@ -150,35 +177,76 @@ def encode_records(
     """Return the examples of records, in their order; only the answer and its end of turn are
     learned.
 
-    An example is left out where it is longer than `max_tokens` or its answer has no token.
+    An example longer than `max_tokens` shows fewer passages, down to one. It is left out where that
+    is still too long, or where its answer has no token.
 
     Raises:
         DataError: one would be left out and params say `stop`.
     """
     prompts = template.token_ids(tokenizer, make_prompts(records, contexts))
     answers = encode_answers(tokenizer, [record.answer for record in records])
-    found = EncodedSplit([], {"too_long": [], "empty_answer": []}, {})
-    for record, prompt, answer in zip(records, prompts, answers, strict=True):
-        context = contexts[record.id]
+    rooms = {
+        record.id: params.max_tokens - len(answer)
+        for record, answer in zip(records, answers, strict=True)
+    }
+    too_long = [record for record, prompt in zip(records, prompts, strict=True)
+                if len(prompt) > rooms[record.id]]  # fmt: skip
+
+    def encode(waiting: Sequence[Record], fewer: Mapping[str, Context]) -> list[list[int]]:
+        return template.token_ids(tokenizer, make_prompts(waiting, fewer))
+
+    shorter = _shorten(too_long, contexts, gold, rooms, encode)
+    found = EncodedSplit([], {"too_long": [], "empty_answer": []}, list(shorter), {}, {})
+    for record, whole, answer in zip(records, prompts, answers, strict=True):
+        context, prompt = shorter.get(record.id, (contexts[record.id], whole))
         found.lengths[record.id] = len(prompt) + len(answer)
-        if len(prompt) + len(answer) > params.max_tokens:
+        found.answers[record.id] = len(answer) - 1
+        if len(prompt) > rooms[record.id]:
             found.left_out["too_long"].append(record.id)
         elif len(answer) == 1:
             found.left_out["empty_answer"].append(record.id)
         else:
-            variant = "passages" if context.passages else "closed_book"
-            example = Example(
-                record.id,
-                record.slice,
-                record.intake,
-                variant,
-                context.name,
-                tuple(prompt + answer),
-                len(prompt),
-            )
-            found.examples.append(example)
+            found.examples.append(_example(record, context, prompt, answer))
     _check_unusable(found, params)
     return found
+
+
+def _shorten(
+    records: Sequence[Record],
+    contexts: Mapping[str, Context],
+    gold: Mapping[str, frozenset[str]],
+    rooms: Mapping[str, int],
+    encode: Callable[[Sequence[Record], Mapping[str, Context]], list[list[int]]],
+) -> dict[str, tuple[Context, list[int]]]:
+    """Return, by id, context and prompt of the records that fit once they show fewer passages.
+
+    `rooms` are the tokens that each prompt may have. The gold passage goes last, of the others the
+    worst match goes first.
+    """
+    found: dict[str, tuple[Context, list[int]]] = {}
+    fewer = dict(contexts)
+    while records := [item for item in records if len(fewer[item.id].passages) > 1]:
+        for record in records:
+            shown = fewer[record.id].passages
+            others = [at for at, text in enumerate(shown) if text not in gold[record.id]]
+            fewer[record.id] = fewer[record.id].without((others or range(len(shown)))[-1])
+        for record, prompt in zip(records, encode(records, fewer), strict=True):
+            if len(prompt) <= rooms[record.id]:
+                found[record.id] = fewer[record.id], prompt
+        records = [record for record in records if record.id not in found]
+    return found
+
+
+def _example(record: Record, context: Context, prompt: list[int], answer: list[int]) -> Example:
+    return Example(
+        record.id,
+        record.slice,
+        record.intake,
+        "passages" if context.passages else "closed_book",
+        context.name,
+        tuple(prompt + answer),
+        len(prompt),
+    )
 
 
 def _check_unusable(found: EncodedSplit, params: TokenizationParams) -> None:

@@ -1,17 +1,19 @@
-"""How much of the data can be learned from, and the bound below which the night stops."""
+"""How much of the data can be learned from and said, and the bounds that stop the night."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from tasks.records.schema import Record
-from tasks.stage.errors import GateError, share_error, shown_text
+from tasks.stage.errors import DataError, GateError, share_error, shown_text
 from tasks.tokenization.params import Params
 from tasks.tokenization.training_examples import EncodedSplit
 
 _EXAMPLES = 3
-# What raising `max_tokens` is to keep of the examples, and the most that it can be.
+# What raising `max_tokens` or `max_new_tokens` is to keep, and the most that these can be.
 _KEPT_SHARE = 0.99
-_MOST_TOKENS = 32768
+_MOST_TOKENS, _MOST_NEW_TOKENS = 32768, 4096
+_Splits = Mapping[str, Sequence[Record]]
+_Encoded = Mapping[str, EncodedSplit]
 
 
 def told(name: str, encoded: EncodedSplit) -> str:
@@ -20,18 +22,29 @@ def told(name: str, encoded: EncodedSplit) -> str:
     return f"{name}: {len(encoded.lengths)} rows in, {reasons}, {len(encoded.examples)} left"
 
 
-def unusable_error(
-    splits: Mapping[str, Sequence[Record]], encoded: Mapping[str, EncodedSplit], params: Params
-) -> GateError | None:
-    """Return why the share of examples that cannot be learned from stops the night, or None."""
+def usability_error(
+    splits: _Splits, encoded: _Encoded, params: Params
+) -> DataError | GateError | None:
+    """Return why the night stops: too little can be learned from or said. None where it goes on."""
+    train = encoded["train"]
+    if not train.examples:
+        return DataError(
+            f"none of {len(splits['train'])} training examples can be used: "
+            f"{len(train.left_out['too_long'])} are longer than max_tokens "
+            f"({params.tokenization.max_tokens}), the others have an empty answer",
+            _mending(encoded, params),
+        )
+    return _unusable_error(splits, encoded, params) or _long_answers_error(splits, encoded, params)
+
+
+def _unusable_error(splits: _Splits, encoded: _Encoded, params: Params) -> GateError | None:
     every = sum(len(found.lengths) for found in encoded.values())
-    reasons = {reason: sum(len(found.left_out[reason]) for found in encoded.values())
-               for reason in ("too_long", "empty_answer")}  # fmt: skip
+    reasons = _reasons(encoded)
     share, most = sum(reasons.values()) / max(every, 1), params.tokenization.max_unusable_share
     if share <= most:
         return None
     examples = [
-        _shown(record, reason, split, found)
+        _shown(record, reason, split, found.lengths[record.id])
         for split, found in encoded.items()
         for reason in reasons
         for record in _first(splits[split], found.left_out[reason])
@@ -47,29 +60,73 @@ def unusable_error(
         "others",
         by_cause="By split: " + "; ".join(told(*item) for item in encoded.items()),
         examples=examples[:_EXAMPLES],
-        mending=_mending(encoded, reasons, params),
+        mending=_mending(encoded, params),
     )
 
 
-def _mending(
-    encoded: Mapping[str, EncodedSplit], reasons: Mapping[str, int], params: Params
-) -> str:
+def _long_answers_error(splits: _Splits, encoded: _Encoded, params: Params) -> GateError | None:
+    most_tokens, most = params.prompting.max_new_tokens, params.tokenization.max_long_answer_share
+    long = {split: found.long_answers(most_tokens) for split, found in encoded.items()}
+    every = sum(len(found.answers) for found in encoded.values())
+    count = sum(map(len, long.values()))
+    by_split = "; ".join(f"{split}: {len(names)}" for split, names in long.items())
+    if count <= most * every:
+        return None
+    examples = [
+        _shown(record, "long answer", split, encoded[split].answers[record.id])
+        for split, names in long.items()
+        for record in _first(splits[split], names)
+    ]
+    return share_error(
+        f"{count} of {every} answers ({count / every:.1%}) are longer than "
+        f"prompting.max_new_tokens ({most_tokens})",
+        share=count / every,
+        most=most,
+        setting="tokenization.max_long_answer_share",
+        why="a model that learned them is cut in the middle of each, in evaluation and in serving",
+        by_cause=f"By split: {by_split}",
+        examples=examples[:_EXAMPLES],
+        mending=_longer_answers(encoded),
+    )
+
+
+def _reasons(encoded: _Encoded) -> dict[str, int]:
+    return {reason: sum(len(found.left_out[reason]) for found in encoded.values())
+            for reason in ("too_long", "empty_answer")}  # fmt: skip
+
+
+def _mending(encoded: _Encoded, params: Params) -> str:
     """Return what makes the examples fit, or where their answers went."""
+    reasons = _reasons(encoded)
     if reasons["empty_answer"] > reasons["too_long"]:
         return (
             "look for the rows without an answer in the source (columns in params/ingestion.yaml)"
         )
-    lengths = sorted(length for found in encoded.values() for length in found.lengths.values())
-    enough = lengths[math.ceil(_KEPT_SHARE * len(lengths)) - 1]
+    enough = _enough(length for found in encoded.values() for length in found.lengths.values())
     prompts = params.prompting
     less = (
-        f"show less: lower prompting.passage_words ({prompts.passage_words}) or prompting.passages "
-        f"({prompts.passages}), since this base spends more tokens on a word of these texts than "
-        "the defaults think"
+        f"show less: lower prompting.passage_tokens ({prompts.passage_tokens}) or "
+        f"prompting.passages ({prompts.passages})"
     )
     if enough > _MOST_TOKENS:
         return f"{less}, or cut the records"
     return f"`--set tokenization.max_tokens={enough}` keeps {_KEPT_SHARE:.0%} of them; or {less}"
+
+
+def _longer_answers(encoded: _Encoded) -> str:
+    enough = _enough(length for found in encoded.values() for length in found.answers.values())
+    if enough > _MOST_NEW_TOKENS:
+        return "shorten the answers in the source"
+    return (
+        f"`--set prompting.max_new_tokens={enough}` lets {_KEPT_SHARE:.0%} of them be said whole; "
+        "or shorten the answers in the source"
+    )
+
+
+def _enough(lengths: Iterable[int]) -> int:
+    """Return the length that nearly all have at most."""
+    ordered = sorted(lengths)
+    return ordered[math.ceil(_KEPT_SHARE * len(ordered)) - 1]
 
 
 def _first(records: Sequence[Record], names: Sequence[str]) -> list[Record]:
@@ -78,7 +135,6 @@ def _first(records: Sequence[Record], names: Sequence[str]) -> list[Record]:
     return [record for record in records if record.id in chosen]
 
 
-def _shown(record: Record, reason: str, split: str, encoded: EncodedSplit) -> str:
-    tokens = encoded.lengths[record.id]
+def _shown(record: Record, reason: str, split: str, tokens: int) -> str:
     texts = " -> ".join(shown_text(text) for text in (record.question, record.answer))
     return f"{record.id} ({split}, {reason}, {tokens} tokens) {texts}"

@@ -140,7 +140,8 @@ def _check(
         raise DataError(
             f"{len(batches)} training and {len(validation)} validation batches; expected at least "
             "one of each",
-            "take more data in, or raise token_budget and the shares in params/curation.yaml",
+            "take more data in, or raise token_budget, curation.validation_share or "
+            "tokenization.max_tokens",
         )
     device = next(model.parameters()).device
     packs = [pack for batch in batches for pack in batch.packs]

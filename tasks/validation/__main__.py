@@ -56,14 +56,16 @@ def run(params: Params, paths: Paths) -> None:
         profiler = Profiler(params.validation.vocabulary_rows)
         results = _check_rows(params, paths, runners, intakes, accepted, profiler, curves)
         most = params.validation.max_quarantine_share
-        error = next(filter(None, (rows_error(result, most) for result in results)), None)
+        quarantine = paths.scratch / QUARANTINE_FILE
+        errors = (rows_error(result, most, quarantine) for result in results)
+        error = next(filter(None, errors), None)
         whole = None
         if error is None:
             profile = _profile(params, paths, profiler)
             profile.write(accepted)
             reference = Reference.read(intakes[-1])
             whole = check_set(suites["set"], set_figures(profile, reference, intakes[-1]))
-            error = set_error(whole)
+            error = set_error(whole, paths.scratch / REPORT_FILE)
         curves.progress(_STEPS - 1, _STEPS)
         stopped = None if error is None else error.message
         names = tuple(intake.name for intake in intakes)

@@ -30,7 +30,7 @@ from tasks.validation.raw_rows import Digests, Origins, PlacesWriter, find_curre
 from tasks.validation.suites import Rule, Suite
 
 DOCUMENTS, RECORDS = "documents", "records"
-_QUARANTINE = "data/scratch/validation/quarantine.jsonl"
+_ENOUGH = "enough_records"  # the set's rule whose remedy is no wider rule
 _BATCH_BYTES = 64 << 20
 _SHOWN_CHARACTERS = 300
 
@@ -316,8 +316,11 @@ def _lines(batch: Sequence[FeatureRow]) -> list[bytes]:
     return [row.line for row in batch if row.line is not None]
 
 
-def rows_error(result: FileResult, most: float) -> DataError | None:
-    """Return why the rows of one file stop the night, with the three worst of them, or None."""
+def rows_error(result: FileResult, most: float, quarantine: Path) -> DataError | None:
+    """Return why the rows of one file stop the night, with the three worst of them, or None.
+
+    `quarantine` is the file that lists them all.
+    """
     if result.fatal:
         counts = [f"{rule.name} ({result.broken[rule.name]} rows)" for rule in result.fatal]
         names = ", ".join(counts)
@@ -342,20 +345,27 @@ def rows_error(result: FileResult, most: float) -> DataError | None:
     return DataError(
         f"{found}.\nRows by rule: {rules}. The worst (fatal rules first, then most rules broken):\n"
         f"{worst}",
-        f"mend the rows that {_QUARANTINE} lists and take them in again, {remedy}",
+        f"mend the rows that {quarantine} lists and take them in again, {remedy}",
     )
 
 
-def set_error(result: SetResult) -> DataError | None:
-    """Return why the accepted rows together stop the night, or None."""
+def set_error(result: SetResult, report: Path) -> DataError | None:
+    """Return why the accepted rows together stop the night, or None; `report` tells more."""
     if not result.fatal:
         return None
     lines = "\n".join(f"  {name}: {said}" for name, said in result.fatal.items())
     file = result.totals.suite.file
+    remedy = (
+        f"look at what the newest intake brought ({report}); where the change is meant, widen the "
+        f"rule in {file} until the next intake, which is compared with the set that is accepted now"
+    )
+    if _ENOUGH in result.fatal:
+        remedy = (
+            "take more rows in: more files, a wider query, or a higher ingestion.limit in "
+            f"params/ingestion.yaml; for a trial of so few, lower min_value of {_ENOUGH} in {file}"
+        )
     return DataError(
         f"the accepted rows, taken together, break {len(result.fatal)} of the set's rules:\n"
         f"{lines}",
-        "look at what the newest intake brought (data/scratch/validation/report.md); where the "
-        f"change is meant, widen the rule in {file} until the next intake, which is compared with "
-        "the set that is accepted now",
+        remedy,
     )

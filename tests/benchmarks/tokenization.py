@@ -13,9 +13,9 @@ from pathlib import Path
 from datasets import Dataset, disable_caching, disable_progress_bars
 from transformers import PreTrainedTokenizerBase
 
-from tasks.lexical.chunking import cut_documents
 from tasks.models.loading import load_tokenizer
 from tasks.models.store import ModelManifest
+from tasks.prompting.passages import cut_passages
 from tasks.prompting.templates import Prompt, PromptTemplate, encode_answers
 from tasks.records.schema import read_documents, read_records
 from tasks.stage.errors import ConfigError
@@ -24,17 +24,20 @@ from tasks.tokenization.params import TokenizationParams
 from tasks.tokenization.training_examples import choose_contexts, make_prompts
 from tests.benchmarks._measurement import measure, print_result
 
-CURATED, BASE = Path("data/curated"), Path("data/models/base.json")
+CURATED, STORE = Path("data/curated"), Path(".nightloom/models")
+BASE, EMBEDDER = Path("data/models/base.json"), Path("data/models/embedder.json")
 
 
 def read_inputs(count: int) -> tuple[list[Prompt], list[str]]:
     """The first training prompts and their answers."""
     prompting = PromptingParams.model_validate(read_yaml(Path("params/prompting.yaml")))
     params = TokenizationParams.model_validate(read_yaml(Path("params/tokenization.yaml")))
-    passages = cut_documents(
+    passages = cut_passages(
         read_documents(CURATED / "documents.jsonl"),
-        words=prompting.passage_words,
-        overlap_words=prompting.passage_overlap_words,
+        prompting,
+        base=BASE,
+        embedder=EMBEDDER,
+        model_store=STORE,
     )
     records = read_records(CURATED / "train.jsonl")[:count]
     contexts = choose_contexts(records, passages, count=prompting.passages, params=params)
@@ -72,7 +75,7 @@ def main() -> int:
         raise ConfigError(f"{BASE} or {CURATED} is missing", "run `nightloom run` first")
     disable_caching()
     disable_progress_bars()
-    tokenizer = load_tokenizer(ModelManifest.read(BASE).folder(Path(".nightloom/models")))
+    tokenizer = load_tokenizer(ModelManifest.read(BASE).folder(STORE))
     template = PromptTemplate.load(Path("params/prompts/answer.jinja"))
     prompts, answers = read_inputs(1000 if quick else 1_000_000)
     pairs = list(zip(prompts, answers, strict=True))

@@ -83,6 +83,7 @@ def prompting() -> PromptingParams:
     return PromptingParams(
         passages=2,
         passage_words=8,
+        passage_tokens=64,
         passage_overlap_words=2,
         max_new_tokens=4,
     )
@@ -297,6 +298,7 @@ def score_night(root: Path, tiny: Tiny, curated: Path, shared: Mapping[str, Any]
         ),
         indexing.Paths(
             curated=curated,
+            base=tiny.base,
             embedder=tiny.embedder,
             reranker=tiny.reranker,
             model_store=tiny.store,

@@ -1,14 +1,16 @@
 """The leakage check finds what stands in the finished files, however it came there."""
 
 import random
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from tasks.curation.leakage import Leakage, QuotationIndex, SimilarSets, check_leakage
+from tasks.curation.leakage import Leakage, QuotationIndex, check_leakage
 from tasks.curation.questions import Measure, same_form
 from tasks.curation.shingling import jaccard, shingle_hashes, shingles
+from tasks.curation.similar_sets import SimilarSets
 from tasks.records.schema import Document, Record, write_documents, write_records
 from tests.unit.curation.test_curation import PARAMS, many, record, sentence
 
@@ -118,6 +120,41 @@ def test_every_pair_that_is_alike_enough_is_found_and_no_other() -> None:
         assert [alike[place] for place in places] == sorted(
             (alike[p] for p in places), reverse=True
         )
+
+
+def edited(text: str, chance: random.Random) -> str:
+    words = text.split()
+    for _ in range(chance.randint(0, 3)):
+        words[chance.randrange(len(words))] = chance.choice(("another", "word", "x7", "그리고"))
+    return " ".join(words)
+
+
+FEW = ("the", "a", "in", "of", "red", "box", "key")
+SETS: dict[str, Callable[[int], str]] = {
+    "texts": lambda n: sentence(n, 4 + n % 30),
+    "a few letters": lambda n: f"e{n % 90}",
+    "one template": lambda n: f"What does the code E{n:04} of the heater in room {n % 7} mean?",
+    "few words": lambda n: " ".join(random.Random(n).choices(FEW, k=9)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("similarity", [0.6, 0.8, 0.95])
+@pytest.mark.parametrize("name", SETS)
+def test_no_alike_text_is_missed_in_larger_sets(name: str, similarity: float) -> None:
+    chance = random.Random(4)
+    texts = [SETS[name](number) for number in range(600)]
+    asked = [edited(SETS[name](number), chance) for number in range(300, 900)]
+    index = SimilarSets(texts, 5, similarity)
+    sets = [shingles(text, 5) for text in texts]
+
+    found = index.alike(asked)
+
+    for text, places in zip(asked, found, strict=True):
+        own = shingles(text, 5)
+        alike = [jaccard(own, other) for other in sets]
+        assert sorted(places) == [at for at, value in enumerate(alike) if value >= similarity]
+        assert places == sorted(places, key=lambda at: (-alike[at], at))
+    assert any(found)
 
 
 def test_hashed_shingles_are_the_shingles() -> None:

@@ -14,7 +14,7 @@ QUALITY = load_params(Params, [FILE]).curation.quality
 
 BROKEN = {
     "too_short": ("Q?", "An answer."),
-    "too_long": ("A question?", " ".join(f"word{number}" for number in range(200))),
+    "too_long": ("A question?", " ".join(f"word{number}" for number in range(600))),
     "repetitive": ("A question?", "and so it goes " * 10),
     "boilerplate": ("A question?", "As an AI language  model, I have no opinion."),
     "wrong_language": ("Какой сегодня день?", "Сегодня понедельник."),

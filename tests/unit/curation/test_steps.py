@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -193,3 +194,50 @@ def test_an_empty_split_names_shares_that_exist(tmp_path: Path) -> None:
 
     named_there = re.findall(r"curation\.(\w+)", caught.value.remedy)
     assert set(named_there) == {"test_share", "validation_share"}
+
+
+def about_one(count: int) -> list[Record]:
+    return [replace(row, group="handbook", documents=("handbook",)) for row in many(count)]
+
+
+@pytest.mark.parametrize("count", [70, 84, 400])
+def test_rows_about_one_document_are_told_of_groups_and_groups_mend_it(
+    count: int, tmp_path: Path
+) -> None:
+    rows = about_one(count)
+    with pytest.raises(DataError, match="1 group, the largest 'handbook' with") as caught:
+        run(changed(), accepted_rows(tmp_path, rows))
+
+    assert "write a `group` into each row" in caught.value.remedy
+    assert "columns: {records: {section: group}}" in caught.value.remedy
+    assert "curation." not in caught.value.remedy  # no share could help
+
+    own = accepted_rows(tmp_path, [replace(row, group=row.id) for row in rows])
+    run(changed(**shares_told(own)), own)
+    assert all(read_metrics(tmp_path / "report")["splits"].values())
+
+
+def shares_told(paths: Paths) -> dict[str, float]:
+    """The shares that a run asks for, none where it needs no other ones."""
+    try:
+        run(changed(), paths)
+    except DataError as error:
+        found = re.findall(r"--set curation\.(\w+)=([\d.]+)", error.remedy)
+        return {name: float(value) for name, value in found}
+    return {}
+
+
+@pytest.mark.parametrize("count", [10, 30, 60])
+def test_too_few_rows_are_told_shares_that_leave_no_split_empty(count: int, tmp_path: Path) -> None:
+    for start in range(0, 600, 60):
+        rows = [replace(row, group=f"g{start}-{row.id}") for row in many(count)]
+        paths = accepted_rows(tmp_path, rows)
+        run(changed(**shares_told(paths)), paths)
+        assert all(read_metrics(paths.curation_report)["splits"].values())
+
+
+def test_rows_that_no_share_can_part_ask_for_more(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="2 of 2 records stay, in 2 groups") as caught:
+        run(changed(), accepted_rows(tmp_path, many(2)))
+
+    assert caught.value.remedy == "take more rows in, about more documents"

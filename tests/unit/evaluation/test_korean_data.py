@@ -100,6 +100,7 @@ def report(
         indexing.Params.model_validate(shared | files),
         indexing.Paths(
             curated,
+            tiny.base,
             tiny.embedder,
             tiny.reranker,
             tiny.store,

@@ -25,7 +25,8 @@ from tasks.services.processes import stage_error
 from tasks.stage.errors import DataError, Failure, GateError
 
 KEYS = [
-    "night", "verdict", "models", "stages", "reasons", "left_out", "versions", "aliases", "error",
+    "night", "verdict", "models", "stages", "steps", "reasons", "left_out", "versions", "aliases",
+    "error",
 ]  # fmt: skip
 
 

@@ -25,6 +25,7 @@ from flows.run_state import (
     last_nights,
 )
 from flows.workspace import Workspace, night_lock
+from tasks.orchestration.night_figures import RowStep
 from tasks.services.processes import TIME_LIMIT, StageError
 from tasks.stage.errors import DataError
 
@@ -178,6 +179,36 @@ def test_rules_that_passed_are_shown_where_they_are_asked_for(tmp_path: Path) ->
     text = "\n".join(shown(night(), tmp_path, verbose=True))
     assert text.count("passed size: its weights") == 2
     assert text.index("refused by latency") < text.index("passed size")
+
+
+def test_the_summary_tells_rows_in_and_rows_left_at_every_step(tmp_path: Path) -> None:
+    steps = [("validation", 1100, 1080), ("quality", 1080, 1075), ("tokenization", 1075, 1000)]
+    state = night()
+    state.steps = [RowStep(step=name, rows=rows, left=left) for name, rows, left in steps]
+    text = " ".join(" ".join(shown(state, tmp_path)).split())
+    assert "rows: validation 1,100 in, 1,080 left; quality 1,080 in, 1,075 left; token" in text
+    assert NightState.model_validate_json(state.model_dump_json()).steps == state.steps
+
+
+def test_a_path_is_never_broken_by_the_end_of_a_line(tmp_path: Path) -> None:
+    path = f"/home/somebody/{'a-long-folder/' * 9}.nightloom/workspaces/0123456789ab/report.md"
+    refused = night("refused").model_copy(update={"reasons": [f"what to do: look at {path}"]})
+    assert any(line.endswith(path) for line in shown(refused, tmp_path))
+    log = NightLog(Workspace(tmp_path, tmp_path, ()), "n")
+    log.fail(DataError("odd rows", f"mend the rows that {path} lists"))
+    assert any(path in line for line in shown(log.now, tmp_path))
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_the_stages_log_is_named_with_its_place(kept: bool, tmp_path: Path) -> None:
+    log = NightLog(Workspace(tmp_path, tmp_path, ()), "2026-11-29T023000Z")
+    path = tmp_path / ".nightloom/logs/2026-11-29T023000Z.log"
+    if kept:
+        path.parent.mkdir()
+        path.write_text("Traceback\n")
+    place = str(path) if kept else "the page of the flow run in Prefect"
+    remedy = f"read the traceback in the stage's log ({place}); this one was not foreseen"
+    assert log.fail(ValueError("odd")).remedy == remedy
 
 
 @pytest.mark.slow

@@ -30,6 +30,7 @@ def params(prompting: Any, compute: Any) -> Params:
 def index_into(root: Path, params: Params, tiny: Any, curated: Path | None = None) -> Index:
     paths = Paths(
         curated=curated or tiny.curated,
+        base=tiny.base,
         embedder=tiny.embedder,
         reranker=tiny.reranker,
         model_store=tiny.store,
@@ -70,7 +71,8 @@ def test_passages_of_which_the_embedder_sees_the_beginning_alone_are_told(
     assert read_metrics(tmp_path / "report")["passages_cut"] == 24
     report = (tmp_path / "report" / "report.md").read_text()
     assert "sees the beginning alone of 24 passages" in report
-    assert "passage_words" in report
+    assert "Shorten these titles" in report
+    assert "of at most 8 words and 64 tokens of the base" in report
 
 
 def test_the_same_documents_give_the_same_bytes(tmp_path: Path, params: Params, tiny: Any) -> None:

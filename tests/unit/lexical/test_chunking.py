@@ -2,6 +2,8 @@
 
 import time
 import tracemalloc
+from collections.abc import Sequence
+from itertools import accumulate
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.lexical.chunking import (
+    Limits,
+    TokenBound,
     cut_document,
     cut_documents,
     cut_words,
@@ -151,7 +155,7 @@ TEXTS = st.text(
 def test_no_word_is_lost_and_no_passage_is_too_long(text: str, words: int, overlap: int) -> None:
     overlap = min(overlap, words - 1)
     found = find_words(text)
-    spans = list(cut_words(found, words, overlap))
+    spans = list(cut_words(found, Limits(words), overlap))
     covered = 0
     for start, end in spans:
         assert covered - overlap <= start <= covered < end <= start + words
@@ -162,6 +166,51 @@ def test_no_word_is_lost_and_no_passage_is_too_long(text: str, words: int, overl
     assert [len(find_words(piece)) for piece in cut(text, words, overlap)] == [
         end - start for start, end in spans
     ]
+
+
+def by_character(texts: Sequence[str]) -> list[int]:
+    return [len(text.encode()) for text in texts]
+
+
+@settings(max_examples=300, deadline=None)
+@given(TEXTS, st.integers(1, 20), st.integers(0, 19), st.integers(2, 60), st.integers(2, 60))
+def test_no_passage_takes_more_tokens_than_its_bounds_and_no_word_is_lost(
+    text: str, words: int, overlap: int, most: int, other: int
+) -> None:
+    overlap = min(overlap, words - 1)
+    found = find_words(text)
+    sizes = by_character([text[a:b] for a, b in zip(found.starts, found.ends, strict=True)])
+    double = [2 * size for size in sizes]
+    before = [[0, *accumulate(counts)] for counts in (sizes, double)]
+    limits = Limits(words, [(most, before[0]), (other, before[1])])
+    covered = 0
+    for start, end in cut_words(found, limits, overlap):
+        assert covered - overlap <= start <= covered < end <= start + words
+        within = sum(sizes[start:end]) <= most and sum(double[start:end]) <= other
+        assert within or end == start + 1
+        covered = end
+    assert covered == len(found)
+
+
+@settings(max_examples=100, deadline=None)
+@given(TEXTS, st.integers(1, 20), st.integers(0, 19), st.integers(2, 60), st.text("t", max_size=40))
+def test_a_title_counts_and_a_bound_that_is_far_changes_nothing(
+    text: str, words: int, overlap: int, most: int, title: str
+) -> None:
+    made, cut_so = document(text, title), {"words": words, "overlap_words": min(overlap, words - 1)}
+    for passage in cut_document(made, **cut_so, bounds=[TokenBound(most, by_character)]):
+        over = len(passage.shown.encode()) - max(most, len(title) + 2 + most // 2)
+        assert over <= 0 or len(find_words(passage.text)) <= 1
+    far = [TokenBound(10**6, by_character)]
+    assert cut_document(made, **cut_so, bounds=far) == cut_document(made, **cut_so)
+
+
+def test_a_script_that_takes_more_tokens_is_cut_into_shorter_passages() -> None:
+    bounds = [TokenBound(60, by_character)]
+    made = document("나무가 자라는 언덕 위에 작은 집이 있다. " * 9, "집")
+    passages = cut_document(made, words=48, overlap_words=8, bounds=bounds)
+    assert len(passages) > len(cut_document(made, words=48, overlap_words=8))
+    assert all(len(item.shown.encode()) <= 60 for item in passages)
 
 
 def test_an_overlap_begins_where_it_reads_best() -> None:

@@ -5,7 +5,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from tasks.orchestration.night_figures import NightFigures, Score, read_figures
+from tasks.orchestration.night_figures import NightFigures, Score, read_figures, read_row_steps
 from tasks.orchestration.night_page import (
     Changes,
     DecidedVersion,
@@ -66,6 +66,24 @@ def test_a_night_has_at_most_15_numbers_under_names_that_stay(tmp_path: Path) ->
     }
     assert len(found.numbers | {"minutes": 1.0}) <= 15
     assert str(found.score("student")) == "0.500 (0.400 to 0.600)"
+
+
+def test_what_each_step_left_of_the_rows_is_read_from_the_reports(tmp_path: Path) -> None:
+    steps = {"quality": {"rows": 90, "taken": 5, "left": 85},
+             "leaks": {"rows": 85, "taken": 0, "left": 85}}  # fmt: skip
+    splits = {split: {"records": rows, "examples": rows - 1}
+              for split, rows in (("train", 70), ("validation", 5), ("test", 10))}  # fmt: skip
+    reports = {
+        "validation": report(tmp_path, "validation", {"records": {"current": 99, "accepted": 90}}),
+        "curation": report(tmp_path, "curation", {"steps": steps}),
+        "tokenization": report(tmp_path, "tokenization", splits),
+    }
+    assert list(map(str, read_row_steps(reports))) == [
+        "validation 99 in, 90 left", "quality 90 in, 85 left", "leaks 85 in, 85 left",
+        "tokenization 85 in, 82 left",
+    ]  # fmt: skip
+    older = report(tmp_path, "older", {"records": 10})  # curation's, of before it counted steps
+    assert read_row_steps({"curation": older, "tokenization": tmp_path / "missing"}) == []
 
 
 def test_figures_of_older_and_smaller_reports_leave_out_what_is_not_there(tmp_path: Path) -> None:

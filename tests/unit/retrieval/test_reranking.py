@@ -87,6 +87,7 @@ def reranked(
     convert(str(cross_encoder), None, "reranker", tiny.store).write(root / "reranker.json")
     paths = Paths(
         curated=tiny.curated,
+        base=tiny.base,
         embedder=tiny.embedder,
         reranker=root / "reranker.json",
         model_store=tiny.store,
@@ -212,7 +213,7 @@ def test_a_manifest_of_another_model_than_params_name_is_refused(
 ) -> None:
     named = ModelSource(source="./cross", revision=None)
     chosen = params(prompting, compute, {"model": named, "passages": 6}).reranking
-    paths = Paths(*[tmp_path] * 2, tiny.reranker, *[tmp_path] * 4)
+    paths = Paths(*[tmp_path] * 3, tiny.reranker, *[tmp_path] * 4)
     with pytest.raises(ConfigError, match=r"reranker \./cross, .* stands for no model"):
         choose_reranker(chosen, paths, CPU)
     assert not is_resolved(named, tiny.reranker, tiny.store)

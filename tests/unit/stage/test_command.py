@@ -1,6 +1,7 @@
 """A stage's command line leaves its reason behind, whatever stopped it."""
 
 import errno
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,6 +96,35 @@ def test_a_failure_that_was_not_foreseen_keeps_its_traceback(tmp_path: Path) -> 
     failure = Failure.read(tmp_path / "scratch" / "counting")
     assert failure is not None
     assert failure.error == "ZeroDivisionError"
+
+
+@pytest.mark.parametrize("place", [".", ".nightloom/workspaces/0123456789ab"])
+def test_a_failure_names_files_where_they_are(
+    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Who reads it stands in the checkout, and the stage may have run in a workspace."""
+    root = tmp_path / place
+    root.mkdir(parents=True, exist_ok=True)
+    monkeypatch.chdir(root)
+    (root / "numbers.yaml").write_text("count: 3\n")
+    (root / "data/given").mkdir(parents=True)
+    options = ["--params", "numbers.yaml", "--given", "data/given", "--scratch", "data/scratch",
+               "--made", "data/made"]  # fmt: skip
+
+    def body(params: Params, paths: Paths) -> None:
+        (paths.scratch / "rows.jsonl").write_text("{}")
+        (paths.given / "a.txt").write_text("a")
+        raise DataError(f"{paths.given}/a.txt is odd", f"mend data/given/a.txt ({paths.scratch}/"
+                        "rows.jsonl), and not data/given_too")  # fmt: skip
+
+    assert run_stage("counting", Params, Paths, body, options) == 1
+    failure = Failure.read(root / "data/scratch/counting")
+    assert failure is not None
+    named_there = re.findall(r"/\S+?\.(?:txt|jsonl)", f"{failure.message} {failure.remedy}")
+    assert len(named_there) == 3
+    assert all(Path(name).is_file() and Path(name).is_absolute() for name in named_there)
+    assert failure.remedy.endswith("and not data/given_too")
+    assert failure.remedy in capsys.readouterr().err
 
 
 def test_an_input_that_is_missing_is_named_with_its_option(

@@ -1,5 +1,6 @@
 """Tokenization learns answers alone, counts what it leaves out, and shows train alone."""
 
+import json
 import re
 import shutil
 from dataclasses import replace
@@ -14,7 +15,6 @@ from tasks.prompting.prompt_bundle import read_prompt_bundle
 from tasks.records.schema import (
     Message,
     Record,
-    read_documents,
     read_records,
     write_documents,
     write_records,
@@ -28,13 +28,19 @@ from tasks.tokenization.__main__ import Paths, run
 from tasks.tokenization.params import Params
 from tests.unit.conftest import Tiny
 
+FIELD = Path(__file__).parents[4] / "shared/field"
+needs_field = pytest.mark.skipif(
+    not FIELD.exists(), reason=f"{FIELD} is missing: data that are no part of us"
+)
 LONG = " ".join(["word"] * 600)
 
 
 def tokenize(
     root: Path, tiny: Tiny, prompting: PromptingParams, curated: Path, **changes: object
 ) -> Paths:
-    settings = read_yaml(Path("params/tokenization.yaml")) | changes
+    # The tiny models may say four tokens alone.
+    own = {"max_long_answer_share": 1.0} | changes
+    settings = read_yaml(Path("params/tokenization.yaml")) | own
     weights = root / "source_weights.json"
     if not weights.exists():
         root.mkdir(parents=True, exist_ok=True)
@@ -43,6 +49,7 @@ def tokenize(
         curated=curated,
         source_weights=weights,
         base=tiny.base,
+        embedder=tiny.embedder,
         model_store=tiny.store,
         scratch=root / "scratch",
         tokens=root / "tokens",
@@ -112,13 +119,18 @@ def test_what_cannot_be_learned_from_stops_the_night_where_params_say_so(
     assert not (tmp_path / "tokens").exists()
 
 
-def korean(tiny: Tiny, root: Path) -> Path:
-    """The tiny data with Korean documents; the tokenizer spends several tokens on a syllable."""
+def asking_long(tiny: Tiny, root: Path, words: int) -> Path:
+    """The tiny data with questions that are longer and longer, by so many words."""
     folder = root / "curated"
     shutil.copytree(tiny.curated, folder)
-    path = folder / "documents.jsonl"
-    text = "도서관은 아침 아홉 시에 문을 열고 저녁 여섯 시에 닫으며 주말에는 쉽니다 " * 6
-    write_documents(path, [replace(item, text=text) for item in read_documents(path)])
+    for split in ("train", "validation", "test"):
+        path = folder / f"{split}.jsonl"
+        rows = [
+            replace(item, messages=(Message("user", f"{item.question} {'well ' * words * place}"),
+                                    item.messages[-1]))
+            for place, item in enumerate(read_records(path))
+        ]  # fmt: skip
+        write_records(path, rows)
     write_manifest(folder)
     return folder
 
@@ -126,25 +138,84 @@ def korean(tiny: Tiny, root: Path) -> Path:
 def test_too_many_examples_too_long_refuse_the_night_and_each_remedy_mends_it(
     tmp_path: Path, tiny: Tiny, prompting: PromptingParams
 ) -> None:
-    curated = korean(tiny, tmp_path)
-    own = PromptingParams.model_validate(read_yaml(Path("params/prompting.yaml")))
+    curated = asking_long(tiny, tmp_path, 40)
     with pytest.raises(GateError, match=r"^\d+ of 36 examples cannot be .* longer than") as caught:
-        tokenize(tmp_path, tiny, own, curated, max_tokens=512)
+        tokenize(tmp_path, tiny, prompting, curated, max_tokens=300)
     examples = [line for line in caught.value.message.splitlines() if line.startswith("  r")]
     assert len(examples) == 3
     assert all("tokens) 'What does" in line for line in examples)
     assert not (tmp_path / "tokens").exists()
     assert "| train |" in (tmp_path / "scratch/report.md").read_text(encoding="utf-8")
+    assert "prompting.passage_tokens (64) or prompting.passages (2)" in caught.value.remedy
 
     settings = dict(re.findall(r"--set tokenization\.(\w+)=([\d.]+)", caught.value.remedy))
     assert settings.keys() == {"max_tokens", "max_unusable_share"}
-    more = tokenize(tmp_path, tiny, own, curated, max_tokens=int(settings["max_tokens"]))
+    more = tokenize(tmp_path, tiny, prompting, curated, max_tokens=int(settings["max_tokens"]))
     assert read_metrics(more.tokenization_report)["train"]["too_long"] == 0
-    let = {"max_tokens": 512, "max_unusable_share": float(settings["max_unusable_share"])}
-    less = tokenize(tmp_path, tiny, own, curated, **let)
-    assert read_metrics(less.tokenization_report)["train"]["too_long"] > 0
+    let = {"max_tokens": 300, "max_unusable_share": float(settings["max_unusable_share"])}
+    if let["max_unusable_share"] < 1:
+        less = tokenize(tmp_path, tiny, prompting, curated, **let)
+        assert read_metrics(less.tokenization_report)["train"]["too_long"] > 0
     assert not (tmp_path / "scratch/report.md").exists()
-    tokenize(tmp_path, tiny, prompting, curated, max_tokens=512)  # passages of 8 words
+
+
+def test_an_example_that_is_too_long_shows_fewer_passages_and_the_gold_one_last(
+    tmp_path: Path, tiny: Tiny, prompting: PromptingParams, tokenizer: Any
+) -> None:
+    curated = asking_long(tiny, tmp_path, 3)
+    whole = train(tokenize(tmp_path / "all", tiny, prompting, curated, max_tokens=512))
+    longest = {name: len(example.token_ids) for name, example in whole.items()}
+    paths = tokenize(tmp_path, tiny, prompting, curated, max_tokens=max(longest.values()) - 20)
+    counts = read_metrics(paths.tokenization_report)["train"]
+    assert counts["too_long"] == 0
+    assert counts["shortened"] >= 1
+    records = {item.id: item for item in read_records(curated / "train.jsonl")}
+    for name, example in train(paths).items():
+        if example.token_ids == whole[name].token_ids:
+            assert example.context == whole[name].context
+            continue
+        assert example.context == f"{whole[name].context} without {example.context[-1]}"
+        prompt = tokenizer.decode(example.token_ids[: example.prompt_length])
+        assert ("[1]" in prompt, "[2]" in prompt) == (True, False)
+        assert all(f"[1] {gold}" in prompt for gold in records[name].documents)
+
+
+def test_answers_that_no_model_may_say_refuse_the_night_and_each_remedy_mends_it(
+    tmp_path: Path, tiny: Tiny, prompting: PromptingParams
+) -> None:
+    longer = {f"r{number}": "and then it goes on for a while " * 3 for number in range(9)}
+    curated = with_answers(tiny, tmp_path, longer)
+    least = prompting.model_copy(update={"max_new_tokens": 16})
+    with pytest.raises(GateError, match=r"^9 of 36 answers \(25\.0%\) are longer than") as caught:
+        tokenize(tmp_path, tiny, least, curated, max_long_answer_share=0.2)
+    assert "expected at most 20.0% (tokenization.max_long_answer_share)" in caught.value.message
+    assert len(re.findall(r"^  r\d+ \(train, long answer, \d+ tokens", caught.value.message, re.M))
+    found = re.search(r"`--set prompting\.max_new_tokens=(\d+)`", caught.value.remedy)
+    assert found is not None
+    more = least.model_copy(update={"max_new_tokens": int(found[1])})
+    paths = tokenize(tmp_path, tiny, more, curated, max_long_answer_share=0.2)
+    assert read_metrics(paths.tokenization_report)["train"]["long_answers"] == 0
+    paths = tokenize(tmp_path, tiny, least, curated, max_long_answer_share=0.25)
+    assert read_metrics(paths.tokenization_report)["train"]["long_answers"] == 9
+
+
+@needs_field
+def test_essays_are_told_before_anything_is_trained(tmp_path: Path, tiny: Tiny) -> None:
+    own = PromptingParams.model_validate(read_yaml(Path("params/prompting.yaml")))
+    folder = tmp_path / "curated"
+    folder.mkdir()
+    rows = [json.loads(line) for line in (FIELD / "essays.jsonl").read_text("utf-8").splitlines()]
+    for place, split in enumerate(("train", "validation", "test")):
+        turns = [(Message("user", row["question"]), Message("assistant", row["answer"]))
+                 for row in rows[place::3]]  # fmt: skip
+        made = [
+            Record(f"e{at}", both, (), "s", f"e{at}", "", "", "1") for at, both in enumerate(turns)
+        ]
+        write_records(folder / f"{split}.jsonl", made)
+    write_documents(folder / "documents.jsonl", [])
+    write_manifest(folder)
+    with pytest.raises(GateError, match=r"answers .* are longer than prompting\.max_new_tokens"):
+        tokenize(tmp_path, tiny, own, folder, max_tokens=4096, max_long_answer_share=0.2)
 
 
 def test_answers_that_are_empty_refuse_the_night_too(
