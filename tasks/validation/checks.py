@@ -361,7 +361,7 @@ def set_error(result: SetResult, report: Path) -> DataError | None:
     )
     if _ENOUGH in result.fatal:
         remedy = (
-            "take more rows in: more files, a wider query, or a higher ingestion.limit in "
+            "take more rows in: more files, a wider query, another source, or a higher limit in "
             f"params/ingestion.yaml; for a trial of so few, lower min_value of {_ENOUGH} in {file}"
         )
     return DataError(

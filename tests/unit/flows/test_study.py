@@ -45,7 +45,7 @@ def base(tmp_path: Path) -> Workspace:
         "bundle",
     )
     names += ("curated", "evaluation_report", "curation_report", "validation_report")
-    names += ("packaging_report",)
+    names += ("tokenization_report", "packaging_report")
     paths = "".join(f"{name}: data/{name}\n" for name in names)
     (root / "params" / "paths.yaml").write_text(paths)
     (root / "params" / "finetuning.yaml").write_text("rank: 8\n")

@@ -45,6 +45,7 @@ bundle: data/bundle
 curation_report: data/reports/curation
 evaluation_report: data/reports/evaluation
 validation_report: data/reports/validation
+tokenization_report: data/reports/tokenization
 packaging_report: data/reports/packaging
 curated: data/curated
 """
