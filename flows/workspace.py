@@ -127,10 +127,9 @@ def _inside(place: Any, key: str, item: Override) -> Any:
 def _preset(root: Path, name: str | None) -> list[Override]:
     if name is None:
         return []
-    folder = root / "params" / "presets"
-    path = folder / f"{name}.yaml"
+    path = root / "params" / "presets" / f"{name}.yaml"
     if not path.exists():
-        names = ", ".join(sorted(item.stem for item in folder.glob("*.yaml"))) or "none"
+        names = ", ".join(sorted(item.stem for item in path.parent.glob("*.yaml"))) or "none"
         raise ConfigError(
             f"there is no preset {name!r}; found {names}", "name one, or write params/presets/"
         )

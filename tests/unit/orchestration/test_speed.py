@@ -10,6 +10,7 @@ import pytest
 
 from flows import release
 from tasks.orchestration import speed as measuring
+from tasks.promotion.shadow import SHADOW_FILE
 from tasks.promotion.speed import SPEED_FILE, Speed
 from tasks.stage.errors import ConfigError
 
@@ -69,6 +70,9 @@ def test_a_release_measures_speed_once_nothing_is_served_any_more(
     monkeypatch.setattr(release, "_evidence", lambda *_: steps.append("rescored"))
     monkeypatch.setattr(release, "verify", lambda *_: steps.append("served and ended"))
     monkeypatch.setattr(release, "speed", lambda *given: steps.append(given))
+    monkeypatch.setattr(release, "_sides", lambda *_: {"adapter": "beside the champion"})
+    monkeypatch.setattr(release, "promotion_key", lambda _: "the bundle's")
+    monkeypatch.setattr(release, "shadow", lambda *given: steps.append(given))
     stores = SimpleNamespace(tracking_uri="sqlite://")
     monkeypatch.setattr(release, "find_stores", lambda _: stores)
     paths = SimpleNamespace(
@@ -88,5 +92,8 @@ def test_a_release_measures_speed_once_nothing_is_served_any_more(
         "rescoring the champion", "rescored",
         "asking what was registered", "served and ended",
         "measuring speed", (tmp_path, tmp_path / "b", tmp_path / "m", ("adapter",), scratch),
+        "answering served questions again",
+        ({"adapter": "beside the champion"}, "the bundle's", stores,
+         release.ShadowPlace(tmp_path, tmp_path / "m", scratch)),
     ]  # fmt: skip
-    assert kept[-1] == [scratch / SPEED_FILE]
+    assert kept[-2:] == [[scratch / SPEED_FILE], [scratch / SHADOW_FILE]]

@@ -440,7 +440,10 @@ def test_a_store_that_cannot_be_opened_is_named_at_once(where: str, tmp_path: Pa
     assert time.monotonic() - begun < patience.RETRY_SECONDS / 3
 
 
-def test_a_store_that_may_not_be_written_is_told_at_once(reigned: Shop) -> None:
+def test_a_store_that_may_not_be_written_is_told_at_once(
+    reigned: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # MLflow makes a folder of the address where it is called
     locked = Registry(Stores(f"sqlite:///file:{reigned.database}?mode=ro&uri=true", None))
     assert locked.aliases("adapter")["production"] == 2
     begun = time.monotonic()
