@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from tasks.feedback.exchanges import ShownPassage
 from tasks.feedback.served import ServedQuestion
 from tasks.scoring.answer_scores import abstains, token_f1
 from tasks.scoring.grounding import ShownPassages, ground
@@ -56,16 +57,18 @@ def right_answer(question: ServedQuestion) -> str | None:
     return question.exchange.answer if question.correct else None
 
 
-def groundedness(question: ServedQuestion, markers: Sequence[str]) -> float | None:
-    """Return the share of the answer's terms that its passages support, None where none claims."""
-    exchange = question.exchange
-    texts = tuple(passage.text for passage in exchange.passages)
-    shown = ShownPassages(exchange.question, texts, (False,) * len(texts))
-    return ground(exchange.answer, shown, markers).groundedness
+def groundedness(
+    question: str, answer: str, passages: Sequence[ShownPassage], markers: Sequence[str]
+) -> float | None:
+    """Return the share of an answer's terms that its passages support, None where none claims."""
+    texts = tuple(passage.text for passage in passages)
+    shown = ShownPassages(question, texts, (False,) * len(texts))
+    return ground(answer, shown, markers).groundedness
 
 
 def _candidate(question: ServedQuestion, markers: Sequence[str]) -> Candidate:
-    answer = question.exchange.answer
+    exchange = question.exchange
+    answer = exchange.answer
     apart = max((1 - token_f1(other, answer) for other in question.others.values()), default=0.0)
     if question.correct is False:
         return Candidate(question, MARKED_BAD, 1.0)
@@ -73,7 +76,7 @@ def _candidate(question: ServedQuestion, markers: Sequence[str]) -> Candidate:
         return Candidate(question, DISAGREEMENT, apart)
     if abstains(answer, markers) or not answer.strip():
         return Candidate(question, ABSTAINED, 1.0)
-    rests = groundedness(question, markers)
+    rests = groundedness(exchange.question, answer, exchange.passages, markers)
     if rests is not None and rests < _GROUNDED:
         return Candidate(question, POORLY_GROUNDED, 1 - rests)
     return Candidate(question, OTHER, apart)

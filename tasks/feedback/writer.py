@@ -51,7 +51,7 @@ class Masker:
         found_text, found = masked(text, self._kinds, self._regions)
         for kind in found:
             if self._actions[kind] == "drop":
-                raise PersonalDataFoundError(f"it holds a {kind}, which params drop")
+                raise PersonalDataFoundError(f"it holds personal data ({kind}), which params drop")
         return found_text
 
     def exchange(self, exchange: Exchange) -> Exchange:

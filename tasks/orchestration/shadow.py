@@ -14,10 +14,10 @@ from prefect.cache_policies import NO_CACHE
 from tasks.feedback.exchanges import ReplayedAnswer
 from tasks.feedback.params import Params, ShadowParams
 from tasks.feedback.served import ServedQuestion
+from tasks.feedback.worth import groundedness
 from tasks.promotion.shadow import SHADOW_FILE, ModelShadow, Shadow, ShadowSide
 from tasks.records.schema import ServedModel
 from tasks.scoring.answer_scores import abstains, token_f1
-from tasks.scoring.grounding import ShownPassages, ground
 from tasks.services.processes import printed_failure, run_child, stage_error
 from tasks.services.stores import Stores
 from tasks.stage.errors import NightloomError
@@ -167,9 +167,7 @@ def _side(
 ) -> ShadowSide:
     grounded = []
     for question, answer in zip(asked, answers, strict=True):
-        texts = tuple(passage.text for passage in answer.passages)
-        shown = ShownPassages(question.exchange.question, texts, (False,) * len(texts))
-        share = ground(answer.text, shown, markers).groundedness
+        share = groundedness(question.exchange.question, answer.text, answer.passages, markers)
         if share is not None:
             grounded.append(share)
     return ShadowSide(
