@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from tasks.records.withdrawals import IntakeWithdrawal
 from tasks.validation.checks import FileResult, SetResult
 from tasks.validation.expectations import DATA_DOCS_FILE
 
@@ -15,6 +16,7 @@ class ValidationResult:
     """Everything that a night's validation found; `whole` is None where the rows failed before."""
 
     intakes: tuple[str, ...]
+    withdrawn: tuple[IntakeWithdrawal, ...]
     files: tuple[FileResult, ...]
     whole: SetResult | None
     slices: Mapping[str, int]
@@ -33,10 +35,15 @@ def metrics(result: ValidationResult) -> dict[str, Any]:
         }
         for file in result.files
     }
+    for file in result.files:
+        if file.withdrawn:
+            figures[file.name]["withdrawn"] = file.withdrawn
+    back = {"intakes_withdrawn": len(result.withdrawn)} if result.withdrawn else {}
     rules = {file.name: _broken(file) for file in result.files}
     whole = result.whole
     return {
         "intakes": len(result.intakes),
+        **back,
         **figures,
         "slices": dict(_largest(result.slices)),
         "rules": rules,
@@ -52,6 +59,7 @@ def render_report(result: ValidationResult) -> str:
     blocks = [
         _head(result),
         _table(result),
+        _withdrawn(result),
         *(_left(file) for file in result.files),
         _set(result.whole),
         _slices(result.slices),
@@ -76,6 +84,22 @@ def _table(result: ValidationResult) -> list[str]:
             for file in result.files
         ),
     ]
+
+
+def _withdrawn(result: ValidationResult) -> list[str]:
+    """Return which intakes were taken back, and how many rows are not current for that reason."""
+    lines = [
+        f"- Intake {item.intake} was withdrawn on {item.when[:10]} by {_cell(item.by)}: "
+        f"{_cell(item.reason)}"
+        for item in result.withdrawn
+    ]
+    lines += [
+        f"- {file.withdrawn} {file.name} were withdrawn: their source no longer has them, or they "
+        "were erased"
+        for file in result.files
+        if file.withdrawn
+    ]
+    return ["## Withdrawn", "", *lines] if lines else []
 
 
 def _left(file: FileResult) -> list[str]:
