@@ -76,7 +76,8 @@ class Reference:
             DataError: it calls itself a profile of this version and is none.
         """
         path = intake / REFERENCE_FILE
-        back = [item for item in withdrawn if item.covers(intake.name)]
+        earlier = [item for item in withdrawn if item.intake < intake.name]
+        back = [item for item in earlier if item.covers(intake.name) or not path.exists()]
         if back:
             return cls(
                 None,
