@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import logging
 import shutil
 import sqlite3
 import subprocess
@@ -9,19 +10,23 @@ import sys
 from contextlib import closing
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import pyarrow
 import pytest
 from pyarrow import parquet
 from typer.testing import CliRunner
 
+from flows import erasing, nightly
 from flows.cli import app
 from flows.erasing import came_back, list_file, reapply
 from flows.promoter import make_promoter
+from flows.run_state import NightLog
 from flows.workspace import Workspace, choose_workspace, night_lock, prepare
 from tasks.ingestion.erasure import ErasedRows, erased_file
 from tasks.orchestration.tracking import Tracker
 from tasks.scoring.record_hashes import hash_ids, write_hashes
+from tasks.stage.errors import ConfigError
 from tasks.stage.outputs import folder_files, output_folders, verified, write_manifest
 from tests.builders.byte_search import files_with
 from tests.builders.registry import Shop, make_template, policies
@@ -233,3 +238,73 @@ def test_what_can_not_be_erased_is_told_and_nothing_is_changed(checkout: Path) -
     code, text = nightloom(checkout, "erase", "--prove", "canary")
     assert (code, "was erased" in text) == (1, True)
     assert folder_files(checkout / "data") == before
+
+
+def test_a_night_forgets_first_and_warns_of_what_serves(
+    checkout: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    backup = shutil.copytree(checkout / "data/raw", tmp_path / "raw")
+    said(checkout, "erase", "canary", "--reason", "asked for")
+    shutil.rmtree(checkout / "data/raw")
+    shutil.copytree(backup, checkout / "data/raw")
+    monkeypatch.setattr(nightly, "get_run_logger", lambda: logging.getLogger("night"))
+    workspace = Workspace(checkout, checkout, ())
+
+    nightly.forget(workspace, NightLog(workspace, "tonight"))
+
+    assert files_with(checkout, [SAYS], left_out=[checkout / ".nightloom/artifacts"]) == []
+    assert "1 rows that were erased had come back" in caplog.text
+    assert "version 1 is in production and held rows that were erased" in caplog.text
+
+
+@pytest.mark.parametrize("only_release", [False, True])
+def test_nothing_of_a_night_runs_before_that(
+    checkout: Path, monkeypatch: pytest.MonkeyPatch, only_release: bool
+) -> None:
+    called = []
+    for name in ("prepare", "find_stores", "Tracker", "Registry", "NightRecord"):
+        monkeypatch.setattr(nightly, name, MagicMock())
+    for name in ("_build", "release", "refresh"):
+        monkeypatch.setattr(nightly, name, lambda *_, name=name, **__: called.append(name))
+
+    def forget(*_: object) -> None:
+        called.append("forget")
+        raise ConfigError("stopped here", "go on")
+
+    monkeypatch.setattr(nightly, "forget", forget)
+    workspace = Workspace(checkout, checkout, ())
+    with pytest.raises(ConfigError, match="stopped here"):
+        nightly._run(workspace, NightLog(workspace, "tonight"), only_release=only_release)
+    assert called == ["forget"]
+
+
+@pytest.mark.parametrize("step", ["_wipe_stores", "_clean_state", "_remove_outs", "erase_from"])
+def test_an_erasure_that_was_cut_short_is_finished_when_it_is_said_again(
+    checkout: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    def fail(*_: object) -> None:
+        raise ConfigError("the machine went down", "start it")
+
+    with monkeypatch.context() as cut:
+        cut.setattr(erasing, step, fail)
+        code, _ = nightloom(checkout, "erase", "canary", "--reason", "asked for")
+        assert code == 1
+    said(checkout, "erase", "canary", "--reason", "asked for")
+    assert files_with(checkout, [SAYS], left_out=[checkout / ".nightloom/artifacts"]) == []
+
+
+def test_what_dvc_had_not_forgotten_yet_goes_when_the_next_night_begins(
+    checkout: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise ConfigError("the machine went down", "start it")
+
+    with monkeypatch.context() as cut:
+        cut.setattr(erasing, "forget_objects", fail)
+        assert nightloom(checkout, "erase", "canary", "--reason", "asked for")[0] == 1
+    assert files_with(checkout / ".dvc/cache", [SAYS])
+    assert not came_back(make_promoter(checkout), Workspace(checkout, checkout, ()))
+    assert files_with(checkout, [SAYS], left_out=[checkout / ".nightloom/artifacts"]) == []
