@@ -36,7 +36,7 @@ from tasks.registry.erased import ERASURE, find_holders, record_erased
 from tasks.registry.ledger import Ledger
 from tasks.registry.promote import check_signature
 from tasks.registry.versions import MODELS, Version
-from tasks.services.stores import Stores, local_path
+from tasks.services.stores import LEDGER, Stores, local_path
 from tasks.services.traces import Traces, wipe_postgresql, wipe_sqlite
 from tasks.stage.outputs import file_sha256, output_folders, write_atomically
 from tasks.stage.params import read_yaml
@@ -45,6 +45,11 @@ _LIST = "list"  # names the list of erased rows in an entry's evidence
 _PROFILE = "profile.json"
 _SQLITE = b"SQLite format 3\x00"
 _SIDE_FILES = ("-wal", "-shm", "-journal")
+# An entry of the ledger that is changed breaks its chain; it holds ids and reasons, no row.
+_LEDGER = {
+    "params": "run_uuid IN (SELECT run_uuid FROM runs WHERE experiment_id IN "
+    f"(SELECT experiment_id FROM experiments WHERE name = '{LEDGER}'))"
+}
 _NOTHING = Traces(frozenset(), frozenset())
 _ELSEWHERE = ("models", "workspaces", "artifacts", "private")
 
@@ -138,7 +143,7 @@ def _erase(
     They are remembered first: where this is cut short, the next night begins with the rest.
     """
     checkout, ledger = workspaces[0].checkout, promoter.ledger
-    told = told_by(found, [raw_folder(x) for x in workspaces])
+    told = told_by(found, [raw_folder(x) for x in workspaces], _own_words(checkout))
     versions = find_holders(ledger.registry, told.traces.ids, told.traces, promoter.downloads)
     erasure, now, salt = uuid4().hex[:12], datetime.now(UTC), known.salt
     distinct = {(x.intake.name, x.kind, x.line.number): x for x in found}.values()
@@ -198,6 +203,17 @@ def _forget_pending(checkout: Path, traces: Traces) -> int:
     removed = forget_objects(every, seeds, raw_objects(every), traces)
     pending.unlink()
     return removed
+
+
+def _own_words(checkout: Path) -> str:
+    """Return the code and the params, whose words stand in every log and report."""
+    files = (
+        path
+        for name in ("flows", "tasks", "params")
+        for path in sorted((checkout / name).rglob("*"))
+        if path.suffix in (".py", ".yaml")
+    )
+    return "\n".join(path.read_text(encoding="utf-8") for path in files)
 
 
 def _write_lists(known: ErasedRows, workspaces: Sequence[Workspace]) -> None:
@@ -294,7 +310,7 @@ def _clean_state(checkout: Path, traces: Traces) -> tuple[int, int]:
             continue
         with path.open("rb") as stream:
             is_database = stream.read(len(_SQLITE)) == _SQLITE
-        overwritten += wipe_sqlite(path, traces) if is_database else traces.overwrite(path)
+        overwritten += wipe_sqlite(path, traces, _LEDGER) if is_database else traces.overwrite(path)
     return overwritten, removed
 
 
@@ -303,11 +319,11 @@ def _wipe_stores(checkout: Path, stores: Stores, traces: Traces) -> list[str]:
     left = []
     uri = stores.tracking_uri
     if uri.startswith("postgresql"):
-        wipe_postgresql(uri, traces)
+        wipe_postgresql(uri, traces, _LEDGER)
     elif uri.startswith("sqlite:///"):
         path = Path(uri.removeprefix("sqlite:///"))
         if not path.is_relative_to(checkout / STATE):
-            wipe_sqlite(path, traces)
+            wipe_sqlite(path, traces, _LEDGER)
     elif Services.read(checkout) is None:
         left.append(
             f"MLflow at {uri} is kept by others: its administrator deletes the artifacts of nights "
@@ -320,7 +336,7 @@ def _wipe_stores(checkout: Path, stores: Stores, traces: Traces) -> list[str]:
         )
     prefect = os.environ.get("PREFECT_API_DATABASE_CONNECTION_URL", "")
     if prefect.startswith("postgresql"):
-        wipe_postgresql(prefect.replace("+asyncpg", "+psycopg"), traces)
+        wipe_postgresql(prefect.replace("+asyncpg", "+psycopg"), traces, {})
     elif os.environ.get("PREFECT_API_URL") and Services.read(checkout) is None:
         left.append(
             f"Prefect at {os.environ['PREFECT_API_URL']} is kept by others: its administrator "

@@ -30,6 +30,7 @@ ERASED_FILE = "erased.jsonl"
 REFERENCE = "reference.json"
 _SALT_BYTES = 16
 _SHOWN = 5
+_FEW = 3
 
 
 def erased_file(raw: Path) -> Path:
@@ -231,28 +232,39 @@ class Told:
     others: tuple[str, ...]
 
 
-def told_by(found: Sequence[FoundRow], raws: Iterable[Path]) -> Told:
-    """Return what rows say that no other row of the raw folders says."""
+def told_by(found: Sequence[FoundRow], raws: Iterable[Path], spared: str) -> Told:
+    """Return what rows say that no other row of the raw folders says, nor the text `spared`.
+
+    What is part of an id is none of it either: ids are what an erasure is recorded by.
+    """
     texts = {text for row in found for text in row.texts}
-    own = {piece for text in texts for piece in pieces(text)}
+    stays = "\n".join([spared, *(row.name for row in found)])
+    own = {piece for text in texts for piece in pieces(text) if piece not in stays}
     words = {word for text in texts for word in text_tokens(text)}
+    shared: dict[str, list[str]] = {}
+    for name, said in _other_rows(found, raws):
+        for piece in own:
+            if piece in said:
+                shared.setdefault(piece, []).append(name)
+        lowered = said.casefold()
+        words = {word for word in words if word not in lowered}
+    # What many rows say is how a set asks, and tells nothing of this row.
+    others = [name for names in shared.values() if len(names) <= _FEW for name in names]
+    traces = Traces(frozenset(own - shared.keys()), frozenset(row.name for row in found))
+    return Told(traces, frozenset(words), tuple(dict.fromkeys(others))[:_SHOWN])
+
+
+def _other_rows(found: Sequence[FoundRow], raws: Iterable[Path]) -> Iterator[tuple[str, str]]:
+    """Yield the id or place and the text of each row but those, of each intake once."""
     erased = {(row.intake.name, row.kind, row.line.number) for row in found}
-    shared, others, seen = set[str](), dict[str, None](), set[str]()
+    seen: set[str] = set()
     for raw in raws:
-        names = {folder.name for folder in intake_folders(raw)}
         for folder, kind, line in _all_lines(raw):
-            if (folder.name, kind, line.number) in erased or folder.name in seen:
-                continue
-            said = "\n".join(" ".join(x.split()) for x in FoundRow(folder, kind, line, "").texts)
-            also = {piece for piece in own - shared if piece in said}
-            if also:
-                shared |= also
-                others[_name_of(line) or f"{folder.name}/{kind}.jsonl:{line.number}"] = None
-            lowered = said.casefold()
-            words = {word for word in words if word not in lowered}
-        seen |= names
-    traces = Traces(frozenset(own - shared), frozenset(row.name for row in found))
-    return Told(traces, frozenset(words), tuple(others)[:_SHOWN])
+            if folder.name not in seen and (folder.name, kind, line.number) not in erased:
+                name = _name_of(line) or f"{folder.name}/{kind}.jsonl:{line.number}"
+                texts = FoundRow(folder, kind, line, name).texts
+                yield name, "\n".join(" ".join(text.split()) for text in texts)
+        seen |= {folder.name for folder in intake_folders(raw)}
 
 
 def held_objects(raw: Path, found: Iterable[FoundRow], told: Told) -> set[str]:

@@ -26,30 +26,38 @@ _SENTENCE = re.compile(r"(?<=[.!?。！？])\s+|[\r\n]+")
 _ID_KEYS = ("id", "record", "document", "kept")
 _LOCK_SECONDS = 60.0
 _DEEPEST = 4
+# Two words, a number, an address, or another script than ASCII's.
+_TELLING = re.compile(r"\s|\d|@|[^\x00-\x7f]")
 _PACKED: Mapping[bytes, Callable[[bytes], bytes]] = {
     b"\x1f\x8b": gzip.decompress,
     b"BZh": bz2.decompress,
     b"\xfd7zXZ\x00": lzma.decompress,
 }
+_NAMES = ("key", "name")  # columns by which rows are found
 _TEXT_TYPES = ("CHAR", "TEXT", "CLOB", "JSON", "BLOB")
 
 
 def pieces(text: str) -> set[str]:
     """Return what a text is found by: runs of whole words of one sentence, of 24 bytes or more.
 
-    A sentence that is shorter as a whole is one piece if it has half as many bytes.
+    A sentence that is shorter as a whole is one piece if it has half as many bytes, and is more
+    than one plain word, which others say too.
     """
     found = set()
     for sentence in filter(None, map(str.strip, _SENTENCE.split(text))):
         words, run = sentence.split(), list[str]()
         for word in words:
             run.append(word)
-            if len(" ".join(run).encode(errors="replace")) >= _PIECE_BYTES:
+            if _size(run) >= _PIECE_BYTES:
                 found.add(" ".join(run))
                 run = []
-        if run == words and len(sentence.encode(errors="replace")) * 2 >= _PIECE_BYTES:
+        if run == words and _size(run) * 2 >= _PIECE_BYTES and _TELLING.search(" ".join(run)):
             found.add(" ".join(run))
     return found
+
+
+def _size(words: Sequence[str]) -> int:
+    return len(" ".join(words).encode(errors="replace"))
 
 
 @dataclass(frozen=True)
@@ -163,10 +171,11 @@ def _longest_first(forms: Iterable[bytes]) -> tuple[bytes, ...]:
     return tuple(sorted(set(forms), key=lambda form: (-len(form), form)))
 
 
-def wipe_sqlite(path: Path, traces: Traces) -> int:
+def wipe_sqlite(path: Path, traces: Traces, spared: Mapping[str, str]) -> int:
     """Put stars over the texts in an sqlite database, and return in how many values.
 
-    What was deleted or overwritten leaves the file, its free pages and its log.
+    What was deleted or overwritten leaves the file, its free pages and its log. Keys and names
+    stay, and so do the rows of the table `params`, say, for which `spared["params"]` holds in SQL.
 
     Raises:
         ConfigError: another process holds it.
@@ -179,7 +188,10 @@ def wipe_sqlite(path: Path, traces: Traces) -> int:
             connection.create_function("_held", 1, lambda value: _held(value, traces))
             connection.create_function("_starred", 1, lambda value: _starred(value, traces))
             connection.execute("BEGIN IMMEDIATE")
-            changed = sum(_wipe_table(connection, name) for name in _tables(connection))
+            changed = sum(
+                _wipe_table(connection, name, spared.get(name, "FALSE"))
+                for name in _tables(connection)
+            )
             connection.execute("COMMIT")
             connection.execute("VACUUM")
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -198,13 +210,15 @@ def _tables(connection: sqlite3.Connection) -> list[str]:
     return [str(name) for (name,) in rows.fetchall()]
 
 
-def _wipe_table(connection: sqlite3.Connection, table: str) -> int:
+def _wipe_table(connection: sqlite3.Connection, table: str, spared: str) -> int:
     columns = connection.execute(f'PRAGMA table_info("{table}")').fetchall()
     changed = 0
-    for _, name, kind, *_ in columns:
-        if not kind or any(word in str(kind).upper() for word in _TEXT_TYPES):
+    for _, name, kind, _, _, key in columns:
+        can_hold = not kind or any(word in str(kind).upper() for word in _TEXT_TYPES)
+        if can_hold and not key and name not in _NAMES:
             done = connection.execute(
-                f'UPDATE "{table}" SET "{name}" = _starred("{name}") WHERE _held("{name}")'
+                f'UPDATE "{table}" SET "{name}" = _starred("{name}") '
+                f'WHERE _held("{name}") AND NOT ({spared})'
             )
             changed += done.rowcount
     return changed
@@ -225,10 +239,11 @@ def _as_bytes(value: object) -> bytes:
     return value.encode(errors="replace") if isinstance(value, str) else b""
 
 
-def wipe_postgresql(url: str, traces: Traces) -> int:
+def wipe_postgresql(url: str, traces: Traces, spared: Mapping[str, str]) -> int:
     """Put stars over the texts in a PostgreSQL database, and return in how many values.
 
-    Each table that was touched is written anew (VACUUM FULL), so that its old bytes go.
+    What is `spared` is as for sqlite. Each table that was touched is written anew (VACUUM FULL), so
+    that its old bytes go.
 
     Raises:
         ConfigError: the database refuses; an administrator must do it.
@@ -245,7 +260,7 @@ def wipe_postgresql(url: str, traces: Traces) -> int:
             touched = {
                 table: count
                 for table, columns in _text_columns(connection).items()
-                if (count := _wipe_columns(connection, table, columns, traces))
+                if (count := _wipe_columns(connection, table, columns, traces, spared))
             }
         with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             for table in touched:
@@ -268,21 +283,27 @@ def _text_columns(connection: Any) -> dict[str, list[tuple[str, str]]]:
     )
     found: dict[str, list[tuple[str, str]]] = {}
     for table, column, kind in rows:
-        found.setdefault(table, []).append((column, kind))
+        if column not in _NAMES:
+            found.setdefault(table, []).append((column, kind))
     return found
 
 
 def _wipe_columns(
-    connection: Any, table: str, columns: Sequence[tuple[str, str]], traces: Traces
+    connection: Any,
+    table: str,
+    columns: Sequence[tuple[str, str]],
+    traces: Traces,
+    spared: Mapping[str, str],
 ) -> int:
     import sqlalchemy
 
-    changed = 0
+    changed, kept = 0, spared.get(table, "FALSE")
     for column, kind in columns:
         for form in traces.forms:
             statement = sqlalchemy.text(
                 f'UPDATE "{table}" SET "{column}" = CAST(replace(CAST("{column}" AS text), '
-                f':found, :stars) AS {kind}) WHERE strpos(CAST("{column}" AS text), :found) > 0'
+                f':found, :stars) AS {kind}) WHERE strpos(CAST("{column}" AS text), :found) > 0 '
+                f"AND NOT ({kept})"
             )
             text = form.decode(errors="replace")
             done = connection.execute(statement, {"found": text, "stars": "*" * len(text)})

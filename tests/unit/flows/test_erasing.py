@@ -308,3 +308,11 @@ def test_what_dvc_had_not_forgotten_yet_goes_when_the_next_night_begins(
     assert files_with(checkout / ".dvc/cache", [SAYS])
     assert not came_back(make_promoter(checkout), Workspace(checkout, checkout, ()))
     assert files_with(checkout, [SAYS], left_out=[checkout / ".nightloom/artifacts"]) == []
+
+
+def test_the_ledger_is_never_written_over(checkout: Path) -> None:
+    """Whoever writes a row's text into a reason finds it there: the chain is worth more."""
+    said(checkout, "erase", "canary", "--reason", f"it says {SAYS}")
+    assert nightloom(checkout, "ledger", "verify")[0] == 0
+    entry = said(checkout, "ledger")[-1]
+    assert SAYS in entry["reason"]

@@ -35,7 +35,7 @@ def erase(nights: Nights, *names: str) -> ErasedRows:
     found = find_rows(nights.raw, names)
     known = ErasedRows.read(erased_file(nights.raw))
     check_named(names, found, known)
-    told, salt = told_by(found, [nights.raw]), known.salt
+    told, salt = told_by(found, [nights.raw], ""), known.salt
     more = [
         erased_row(x, erasure="e1", salt=salt, reason="asked for", by="ann", now=NOW) for x in found
     ]
@@ -165,7 +165,7 @@ def test_what_other_rows_say_too_is_no_trace_of_the_erased_one(nights: Nights) -
     shared = "This sentence stands in the document and in the answer."
     nights.offer([{"id": "d", "text": f"{shared} And more."}], "documents")
     nights.night([ask("a"), ask("b", f"{shared} {CANARY}")])
-    told = told_by(find_rows(nights.raw, ["b"]), [nights.raw])
+    told = told_by(find_rows(nights.raw, ["b"]), [nights.raw], "")
     assert told.others == ("d",)
     assert not told.traces.in_bytes(shared.encode(), ids=False)
     assert told.traces.in_bytes(f"x {CANARY} y".encode(), ids=False)
@@ -177,3 +177,13 @@ def test_known_rows_lose_what_was_erased(nights: Nights) -> None:
     erase(nights, "b")
     assert len(read_known(nights.raw)["records"].latest) == 1
     assert datetime.now(UTC) > NOW
+
+
+def test_an_id_and_what_nightloom_says_itself_are_no_trace(nights: Nights) -> None:
+    nights.night([ask("package.module.some_function", f"package.module.some_function {CANARY}")])
+    nights.night([ask("x", "package.module.some_function"), ask("y", "tasks.validation.__main__")])
+    found = find_rows(nights.raw, ["x", "y", "package.module.some_function"])
+    told = told_by(found, [nights.raw], "python -m tasks.validation.__main__ --raw")
+    assert not told.traces.in_bytes(b"package.module.some_function", ids=False)
+    assert not told.traces.in_bytes(b"tasks.validation.__main__", ids=False)
+    assert told.traces.in_bytes(CANARY.encode(), ids=False)

@@ -114,6 +114,8 @@ def test_a_text_is_cut_into_pieces_that_survive_a_cut() -> None:
         assert any(piece in sentence[:length] for piece in pieces(sentence))
     assert pieces("Yes.") == set()
     assert pieces("Short, but told.") == {"Short, but told."}
+    assert pieces("ann@example.org") == {"ann@example.org"}
+    assert pieces("international") == pieces("asyncio.Queue.full") == set()
     assert all(len(piece.encode()) >= 12 for text in SAYS for piece in pieces(text))
 
 
@@ -148,7 +150,7 @@ def test_deleted_rows_leave_the_bytes_of_a_database(tmp_path: Path, wal: bool) -
         connection.commit()
     assert says.encode() in path.read_bytes()
 
-    assert wipe_sqlite(path, traces(says)) == 101
+    assert wipe_sqlite(path, traces(says), {}) == 101
 
     for file in tmp_path.iterdir():
         assert b"Zorblax" not in file.read_bytes(), file
@@ -157,6 +159,21 @@ def test_deleted_rows_leave_the_bytes_of_a_database(tmp_path: Path, wal: bool) -
         told, raw, n = connection.execute("SELECT told, raw, n FROM t WHERE name='keep'").fetchone()
         assert set(json.loads(told)) == {"*"}
         assert (raw, n) == (b"\x00\xff", 7)
+
+
+def test_keys_names_and_what_is_spared_stay(tmp_path: Path) -> None:
+    path, says = tmp_path / "store.db", SAYS[0]
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute(
+            "CREATE TABLE t (run TEXT, key TEXT, value TEXT, PRIMARY KEY (run, key))"
+        )
+        rows = [(run, says, says) for run in ("ledger", "night")]
+        connection.executemany("INSERT INTO t VALUES (?, ?, ?)", rows)
+    assert wipe_sqlite(path, traces(says), {"t": "run = 'ledger'"}) == 1
+    with closing(sqlite3.connect(path)) as connection:
+        found = dict(connection.execute("SELECT run, value FROM t WHERE key = ?", (says,)))
+    assert found["ledger"] == says
+    assert set(found["night"]) == {"*"}
 
 
 @pytest.mark.slow
@@ -172,7 +189,7 @@ def test_postgresql_is_wiped_too() -> None:
                 sqlalchemy.text("INSERT INTO t VALUES (:a, CAST(:b AS jsonb), 1), ('x', '{}', 2)"),
                 {"a": SAYS[0], "b": json.dumps({"said": SAYS[0]})},
             )
-        assert wipe_postgresql(url.render_as_string(hide_password=False), traces(SAYS[0])) == 2
+        assert wipe_postgresql(url.render_as_string(hide_password=False), traces(SAYS[0]), {}) == 2
         with engine.connect() as connection:
             rows = connection.exec_driver_sql("SELECT a, b, c FROM t ORDER BY c").fetchall()
     assert set(rows[0][0]) == {"*"}
