@@ -1,6 +1,7 @@
 """An intake can be taken back, and rows that left their source are no longer learned from."""
 
 import json
+import logging
 import random
 import sqlite3
 from collections.abc import Iterable
@@ -13,6 +14,7 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
+from tasks.ingestion import withdrawal
 from tasks.ingestion.intake_files import intake_folders, read_marks
 from tasks.ingestion.intakes import Intake, take_in
 from tasks.ingestion.params import IngestionParams
@@ -318,3 +320,14 @@ def test_what_is_current_follows_from_the_nights_alone(nights: Nights, seed: int
             assert nights.current() == offered
     assert withdrawn_intakes(nights.raw)
     assert len(intake_folders(nights.raw)) > len(withdrawn_intakes(nights.raw))
+
+
+def test_a_night_withdraws_before_it_takes_in(
+    nights: Nights, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(withdrawal, "get_run_logger", lambda: logging.getLogger("night"))
+    nights.night([ask("a"), ask("b"), ask("c")])
+    nights.offer([ask("a"), ask("b")])
+    withdrawal.withdraw.fn(nights.params(), nights.raw)
+    assert set(nights.current()) == {"a", "b"}
+    assert "1 records are withdrawn: source files no longer has them" in caplog.text
