@@ -9,14 +9,17 @@ from prefect.runtime import flow_run
 
 from flows.build import build
 from flows.environment import find_stores, open_checkout
+from flows.erasing import came_back, reapply
 from flows.history import read_history, write_history
 from flows.parameters import NO_OVERRIDES, NightName, OverrideText, PresetName
+from flows.promoter import deciding, make_promoter
 from flows.record import NightRecord
 from flows.release import release
 from flows.run_state import VERDICTS, NightLog, NightState, error_entry, new_night_name
 from flows.workspace import Workspace, choose_workspace, night_lock, prepare
 from tasks.ingestion.intakes import ingest
 from tasks.ingestion.params import IngestionParams
+from tasks.ingestion.withdrawal import withdraw
 from tasks.orchestration.base_model import resolve
 from tasks.orchestration.data import track
 from tasks.orchestration.flow_runs import name_scheduled_runs, tag_run
@@ -30,6 +33,8 @@ from tasks.orchestration.tracking import Tracker
 from tasks.promotion.params import PromotionParams
 from tasks.records.schema import ServedModel
 from tasks.registry.client import Registry
+from tasks.registry.erased import erased_champions
+from tasks.registry.ledger import Ledger
 from tasks.registry.params import ReleaseParams
 from tasks.registry.promote import all_champions
 from tasks.registry.versions import Version
@@ -127,6 +132,7 @@ def _run(workspace: Workspace, log: NightLog, *, only_release: bool) -> None:
     champions: dict[ServedModel, Version] = {}
     verdicts: tuple[VersionVerdict, ...] = ()
     try:
+        forget(workspace, log)
         summary = None if only_release else _build(workspace, log, record, tracker)
         shift = None if only_release else _question_shift(workspace, log, stores)
         champions = all_champions(registry)
@@ -135,6 +141,8 @@ def _run(workspace: Workspace, log: NightLog, *, only_release: bool) -> None:
             log.now.reasons.insert(0, summary)
         if shift:
             log.now.reasons.append(shift)
+        ledger = Ledger(stores, registry)
+        log.now.reasons += [champion.told for champion in erased_champions(ledger)]
     except GateError as error:
         refused(log, error)
     except BaseException as error:
@@ -178,6 +186,21 @@ def _question_shift(workspace: Workspace, log: NightLog, stores: Stores) -> str 
     return question_shift(stores, place)
 
 
+def forget(workspace: Workspace, log: NightLog) -> None:
+    """Erase what a backup brought back, and say which version serves though it held erased rows."""
+    log.begin("looking for rows that were erased")
+    promoter = make_promoter(workspace.checkout)
+    if came_back(promoter, workspace):
+        with deciding(workspace.checkout) as promoter:
+            found = reapply(promoter, workspace)
+        get_run_logger().warning(
+            "%d rows that were erased had come back, from a backup perhaps: they are erased again",
+            len(found.rows),
+        )
+    for champion in erased_champions(promoter.ledger):
+        get_run_logger().warning("%s", champion.told)
+
+
 def refused(log: NightLog, error: GateError) -> None:
     """Note that a gate inside a stage refused the night: Nightloom working as intended."""
     for entry in log.now.stages:
@@ -193,6 +216,7 @@ def refresh(workspace: Workspace, log: NightLog) -> None:
     files = [workspace.path / "params" / f"{name}.yaml" for name in _RefreshParams.model_fields]
     params = load_params(_RefreshParams, files)
     paths = workspace.paths()
+    withdraw(params.ingestion, workspace.path / paths.raw)
     intake = ingest(params.ingestion, workspace.path / paths.raw, workspace.path / paths.accepted)
     track(workspace.path, paths.raw, changed=intake is not None)
     log.begin("resolving the base models")

@@ -17,7 +17,7 @@ from flows.build import build_stages
 from flows.console import make_console
 from flows.environment import find_stores, open_checkout
 from flows.graph import read_stage, stage_names
-from flows.nightly import refresh
+from flows.nightly import forget, refresh
 from flows.parameters import NO_OVERRIDES, OverrideText, PresetName
 from flows.run_state import NightLog, new_night_name
 from flows.study import Study, SweepParams, Tried, Value, read_sweep, trial_name
@@ -109,7 +109,9 @@ def sweep(
     with night_lock(base.lock):
         prepare(base)
         name = f"sweep-{new_night_name(datetime.now(UTC))}"
-        refresh(base, _log(base, name))
+        log = _log(base, name)
+        forget(base, log)
+        refresh(base, log)
         study = Study(base, params, _folder(checkout))
         tracker = Tracker(find_stores(checkout))
         run = tracker.begin_sweep(name, study.name)

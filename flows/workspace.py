@@ -239,7 +239,7 @@ def prepare(workspace: Workspace) -> None:
     """Bring a workspace up to date with the checkout: its code, graph and params.
 
     Data stay. A new workspace begins with the checkout's intakes, unless its overrides say where
-    rows come from.
+    rows come from; what the checkout withdrew since is withdrawn here as well.
     """
     if workspace.path == workspace.checkout:
         return
@@ -252,6 +252,10 @@ def prepare(workspace: Workspace) -> None:
     own = any(item.key in _OWN_DATA for item in workspace.overrides)
     if new and not own and (workspace.checkout / raw).is_dir():
         shutil.copytree(workspace.checkout / raw, workspace.path / raw, dirs_exist_ok=True)
+    if not new:
+        from tasks.ingestion.withdrawal import copy_withdrawals
+
+        copy_withdrawals(workspace.checkout / raw, workspace.path / raw)
     # Last, since it says that the workspace is whole.
     shutil.copy2(workspace.checkout / "dvc.yaml", workspace.path / "dvc.yaml")
 

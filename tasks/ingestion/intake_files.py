@@ -18,6 +18,7 @@ from pyarrow import parquet
 from tasks.ingestion.sources.source import KINDS, Found, Kind, Mark
 from tasks.records.readers import Line, read_kept_lines
 from tasks.records.text import id_form
+from tasks.records.withdrawals import current_intakes, withdrawn_intakes, withdrawn_rows
 from tasks.stage.outputs import verified
 
 INTAKES = "intakes"
@@ -51,6 +52,12 @@ class Known:
         self.latest |= fresh
         self.more |= more
 
+    def drop(self, keys: Iterable[bytes]) -> None:
+        """Forget keys: what was withdrawn is new if its source has it again."""
+        for key in keys:
+            self.latest.pop(key, None)
+            self.more.pop(key, None)
+
     def holds(self, keys: Sequence[bytes], digest: bytes) -> bool:
         """Return whether the very same row is there already, under the first key that is known."""
         key = next((key for key in keys if key in self.latest), keys[0])
@@ -74,26 +81,42 @@ def line_digests(line: Line) -> tuple[tuple[bytes, ...], bytes]:
 
 
 def intake_folders(raw: Path) -> list[Path]:
-    """Return the finished intakes below the raw folder, oldest first."""
+    """Return the finished intakes below the raw folder, oldest first; withdrawn ones too."""
     folders = (raw / INTAKES).glob("[!.]*")
     return sorted(folder for folder in folders if folder.is_dir())
 
 
 def read_known(raw: Path) -> dict[Kind, Known]:
-    """Read what all intakes hold together, by kind.
+    """Read what the current intakes hold together, by kind, without the rows that were withdrawn.
 
     Raises:
         DataError: an intake does not match its manifest.
     """
     known: dict[Kind, Known] = {kind: Known() for kind in KINDS}
-    for folder in intake_folders(raw):
-        verified(folder)
+    for each in intake_folders(raw):
+        verified(each)  # a withdrawn one too: it stays as it is
+    for folder, gone in with_withdrawn_rows(raw):
         for kind in KINDS:
-            known[kind].take(_rows(folder, kind))
+            if folder is not None:
+                known[kind].take(intake_rows(folder, kind))
+            known[kind].drop(gone[kind])
     return known
 
 
-def _rows(folder: Path, kind: Kind) -> Iterator[tuple[bytes, bytes]]:
+def with_withdrawn_rows(raw: Path) -> Iterator[tuple[Path | None, dict[Kind, list[bytes]]]]:
+    """Yield each current intake, oldest first, and the keys that were withdrawn after it.
+
+    The intake is None where what was the newest one is no longer current.
+    """
+    folders = {folder.name: folder for folder in current_intakes(raw)}
+    gone = withdrawn_rows(raw)
+    for name in sorted(folders.keys() | gone.keys()):
+        rows = gone.get(name, ())
+        keys = {kind: [row.digest for row in rows if row.kind == kind] for kind in KINDS}
+        yield folders.get(name), keys
+
+
+def intake_rows(folder: Path, kind: Kind) -> Iterator[tuple[bytes, bytes]]:
     """Yield the keys and digests of an intake's rows: kept beside them, else made anew."""
     path = folder / DIGESTS
     if not path.exists():
@@ -113,8 +136,17 @@ def _rows(folder: Path, kind: Kind) -> Iterator[tuple[bytes, bytes]]:
 
 
 def read_marks(raw: Path) -> list[dict[Kind, Mark]]:
-    """Read how far the queries of each intake were read, oldest first."""
-    return [_marks(folder) for folder in intake_folders(raw)]
+    """Read how far the queries of each intake were read, oldest first.
+
+    The mark of a withdrawn intake, and of those that went on from it, says nothing: its rows are to
+    be asked for again.
+    """
+    withdrawn = withdrawn_intakes(raw).values()
+    return [
+        _marks(folder)
+        for folder in intake_folders(raw)
+        if not any(item.covers(folder.name) for item in withdrawn)
+    ]
 
 
 def _marks(folder: Path) -> dict[Kind, Mark]:

@@ -1,6 +1,7 @@
 """Take new rows in: one immutable folder a night, none where nothing is new."""
 
 import json
+import logging
 import platform
 import shutil
 from collections import Counter
@@ -13,6 +14,7 @@ from pathlib import Path
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
+from tasks.ingestion.erasure import ErasedRows, erased_file
 from tasks.ingestion.intake_files import (
     INTAKES,
     IntakeWriter,
@@ -28,10 +30,14 @@ from tasks.ingestion.row_formats import document_line, record_line
 from tasks.ingestion.sources.opening import open_source
 from tasks.ingestion.sources.source import KINDS, Found, Kind, Mark, Source
 from tasks.records.readers import Line
+from tasks.records.schema import PLACES_FILE
 from tasks.records.text import id_form, text_sha256
 from tasks.records.turns import shown_counts
+from tasks.records.withdrawals import withdrawn_intakes
 from tasks.stage.errors import DataError
 from tasks.stage.outputs import output_folders, verified
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -138,6 +144,7 @@ class _Tally:
     repeated: int = 0
     mapped: dict[Kind, set[str]] = field(default_factory=dict)
     unread: dict[Kind, Counter[str]] = field(default_factory=dict)
+    erased: int = 0
 
 
 @task(name="ingest", cache_policy=NO_CACHE, persist_result=False)
@@ -181,7 +188,8 @@ def take_in(params: IngestionParams, raw: Path, now: datetime, *, accepted: Path
 
     A row is new where no earlier intake holds its id, changed where the latest one that does holds
     other content. Lines that can't be read go along as they are: validation names them. One row
-    is in memory at a time; what earlier intakes hold is there as digests. `accepted` is the folder
+    is in memory at a time; what earlier intakes hold is there as digests. A row that was erased is
+    left out, whatever its id or its content. `accepted` is the folder
     of the last accepted data, whose profile goes along as `reference.json`.
 
     Raises:
@@ -189,12 +197,12 @@ def take_in(params: IngestionParams, raw: Path, now: datetime, *, accepted: Path
         ConfigError: the params name no source that can be read.
     """
     _clear(raw)
-    known = read_known(raw)
+    known, erased = read_known(raw), ErasedRows.read(erased_file(raw))
     source = open_source(params, read_marks(raw))
     tally = _Tally()
     with IntakeWriter(raw / INTAKES) as writer:
         sample = None if params.limit is None else _sample_records(source, params.limit)
-        needed = _copy(source, "records", sample, known["records"], writer, tally)
+        needed = _copy(source, "records", sample, known["records"], erased, writer, tally)
         if not tally.seen["records"] and not source.increments:
             raise DataError(
                 f"source {params.source} gave no records; expected at least one",
@@ -202,7 +210,14 @@ def take_in(params: IngestionParams, raw: Path, now: datetime, *, accepted: Path
             )
         if params.limit is not None:
             sample = choose_documents(_offered(source, "documents"), frozenset(needed))
-        _copy(source, "documents", sample, known["documents"], writer, tally)
+        _copy(source, "documents", sample, known["documents"], erased, writer, tally)
+        if tally.erased:
+            _logger.warning(
+                "%d rows that were erased are offered again by source %s, and left out: take them "
+                "out of it; a row that may be learned from needs another id",
+                tally.erased,
+                params.source,
+            )
         if not any(writer.counts.values()):
             return None
         intake = _describe(params, source, writer, tally, now, raw)
@@ -210,7 +225,7 @@ def take_in(params: IngestionParams, raw: Path, now: datetime, *, accepted: Path
             writer.place(folder)
             text = json.dumps(asdict(intake), indent=1, ensure_ascii=False)
             (folder / "intake.json").write_text(text + "\n", encoding="utf-8")
-            _copy_profile(accepted, folder)
+            _copy_profile(accepted, raw, folder)
     return intake
 
 
@@ -235,10 +250,14 @@ def _copy(
     kind: Kind,
     sample: Sample | None,
     known: Known,
+    erased: ErasedRows,
     writer: IntakeWriter,
     tally: _Tally,
 ) -> set[str]:
-    """Write a kind's new rows, and return the documents that the sample's records name."""
+    """Write a kind's new rows, and return the documents that the sample's records name.
+
+    Rows that were `erased` are left out.
+    """
     needed: set[str] = set()
     unnamed: set[bytes] = set()
     mapped = tally.mapped.setdefault(kind, set())
@@ -246,6 +265,9 @@ def _copy(
     rows = _offered(source, kind)
     for found in rows if sample is None else sample.of(rows):
         tally.seen[kind] += 1
+        if erased.hold(kind, found.line):
+            tally.erased += 1
+            continue
         if sample is not None and kind == "records":
             needed.update(gold(found.line))
         mapped.update(found.line.mapped)
@@ -300,11 +322,32 @@ def _unmet(params: IngestionParams, tally: _Tally) -> dict[Kind, list[str]]:
     }
 
 
-def _copy_profile(accepted: Path, folder: Path) -> None:
+def _copy_profile(accepted: Path, raw: Path, folder: Path) -> None:
     """Copy the profile of the last accepted data, where there are any, as the reference.
+
+    There is none to compare with where these held rows of an intake that was withdrawn since.
 
     Raises:
         DataError: the accepted data do not match their manifest.
     """
-    if (accepted / PROFILE).is_file():
-        shutil.copyfile(verified(accepted) / PROFILE, folder / REFERENCE)
+    if not (accepted / PROFILE).is_file():
+        return
+    back = withdrawn_intakes(raw).keys() & _accepted_intakes(verified(accepted))
+    if back:
+        _logger.warning(
+            "the last accepted rows held intake %s, which was withdrawn since: volume and drift "
+            "have nothing to compare with tonight",
+            ", ".join(sorted(back)),
+        )
+        return
+    shutil.copyfile(accepted / PROFILE, folder / REFERENCE)
+
+
+def _accepted_intakes(accepted: Path) -> set[str]:
+    """Return the intakes that accepted records came with."""
+    places = accepted / PLACES_FILE
+    if not places.is_file():
+        return set()
+    from pyarrow import parquet
+
+    return set(parquet.read_table(places, columns=["intake"])["intake"].unique().to_pylist())

@@ -92,6 +92,12 @@ class IngestionParams(StageParams):
     hub: HubParams
     sql: SqlParams
     columns: ColumnsParams
+    missing: Literal["keep", "withdraw"] = Field(
+        description="what becomes of rows that the source no longer has, once it was read whole"
+    )
+    max_missing_share: float = Field(
+        ge=0, le=1, description="more of the source's rows missing refuse the night"
+    )
 
     @model_validator(mode="after")
     def _source_is_given(self) -> "IngestionParams":
@@ -103,7 +109,18 @@ class IngestionParams(StageParams):
             raise ValueError("source is hub: hub.name and hub.revision must be given")
         if self.source == "sql":
             self._check_sql()
+        if self.missing == "withdraw" and self._reads_increments():
+            raise ValueError(
+                "missing: withdraw needs a source that is read whole every night; a query with "
+                "`since` gives only what is new: set sql.records.since and sql.documents.since to "
+                "null, or missing to keep"
+            )
         return self
+
+    def _reads_increments(self) -> bool:
+        """Return whether nights ask this source only for what is new."""
+        since = (self.sql.records.since, self.sql.documents.since)
+        return self.source == "sql" and any(name is not None for name in since)
 
     def _check_sql(self) -> None:
         """Check that the params of the database go together."""
