@@ -154,9 +154,11 @@ def _find_bundle(checkout: Path, model: ServedModel, alias: str | None) -> tuple
     # Deferred: mlflow takes seconds to import, and a server's answer needs none of it.
     from tasks.registry.aliases import choose_version
     from tasks.registry.client import Registry
+    from tasks.registry.erased import check_may_serve
 
     registry = Registry(find_stores(checkout))
     name, number = choose_version(registry.aliases(model), model, alias)
+    check_may_serve(registry, model, number)
     return name, number, registry.bundle(model, number, checkout / STATE / "downloads")
 
 

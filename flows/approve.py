@@ -64,7 +64,7 @@ def approve(entry: LedgerHash, root: str = ".") -> State[Any]:
     with promoter.lock.held():
         found = settle(promoter.ledger, question, answer, promoter.params, promoter.downloads)
     if found.awaits is not None:
-        ask_for_approval(found.model, promoter.ledger, shared=promoter.lock.shared)
+        ask_for_approval(question.version.model, promoter.ledger, shared=promoter.lock.shared)
     return Completed(name=_NAMES[found.kind], message=_told(question, found))
 
 

@@ -14,18 +14,10 @@ from prefect.runtime import flow_run
 from flows.build import build_stages
 from flows.environment import find_stores, open_checkout
 from flows.graph import stage_names
+from flows.overrides import override_text, overrides_digest
 from flows.parameters import NO_OVERRIDES, OverrideText, PresetName
 from flows.run_state import NightLog, new_night_name
-from flows.workspace import (
-    STATE,
-    Workspace,
-    choose_workspace,
-    night_lock,
-    override_text,
-    overrides_digest,
-    prepare,
-    share_inputs,
-)
+from flows.workspace import STATE, Workspace, choose_workspace, night_lock, prepare, share_inputs
 from tasks.orchestration.night_figures import read_figures
 from tasks.orchestration.night_page import NightPage, describe_night
 from tasks.orchestration.tracking import Tracker, source_tags

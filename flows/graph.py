@@ -120,6 +120,22 @@ def cache_folder(root: Path) -> Path:
         return Path(repository.cache.local.path)
 
 
+def remove_from_remote(root: Path, oids: Iterable[str]) -> int:
+    """Delete objects from the default remote, where there is one; return how many were there.
+
+    Raises:
+        ConfigError: DVC can't read the workspace, or reach the remote.
+    """
+    with _repository(root) as repository:
+        if not repository.config["core"].get("remote"):
+            return 0
+        store = repository.cloud.get_remote_odb()
+        there = [oid for oid in oids if store.exists(oid)]
+        for oid in there:
+            store.delete(oid)
+        return len(there)
+
+
 def _find(repository: Any, name: str) -> Any:
     for stage in repository.index.stages:
         if getattr(stage, "name", None) == name:

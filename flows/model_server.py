@@ -35,7 +35,7 @@ from tasks.serving.protocol import (
     ServeVersion,
     TellRegistry,
 )
-from tasks.stage.errors import ConfigError, NightloomError
+from tasks.stage.errors import ConfigError, GateError, NightloomError
 from tasks.stage.params import load_params, read_yaml
 
 if TYPE_CHECKING:
@@ -101,14 +101,17 @@ class AliasWatcher:
 
         Raises:
             NightloomError: the alias names no version.
+            GateError: it names one that must not serve, since it held what was erased.
         """
         # Deferred: mlflow takes seconds to import, while which the server's child starts.
         from tasks.registry.aliases import choose_version
+        from tasks.registry.erased import check_may_serve
 
         orders = self._log_orders()
         registry = self._open()
         for model in self.models:
             alias, number = choose_version(registry.aliases(model), model, self.alias)
+            check_may_serve(registry, model, number)
             again = time.monotonic() >= self._retry.get(model, float("inf"))
             if self._given.get(model) == (alias, number) and not again:
                 continue
@@ -226,9 +229,15 @@ def _follow(
 
 
 def _new_orders(watch: AliasWatcher) -> tuple[list[Order], str | None]:
-    """Return new orders, or why the registry has none: what serves goes on serving."""
+    """Return new orders, or why the registry has none: what serves goes on serving.
+
+    Raises:
+        GateError: what serves must not any more.
+    """
     try:
         return watch.look(), None
+    except GateError:
+        raise
     except NightloomError as error:
         return [], error.message
     except Exception as error:  # noqa: BLE001  databases, HTTP and disks each fail in their own way

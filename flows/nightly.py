@@ -10,8 +10,10 @@ from prefect.runtime import flow_run
 
 from flows.build import build
 from flows.environment import find_stores, open_checkout
+from flows.erasing import came_back, reapply
 from flows.history import read_history, write_history
 from flows.parameters import NO_OVERRIDES, NightName, OverrideText, PresetName
+from flows.promoter import deciding, make_promoter
 from flows.record import NightRecord
 from flows.release import release
 from flows.run_state import VERDICTS, NightLog, NightState, new_night_name
@@ -31,6 +33,8 @@ from tasks.orchestration.tracking import Tracker
 from tasks.promotion.params import PromotionParams
 from tasks.records.schema import ServedModel
 from tasks.registry.client import Registry
+from tasks.registry.erased import erased_champions
+from tasks.registry.ledger import Ledger
 from tasks.registry.params import ReleaseParams
 from tasks.registry.promote import all_champions
 from tasks.registry.versions import Version
@@ -128,6 +132,7 @@ def _run(workspace: Workspace, log: NightLog, *, only_release: bool) -> None:
     champions: dict[ServedModel, Version] = {}
     verdicts: tuple[VersionVerdict, ...] = ()
     try:
+        forget(workspace, log)
         summary = None if only_release else _build(workspace, log, record, tracker, stores)
         shift = None if only_release else _question_shift(workspace, log, stores)
         champions = all_champions(registry)
@@ -136,6 +141,8 @@ def _run(workspace: Workspace, log: NightLog, *, only_release: bool) -> None:
             log.now.reasons.insert(0, summary)
         if shift:
             log.now.reasons.append(shift)
+        ledger = Ledger(stores, registry)
+        log.now.reasons += [champion.told for champion in erased_champions(ledger)]
     except GateError as error:
         refused(log, error)
     except BaseException as error:
@@ -178,6 +185,21 @@ def _question_shift(workspace: Workspace, log: NightLog, stores: Stores) -> str 
         scratch=root / paths.scratch / "release",
     )
     return question_shift(stores, place)
+
+
+def forget(workspace: Workspace, log: NightLog) -> None:
+    """Erase what a backup brought back, and say which version serves though it held erased rows."""
+    log.begin("looking for rows that were erased")
+    promoter = make_promoter(workspace.checkout)
+    if came_back(promoter, workspace):
+        with deciding(workspace.checkout) as promoter:
+            found = reapply(promoter, workspace)
+        get_run_logger().warning(
+            "%d rows that were erased had come back, from a backup perhaps: they are erased again",
+            len(found.rows),
+        )
+    for champion in erased_champions(promoter.ledger):
+        get_run_logger().warning("%s", champion.told)
 
 
 def refused(log: NightLog, error: GateError) -> None:

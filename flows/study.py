@@ -9,7 +9,8 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from pydantic import BaseModel, Field, model_validator
 
 from flows.graph import params_files, stage_names
-from flows.workspace import Workspace, apply_overrides, read_overrides
+from flows.overrides import apply_overrides, read_overrides
+from flows.workspace import Workspace
 from tasks.orchestration.tracking import Point
 from tasks.records.text import text_sha256
 from tasks.stage.errors import ConfigError, DataError

@@ -17,22 +17,12 @@ from flows.build import build_stages
 from flows.console import make_console
 from flows.environment import find_stores, open_checkout
 from flows.graph import read_stage, stage_names
-from flows.nightly import refresh
+from flows.nightly import forget, refresh
+from flows.overrides import override_text, overrides_digest, shown_value, without_file
 from flows.parameters import NO_OVERRIDES, OverrideText, PresetName
 from flows.run_state import NightLog, new_night_name
 from flows.study import Study, SweepParams, Tried, Value, read_sweep, trial_name
-from flows.workspace import (
-    STATE,
-    Workspace,
-    choose_workspace,
-    night_lock,
-    override_text,
-    overrides_digest,
-    prepare,
-    share_inputs,
-    shown_value,
-    without_file,
-)
+from flows.workspace import STATE, Workspace, choose_workspace, night_lock, prepare, share_inputs
 from tasks.orchestration.reproduce import StageStoppedError
 from tasks.orchestration.tracking import Point, Tracker
 from tasks.services.stores import RunRef
@@ -110,7 +100,9 @@ def sweep(
         prepare(base)
         name = f"sweep-{new_night_name(datetime.now(UTC))}"
         stores = find_stores(checkout)
-        refresh(base, _log(base, name), stores)
+        log = _log(base, name)
+        forget(base, log)
+        refresh(base, log, stores)
         study = Study(base, params, _folder(checkout))
         tracker = Tracker(stores)
         run = tracker.begin_sweep(name, study.name)

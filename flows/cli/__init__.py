@@ -9,8 +9,10 @@ from flows.cli import (
     ask,
     compare,
     doctor,
+    erase,
     export,
     history,
+    intakes,
     ledger,
     promote,
     prune,
@@ -48,12 +50,18 @@ for _command in (
     promote.promote,
     promote.rollback,
     prune.prune,
+    erase.erase,
 ):
     app.command()(_command)
 app.add_typer(
     ledger.app,
     name="ledger",
     help="Show who decided what about which version, when, why and on which evidence.",
+)
+app.add_typer(
+    intakes.app,
+    name="intakes",
+    help="List what nights took in; take an intake back that came in wrong.",
 )
 
 

@@ -89,7 +89,8 @@ def _print_entries(console: Console, links: "Sequence[Link]") -> None:
         return
     for link in links:
         entry = link.entry
-        version = entry.model if entry.version is None else f"{entry.model} {entry.version}"
+        about = entry.model or "data"
+        version = about if entry.version is None else f"{about} {entry.version}"
         what = entry.kind.replace("_", " ")
         if entry.awaits is not None:
             what += f", asks for {entry.awaits}"

@@ -34,9 +34,10 @@ def _run_sweep(checkout: Path, preset: str | None, overrides: Sequence[str]) -> 
     Raises:
         NightloomError: it could not begin, or gave no value.
     """
+    from flows.overrides import without_file
     from flows.shutdown import interrupt_on_signals
     from flows.study import read_sweep
-    from flows.workspace import check_unlocked, choose_workspace, without_file
+    from flows.workspace import check_unlocked, choose_workspace
 
     read_sweep(checkout, preset, overrides)  # what is wrong is told before Prefect starts
     check_unlocked(choose_workspace(checkout, preset, without_file("sweep", overrides)).lock)
@@ -51,7 +52,7 @@ def _print_sweep(
     console: Console, found: "Sweep", preset: str | None, overrides: Sequence[str]
 ) -> None:
     """Print a sweep's trials, best first, and the best one's values as a change of params."""
-    from flows.workspace import override_text, shown_value, without_file
+    from flows.overrides import override_text, shown_value, without_file
 
     names = sorted(found.best)
     table = Table("trial", "state", "value", *names, title=f"sweep {found.study}")

@@ -3,12 +3,13 @@
 import logging
 import sys
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 from tasks.curation.documents import curate_documents
 from tasks.curation.empty_splits import empty_split_error
 from tasks.curation.leakage import check_leakage
-from tasks.curation.lineage import LINEAGE_FILE, Places, lineage_rows
+from tasks.curation.lineage import LINEAGE_FILE, Places, lineage_rows, withdrawn_lineage
 from tasks.curation.params import CurationParams, Params
 from tasks.curation.preparation import Prepared, prepare
 from tasks.curation.report import REPORT_FILE, curation_metrics, refusal, render_report
@@ -60,7 +61,8 @@ def run(params: Params, paths: Paths) -> None:
             needed,
             params.curation.personal_data,
         )
-        write_rows(curated / LINEAGE_FILE, lineage_rows(places, prepared, removals, documents))
+        lineage = lineage_rows(places, prepared, removals, documents)
+        write_rows(curated / LINEAGE_FILE, chain(lineage, withdrawn_lineage(accepted)))
         curves.progress(3, _STEPS)
         leakage = check_leakage(curated, prepared.measure, params.curation)
         metrics = curation_metrics(prepared, removals, steps, documents, leakage)

@@ -12,7 +12,8 @@ from pyarrow import compute, parquet
 from tasks.curation.documents import DocumentChanges
 from tasks.curation.preparation import Prepared
 from tasks.curation.selection import Removals
-from tasks.records.schema import PLACES_FILE, SPLITS
+from tasks.records.schema import PLACES_FILE, SPLITS, read_rows
+from tasks.records.withdrawals import WITHDRAWN_FILE
 from tasks.stage.errors import DataError
 
 LINEAGE_FILE = "lineage.jsonl"
@@ -88,3 +89,13 @@ def lineage_rows(
             "kept": kept,
             "masked": dict(documents.masks.get(identifier, {})),
         }
+
+
+def withdrawn_lineage(accepted: Path) -> Iterator[dict[str, Any]]:
+    """Yield one row an intake and one a row that was withdrawn, with the reason and the time.
+
+    `kind` is withdrawn_intake, withdrawn_record or withdrawn_document: such a row was not accepted.
+    """
+    path = accepted / WITHDRAWN_FILE
+    for row in read_rows(path) if path.exists() else ():
+        yield row | {"kind": f"withdrawn_{str(row['kind']).removesuffix('s')}"}

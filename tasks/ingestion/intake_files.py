@@ -18,6 +18,12 @@ from pydantic import BaseModel, ConfigDict
 from tasks.ingestion.sources.source import KINDS, Found, Kind, Mark
 from tasks.records.readers import Line, read_kept_lines
 from tasks.records.text import id_form, text_sha256
+from tasks.records.withdrawals import (
+    RowWithdrawal,
+    current_intakes,
+    withdrawn_intakes,
+    withdrawn_rows,
+)
 from tasks.stage.outputs import verified
 
 INTAKES = "intakes"
@@ -55,6 +61,13 @@ class Known:
         self.latest |= fresh
         self.more |= more
 
+    def drop(self, keys: Iterable[bytes]) -> None:
+        """Forget keys: what was withdrawn is new if its source has it again."""
+        for key in keys:
+            self.latest.pop(key, None)
+            self.more.pop(key, None)
+            self.owners.pop(key, None)
+
     def holds(self, keys: Sequence[bytes], digest: bytes) -> bool:
         """Return whether the very same row is there already, under the first key that is known."""
         key = next((key for key in keys if key in self.latest), keys[0])
@@ -75,14 +88,19 @@ def line_digests(line: Line) -> tuple[tuple[bytes, ...], bytes]:
     identifier = (line.row or {}).get("id")
     if not isinstance(identifier, str):
         return (digest,), digest
+    return id_keys(identifier), digest
+
+
+def id_keys(identifier: str) -> tuple[bytes, ...]:
+    """Return what a row of this id is known by: the digest of the id in NFC, then as written."""
     # The digests of ids are of another kind, so that an id that is some row's text is not that row.
     names = dict.fromkeys((id_form(identifier), identifier))
     keys = (blake2b(name.encode(), digest_size=DIGEST_BYTES, person=b"id") for name in names)
-    return tuple(key.digest() for key in keys), digest
+    return tuple(key.digest() for key in keys)
 
 
 def intake_folders(raw: Path) -> list[Path]:
-    """Return the finished intakes below the raw folder, oldest first."""
+    """Return the finished intakes below the raw folder, oldest first; withdrawn ones too."""
     folders = (raw / INTAKES).glob("[!.]*")
     return sorted(folder for folder in folders if folder.is_dir())
 
@@ -116,20 +134,45 @@ def read_intake(folder: Path) -> IntakeEntry:
 
 
 def read_known(raw: Path, *, owned: bool) -> dict[Kind, Known]:
-    """Read what all intakes hold together, by kind; `owned`: and which source each row is of.
+    """Read what the current intakes hold together, by kind, without the rows that were withdrawn.
+
+    `owned`: and which source each row is of.
 
     Raises:
         DataError: an intake does not match its manifest.
     """
     known: dict[Kind, Known] = {kind: Known() for kind in KINDS}
-    for folder in intake_folders(raw):
-        verified(folder)
+    for each in intake_folders(raw):
+        verified(each)  # a withdrawn one too: it stays as it is
+    for folder, gone in with_withdrawn_rows(raw):
         for kind in KINDS:
-            known[kind].take(_rows(folder, kind), owned=owned)
+            if folder is not None:
+                known[kind].take(intake_rows(folder, kind), owned=owned)
+            known[kind].drop(gone[kind])
     return known
 
 
-def _rows(folder: Path, kind: Kind) -> Iterator[tuple[bytes, bytes, str]]:
+def with_withdrawn_rows(raw: Path) -> Iterator[tuple[Path | None, dict[Kind, list[bytes]]]]:
+    """Yield each current intake, oldest first, and the keys that were withdrawn after it.
+
+    The intake is None where what was the newest one is no longer current.
+    """
+    folders = {folder.name: folder for folder in current_intakes(raw)}
+    gone = withdrawn_rows(raw)
+    for name in sorted(folders.keys() | gone.keys()):
+        rows = gone.get(name, ())
+        keys = {
+            kind: [key for row in rows if row.kind == kind for key in _keys(row)] for kind in KINDS
+        }
+        yield folders.get(name), keys
+
+
+def _keys(row: RowWithdrawal) -> tuple[bytes, ...]:
+    """Return all that intakes, also those of before, know a withdrawn row by."""
+    return (row.digest,) if row.id is None else id_keys(row.id)
+
+
+def intake_rows(folder: Path, kind: Kind) -> Iterator[tuple[bytes, bytes, str]]:
     """Yield the keys, digests and sources of an intake's rows: kept beside them, else made anew."""
     path = folder / DIGESTS
     one = read_intake(folder).source
@@ -151,9 +194,14 @@ def read_marks(raw: Path, source: str) -> list[Mapping[Kind, Mark]]:
     """Read how far the queries of a source were read in each intake, oldest first.
 
     A time when a night had one source named none: its marks are any source's that asks the same.
+    The mark of a withdrawn intake, and of those that went on from it, says nothing: its rows are to
+    be asked for again.
     """
+    withdrawn = withdrawn_intakes(raw).values()
     found: list[Mapping[Kind, Mark]] = []
     for folder in intake_folders(raw):
+        if any(item.covers(folder.name) for item in withdrawn):
+            continue
         intake = read_intake(folder)
         found += [entry.since for entry in intake.sources if entry.name == source]
         if not intake.sources:

@@ -1,25 +1,32 @@
 """Take new rows in: one immutable folder a night for all sources, none where nothing is new."""
 
 import json
+import logging
 import platform
 import shutil
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
+from pyarrow import parquet
 
 from tasks.ingestion.intake_files import INTAKES, IntakeWriter, intake_folders, next_name
+from tasks.ingestion.missing_rows import find_missing, withdraw_rows
 from tasks.ingestion.params import IngestionParams, SourceParams
 from tasks.ingestion.reading import NightReader
 from tasks.ingestion.sources.source import KINDS, Kind, Mark
+from tasks.records.schema import PLACES_FILE
 from tasks.records.turns import shown_counts
+from tasks.records.withdrawals import withdrawn_intakes
 from tasks.services.stores import Stores
 from tasks.stage.errors import DataError
 from tasks.stage.outputs import output_folders, verified
+
+_logger = logging.getLogger(__name__)
 
 PROFILE = "profile.json"
 
@@ -79,10 +86,14 @@ class Intake:
 
 @dataclass(frozen=True)
 class TakenIn:
-    """Tonight's intake, None where no row is new, and the sources that had to be left out: why."""
+    """Tonight's intake, None where no row is new, and the sources that had to be left out: why.
+
+    `warnings` say of each source which rows were withdrawn, and how many erased ones it offers.
+    """
 
     intake: Intake | None
     left_out: Mapping[str, str]
+    warnings: tuple[str, ...] = ()
 
 
 @task(name="ingest", cache_policy=NO_CACHE, persist_result=False)
@@ -92,6 +103,8 @@ def ingest(params: IngestionParams, raw: Path, accepted: Path, stores: Stores) -
     logger = get_run_logger()
     for name, why in taken.left_out.items():
         logger.warning("source %s was left out: %s", name, why)
+    for said in taken.warnings:
+        logger.warning("%s", said)
     if taken.intake is None:
         kept = len(intake_folders(raw))
         names = ", ".join(source.name for source in params.sources)
@@ -141,12 +154,14 @@ def take_in(
     other content. Lines that can't be read go along as they are: validation names them. One row
     is in memory at a time; what earlier intakes hold is there as digests. `accepted` is the folder
     of the last accepted data, whose profile goes along as `reference.json`. `stores` are MLflow's,
-    which feedback alone is read from.
+    which feedback alone is read from. Rows that were erased are left out, and those that a source
+    no longer has are withdrawn where params say so.
 
     Raises:
         DataError: a file is missing, can't be read or is empty, two sources have rows of one id, or
             an earlier intake was changed.
         ConfigError: the params name no source that can be read.
+        GateError: a source lacks more of its rows than params allow.
     """
     _clear(raw)
     with IntakeWriter(raw / INTAKES) as writer:
@@ -160,15 +175,28 @@ def take_in(
                 "no source could be read: " + "; ".join(reader.left_out.values()),
                 "mend one of them; on_failure: skip lets a night go on with the others alone",
             )
+        missing = find_missing(reader, params.sources, raw)
+        withdraw_rows(raw, missing, now)
+        warnings = (*_erased_again(reader), *(item.told for item in missing))
         if writer.is_empty:
-            return TakenIn(None, reader.left_out)
+            return TakenIn(None, reader.left_out, warnings)
         intake = _describe(params, reader, writer, next_name(raw, now, writer.digest), now)
         with output_folders(raw / INTAKES / intake.name) as (folder,):
             writer.place(folder)
             text = json.dumps(asdict(intake), indent=1, ensure_ascii=False)
             (folder / "intake.json").write_text(text + "\n", encoding="utf-8")
-            _copy_profile(accepted, folder)
-    return TakenIn(intake, reader.left_out)
+            _copy_profile(accepted, raw, folder)
+    return TakenIn(intake, reader.left_out, warnings)
+
+
+def _erased_again(reader: NightReader) -> Iterator[str]:
+    """Say of each source how many rows it offers though they were erased."""
+    for name, source in reader.opened.items():
+        if count := source.erased.total():
+            yield (
+                f"source {name} offers {count} rows that were erased, and they are left out: take "
+                "them out of it; a row that may be learned from needs another id and content"
+            )
 
 
 def _clear(raw: Path) -> None:
@@ -238,11 +266,30 @@ def _source_intake(params: SourceParams, reader: NightReader, writer: IntakeWrit
     )
 
 
-def _copy_profile(accepted: Path, folder: Path) -> None:
+def _copy_profile(accepted: Path, raw: Path, folder: Path) -> None:
     """Copy the profile of the last accepted data, where there are any, as the reference.
+
+    There is none to compare with where these held rows of an intake that was withdrawn since.
 
     Raises:
         DataError: the accepted data do not match their manifest.
     """
-    if (accepted / PROFILE).is_file():
-        shutil.copyfile(verified(accepted) / PROFILE, folder / REFERENCE)
+    if not (accepted / PROFILE).is_file():
+        return
+    back = withdrawn_intakes(raw).keys() & _accepted_intakes(verified(accepted))
+    if back:
+        _logger.warning(
+            "the last accepted rows held intake %s, which was withdrawn since: volume and drift "
+            "have nothing to compare with tonight",
+            ", ".join(sorted(back)),
+        )
+        return
+    shutil.copyfile(accepted / PROFILE, folder / REFERENCE)
+
+
+def _accepted_intakes(accepted: Path) -> set[str]:
+    """Return the intakes that accepted records came with."""
+    places = accepted / PLACES_FILE
+    if not places.is_file():
+        return set()
+    return set(parquet.read_table(places, columns=["intake"])["intake"].unique().to_pylist())

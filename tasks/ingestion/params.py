@@ -107,6 +107,12 @@ class SourceDefaults(StageParams):
     hub: HubParams
     sql: SqlParams
     columns: ColumnsParams
+    missing: Literal["keep", "withdraw"] = Field(
+        description="what becomes of rows that it no longer has, once it was read whole"
+    )
+    max_missing_share: float = Field(
+        ge=0, le=1, description="more of its rows missing refuse the night"
+    )
 
 
 class SourceParams(SourceDefaults):
@@ -161,11 +167,28 @@ class SourceParams(SourceDefaults):
             raise ValueError(f"source {self.name} is of kind {self.kind}: it must give {missing}")
         if self.kind == "sql":
             self._check_sql()
+        if self.missing == "withdraw" and (why := self._shows_a_part()):
+            raise ValueError(
+                f"source {self.name}: missing: withdraw needs a source that shows all of its rows "
+                f"every night; {why}; or set `missing: keep` in its entry"
+            )
         return self
 
     @property
     def _gives_rows(self) -> bool:
         return self.gives_records or self.gives_documents
+
+    def _shows_a_part(self) -> str | None:
+        """Return why a row that is not offered may still be there; None where it can't."""
+        if self.kind == "feedback":
+            return "of feedback old traces are deleted, and their rows stay"
+        since = (self.sql.records.since, self.sql.documents.since)
+        if self.kind == "sql" and any(name is not None for name in since):
+            return (
+                "a query with `since` gives only what is new: set sql.records.since and "
+                "sql.documents.since to null"
+            )
+        return None
 
     def _check_sql(self) -> None:
         """Check that the params of the database go together."""

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tasks.ingestion.erasure import ErasedRows, erased_file
 from tasks.ingestion.intake_files import IntakeWriter, line_digests, read_known, read_marks
 from tasks.ingestion.params import IngestionParams, SourceParams
 from tasks.ingestion.row_formats import document_line, record_line
@@ -30,18 +31,43 @@ class Offered(Found):
     is_unnamed: bool
 
 
+@dataclass(frozen=True)
+class Shown:
+    """What the rows of a kind are known by, read to their end; `faults` are lines that say none."""
+
+    keys: set[bytes] = field(default_factory=set)
+    faults: set[bytes] = field(default_factory=set)
+
+
+@dataclass(frozen=True)
+class Missing:
+    """What a source gave before and does not show: `keys`, of the `before` rows that are current.
+
+    `unread` new lines of it can't be read: such a row may stand in one.
+    """
+
+    keys: frozenset[bytes]
+    before: int
+    shown: set[bytes]
+    unread: int
+
+
 @dataclass
 class OpenSource:
     """A source that is read tonight, and what was counted while its rows came by.
 
     `mapped` are its columns that params name otherwise, `unread` counts the new rows that hold a
-    column or message key that nobody reads.
+    column or message key that nobody reads. `erased` counts the rows that it offers though they
+    were erased; `shown` are the kinds that were read to their end, where rows that are not there
+    are to be withdrawn.
     """
 
     params: SourceParams
     source: Source
     unnamed_rows: UnnamedRows = field(default_factory=lambda: UnnamedRows({}))
     offered: Counter[Kind] = field(default_factory=Counter)
+    erased: Counter[Kind] = field(default_factory=Counter)
+    shown: dict[Kind, Shown] = field(default_factory=dict)
     unnamed: int = 0
     repeated: int = 0
     mapped: dict[Kind, set[str]] = field(default_factory=lambda: {kind: set() for kind in KINDS})
@@ -112,7 +138,9 @@ class NightReader:
         self._names = {source.name for source in params.sources}
         self._several = len(params.sources) > 1
         self._has_limit = any(source.limit is not None for source in params.sources)
-        self._known = read_known(raw, owned=self._several)
+        withdraws = any(source.missing == "withdraw" for source in params.sources)
+        self._known = read_known(raw, owned=self._several or withdraws)
+        self._erased = ErasedRows.read(erased_file(raw))
         self._claimed: dict[Kind, dict[bytes, str]] = {kind: {} for kind in KINDS}
         self._needed: set[str] = set()
         self.opened: dict[str, OpenSource] = {}
@@ -134,12 +162,32 @@ class NightReader:
             return
         with self._may_fail(params):
             self._copy(source, kind, self._sample(source, kind))
-            if kind == "records" and not source.offered[kind] and not source.source.increments:
+            came = source.offered[kind] + source.erased[kind]
+            if kind == "records" and not came and not source.source.increments:
                 with _blamed():
                     raise DataError(
                         "it gave no records; expected at least one",
                         "mend the source or its entry in params/ingestion.yaml",
                     )
+
+    def missing(self, name: str, kind: Kind) -> Missing | None:
+        """Return which rows of a source it no longer has; None where that can't be told.
+
+        It can where params withdraw them, and the source shows all of its rows and was read to its
+        end, whatever a limit takes in. A row that another of tonight's sources has is not missing.
+        """
+        source = self.opened.get(name)  # None where it was left out
+        if source is None or kind not in source.shown or source.source.increments:
+            return None
+        known, shown = self._known[kind], source.shown[kind]
+        before = {key for key in known.latest if known.owners[key] == name}
+        others = {key for key, owner in self._claimed[kind].items() if owner != name}
+        return Missing(
+            keys=frozenset(before - shown.keys - others),
+            before=len(before),
+            shown=shown.keys,
+            unread=len(shown.faults - known.latest.keys()),
+        )
 
     def _open(self, params: SourceParams) -> OpenSource:
         marks = read_marks(self._raw, params.name)
@@ -172,14 +220,31 @@ class NightReader:
         if limit is None:
             return None
         if kind == "records":
-            return choose_records(source.rows(kind), limit)
-        return choose_documents(source.rows(kind), frozenset(self._needed))
+            return choose_records(self._rows(source, kind), limit)
+        return choose_documents(self._rows(source, kind), frozenset(self._needed))
+
+    def _rows(self, source: OpenSource, kind: Kind) -> Iterator[Offered]:
+        """Yield a source's rows of a kind, but those that were erased; note which ones it has."""
+        source.erased[kind] = 0
+        shown, is_asked = Shown(), source.params.missing == "withdraw"
+        for offered in source.rows(kind):
+            if self._erased.hold(kind, offered.line):
+                source.erased[kind] += 1
+                continue
+            if is_asked:
+                keys, _ = line_digests(offered.line)
+                shown.keys.update(keys)
+                if offered.line.row is None:
+                    shown.faults.update(keys)
+            yield offered
+        if is_asked:
+            source.shown[kind] = shown
 
     def _copy(self, source: OpenSource, kind: Kind, sample: Sample | None) -> None:
         """Write the rows of a sample, or all of them, that are new."""
         part, known = self._writer.part(source.params.name), self._known[kind]
         unnamed: set[bytes] = set()
-        rows = source.rows(kind)
+        rows = self._rows(source, kind)
         for offered in rows if sample is None else sample.of(rows):
             source.offered[kind] += 1
             source.mapped[kind].update(offered.line.mapped)

@@ -6,19 +6,26 @@ from pathlib import Path
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
+from tasks.records.withdrawals import FOLDER
 from tasks.services.processes import run_child
 from tasks.stage.errors import ConfigError
 
 
 @task(cache_policy=NO_CACHE, persist_result=False)
 def track(root: Path, raw: str, *, changed: bool) -> None:
-    """Let DVC track the raw folder. Costs nothing if no row came in.
+    """Let DVC track the raw folder. Costs nothing if no row came in and none was withdrawn.
 
     Raises:
         ConfigError: DVC refused.
     """
-    if changed or not (root / f"{raw}.dvc").exists():
+    tracked = root / f"{raw}.dvc"
+    if changed or not tracked.exists() or _withdrawn_since(root / raw, tracked.stat().st_mtime_ns):
         _dvc(root, "add", raw)
+
+
+def _withdrawn_since(raw: Path, time_ns: int) -> bool:
+    """Return whether something was withdrawn or restored after a time."""
+    return any(path.stat().st_mtime_ns > time_ns for path in (raw / FOLDER).rglob("*"))
 
 
 @task(cache_policy=NO_CACHE, persist_result=False)

@@ -65,13 +65,14 @@ def read_request(ledger: Ledger, sha256: str) -> ApprovalRequest:
         ConfigError: no entry has it, or it asks for nothing.
     """
     link = next((item for item in ledger.links() if item.sha256 == sha256), None)
-    if link is None or link.entry.awaits is None or link.entry.version is None:
+    model = None if link is None else link.entry.model
+    if link is None or link.entry.awaits is None or link.entry.version is None or model is None:
         what = "no entry has it" if link is None else "the entry asks nobody"
         raise ConfigError(
             f"there is no question {sha256[:12]!r} in the ledger: {what}",
             "let a release ask: `nightloom run` with the policy `approval`",
         )
-    version = ledger.registry.version(link.entry.model, link.entry.version)
+    version = ledger.registry.version(model, link.entry.version)
     return ApprovalRequest(link, version, link.entry.awaits)
 
 

@@ -38,7 +38,7 @@ _APPENDS_AT_ONCE = 20
 
 Kind = Literal[
     "promoted", "refused", "moved", "rolled_back", "approved", "rejected", "expired", "pruned",
-    "found",
+    "found", "withdrawn", "restored", "erased",
 ]  # fmt: skip
 
 
@@ -47,15 +47,16 @@ class Statement(BaseModel):
 
     `id` is the decision's own: the same decision made again is the same statement. `evidence` are
     hashes by name, what reigned when it was judged, and despite which verdict a person moved it.
-    `awaits` is the stage for which a person is
-    asked next. What is `found` was done by something else than Nightloom.
+    `awaits` is the stage for which a person is asked next. What is `found` was done by something
+    else than Nightloom. What is decided about data names no model; what was erased, besides, each
+    version that held it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     id: str
     kind: Kind
-    model: ServedModel
+    model: ServedModel | None
     version: int | None
     key: str = Field(description="the promotion key of the version, empty without one")
     by: str
@@ -133,7 +134,8 @@ class Ledger:
             if link is not None:
                 # A head that is there is never written again: it is what a changed entry shows by.
                 if all(link.entry.number > head.number for head in heads.values()):
-                    self.registry.set_model_tag(statement.model, HEAD_TAG, _head(link))
+                    for model in heads if statement.model is None else (statement.model,):
+                        self.registry.set_model_tag(model, HEAD_TAG, _head(link))
                 return link
         raise ConfigError(
             f"{_APPENDS_AT_ONCE} times somebody else appended first to the ledger in MLflow",
@@ -201,7 +203,10 @@ class Ledger:
             f"entry {entry.number}: no head names it, and no decision that is being carried out "
             "made it"
             for entry in (link.entry for link in _readable(kept))
-            if entry.number > highest and entry.id.removesuffix(FOREIGN) not in pending
+            if entry.number > highest
+            and entry.id.removesuffix(FOREIGN) not in pending
+            # Before any model is registered there is none that could carry a head.
+            and (highest or entry.model is not None)
         ]
 
     def _second_ledgers(self) -> list[str]:

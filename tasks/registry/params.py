@@ -34,6 +34,9 @@ class ReleaseParams(StageParams):
         lt=1,
         description="share of golden prompts that a rollback may find answered otherwise",
     )
+    erased_champion: Literal["keep", "stop"] = Field(
+        description="whether a version that held an erased row serves until another is promoted"
+    )
     retention: VersionRetentionParams
 
     @model_validator(mode="after")

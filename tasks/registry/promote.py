@@ -14,6 +14,7 @@ from tasks.registry.aliases import (
 )
 from tasks.registry.audit import check_verdict, checked_bundle, foreign_version_error, verdict_on
 from tasks.registry.client import Registry
+from tasks.registry.erased import check_not_erased, erased_versions
 from tasks.registry.ledger import Entry, Kind, Ledger
 from tasks.registry.params import ReleaseParams
 from tasks.registry.transactions import (
@@ -112,11 +113,11 @@ def promote(
 
     Raises:
         ConfigError: there is no such version, or no reason.
-        GateError: the version was refused, not judged, or not made by Nightloom; or its tags say
-            otherwise than the ledger.
+        GateError: the version was refused, not judged, not made by Nightloom, or held what was
+            erased since; or its tags say otherwise than the ledger.
         DataError: its bundle is not as it was registered.
     """
-    _check_signature(by, reason)
+    check_signature(by, reason)
     reconcile_and_log(ledger, model)
     aliases = ledger.registry.aliases(model)
     wanted = _default(model, aliases, to) if number is None else number
@@ -125,6 +126,7 @@ def promote(
         raise foreign_version_error(version)
     if aliases.get(to) == version.number:
         return None
+    check_not_erased(ledger, version)
     check_verdict(ledger, version, despite_refusal=despite_refusal)
     checked_bundle(ledger, version, downloads)
     return _move(ledger, version, to, kind="moved", by=by, why=reason)
@@ -133,21 +135,29 @@ def promote(
 def rollback_target(ledger: Ledger, model: ServedModel, number: int | None) -> Version:
     """Return the version to roll back to: the given one, else the last of ours in production.
 
+    One that held what was erased since is passed over.
+
     Raises:
         ConfigError: nothing was in production before, or that one never was, or is now.
+        GateError: the given one held what was erased since.
     """
     aliases = ledger.registry.aliases(model)
     known = were_in_production(ledger, model)
-    there = set(ledger.registry.numbers(model)) - {aliases.get("production")}
+    erased = erased_versions(ledger, model)
+    there = set(ledger.registry.numbers(model)) - {aliases.get("production")} - erased.keys()
     wanted = number
     if wanted is None:
-        wanted = next((one for one in known if one in there), aliases.get("previous"))
+        last = [*known, *(number for name, number in aliases.items() if name == "previous")]
+        wanted = next((one for one in last if one in there), None)
     if wanted is None:
+        passed = f"; {len(erased)} versions held what was erased since" if erased else ""
         raise ConfigError(
-            f"no version of the {model} was in production before; found aliases {_shown(aliases)}",
+            f"no version of the {model} was in production before; found aliases "
+            f"{_shown(aliases)}{passed}",
             "roll back only after a second `nightloom promote`",
         )
     version = ledger.registry.version(model, wanted)
+    check_not_erased(ledger, version)
     if wanted == aliases.get("production"):
         raise ConfigError(f"{version.name} is in production now", "name another one with --to")
     if wanted not in {*known, aliases.get("previous")}:
@@ -181,7 +191,7 @@ def roll_back(
         GateError: it does not answer as recorded; or something else than Nightloom had put it in
             production, and the rules did not let it pass.
     """
-    _check_signature(by, reason)
+    check_signature(by, reason)
     earlier = pending_intent(ledger.registry, model)
     reconcile_and_log(ledger, model)
     done = None if earlier is None else ledger.find(earlier.id)
@@ -251,7 +261,7 @@ def _check_left(registry: Registry, model: ServedModel, leaving: int | None) -> 
         )
 
 
-def _check_signature(by: str, reason: str) -> None:
+def check_signature(by: str, reason: str) -> None:
     """Refuse what a reader of the ledger could take for something else than was said."""
     for name, text, allowed in (("name", by, _JOINERS), ("reason", reason, _JOINERS + "\n\t")):
         odd = [

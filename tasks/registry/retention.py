@@ -3,7 +3,9 @@
 from dataclasses import dataclass
 
 from tasks.records.schema import ServedModel
+from tasks.registry.aliases import AliasPlan, own_aliases
 from tasks.registry.approval import open_requests
+from tasks.registry.erased import erased_versions
 from tasks.registry.ledger import Entry, Ledger
 from tasks.registry.params import VersionRetentionParams
 from tasks.registry.promote import recent_champions, were_in_production
@@ -32,17 +34,25 @@ def review(
 ) -> list[RetentionDecision]:
     """Decide about every version of a model, oldest first; nothing is written.
 
-    What was champion in the last `anchor_nights` may be the anchor of a coming night.
+    What was champion in the last `anchor_nights` may be the anchor of a coming night. What held
+    rows that were erased goes as soon as nobody is served from it.
     """
     versions = ledger.registry.versions(model)
-    names = {number: alias for alias, number in ledger.registry.aliases(model).items()}
+    aliases = ledger.registry.aliases(model)
+    names = {number: alias for alias, number in aliases.items()}
     targets = were_in_production(ledger, model)[: params.rollback_targets]
     unnamed = [item.number for item in versions if item.number not in names]
     newest = set(unnamed[len(unnamed) - params.archived :] if params.archived else [])
     anchors = recent_champions(ledger, model, anchor_nights)
     awaiting = {entry.version for entry in open_requests(ledger, model)}
+    erased = erased_versions(ledger, model)
     decisions = []
     for version in versions:
+        named = {alias for alias, number in aliases.items() if number == version.number}
+        if version.number in erased and named <= {"previous"}:
+            gone = f"it held rows that were erased on {erased[version.number].time[:10]}"
+            decisions.append(RetentionDecision(version, True, gone))
+            continue
         number, days = version.number, (now_ms - version.created_ms) / _DAY_MS
         stays = {
             f"the alias {names.get(number)} names it": number in names,
@@ -62,7 +72,14 @@ def review(
 
 
 def prune(ledger: Ledger, decision: RetentionDecision, *, by: str) -> Entry:
-    """Delete a version with its artifacts, and return the entry. Call it while holding the lock."""
+    """Delete a version with its artifacts, and return the entry. Call it while holding the lock.
+
+    An alias that named it, which only `previous` can, goes with it.
+    """
+    version = decision.version
+    now = own_aliases(ledger.registry.aliases(version.model))
+    left = {alias: number for alias, number in now.items() if number != version.number}
+    plan = None if left == now else AliasPlan(left, awaits=None)
     return carry_out(
-        ledger, new_intent(ledger, decision.version, "pruned", by=by, reason=decision.why)
+        ledger, new_intent(ledger, version, "pruned", by=by, reason=decision.why, plan=plan)
     )

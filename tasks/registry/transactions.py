@@ -41,6 +41,7 @@ _logger = logging.getLogger(__name__)
 class Intent(Statement):
     """A statement to be made true, with the tags that its version gets, or its deletion."""
 
+    model: ServedModel
     tags: dict[str, str]
     discards: bool
 

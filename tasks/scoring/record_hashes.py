@@ -38,6 +38,11 @@ def hash_learned(records: Iterable[Record], duplicates: Iterable[tuple[str, str]
     return np.union1d(learned, pairs[np.isin(pairs[:, 1], learned), 0])
 
 
+def hash_ids(ids: Iterable[str]) -> Hashes:
+    """Return the hashes that `hash_learned` gives records of these ids, by their id alone."""
+    return np.unique(np.array([_key("id", name) for name in ids], np.uint64))
+
+
 def find_learned(records: Sequence[Record], learned: Hashes) -> list[str]:
     """Return the ids of the records that were learned: the record, its group or its question."""
     keys = np.array([_learned_keys(record) for record in records], np.uint64)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tasks.records.turns import shown_counts
+from tasks.records.withdrawals import withdrawn_intakes, withdrawn_rows
 from tasks.stage.command import output, run_stage
 from tasks.stage.metrics import Curves, write_metrics
 from tasks.stage.outputs import output_folders
@@ -16,7 +17,7 @@ from tasks.validation.figures import Reference, set_figures, taken_in, unmet_col
 from tasks.validation.params import Params
 from tasks.validation.profile import Profile, Profiler, embed_set
 from tasks.validation.quarantine import QUARANTINE_FILE
-from tasks.validation.raw_rows import intake_folders
+from tasks.validation.raw_rows import intake_folders, write_withdrawn
 from tasks.validation.report import ValidationResult, metrics, render_report, unlearned_rows
 from tasks.validation.suites import read_suites
 
@@ -51,7 +52,7 @@ def run(params: Params, paths: Paths) -> None:
     suites = read_suites(Path(params.validation.suites))
     # All of them first: a typo in the last suite should not cost the time of the others.
     runners = {name: SuiteRunner(suite) for name, suite in suites.items()}
-    intakes = intake_folders(paths.raw)
+    intakes, withdrawn = intake_folders(paths.raw), tuple(withdrawn_intakes(paths.raw).values())
     with output_folders(paths.accepted, paths.validation_report) as (accepted, report):
         profiler = Profiler(params.validation.vocabulary_rows)
         results = _check_rows(params, paths, runners, intakes, accepted, profiler, curves)
@@ -63,14 +64,15 @@ def run(params: Params, paths: Paths) -> None:
         if error is None:
             profile = _profile(params, paths, profiler)
             profile.write(accepted)
-            reference = Reference.read(intakes[-1])
+            reference = Reference.read(intakes[-1], withdrawn)
             whole = check_set(suites["set"], set_figures(profile, reference, intakes[-1]))
             error = set_error(whole, paths.scratch / REPORT_FILE)
         curves.progress(_STEPS - 1, _STEPS)
         stopped = None if error is None else error.message
         names = tuple(intake.name for intake in intakes)
+        write_withdrawn(paths.raw, accepted)
         unmet = unmet_columns(intakes[-1])
-        found = ValidationResult(names, results, whole, profiler.slices, stopped, unmet)
+        found = ValidationResult(names, withdrawn, results, whole, profiler.slices, stopped, unmet)
         _write_reports(found, intakes[-1], paths.scratch, report)
         if error is not None:
             raise error
@@ -88,7 +90,8 @@ def _check_rows(
 ) -> tuple[FileResult, FileResult]:
     """Return what came of documents and records: lost documents take records along."""
     with (paths.scratch / QUARANTINE_FILE).open("wb") as stream:
-        acceptance = Acceptance(intakes, params.validation.batch_rows, accepted, stream, profiler)
+        withdrawn, rows = withdrawn_rows(paths.raw), params.validation.batch_rows
+        acceptance = Acceptance(intakes, withdrawn, rows, accepted, stream, profiler)
         documents, known = acceptance.documents(runners["documents"])
         curves.progress(1, _STEPS)
         records = acceptance.records(runners["records"], known)

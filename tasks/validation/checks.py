@@ -1,7 +1,7 @@
 """Rows checked batch by batch, and the set as a whole: what is accepted, what stops the night."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from tasks.records.turns import shown_counts
+from tasks.records.withdrawals import RowWithdrawal
 from tasks.stage.errors import DataError
 from tasks.validation.expectations import RuleResult, SuiteRunner, SuiteTotals
 from tasks.validation.features import (
@@ -26,7 +27,14 @@ from tasks.validation.features import (
 from tasks.validation.figures import SetFigures, as_frame_row
 from tasks.validation.profile import Profiler
 from tasks.validation.quarantine import Breach, Quarantine, Quarantined
-from tasks.validation.raw_rows import Digests, Origins, PlacesWriter, find_current_rows, id_digests
+from tasks.validation.raw_rows import (
+    CurrentRows,
+    Digests,
+    Origins,
+    PlacesWriter,
+    find_current_rows,
+    id_digests,
+)
 from tasks.validation.suites import Rule, Suite
 
 DOCUMENTS, RECORDS = "documents", "records"
@@ -89,14 +97,16 @@ class FileResult:
     accepted: int
     quarantined: int
     superseded: int
+    withdrawn: int
     broken: Counter[str]
     worst: list[Quarantined]
     unlearned: Counter[str]
     unread: Counter[str]
+    by_intake: Counter[str]
 
     @property
     def current(self) -> int:
-        """Return how many rows there are, without those that a later intake replaced."""
+        """Return how many rows there are, without those that were replaced or withdrawn."""
         return self.accepted + self.quarantined
 
     @property
@@ -173,15 +183,15 @@ def check_rows(
 def check_file(
     batches: Iterable[CheckedBatch],
     suite: Suite,
-    superseded: int,
+    current: CurrentRows,
     quarantine: Quarantine,
     keep: Callable[[Sequence[FeatureRow]], None],
 ) -> FileResult:
     """Hand the accepted rows to `keep`, write the others to quarantine, and return the sums.
 
-    `superseded` rows of the file were replaced by a later intake.
+    `current` says how many of the file's rows were replaced or withdrawn.
     """
-    totals, broken = SuiteTotals(suite), Counter[str]()
+    totals, broken, by_intake = SuiteTotals(suite), Counter[str](), Counter[str]()
     unlearned, unread = Counter[str](), Counter[str]()
     accepted = quarantined = 0
     for batch in batches:
@@ -191,6 +201,7 @@ def check_file(
         quarantined += len(batch.quarantined)
         unlearned.update(str(row.unlearned) for row in batch.unlearned)
         unread.update(batch.unread)
+        by_intake.update(row.intake.name for row, _ in batch.quarantined)
         quarantine.add(batch.quarantined)
         keep(batch.accepted)
         del batch  # the next one is read before this name is given to it
@@ -199,11 +210,13 @@ def check_file(
         totals=totals,
         accepted=accepted,
         quarantined=quarantined,
-        superseded=superseded,
+        superseded=current.superseded,
+        withdrawn=current.withdrawn,
         broken=broken,
         worst=quarantine.worst,
         unlearned=unlearned,
         unread=unread,
+        by_intake=by_intake,
     )
 
 
@@ -261,6 +274,7 @@ class Acceptance:
     """Where rows come from and where they go."""
 
     intakes: Sequence[Path]
+    withdrawn: Mapping[str, Sequence[RowWithdrawal]]
     batch_rows: int
     accepted: Path
     quarantine: BinaryIO
@@ -268,7 +282,7 @@ class Acceptance:
 
     def documents(self, runner: SuiteRunner) -> tuple[FileResult, Digests]:
         """Return what came of the documents, and the digests of the accepted ids, sorted."""
-        current = find_current_rows(self.intakes, f"{DOCUMENTS}.jsonl")
+        current = find_current_rows(self.intakes, f"{DOCUMENTS}.jsonl", self.withdrawn)
         rows = map(read_document, current.rows())
         batches = check_rows(runner, rows, DOCUMENT_FEATURES, batch_rows=self.batch_rows)
         found = [id_digests(())]
@@ -280,12 +294,12 @@ class Acceptance:
 
         quarantine = Quarantine(self.quarantine, DOCUMENTS)
         with (self.accepted / f"{DOCUMENTS}.jsonl").open("wb") as stream:
-            result = check_file(batches, runner.suite, current.superseded, quarantine, keep)
+            result = check_file(batches, runner.suite, current, quarantine, keep)
         return result, np.sort(np.concatenate(found))
 
     def records(self, runner: SuiteRunner, known: Digests) -> FileResult:
         """Return what came of the records; `known` are digests of the accepted documents."""
-        current = find_current_rows(self.intakes, f"{RECORDS}.jsonl")
+        current = find_current_rows(self.intakes, f"{RECORDS}.jsonl", self.withdrawn)
         batches = check_rows(
             runner,
             map(read_record, current.rows()),
@@ -302,7 +316,7 @@ class Acceptance:
         quarantine = Quarantine(self.quarantine, RECORDS)
         path = self.accepted / f"{RECORDS}.jsonl"
         with path.open("wb") as stream, closing(PlacesWriter(self.accepted)) as places:
-            return check_file(batches, runner.suite, current.superseded, quarantine, keep)
+            return check_file(batches, runner.suite, current, quarantine, keep)
 
 
 def _write_places(places: PlacesWriter, batch: Sequence[FeatureRow]) -> None:
@@ -345,7 +359,18 @@ def rows_error(result: FileResult, most: float, quarantine: Path) -> DataError |
     return DataError(
         f"{found}.\nRows by rule: {rules}. The worst (fatal rules first, then most rules broken):\n"
         f"{worst}",
-        f"mend the rows that {quarantine} lists and take them in again, {remedy}",
+        f"mend the rows that {quarantine} lists and take them in again, {remedy}. "
+        + _taking_back(result),
+    )
+
+
+def _taking_back(result: FileResult) -> str:
+    """Return what helps where rows came wrong out of ingestion, so that their ids may be wrong."""
+    [(intake, count)] = result.by_intake.most_common(1)
+    return (
+        f"{count} of these {result.quarantined} rows came with intake {intake}: where ingestion's "
+        "params had read them wrongly, mend the params, then `nightloom intakes withdraw "
+        f"{intake} --reason TEXT`, and the next night takes them in anew"
     )
 
 

@@ -1,7 +1,7 @@
 """The set's figures: the columns that the rules of set.yaml speak of, and why one is missing."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from tasks.records.withdrawals import IntakeWithdrawal
 from tasks.stage.errors import DataError
 from tasks.validation.profile import VERSION, Histogram, Profile
 from tasks.validation.raw_rows import INTAKE_FILE, bring_back
@@ -66,13 +67,23 @@ class Reference:
     reason: str
 
     @classmethod
-    def read(cls, intake: Path) -> "Reference":
+    def read(cls, intake: Path, withdrawn: Iterable[IntakeWithdrawal]) -> "Reference":
         """Return the reference that an intake carries.
+
+        What was accepted together with rows that were `withdrawn` since is none to compare with.
 
         Raises:
             DataError: it calls itself a profile of this version and is none.
         """
         path = intake / REFERENCE_FILE
+        earlier = [item for item in withdrawn if item.intake < intake.name]
+        back = [item for item in earlier if item.covers(intake.name) or not path.exists()]
+        if back:
+            return cls(
+                None,
+                f"the rows accepted before {intake.name} held intake {back[-1].intake}, which was "
+                f"withdrawn since ({back[-1].reason}): nothing is left to compare with",
+            )
         if not path.exists():
             return cls(None, f"{intake.name} has no {REFERENCE_FILE}: nothing was accepted before")
         try:

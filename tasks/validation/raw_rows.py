@@ -3,7 +3,8 @@
 And where each came from: `places.parquet`, one row an accepted record."""
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,13 @@ from pyarrow import compute, parquet
 from tasks.records.readers import Line, read_kept_lines
 from tasks.records.schema import PLACES_FILE
 from tasks.records.text import id_form
+from tasks.records.withdrawals import (
+    WITHDRAWN_FILE,
+    RowWithdrawal,
+    current_intakes,
+    withdrawn_intakes,
+    withdrawn_rows,
+)
 from tasks.stage.errors import DataError
 from tasks.stage.outputs import verified
 
@@ -55,19 +63,21 @@ class CurrentRows:
     """Which rows of one file count, over all intakes.
 
     `id_rows` has an entry a line, in the order of intakes and lines: how many current rows share
-    the row's id, 0 where a later intake replaced it. An id that one intake holds twice keeps both
-    rows, for a rule to find. `counts` are the lines of each intake.
+    the row's id, 0 where a later intake replaced it or it was withdrawn. An id that one intake
+    holds twice keeps both rows, for a rule to find. `counts` are the lines of each intake, and
+    `withdrawn` is how many rows are not current because they were withdrawn.
     """
 
     folders: tuple[Path, ...]
     file: str
     counts: tuple[int, ...]
     id_rows: NDArray[np.int32]
+    withdrawn: int
 
     @property
     def superseded(self) -> int:
         """Return how many rows a later intake replaced."""
-        return int((self.id_rows == 0).sum())
+        return int((self.id_rows == 0).sum()) - self.withdrawn
 
     def rows(self) -> Iterator[CurrentRow]:
         """Yield the current rows, one at a time."""
@@ -83,18 +93,38 @@ class CurrentRows:
 
 
 def intake_folders(raw: Path) -> list[Path]:
-    """Return the intakes below a raw folder, oldest first, each checked against its manifest.
+    """Return the current intakes below a raw folder, oldest first, each checked against its
+    manifest.
 
     Raises:
         DataError: there is none, or one was changed.
     """
-    folders = sorted(path for path in (raw / "intakes").glob("[!.]*") if path.is_dir())
+    folders = current_intakes(raw)
     if not folders:
+        withdrawn = any(path.is_dir() for path in (raw / "intakes").glob("[!.]*"))
+        found = "no intake that was not withdrawn" if withdrawn else "no intake"
         raise DataError(
-            f"{raw}/intakes holds no intake; expected at least one folder of records",
-            "take data in first: `nightloom run`",
+            f"{raw}/intakes holds {found}; expected at least one folder of records",
+            "take data in first: `nightloom run`"
+            + (" (`nightloom intakes` says why each was withdrawn)" if withdrawn else ""),
         )
     return [verified(folder) for folder in folders]
+
+
+def write_withdrawn(raw: Path, accepted: Path) -> None:
+    """Write what was withdrawn beside the accepted rows, for the lineage; nothing where that is
+    nothing.
+    """
+    intakes = [item.model_dump() for item in withdrawn_intakes(raw).values()]
+    rows = [
+        row.model_dump() | {"newest": newest}
+        for newest, found in withdrawn_rows(raw).items()
+        for row in found
+    ]
+    lines = [orjson.dumps({"kind": "intake"} | item) for item in intakes]
+    lines += [orjson.dumps(row) for row in rows]
+    if lines:
+        (accepted / WITHDRAWN_FILE).write_bytes(b"\n".join(lines) + b"\n")
 
 
 def bring_back(intake: Path) -> str:
@@ -133,22 +163,69 @@ def _about(intake: Path) -> dict[str, Any]:
     return content
 
 
-def find_current_rows(folders: Iterable[Path], file: str) -> CurrentRows:
-    """Return which rows of `file` count; ids are kept as digests, 16 bytes each."""
+def find_current_rows(
+    folders: Iterable[Path], file: str, withdrawn: Mapping[str, Sequence[RowWithdrawal]]
+) -> CurrentRows:
+    """Return which rows of `file` count; ids are kept as digests, 16 bytes each.
+
+    `withdrawn` are the rows that left, by the newest intake that there was then: of an id, what
+    comes last counts, an intake's rows or that.
+    """
     folders = tuple(folders)
-    digests, counts = bytearray(), []
-    for folder in folders:
-        before = len(digests)
+    gone = _Gone.of(folders, file.partition(".")[0], withdrawn)
+    digests, counts, lines_gone = bytearray(), list[int](), list[int]()
+    for place, folder in enumerate(folders):
+        count = 0
         for raw in _raw_lines(folder / file):
             name = _raw_id(raw)
+            if gone.holds_line(place, raw):
+                lines_gone.append(sum(counts[::2]) + count)
             # A row without an id is told from all others by its place.
             digests += (
                 _digest(len(digests).to_bytes(8), b"place") if name is None else _id_digest(name)
             )
-        counts.append((len(digests) - before) // _DIGEST_BYTES)
-    intakes = np.repeat(np.arange(len(folders), dtype=np.int32), counts)
-    rows = _id_rows(_as_digests(bytes(digests)), intakes)
-    return CurrentRows(folders, file, tuple(counts), rows)
+            count += 1
+        digests += b"".join(gone.ids[place])
+        counts += [count, len(gone.ids[place])]
+    # An even number is an intake, an odd one is what was withdrawn after it.
+    events = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
+    rows, last = _id_rows(_as_digests(bytes(digests)), events)
+    are_rows = events % 2 == 0
+    rows, left = rows[are_rows], last[are_rows] % 2 == 1
+    rows[lines_gone], left[lines_gone] = 0, True
+    return CurrentRows(folders, file, tuple(counts[::2]), rows, int(left.sum()))
+
+
+@dataclass(frozen=True)
+class _Gone:
+    """Rows of one kind that were withdrawn after each intake: by id, and lines without one."""
+
+    ids: tuple[tuple[bytes, ...], ...]
+    lines: Mapping[bytes, int]
+
+    @classmethod
+    def of(
+        cls, folders: Sequence[Path], kind: str, withdrawn: Mapping[str, Sequence[RowWithdrawal]]
+    ) -> "_Gone":
+        """Sort withdrawn rows by the last of the current intakes that they can be in."""
+        names = [folder.name for folder in folders]
+        ids: list[set[bytes]] = [set() for _ in names]
+        lines: dict[bytes, int] = {}
+        for newest, rows in withdrawn.items():
+            place = bisect_right(names, newest) - 1
+            for row in rows if place >= 0 else ():
+                if row.kind == kind and row.id is not None:
+                    ids[place].add(row.digest)
+                elif row.kind == kind:
+                    lines[row.digest] = place
+        return cls(tuple(tuple(sorted(found)) for found in ids), lines)
+
+    def holds_line(self, place: int, raw: bytes) -> bool:
+        """Return whether a line of the intake at a place was withdrawn by its content."""
+        if not self.lines:
+            return False
+        digest = hashlib.blake2b(raw.removesuffix(b"\n"), digest_size=_DIGEST_BYTES).digest()
+        return place <= self.lines.get(digest, -1)
 
 
 def id_digests(ids: Iterable[str]) -> Digests:
@@ -168,21 +245,26 @@ def _digest(content: bytes, person: bytes) -> bytes:
     return hashlib.blake2b(content, digest_size=_DIGEST_BYTES, person=person).digest()
 
 
-def _id_rows(digests: Digests, intakes: NDArray[np.int32]) -> NDArray[np.int32]:
-    """Return for each row how many rows of the latest intake have its id; 0 in earlier ones."""
+def _id_rows(
+    digests: Digests, events: NDArray[np.int32]
+) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """Return for each entry how many of the last event have its id, 0 in earlier ones; and that
+    event. `events` rise.
+    """
     if not len(digests):
-        return np.zeros(0, np.int32)
-    # Stable, so that within an id the intakes rise.
+        return np.zeros(0, np.int32), np.zeros(0, np.int32)
+    # Stable, so that within an id the events rise.
     order = np.argsort(digests, kind="stable")
-    ordered, which = digests[order], intakes[order]
+    ordered, which = digests[order], events[order]
     new_id = np.r_[True, ordered[1:] != ordered[:-1]]
     groups = np.cumsum(new_id) - 1
     lasts = np.r_[np.flatnonzero(new_id)[1:], len(ordered)] - 1
     latest = which == which[lasts][groups]
     copies = np.bincount(groups, weights=latest).astype(np.int32)
-    rows = np.zeros(len(digests), np.int32)
+    rows, last = np.zeros(len(digests), np.int32), np.zeros(len(digests), np.int32)
     rows[order] = np.where(latest, copies[groups], 0)
-    return rows
+    last[order] = which[lasts][groups]
+    return rows, last
 
 
 def _raw_lines(path: Path) -> Iterator[bytes]:

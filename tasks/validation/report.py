@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from tasks.records.withdrawals import IntakeWithdrawal
 from tasks.validation.checks import FileResult, SetResult
 from tasks.validation.expectations import DATA_DOCS_FILE
 
@@ -18,6 +19,7 @@ class ValidationResult:
     """
 
     intakes: tuple[str, ...]
+    withdrawn: tuple[IntakeWithdrawal, ...]
     files: tuple[FileResult, ...]
     whole: SetResult | None
     slices: Mapping[str, int]
@@ -39,10 +41,15 @@ def metrics(result: ValidationResult) -> dict[str, Any]:
         | _counted("unread", file.unread)
         for file in result.files
     }
+    for file in result.files:
+        if file.withdrawn:
+            figures[file.name]["withdrawn"] = file.withdrawn
+    back = {"intakes_withdrawn": len(result.withdrawn)} if result.withdrawn else {}
     rules = {file.name: _broken(file) for file in result.files}
     whole = result.whole
     return {
         "intakes": len(result.intakes),
+        **back,
         **figures,
         "slices": dict(_largest(result.slices)),
         "rules": rules,
@@ -58,6 +65,7 @@ def render_report(result: ValidationResult) -> str:
     blocks = [
         _head(result),
         _table(result),
+        _withdrawn(result),
         *(_left(file) for file in result.files),
         *([unlearned_rows(file)] for file in result.files if file.unlearned),
         _unread(result),
@@ -84,6 +92,22 @@ def _table(result: ValidationResult) -> list[str]:
             for file in result.files
         ),
     ]
+
+
+def _withdrawn(result: ValidationResult) -> list[str]:
+    """Return which intakes were taken back, and how many rows are not current for that reason."""
+    lines = [
+        f"- Intake {item.intake} was withdrawn on {item.when[:10]} by {_cell(item.by)}: "
+        f"{_cell(item.reason)}"
+        for item in result.withdrawn
+    ]
+    lines += [
+        f"- {file.withdrawn} {file.name} were withdrawn: their source no longer has them, or they "
+        "were erased"
+        for file in result.files
+        if file.withdrawn
+    ]
+    return ["## Withdrawn", "", *lines] if lines else []
 
 
 def _left(file: FileResult) -> list[str]:

@@ -78,7 +78,7 @@ def check_in_batches(path: Path, suite: Suite) -> Breaches:
     totals = SuiteTotals(suite)
     batches = check_rows(
         SuiteRunner(suite),
-        map(read_record, find_current_rows([path.parent], path.name).rows()),
+        map(read_record, find_current_rows([path.parent], path.name, {}).rows()),
         RECORD_FEATURES,
         batch_rows=BATCH_ROWS,
         prepare=lambda batch: mark_missing(batch, known),
@@ -124,7 +124,7 @@ def check_at_once(path: Path, suite: Suite, *, tuned: bool) -> Breaches:
 
 def _frame(path: Path) -> pd.DataFrame:
     """All rows as one frame of features."""
-    rows = map(read_record, find_current_rows([path.parent], path.name).rows())
+    rows = map(read_record, find_current_rows([path.parent], path.name, {}).rows())
     known = _known()
     columns: dict[str, list[Any]] = {name: [] for name in (*RECORD_FEATURES, "number")}
     for row in rows:

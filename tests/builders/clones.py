@@ -15,7 +15,7 @@ import pytest
 import yaml
 from filelock import FileLock
 
-from flows.workspace import apply_overrides, read_overrides
+from flows.overrides import apply_overrides, read_overrides
 from tasks.promotion.params import RulesParams
 from tests.fingerprint.clone import Clone
 

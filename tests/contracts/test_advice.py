@@ -39,6 +39,7 @@ HARMLESS = {
     "flows/credentials.py": "a random secret and a cache, both made again",
     "tasks/stage/command.py": "scratch: checkpoints and memos",
     "tasks/distillation/teacher.py": "a memo",
+    "tasks/ingestion/erasure.py": "`nightloom erase --prove`, which shows and erases nothing",
     "tasks/registry/transactions.py": "a tag that says nothing, noted down before",
 }
 SHOWN = [

@@ -13,7 +13,7 @@ import pytest
 import typer
 import yaml
 
-from flows.workspace import read_overrides
+from flows.overrides import read_overrides
 from tasks.ingestion.params import IngestionParams
 from tasks.promotion.params import RulesParams
 

@@ -103,6 +103,6 @@ def test_the_params_in_the_repository_are_valid(stage: str) -> None:
 
 @pytest.mark.parametrize("preset", sorted(Path("params/presets").glob("*.yaml")), ids=str)
 def test_a_preset_names_params_that_exist(preset: Path) -> None:
-    from flows.workspace import read_overrides
+    from flows.overrides import read_overrides
 
     assert read_overrides(Path(), preset.stem, [])

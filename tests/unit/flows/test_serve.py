@@ -23,7 +23,7 @@ from tasks.registry.aliases import choose_version
 from tasks.services import stores
 from tasks.services.stores import SERVED
 from tasks.serving.protocol import NotServing, ServeVersion
-from tasks.stage.errors import ConfigError
+from tasks.stage.errors import ConfigError, GateError
 from tests.builders.serving import Bundles
 
 pytestmark = pytest.mark.slow
@@ -256,6 +256,20 @@ def test_an_order_is_given_once_until_it_fails_or_the_alias_moves(
     monkeypatch.setattr("flows.model_server._RETRY_SECONDS", -1.0)
     watch.failed(NotServing(model="adapter", version=1, still=None, error="full"))
     assert watch.look() == [order]
+
+
+def test_one_that_held_erased_rows_and_must_stop_ends_the_server(project: Project) -> None:
+    watch = AliasWatcher(project.root, ["adapter"], "staging")
+    number = str(project.client.get_model_version_by_alias(NAME, "staging").version)
+    _new_orders(watch)
+    project.client.set_model_version_tag(NAME, number, "erased", "keep")
+    assert _new_orders(watch) == ([], None)
+    project.client.set_model_version_tag(NAME, number, "erased", "stop")
+    try:
+        with pytest.raises(GateError, match=r"release\.erased_champion is stop"):
+            _new_orders(watch)
+    finally:
+        project.client.delete_model_version_tag(NAME, number, "erased")
 
 
 def test_nothing_is_served_where_nothing_is_registered(

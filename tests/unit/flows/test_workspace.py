@@ -7,16 +7,8 @@ from typing import Any
 import pytest
 import yaml
 
-from flows.workspace import (
-    Override,
-    check_unlocked,
-    choose_workspace,
-    find_checkout,
-    night_lock,
-    overrides_digest,
-    prepare,
-    read_overrides,
-)
+from flows.overrides import Override, overrides_digest, read_overrides
+from flows.workspace import check_unlocked, choose_workspace, find_checkout, night_lock, prepare
 from tasks.services.locks import find_holder
 from tasks.services.processes import run_child
 from tasks.stage.errors import ConfigError

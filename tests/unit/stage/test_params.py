@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.workspace import read_overrides
+from flows.overrides import read_overrides
 from tasks.finetuning.params import Params
 from tasks.promotion.params import Params as PromotionFile
 from tasks.stage.errors import ConfigError

@@ -25,7 +25,7 @@ runners = {name: SuiteRunner(suite) for name, suite in suites.items()}
 intakes = intake_folders(root / "raw")
 begun = most_megabytes()
 with (root / "quarantine.jsonl").open("wb") as stream:
-    acceptance = Acceptance(intakes, 2000, root, stream, Profiler(1000))
+    acceptance = Acceptance(intakes, {}, 2000, root, stream, Profiler(1000))
     _, known = acceptance.documents(runners["documents"])
     verdict = acceptance.records(runners["records"], known)
 print(verdict.current, verdict.accepted, round(most_megabytes() - begun))
