@@ -1,9 +1,8 @@
 """Rows erased from everything that a checkout keeps; versions that held them are named."""
 
 import json
-import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,19 +10,29 @@ from uuid import uuid4
 
 from flows.environment import find_stores
 from flows.erased_objects import forget_objects, raw_objects
-from flows.intakes import all_workspaces, data_statement, no_nights, raw_folder, track_data
+from flows.erased_stores import (
+    clean_artifacts,
+    clean_state,
+    files_below,
+    forget_served,
+    wipe_stores,
+)
+from flows.intakes import (
+    all_workspaces,
+    copied_workspaces,
+    data_statement,
+    no_nights,
+    raw_folder,
+    track_data,
+)
 from flows.promoter import Promoter
-from flows.servers import Services
 from flows.workspace import STATE, Workspace
+from tasks.ingestion.erased_rows import ERASED_FILE, ErasedRow, ErasedRows, erased_file
 from tasks.ingestion.erasure import (
-    ERASED_FILE,
-    ErasedRow,
-    ErasedRows,
     FoundRow,
     Told,
     check_named,
     erase_from,
-    erased_file,
     erased_row,
     find_erased,
     find_rows,
@@ -32,33 +41,26 @@ from tasks.ingestion.erasure import (
     without_words,
 )
 from tasks.ingestion.intake_files import intake_folders
+from tasks.records.text import id_form
 from tasks.registry.erased import ERASURE, find_holders, record_erased
 from tasks.registry.ledger import Ledger
 from tasks.registry.promote import check_signature
-from tasks.registry.versions import MODELS, Version
-from tasks.services.stores import LEDGER, Stores, local_path
-from tasks.services.traces import Traces, wipe_postgresql, wipe_sqlite
+from tasks.registry.versions import Version
+from tasks.services.traces import Traces
 from tasks.stage.outputs import file_sha256, output_folders, write_atomically
 from tasks.stage.params import read_yaml
 
 _LIST = "list"  # names the list of erased rows in an entry's evidence
 _PROFILE = "profile.json"
-_SQLITE = b"SQLite format 3\x00"
-_SIDE_FILES = ("-wal", "-shm", "-journal")
-# An entry of the ledger that is changed breaks its chain; it holds ids and reasons, no row.
-_LEDGER = {
-    "params": "run_uuid IN (SELECT run_uuid FROM runs WHERE experiment_id IN "
-    f"(SELECT experiment_id FROM experiments WHERE name = '{LEDGER}'))"
-}
 _NOTHING = Traces(frozenset(), frozenset())
-_ELSEWHERE = ("models", "workspaces", "artifacts", "private")
 
 
 @dataclass(frozen=True)
 class Erasure:
     """What an erasure did: the rows, the versions that held them, and what went.
 
-    `others` are rows that stay and say some of the same. `left` is what somebody else must do.
+    `served` questions of the log are deleted. `others` are rows that stay and say some of the same.
+    `left` is what somebody else must do.
     """
 
     id: str
@@ -66,6 +68,7 @@ class Erasure:
     versions: tuple[Version, ...]
     removed: int
     overwritten: int
+    served: int
     others: tuple[str, ...]
     left: tuple[str, ...]
 
@@ -85,8 +88,8 @@ def erase(
             goes on.
     """
     check_signature(by, reason)
-    workspaces = all_workspaces(checkout)
-    with no_nights(workspaces):
+    workspaces, names = all_workspaces(checkout), [id_form(name) for name in names]
+    with no_nights([*workspaces, *copied_workspaces(checkout)]):
         _forget_pending(checkout, _NOTHING)
         known = known_list(promoter.ledger, workspaces[0], promoter.downloads)
         found = [row for x in workspaces for row in find_rows(raw_folder(x), names)]
@@ -154,9 +157,12 @@ def _erase(
     _write_lists(known, workspaces)
     _tell_ledger(promoter, erasure, rows, versions, list_file(checkout), reason, by)
     stores = find_stores(checkout)
-    left = _wipe_stores(checkout, stores, told.traces)
-    removed = _clean_artifacts(stores, ledger, told.traces)
-    overwritten, more = _clean_state(checkout, told.traces)
+    served = forget_served(stores, told.traces)
+    left = wipe_stores(checkout, stores, told.traces)
+    removed = clean_artifacts(stores, ledger, told.traces)
+    # First: their files may be links to those of a workspace, which must not be written over.
+    removed += _remove_copies(checkout, found)
+    overwritten, more = clean_state(checkout, told.traces, list_file(checkout))
     removed += more
     for workspace in workspaces:
         if _own(workspace, found):
@@ -165,7 +171,9 @@ def _erase(
     # The rows themselves last: where this is cut short, they can still be looked for.
     removed += _erase_raw(workspaces, found, told, known)
     kept = tuple(ledger.registry.version(x.model, x.number) for x in versions)
-    return Erasure(erasure, tuple(rows), kept, removed, overwritten, told.others, tuple(left))
+    return Erasure(
+        erasure, tuple(rows), kept, removed, overwritten, served, told.others, tuple(left)
+    )
 
 
 def _erase_raw(
@@ -200,7 +208,8 @@ def _forget_pending(checkout: Path, traces: Traces) -> int:
         return 0
     seeds = set(json.loads(pending.read_text(encoding="utf-8")))
     every = all_workspaces(checkout)
-    removed = forget_objects(every, seeds, raw_objects(every), traces)
+    made_in = [*every, *copied_workspaces(checkout)]
+    removed = forget_objects(made_in, seeds, raw_objects(every), traces)
     pending.unlink()
     return removed
 
@@ -266,88 +275,25 @@ def _remove_outs(workspace: Workspace, told: Told) -> int:
     return removed
 
 
+def _remove_copies(checkout: Path, found: Sequence[FoundRow]) -> int:
+    """Delete the data of deep evaluations and trials that hold a row; return how many files went.
+
+    The next one begins with the rows of a workspace.
+    """
+    removed = 0
+    for copy in copied_workspaces(checkout):
+        data = raw_folder(copy).parent
+        if _own(copy, found) and data.exists():
+            removed += sum(path.is_file() for path in data.rglob("*"))
+            shutil.rmtree(data)
+    return removed
+
+
 def _remove_files(workspace: Workspace, traces: Traces) -> int:
     """Delete what else lies beside the raw folder and holds a row."""
     raw, removed = raw_folder(workspace), 0
-    for path in _files(raw.parent, (raw.name,)):
+    for path in files_below(raw.parent, (raw.name,)):
         if traces.in_file(path):
             path.unlink()
             removed += 1
     return removed
-
-
-def _clean_artifacts(stores: Stores, ledger: Ledger, traces: Traces) -> int:
-    """Delete the artifacts of nights that hold a row; versions' own files go with the version."""
-    if stores.artifacts is None or not stores.artifacts.exists():
-        return 0
-    registry = ledger.registry
-    held = [local_path(x.source) for model in MODELS for x in registry.versions(model)]
-    own = [path.resolve() for path in held if path is not None]
-    removed = 0
-    for path in _files(stores.artifacts.resolve(), ()):
-        in_version = any(path.is_relative_to(folder) for folder in own)
-        if not in_version and path.suffix != ".npy" and not _is_list(path) and traces.in_file(path):
-            path.unlink()
-            removed += 1
-    return removed
-
-
-def _is_list(path: Path) -> bool:
-    """Return whether a file is a list of erased rows that the ledger keeps."""
-    return path.parent.name == "files" and path.suffix == ".jsonl"
-
-
-def _clean_state(checkout: Path, traces: Traces) -> tuple[int, int]:
-    """Wipe databases and logs in the state's folder; return values overwritten, files removed."""
-    state = checkout / STATE
-    removed = 0
-    for name in ("downloads", "tmp"):
-        removed += sum(path.is_file() for path in (state / name).rglob("*"))
-        shutil.rmtree(state / name, ignore_errors=True)
-    overwritten = 0
-    for path in _files(state, _ELSEWHERE):
-        if path.name.endswith(_SIDE_FILES) or path == list_file(checkout):
-            continue
-        with path.open("rb") as stream:
-            is_database = stream.read(len(_SQLITE)) == _SQLITE
-        overwritten += wipe_sqlite(path, traces, _LEDGER) if is_database else traces.overwrite(path)
-    return overwritten, removed
-
-
-def _wipe_stores(checkout: Path, stores: Stores, traces: Traces) -> list[str]:
-    """Wipe MLflow's and Prefect's databases that lie elsewhere; return what others must do."""
-    left = []
-    uri = stores.tracking_uri
-    if uri.startswith("postgresql"):
-        wipe_postgresql(uri, traces, _LEDGER)
-    elif uri.startswith("sqlite:///"):
-        path = Path(uri.removeprefix("sqlite:///"))
-        if not path.is_relative_to(checkout / STATE):
-            wipe_sqlite(path, traces, _LEDGER)
-    elif Services.read(checkout) is None:
-        left.append(
-            f"MLflow at {uri} is kept by others: its administrator deletes the artifacts of nights "
-            "that show the rows, overwrites them in its database, and runs VACUUM FULL there"
-        )
-    if stores.artifacts is None:
-        left.append(
-            f"the artifacts of {uri} lie elsewhere: delete the reports of nights that held the "
-            "rows there, e.g. `mlflow gc` on their deleted runs"
-        )
-    prefect = os.environ.get("PREFECT_API_DATABASE_CONNECTION_URL", "")
-    if prefect.startswith("postgresql"):
-        wipe_postgresql(prefect.replace("+asyncpg", "+psycopg"), traces, {})
-    elif os.environ.get("PREFECT_API_URL") and Services.read(checkout) is None:
-        left.append(
-            f"Prefect at {os.environ['PREFECT_API_URL']} is kept by others: its administrator "
-            "deletes the logs and artifacts of nights that show the rows"
-        )
-    return left
-
-
-def _files(folder: Path, left_out: Sequence[str]) -> Iterator[Path]:
-    """Yield the files below a folder, without those of some folders in it."""
-    for path in sorted(folder.rglob("*")):
-        inside = path.relative_to(folder).parts[0] not in left_out
-        if inside and path.is_file() and not path.is_symlink():
-            yield path

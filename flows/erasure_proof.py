@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass
 
-from tasks.ingestion.erasure import ErasedRow, ErasedRows
+from tasks.ingestion.erased_rows import ErasedRow, ErasedRows
 from tasks.records.schema import ServedModel
+from tasks.records.text import id_form
 from tasks.registry.erased import ERASURE
 from tasks.registry.ledger import Entry, Ledger
 from tasks.stage.errors import ConfigError
@@ -47,6 +48,7 @@ def prove(ledger: Ledger, known: ErasedRows, name: str) -> Proof:
     Raises:
         ConfigError: nothing of that id was erased.
     """
+    name = id_form(name)
     rows = tuple(row for row in known.rows if row.id == name)
     if not rows:
         raise ConfigError(

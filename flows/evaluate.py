@@ -13,9 +13,11 @@ from prefect.runtime import flow_run
 
 from flows.build import build_stages
 from flows.environment import find_stores, open_checkout
+from flows.erasing import came_back
 from flows.graph import stage_names
 from flows.overrides import override_text, overrides_digest
 from flows.parameters import NO_OVERRIDES, OverrideText, PresetName
+from flows.promoter import make_promoter
 from flows.run_state import NightLog, new_night_name
 from flows.workspace import STATE, Workspace, choose_workspace, night_lock, prepare, share_inputs
 from tasks.orchestration.night_figures import read_figures
@@ -82,7 +84,11 @@ def evaluate_fully(
 
 
 def _check(base: Workspace) -> None:
-    """Check that a night was run with the base's rows and models."""
+    """Check that a night was run with the base's rows and models, and none was erased since.
+
+    Raises:
+        ConfigError: it was not, or a row that was erased is back.
+    """
     paths = base.checkout_paths()
     needed = (paths.raw, *paths.frozen)
     missing = [name for name in needed if not (base.path / name).exists()]
@@ -91,4 +97,10 @@ def _check(base: Workspace) -> None:
             f"{base.path} holds no {', '.join(missing)}; expected what a night leaves there, since "
             "it is that night's models that are evaluated",
             "run `nightloom run` first, with the same --preset and --set",
+        )
+    if came_back(make_promoter(base.checkout), base):
+        raise ConfigError(
+            f"{base.path} holds rows that were erased: a backup brought them back, perhaps. They "
+            "may be in nothing that is made",
+            "run `nightloom run` first, with the same --preset and --set: it erases them again",
         )

@@ -40,6 +40,17 @@ def all_workspaces(checkout: Path) -> list[Workspace]:
     return [Workspace(checkout, path, ()) for path in (checkout, *(x.parent for x in folders))]
 
 
+def copied_workspaces(checkout: Path) -> list[Workspace]:
+    """Return the workspaces of deep evaluations and of trials, whose rows are another one's."""
+    state = checkout / STATE
+    folders = [
+        path.parent for depth in ("*/*", "*/*/*") for path in state.glob(f"{depth}/dvc.yaml")
+    ]
+    own = state / "workspaces"
+    found = sorted(folder for folder in folders if not folder.is_relative_to(own))
+    return [Workspace(checkout, folder, ()) for folder in found]
+
+
 def raw_folder(workspace: Workspace) -> Path:
     """Return where the intakes of a workspace lie."""
     return workspace.path / workspace.paths().raw

@@ -10,6 +10,7 @@ from prefect.runtime import flow_run
 
 from flows.build import build
 from flows.environment import find_stores, open_checkout
+from flows.erased_stores import forget_answers, wipe_deleted
 from flows.erasing import came_back, reapply
 from flows.history import read_history, write_history
 from flows.parameters import NO_OVERRIDES, NightName, OverrideText, PresetName
@@ -39,7 +40,7 @@ from tasks.registry.params import ReleaseParams
 from tasks.registry.promote import all_champions
 from tasks.registry.versions import Version
 from tasks.services.stores import RunRef, Stores
-from tasks.stage.errors import GateError, NightloomError
+from tasks.stage.errors import ConfigError, GateError, NightloomError
 from tasks.stage.outputs import write_atomically
 from tasks.stage.params import ModelsParams, RerankingParams, StageParams, load_params
 
@@ -188,7 +189,10 @@ def _question_shift(workspace: Workspace, log: NightLog, stores: Stores) -> str 
 
 
 def forget(workspace: Workspace, log: NightLog) -> None:
-    """Erase what a backup brought back, and say which version serves though it held erased rows."""
+    """Erase what a backup brought back, and say which version serves though it held erased rows.
+
+    What such a version answered since goes too: it may be the row itself.
+    """
     log.begin("looking for rows that were erased")
     promoter = make_promoter(workspace.checkout)
     if came_back(promoter, workspace):
@@ -200,6 +204,19 @@ def forget(workspace: Workspace, log: NightLog) -> None:
         )
     for champion in erased_champions(promoter.ledger):
         get_run_logger().warning("%s", champion.told)
+    _forget_answers(workspace.checkout, promoter.ledger)
+
+
+def _forget_answers(checkout: Path, ledger: Ledger) -> None:
+    stores, logger = find_stores(checkout), get_run_logger()
+    gone = forget_answers(stores, ledger)
+    if not gone:
+        return
+    logger.warning("%d served answers of versions that held erased rows are deleted", gone)
+    try:
+        wipe_deleted(checkout, stores)
+    except ConfigError as error:
+        logger.warning("%s; what to do: %s, or `nightloom prune --yes`", error, error.remedy)
 
 
 def refused(log: NightLog, error: GateError) -> None:

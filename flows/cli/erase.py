@@ -1,5 +1,6 @@
 """`nightloom erase`: take rows out of everything that is kept, and prove it."""
 
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -10,6 +11,7 @@ from flows.console import make_console
 if TYPE_CHECKING:
     from flows.erasing import Erasure
     from flows.erasure_proof import Proof
+    from tasks.ingestion.erased_rows import ErasedRow
 
 
 def erase(
@@ -28,6 +30,7 @@ def erase(
     """Erase rows from every intake and from all that was made of them; the next night learns
     without them.
 
+    Every row of an id goes, whichever source it came from; the answer says which ones these were.
     The ledger names each version that held one, and nothing goes back to it. This can't be undone.
     """
     with checkout_at(root, as_json) as checkout:
@@ -64,6 +67,7 @@ def _tell_erasure(found: "Erasure", as_json: bool) -> None:
                 "versions": versions,
                 "files_removed": found.removed,
                 "values_overwritten": found.overwritten,
+                "served_deleted": found.served,
                 "others": found.others,
                 "left": found.left,
             }
@@ -71,10 +75,15 @@ def _tell_erasure(found: "Erasure", as_json: bool) -> None:
         return
     console = make_console()
     lines = [
-        f"{row.kind[:-1]} {row.id} is erased from {row.intake}, line {row.line}"
+        f"{row.kind[:-1]} {row.id} of source {row.source} is erased from {row.intake}, line "
+        f"{row.line}"
         for row in found.rows
     ]
-    lines.append(f"{found.removed} files removed, {found.overwritten} values overwritten")
+    lines += list(_told_twice(found.rows))
+    lines.append(
+        f"{found.removed} files removed, {found.overwritten} values overwritten, {found.served} "
+        "served questions deleted"
+    )
     if found.others:
         lines.append(
             f"these rows say some of the same, and stay: {', '.join(found.others)}; erase them too "
@@ -82,10 +91,19 @@ def _tell_erasure(found: "Erasure", as_json: bool) -> None:
         )
     lines += [f"{x.name} held it: nothing goes back to it" for x in found.versions]
     lines += list(found.left)
+    lines.append("take it out of its source too; what that offers again is left out, and counted")
     lines.append("next: `nightloom run` trains without it; once that is promoted, `nightloom prune "
                  "--yes` deletes the versions that held it")  # fmt: skip
     for line in lines:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _told_twice(rows: "Sequence[ErasedRow]") -> Iterator[str]:
+    """Say which ids were of more than one row: all of them are erased."""
+    for name in dict.fromkeys(row.id for row in rows):
+        of = dict.fromkeys(f"{x.kind} of {x.source}" for x in rows if x.id == name)
+        if len(of) > 1:
+            yield f"{name} is the id of several rows, and all are erased: {', '.join(of)}"
 
 
 def _tell_proofs(proofs: "list[Proof]", as_json: bool) -> None:
@@ -110,8 +128,8 @@ def _tell_proofs(proofs: "list[Proof]", as_json: bool) -> None:
 
 def _lines(proof: "Proof") -> list[str]:
     lines = [
-        f"{proof.id}: erased from {row.intake}/{row.kind}.jsonl:{row.line} on {row.when} by "
-        f"{row.by}: {row.reason}"
+        f"{proof.id}: erased from {row.intake}/{row.kind}.jsonl:{row.line} (source {row.source}) "
+        f"on {row.when} by {row.by}: {row.reason}"
         for row in proof.rows
     ]
     for one in proof.versions:

@@ -23,14 +23,20 @@ def prune(
     """Delete old versions and their artifacts by params/release.yaml's rule; first only say which.
 
     What an alias names, what a rollback may need and what Nightloom did not make always stays.
+    What versions answered after a row that they held was erased goes too.
     """
     with checkout_at(root, as_json) as checkout:
+        from flows.environment import find_stores
+        from flows.erased_stores import forget_answers, wipe_deleted
         from flows.promoter import deciding, delete_old, make_promoter, review_all
 
-        name = None if model is None else model.value
+        name, stores = None if model is None else model.value, find_stores(checkout)
         if yes:
             with deciding(checkout) as promoter:
                 decisions = delete_old(promoter, name, by)
+                answers = forget_answers(stores, promoter.ledger)
+            if answers is not None:
+                wipe_deleted(checkout, stores)
         else:
             decisions = review_all(make_promoter(checkout), name)
     _print_decisions(decisions, yes, as_json)

@@ -6,7 +6,7 @@ are MLflow's own assessments, whether they come by the API or from MLflow's revi
 code: what another version answers.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -153,10 +153,31 @@ class ServedTraces:
             kept += int(trace.info.trace_metadata.get(_SIZE, 0))
             if trace.info.timestamp_ms < oldest or kept > params.megabytes * _MEGABYTE:
                 gone.append(trace.info.trace_id)
-        for start in range(0, len(gone), _PAGE):
+        return self._delete(gone)
+
+    def delete_where(self, holds: Callable[[str, bytes], bool]) -> int:
+        """Delete the traces of which `holds` is true, and return how many.
+
+        It is asked with a trace's completion, and with all that it says as JSON.
+        """
+        return self._delete(
+            [
+                trace.info.trace_id
+                for trace in self._search(None, spans=True)
+                if holds(trace.info.tags.get(_COMPLETION, ""), trace.to_json().encode())
+            ]
+        )
+
+    def delete_answers(self, since: Mapping[str, datetime]) -> int:
+        """Delete what versions, named `MODEL-VERSION`, answered from a time on; return how many."""
+        every = self._search(None, spans=False)
+        return self._delete([trace.info.trace_id for trace in every if _is_since(trace, since)])
+
+    def _delete(self, traces: list[str]) -> int:
+        for start in range(0, len(traces), _PAGE):
             assert self._experiment is not None
-            self._client.delete_traces(self._experiment, trace_ids=gone[start : start + _PAGE])
-        return len(gone)
+            self._client.delete_traces(self._experiment, trace_ids=traces[start : start + _PAGE])
+        return len(traces)
 
     def _find(self, completion: str) -> Trace | None:
         if self._experiment is None:
@@ -184,6 +205,12 @@ class ServedTraces:
             token = page.token
             if not token:
                 return
+
+
+def _is_since(trace: Trace, since: Mapping[str, datetime]) -> bool:
+    """Return whether a trace has an answer of one of these versions, given after its time."""
+    begun = since.get(trace.info.tags.get(_VERSION, ""))
+    return begun is not None and trace.info.timestamp_ms >= begun.timestamp() * 1000
 
 
 def _question(trace: Trace) -> ServedQuestion:

@@ -1,69 +1,62 @@
-"""Rows erased from a raw folder: from every intake that held them, and known by hash from then on.
-
-`withdrawn/erased.jsonl` lists them by id and salted hash. It holds no text of a row: it tells
-whether a row that is offered, or that lies in a backup, is one of them.
-"""
+"""Rows erased from a raw folder: from every intake that held them."""
 
 import hashlib
 import json
-import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import orjson
-from pydantic import BaseModel, ConfigDict, ValidationError
+import pyarrow
+from pyarrow import parquet
 
-from tasks.ingestion.intake_files import DIGESTS, INTAKES, ORIGINS, intake_folders, line_digests
+from tasks.ingestion.erased_rows import ErasedRow, ErasedRows, row_content, row_name, salted
+from tasks.ingestion.intake_files import (
+    DIGESTS,
+    INTAKES,
+    ORIGINS,
+    intake_folders,
+    line_digests,
+    read_intake,
+)
 from tasks.ingestion.sources.source import KINDS, Kind
-from tasks.records.readers import Line, canonical_json, parse_line
-from tasks.records.text import id_form, text_tokens
-from tasks.records.withdrawals import FOLDER
+from tasks.records.readers import Line, parse_line
+from tasks.records.text import text_tokens
+from tasks.records.withdrawals import FOLDER, RowWithdrawal
 from tasks.services.traces import Traces, pieces
-from tasks.stage.errors import ConfigError, DataError
+from tasks.stage.errors import ConfigError
 from tasks.stage.outputs import folder_files, output_folders, write_atomically
 
-ERASED_FILE = "erased.jsonl"
 REFERENCE = "reference.json"
-_SALT_BYTES = 16
 _SHOWN = 5
 _FEW = 3
 
 
-def erased_file(raw: Path) -> Path:
-    """Return where a raw folder lists what was erased."""
-    return raw / FOLDER / ERASED_FILE
-
-
-class ErasedRow(BaseModel):
-    """A row that was erased: its id, and hashes of its id and of its content under a salt."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    erasure: str
-    kind: Kind
-    id: str
-    salt: str
-    id_hash: str
-    content_hash: str
-    intake: str
-    line: int
-    reason: str
-    by: str
-    when: str
-
-
 @dataclass(frozen=True)
 class FoundRow:
-    """A line of an intake that is to be erased, and the id or place by which it was asked for."""
+    """A line of an intake that is to be erased, and the id (in NFC) or place it is known by."""
 
     intake: Path
     kind: Kind
     line: Line
     name: str
+
+    @property
+    def ids(self) -> set[str]:
+        """Return what it is named by in what was made of it: the id as it is written, too."""
+        written = (self.line.row or {}).get("id")
+        return {self.name, written} if isinstance(written, str) else {self.name}
+
+    @property
+    def source(self) -> str:
+        """Return the name of the source that it came from, as its intake says it."""
+        path = self.intake / ORIGINS
+        if path.exists() and "source" in parquet.read_schema(path).names:
+            place = [("kind", "=", self.kind), ("line", "=", self.line.number)]
+            for source in parquet.read_table(path, filters=place)["source"].to_pylist():
+                return str(source)
+        return read_intake(self.intake).source
 
     @property
     def texts(self) -> Iterator[str]:
@@ -75,64 +68,6 @@ class FoundRow:
             yield from _texts({name: value for name, value in row.items() if name != "id"})
 
 
-@dataclass(frozen=True)
-class ErasedRows:
-    """The rows that must not be here: those of a list."""
-
-    rows: tuple[ErasedRow, ...]
-
-    @classmethod
-    def read(cls, path: Path) -> "ErasedRows":
-        """Return the rows of a file; none where there is no file.
-
-        Raises:
-            DataError: a line is no erased row.
-        """
-        lines = path.read_bytes().splitlines() if path.exists() else []
-        try:
-            return cls(tuple(ErasedRow.model_validate_json(line) for line in lines))
-        except ValidationError as error:
-            raise DataError(
-                f"{path} does not list what was erased: {' '.join(str(error).split())[:300]}. "
-                "Without it a row could be learned from again that must not be",
-                "bring the file back from a backup",
-            ) from None
-
-    def joined(self, *others: "ErasedRows") -> "ErasedRows":
-        """Return the rows of all lists, each once."""
-        return ErasedRows(tuple(dict.fromkeys(row for x in (self, *others) for row in x.rows)))
-
-    def write(self, path: Path) -> None:
-        """Write the list, whole or not at all, where it is another than the file's."""
-        text = "".join(f"{row.model_dump_json()}\n" for row in self.rows)
-        if text != (path.read_text(encoding="utf-8") if path.exists() else ""):
-            write_atomically(path, text)
-
-    def hold(self, kind: Kind, line: Line) -> bool:
-        """Return whether a row is one of them, by its id or by its content."""
-        if not self._hashes:
-            return False
-        name, parts = _name_of(line), [_content(line)]
-        if name is not None:
-            parts.append(f"id {name}".encode())
-        return any((kind, _salted(salt, x)) in self._hashes for salt in self._salts for x in parts)
-
-    @property
-    def salt(self) -> str:
-        """Return the salt of the list, a new one if it has none."""
-        return self.rows[0].salt if self.rows else secrets.token_hex(_SALT_BYTES)
-
-    @cached_property
-    def _hashes(self) -> frozenset[tuple[str, str]]:
-        return frozenset(
-            (x.kind, hashed) for x in self.rows for hashed in (x.id_hash, x.content_hash)
-        )
-
-    @cached_property
-    def _salts(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(row.salt for row in self.rows))
-
-
 def erased_row(
     found: FoundRow, *, erasure: str, salt: str, reason: str, by: str, now: datetime
 ) -> ErasedRow:
@@ -142,37 +77,15 @@ def erased_row(
         kind=found.kind,
         id=found.name,
         salt=salt,
-        id_hash=_salted(salt, f"id {found.name}".encode()),
-        content_hash=_salted(salt, _content(found.line)),
+        id_hash=salted(salt, f"id {found.name}".encode()),
+        content_hash=salted(salt, row_content(found.line)),
         intake=found.intake.name,
         line=found.line.number,
+        source=found.source,
         reason=reason,
         by=by,
         when=now.astimezone(UTC).isoformat(timespec="seconds"),
     )
-
-
-def _salted(salt: str, content: bytes) -> str:
-    return hashlib.blake2b(content, digest_size=16, key=bytes.fromhex(salt)).hexdigest()
-
-
-def _content(line: Line) -> bytes:
-    """Return what a row says, whatever its id."""
-    if line.row is None:
-        return line.raw
-    return canonical_json({name: value for name, value in line.row.items() if name != "id"})
-
-
-def _name_of(line: Line) -> str | None:
-    """Return a row's id; of a faulty line too, where a forgiving reader still finds it."""
-    row: Any = line.row
-    if row is None:
-        try:
-            row = orjson.loads(line.raw)
-        except orjson.JSONDecodeError:
-            return None
-    name = row.get("id") if isinstance(row, dict) else None
-    return id_form(name) if isinstance(name, str) else None
 
 
 def _texts(value: Any) -> Iterator[str]:
@@ -187,15 +100,16 @@ def _texts(value: Any) -> Iterator[str]:
 
 
 def find_rows(raw: Path, names: Sequence[str]) -> list[FoundRow]:
-    """Return the lines of all intakes, withdrawn ones too, that have one of these ids.
+    """Return the lines of all intakes, withdrawn ones too, that have one of these ids, in NFC.
 
+    Whatever source they came from: an id may have been of several, one after the other.
     A line without an id is named by its place, as quarantine shows it: INTAKE/records.jsonl:LINE.
     """
-    wanted = set(map(id_form, names))
+    wanted = set(names)
     return [
         FoundRow(folder, kind, line, name)
         for folder, kind, line in _all_lines(raw)
-        for name in (_name_of(line), f"{folder.name}/{kind}.jsonl:{line.number}")
+        for name in (row_name(line), f"{folder.name}/{kind}.jsonl:{line.number}")
         if name in wanted
     ]
 
@@ -205,7 +119,7 @@ def find_erased(raw: Path, erased: ErasedRows) -> list[FoundRow]:
     if not erased.rows:
         return []
     return [
-        FoundRow(folder, kind, line, _name_of(line) or f"{folder.name}/{kind}.jsonl:{line.number}")
+        FoundRow(folder, kind, line, row_name(line) or f"{folder.name}/{kind}.jsonl:{line.number}")
         for folder, kind, line in _all_lines(raw)
         if erased.hold(kind, line)
     ]
@@ -250,7 +164,8 @@ def told_by(found: Sequence[FoundRow], raws: Iterable[Path], spared: str) -> Tol
         words = {word for word in words if word not in lowered}
     # What many rows say is how a set asks, and tells nothing of this row.
     others = [name for names in shared.values() if len(names) <= _FEW for name in names]
-    traces = Traces(frozenset(own - shared.keys()), frozenset(row.name for row in found))
+    ids = frozenset(name for row in found for name in row.ids)
+    traces = Traces(frozenset(own - shared.keys()), ids)
     return Told(traces, frozenset(words), tuple(dict.fromkeys(others))[:_SHOWN])
 
 
@@ -261,17 +176,18 @@ def _other_rows(found: Sequence[FoundRow], raws: Iterable[Path]) -> Iterator[tup
     for raw in raws:
         for folder, kind, line in _all_lines(raw):
             if folder.name not in seen and (folder.name, kind, line.number) not in erased:
-                name = _name_of(line) or f"{folder.name}/{kind}.jsonl:{line.number}"
-                texts = FoundRow(folder, kind, line, name).texts
-                yield name, "\n".join(" ".join(text.split()) for text in texts)
+                name = row_name(line) or f"{folder.name}/{kind}.jsonl:{line.number}"
+                texts = list(FoundRow(folder, kind, line, name).texts)
+                yield name, "\n".join([*texts, *(" ".join(text.split()) for text in texts)])
         seen |= {folder.name for folder in intake_folders(raw)}
 
 
-def held_objects(raw: Path, found: Iterable[FoundRow], told: Told) -> set[str]:
+def held_objects(raw: Path, found: Sequence[FoundRow], told: Told) -> set[str]:
     """Return the MD5 of each file of the intakes that shows one of the rows."""
     held = {(row.intake.name, name) for row in found for name in (f"{row.kind}.jsonl", DIGESTS)}
     paths = [raw / INTAKES / folder / name for folder, name in sorted(held)]
     paths += [folder / REFERENCE for folder in intake_folders(raw) if _cleaned(folder, told)[1]]
+    paths += [path for path, _ in _with_withdrawals(raw, found)]
     return {_md5(path) for path in paths if path.exists()}
 
 
@@ -287,6 +203,23 @@ def erase_from(raw: Path, found: Sequence[FoundRow], told: Told, erased: ErasedR
         profile, is_other = _cleaned(folder, told)
         if own or is_other:
             _rewrite(folder, own, profile, erased)
+    for path, text in _with_withdrawals(raw, found):
+        write_atomically(path, text)
+
+
+def _with_withdrawals(raw: Path, found: Iterable[FoundRow]) -> list[tuple[Path, str]]:
+    """Return the files that name withdrawn rows by a digest of what they say, and them without.
+
+    A row without an id is named so; that digest has no salt.
+    """
+    keys = {line_digests(row.line)[1].hex() for row in found}
+    changed = []
+    for path in sorted((raw / FOLDER / "rows").glob("[!.]*.jsonl")):
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+        left = [line for line in lines if RowWithdrawal.model_validate_json(line).key not in keys]
+        if left != lines:
+            changed.append((path, "".join(left)))
+    return changed
 
 
 def _cleaned(folder: Path, told: Told) -> tuple[str, bool]:
@@ -324,9 +257,6 @@ def _blank(source: Path, target: Path, lines: set[int]) -> None:
 
 
 def _filtered(source: Path, target: Path, gone: set[Any], names: tuple[str, str]) -> None:
-    import pyarrow
-    from pyarrow import parquet
-
     table = parquet.read_table(source)
     rows = zip(*(table[name].to_pylist() for name in names), strict=True)
     parquet.write_table(table.filter(pyarrow.array([row not in gone for row in rows])), target)

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tasks.ingestion.erasure import ErasedRows, erased_file
+from tasks.ingestion.erased_rows import ErasedRows, erased_file
 from tasks.ingestion.intake_files import IntakeWriter, line_digests, read_known, read_marks
 from tasks.ingestion.params import IngestionParams, SourceParams
 from tasks.ingestion.row_formats import document_line, record_line

@@ -23,6 +23,7 @@ from tasks.stage.errors import ConfigError
 # Fewer bytes are said by chance, and more are cut: by a passage's bound, or by a report's.
 _PIECE_BYTES = 24
 _SENTENCE = re.compile(r"(?<=[.!?。！？])\s+|[\r\n]+")
+_WORD = re.compile(r"\S+")
 _ID_KEYS = ("id", "record", "document", "kept")
 _LOCK_SECONDS = 60.0
 _DEEPEST = 4
@@ -41,23 +42,28 @@ def pieces(text: str) -> set[str]:
     """Return what a text is found by: runs of whole words of one sentence, of 24 bytes or more.
 
     A sentence that is shorter as a whole is one piece if it has half as many bytes, and is more
-    than one plain word, which others say too.
+    than one plain word, which others say too. A run stands as it is, and with single spaces.
     """
     found = set()
     for sentence in filter(None, map(str.strip, _SENTENCE.split(text))):
-        words, run = sentence.split(), list[str]()
+        words, run = list(_WORD.finditer(sentence)), list[re.Match[str]]()
         for word in words:
             run.append(word)
             if _size(run) >= _PIECE_BYTES:
-                found.add(" ".join(run))
+                found |= _as_written(run)
                 run = []
-        if run == words and _size(run) * 2 >= _PIECE_BYTES and _TELLING.search(" ".join(run)):
-            found.add(" ".join(run))
+        if run == words and _size(run) * 2 >= _PIECE_BYTES and _TELLING.search(sentence):
+            found |= _as_written(run)
     return found
 
 
-def _size(words: Sequence[str]) -> int:
-    return len(" ".join(words).encode(errors="replace"))
+def _as_written(run: Sequence[re.Match[str]]) -> set[str]:
+    """Return a run of words with the space between them, and with single spaces."""
+    return {run[0].string[run[0].start() : run[-1].end()], " ".join(word[0] for word in run)}
+
+
+def _size(words: Sequence[re.Match[str]]) -> int:
+    return len(" ".join(word[0] for word in words).encode(errors="replace"))
 
 
 @dataclass(frozen=True)
@@ -155,7 +161,8 @@ def _written(text: str) -> Iterator[bytes]:
         for ascii_ in (True, False):
             once = json.dumps(form, ensure_ascii=ascii_)[1:-1]
             yield once.encode(errors="replace")
-            yield json.dumps(once, ensure_ascii=ascii_)[1:-1].encode(errors="replace")
+            for outer in (True, False):
+                yield json.dumps(once, ensure_ascii=outer)[1:-1].encode(errors="replace")
         for quote in (True, False):
             yield html.escape(form, quote=quote).encode(errors="replace")
         yield (
@@ -242,8 +249,8 @@ def _as_bytes(value: object) -> bytes:
 def wipe_postgresql(url: str, traces: Traces, spared: Mapping[str, str]) -> int:
     """Put stars over the texts in a PostgreSQL database, and return in how many values.
 
-    What is `spared` is as for sqlite. Each table that was touched is written anew (VACUUM FULL), so
-    that its old bytes go.
+    What is `spared` is as for sqlite. Each table that can hold text is written anew (VACUUM FULL),
+    so that old bytes go, also those of rows that were deleted before.
 
     Raises:
         ConfigError: the database refuses; an administrator must do it.
@@ -257,20 +264,19 @@ def wipe_postgresql(url: str, traces: Traces, spared: Mapping[str, str]) -> int:
     engine = sqlalchemy.create_engine(place, poolclass=sqlalchemy.NullPool)
     try:
         with engine.begin() as connection:
-            touched = {
-                table: count
+            changed = {
+                table: _wipe_columns(connection, table, columns, traces, spared)
                 for table, columns in _text_columns(connection).items()
-                if (count := _wipe_columns(connection, table, columns, traces, spared))
             }
         with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-            for table in touched:
+            for table in changed:
                 connection.exec_driver_sql(f'VACUUM FULL "{table}"')
     except exc.SQLAlchemyError as error:
         raise ConfigError(
             f"the database can't be wiped: {str(getattr(error, 'orig', error)).strip()[:300]}",
             "let its administrator run VACUUM FULL on MLflow's tables, then say the same again",
         ) from None
-    return sum(touched.values())
+    return sum(changed.values())
 
 
 def _text_columns(connection: Any) -> dict[str, list[tuple[str, str]]]:

@@ -4,7 +4,9 @@ from pathlib import Path
 from typing import Any
 
 from tasks.ingestion.params import IngestionParams
+from tasks.records.withdrawals import withdrawn_rows
 from tasks.stage.params import read_yaml
+from tasks.validation.raw_rows import CurrentRows, find_current_rows, intake_folders
 
 
 def ingestion_params(*entries: dict[str, Any], **changes: Any) -> IngestionParams:
@@ -18,3 +20,8 @@ def files_entry(root: Path, *records: str, **changes: Any) -> dict[str, Any]:
     documents = changes.pop("documents", [])
     files = {"root": str(root), "records": list(records), "documents": documents}
     return {"name": "files", "kind": "files", "files": files} | changes
+
+
+def current_rows(raw: Path, kind: str = "records") -> CurrentRows:
+    """The rows of a raw folder that count, as validation reads them."""
+    return find_current_rows(intake_folders(raw), f"{kind}.jsonl", withdrawn_rows(raw))

@@ -3,11 +3,14 @@
 import gzip
 import json
 import logging
+import os
 import shutil
 import sqlite3
 import subprocess
 import sys
+import unicodedata
 from contextlib import closing
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from unittest.mock import MagicMock
@@ -23,9 +26,13 @@ from flows.erasing import came_back, list_file, reapply
 from flows.promoter import make_promoter
 from flows.run_state import NightLog
 from flows.workspace import Workspace, choose_workspace, night_lock, prepare
-from tasks.ingestion.erasure import ErasedRows, erased_file
+from tasks.feedback.exchanges import Exchange, Feedback, ShownPassage
+from tasks.feedback.review_queue import ReviewQueue
+from tasks.feedback.traces import ServedTraces
+from tasks.ingestion.erased_rows import ErasedRows, erased_file
 from tasks.orchestration.tracking import Tracker
 from tasks.scoring.record_hashes import hash_ids, write_hashes
+from tasks.services.stores import Stores
 from tasks.stage.errors import ConfigError
 from tasks.stage.outputs import folder_files, output_folders, verified, write_manifest
 from tests.builders.byte_search import files_with
@@ -82,6 +89,58 @@ def make_state(state: Path) -> None:
         connection.execute("DELETE FROM log WHERE data = 'gone'")
 
 
+def exchange(number: int, answer: str, version: int = 1, asked: datetime | None = None) -> Exchange:
+    return Exchange(
+        completion=f"chatcmpl-{number:032x}",
+        model="adapter",
+        version=version,
+        alias="production",
+        turns=(("user", f"What did number {number} do?"),),
+        passages=(ShownPassage(id="canary#0", text=f"Title: {answer}", score=1.0),),
+        answer=answer,
+        is_cut=False,
+        asked=asked or datetime.now(UTC) - timedelta(hours=9 - number),
+        seconds=1.0,
+    )
+
+
+def make_served(stores: Stores) -> None:
+    """A served log in which people and a shadow say what the row says, with its review queue."""
+    traces = ServedTraces(stores)
+    for number, answer in ((1, "Nothing at all."), (2, SAYS), (3, "It sang."), (4, "It slept.")):
+        traces.write(exchange(number, answer))
+    traces.add(Feedback(completion=exchange(1, "").completion, rating="good"))
+    traces.add(Feedback(completion=exchange(3, "").completion, answer=SAYS, note="wrong"))
+    [*_, last] = traces.questions()
+    traces.add_other_answer(last.trace, "student-1", SAYS)
+    ReviewQueue(stores).fill([question.trace for question in traces.questions()])
+
+
+def make_copies(root: Path) -> None:
+    """A deep evaluation and a trial of a sweep, whose intakes are links to the checkout's."""
+    for place in ("evaluation-full/0123456789ab", "sweeps/study/0123456789ab"):
+        workspace = Workspace(root, root / ".nightloom" / place, ())
+        prepare(workspace)
+        shutil.rmtree(workspace.path / "data/raw")
+        shutil.copytree(root / "data/raw", workspace.path / "data/raw", copy_function=os.link)
+        make_outs(workspace.path)
+    assert (root / "data/raw/intakes" / INTAKE / "records.jsonl").stat().st_nlink == 3
+
+
+def make_reports(root: Path) -> list[Path]:
+    """What a night's steps leave of rows: curation's examples, shadow and source weights."""
+    reports = root / "data/reports/curation"
+    reports.mkdir(parents=True)
+    (reports / "report.md").write_text(f"- near_duplicate: 1\n  - {SAYS} -> {SAYS}\n")
+    (reports / "metrics.json").write_text(json.dumps({"leak_examples": [{"record": SAYS}]}))
+    (root / "data/source_weights.json").write_text('{"files": 1.0}')
+    release = root / "data/scratch/release"
+    release.mkdir(parents=True)
+    (release / "shadow.json").write_text(json.dumps({"models": {}}))
+    (release / "served_questions.json").write_text(json.dumps([SAYS]))
+    return [reports / "report.md", reports / "metrics.json"]
+
+
 def register(shop: Shop, text: str, ids: list[str], golden: str) -> int:
     """The number of a version in production whose bundle learned these ids and shows a golden."""
     folder = shop.folder(text)
@@ -107,6 +166,7 @@ def checkout(tmp_path: Path, template: Path, monkeypatch: pytest.MonkeyPatch) ->
     """A checkout whose every place holds a row, and a workspace that holds it too."""
     for name in ("MLFLOW_TRACKING_URI", "PREFECT_API_URL"):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("MLFLOW_ENABLE_ASYNC_TRACE_LOGGING", "false")
     root = tmp_path / "checkout"
     left = shutil.ignore_patterns("cache", "tmp", "*.local")
     for name in ("params", ".dvc"):
@@ -129,9 +189,14 @@ def checkout(tmp_path: Path, template: Path, monkeypatch: pytest.MonkeyPatch) ->
     shop.client.set_tag(run[0].info.run_id, "note", f"worst: {SAYS}")
     report.unlink()
     make_outs(root)
+    for path in make_reports(root):
+        shop.client.log_artifact(run[0].info.run_id, str(path), "reports/curation")
+    make_served(shop.stores)
+    make_copies(root)
     for folder in (state / "workspaces").iterdir():
         make_outs(folder)
     make_state(state)
+    (state / "evaluation-full/report.gz").write_bytes(gzip.compress(SAYS.encode()))
     return root
 
 
@@ -147,13 +212,15 @@ def said(checkout: Path, *arguments: str) -> Any:
 
 
 def test_a_canary_is_found_nowhere_after_the_next_release_and_prune(checkout: Path) -> None:
-    assert len(files_with(checkout, [SAYS])) >= 14
+    assert len(files_with(checkout, [SAYS])) >= 30
     workspaces = list((checkout / ".nightloom/workspaces").iterdir())
 
     found = said(checkout, "erase", "canary", "--reason", "request of today", "--by", "ann")
 
     assert [(row["kind"], row["id"]) for row in found["rows"]] == [("records", "canary")]
+    assert [row["source"] for row in found["rows"]] == ["files"]
     assert found["versions"] == [{"model": "adapter", "version": 1}]
+    assert found["served_deleted"] == 3
     bundle = checkout / ".nightloom/artifacts"
     assert files_with(checkout, [SAYS], left_out=[bundle]) == []
     [left] = files_with(checkout, [SAYS])
@@ -181,6 +248,86 @@ def test_a_canary_is_found_nowhere_after_the_next_release_and_prune(checkout: Pa
     assert proof["complete"]
     assert (proof["versions"][0]["replaced_by"], proof["rows"][0]["intake"]) == (2, INTAKE)
     assert nightloom(checkout, "ledger", "verify")[0] == 0
+
+
+def stores_of(checkout: Path) -> Stores:
+    return Shop(checkout / ".nightloom").stores
+
+
+def test_served_questions_that_show_a_row_leave_log_and_queue_and_the_others_stay(
+    checkout: Path,
+) -> None:
+    stores = stores_of(checkout)
+    assert len(ReviewQueue(stores).pending()) == 4
+
+    said(checkout, "erase", "canary", "--reason", "asked for")
+
+    [left] = ServedTraces(stores).questions()
+    assert (left.exchange.answer, left.correct) == ("Nothing at all.", True)
+    assert ReviewQueue(stores).pending() == [left.trace]
+
+
+def test_a_row_that_came_from_feedback_leaves_with_the_answer_that_it_was_made_of(
+    checkout: Path,
+) -> None:
+    name, text = exchange(1, "").completion, "Nothing at all."
+    row = {"id": name, "messages": [{"role": "user", "content": "What did number 1 do?"}]}
+    with output_folders(checkout / "data/raw/intakes/20260103T030405Z-bbbbbbbb") as (folder,):
+        (folder / "records.jsonl").write_text(json.dumps(row) + "\n")
+        (folder / "documents.jsonl").write_text("")
+        content = {"name": folder.name, "source": "feedback", "origin": ["MLflow"], "records": 1,
+                   "documents": 0, "faulty": 0, "when": "2026-01-03T03:04:05+00:00"}  # fmt: skip
+        (folder / "intake.json").write_text(json.dumps(content))
+    found = said(checkout, "erase", name, "--reason", "asked for")
+    assert [row["source"] for row in found["rows"]] == ["feedback"]
+    answers = [
+        question.exchange.answer for question in ServedTraces(stores_of(checkout)).questions()
+    ]
+    assert text not in answers
+    assert len(answers) == 3
+
+
+def test_what_a_version_answers_after_the_erasure_of_its_row_is_not_kept(checkout: Path) -> None:
+    """Nobody has the row's text any more: any of these answers may say it."""
+    said(checkout, "erase", "canary", "--reason", "asked for")
+    traces = ServedTraces(stores_of(checkout))
+    traces.write(exchange(5, SAYS, asked=datetime.now(UTC)))
+    traces.write(exchange(6, "Another version.", version=2, asked=datetime.now(UTC)))
+    assert files_with(checkout, [SAYS], left_out=[checkout / ".nightloom/artifacts"])
+
+    assert nightloom(checkout, "prune", "--yes")[0] == 0
+
+    answers = {question.exchange.answer for question in traces.questions()}
+    assert answers == {"Nothing at all.", "Another version."}
+    assert files_with(checkout, [SAYS], left_out=[checkout / ".nightloom/artifacts"]) == []
+
+
+def test_an_id_is_found_in_either_unicode_form(checkout: Path) -> None:
+    raw = checkout / "data/raw/intakes" / INTAKE
+    name = unicodedata.normalize("NFD", "Übung")
+    text = (raw / "records.jsonl").read_text(encoding="utf-8").replace("canary", name, 1)
+    (raw / "records.jsonl").unlink()  # it is a link
+    (raw / "records.jsonl").write_text(text, encoding="utf-8")
+    write_manifest(raw)
+    found = said(checkout, "erase", unicodedata.normalize("NFD", name), "--reason", "asked for")
+    assert [row["id"] for row in found["rows"]] == [unicodedata.normalize("NFC", name)]
+    code, text = nightloom(checkout, "erase", "--prove", name)
+    assert (code, "erased from" in text) == (0, True)
+
+
+def test_every_row_of_an_id_goes_and_the_answer_says_whose_they_were(checkout: Path) -> None:
+    with output_folders(checkout / "data/raw/intakes/20260103T030405Z-bbbbbbbb") as (folder,):
+        (folder / "records.jsonl").write_text(json.dumps(ROWS[1]) + "\n")
+        (folder / "documents.jsonl").write_text(json.dumps({"id": "canary", "text": SAYS}) + "\n")
+        content = {"name": folder.name, "source": "faq", "origin": ["MLflow"], "records": 1,
+                   "documents": 1, "faulty": 0, "when": "2026-01-03T03:04:05+00:00"}  # fmt: skip
+        (folder / "intake.json").write_text(json.dumps(content))
+    code, text = nightloom(checkout, "erase", "canary", "--reason", "asked for")
+    assert code == 0
+    whose = "records of files, records of faq, documents of faq"
+    told = " ".join(text.split())
+    assert f"canary is the id of several rows, and all are erased: {whose}" in told
+    assert "document canary of source faq is erased from 20260103T030405Z-bbbbbbbb" in text
 
 
 def test_nothing_goes_back_to_a_version_that_held_it(checkout: Path) -> None:
@@ -281,7 +428,7 @@ def test_nothing_of_a_night_runs_before_that(
     assert called == ["forget"]
 
 
-@pytest.mark.parametrize("step", ["_wipe_stores", "_clean_state", "_remove_outs", "erase_from"])
+@pytest.mark.parametrize("step", ["wipe_stores", "clean_state", "_remove_outs", "erase_from"])
 def test_an_erasure_that_was_cut_short_is_finished_when_it_is_said_again(
     checkout: Path, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:

@@ -2,16 +2,16 @@
 
 import json
 from datetime import UTC, datetime
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tasks.ingestion.erased_rows import ErasedRows, erased_file
 from tasks.ingestion.erasure import (
-    ErasedRows,
     check_named,
     erase_from,
-    erased_file,
     erased_row,
     find_erased,
     find_rows,
@@ -111,6 +111,57 @@ def test_documents_and_faulty_lines_are_erased_too(nights: Nights) -> None:
     assert files_with(nights.raw, [CANARY]) == []
     assert nights.night() is None
     assert set(nights.current("documents")) == {"e"}
+
+
+def test_a_withdrawn_line_without_an_id_leaves_no_digest_of_what_it_said(nights: Nights) -> None:
+    broken = f'{{"question": "{CANARY}'
+    intake = nights.night([ask("a"), broken], missing="withdraw")
+    assert intake is not None
+    nights.night([ask("a")], missing="withdraw", max_missing_share=1.0)
+    key = blake2b(broken.encode(), digest_size=16).hexdigest()
+    assert files_with(nights.raw, [key])
+    erase(nights, f"{intake.name}/records.jsonl:2")
+    assert files_with(nights.raw, [key, CANARY]) == []
+    assert set(nights.current()) == {"a"}
+
+
+def test_each_erased_row_is_listed_with_its_source(nights: Nights) -> None:
+    nights.night([ask("a"), ask("b", CANARY)], name="faq")
+    nights.night([ask("a"), ask("b", CANARY + " Again.")], name="docs")
+    assert [row.source for row in erase(nights, "b").rows] == ["faq", "docs"]
+
+
+def test_a_license_that_params_give_hides_no_erased_row(nights: Nights) -> None:
+    row = {"question": "What did it sing?", "answer": CANARY}
+    nights.night([ask("a"), row])
+    [name] = set(nights.current()) - {"a"}
+    erase(nights, str(name))
+    renamed = {**row, "id": "another"}
+    assert nights.night([ask("a"), renamed], license="CC0-1.0") is None
+
+
+def test_an_erased_answer_that_was_corrected_is_not_taken_in_again(nights: Nights) -> None:
+    """A row without an id keeps the id of the first answer: each answer is refused by itself."""
+    first, second = ({"question": "What did it sing?", "answer": x} for x in ("Oh.", CANARY))
+    nights.night([ask("a"), first])
+    nights.night([ask("a"), second])
+    [name] = set(nights.current()) - {"a"}
+    erase(nights, str(name))
+    for offered in (first, second):
+        assert nights.night([ask("a"), offered]) is None
+    assert files_with(nights.raw, [CANARY]) == []
+
+
+def test_a_limit_is_filled_by_other_rows_than_the_erased_ones(nights: Nights) -> None:
+    rows = [ask(f"r{number:02}") for number in range(30)]
+    nights.night(rows, limit=10)
+    gone = sorted(str(name) for name in nights.current())[0]
+    erase(nights, gone)
+    taken = nights.take(rows, limit=10)
+    assert taken.intake is not None
+    assert taken.intake.records == 1
+    assert "1 rows that were erased" in taken.warnings[0]
+    assert len(nights.current()) == 10
 
 
 def test_a_backup_that_brings_a_row_back_is_seen(nights: Nights, tmp_path: Path) -> None:

@@ -12,15 +12,14 @@ import yaml
 
 from tasks.feedback.exchanges import Exchange, Feedback
 from tasks.feedback.traces import ServedTraces
-from tasks.ingestion.intakes import TakenIn, intake_folders, take_in
+from tasks.ingestion.intakes import TakenIn, take_in
 from tasks.ingestion.params import IngestionParams
 from tasks.records.schema import Record
 from tasks.services.stores import Stores
 from tasks.stage.errors import ConfigError
 from tasks.stage.params import read_yaml
 from tasks.validation.features import parse_record
-from tasks.validation.raw_rows import find_current_rows
-from tests.builders.ingestion import files_entry, ingestion_params
+from tests.builders.ingestion import current_rows, files_entry, ingestion_params
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 FEEDBACK = {"name": "feedback", "kind": "feedback"}
@@ -55,7 +54,7 @@ class Nights:
         return take_in(params, self.raw, now, accepted=self.root / "none", stores=self.stores)
 
     def records(self) -> list[Record]:
-        current = find_current_rows(intake_folders(self.raw), "records.jsonl").rows()
+        current = current_rows(self.raw).rows()
         return [parse_record(row.line.row or {}, row.intake.name, row.source) for row in current]
 
 

@@ -22,8 +22,7 @@ from tasks.stage.params import read_yaml
 from tasks.validation import __main__ as validation
 from tasks.validation.features import FeatureRow, read_document, read_record
 from tasks.validation.params import Params
-from tasks.validation.raw_rows import find_current_rows, intake_folders
-from tests.builders.ingestion import ingestion_params
+from tests.builders.ingestion import current_rows, ingestion_params
 
 FIELD = Path(os.environ.get("NIGHTLOOM_SHARED", "../shared")).resolve() / "field"
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -62,7 +61,7 @@ class Nights:
     def rows(self, kind: str = "records") -> dict[str, FeatureRow]:
         """The current rows as validation reads them, by their id; no rule is asked."""
         read = read_record if kind == "records" else read_document
-        current = find_current_rows(intake_folders(self.root / "raw"), f"{kind}.jsonl")
+        current = current_rows(self.root / "raw", kind)
         return {str(row.features["id"]): row for row in map(read, current.rows())}
 
     def validate(self) -> dict[str, Record]:

@@ -22,8 +22,8 @@ from tasks.records.schema import Record
 from tasks.stage.outputs import write_manifest
 from tasks.stage.params import load_params
 from tasks.validation.features import parse_record
-from tasks.validation.raw_rows import find_current_rows, intake_folders
-from tests.builders.ingestion import ingestion_params
+from tasks.validation.raw_rows import intake_folders
+from tests.builders.ingestion import current_rows, ingestion_params
 from tests.builders.sources_of_rows import OFFERS, REVISION, Rows
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
@@ -68,7 +68,7 @@ class Place:
         return take_in(params, self.raw, now, accepted=self.root / "none").intake
 
     def records(self) -> list[Record]:
-        current = find_current_rows(intake_folders(self.raw), "records.jsonl").rows()
+        current = current_rows(self.raw).rows()
         return [parse_record(row.line.row or {}, row.intake.name, row.source) for row in current]
 
     def splits(self) -> dict[str, int]:
@@ -374,7 +374,7 @@ def test_python_docs_keep_their_splits(tmp_path: Path, monkeypatch: pytest.Monke
         monkeypatch.setattr(python_docs, "_collect", lambda _, lines=lines: lines)
         raw = tmp_path / name
         take_in(ingestion_params(entry), raw, NOW, accepted=raw / "none")
-        current = find_current_rows(intake_folders(raw), "records.jsonl").rows()
+        current = current_rows(raw).rows()
         records = [parse_record(row.line.row or {}, "1") for row in current]
         curation = load_params(CurationParams, [Path("params/curation.yaml")]).curation
         found[name] = {record.id: split_of(record.group, curation) for record in records}
@@ -518,7 +518,7 @@ def test_a_row_that_was_refused_is_replaced_once_params_are_mended(
     rows = [row | wrong for row in made_rows(24)]
     place = Place(tmp_path, "jsonl")
     place.night(rows)
-    current = find_current_rows(intake_folders(place.raw), "records.jsonl").rows()
+    current = current_rows(place.raw).rows()
     names = {row.id for row in current}
 
     assert place.night(rows, **changes) is not None
@@ -535,7 +535,7 @@ def test_rows_of_which_nobody_can_tell_what_they_ask_correct_none(tmp_path: Path
 
     place.night([{"Frage": "When?", "Antwort": "Now."}, *made_rows(3)])
 
-    current = list(find_current_rows(intake_folders(place.raw), "records.jsonl").rows())
+    current = list(current_rows(place.raw).rows())
     asked = {(row.line.row or {}).get("Frage") for row in current}
     assert {"Why?", "When?"} < asked
     assert len({row.id for row in current}) == 5

@@ -18,8 +18,7 @@ from tasks.stage.errors import ConfigError, DataError
 from tasks.stage.outputs import folder_files, verified
 from tasks.stage.params import StageParams, read_yaml, validate_params
 from tasks.validation.features import parse_record
-from tasks.validation.raw_rows import find_current_rows
-from tests.builders.ingestion import files_entry, ingestion_params
+from tests.builders.ingestion import current_rows, files_entry, ingestion_params
 from tests.builders.sources_of_rows import OFFERS
 from tests.unit.ingestion.test_row_ids import made_rows, old_intake, packages
 
@@ -59,13 +58,13 @@ class Place:
 
     def slices(self) -> dict[str, str]:
         """The slice of each current record, by id."""
-        rows = find_current_rows(intake_folders(self.raw), "records.jsonl").rows()
+        rows = current_rows(self.raw).rows()
         records = [parse_record(row.line.row or {}, "1", row.source) for row in rows]
         assert len({record.id for record in records}) == len(records)
         return {record.id: record.slice for record in records}
 
     def rows(self, kind: str = "records") -> dict[str, dict[str, Any]]:
-        current = find_current_rows(intake_folders(self.raw), f"{kind}.jsonl").rows()
+        current = current_rows(self.raw, kind).rows()
         return {str(row.id): row.line.row or {} for row in current}
 
 

@@ -29,9 +29,8 @@ from tasks.records.withdrawals import withdrawn_intakes, withdrawn_rows
 from tasks.services.stores import Stores
 from tasks.stage.errors import ConfigError, GateError
 from tasks.stage.outputs import folder_files, output_folders, write_manifest
-from tasks.validation.raw_rows import find_current_rows
 from tasks.validation.raw_rows import intake_folders as current_folders
-from tests.builders.ingestion import files_entry, ingestion_params
+from tests.builders.ingestion import current_rows, files_entry, ingestion_params
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
@@ -69,9 +68,7 @@ class Nights:
 
     def current(self, kind: str = "records") -> dict[str | None, str]:
         """What is current: id -> answer or text."""
-        found = find_current_rows(
-            current_folders(self.raw), f"{kind}.jsonl", withdrawn_rows(self.raw)
-        )
+        found = current_rows(self.raw, kind)
         rows = [(row.id, row.line.row or {}) for row in found.rows()]
         names = [name for name, _ in rows if name is not None]
         assert len(set(names)) == len(names), "an id is current twice"
