@@ -2,6 +2,7 @@
 
 import getpass
 import json
+import logging
 import re
 import shutil
 import tempfile
@@ -159,6 +160,8 @@ class Tracker:
     @contextmanager
     def system_metrics(self, run: RunRef) -> Iterator[None]:
         """Log CPU, memory, disk and GPU of the machine, every five seconds of the block."""
+        # Its monitor writes four lines a stage on a night's console.
+        logging.getLogger("mlflow.system_metrics").setLevel(logging.WARNING)
         uri = self._client.tracking_uri
         monitor = SystemMetricsMonitor(
             run.run_id, sampling_interval=5, resume_logging=True, tracking_uri=uri

@@ -62,6 +62,15 @@ def test_a_skipped_stage_links_to_the_run_that_made_its_output(tracker: Tracker)
     assert tracker.notes(second.run_id) == {"stages": {"curation": made.run_id}}
 
 
+def test_the_machine_is_watched_without_a_line_on_the_console(
+    tracker: Tracker, client: MlflowClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = tracker.begin_stage(tracker.begin_night("n9", {}), STAGE)
+    with tracker.system_metrics(run):
+        pass
+    assert not [one for one in caplog.records if one.levelname == "INFO"]
+
+
 @pytest.mark.slow
 def test_a_nights_run_shows_people_their_tags_and_plumbing_lies_in_an_artifact(
     tracker: Tracker, client: MlflowClient
