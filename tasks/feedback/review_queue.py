@@ -4,12 +4,11 @@ import time
 from collections.abc import Sequence
 from typing import Literal
 
-import mlflow
 from mlflow.genai import label_schemas, review_queues
 from mlflow.genai.label_schemas import InputPassFail, InputText
 from mlflow.tracking import MlflowClient
 
-from tasks.feedback.traces import CORRECT, EXPECTED
+from tasks.feedback.traces import CORRECT, EXPECTED, use_store
 from tasks.services.stores import SERVED, Stores, open_experiment
 
 QUEUE = "nightloom"
@@ -36,7 +35,7 @@ class ReviewQueue:
     """The queue of one MLflow store, made where it is missing."""
 
     def __init__(self, stores: Stores) -> None:
-        mlflow.set_tracking_uri(stores.tracking_uri)  # MLflow's functions ask no other
+        use_store(stores.tracking_uri)  # MLflow's functions ask no other
         client = MlflowClient(stores.tracking_uri)
         self._experiment = open_experiment(client, SERVED, stores.artifacts)
         self._queue = self._opened()

@@ -6,6 +6,7 @@ are MLflow's own assessments, whether they come by the API or from MLflow's revi
 code: what another version answers.
 """
 
+import os
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -35,6 +36,7 @@ EXPECTED = "expected_response"
 NOTE = "note"
 OTHER_ANSWER = "other_answer"  # what another version answers; its source names the version
 
+_STORE = "MLFLOW_TRACKING_URI"
 _COMPLETION = "nightloom.completion"
 _VERSION = "nightloom.version"
 _ALIAS = "nightloom.alias"
@@ -47,6 +49,19 @@ _REST = "nightloom"
 _MEGABYTE = 1 << 20
 
 
+def use_store(uri: str) -> None:
+    """Let MLflow's functions of this process use a store.
+
+    MLflow also writes it into the environment, where it would count as the user's own choice.
+    """
+    before = os.environ.get(_STORE)
+    mlflow.set_tracking_uri(uri)
+    if before is None:
+        os.environ.pop(_STORE, None)
+    else:
+        os.environ[_STORE] = before
+
+
 class ServedTraces:
     """The traces of one MLflow store."""
 
@@ -57,7 +72,7 @@ class ServedTraces:
             ConfigError: it was away for too long.
         """
         # Spans are exported to the store that the process has set, whatever client began them.
-        mlflow.set_tracking_uri(stores.tracking_uri)
+        use_store(stores.tracking_uri)
         self._stores = stores
         uri = stores.tracking_uri
         self._client = retrying_client(MlflowClient, uri, seconds=retry_seconds)

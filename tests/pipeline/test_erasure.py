@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from datetime import UTC, datetime
 from os import environ
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,10 @@ import pytest
 from typer.testing import CliRunner
 
 from flows.cli import app
+from flows.environment import find_stores
+from tasks.feedback.exchanges import Exchange, Feedback, ShownPassage
+from tasks.feedback.review_queue import ReviewQueue
+from tasks.feedback.traces import ServedTraces
 from tasks.records.schema import read_rows
 from tests.builders.byte_search import files_with
 from tests.builders.clones import OURS, BuiltClone, run
@@ -23,6 +28,7 @@ def _no_stores_of_others(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Non
     for name in environ:
         if name.startswith(OURS) and not name.startswith("PYTEST_"):
             monkeypatch.delenv(name)
+    monkeypatch.setenv("MLFLOW_ENABLE_ASYNC_TRACE_LOGGING", "false")
     monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "prefect"))
 
 
@@ -39,6 +45,8 @@ def choose_canary(workspace: Path) -> tuple[list[str], str]:
     [raw] = (workspace / "data/raw/intakes").iterdir()
     documents = {row["id"]: row["text"] for row in read_rows(raw / "documents.jsonl")}
     records = list(read_rows(raw / "records.jsonl"))
+    [kept] = ServedTraces(find_stores(clone)).questions()
+    assert kept.exchange.answer == "Nothing of that."
     learned = {row["id"] for row in read_rows(workspace / "data/curated/train.jsonl")}
     lines = Counter(line.strip() for text in documents.values() for line in text.splitlines())
     everything = json.dumps([*records, *({"text": x} for x in documents.values())])
@@ -54,12 +62,35 @@ def choose_canary(workspace: Path) -> tuple[list[str], str]:
     raise AssertionError("no document has a line of its own")
 
 
+def serve(clone: Path, number: int, text: str) -> None:
+    """Keep an answer of the first version that says a text, and put it before people."""
+    stores = find_stores(clone)
+    asked = Exchange(
+        completion=f"chatcmpl-{number:032x}",
+        model="adapter",
+        version=1,
+        alias="staging",
+        turns=(("user", "What does it say?"),),
+        passages=(ShownPassage(id="a#0", text=f"Title. {text}", score=1.0),),
+        answer=text,
+        is_cut=False,
+        asked=datetime.now(UTC),
+        seconds=1.0,
+    )
+    traces = ServedTraces(stores)
+    traces.write(asked)
+    traces.add(Feedback(completion=asked.completion, answer=text))
+    ReviewQueue(stores).fill([question.trace for question in traces.questions()])
+
+
 def test_what_a_night_learned_is_gone_after_the_next_release_and_prune(
     built: BuiltClone, tmp_path: Path
 ) -> None:
     clone = built.copy(tmp_path / "checkout")
     [workspace] = (clone / ".nightloom/workspaces").iterdir()
     names, line = choose_canary(workspace)
+    serve(clone, 1, line)
+    serve(clone, 2, "Nothing of that.")
     held = files_with(clone, [line])
     assert len(held) > 4, held
 
@@ -69,9 +100,12 @@ def test_what_a_night_learned_is_gone_after_the_next_release_and_prune(
     assert {(one["model"], one["version"]) for one in found["versions"]} == {
         ("adapter", 1), ("student", 1),
     }  # fmt: skip
+    assert found["served_deleted"] == 1
     left = files_with(clone, [line])
     assert left
     assert all("/artifacts/models/" in path.as_posix() for path in left), left
+
+    serve(clone, 3, line)  # the version that serves says it again
 
     code, night = run(clone)
     assert (code, night["verdict"]) == (0, "promoted"), night
@@ -79,6 +113,8 @@ def test_what_a_night_learned_is_gone_after_the_next_release_and_prune(
     said(clone, "prune", "--yes")
 
     assert files_with(clone, [line]) == []
+    [kept] = ServedTraces(find_stores(clone)).questions()
+    assert kept.exchange.answer == "Nothing of that."
     learned = {row["id"] for row in read_rows(workspace / "data/curated/train.jsonl")}
     assert learned.isdisjoint(names)
     for proof in said(clone, "erase", "--prove", *names)["proofs"]:

@@ -1,5 +1,6 @@
 """Served questions in a real MLflow store: kept masked, marked by people, and deleted again."""
 
+import os
 import shutil
 import sqlite3
 from datetime import UTC, datetime, timedelta
@@ -10,9 +11,11 @@ import pytest
 
 from tasks.feedback.exchanges import Exchange, Feedback, LogPlace, ShownPassage
 from tasks.feedback.params import LogParams
+from tasks.feedback.review_queue import ReviewQueue
 from tasks.feedback.traces import ServedTraces
 from tasks.feedback.writer import Writer, read_writer
 from tasks.services.stores import Stores
+from tasks.services.traces import Traces
 
 NOW = datetime(2026, 11, 29, 3, 0, tzinfo=UTC)
 BOUNDS = LogParams(days=30, megabytes=500)
@@ -42,6 +45,7 @@ def stores(empty_store: Path, tmp_path: Path) -> Stores:
 @pytest.fixture
 def traces(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> ServedTraces:
     monkeypatch.setenv("MLFLOW_ENABLE_ASYNC_TRACE_LOGGING", "false")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     return ServedTraces(stores)
 
 
@@ -56,6 +60,41 @@ def writer(stores: Stores, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> W
         tracking_uri=stores.tracking_uri, artifacts=str(stores.artifacts), params=str(params)
     )
     return read_writer(place)
+
+
+def test_a_store_that_is_opened_is_no_choice_of_the_users(
+    traces: ServedTraces, stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A night looks for its stores again later on; MLflow's variable would be the user's."""
+    assert "MLFLOW_TRACKING_URI" not in os.environ
+    traces.write(exchange())
+    ReviewQueue(stores)
+    assert "MLFLOW_TRACKING_URI" not in os.environ
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
+    ServedTraces(stores)
+    assert os.environ["MLFLOW_TRACKING_URI"] == "http://127.0.0.1:1"
+
+
+def test_traces_are_deleted_by_what_they_say_and_by_whose_answers_they_are(
+    traces: ServedTraces,
+) -> None:
+    said = ["Zorblax ❝sang❞ & <slept>.", "It returns two.", '나는 "새"를 보았다.']
+    for number, text in enumerate(said):
+        traces.write(
+            exchange(f"{number}?").model_copy(update={"answer": text, "version": number + 1})
+        )
+    told = Traces(frozenset({said[0], said[2]}), frozenset())
+    assert traces.delete_where(lambda _, content: told.in_bytes(content, ids=False)) == 2
+    [left] = traces.questions()
+    assert left.exchange.answer == said[1]
+    assert traces.delete_where(lambda completion, _: completion == left.exchange.completion) == 1
+
+    for hour, version in enumerate((1, 1, 2)):
+        one = exchange(asked=NOW + timedelta(hours=hour))
+        traces.write(one.model_copy(update={"version": version}))
+    assert traces.delete_answers({"adapter-1": NOW + timedelta(minutes=30), "student-2": NOW}) == 1
+    left = [(x.exchange.version, x.exchange.asked.hour) for x in traces.questions()]
+    assert left == [(1, 3), (2, 5)]
 
 
 def test_an_exchange_comes_back_as_it_was_kept(traces: ServedTraces) -> None:

@@ -137,7 +137,9 @@ def test_a_license_that_params_give_hides_no_erased_row(nights: Nights) -> None:
     [name] = set(nights.current()) - {"a"}
     erase(nights, str(name))
     renamed = {**row, "id": "another"}
-    assert nights.night([ask("a"), renamed], license="CC0-1.0") is None
+    taken = nights.take([ask("a"), renamed], license="CC0-1.0")
+    assert "offers 1 rows that were erased" in taken.warnings[0]
+    assert files_with(nights.raw, [CANARY]) == []
 
 
 def test_an_erased_answer_that_was_corrected_is_not_taken_in_again(nights: Nights) -> None:
