@@ -20,7 +20,7 @@ import pytest
 from pyarrow import parquet
 from typer.testing import CliRunner
 
-from flows import erasing, nightly
+from flows import erasing, evaluate, nightly
 from flows.cli import app
 from flows.erasing import came_back, list_file, reapply
 from flows.promoter import make_promoter
@@ -347,6 +347,11 @@ def test_a_backup_is_erased_before_a_night_reads_it(checkout: Path, tmp_path: Pa
     shutil.copytree(backup, checkout / "data/raw")  # its list of erased rows is gone with it
     make_outs_anew(checkout)
     workspace = Workspace(checkout, checkout, ())
+    for name in workspace.paths().frozen:
+        (checkout / name).parent.mkdir(parents=True, exist_ok=True)
+        (checkout / name).touch()
+    with pytest.raises(ConfigError, match="holds rows that were erased"):
+        evaluate._check(workspace)
     promoter = make_promoter(checkout)
     assert came_back(promoter, workspace)
     assert erased_file(checkout / "data/raw").exists()

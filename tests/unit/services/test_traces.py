@@ -64,6 +64,8 @@ def test_a_text_is_found_in_every_form_and_container(tmp_path: Path, text: str) 
         "json": json.dumps({"x": text}).encode(),
         "json_utf8": json.dumps({"x": text}, ensure_ascii=False).encode(),
         "json_twice": json.dumps({"x": json.dumps({"y": text})}).encode(),
+        "json_of_utf8": json.dumps({"x": json.dumps({"y": text}, ensure_ascii=False)}).encode(),
+        "utf8_of_json": json.dumps({"x": json.dumps({"y": text})}, ensure_ascii=False).encode(),
         "html": html.escape(text).encode(),
         "gz": gzip.compress(plain),
         "bz2": bz2.compress(plain),
@@ -81,6 +83,16 @@ def test_a_text_is_found_in_every_form_and_container(tmp_path: Path, text: str) 
     assert missed == []
     (tmp_path / "other").write_bytes(_zip(b"a canary of another kind"))
     assert not traces(text).in_file(tmp_path / "other")
+
+
+@pytest.mark.parametrize("space", ["  ", "\t", "\u00a0 ", "   "])
+def test_words_are_found_whatever_the_space_between_them(tmp_path: Path, space: str) -> None:
+    text = "The canary Zorblax sang its verse at three in the morning".replace(" ", space)
+    (tmp_path / "log").write_text(f"said: {text}\nand: {' '.join(text.split())}\n", "utf-8")
+    found = Traces(frozenset(pieces(text)), frozenset())
+    assert found.overwrite(tmp_path / "log")
+    assert "Zorblax" not in (tmp_path / "log").read_text("utf-8")
+    assert "verse" not in (tmp_path / "log").read_text("utf-8")
 
 
 def test_an_id_is_found_where_a_row_is_named_by_it(tmp_path: Path) -> None:
