@@ -23,6 +23,7 @@ from tasks.stage.outputs import verified
 INTAKE_FILE = "intake.json"
 ORIGINS_FILE = "origins.parquet"
 _DIGEST_BYTES = 16
+_FEEDBACK = "feedback"  # the kind of a source, as ingestion writes it into an intake
 _SCHEMA = pyarrow.schema(
     [
         ("id", pyarrow.string()),
@@ -40,7 +41,8 @@ Digests = NDArray[np.bytes_]
 class CurrentRow:
     """A row that counts: where it stands, the id that can be read off it, how many share that.
 
-    `source` is the name of the row's source where the newest night had several.
+    `source` is the name of the row's source where the newest night had several; `is_feedback` says
+    that it was of kind feedback.
     """
 
     intake: Path
@@ -48,6 +50,7 @@ class CurrentRow:
     id: str | None
     id_rows: int
     source: str | None = None
+    is_feedback: bool = False
 
 
 @dataclass(frozen=True)
@@ -75,11 +78,20 @@ class CurrentRows:
         for folder, count in zip(self.folders, self.counts, strict=True):
             copies = self.id_rows[begin : begin + count].tolist()
             begin += count
-            sources = _sources(folder, self.file, count) if several else [None] * count
+            reviewed = _feedback_sources(folder)
+            sources = _sources(folder, self.file, count) if several or reviewed else None
             for line in read_kept_lines(folder / self.file) if count else ():
                 place = line.number - 1
                 if copies[place]:
-                    yield CurrentRow(folder, line, _line_id(line), copies[place], sources[place])
+                    source = sources[place] if sources else None
+                    yield CurrentRow(
+                        folder,
+                        line,
+                        _line_id(line),
+                        copies[place],
+                        source if several else None,
+                        source in reviewed,
+                    )
 
 
 def intake_folders(raw: Path) -> list[Path]:
@@ -109,6 +121,12 @@ def bring_back(intake: Path) -> str:
 def _has_several_sources(intake: Path) -> bool:
     """Return whether the night of an intake had several sources."""
     return len(_about(intake).get("sources", ())) > 1
+
+
+def _feedback_sources(intake: Path) -> frozenset[str]:
+    """Return the names of an intake's sources that served questions were read from."""
+    sources = _about(intake).get("sources", ())
+    return frozenset(item["name"] for item in sources if item.get("kind") == _FEEDBACK)
 
 
 def _sources(intake: Path, file: str, count: int) -> list[str]:
