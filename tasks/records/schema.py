@@ -98,14 +98,23 @@ class Document:
         return cls(**{item.name: row[item.name] for item in fields(cls)})
 
 
-def source_slice(source: str, own: str | None) -> str:
+# The slice of a record that has no label.
+NO_SLICE = "all"
+
+
+def source_slice(source: str, own: str) -> str:
     """Return the slice of a record of one of several sources, with its own label if it has one."""
-    return source if own is None else f"{source}.{own}"
+    return source if own == NO_SLICE else f"{source}.{own}"
 
 
 def slice_source(label: str) -> str:
     """Return the source that a slice made by `source_slice` names."""
     return label.partition(".")[0]
+
+
+def own_slice(label: str) -> str:
+    """Return the label of its own that a record has whose slice `source_slice` made."""
+    return label.partition(".")[2] or NO_SLICE
 
 
 def stream_records(path: Path) -> Iterator[Record]:

@@ -17,7 +17,15 @@ from tasks.records.messages import (
     shown_value,
     unread_columns,
 )
-from tasks.records.schema import Document, Message, Record, document_line, record_line, source_slice
+from tasks.records.schema import (
+    NO_SLICE,
+    Document,
+    Message,
+    Record,
+    document_line,
+    record_line,
+    source_slice,
+)
 from tasks.records.text import id_form, normalise, text_sha256
 from tasks.records.turns import DOCUMENT_COLUMNS, Turns, UnlearnedError, read_turns
 from tasks.validation.raw_rows import CurrentRow
@@ -31,7 +39,6 @@ _KINDS = regex.compile(
     r"|(?P<kana>[\p{Hiragana}\p{Katakana}\u30fc])|(?P<other>\p{L})"
 )
 _ASCII_LETTERS = regex.compile("[A-Za-z]+")
-_NO_SLICE = "all"
 
 # An id that ingestion made: of the question, which decides the split, and of the whole row.
 _QUESTION_DIGITS = 16
@@ -69,7 +76,7 @@ def _record(
         id=identifier,
         messages=turns.messages,
         documents=documents,
-        slice=_slice(_label(row, "slice", _NO_SLICE), source),
+        slice=_slice(_label(row, "slice", NO_SLICE), source),
         group=id_form(required_text(row, "group", default_group)),
         source=_label(row, "source", UNKNOWN),
         license=_label(row, "license", UNKNOWN),
@@ -95,9 +102,7 @@ def parse_document(row: Mapping[str, Any]) -> Document:
 
 def _slice(own: str, source: str | None) -> str:
     """Return the slice that a record is reported under."""
-    if source is None:
-        return own
-    return source_slice(source, None if own == _NO_SLICE else own)
+    return own if source is None else source_slice(source, own)
 
 
 def _own_group(identifier: str) -> str:

@@ -74,7 +74,7 @@ class CurrentRows:
 
     def rows(self) -> Iterator[CurrentRow]:
         """Yield the current rows, one at a time."""
-        begin, several = 0, bool(self.folders) and _has_several_sources(self.folders[-1])
+        begin, several = 0, bool(self.folders) and bool(several_sources(self.folders[-1]))
         for folder, count in zip(self.folders, self.counts, strict=True):
             copies = self.id_rows[begin : begin + count].tolist()
             begin += count
@@ -118,9 +118,10 @@ def bring_back(intake: Path) -> str:
     )
 
 
-def _has_several_sources(intake: Path) -> bool:
-    """Return whether the night of an intake had several sources."""
-    return len(_about(intake).get("sources", ())) > 1
+def several_sources(intake: Path) -> list[str]:
+    """Return the names of the sources that the night of an intake had; none where it had one."""
+    names = [item["name"] for item in _about(intake).get("sources", ())]
+    return names if len(names) > 1 else []
 
 
 def _feedback_sources(intake: Path) -> frozenset[str]:
