@@ -13,6 +13,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from tasks.records.schema import FEEDBACK_SPLIT
 from tasks.stage.metrics import METRICS_FILE, PROGRESS, CurveFollower, read_metrics
 
 if TYPE_CHECKING:
@@ -88,7 +89,8 @@ def score_table(metrics: dict[str, Any]) -> Table:
     """Return systems by modes, with token F1 and exact match in each cell."""
     systems: dict[str, dict[str, dict[str, float | None]]] = metrics["systems"]
     modes = list(dict.fromkeys(mode for found in systems.values() for mode in found))
-    table = Table(title="token F1 / exact match on the test split")
+    beside = f"; {FEEDBACK_SPLIT} is a split of its own" if FEEDBACK_SPLIT in modes else ""
+    table = Table(title=f"token F1 / exact match on the test split{beside}")
     table.add_column("system")
     for mode in modes:
         table.add_column(mode, justify="right")

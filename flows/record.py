@@ -24,7 +24,7 @@ from tasks.orchestration.night_page import (
 )
 from tasks.orchestration.release import VersionVerdict
 from tasks.orchestration.tracking import DataSet, Tracker, is_run_id, source_tags
-from tasks.records.schema import ServedModel
+from tasks.records.schema import FEEDBACK_SPLIT, ServedModel
 from tasks.registry.client import Registry
 from tasks.registry.versions import Version
 from tasks.services.stores import RunRef
@@ -35,7 +35,12 @@ _CARD = "README.md"  # of a bundle
 
 _LEFT_OUT_TAG = "sources left out"
 
-_SPLITS = {"train": "training", "validation": "validation", "test": "evaluation"}
+_SPLITS = {
+    "train": "training",
+    "validation": "validation",
+    "test": "evaluation",
+    FEEDBACK_SPLIT: "evaluation",
+}
 
 # Of a stage's own run: what the page is called, the stage, and the file in its report.
 _PAGES = (
@@ -62,6 +67,8 @@ def data_sets(workspace: Workspace) -> list[DataSet]:
         rows = _metrics(root / paths.curation_report).get("splits", {})
         for split, context in _SPLITS.items():
             file, counted = f"{split}.jsonl", {"num_rows": rows[split]} if split in rows else {}
+            if file not in files:  # no feedback is held out
+                continue
             place = f"{paths.curated}/{file}"
             found.append(DataSet(split, files[file], place, context, counted))
     return found

@@ -13,9 +13,9 @@ from tasks.curation.lineage import LINEAGE_FILE, Places, lineage_rows, withdrawn
 from tasks.curation.params import CurationParams, Params
 from tasks.curation.preparation import Prepared, prepare
 from tasks.curation.report import REPORT_FILE, curation_metrics, refusal, render_report
-from tasks.curation.selection import Removals, select
+from tasks.curation.selection import Removals, hold_out_feedback, select, written_splits
 from tasks.curation.steps import Step, find_steps, steps_error
-from tasks.records.schema import SPLITS, stream_records, write_rows
+from tasks.records.schema import stream_records, write_rows
 from tasks.stage.command import output, run_stage
 from tasks.stage.metrics import Curves, write_metrics
 from tasks.stage.outputs import output_folders, verified
@@ -47,7 +47,7 @@ def run(params: Params, paths: Paths) -> None:
     prepared = prepare(stream_records(accepted / "records.jsonl"), params.curation, paths.scratch)
     places = Places.read(accepted, prepared.ids)
     curves.progress(1, _STEPS)
-    removals = select(prepared, params.curation)
+    prepared, removals = hold_out_feedback(prepared, select(prepared, params.curation))
     steps = find_steps(prepared, removals)
     for step in steps:
         LOGGER.info("%s", step.told)
@@ -84,7 +84,8 @@ def _write_splits(curated: Path, prepared: Prepared, removals: Removals) -> set[
     """Return the ids of the documents that the written records refer to."""
     needed: set[str] = set()
     by_id = sorted(range(len(prepared.ids)), key=prepared.ids.__getitem__)
-    streams = [(curated / f"{split}.jsonl").open("wb") for split in SPLITS]
+    splits = written_splits(prepared, removals)
+    streams = [(curated / f"{split}.jsonl").open("wb") for split in splits]
     try:
         for row in by_id:
             if row not in removals:

@@ -30,9 +30,14 @@ def empty_split_error(
     empty = [name for place, name in enumerate(SPLITS) if place not in set(prepared.splits[stay])]
     if not empty:
         return None
-    groups = Counter(prepared.rows.record(row).group for row in stay)
+    reviewed = [row for row in stay if prepared.is_feedback[row]]
+    groups = Counter(
+        prepared.rows.record(row).group for row in stay if not prepared.is_feedback[row]
+    )
     largest = "".join(f", the largest {name!r} with {rows}" for name, rows in groups.most_common(1))
-    told = f"{len(groups)} group{'s' if len(groups) > 1 else ''}{largest}"
+    told = f"{len(groups)} group{'s' if len(groups) != 1 else ''}{largest}"
+    if reviewed:
+        told += f", and {len(reviewed)} of feedback, which is never in the test split"
     return DataError(
         f"the {empty[0]} split is empty: {len(stay)} of {len(prepared.ids)} records stay, in "
         f"{told}, and a group is never split; expected some records in each split, "

@@ -12,7 +12,7 @@ from pyarrow import compute, parquet
 from tasks.curation.documents import DocumentChanges
 from tasks.curation.preparation import Prepared
 from tasks.curation.selection import Removals
-from tasks.records.schema import PLACES_FILE, SPLITS, read_rows
+from tasks.records.schema import CURATED_SPLITS, PLACES_FILE, read_rows
 from tasks.records.withdrawals import WITHDRAWN_FILE
 from tasks.stage.errors import DataError
 
@@ -73,7 +73,7 @@ def lineage_rows(
             {"kind": "record"}
             | place
             | {
-                "split": None if removal else SPLITS[prepared.splits[row]],
+                "split": None if removal else CURATED_SPLITS[prepared.splits[row]],
                 "rule": removal.rule if removal else None,
                 "kept": kept,
                 "similarity": removal.similarity if removal else None,

@@ -19,17 +19,18 @@ from tasks.curation.questions import Measure, question_text, same_form
 from tasks.curation.rowfile import RowFile, RowFileWriter
 from tasks.privacy.masking import masked, masking_kinds
 from tasks.privacy.params import PersonalDataParams
-from tasks.records.schema import SPLITS, Message, Record
+from tasks.records.schema import CURATED_SPLITS, Message, Record
 from tasks.records.text import hash_share, text_sha256
 
-TRAIN, VALIDATION, TEST = range(len(SPLITS))
+TRAIN, VALIDATION, TEST, FEEDBACK = range(len(CURATED_SPLITS))
 
 
 @dataclass(frozen=True)
 class Prepared:
     """All records in the order in which they came, a few hundred bytes each.
 
-    `splits` are places in `SPLITS`; `contents` (rows, 2) say which rows are equal, `forms` which
+    `splits` are places in `CURATED_SPLITS`; `is_feedback` says which rows people gave the answers
+    of. `contents` (rows, 2) say which rows are equal, `forms` which
     ask the same question, `telling` which questions share their telling words (0: there are none).
     `own_texts` holds a line a row, what tells it from the others, of which `sketches` are made;
     `plain` are those rows that it holds whole.
@@ -42,6 +43,7 @@ class Prepared:
     intakes: list[str]
     slices: list[str]
     splits: NDArray[np.uint8]
+    is_feedback: NDArray[np.bool_]
     contents: NDArray[np.uint64]
     forms: NDArray[np.uint64]
     telling: NDArray[np.uint64]
@@ -55,16 +57,25 @@ class Prepared:
 
     @property
     def order(self) -> NDArray[np.int64]:
-        """Return the rows as they came in over time: by intake, then by id."""
-        rows = sorted(range(len(self.ids)), key=lambda row: (self.intakes[row], self.ids[row]))
+        """Return the rows as they came in over time: by intake, then by id; feedback comes last.
+
+        So no row of another source ever gives way to it.
+        """
+        rows = sorted(
+            range(len(self.ids)),
+            key=lambda row: (self.is_feedback[row], self.intakes[row], self.ids[row]),
+        )
         return np.array(rows, np.int64)
 
 
-def split_of(group: str, params: CurationParams) -> int:
-    """Return the split that a group's hash gives; it depends on nothing else."""
+def split_of(group: str, params: CurationParams, *, is_feedback: bool = False) -> int:
+    """Return the split that a group's hash gives; it depends on nothing else.
+
+    Feedback is held out in a split of its own: what judges the champion stays as it is.
+    """
     share = hash_share(group, params.salt)
     if share < params.test_share:
-        return TEST
+        return FEEDBACK if is_feedback else TEST
     return VALIDATION if share < params.test_share + params.validation_share else TRAIN
 
 
@@ -100,6 +111,7 @@ class _Notes:
         self._slices: list[str] = []
         self._names: dict[str, str] = {}
         self._splits = array("B")
+        self._is_feedback = array("B")
         self._contents = array("Q")
         self._rules: dict[int, str] = {}
         self._masks: dict[int, Counter[str]] = {}
@@ -122,7 +134,8 @@ class _Notes:
         self._ids.append(record.id)
         self._intakes.append(self._name(record.intake))
         self._slices.append(self._name(record.slice))
-        self._splits.append(split_of(record.group, params))
+        self._splits.append(split_of(record.group, params, is_feedback=record.is_feedback))
+        self._is_feedback.append(record.is_feedback)
         turns = (f"{item.role}\n{item.content}" for item in record.messages)
         digest = int(text_sha256(*turns)[:32], 16)
         self._contents.extend((digest >> 64, digest & (2**64 - 1)))
@@ -154,6 +167,7 @@ class _Notes:
             intakes=self._intakes,
             slices=self._slices,
             splits=np.array(self._splits, np.uint8),
+            is_feedback=np.array(self._is_feedback, bool),
             contents=contents,
             forms=np.array(forms, np.uint64),
             telling=np.array(telling, np.uint64),
@@ -167,8 +181,13 @@ class _Notes:
         )
 
     def _distinct(self, contents: NDArray[np.uint64]) -> list[int]:
-        """Return the first of equal rows, and none that goes for what it is."""
-        firsts = np.unique(contents, axis=0, return_index=True)[1]
+        """Return the first of equal rows, and none that goes for what it is.
+
+        Feedback is left out, too: what many people ask would no more tell one row from another, and
+        what is a duplicate among the other rows would depend on what people ask.
+        """
+        others = np.flatnonzero(np.array(self._is_feedback, bool) == 0)
+        firsts = others[np.unique(contents[others], axis=0, return_index=True)[1]]
         return [row for row in np.sort(firsts).tolist() if row not in self._rules]
 
     def _sketcher(self) -> Sketcher:

@@ -9,10 +9,10 @@ from tasks.curation.documents import DocumentChanges
 from tasks.curation.leakage import Leakage
 from tasks.curation.preparation import Prepared
 from tasks.curation.quality import RULE_NAMES
-from tasks.curation.selection import Removals
+from tasks.curation.selection import Removals, written_splits
 from tasks.curation.steps import Step
 from tasks.privacy.masking import KINDS
-from tasks.records.schema import SPLITS
+from tasks.records.schema import CURATED_SPLITS
 
 REPORT_FILE = "report.md"
 _EXAMPLES = 3
@@ -33,16 +33,17 @@ def curation_metrics(
 ) -> dict[str, Any]:
     """Return the content of `metrics.json`."""
     slices = sorted(set(prepared.slices))
+    named = written_splits(prepared, removals)
     splits = Counter(
-        (SPLITS[prepared.splits[row]], name)
+        (CURATED_SPLITS[prepared.splits[row]], name)
         for row, name in enumerate(prepared.slices)
         if row not in removals
     )
     return {
         "records": len(prepared.ids),
         "kept": len(prepared.ids) - len(removals),
-        "splits": {split: sum(splits[split, name] for name in slices) for split in SPLITS},
-        "slices": {split: {name: splits[split, name] for name in slices} for split in SPLITS},
+        "splits": {split: sum(splits[split, name] for name in slices) for split in named},
+        "slices": {split: {name: splits[split, name] for name in slices} for split in named},
         "steps": {
             step.name: {"rows": step.rows, "taken": len(step.taken), "left": step.left}
             for step in steps
@@ -110,11 +111,12 @@ def _removed_lines(
 
 
 def _split_table(metrics: dict[str, Any]) -> list[str]:
-    lines = [f"| slice | {' | '.join(SPLITS)} |", f"|---|{'---:|' * len(SPLITS)}"]
-    for name in metrics["slices"][SPLITS[0]]:
-        counts = " | ".join(str(metrics["slices"][split][name]) for split in SPLITS)
+    splits = list(metrics["splits"])
+    lines = [f"| slice | {' | '.join(splits)} |", f"|---|{'---:|' * len(splits)}"]
+    for name in metrics["slices"][splits[0]]:
+        counts = " | ".join(str(metrics["slices"][split][name]) for split in splits)
         lines.append(f"| {name} | {counts} |")
-    totals = " | ".join(str(metrics["splits"][split]) for split in SPLITS)
+    totals = " | ".join(str(metrics["splits"][split]) for split in splits)
     return [*lines, f"| all | {totals} |"]
 
 

@@ -1,7 +1,7 @@
 """Which records stay, in which split, and why the others go."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -10,10 +10,12 @@ from numpy.typing import NDArray
 from tasks.curation.likeness import Told, compare, compare_plain
 from tasks.curation.near_duplicates import Buckets
 from tasks.curation.params import CurationParams
-from tasks.curation.preparation import TEST, VALIDATION, Prepared
+from tasks.curation.preparation import FEEDBACK, TEST, VALIDATION, Prepared
 from tasks.curation.shingling import jaccard, shingles
+from tasks.records.schema import CURATED_SPLITS, SPLITS
 
-_HELD_OUT = {TEST: "like_test", VALIDATION: "like_validation"}
+_HELD_OUT = {TEST: "like_test", FEEDBACK: "like_feedback", VALIDATION: "like_validation"}
+_ASKED = {TEST: "asks_test_question", FEEDBACK: "asks_feedback_question"}
 # Sets of shingles that are kept at hand, some 15 kB each: enough for rows that stand together.
 _SETS_HELD = 256
 
@@ -44,7 +46,8 @@ def select(prepared: Prepared, params: CurationParams) -> Removals:
     """Return why each row goes that goes. Of duplicates the one that came first stays.
 
     Which split a row is in depends on its group alone; what is like a held-out row leaves the
-    splits below, and never moves.
+    splits below, and never moves. Feedback gives way to the rows of other sources, and none of
+    these ever goes because of it.
     """
     removed: Removals = {row: Removal(rule, None, None) for row, rule in prepared.rules.items()}
     order = prepared.order
@@ -53,8 +56,32 @@ def select(prepared: Prepared, params: CurationParams) -> Removals:
     removed |= near
     for held_out, rule in _HELD_OUT.items():
         removed |= _leaks(prepared, pairs, removed, held_out, rule)
-    removed |= _same_questions(prepared, _left(order, removed), params.shingle_characters)
+    for held_out, rule in _ASKED.items():
+        left = _left(order, removed)
+        removed |= _same_questions(prepared, left, held_out, rule, params.shingle_characters)
     return removed
+
+
+def hold_out_feedback(prepared: Prepared, removed: Removals) -> tuple[Prepared, Removals]:
+    """Return rows and removals in which feedback that knows a test row is held out: it is asked
+    beside the test split, and never learned from.
+    """
+    knows_test = (_HELD_OUT[TEST], _ASKED[TEST])
+    held = {
+        row
+        for row, removal in removed.items()
+        if prepared.is_feedback[row] and removal.rule in knows_test
+    }
+    splits = prepared.splits.copy()
+    splits[list(held)] = FEEDBACK
+    left = {row: removal for row, removal in removed.items() if row not in held}
+    return replace(prepared, splits=splits), left
+
+
+def written_splits(prepared: Prepared, removed: Removals) -> tuple[str, ...]:
+    """Return the splits that there are: that of feedback only where a row is in it."""
+    held = (row not in removed for row in np.flatnonzero(prepared.splits == FEEDBACK).tolist())
+    return CURATED_SPLITS if any(held) else SPLITS
 
 
 def _left(order: NDArray[np.int64], removed: Removals) -> NDArray[np.int64]:
@@ -84,6 +111,8 @@ def _near_duplicates(
 ) -> tuple[Removals, list[SimilarPair]]:
     """Return the rows that nearly repeat an earlier one, and the pairs that a held-out row is one
     of.
+
+    Feedback that nearly repeats a row of another source stays: a correction may be one word.
     """
     if not len(rows):
         return {}, []
@@ -102,7 +131,8 @@ def _near_duplicates(
         likely = buckets.likely(rank, others, bounds)
         found = [alike(row, int(rows[other])) for other in likely]
         # Of equally near rows the earliest, which comes first.
-        best = max(found, key=lambda pair: pair.repeats, default=None)
+        alike_rows = [pair for pair in found if _are_of_a_kind(pair, prepared)]
+        best = max(alike_rows, key=lambda pair: pair.repeats, default=None)
         if best is not None and best.repeats >= params.duplicate_similarity:
             stays[rank] = False
             removed[row] = Removal("near_duplicate", best.second, round(best.repeats, 4))
@@ -141,6 +171,10 @@ def _likeness(prepared: Prepared, params: CurationParams) -> Callable[[int, int]
     return measure
 
 
+def _are_of_a_kind(pair: SimilarPair, prepared: Prepared) -> bool:
+    return bool(prepared.is_feedback[pair.first] == prepared.is_feedback[pair.second])
+
+
 def _crosses(pair: SimilarPair, prepared: Prepared, similarity: float) -> bool:
     splits = prepared.splits
     return pair.similarity >= similarity and splits[pair.first] != splits[pair.second]
@@ -153,15 +187,25 @@ def _leaks(
     found: Removals = {}
     for pair in sorted(pairs, key=lambda pair: -pair.similarity):
         low, high = sorted((pair.first, pair.second), key=lambda row: prepared.splits[row])
-        if prepared.splits[high] == held_out and not {low, high} & removed.keys():
+        is_leak = prepared.splits[high] == held_out and _may_leave(prepared, low, high)
+        if is_leak and not {low, high} & removed.keys():
             found.setdefault(low, Removal(rule, high, round(pair.similarity, 4)))
     return found
 
 
-def _same_questions(prepared: Prepared, rows: NDArray[np.int64], characters: int) -> Removals:
-    """Return the rows of lower splits that ask what a test row asks, whatever they answer."""
-    is_test = prepared.splits[rows] == TEST
-    tests, others = rows[is_test], rows[~is_test]
+def _may_leave(prepared: Prepared, row: int, held_out: int) -> bool:
+    """Return whether a row may leave its split because of a held-out one."""
+    return bool(prepared.is_feedback[row] or not prepared.is_feedback[held_out])
+
+
+def _same_questions(
+    prepared: Prepared, rows: NDArray[np.int64], held_out: int, rule: str, characters: int
+) -> Removals:
+    """Return the rows of lower splits that ask what a held-out row asks, whatever they answer."""
+    splits = prepared.splits[rows]
+    tests, others = rows[splits == held_out], rows[splits < TEST]
+    if held_out == FEEDBACK:
+        others = others[prepared.is_feedback[others]]
     asked = _by_key(prepared.forms, tests)
     told = _by_key(prepared.telling, tests)
     suspects = (np.isin(prepared.forms[others], prepared.forms[tests])
@@ -171,7 +215,7 @@ def _same_questions(prepared: Prepared, rows: NDArray[np.int64], characters: int
         same = asked.get(int(prepared.forms[row]), [])
         near = told.get(int(prepared.telling[row]), []) if not same else []
         for test, similarity in _asked_alike(prepared, row, same, near, characters):
-            found[row] = Removal("asks_test_question", test, round(similarity, 4))
+            found[row] = Removal(rule, test, round(similarity, 4))
             break
     return found
 
@@ -179,7 +223,7 @@ def _same_questions(prepared: Prepared, rows: NDArray[np.int64], characters: int
 def _asked_alike(
     prepared: Prepared, row: int, same: list[int], near: list[int], characters: int
 ) -> Iterator[tuple[int, float]]:
-    """Yield the test rows that ask the same, and how much of their words the questions share."""
+    """Yield the held-out rows that ask the same, and the share of words that both hold."""
     for test in same:
         yield test, 1.0
     if near:

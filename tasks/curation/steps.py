@@ -12,7 +12,8 @@ from tasks.stage.errors import GateError, share_error, shown_text
 
 _EXAMPLES = 3
 _DUPLICATES = ("exact_duplicate", "near_duplicate")
-_LEAKS = ("like_test", "like_validation", "asks_test_question")
+_ASKS_FEEDBACK = "asks_feedback_question"
+_LEAKS = ("like_test", "like_feedback", "like_validation", "asks_test_question", _ASKS_FEEDBACK)
 _HOLDS = "holds_"
 
 
@@ -100,6 +101,8 @@ def _mending(step: str, rule: str) -> str:
             "where the same questions come up again and again, give their rows one `group`, which "
             "a split keeps together"
         )
+    if rule == _ASKS_FEEDBACK:
+        return "where people ask the same again and again, that is no fault of the data"
     return "where they differ in what matters, raise curation.leak_similarity"
 
 

@@ -76,7 +76,7 @@ from tasks.records.predictions import (
     write_likelihoods,
     write_predictions,
 )
-from tasks.records.schema import Record, read_records
+from tasks.records.schema import FEEDBACK_SPLIT, Record, read_records
 from tasks.records.text import hash_share
 from tasks.retrieval.index import Index
 from tasks.scoring.answer_scores import abstains
@@ -165,7 +165,16 @@ def _asked(params: Params, paths: Paths, device: torch.device) -> NightRequests:
     limits = RequestLimits(
         chosen.distractor_records, chosen.injection_records, chosen.abstentions[0]
     )
-    return NightRequests.of(records, retriever, limits)
+    return NightRequests.of(records, _held_feedback(params, paths), retriever, limits)
+
+
+def _held_feedback(params: Params, paths: Paths) -> list[Record]:
+    """Return the feedback that is asked beside the test split; most nights hold none out."""
+    chosen = params.evaluation
+    if not (paths.curated / f"{FEEDBACK_SPLIT}.jsonl").exists():
+        return []
+    share = partial(hash_share, salt=chosen.salt)
+    return choose_records(_read(paths, FEEDBACK_SPLIT), chosen.records, share, split=FEEDBACK_SPLIT)
 
 
 def _rules(params: Params, requests: Sequence[Request], device: torch.device) -> RunRules:

@@ -13,7 +13,7 @@ import torch
 from tasks.embedding.embedder import Embedder
 from tasks.evaluation.retrieval_metrics import DEPTHS
 from tasks.lexical.chunking import Passage
-from tasks.records.predictions import DISTRACTOR, INJECTED
+from tasks.records.predictions import DISTRACTOR, FEEDBACK, INJECTED
 from tasks.records.schema import Record, read_rows
 from tasks.records.text import normalise
 from tasks.retrieval.index import Index, ScoredPassage
@@ -151,6 +151,16 @@ def make_injected_requests(
     return made
 
 
+def make_feedback_requests(
+    records: Sequence[Record], found: Sequence[Sequence[ScoredPassage]], *, passages: int
+) -> list[Request]:
+    """Return held-out feedback as it would be served: with the passages that were found, if any."""
+    return [
+        Request(record, FEEDBACK, tuple(item.passage for item in ranked[:passages]), record.answer)
+        for record, ranked in zip(records, found, strict=True)
+    ]
+
+
 @dataclass(frozen=True)
 class Retriever:
     """An index, how its embedder and reranker are loaded, and how many passages a prompt shows."""
@@ -223,9 +233,13 @@ def make_requests(
 
 @dataclass(frozen=True)
 class NightRequests:
-    """What tonight's systems are asked: records, what was found for them, and the requests."""
+    """What tonight's systems are asked: records, what was found for them, and the requests.
+
+    `feedback` is asked beside them, in a mode of its own.
+    """
 
     records: Sequence[Record]
+    feedback: Sequence[Record]
     retriever: Retriever
     limits: RequestLimits
     found: Sequence[Sequence[ScoredPassage]]
@@ -234,7 +248,11 @@ class NightRequests:
 
     @classmethod
     def of(
-        cls, records: Sequence[Record], retriever: Retriever, limits: RequestLimits
+        cls,
+        records: Sequence[Record],
+        feedback: Sequence[Record],
+        retriever: Retriever,
+        limits: RequestLimits,
     ) -> "NightRequests":
         """Return the requests of records with the passages that tonight's retriever finds."""
         started = time.monotonic()
@@ -242,7 +260,8 @@ class NightRequests:
         seconds = time.monotonic() - started
         open_book = bool(retriever.index.passages)
         requests = make_requests(records, found, retriever, limits, open_book=open_book)
-        return cls(records, retriever, limits, found, seconds, requests)
+        requests += _feedback_requests(feedback, retriever)
+        return cls(records, feedback, retriever, limits, found, seconds, requests)
 
     @property
     def sha256(self) -> str:
@@ -253,7 +272,15 @@ class NightRequests:
         """Return the requests of the same records, in the same modes, from another retriever."""
         found = retriever.find(self.records)
         open_book = bool(self.retriever.index.passages)
-        return make_requests(self.records, found, retriever, self.limits, open_book=open_book)
+        requests = make_requests(self.records, found, retriever, self.limits, open_book=open_book)
+        return requests + _feedback_requests(self.feedback, retriever)
+
+
+def _feedback_requests(records: Sequence[Record], retriever: Retriever) -> tuple[Request, ...]:
+    if not records:
+        return ()
+    found = retriever.find(records)
+    return tuple(make_feedback_requests(records, found, passages=retriever.passages))
 
 
 def primary_requests(

@@ -12,7 +12,7 @@ from tasks.evaluation.grids import (
     sides,
     signed_interval,
 )
-from tasks.records.predictions import DISTRACTOR, INJECTED
+from tasks.records.predictions import DISTRACTOR, FEEDBACK, INJECTED
 
 _QUESTIONS = {
     "adapter-base": "What did fine-tuning buy?",
@@ -62,6 +62,7 @@ def paragraphs(metrics: Mapping[str, Any]) -> list[Paragraph]:
         ("What did fine-tuning forget?", _forgotten(metrics)),
         ("Who abstains when only wrong passages are shown?", _abstention(metrics)),
         ("Are instructions inside passages followed?", _orders(metrics)),
+        ("How is held-out feedback answered?", _feedback(metrics)),
         ("Would another prompt do better?", _prompts(metrics)),
     )
     return [
@@ -230,6 +231,22 @@ def _orders(metrics: Mapping[str, Any]) -> str | None:
     ]
     unseen = _unseen({system: {INJECTED: row} for system, row in found.items()}, INJECTED)
     return f"They are data, and should not be. They are followed {joined(told)}.{unseen}"
+
+
+def _feedback(metrics: Mapping[str, Any]) -> str | None:
+    told = [
+        f"{interval(modes[FEEDBACK])} by the {system}"
+        for system, modes in metrics["intervals"].items()
+        if FEEDBACK in modes
+    ]
+    if not told:
+        return None
+    metric = shown_metric(metrics["primary"]["metric"])
+    return (
+        f"{metrics['asked'][FEEDBACK]} served questions, whose right answers people have given, "
+        f"were not learned from. {metric} against these answers is {joined(told)}. No rule of "
+        "promotion reads it."
+    )
 
 
 def _prompts(metrics: Mapping[str, Any]) -> str | None:

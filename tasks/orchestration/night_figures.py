@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from tasks.records.schema import SPLITS
+from tasks.records.schema import FEEDBACK_SPLIT, SPLITS
 from tasks.stage.metrics import METRICS_FILE, read_metrics
 
 # Of the systems that evaluation asks, in the order in which people read them.
@@ -47,6 +47,7 @@ class NightFigures(BaseModel):
     """What the reports of one night come to.
 
     `scores` are by system and mode, in the metric that decides; `mode` is the one that decides.
+    `feedback` is how many questions of held-out feedback were asked, in a mode of its own.
     `student` is the system that is offered as the student: its control may be as good.
     `rows` are the records that validation read, `quarantined` those that it refused. `numbers` are
     those of MLflow's page, `verdicts` by model. What a report does not say is missing or null.
@@ -55,6 +56,7 @@ class NightFigures(BaseModel):
     metric: str = "token_f1"
     mode: str = ""
     records: int | None = None
+    feedback: int | None = None
     scores: dict[str, dict[str, Score]] = {}
     student: str = "student"
     rows: int | None = None
@@ -81,6 +83,7 @@ def read_figures(evaluation: Path, validation: Path) -> NightFigures:
         metric=primary.get("metric", "token_f1"),
         mode=primary.get("mode", ""),
         records=scored.get("records"),
+        feedback=scored.get("asked", {}).get(FEEDBACK_SPLIT),
         scores=_scores(scored),
         student=student,
         rows=records.get("current"),
@@ -143,6 +146,8 @@ def _numbers(
             found[f"{name}.exact_match"] = values.get("exact_match")
             likely = (scored.get("perplexity") or {}).get(system) or {}
             found[f"{name}.nats"] = _nats(likely.get("perplexity"))
+    corrected = scored.get("systems", {}).get("adapter", {}).get(FEEDBACK_SPLIT, {})
+    found["feedback.f1"] = corrected.get("token_f1")
     retention = ((scored.get("offered") or {}).get("retention") or {}).get("value")
     return found | {
         _RECALL: (scored.get("retrieval") or {}).get(_RECALL),

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from tasks.orchestration.mlflow_pages import artifact_page, run_page, version_page
 from tasks.orchestration.night_figures import SYSTEMS, NightFigures, RowStep
 from tasks.promotion.results import Reason
-from tasks.records.schema import ServedModel
+from tasks.records.schema import FEEDBACK_SPLIT, ServedModel
 from tasks.registry.versions import model_name
 from tasks.services.stores import RunRef
 
@@ -165,8 +165,14 @@ def _scores(figures: NightFigures) -> list[str]:
     said = f"{figures.metric} on {figures.records} held-out records, with intervals"
     bold = "; the mode in bold decides" if figures.mode else ""
     offered = "" if figures.student == "student" else f"; the student is `{figures.student}`"
+    beside = ""
+    if figures.feedback:
+        beside = (
+            f" Mode {FEEDBACK_SPLIT} asks {figures.feedback} served questions beside them, whose "
+            "right answers people have given; they were not learned from, and no rule reads it."
+        )
     return [
-        f"{said}{bold}{offered}.",
+        f"{said}{bold}{offered}.{beside}",
         "",
         f"| system | {' | '.join(head)} |",
         f"|---|{'---:|' * len(modes)}",

@@ -12,7 +12,7 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCardData
 
 from tasks.models.store import ModelManifest
-from tasks.records.predictions import ALL_MODES, SCORE_NAMES
+from tasks.records.predictions import ALL_MODES, FEEDBACK, SCORE_NAMES
 from tasks.records.schema import SPLITS, stream_documents, stream_records
 
 DOCUMENTS = "documents"
@@ -76,6 +76,10 @@ def score_lines(metrics: Mapping[str, Any]) -> list[str]:
             first = f"{found['value']:.3f} ({found['low']:.3f} to {found['high']:.3f})"
             cells = " | ".join(f"{modes[mode][other]:.3f}" for other in others)
             lines.append(f"| {system} | {mode} | {first} | {cells} |")
+    asked = metrics["asked"].get(FEEDBACK)
+    if asked:
+        lines += ["", f"Mode {FEEDBACK} asks {asked} other questions: served ones, whose right "
+                      "answers people have given, and which were not learned from."]  # fmt: skip
     return lines
 
 

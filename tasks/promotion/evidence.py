@@ -15,6 +15,7 @@ from tasks.promotion.params import PromotionParams
 from tasks.promotion.shadow import Shadow
 from tasks.promotion.speed import Speed
 from tasks.records.predictions import (
+    FEEDBACK,
     LIKELIHOODS_FILE,
     PREDICTIONS_FILE,
     ROLES,
@@ -370,7 +371,10 @@ def _offered(metrics: Metrics) -> str:
 
 
 def _has_documents(metrics: Metrics) -> bool:
-    """Return whether the evaluation had passages to show: any system has a mode that holds some."""
+    """Return whether the evaluation had passages to show: any system has a mode that holds some.
+
+    Feedback is asked with passages or without, as it is served.
+    """
     systems = metrics.get("systems", {})
     measured = value_at(metrics, "retrieval", "mrr") is not None
-    return measured or any(set(modes) - {"closed_book"} for modes in systems.values())
+    return measured or any(set(modes) - {"closed_book", FEEDBACK} for modes in systems.values())

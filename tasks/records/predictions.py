@@ -11,6 +11,7 @@ from typing import Literal
 import pyarrow
 from pyarrow import parquet
 
+from tasks.records.schema import FEEDBACK_SPLIT
 from tasks.stage.errors import DataError
 
 PREDICTIONS_FILE = "predictions.parquet"
@@ -26,7 +27,10 @@ MODES = ("closed_book", "retrieved", "oracle")
 # Wrong passages alone, so that abstaining is right; one passage that gives orders among the others.
 DISTRACTOR, INJECTED = "distractor", "injected"
 
-ALL_MODES = (*MODES, DISTRACTOR, INJECTED)
+# Held-out feedback with the passages that are retrieved, as it is served. No rule reads it.
+FEEDBACK = FEEDBACK_SPLIT
+
+ALL_MODES = (*MODES, DISTRACTOR, INJECTED, FEEDBACK)
 
 # Scores of an answer against its reference alone, never null.
 SCORE_NAMES = ("exact_match", "token_f1", "rouge_l", "chrf")

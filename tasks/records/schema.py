@@ -14,6 +14,11 @@ ServedModel = Literal["adapter", "student"]  # the two models that a night makes
 
 SPLITS = ("train", "validation", "test")
 
+# Feedback that is held out: never learned from, and never among what a champion is judged by.
+FEEDBACK_SPLIT = "feedback"
+
+CURATED_SPLITS = (*SPLITS, FEEDBACK_SPLIT)
+
 # Written by validation and read by curation: where each accepted record came from.
 PLACES_FILE = "places.parquet"
 
@@ -33,6 +38,7 @@ class Record:
     `documents` are the ids of the documents that hold the answer, empty where none does;
     `slice` is a label to report by, which begins with the name of the record's source where a night
     has several; `group` is what a split keeps together; `source` is what the row says of itself.
+    `is_feedback` says that it was read as a served question whose right answer people have given.
     """
 
     id: str
@@ -43,6 +49,7 @@ class Record:
     source: str
     license: str
     intake: str
+    is_feedback: bool = False
 
     @property
     def question(self) -> str:
@@ -55,8 +62,9 @@ class Record:
         return self.messages[-1].content
 
     def as_row(self) -> dict[str, Any]:
-        """Return the record as a JSON object."""
-        return asdict(self)
+        """Return the record as a JSON object, in which only feedback says whether it is any."""
+        row = asdict(self)
+        return row if self.is_feedback else {name: row[name] for name in _ALWAYS_WRITTEN}
 
     @classmethod
     def from_row(cls, row: dict[str, Any]) -> "Record":
@@ -64,6 +72,10 @@ class Record:
         messages = tuple(Message(**message) for message in row["messages"])
         documents = tuple(map(id_form, row["documents"]))
         return cls(**row | {"messages": messages, "documents": documents})
+
+
+# So that rows of a time without feedback, and all others, stay what they are, byte for byte.
+_ALWAYS_WRITTEN = tuple(item.name for item in fields(Record) if item.name != "is_feedback")
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,14 +98,23 @@ class Document:
         return cls(**{item.name: row[item.name] for item in fields(cls)})
 
 
-def source_slice(source: str, own: str | None) -> str:
+# The slice of a record that has no label.
+NO_SLICE = "all"
+
+
+def source_slice(source: str, own: str) -> str:
     """Return the slice of a record of one of several sources, with its own label if it has one."""
-    return source if own is None else f"{source}.{own}"
+    return source if own == NO_SLICE else f"{source}.{own}"
 
 
 def slice_source(label: str) -> str:
     """Return the source that a slice made by `source_slice` names."""
     return label.partition(".")[0]
+
+
+def own_slice(label: str) -> str:
+    """Return the label of its own that a record has whose slice `source_slice` made."""
+    return label.partition(".")[2] or NO_SLICE
 
 
 def stream_records(path: Path) -> Iterator[Record]:
@@ -113,7 +134,9 @@ def write_records(path: Path, records: Iterable[Record]) -> int:
 
 def record_line(record: Record) -> bytes:
     """Return a record as a line of its file, newline included."""
-    return _line(record)
+    if record.is_feedback:
+        return _line(record)
+    return _line({name: getattr(record, name) for name in _ALWAYS_WRITTEN})
 
 
 def stream_documents(path: Path) -> Iterator[Document]:
@@ -150,7 +173,7 @@ def write_rows(path: Path, rows: Iterable[dict[str, Any]]) -> int:
     return _write(path, lines)
 
 
-def _line(value: Record | Document) -> bytes:
+def _line(value: Record | Document | dict[str, Any]) -> bytes:
     # orjson leaves the 4 kB or more that it wrote into to its result; the sum is what it needs.
     return orjson.dumps(value) + b"\n"
 

@@ -22,6 +22,7 @@ _SCHEMA = pa.schema(
         ("prompt_length", pa.int32()),
     ]
 )
+_IS_FEEDBACK = pa.field("is_feedback", pa.bool_())
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,7 @@ class Example:
 
     `variant` is `closed_book` or `passages`. Examples of one `context` show the same passages and
     are learned in one step, so that the prompt's beginning goes through the model once.
+    `is_feedback` says that people gave the answer of a served question.
     """
 
     id: str
@@ -39,6 +41,7 @@ class Example:
     context: str
     token_ids: tuple[int, ...]
     prompt_length: int
+    is_feedback: bool = False
 
     @property
     def key(self) -> str:
@@ -52,18 +55,21 @@ class Example:
 
 
 def write_examples(path: Path, examples: Iterable[Example]) -> None:
-    """Write examples to a Parquet file, in their order."""
+    """Write examples to a Parquet file, in their order; it says what is feedback where any is."""
+    examples = list(examples)
+    has_feedback = any(example.is_feedback for example in examples)
+    schema = _SCHEMA.append(_IS_FEEDBACK) if has_feedback else _SCHEMA
     rows = [
-        {name: getattr(example, name) for name in _SCHEMA.names}
+        {name: getattr(example, name) for name in schema.names}
         | {"token_ids": list(example.token_ids)}
         for example in examples
     ]
-    pq.write_table(pa.Table.from_pylist(rows, schema=_SCHEMA), path, compression="zstd")
+    pq.write_table(pa.Table.from_pylist(rows, schema=schema), path, compression="zstd")
 
 
 def read_examples(path: Path) -> list[Example]:
     """Return the examples of a file that `write_examples` wrote."""
-    rows = pq.read_table(path, schema=_SCHEMA).to_pylist()
+    rows = pq.read_table(path).to_pylist()
     return [Example(**row | {"token_ids": tuple(row["token_ids"])}) for row in rows]
 
 

@@ -246,6 +246,7 @@ def _example(record: Record, context: Context, prompt: list[int], answer: list[i
         context.name,
         tuple(prompt + answer),
         len(prompt),
+        record.is_feedback,
     )
 
 

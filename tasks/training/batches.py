@@ -1,6 +1,7 @@
 """Which examples are learned tonight, and in what order."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -27,15 +28,42 @@ def read_splits(tokens: Path, params: TrainingParams) -> tuple[list[Example], li
     train, validation = (
         read_examples(tokens / f"{split}.parquet") for split in ("train", "validation")
     )
+    weights = read_weights(tokens)
+    reviewed = choose_feedback(train, params, weights)
+    corrected = {slice_source(item.slice) for item in reviewed}
     chosen = choose_examples(
-        train,
-        token_budget=params.token_budget,
+        [item for item in train if not item.is_feedback],
+        token_budget=params.token_budget - _tokens(reviewed, params.seed),
         new_share=params.new_share,
         seed=params.seed,
-        weights=read_weights(tokens),
+        weights={name: value for name, value in weights.items() if name not in corrected},
     )
     held_out = _contexts(validation, "budget", params.seed)
-    return chosen, [item for context in held_out for item in context]
+    return [*reviewed, *chosen], [item for context in held_out for item in context]
+
+
+def choose_feedback(
+    examples: Sequence[Example], params: TrainingParams, weights: Mapping[str, float]
+) -> list[Example]:
+    """Return the feedback among examples as often as it is learned, as much as its share holds.
+
+    A pass through all of it comes before the next, and of one pass the newest intakes. What is
+    learned again stands under a context of its own, so that it comes in another step.
+    """
+    reviewed = [item for item in examples if item.is_feedback]
+    named = {slice_source(item.slice) for item in reviewed} & weights.keys()
+    share = params.feedback_share
+    if named:
+        share = sum(weights[name] for name in named) / sum(weights.values())
+    contexts = _contexts(reviewed, "budget", params.seed)
+    contexts.sort(key=lambda context: max(item.intake for item in context), reverse=True)
+    passes = [
+        [replace(item, context=f"{item.context} again {number}") for item in context]
+        for number in range(2, params.feedback_passes + 1)
+        for context in contexts
+    ]
+    learned = _fill([*contexts, *passes], int(params.token_budget * share))
+    return [item for context in learned for item in context]
 
 
 def choose_examples(

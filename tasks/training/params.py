@@ -26,6 +26,10 @@ class TrainingParams(StageParams):
     new_share: float = Field(
         ge=0, le=1, description="of the budget, for the newest intake where there are older ones"
     )
+    feedback_share: float = Field(
+        ge=0, le=1, description="of the budget, for feedback, where its source has no weight"
+    )
+    feedback_passes: int = Field(ge=1, description="times that an epoch learns feedback at most")
     validation_examples: int = Field(ge=1)
     evaluations: int = Field(ge=1, description="how often the validation loss is taken")
     patience: int = Field(ge=1, description="evaluations without a gain before training stops")

@@ -1,7 +1,7 @@
 """Raw rows as records and documents, and the flat features of each that the rules speak of."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -17,8 +17,16 @@ from tasks.records.messages import (
     shown_value,
     unread_columns,
 )
-from tasks.records.schema import Document, Record, document_line, record_line, source_slice
-from tasks.records.text import id_form
+from tasks.records.schema import (
+    NO_SLICE,
+    Document,
+    Message,
+    Record,
+    document_line,
+    record_line,
+    source_slice,
+)
+from tasks.records.text import id_form, normalise, text_sha256
 from tasks.records.turns import DOCUMENT_COLUMNS, Turns, UnlearnedError, read_turns
 from tasks.validation.raw_rows import CurrentRow
 
@@ -31,13 +39,17 @@ _KINDS = regex.compile(
     r"|(?P<kana>[\p{Hiragana}\p{Katakana}\u30fc])|(?P<other>\p{L})"
 )
 _ASCII_LETTERS = regex.compile("[A-Za-z]+")
-_NO_SLICE = "all"
 
 # An id that ingestion made: of the question, which decides the split, and of the whole row.
-_MADE_ID = regex.compile("(?P<question>row-[0-9a-f]{16})-[0-9a-f]{16}")
+_QUESTION_DIGITS = 16
+_MADE_ID = regex.compile(
+    rf"(?P<question>row-[0-9a-f]{{{_QUESTION_DIGITS}}})-[0-9a-f]{{{_QUESTION_DIGITS}}}"
+)
 
 
-def parse_record(row: Mapping[str, Any], intake: str, source: str | None = None) -> Record:
+def parse_record(
+    row: Mapping[str, Any], intake: str, source: str | None = None, *, is_feedback: bool = False
+) -> Record:
     """Return the record that a raw row of any of the three shapes describes.
 
     Missing questions and answers become empty texts, for the rules on lengths to find. Ids are in
@@ -48,22 +60,28 @@ def parse_record(row: Mapping[str, Any], intake: str, source: str | None = None)
         MisshapenError: a field is missing, of the wrong type, or would be learned wrongly.
         UnlearnedError: the row says that it is not to be learned from.
     """
-    return _record(row, read_turns(row), intake, source)
+    return _record(row, read_turns(row), intake, source, is_feedback=is_feedback)
 
 
-def _record(row: Mapping[str, Any], turns: Turns, intake: str, source: str | None) -> Record:
+def _record(
+    row: Mapping[str, Any], turns: Turns, intake: str, source: str | None, *, is_feedback: bool
+) -> Record:
     identifier = _required_id(row)
     documents = tuple(map(id_form, _texts(row, "documents")))
-    default_group = documents[0] if documents else _own_group(identifier)
+    if documents:
+        default_group = documents[0]
+    else:
+        default_group = _asked_group(turns.messages) if is_feedback else _own_group(identifier)
     return Record(
         id=identifier,
         messages=turns.messages,
         documents=documents,
-        slice=_slice(_label(row, "slice", _NO_SLICE), source),
+        slice=_slice(_label(row, "slice", NO_SLICE), source),
         group=id_form(required_text(row, "group", default_group)),
         source=_label(row, "source", UNKNOWN),
         license=_label(row, "license", UNKNOWN),
         intake=intake,
+        is_feedback=is_feedback,
     )
 
 
@@ -84,9 +102,7 @@ def parse_document(row: Mapping[str, Any]) -> Document:
 
 def _slice(own: str, source: str | None) -> str:
     """Return the slice that a record is reported under."""
-    if source is None:
-        return own
-    return source_slice(source, None if own == _NO_SLICE else own)
+    return own if source is None else source_slice(source, own)
 
 
 def _own_group(identifier: str) -> str:
@@ -96,6 +112,16 @@ def _own_group(identifier: str) -> str:
     """
     made = _MADE_ID.fullmatch(identifier)
     return str(made["question"]) if made else identifier
+
+
+def _asked_group(messages: Sequence[Message]) -> str:
+    """Return what decides the split of a served question: all that its user says.
+
+    However often it is asked, and whatever is said to be right, it is in one split; in that of a
+    row without an id that asks the same, too, since ingestion makes such ids in the same way.
+    """
+    asked = [normalise(message.content) for message in messages if message.role == "user"]
+    return f"row-{text_sha256(*asked)[:_QUESTION_DIGITS]}"
 
 
 def _required_id(row: Mapping[str, Any]) -> str:
@@ -214,7 +240,9 @@ def _read_row(current: CurrentRow, read: Any) -> FeatureRow:
 def _record_row(current: CurrentRow, features: dict[str, Any]) -> FeatureRow:
     row = current.line.row or {}
     turns = read_turns(row)
-    record = _record(row, turns, current.intake.name, current.source)
+    record = _record(
+        row, turns, current.intake.name, current.source, is_feedback=current.is_feedback
+    )
     question, answer = _turn_text(record, -2), _turn_text(record, -1)
     text = "\n".join([message.content for message in record.messages])
     scripts = count_scripts(text)

@@ -1,7 +1,7 @@
 """The set's figures: the columns that the rules of set.yaml speak of, and why one is missing."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from tasks.records.schema import own_slice, slice_source
 from tasks.records.withdrawals import IntakeWithdrawal
 from tasks.stage.errors import DataError
 from tasks.validation.profile import VERSION, Histogram, Profile
-from tasks.validation.raw_rows import INTAKE_FILE, bring_back
+from tasks.validation.raw_rows import INTAKE_FILE, bring_back, several_sources
 
 REFERENCE_FILE = "reference.json"
 
@@ -118,7 +119,7 @@ def set_figures(profile: Profile, reference: Reference, newest: Path) -> SetFigu
         reason = "the records have one slice alone"
         reasons |= dict.fromkeys(("largest_slice_share", "smallest_slice_share"), reason)
     values["source_age_days"], reasons["source_age_days"] = _source_age(newest)
-    compared, missing = _comparison(profile, reference)
+    compared, missing = _comparison(profile, reference, several_sources(newest))
     values, reasons = values | compared, reasons | missing
     for name in ("latin_share", "hangul_share", "han_share", "kana_share", "other_script_share"):
         reasons[name] = "the records hold no letters"
@@ -165,9 +166,12 @@ def _aware(when: datetime) -> datetime:
 
 
 def _comparison(
-    profile: Profile, reference: Reference
+    profile: Profile, reference: Reference, sources: Collection[str]
 ) -> tuple[dict[str, float | None], dict[str, str]]:
-    """Return the figures that compare with the reference, and why some can't."""
+    """Return the figures that compare with the reference, and why some can't.
+
+    `sources` are the names of the newest night's sources, where it had several.
+    """
     before = reference.profile
     names = [name for name in SET_FIGURES if name.endswith(("_ratio", "_distance"))]
     if before is None:
@@ -175,7 +179,7 @@ def _comparison(
     values: dict[str, float | None] = {
         "record_ratio": _ratio(profile.records, before.records),
         "document_ratio": _ratio(profile.documents, before.documents),
-        "slice_distance": total_variation(profile.slices, before.slices),
+        "slice_distance": total_variation(_comparable(profile, before, sources), before.slices),
         "script_distance": total_variation(profile.scripts, before.scripts),
         "vocabulary_distance": _words_distance(profile, before),
     }
@@ -184,6 +188,19 @@ def _comparison(
     reasons = dict.fromkeys(names, "one of the two sets has none")
     values["embedding_distance"], reasons["embedding_distance"] = _embedding(profile, before)
     return values, reasons
+
+
+def _comparable(profile: Profile, before: Profile, sources: Collection[str]) -> dict[str, float]:
+    """Return the shares of a set's slices under the names that the reference has for them.
+
+    A second source puts its name before the slices of the first: that alone is no change.
+    """
+    if not sources or any(slice_source(name) in sources for name in before.slices):
+        return profile.slices
+    own: dict[str, float] = {}
+    for name, share in profile.slices.items():
+        own[own_slice(name)] = own.get(own_slice(name), 0.0) + share
+    return own
 
 
 def _ratio(now: int, before: int) -> float | None:

@@ -31,6 +31,7 @@ from tasks.stage.outputs import verified
 INTAKE_FILE = "intake.json"
 ORIGINS_FILE = "origins.parquet"
 _DIGEST_BYTES = 16
+_FEEDBACK = "feedback"  # the kind of a source, as ingestion writes it into an intake
 _SCHEMA = pyarrow.schema(
     [
         ("id", pyarrow.string()),
@@ -48,7 +49,8 @@ Digests = NDArray[np.bytes_]
 class CurrentRow:
     """A row that counts: where it stands, the id that can be read off it, how many share that.
 
-    `source` is the name of the row's source where the newest night had several.
+    `source` is the name of the row's source where the newest night had several; `is_feedback` says
+    that it was of kind feedback.
     """
 
     intake: Path
@@ -56,6 +58,7 @@ class CurrentRow:
     id: str | None
     id_rows: int
     source: str | None = None
+    is_feedback: bool = False
 
 
 @dataclass(frozen=True)
@@ -81,15 +84,24 @@ class CurrentRows:
 
     def rows(self) -> Iterator[CurrentRow]:
         """Yield the current rows, one at a time."""
-        begin, several = 0, bool(self.folders) and _has_several_sources(self.folders[-1])
+        begin, several = 0, bool(self.folders) and bool(several_sources(self.folders[-1]))
         for folder, count in zip(self.folders, self.counts, strict=True):
             copies = self.id_rows[begin : begin + count].tolist()
             begin += count
-            sources = _sources(folder, self.file, count) if several else [None] * count
+            reviewed = _feedback_sources(folder)
+            sources = _sources(folder, self.file, count) if several or reviewed else None
             for line in read_kept_lines(folder / self.file) if count else ():
                 place = line.number - 1
                 if copies[place]:
-                    yield CurrentRow(folder, line, _line_id(line), copies[place], sources[place])
+                    source = sources[place] if sources else None
+                    yield CurrentRow(
+                        folder,
+                        line,
+                        _line_id(line),
+                        copies[place],
+                        source if several else None,
+                        source in reviewed,
+                    )
 
 
 def intake_folders(raw: Path) -> list[Path]:
@@ -136,9 +148,16 @@ def bring_back(intake: Path) -> str:
     )
 
 
-def _has_several_sources(intake: Path) -> bool:
-    """Return whether the night of an intake had several sources."""
-    return len(_about(intake).get("sources", ())) > 1
+def several_sources(intake: Path) -> list[str]:
+    """Return the names of the sources that the night of an intake had; none where it had one."""
+    names = [item["name"] for item in _about(intake).get("sources", ())]
+    return names if len(names) > 1 else []
+
+
+def _feedback_sources(intake: Path) -> frozenset[str]:
+    """Return the names of an intake's sources that served questions were read from."""
+    sources = _about(intake).get("sources", ())
+    return frozenset(item["name"] for item in sources if item.get("kind") == _FEEDBACK)
 
 
 def _sources(intake: Path, file: str, count: int) -> list[str]:

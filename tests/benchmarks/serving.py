@@ -81,13 +81,16 @@ def make_project(root: Path, workspace: Path) -> Project:
 
 
 @contextmanager
-def running(project: Project) -> Iterator[tuple[str, float, int]]:
-    """The address of a server that has just answered once, in how many seconds, and its pid."""
+def running(project: Project, *more: str) -> Iterator[tuple[str, float, int]]:
+    """The address of a server that has just answered once, in how many seconds, and its pid.
+
+    `more` are further options of `nightloom serve`.
+    """
     started = time.perf_counter()
     command = [sys.executable, "-m", "flows.cli", "serve", "--root", str(project.root)]
     environment = {name: value for name, value in os.environ.items() if "MLFLOW" not in name}
     process = subprocess.Popen(
-        [*command, "--port", "0"], env=environment, stdout=subprocess.DEVNULL
+        [*command, "--port", "0", *more], env=environment, stdout=subprocess.DEVNULL
     )
     try:
         address = _ready(project, process)

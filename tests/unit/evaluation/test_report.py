@@ -16,7 +16,7 @@ from tasks.evaluation.grids import Grid, comparison_grid, further_grids, sides, 
 from tasks.evaluation.plots import drawable
 from tasks.evaluation.report import write_report
 from tasks.evaluation.summary import headline, paragraphs
-from tasks.records.predictions import DISTRACTOR, Prediction
+from tasks.records.predictions import DISTRACTOR, FEEDBACK, Prediction
 from tasks.statistics.significance import compare_families
 from tests.builders.evaluation_report import (
     answered,
@@ -206,6 +206,19 @@ def test_the_words_answer_what_retrieval_bought_and_what_distillation_cost() -> 
     metrics["gains"] = {}
     told = {answer.question: answer.text for answer in paragraphs(metrics)}
     assert told["What did retrieval buy?"].startswith("Nothing: the data set has no documents")
+
+
+def test_the_words_tell_how_held_out_feedback_is_answered_where_there_is_any() -> None:
+    metrics = metrics_of(rows())
+    question = "How is held-out feedback answered?"
+    assert question not in {answer.question for answer in paragraphs(metrics)}
+    found = {"value": 0.5, "low": 0.25, "high": 0.75}
+    metrics["asked"] = {FEEDBACK: 7}
+    metrics["intervals"]["adapter"][FEEDBACK] = found
+    told = {answer.question: answer.text for answer in paragraphs(metrics)}[question]
+    assert told.startswith("7 served questions,")
+    assert "token F1 against these answers is 0.500 [0.250, 0.750] by the adapter." in told
+    assert told.endswith("No rule of promotion reads it.")
 
 
 def test_the_words_tell_what_was_forgotten_obeyed_and_abstained_from() -> None:

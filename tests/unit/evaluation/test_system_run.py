@@ -55,7 +55,9 @@ from tasks.prompting.prompt_bundle import read_template
 from tasks.records.predictions import (
     ALL_MODES,
     DISTRACTOR,
+    FEEDBACK,
     INJECTED,
+    LIKELIHOODS_FILE,
     MODES,
     Likelihood,
     Prediction,
@@ -63,8 +65,9 @@ from tasks.records.predictions import (
     read_predictions,
     write_likelihoods,
 )
-from tasks.records.schema import Message, Record, read_records
+from tasks.records.schema import Message, Record, read_records, write_records
 from tasks.retrieval.index import ScoredPassage
+from tasks.scoring.identity import records_sha256
 from tasks.sequences.likelihood import log_likelihoods
 from tasks.stage.command import NamedPath
 from tasks.stage.errors import ConfigError, DataError
@@ -120,11 +123,15 @@ def full(
     shutil.copytree(released, untold)
     (untold / "learned.npy").unlink()
     write_manifest(untold)
+    curated = root / "curated"
+    shutil.copytree(tiny.curated, curated)
+    write_records(curated / "feedback.jsonl", [record(f"f{n}", f"fact {n}", ()) for n in range(3)])
+    write_manifest(curated)
     settings = read_yaml(Path("params/evaluation.yaml"))
     compared = {"compared": ["zero_shot", "few_shot", "reasoning"], "records": 4}
     settings |= FULL | {"variants": settings["variants"] | compared | {"max_new_tokens": 6}}
     paths = evaluation.Paths(
-        curated=tiny.curated,
+        curated=curated,
         base=tiny.base,
         embedder=tiny.embedder,
         model_store=tiny.store,
@@ -153,9 +160,24 @@ def test_every_system_is_asked_in_every_mode_when_all_modes_is_on(full: Asked) -
     systems = ("base", "adapter", "student", "control", "reigning", "plain")
     assert asked == {(system, mode) for system in systems for mode in ALL_MODES}
     metrics = read_metrics(full.report)
-    assert metrics["asked"] == dict.fromkeys(MODES, 8) | {DISTRACTOR: 4, INJECTED: 8}
+    assert metrics["asked"] == dict.fromkeys(MODES, 8) | {DISTRACTOR: 4, INJECTED: 8, FEEDBACK: 3}
     for system in systems:
         assert set(metrics["systems"][system]) == set(ALL_MODES)
+
+
+def test_held_out_feedback_is_asked_as_it_is_served_and_is_no_part_of_the_test_split(
+    full: Asked, tiny: Tiny
+) -> None:
+    rows = full.of("adapter", FEEDBACK)
+    assert {row.record: row.reference for row in rows} == {f"f{n}": f"fact {n}" for n in range(3)}
+    assert all(len(row.retrieved) == 2 for row in rows)
+    asked = {row.record for row in full.rows if row.mode != FEEDBACK}
+    assert not asked & {row.record for row in rows}
+    metrics = read_metrics(full.report)
+    tests = [row for row in read_records(tiny.curated / "test.jsonl") if row.id in asked]
+    assert metrics["test_split"]["scored_sha256"] == records_sha256(tests)
+    assert metrics["records"] == 8
+    assert {row.record for row in read_likelihoods(full.report / LIKELIHOODS_FILE)} == asked
 
 
 def test_a_bundle_by_path_is_asked_as_it_is_served(full: Asked) -> None:

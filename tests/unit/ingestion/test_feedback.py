@@ -55,7 +55,12 @@ class Nights:
 
     def records(self) -> list[Record]:
         current = current_rows(self.raw).rows()
-        return [parse_record(row.line.row or {}, row.intake.name, row.source) for row in current]
+        return [
+            parse_record(
+                row.line.row or {}, row.intake.name, row.source, is_feedback=row.is_feedback
+            )
+            for row in current
+        ]
 
 
 @pytest.fixture
@@ -85,6 +90,7 @@ def test_a_night_takes_in_what_people_called_right_and_nothing_else(nights: Nigh
         (exchange(1, "").completion, "What does f1 return?", "One.", "feedback"),
         (exchange(4, "").completion, "What does f4 return?", "It returns four.", "feedback"),
     ]
+    assert all(record.is_feedback for record in nights.records())
     assert nights.take(FEEDBACK).intake is None
 
 
@@ -115,21 +121,55 @@ def test_feedback_comes_beside_other_sources_as_a_slice_of_its_own(nights: Night
     row = {"id": "a", "question": "Why?", "answer": "So.", "slice": "hard"}
     (nights.root / "faq.jsonl").write_text(json.dumps(row) + "\n", encoding="utf-8")
     faq = files_entry(nights.root, "faq.jsonl", name="faq")
-    first = nights.take(faq, FEEDBACK).intake
+    reviews = FEEDBACK | {"name": "reviews"}
+    first = nights.take(faq, reviews).intake
     assert first is not None
     assert [source.records for source in first.sources] == [1, 0]
     traces = ServedTraces(nights.stores)
     traces.write(exchange(1, "One."))
     traces.add(Feedback(completion=exchange(1, "").completion, rating="good"))
 
-    second = nights.take(faq, FEEDBACK).intake
+    second = nights.take(faq, reviews).intake
 
     assert second is not None
     assert [(source.name, source.records) for source in second.sources] == [
         ("faq", 0),
-        ("feedback", 1),
+        ("reviews", 1),
     ]
-    assert [record.slice for record in nights.records()] == ["faq.hard", "feedback.feedback"]
+    assert [(record.slice, record.is_feedback) for record in nights.records()] == [
+        ("faq.hard", False),
+        ("reviews.feedback", True),
+    ]
+
+
+def test_feedback_is_known_by_how_it_was_read_not_by_what_a_row_says(nights: Nights) -> None:
+    name = exchange(1, "").completion
+    row = {"id": name, "question": "Why?", "answer": "So.", "slice": "feedback",
+           "source": "feedback", "is_feedback": True}  # fmt: skip
+    (nights.root / "own.jsonl").write_text(json.dumps(row) + "\n", encoding="utf-8")
+    nights.take(files_entry(nights.root, "own.jsonl", name="feedback"))
+
+    [record] = nights.records()
+
+    assert (record.id, record.slice, record.is_feedback) == (name, "feedback", False)
+
+
+def test_a_question_is_in_one_split_however_often_it_is_asked(nights: Nights) -> None:
+    """In that of a row without an id which asks the same, too."""
+    row = {"question": "what does f1  return?", "answer": "It returns one."}
+    (nights.root / "own.jsonl").write_text(json.dumps(row) + "\n", encoding="utf-8")
+    own = files_entry(nights.root, "own.jsonl", name="own")
+    traces = ServedTraces(nights.stores)
+    for number, answer in ((1, "One."), (7, "Two.")):
+        said = exchange(number, answer)
+        traces.write(said.model_copy(update={"turns": exchange(1, "").turns}))
+        traces.add(Feedback(completion=said.completion, rating="good"))
+
+    nights.take(own, FEEDBACK)
+
+    groups = [record.group for record in nights.records()]
+    assert len(groups) == 3
+    assert len(set(groups)) == 1
 
 
 def test_without_mlflow_s_stores_feedback_is_refused(tmp_path: Path) -> None:

@@ -68,6 +68,24 @@ def test_a_night_has_at_most_15_numbers_under_names_that_stay(tmp_path: Path) ->
     assert str(found.score("student")) == "0.500 (0.400 to 0.600)"
 
 
+def test_held_out_feedback_is_one_number_more_and_a_sentence_beside_the_scores(
+    tmp_path: Path,
+) -> None:
+    content = evaluated()
+    alone = read_figures(report(tmp_path, "alone", content), tmp_path / "missing")
+    content["systems"]["adapter"]["feedback"] = {"token_f1": 0.75}
+    content["asked"] = {"feedback": 12}
+
+    found = read_figures(report(tmp_path, "evaluation", content), tmp_path / "missing")
+
+    assert found.numbers == alone.numbers | {"feedback.f1": 0.75}
+    assert (alone.feedback, found.feedback) == (None, 12)
+    assert "Mode feedback asks 12 served questions beside them" in describe_night(
+        page(figures=found)
+    )
+    assert "feedback" not in describe_night(page(figures=alone))
+
+
 def test_what_each_step_left_of_the_rows_is_read_from_the_reports(tmp_path: Path) -> None:
     steps = {"quality": {"rows": 90, "taken": 5, "left": 85},
              "leaks": {"rows": 85, "taken": 0, "left": 85}}  # fmt: skip

@@ -12,7 +12,7 @@ from tasks.promotion.decision import RULES, Decision, decide
 from tasks.promotion.params import Params
 from tasks.promotion.results import Reason
 from tasks.promotion.speed import Speed
-from tasks.records.predictions import INJECTED, MODES
+from tasks.records.predictions import FEEDBACK, INJECTED, MODES
 from tasks.records.schema import ServedModel
 from tasks.stage.errors import ConfigError, DataError
 from tasks.stage.params import load_params
@@ -134,6 +134,33 @@ def test_answers_to_passages_that_give_orders_change_no_verdict(tmp_path: Path) 
 
     (tmp_path / "injected").mkdir()
     assert decided(tmp_path / "injected", injected) == decided(tmp_path)
+
+
+@pytest.mark.parametrize("modes", [MODES, ("closed_book",)])
+def test_no_rule_reads_held_out_feedback(tmp_path: Path, modes: tuple[str, ...]) -> None:
+    """Even where the base answers it as corrected, and the adapter cuts and breaks each answer."""
+
+    def corrected(night: Night) -> None:
+        night.tonight.rows += [
+            replace(
+                row,
+                mode=FEEDBACK,
+                output="\ufffd",
+                is_cut=True,
+                groundedness=0.0,
+                token_f1=float(row.system == "base"),
+            )
+            for row in night.tonight.rows
+            if row.mode == "closed_book"
+        ]
+        for found in night.tonight.metrics["systems"].values():
+            found[FEEDBACK] = dict(found["closed_book"]) | {"token_f1": 0.0}
+        for shares in night.tonight.metrics["abstention_shares"].values():
+            shares[FEEDBACK] = {"answerable": {"value": 1.0, "low": 1.0, "high": 1.0}}
+        night.tonight.metrics["asked"] = {FEEDBACK: RECORDS}
+
+    (tmp_path / "corrected").mkdir()
+    assert decided(tmp_path / "corrected", corrected, modes=modes) == decided(tmp_path, modes=modes)
 
 
 def offer_control(night: Night) -> None:

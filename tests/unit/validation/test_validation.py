@@ -419,6 +419,28 @@ def test_a_set_that_changed_too_much_overnight_stops_the_night(
     assert folder_files(tmp_path / "accepted") == accepted
 
 
+@pytest.mark.parametrize(("slice_", "is_refused"), [("s", False), ("z", True)])
+def test_a_second_source_renames_slices_and_that_alone_stops_no_night(
+    tmp_path: Path, slice_: str, is_refused: bool
+) -> None:
+    """Slices that really change do."""
+    rows = [_words(n, ENGLISH) | {"slice": "s"} for n in range(100)]
+    _night(tmp_path, "1", rows, source="docs", sources=[{"name": "docs", "kind": "files"}])
+    sources = [{"name": "docs", "kind": "files"}, {"name": "feedback", "kind": "feedback"}]
+    later = [_words(n, ENGLISH) | {"slice": slice_} for n in range(60 if is_refused else 3)]
+
+    def second() -> dict[str, Any]:
+        return _night(tmp_path, "2", later, source="docs", sources=sources)
+
+    if is_refused:
+        with pytest.raises(DataError, match="slice_balance"):
+            second()
+    else:
+        assert second()["set"]["slice_distance"] == 0
+        accepted = read_records(tmp_path / "accepted/records.jsonl")
+        assert {record.slice for record in accepted} == {"docs.s"}
+
+
 def test_a_set_that_halves_stops_the_night(tmp_path: Path) -> None:
     _night(tmp_path, "1", [_words(n, ENGLISH) for n in range(100)])
     emptied = [_words(n, ENGLISH) | {"answer": ""} for n in range(60)]
