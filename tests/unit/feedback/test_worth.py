@@ -1,12 +1,10 @@
 """Which served questions are looked at first, and which answers people have called right."""
 
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
-from tasks.feedback.exchanges import Exchange, ShownPassage
 from tasks.feedback.served import ServedQuestion
 from tasks.feedback.worth import (
     ABSTAINED,
@@ -17,26 +15,15 @@ from tasks.feedback.worth import (
     by_worth,
     right_answer,
 )
+from tests.builders import served_questions
 
 MARKERS = ["I don't know", "모르겠습니다"]
 NOW = datetime(2026, 11, 29, 3, 0, tzinfo=UTC)
 
 
 def served(trace: str, answer: str = "f returns one.", **said: Any) -> ServedQuestion:
-    exchange = Exchange(
-        completion=f"chatcmpl-{'0' * 32}",
-        model="adapter",
-        version=1,
-        alias="production",
-        turns=(("user", "What does f return?"),),
-        passages=(ShownPassage(id="d#0", text="f returns one.", score=1.0),),
-        answer=answer,
-        is_cut=False,
-        asked=said.pop("asked", NOW),
-        seconds=1.0,
-    )
-    found = ServedQuestion(trace, exchange, None, None, None, {})
-    return replace(found, **said)
+    asked = served_questions.exchange(answer=answer, asked=said.pop("asked", NOW))
+    return served_questions.served(trace, asked, **said)
 
 
 def test_bad_marks_come_first_then_disagreement_then_doubt_and_the_newest() -> None:

@@ -11,28 +11,21 @@ from typer.testing import CliRunner
 
 from flows.cli import app
 from flows.review import fill_review_queue, other_answers
-from tasks.feedback.exchanges import Exchange, Feedback, ShownPassage
+from tasks.feedback.exchanges import Exchange, Feedback
 from tasks.feedback.review_queue import ReviewQueue
 from tasks.feedback.traces import ServedTraces
 from tasks.feedback.worth import ABSTAINED, MARKED_BAD, OTHER
 from tasks.ingestion.sources.feedback import FeedbackSource
 from tasks.services.stores import Stores
+from tests.builders import served_questions
 
 NOW = datetime.now(UTC)
 
 
 def exchange(number: int, answer: str, question: str = "What does f return?") -> Exchange:
-    return Exchange(
-        completion=f"chatcmpl-{number:032x}",
-        model="adapter",
-        version=1,
-        alias="production",
-        turns=(("system", "Be short."), ("user", question)),
-        passages=(ShownPassage(id="d#0", text="f returns one.", score=1.0),),
-        answer=answer,
-        is_cut=False,
-        asked=NOW - timedelta(hours=number),
-        seconds=1.0,
+    asked = NOW - timedelta(hours=number)
+    return served_questions.exchange(
+        number, question, system="Be short.", answer=answer, asked=asked
     )
 
 

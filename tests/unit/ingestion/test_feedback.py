@@ -19,6 +19,7 @@ from tasks.services.stores import Stores
 from tasks.stage.errors import ConfigError
 from tasks.stage.params import read_yaml
 from tasks.validation.features import parse_record
+from tests.builders import served_questions
 from tests.builders.ingestion import current_rows, files_entry, ingestion_params
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
@@ -26,17 +27,13 @@ FEEDBACK = {"name": "feedback", "kind": "feedback"}
 
 
 def exchange(number: int, answer: str) -> Exchange:
-    return Exchange(
-        completion=f"chatcmpl-{number:032x}",
-        model="adapter",
-        version=1,
-        alias="production",
-        turns=(("system", "Be short."), ("user", f"What does f{number} return?")),
+    return served_questions.exchange(
+        number,
+        f"What does f{number} return?",
+        system="Be short.",
         passages=(),
         answer=answer,
-        is_cut=False,
         asked=datetime.now(UTC) - timedelta(hours=9 - number),
-        seconds=1.0,
     )
 
 

@@ -17,24 +17,15 @@ from tasks.orchestration.question_shift import ShiftPlace, question_shift, told
 from tasks.records.schema import Message, Record, write_records
 from tasks.services.stores import Stores
 from tasks.stage.params import read_yaml
+from tests.builders import served_questions
 from tests.unit.feedback.test_worth import MARKERS, served
 
 NOW = datetime.now(UTC)
 
 
 def exchange(number: int, question: str, *, hours: int = 1, answer: str = "One.") -> Exchange:
-    return Exchange(
-        completion=f"chatcmpl-{number:032x}",
-        model="adapter",
-        version=1,
-        alias="production",
-        turns=(("user", question),),
-        passages=(),
-        answer=answer,
-        is_cut=False,
-        asked=NOW - timedelta(hours=hours),
-        seconds=1.0,
-    )
+    asked = NOW - timedelta(hours=hours)
+    return served_questions.exchange(number, question, passages=(), answer=answer, asked=asked)
 
 
 @pytest.fixture

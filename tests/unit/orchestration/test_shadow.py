@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.feedback.exchanges import Exchange, ReplayedAnswer, ShownPassage
+from tasks.feedback.exchanges import Exchange, ReplayedAnswer
 from tasks.feedback.params import ShadowParams
 from tasks.feedback.served import ServedQuestion
 from tasks.feedback.traces import ServedTraces
@@ -24,30 +24,21 @@ from tasks.promotion.shadow import SHADOW_FILE, Shadow, ShadowSide
 from tasks.records.schema import ServedModel
 from tasks.services.stores import Stores
 from tasks.stage.errors import ConfigError
+from tests.builders import served_questions
+from tests.builders.served_questions import PASSAGE
 from tests.builders.serving import Bundles
 
 NOW = datetime.now(UTC)
 MARKERS = ["I don't know"]
-PASSAGE = ShownPassage(id="d#0", text="f returns one.", score=1.0)
 
 
 def exchange(number: int, question: str, model: ServedModel = "adapter") -> Exchange:
-    return Exchange(
-        completion=f"chatcmpl-{number:032x}",
-        model=model,
-        version=1,
-        alias="production",
-        turns=(("user", question),),
-        passages=(PASSAGE,),
-        answer="f returns one.",
-        is_cut=False,
-        asked=NOW - timedelta(minutes=number),
-        seconds=1.0,
-    )
+    asked = NOW - timedelta(minutes=number)
+    return served_questions.exchange(number, question, model=model, asked=asked)
 
 
 def served(number: int, question: str, model: ServedModel = "adapter") -> ServedQuestion:
-    return ServedQuestion(f"tr-{number}", exchange(number, question, model), None, None, None, {})
+    return served_questions.served(f"tr-{number}", exchange(number, question, model))
 
 
 def answers(*texts: str) -> list[ReplayedAnswer]:
