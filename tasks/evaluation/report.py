@@ -8,7 +8,6 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from tasks.evaluation.grids import (
@@ -30,6 +29,7 @@ from tasks.evaluation.plots import draw, drawable, plain, png, svg
 from tasks.evaluation.summary import headline, paragraphs
 from tasks.evaluation.table import machine_line, retrieval_line, score_table
 from tasks.records.predictions import Prediction
+from tasks.stage.pages import page_templates
 
 _DIGITS = 4
 
@@ -148,30 +148,27 @@ def render_page(shown: PageContent) -> str:
     style, script = (
         (_TEMPLATES / name).read_text(encoding="utf-8") for name in ("report.css", "report.js")
     )
-    environment = Environment(
-        loader=FileSystemLoader(_TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     metrics = shown.metrics
-    return environment.get_template("report.html.jinja").render(
-        headline=headline(metrics),
-        answers=paragraphs(metrics),
-        machine=machine_line(metrics),
-        scores=score_grid(metrics),
-        comparisons=comparison_grid(metrics),
-        slices=slice_grid(metrics),
-        sizes=size_grid(metrics),
-        retrieval=retrieval_grid(metrics),
-        retrieval_line=retrieval_line(metrics),
-        details=[*metric_grids(metrics), *further_grids(metrics)],
-        pictures={name: _picture(name, found) for name, found in shown.pictures.items()},
-        policy=_policy(style, script),
-        style=Markup(style),
-        script=Markup(script),
-        data=Markup(pager_data(metrics, shown.predictions, shown.passages)),
+    return (
+        page_templates(_TEMPLATES)
+        .get_template("report.html.jinja")
+        .render(
+            headline=headline(metrics),
+            answers=paragraphs(metrics),
+            machine=machine_line(metrics),
+            scores=score_grid(metrics),
+            comparisons=comparison_grid(metrics),
+            slices=slice_grid(metrics),
+            sizes=size_grid(metrics),
+            retrieval=retrieval_grid(metrics),
+            retrieval_line=retrieval_line(metrics),
+            details=[*metric_grids(metrics), *further_grids(metrics)],
+            pictures={name: _picture(name, found) for name, found in shown.pictures.items()},
+            policy=_policy(style, script),
+            style=Markup(style),
+            script=Markup(script),
+            data=Markup(pager_data(metrics, shown.predictions, shown.passages)),
+        )
     )
 
 

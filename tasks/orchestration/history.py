@@ -4,10 +4,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from pydantic import BaseModel
 
 from tasks.orchestration.night_figures import Score
+from tasks.stage.pages import page_templates
 
 # Whose scores are drawn, in which colour; the shapes differ too, for print and colour blindness.
 DRAWN = {"adapter": "#1f77b4", "student": "#d95f02", "base": "#6b6b6b"}
@@ -52,25 +52,22 @@ class _Point:
 
 def render_history(nights: Sequence[PastNight]) -> str:
     """Return the page; the nights come newest first, and are drawn oldest first."""
-    environment = Environment(
-        loader=FileSystemLoader(_TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     drawn = [night for night in reversed(nights) if night.scores]
-    return environment.get_template("history.html.jinja").render(
-        nights=nights,
-        measured=drawn[-1] if drawn else None,
-        lines={name: list(_points(drawn, name)) for name in DRAWN},
-        colours=DRAWN,
-        ticks=[(share / 4, _height(share / 4)) for share in range(5)],
-        first=drawn[0].night[:10] if drawn else "",
-        last=drawn[-1].night[:10] if drawn else "",
-        stages=list(dict.fromkeys(stage for night in nights for stage in night.minutes)),
-        size=(_WIDTH, _HEIGHT),
-        frame=(_LEFT, _WIDTH - _RIGHT, _TOP, _HEIGHT - _BOTTOM),
+    return (
+        page_templates(_TEMPLATES)
+        .get_template("history.html.jinja")
+        .render(
+            nights=nights,
+            measured=drawn[-1] if drawn else None,
+            lines={name: list(_points(drawn, name)) for name in DRAWN},
+            colours=DRAWN,
+            ticks=[(share / 4, _height(share / 4)) for share in range(5)],
+            first=drawn[0].night[:10] if drawn else "",
+            last=drawn[-1].night[:10] if drawn else "",
+            stages=list(dict.fromkeys(stage for night in nights for stage in night.minutes)),
+            size=(_WIDTH, _HEIGHT),
+            frame=(_LEFT, _WIDTH - _RIGHT, _TOP, _HEIGHT - _BOTTOM),
+        )
     )
 
 
