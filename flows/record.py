@@ -33,6 +33,8 @@ from tasks.stage.outputs import MANIFEST
 
 _CARD = "README.md"  # of a bundle
 
+_NOT_OF_A_NIGHT = ("notify",)  # params that make no version what it is
+
 _LEFT_OUT_TAG = "sources left out"
 
 _SPLITS = {"train": "training", "validation": "validation", "test": "evaluation"}
@@ -120,7 +122,8 @@ class NightRecord:
         self._log.begin("recording")
         tracker, run = self._tracker, self.run
         root, paths = self._workspace.path, self._workspace.paths()
-        params = [f"params/{path.name}" for path in sorted((root / "params").glob("*.yaml"))]
+        files = sorted((root / "params").glob("*.yaml"))
+        params = [f"params/{path.name}" for path in files if path.stem not in _NOT_OF_A_NIGHT]
         tracker.log_params(run, root, params)
         tracker.log_inputs(run, data_sets(self._workspace))
         tracker.log_predictions(run, root / paths.evaluation_report)
