@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from tasks.orchestration.delivery import Delivery
 from tasks.services.processes import ChildResult, child_environment, run_child
 from tasks.stage.params import StageParams, without_password
 
@@ -78,7 +79,7 @@ class NotifyParams(StageParams):
 
     channels: list[Annotated[Channel, Field(discriminator="kind")]]
     ping_variable: VariableName | None = Field(description="a URL that is asked at every verdict")
-    channel_seconds: float = Field(gt=0, le=25, description="after which a channel has failed")
+    channel_seconds: float = Field(gt=0, le=60, description="after which a channel has failed")
     no_verdict_hours: float = Field(gt=0, le=8760, description="after which silence is told")
 
     @model_validator(mode="after")
@@ -160,15 +161,6 @@ def shown_line(text: str) -> str:
     return line if len(line) <= _LINE_CHARACTERS else f"{line[: _LINE_CHARACTERS - 3]}..."
 
 
-class Delivery(BaseModel):
-    """One message to one address, as the process that sends it is asked; it holds no secret."""
-
-    kind: Literal["webhook", "apprise", "ping"]
-    url_variable: str
-    token_variable: str | None = None
-    notice: Notice
-
-
 def send(notice: Notice, params: NotifyParams, folder: Path) -> dict[str, str | None]:
     """Send a notice to the channels that hear of it, all at once; return why each failed, or None.
 
@@ -180,7 +172,7 @@ def send(notice: Notice, params: NotifyParams, folder: Path) -> dict[str, str | 
         if channel.hears(notice.event) and channel.name not in notice.failed_channels:
             jobs[channel.name] = _job(channel, notice, params.channel_seconds, folder)
     if params.ping_variable and notice.event not in ("no_verdict", "channel_failed"):
-        ping = Delivery(kind="ping", url_variable=params.ping_variable, notice=notice)
+        ping = _delivery("ping", params.ping_variable, None, notice)
         jobs[PING] = lambda: _deliver(ping, params.channel_seconds, folder)
     if not jobs:
         return {}
@@ -212,13 +204,19 @@ def _job(
 ) -> Callable[[], str | None]:
     if isinstance(channel, CommandChannel):
         return lambda: _run(channel.command, notice, limit_seconds, folder)
-    delivery = Delivery(
-        kind=channel.kind,
-        url_variable=channel.url_variable,
-        token_variable=getattr(channel, "token_variable", None),
-        notice=notice,
-    )
+    token = channel.token_variable if isinstance(channel, WebhookChannel) else None
+    delivery = _delivery(channel.kind, channel.url_variable, token, notice)
     return lambda: _deliver(delivery, limit_seconds, folder)
+
+
+def _delivery(
+    kind: Literal["webhook", "apprise", "ping"],
+    url_variable: str,
+    token_variable: str | None,
+    notice: Notice,
+) -> Delivery:
+    body = notice.model_dump(mode="json")
+    return Delivery(kind, url_variable, token_variable, notice.title, notice.text, body)
 
 
 def _run(command: Sequence[str], notice: Notice, limit_seconds: float, folder: Path) -> str | None:
@@ -241,8 +239,8 @@ def _run(command: Sequence[str], notice: Notice, limit_seconds: float, folder: P
 def _deliver(delivery: Delivery, limit_seconds: float, folder: Path) -> str | None:
     """Let a process of its own send a message; return what it says went wrong."""
     command = [sys.executable, "-m", "tasks.orchestration.delivery"]
-    text = delivery.model_dump_json()
-    child = _child(command, text, child_environment(online=True), limit_seconds, folder)
+    environment = child_environment(online=True)
+    child = _child(command, delivery.as_json(), environment, limit_seconds, folder)
     if child.is_late:
         return _late(limit_seconds)
     try:

@@ -38,7 +38,7 @@ class Params(StageParams):
     notify: NotifyParams
 
 
-def params(*channels: dict[str, Any], ping: str | None = None, seconds: float = 20.0) -> Any:
+def params(*channels: dict[str, Any], ping: str | None = None, seconds: float = 60.0) -> Any:
     return NotifyParams.model_validate(
         {
             "channels": [{"verdicts": "all", **channel} for channel in channels],
@@ -175,11 +175,11 @@ def test_channels_that_fail_or_hang_are_told_by_the_others_and_in_time(
         command("missing", "/nonexistent/program"),
         command("hangs", sys.executable, "-c", hang),
         webhook("unset", "NOBODY_SETS_THIS"),
-        seconds=6.0,
+        seconds=15.0,
     )
     begun = time.monotonic()
     told = send_and_tell(notice("refused"), found, tmp_path)
-    assert time.monotonic() - begun < 30
+    assert time.monotonic() - begun < 60
     assert set(told) == {"fails", "missing", "hangs", "unset"}  # `works` asks for promotions alone
     assert "exit code 1" in str(told["fails"])
     assert "exit code 127" in str(told["missing"])
@@ -256,7 +256,7 @@ def test_no_secret_stands_in_what_is_told_logged_or_in_a_process_line(
         channels.append(webhook(f"hook-{number}", variable, token_variable=variable))
         channels.append({"name": f"apprise-{number}", "kind": "apprise", "url_variable": variable})
     watcher = command("ps", "sh", "-c", "cat /proc/[0-9]*/cmdline >> lines 2>/dev/null; true")
-    told = send_and_tell(notice(), params(*channels, watcher, seconds=25.0), tmp_path)
+    told = send_and_tell(notice(), params(*channels, watcher), tmp_path)
     assert [name for name, why in told.items() if why is None] == ["ps"]
     lines = (tmp_path / "lines").read_text(errors="replace")
     assert "tasks.orchestration.delivery" in lines
@@ -332,7 +332,7 @@ WRONG = [
     ("verdicts: all", "verdicts: [promoted, winning]"),
     ("name: ops", "name: ping"),
     ("channel_seconds: 15.0", "channel_seconds: 0.0"),
-    ("channel_seconds: 15.0", "channel_seconds: 60.0"),
+    ("channel_seconds: 15.0", "channel_seconds: 61.0"),
     ("no_verdict_hours: 26.0", "no_verdict_hours: -1.0"),
 ]
 
