@@ -111,25 +111,20 @@ def tell_run(flow: Any, flow_run: Any, state: Any) -> None:
     start = flow_run.expected_start_time or datetime.now(UTC)
     night = str(given.get("night") or new_night_name(start))
     if not night_file(checkout, night).exists():
-        write_unbegun(checkout, night, _STATES.get(state.type.value, "failed"), state.message or "")
+        verdict = _STATES.get(state.type.value, "failed")
+        write_unbegun(checkout, night, verdict, _error_of(state.message or "", verdict))
     notify_ending(checkout, night)
 
 
-def write_unbegun(checkout: Path, night: str, verdict: Verdict, why: str) -> None:
+def write_unbegun(checkout: Path, night: str, verdict: Verdict, error: ErrorEntry) -> None:
     """Write the file of a night that ended before it began."""
-    lines = tuple(why.splitlines()) or ("no reason was left",)
-    failure = printed_failure(ChildResult(1, lines))
-    if failure.error == "ProcessError":
-        remedy = "see the page of the flow run in Prefect, or the worker's log"
-        content = {"class": verdict.capitalize(), "message": lines[0], "remedy": remedy}
-    else:
-        content = {"class": failure.error, "message": failure.message, "remedy": failure.remedy}
+    night_file(checkout, night).parent.mkdir(parents=True, exist_ok=True)
     write_night(
         night_file(checkout, night),
         NightState(
             night=night,
             verdict=verdict,
-            error=ErrorEntry.model_validate(content),
+            error=error,
             workspace="",
             step="not begun",
             pid=os.getpid(),
@@ -137,6 +132,18 @@ def write_unbegun(checkout: Path, night: str, verdict: Verdict, why: str) -> Non
             told=[],
         ),
     )
+
+
+def _error_of(message: str, verdict: Verdict) -> ErrorEntry:
+    """Return the error that the message of a flow run's state tells."""
+    lines = tuple(message.splitlines()) or ("no reason was left",)
+    failure = printed_failure(ChildResult(1, lines))
+    if failure.error == "ProcessError":
+        remedy = "see the page of the flow run in Prefect, or the worker's log"
+        content = {"class": verdict.capitalize(), "message": lines[0], "remedy": remedy}
+    else:
+        content = {"class": failure.error, "message": failure.message, "remedy": failure.remedy}
+    return ErrorEntry.model_validate(content)
 
 
 def ending_notice(checkout: Path, night: NightState) -> Notice:

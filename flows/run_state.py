@@ -210,7 +210,7 @@ class NightLog:
         for entry in self.now.stages:
             if entry.state == "running":
                 entry.state = "failed"
-        self.now.verdict = _ended_by(error)
+        self.now.verdict = ended_by(error)
         told = error_entry(error)
         told.remedy = self.with_log(told.remedy)
         self.now.error = told
@@ -237,7 +237,7 @@ def error_entry(error: BaseException) -> ErrorEntry:
     return ErrorEntry.model_validate(content)
 
 
-def _ended_by(error: BaseException) -> Verdict:
+def ended_by(error: BaseException) -> Verdict:
     """Return the verdict of a night that an error ended."""
     if _is_interrupt(error):
         return "cancelled"

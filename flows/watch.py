@@ -15,6 +15,7 @@ from flows.run_state import NightState, Telling, read_night
 from flows.servers import Services
 from flows.workspace import STATE, holders
 from tasks.orchestration.notify import send_and_tell
+from tasks.services import locks
 from tasks.stage.outputs import write_atomically
 
 _LOOKED_AT = 50
@@ -46,14 +47,15 @@ class LastVerdict:
 class WatchReport:
     """What one look found; `silent`: the last verdict, if any, is too old.
 
-    `endings` were told now, since nobody had; `channels` is how telling of the silence went, None
-    where it was not told now.
+    `endings` were told now, since nobody had, and `problem` is why some could not be; `channels` is
+    how telling of the silence went, None where it was not told now.
     """
 
     silent: bool
     finding: str
     last: LastVerdict | None
     endings: dict[str, Telling]
+    problem: str | None
     channels: dict[str, str | None] | None
 
 
@@ -67,7 +69,10 @@ def check_verdicts(checkout: Path, now: datetime | None = None) -> WatchReport:
     """
     now = now or datetime.now(UTC)
     params = read_notify_params(checkout)
-    endings = notify_endings(checkout)
+    try:
+        endings, problem = notify_endings(checkout), None
+    except (OSError, locks.LockedError) as error:  # of a full disk: silence is told all the same
+        endings, problem = {}, f"endings could not be told: {error}"
     watch, last = _open_watch(checkout, now), last_verdict(checkout, now)
     begun = watch.since if last is None else last.time
     bound = timedelta(hours=params.no_verdict_hours)
@@ -75,7 +80,7 @@ def check_verdicts(checkout: Path, now: datetime | None = None) -> WatchReport:
     finding = _finding(last, now, begun)
     channels = None
     if silent and not _was_told(watch, begun, now, bound):
-        headline = f"{finding}; {_cause(checkout)}"
+        headline = "; ".join(filter(None, (finding, _cause(checkout), problem)))
         notice = make_notice(
             checkout,
             "no_verdict",
@@ -87,7 +92,7 @@ def check_verdicts(checkout: Path, now: datetime | None = None) -> WatchReport:
         channels = send_and_tell(notice, params, checkout)
         watch = watch.model_copy(update={"told": now, "channels": channels})
     _write(checkout, watch)
-    return WatchReport(silent, finding, last, endings, channels)
+    return WatchReport(silent, finding, last, endings, problem, channels)
 
 
 def read_watch(checkout: Path) -> Watch | None:

@@ -75,7 +75,7 @@ def _check(checkout: "Path", as_json: bool) -> int:
         print_json(report)
     else:
         _print_report(make_console(), report)
-    return EXIT_FAILED if report.silent else 0
+    return EXIT_FAILED if report.silent or report.problem else 0
 
 
 def _print_report(console: Console, report: "WatchReport") -> None:
@@ -83,6 +83,8 @@ def _print_report(console: Console, report: "WatchReport") -> None:
         verdict = telling.verdict.replace("_", " ")
         _print(console, f"night {night}: {verdict}; it had been told to nobody, and is told now")
         _print_outcomes(console, telling.channels)
+    if report.problem is not None:
+        _print(console, report.problem)
     _print(console, report.finding)
     if report.channels is not None:
         _print_outcomes(console, report.channels)

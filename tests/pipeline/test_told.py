@@ -4,15 +4,21 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import DeploymentScheduleCreate
+from prefect.client.schemas.schedules import CronSchedule
+from prefect.states import Late, Scheduled
 
 from flows import nightly as nights
 from flows.endings import notify_endings
 from flows.run_state import NightLog, Verdict, night_file, read_night
 from flows.workspace import Workspace
+from tasks.orchestration.flow_runs import Planned, read_schedule
 from tasks.services.processes import TIME_LIMIT, StageError
 from tasks.stage.errors import DataError
 from tests.builders.listener import Listener, listener
@@ -60,6 +66,24 @@ def raises(error: BaseException) -> Callable[..., None]:
         raise error
 
     return run
+
+
+def test_doctor_is_told_schedules_the_next_start_and_late_runs() -> None:
+    assert read_schedule("nightly") == Planned((), None, 0)
+    start = datetime(2099, 1, 1, 2, 30, tzinfo=UTC)
+    with get_client(sync_client=True) as client:
+        flow = client.create_flow(nights.nightly)
+        crons = [("30 2 * * *", True), ("0 5 * * *", False)]
+        schedules = [
+            DeploymentScheduleCreate(
+                schedule=CronSchedule(cron=cron, timezone="Asia/Seoul"), active=active
+            )
+            for cron, active in crons
+        ]
+        made = client.create_deployment(flow, "nightly", schedules=schedules)
+        for state in (Scheduled(scheduled_time=start), Late(scheduled_time=start)):
+            client.create_flow_run_from_deployment(made, state=state)
+    assert read_schedule("nightly") == Planned(("30 2 * * * (Asia/Seoul)",), start, 1)
 
 
 @pytest.mark.parametrize(
@@ -124,7 +148,8 @@ def test_a_night_beside_one_that_runs_is_told_and_the_other_one_is_not(
         " NightLog(Workspace(root, root, ()), 'n0')\n print('held', flush=True)\n sys.stdin.read()"
     )
     with subprocess.Popen(
-        [sys.executable, "-c", code, str(checkout)], env=os.environ | {"PYTHONPATH": str(Path.cwd())},
+        [sys.executable, "-c", code, str(checkout)],
+        env=os.environ | {"PYTHONPATH": str(Path.cwd())},
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
     ) as holder:  # fmt: skip
         assert holder.stdout is not None

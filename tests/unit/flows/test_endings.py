@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -15,9 +16,11 @@ import pytest
 from typer.testing import CliRunner
 
 from flows.cli import app
+from flows.cli import run as run_command
 from flows.cli.night_checks import notification, verdict_age
 from flows.cli.notify import told_lines
 from flows.endings import ending_notice, notify_ending, notify_endings, tell_run
+from flows.record import params_of_nights
 from flows.run_state import (
     VERDICTS,
     ModelVerdict,
@@ -261,6 +264,29 @@ def test_a_run_that_failed_before_its_night_began_is_told_and_stands_in_status(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("error", "verdict"),
+    [(ConfigError("prefect did not answer", "read its log"), "failed"),
+     (KeyboardInterrupt(), "cancelled")],
+)  # fmt: skip
+def test_a_night_of_run_that_failed_before_its_flow_is_told_and_stands_in_status(
+    checkout: Path,
+    hook: Listener,
+    monkeypatch: pytest.MonkeyPatch,
+    error: BaseException,
+    verdict: str,
+) -> None:
+    shutil.copy("params/paths.yaml", checkout / "params")
+    monkeypatch.setattr(run_command, "_run_flow", lambda *_: error)
+    monkeypatch.setattr("flows.shutdown.interrupt_on_signals", lambda **_: None)
+    asked = run_command._Asked(checkout, None, ())
+    found = run_command._run_night(checkout, asked, as_json=False)
+    assert found.verdict == verdict
+    assert [event for event, _ in told(hook)] == [verdict]
+    assert last_nights(checkout, 5) == [found]
+
+
+@pytest.mark.slow
 def test_the_hook_tells_of_a_night_whose_process_was_killed(checkout: Path, hook: Listener) -> None:
     night(checkout, None, "by-name")
     tell_run(None, run("by-name", checkout), state("CRASHED", "Process exited with -9"))
@@ -330,6 +356,22 @@ def test_a_broken_file_silences_neither_the_check_nor_the_telling(
     (checkout / ".nightloom" / "watch.json").write_text(broken)
     assert notify_endings(checkout) == {}
     assert check_verdicts(checkout, NOW).silent
+
+
+@pytest.mark.slow
+def test_a_full_disk_hides_no_silence(
+    checkout: Path, hook: Listener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    night(checkout, "failed", ended=at(-40))
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("flows.endings.write_night", full)
+    report = check_verdicts(checkout, NOW)
+    assert report.silent
+    assert hook.events == ["failed", "no_verdict"]
+    assert "No space left" in hook.asked[1].json["headline"]
 
 
 @pytest.mark.slow
@@ -432,6 +474,11 @@ def test_who_is_told_can_not_be_set_for_one_night(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"holds no 'notify\.channel_seconds'"):
         read_overrides(tmp_path, None, ["notify.channel_seconds=3.0"])
     assert not apply_overrides({}, "notify", [])
+
+
+def test_who_is_told_is_no_param_of_a_night_in_mlflow() -> None:
+    files = {f"params/{path.name}" for path in Path("params").glob("*.yaml")}
+    assert files - set(params_of_nights(Path())) == {"params/notify.yaml"}
 
 
 def test_every_verdict_has_a_row_in_the_guide() -> None:
