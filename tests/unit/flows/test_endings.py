@@ -423,6 +423,21 @@ def test_the_commands_check_exits_with_1_while_there_is_silence(
     assert told_silence(checkout) is None
 
 
+@pytest.mark.slow
+def test_the_check_runs_as_a_timer_runs_it_with_a_bare_environment_and_from_elsewhere(
+    checkout: Path, hook: Listener
+) -> None:
+    night(checkout, None)
+    words = ["-m", "flows.cli", "notify", "--check", "--root", str(checkout)]
+    bare = {VARIABLE: hook.url(), "PYTHONPATH": str(Path.cwd())}
+    done = subprocess.run(
+        [sys.executable, *words], env=bare, cwd="/", capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert told(hook) == [("crashed", NIGHT)]
+    assert sorted(path.name for path in (checkout / ".nightloom").glob("*.json")) == ["watch.json"]
+
+
 def test_the_command_names_wrong_params_and_that_there_is_no_channel(checkout: Path) -> None:
     (checkout / "params" / "notify.yaml").write_text(Path("params/notify.yaml").read_text())
     shown = CliRunner().invoke(app, ["notify", "--root", str(checkout)])
