@@ -7,8 +7,10 @@ from typing import Any
 from prefect import flow, get_run_logger
 from prefect.client.schemas.objects import State, StateType
 from prefect.runtime import flow_run
+from prefect.utilities.urls import url_for
 
 from flows.build import build
+from flows.endings import notify_ending, tell_run
 from flows.environment import find_stores, open_checkout
 from flows.erased_stores import forget_answers, wipe_deleted
 from flows.erasing import came_back, reapply
@@ -18,6 +20,7 @@ from flows.promoter import deciding, make_promoter
 from flows.record import NightRecord
 from flows.release import release
 from flows.run_state import VERDICTS, NightLog, NightState, new_night_name
+from flows.servers import shares_prefect
 from flows.workspace import Workspace, choose_workspace, night_lock, prepare
 from tasks.ingestion.intakes import ingest
 from tasks.ingestion.params import IngestionParams
@@ -26,7 +29,9 @@ from tasks.orchestration.data import track
 from tasks.orchestration.flow_runs import name_scheduled_runs, tag_run
 from tasks.orchestration.llm_judge import judge_answers
 from tasks.orchestration.llm_scorers import LlmJudgeParams
-from tasks.orchestration.publish import notify
+from tasks.orchestration.mlflow_pages import run_page
+from tasks.orchestration.notify import NotifyParams
+from tasks.orchestration.publish import show_verdict
 from tasks.orchestration.question_shift import ShiftPlace, question_shift
 from tasks.orchestration.release import VersionVerdict
 from tasks.orchestration.reproduce import NightParams
@@ -52,6 +57,7 @@ class _RefreshParams(StageParams):
     # Read again when they are used, hours later; wrong ones are known before anything begins.
     night: NightParams
     judging: LlmJudgeParams
+    notify: NotifyParams
     promotion: PromotionParams
     release: ReleaseParams
 
@@ -66,7 +72,16 @@ def _run_name() -> str:
     return f"nightly {_night_name()}"
 
 
-@flow(name="nightly", flow_run_name=_run_name, persist_result=False)
+@flow(
+    name="nightly",
+    flow_run_name=_run_name,
+    persist_result=False,
+    # For a run that did not come to tell it itself. What was told is not told again.
+    on_completion=[tell_run],
+    on_failure=[tell_run],
+    on_crashed=[tell_run],
+    on_cancellation=[tell_run],
+)
 def nightly(
     root: str = ".",
     preset: PresetName | None = None,
@@ -100,10 +115,23 @@ def nightly(
             log.fail(error)
             if not isinstance(error, NightloomError):
                 get_run_logger().exception("the night ended early")
+        tell(workspace.checkout, log.now.night)
         if log.now.verdict != "cancelled":  # a run that is being ended has no time for it
             tag_run([log.now.told_verdict, *_model_tags(log.now)])
             name_scheduled_nights()
         return _state(log.now)
+
+
+def tell(checkout: Path, night: str) -> None:
+    """Tell the channels how the night ended; what fails there never fails the night."""
+    try:
+        telling = notify_ending(checkout, night)
+    except Exception:  # noqa: BLE001  the watch finds it, and tells
+        get_run_logger().exception("whom the night was told could not be kept")
+        return
+    for channel, why in telling.channels.items() if telling else ():
+        if why is not None:
+            get_run_logger().warning("%s was not told how the night ended: %s", channel, why)
 
 
 def _model_tags(night: NightState) -> list[str]:
@@ -130,6 +158,7 @@ def _run(workspace: Workspace, log: NightLog, *, only_release: bool) -> None:
     stores = find_stores(workspace.checkout)
     tracker, registry = Tracker(stores), Registry(stores)
     record = NightRecord(workspace, log, tracker)
+    log.now.links = links(workspace.checkout, tracker, record.run)
     champions: dict[ServedModel, Version] = {}
     verdicts: tuple[VersionVerdict, ...] = ()
     try:
@@ -156,7 +185,7 @@ def _run(workspace: Workspace, log: NightLog, *, only_release: bool) -> None:
     level = VERDICTS[log.now.verdict].level
     told = (log.now.told_verdict, log.now.headline())
     reasons = [*log.now.told_left_out, *log.now.reasons]
-    notify(log.now.night, told, reasons, states, record.run, tracker, level)
+    show_verdict(log.now.night, told, reasons, states, record.run, tracker, level)
     page = write_history(workspace.checkout, read_history(workspace.checkout, stores))
     tracker.log_files(record.run, [page])
     tracker.end(record.run, finished=True)
@@ -217,6 +246,13 @@ def _forget_answers(checkout: Path, ledger: Ledger) -> None:
         wipe_deleted(checkout, stores)
     except ConfigError as error:
         logger.warning("%s; what to do: %s, or `nightloom prune --yes`", error, error.remedy)
+
+
+def links(checkout: Path, tracker: Tracker, run: RunRef) -> dict[str, str]:
+    """Return the addresses of the night's pages, where servers that stay show them."""
+    prefect = url_for("flow-run", flow_run.id) if shares_prefect(checkout) else None
+    found = {"MLflow": tracker.link(run_page(run)), "Prefect": prefect}
+    return {title: link for title, link in found.items() if link is not None}
 
 
 def refused(log: NightLog, error: GateError) -> None:

@@ -14,8 +14,8 @@ import yaml
 from tasks.stage.errors import ConfigError
 from tasks.stage.params import new_key, read_yaml
 
-# Not params of a stage: where things lie is the same in every workspace.
-_FIXED = {"paths"}
+# Not params of a night: where things lie, and who is told, is the same in every workspace.
+_FIXED = {"notify", "paths"}
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,8 @@ from tasks.stage.outputs import MANIFEST
 
 _CARD = "README.md"  # of a bundle
 
+_NOT_OF_A_NIGHT = ("notify",)  # params that make no version what it is
+
 _LEFT_OUT_TAG = "sources left out"
 
 _SPLITS = {
@@ -102,6 +104,12 @@ def decided_versions(log: NightLog, found: Sequence[VersionVerdict]) -> list[Dec
     ]
 
 
+def params_of_nights(root: Path) -> list[str]:
+    """Return the params files that make a night what it is, from the root."""
+    files = sorted((root / "params").glob("*.yaml"))
+    return [f"params/{path.name}" for path in files if path.stem not in _NOT_OF_A_NIGHT]
+
+
 class NightRecord:
     """A night's run in MLflow, from its first minute to the page that tells how it ended."""
 
@@ -127,8 +135,7 @@ class NightRecord:
         self._log.begin("recording")
         tracker, run = self._tracker, self.run
         root, paths = self._workspace.path, self._workspace.paths()
-        params = [f"params/{path.name}" for path in sorted((root / "params").glob("*.yaml"))]
-        tracker.log_params(run, root, params)
+        tracker.log_params(run, root, params_of_nights(root))
         tracker.log_inputs(run, data_sets(self._workspace))
         tracker.log_predictions(run, root / paths.evaluation_report)
         tracker.log_files(run, [root / "dvc.lock", root / f"{paths.raw}.dvc"], "versions")

@@ -89,12 +89,21 @@ class ModelVerdict(BaseModel):
     passed: list[str] = []
 
 
+class Telling(BaseModel):
+    """An ending that was told: each channel, and why it failed or null."""
+
+    verdict: Verdict
+    time: datetime
+    channels: dict[str, str | None]
+
+
 class NightState(BaseModel):
     """One night, whole or so far; `verdict` is null while it runs.
 
     `models` are empty before the release, and in nights of before 0.3; `reasons` are all models',
     and notes of the release; `steps` what each step left of the rows, as far as the night came.
-    `left_out` says of sources why they were not read.
+    `left_out` says of sources why they were not read. `ended` is when the verdict was written,
+    `told` whom it was told to: both are null in nights of before 0.3. `links` are title -> address.
     """
 
     night: str
@@ -110,6 +119,9 @@ class NightState(BaseModel):
     workspace: str
     step: str = "starting"
     pid: int
+    ended: datetime | None = None
+    told: list[Telling] | None = None
+    links: dict[str, str] = {}
     mlflow_run: str | None = None
     figures: NightFigures | None = None
 
@@ -155,12 +167,13 @@ class NightLog:
     def __init__(self, workspace: Workspace, night: str, path: Path | None = None) -> None:
         self._path = path or night_file(workspace.checkout, night)
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        self.now = NightState(night=night, workspace=str(workspace.path), pid=os.getpid())
+        self.now = NightState(night=night, workspace=str(workspace.path), pid=os.getpid(), told=[])
         self.write()
 
     def write(self) -> None:
         """Write the night as it is now."""
-        write_atomically(self._path, self.now.model_dump_json(by_alias=True, indent=1) + "\n")
+        self.now.ended = datetime.now(UTC) if self.now.verdict else None
+        write_night(self._path, self.now)
 
     def begin(self, step: str) -> None:
         """Say what the night does now."""
@@ -197,7 +210,7 @@ class NightLog:
         for entry in self.now.stages:
             if entry.state == "running":
                 entry.state = "failed"
-        self.now.verdict = _ended_by(error)
+        self.now.verdict = ended_by(error)
         told = error_entry(error)
         told.remedy = self.with_log(told.remedy)
         self.now.error = told
@@ -224,7 +237,7 @@ def error_entry(error: BaseException) -> ErrorEntry:
     return ErrorEntry.model_validate(content)
 
 
-def _ended_by(error: BaseException) -> Verdict:
+def ended_by(error: BaseException) -> Verdict:
     """Return the verdict of a night that an error ended."""
     if _is_interrupt(error):
         return "cancelled"
@@ -252,6 +265,11 @@ def read_night(path: Path) -> NightState:
     return NightState.model_validate_json(path.read_text(encoding="utf-8"))
 
 
+def write_night(path: Path, night: NightState) -> None:
+    """Write a night into its file."""
+    write_atomically(path, night.model_dump_json(by_alias=True, indent=1) + "\n")
+
+
 def last_nights(checkout: Path, count: int) -> list[NightState]:
     """Return the last nights, newest first; one whose process is gone without a word crashed."""
     paths = sorted((checkout / STATE / "nights").glob("[!.]*.json"), reverse=True)[:count]
@@ -261,8 +279,13 @@ def last_nights(checkout: Path, count: int) -> list[NightState]:
     for path in open_:
         night = nights[path]
         if night.verdict is None and night.pid not in running:
-            night.verdict, night.error = "crashed", error_entry(_killed(night))
+            mark_crashed(night)
     return list(nights.values())
+
+
+def mark_crashed(night: NightState) -> None:
+    """Give a night whose process is gone without a word the verdict `crashed`."""
+    night.verdict, night.error = "crashed", error_entry(_killed(night))
 
 
 def _killed(night: NightState) -> StageError:

@@ -118,7 +118,7 @@ def read_sweep(checkout: Path, preset: str | None, overrides: Sequence[str]) -> 
 
 _REASON = "reason"  # what the study keeps of a trial that failed
 
-_NOT_STUDIED = ("sweep", "compute", "promotion")  # params that change no training
+_NOT_STUDIED = ("sweep", "compute", "promotion", "notify")  # params that change no training
 
 
 class Tried(BaseModel):

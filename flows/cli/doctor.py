@@ -12,6 +12,7 @@ from pathlib import Path
 from rich.console import Console
 
 from flows import EXIT_FAILED
+from flows.cli.night_checks import Finding, notification, schedule, verdict_age
 from flows.cli.options import HERE, Json, Root, checkout_at, print_json
 from flows.console import make_console
 from flows.graph import cache_folder, stage_names
@@ -94,7 +95,7 @@ class Check:
 
 
 def doctor(root: Root = HERE, as_json: Json = False) -> None:
-    """Check versions, stores, disk and device, and say how to mend each."""
+    """Check versions, stores, disk, device and nights to come, and say how to mend each."""
     with checkout_at(root, as_json) as checkout:
         findings = run_checks(checkout)
     if as_json:
@@ -109,7 +110,15 @@ def run_checks(checkout: Path) -> list[Check]:
     checks: tuple[Callable[[Path], Check], ...] = (
         _python, _packages, _graph, _disk, _memory, _tracking, _prefect, _device,
     )  # fmt: skip
-    return [check(checkout) for check in checks]
+    nights = {"notification": notification, "schedule": schedule, "last verdict": verdict_age}
+    return [
+        *(check(checkout) for check in checks),
+        *(_of_finding(name, look(checkout)) for name, look in nights.items()),
+    ]
+
+
+def _of_finding(name: str, finding: Finding) -> Check:
+    return Check(name, not finding.remedy, finding.found, finding.remedy)
 
 
 def print_checks(console: Console, findings: list[Check]) -> None:

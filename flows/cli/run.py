@@ -85,7 +85,8 @@ def _run_night(checkout: Path, asked: _Asked, *, as_json: bool) -> "NightState":
     Raises:
         NightloomError: it could not begin.
     """
-    from flows.run_state import NightState, error_entry, new_night_name, night_file, read_night
+    from flows.endings import notify_ending, write_unbegun
+    from flows.run_state import ended_by, error_entry, new_night_name, night_file, read_night
     from flows.shutdown import interrupt_on_signals
     from flows.workspace import check_unlocked, choose_workspace
 
@@ -97,17 +98,15 @@ def _run_night(checkout: Path, asked: _Asked, *, as_json: bool) -> "NightState":
     with stdout_to_stderr(as_json), NightView(workspace, name, console):
         error = _run_flow(checkout, asked, name)
     path = night_file(checkout, name)
-    if path.exists():
-        night = read_night(path)
-        if night.verdict is not None:
-            return night
-    if error is None:
-        raise RuntimeError(f"the night {name} left no verdict in {path}")
-    failed = NightState(
-        night=name, workspace=str(workspace.path), pid=os.getpid(), verdict="failed"
-    )
-    failed.error = error_entry(error)
-    return failed
+    if not path.exists() and error is not None:
+        write_unbegun(checkout, name, ended_by(error), error_entry(error))
+        notify_ending(checkout, name)
+    night = read_night(path)
+    if night.verdict is None:
+        if error is None:
+            raise RuntimeError(f"the night {name} left no verdict in {path}")
+        night.verdict, night.error = ended_by(error), error_entry(error)
+    return night
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
+from flows.cli.notify import told_lines
 from flows.cli.options import HERE, Json, Root, checkout_at, print_json
 from flows.console import make_console
 from tasks.records.schema import ServedModel
@@ -29,7 +30,8 @@ class Status:
 
     `open` are decisions that were cut short, or that a person has not answered yet. `record_use` is
     how many decisions the test records of the last one have taken part in, None before any. `pages`
-    are what MLflow shows of the nights, where a server holds the store: title -> address.
+    are what MLflow shows of the nights, where a server holds the store: title -> address. `silence`
+    says that there was no verdict for too long, where something checks it, and who was told.
     """
 
     nights: "list[NightState]"
@@ -39,6 +41,7 @@ class Status:
     record_use: "RecordUse | None"
     services: "Services | None"
     pages: dict[str, str]
+    silence: str | None
 
 
 def status(root: Root = HERE, as_json: Json = False) -> None:
@@ -58,6 +61,7 @@ def read_status(checkout: Path) -> Status:
     from flows.environment import find_stores
     from flows.run_state import last_nights
     from flows.servers import Services
+    from flows.watch import told_silence
     from flows.workspace import STATE, holders
     from tasks.registry.client import Registry
     from tasks.registry.ledger import Ledger
@@ -76,6 +80,7 @@ def read_status(checkout: Path) -> Status:
         record_use=last_use(ledger, checkout / STATE / "downloads"),
         services=Services.read(checkout),
         pages=mlflow_links(stores, nights),
+        silence=told_silence(checkout),
     )
 
 
@@ -113,6 +118,9 @@ def print_status(console: Console, status: Status) -> None:
         table.add_row(night.night, _verdict(night), str(executed), *models)
     if status.nights:
         console.print(table)
+    for line in (*told_lines(status.nights), status.silence):
+        if line is not None:
+            console.print(line, highlight=False, markup=False, soft_wrap=True)
     for model, aliases in status.aliases.items():
         shown = ", ".join(f"{name} -> {number}" for name, number in aliases.items())
         console.print(f"{model}: {shown or 'nothing registered'}", highlight=False)

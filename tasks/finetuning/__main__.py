@@ -18,7 +18,7 @@ from tasks.sequences.packing_check import prepare_packs
 from tasks.stage.command import output, run_stage
 from tasks.stage.metrics import write_metrics
 from tasks.stage.outputs import output_folders, verified
-from tasks.training.batches import read_batches, tokens_by_source
+from tasks.training.batches import count_feedback, read_batches, tokens_by_source
 from tasks.training.checkpoints import drop_checkpoints
 from tasks.training.diagnostics import Fit, fit_of, plot_losses
 from tasks.training.loop import TrainingResult, train, training_identity
@@ -56,6 +56,7 @@ def run(params: Params, paths: Paths) -> None:
     form = trained_form(params.models.numeric_form, dequantized=dequantized)
     template = read_prompt_bundle(prompt, base.tokenizer)
     sources = tokens_by_source(batches, read_weights(paths.tokens))
+    feedback = count_feedback(batches)
     model = make_trainable(base, settings)
     keep_start(model, settings, paths.scratch / "start")
     batches, held_out = prepare_packs(base.model, batches, held_out)
@@ -79,7 +80,7 @@ def run(params: Params, paths: Paths) -> None:
             tokens=paths.tokens,
             params=settings,
         )
-        _write_report(params, paths, result, sources, report)
+        _write_report(params, paths, result, sources, feedback, report)
     drop_checkpoints(paths.scratch)
 
 
@@ -88,20 +89,31 @@ def _write_report(
     paths: Paths,
     result: TrainingResult,
     sources: Mapping[str, int],
+    feedback: Mapping[str, int],
     report: Path,
 ) -> None:
     fit = fit_of(paths.scratch, result.initial_validation_loss)
-    by_source = {"tokens_by_source": dict(sources)} if sources else {}
-    write_metrics(report, asdict(result) | {"fit": asdict(fit)} | by_source)
+    parts = {"tokens_by_source": dict(sources), "feedback": dict(feedback)}
+    told = {name: part for name, part in parts.items() if part}
+    write_metrics(report, asdict(result) | {"fit": asdict(fit)} | told)
     plot_losses(paths.scratch, report / "loss.png", "Fine-tuning")
-    text = _report(params, result, fit, sources)
+    text = _report(params, result, fit, sources, feedback)
     (report / "report.md").write_text(text, encoding="utf-8")
 
 
-def _report(params: Params, result: TrainingResult, fit: Fit, sources: Mapping[str, int]) -> str:
+def _report(
+    params: Params,
+    result: TrainingResult,
+    fit: Fit,
+    sources: Mapping[str, int],
+    feedback: Mapping[str, int],
+) -> str:
     settings = params.finetuning
     shares = ", ".join(f"{name} {tokens}" for name, tokens in sources.items())
     by_source = f"Tokens by source: {shares}.\n\n" if sources else ""
+    if feedback:
+        times = feedback["examples"] / feedback["rows"]
+        by_source += f"Feedback: {feedback['rows']} rows, each learned {times:.1f} times.\n\n"
     return (
         f"# Fine-tuning\n\n{settings.method}, rank {settings.rank}: {result.steps} steps over "
         f"{result.examples} examples of {result.tokens} tokens, {result.supervised_tokens} of them "

@@ -147,7 +147,7 @@ def _where(run: RunRef, tracker: Tracker) -> str:
 
 
 @task(cache_policy=NO_CACHE, persist_result=False)
-def notify(
+def show_verdict(
     night: str,
     told: tuple[str, str],
     reasons: Sequence[str],

@@ -109,6 +109,7 @@ def run_child(
     on_line: Callable[[str], object] = lambda line: None,
     environment: Mapping[str, str] | None = None,
     *,
+    stdin: Stream = subprocess.DEVNULL,
     grace_seconds: float = _GRACE_SECONDS,
     limit_seconds: float | None = None,
 ) -> ChildResult:
@@ -119,7 +120,7 @@ def run_child(
     everything it started: SIGTERM, then SIGKILL after `grace_seconds`.
     """
     lines: list[str] = []
-    child = start_child(command, folder, environment, grace_seconds=grace_seconds)
+    child = start_child(command, folder, environment, stdin=stdin, grace_seconds=grace_seconds)
     assert child.stdout is not None
     late = threading.Event()
 

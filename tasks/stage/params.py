@@ -24,6 +24,8 @@ RENAMED = {
         for name in ("packages", "document_characters", "unanswerable_share")
     },
 }
+# Files whose values no error shows: a secret may stand there by mistake.
+_UNSHOWN = {"notify"}
 _PASSWORD = re.compile(r"(://[^:/@\s]*:)[^\s]*@")
 
 
@@ -103,7 +105,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         ) from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(
-            f"params file {path} is not valid YAML: {error}", "mend the file"
+            f"params file {path} is not valid YAML: {_yaml_problem(path, error)}", "mend the file"
         ) from None
     if not isinstance(content, dict):
         found = type(content).__name__
@@ -148,6 +150,14 @@ def new_key(key: str) -> str | None:
     return None
 
 
+def _yaml_problem(path: Path, error: Exception) -> str:
+    """Return what is wrong with a file; the line itself, too, where it can hold no secret."""
+    mark = getattr(error, "problem_mark", None)
+    if path.stem not in _UNSHOWN or mark is None:
+        return str(error)
+    return f"{getattr(error, 'problem', None) or 'an error'} in line {mark.line + 1}"
+
+
 def _found(value: object) -> str:
     """Return what was found, as a message shows it: no whole section, and no password of a URL."""
     if isinstance(value, Mapping):
@@ -169,7 +179,8 @@ def _line(item: Any, places: Mapping[str, str]) -> str:
     key = ".".join(keys) or section
     if (new := new_key(".".join((section, *keys)))) is not None:
         return f"  {where}: {key}: this param is called {new.partition('.')[2]} now"
-    found = "" if item["type"] == "missing" else _found(item["input"])
+    unshown = item["type"] == "missing" or section in _UNSHOWN
+    found = "" if unshown else _found(item["input"])
     hint = "; `git diff HEAD` shows the line, with its comment" if item["type"] == "missing" else ""
     if isinstance(item["input"], str) and "float" in item["type"]:
         hint = " (YAML reads 3e-4 as text: write 3.0e-4)"

@@ -162,6 +162,15 @@ def tokens_by_source(batches: Sequence[Batch], weights: Mapping[str, float]) -> 
     return {name: _tokens(found, 0) for name, found in by_source.items()}
 
 
+def count_feedback(batches: Sequence[Batch]) -> dict[str, int]:
+    """Return how many rows of feedback an epoch learns, and how often; nothing where it has none.
+
+    `examples` counts a row as often as it is learned.
+    """
+    ids = [item.id for batch in batches for item in batch.examples if item.is_feedback]
+    return {"rows": len(set(ids)), "examples": len(ids)} if ids else {}
+
+
 def make_batches(
     examples: Sequence[Example], params: TrainingParams, *, max_tokens: int
 ) -> list[Batch]:

@@ -7,7 +7,13 @@ from pathlib import Path
 from pyarrow import parquet
 
 from tasks.sequences.examples import Example, read_examples, write_examples, write_weights
-from tasks.training.batches import choose_examples, choose_feedback, make_batches, read_splits
+from tasks.training.batches import (
+    choose_examples,
+    choose_feedback,
+    count_feedback,
+    make_batches,
+    read_splits,
+)
 from tests.unit.sequences.test_packing import examples, read_yaml_training
 
 PARAMS = read_yaml_training().model_copy(
@@ -42,7 +48,10 @@ def test_feedback_is_learned_several_times_each_in_a_step_of_its_own() -> None:
     assert len({item.context for item in chosen}) == 12
     assert {item.token_ids for item in chosen} == {item.token_ids for item in rows}
     single = PARAMS.model_copy(update={"batch_examples": 1})
-    assert len(make_batches(chosen, single, max_tokens=512)) == 12
+    batches = make_batches(chosen, single, max_tokens=512)
+    assert len(batches) == 12
+    assert count_feedback(batches) == {"rows": 3, "examples": 12}
+    assert count_feedback(make_batches(examples(9, "n1"), single, max_tokens=512)) == {}
 
 
 def test_much_feedback_is_learned_once_within_its_share_the_newest_first() -> None:
