@@ -84,10 +84,10 @@ def _ask_server(
         "where": list(where),
     }
     try:
-        shown = _get(f"{serving.address}/health")["models"][model]
+        shown = _get(serving, "/health")["models"][model]
         if shown["version"] is None or alias not in (serving.alias, shown["alias"]):
             return None
-        found = _get(f"{serving.address}/v1/chat/completions", body)
+        found = _get(serving, "/v1/chat/completions", body)
     except urllib.error.HTTPError as error:
         if error.code >= 500:  # it loads, or it broke: a child of our own answers
             return None
@@ -108,11 +108,17 @@ def _ask_server(
     )
 
 
-def _get(url: str, body: object = None) -> Any:
-    """Return what a server answers, as JSON."""
+def _get(serving: ModelServer, path: str, body: object = None) -> Any:
+    """Return what a server of this checkout answers, as JSON; it is sent the server's key."""
+    headers = {"content-type": "application/json"}
+    if serving.key_file is not None:
+        key = serving.key_file.read_text(encoding="ascii").strip()
+        headers["authorization"] = f"Bearer {key}"
     data = None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(url, data, {"content-type": "application/json"})
-    with open_directly(request, timeout_seconds=_SERVER_SECONDS) as response:
+    request = urllib.request.Request(f"{serving.address}{path}", data, headers)
+    with open_directly(
+        request, timeout_seconds=_SERVER_SECONDS, certificate=serving.certificate
+    ) as response:
         return json.load(response)
 
 

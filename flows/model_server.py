@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
+from flows.credentials import serving_key_file
 from flows.environment import find_stores
 from flows.process_file import ProcessFile, this_process
 from flows.servers import log_file
@@ -25,6 +26,7 @@ from tasks.feedback.params import Params
 from tasks.records.schema import ServedModel
 from tasks.services.processes import end_child, last_log_lines, start_child
 from tasks.services.stores import SERVED
+from tasks.serving.access import Protection
 from tasks.serving.protocol import (
     NOTICE,
     KeepLog,
@@ -56,6 +58,7 @@ class ModelServer(ProcessFile):
     """Where a server of this checkout listens: the process that keeps it, and its address.
 
     `alias` is the one it was told to follow, None for production, else staging, else candidate.
+    `key_file` holds the key that it demands, `certificate` is what it shows where it speaks TLS.
     """
 
     FILE: ClassVar[str] = "serving.json"
@@ -63,6 +66,8 @@ class ModelServer(ProcessFile):
     address: str
     models: list[ServedModel]
     alias: str | None = None
+    key_file: Path | None = None
+    certificate: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -76,6 +81,7 @@ class ServeOptions:
     alias: str | None
     host: str
     port: int
+    protection: Protection
     log: bool = False
     poll_seconds: float = POLL_SECONDS
 
@@ -167,8 +173,10 @@ def serve_versions(checkout: Path, options: ServeOptions, say: Callable[[str], N
     """Serve until interrupted; `say` is told what a person would want to know.
 
     Raises:
-        ConfigError: a server is up already, nothing can be served, or the server ended.
+        ConfigError: it would be open to strangers, a server is up already, nothing can be served,
+            or the server ended.
     """
+    options.protection.check(options.host)
     running = ModelServer.read(checkout)
     if running is not None:
         raise ConfigError(
@@ -181,12 +189,23 @@ def serve_versions(checkout: Path, options: ServeOptions, say: Callable[[str], N
     with _server(checkout, options) as child:
         notices = _notices(child)
         watch = AliasWatcher(checkout, options.models, options.alias, options.log)
+        say(_access_told(checkout, options.protection))
         if options.log:
             say(_log_told(checkout))
         try:
             _follow(checkout, options, watch, child, notices, say)
         finally:
             ModelServer.remove(checkout)
+
+
+def _access_told(checkout: Path, protection: Protection) -> str:
+    """Return who can use the server."""
+    if not protection.demands_key:
+        return "no key is demanded (--no-key): every user and program of this machine can use it"
+    return (
+        f"clients send `Authorization: Bearer KEY`; KEY is in {serving_key_file(checkout)}, which "
+        "`nightloom ask` reads"
+    )
 
 
 def _log_told(checkout: Path) -> str:
@@ -264,6 +283,8 @@ def _handle_notice(
             address=notice.address,
             models=list(options.models),
             alias=options.alias,
+            key_file=serving_key_file(checkout) if options.protection.demands_key else None,
+            certificate=options.protection.tls_certificate,
         )
         server.write(checkout)
         say(f"{notice.address}/v1 listens; loading")
@@ -289,7 +310,9 @@ def _server(checkout: Path, options: ServeOptions) -> "Iterator[subprocess.Popen
     log.parent.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "tasks.serving.server", "--model", *options.models]
     command += ["--store", str(checkout / paths.model_store)]
+    command += ["--params", str(checkout / "params" / "serving.yaml")]
     command += ["--host", options.host, "--port", str(options.port)]
+    command += _protecting(checkout, options.protection)
     with log.open("w", encoding="utf-8") as stream:
         child = start_child(
             command,
@@ -305,6 +328,19 @@ def _server(checkout: Path, options: ServeOptions) -> "Iterator[subprocess.Popen
         assert child.stdin is not None
         with suppress(BrokenPipeError):  # what an order left unsent
             child.stdin.close()
+
+
+def _protecting(checkout: Path, protection: Protection) -> list[str]:
+    """Return the server's options against strangers; the key itself stands in none."""
+    found = ["--no-key"]
+    if protection.demands_key:
+        found = ["--key-file", str(serving_key_file(checkout))]
+    for option, path in (
+        ("--tls-certificate", protection.tls_certificate),
+        ("--tls-key", protection.tls_key),
+    ):
+        found += [] if path is None else [option, str(path.absolute())]
+    return [*found, "--tls-by-proxy"] if protection.tls_by_proxy else found
 
 
 def _notices(child: "subprocess.Popen[str]") -> "queue.Queue[Notice | None]":

@@ -1,5 +1,6 @@
 """`nightloom serve`: serve what the aliases name, until Ctrl-C."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -18,7 +19,7 @@ def serve(
     ] = _ADAPTER,
     alias: Alias = None,
     host: Annotated[
-        str, typer.Option(help="Address; there are no accounts, so stay on loopback.")
+        str, typer.Option(help="Address; others than loopback's need TLS, or a proxy that has it.")
     ] = HOST,
     log: Annotated[
         bool,
@@ -28,10 +29,30 @@ def serve(
         ),
     ] = False,
     port: Annotated[int, typer.Option(help="Port; 0 is any that is free.")] = 8000,
+    no_key: Annotated[
+        bool,
+        typer.Option(
+            "--no-key", help="Demand no key of clients; every user of this machine can ask then."
+        ),
+    ] = False,
+    tls_certificate: Annotated[
+        Path | None, typer.Option(help="A PEM file: speak TLS.", show_default="none")
+    ] = None,
+    tls_key: Annotated[
+        Path | None, typer.Option(help="The certificate's key.", show_default="none")
+    ] = None,
+    tls_by_proxy: Annotated[
+        bool, typer.Option("--tls-by-proxy", help="A proxy before this server speaks TLS.")
+    ] = False,
 ) -> None:
-    """Serve the champion as OpenAI's chat API does; Ctrl-C stops it."""
+    """Serve the champion as OpenAI's chat API does; Ctrl-C stops it.
+
+    Clients send the key in .nightloom/private/serve-key.
+    """
     with checkout_at(root) as checkout:
         from flows.model_server import ServeOptions, serve_until_interrupted
+        from tasks.serving.access import Protection
 
-        options = ServeOptions([item.value for item in model], alias, host, port, log)
+        protection = Protection(not no_key, tls_certificate, tls_key, tls_by_proxy)
+        options = ServeOptions([item.value for item in model], alias, host, port, protection, log)
         serve_until_interrupted(checkout, options, make_console())

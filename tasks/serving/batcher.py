@@ -12,18 +12,36 @@ from dataclasses import dataclass
 
 from tasks.answering.pipeline import Answerer, Prepared, prompt_sha256
 from tasks.generation.batching_check import decodes_together
-from tasks.generation.continuous_batching import DecodingBatch, DecodingRow, advance
+from tasks.generation.continuous_batching import (
+    ONE_AT_A_TIME,
+    DecodingBatch,
+    DecodingRow,
+    advance,
+)
 from tasks.generation.greedy_decoding import generate, stop_tokens
 from tasks.generation.kv_cache import Slots
 from tasks.generation.streaming import TextStream, text_of
+from tasks.models.memory import release_memory
 from tasks.records.schema import Message
 from tasks.retrieval.filters import Where
-from tasks.serving.requests import AnswerRequest, Begun, Event, Listener, Reply, TextDelta
+from tasks.serving.memory_budget import MemoryBudget
+from tasks.serving.requests import (
+    AnswerRequest,
+    Begun,
+    Event,
+    Listener,
+    NoMemoryError,
+    Reply,
+    TextDelta,
+)
+from tasks.serving.row_memory import cache_token_bytes, held_bytes, unwritten_bytes
 from tasks.stage.errors import ConfigError, DataError
 
 LOGGER = logging.getLogger(__name__)
 # Slots grow in steps, so that prompts of about one length share them.
 _PROMPT_STEP = 256
+# What an engine that nobody asks may go on holding for rows.
+_IDLE_BYTES = 256_000_000
 
 
 @dataclass
@@ -41,10 +59,16 @@ class Batcher:
 
     Rows are decoded together, up to the answerer's batch size. A model with which that is not exact
     (`tasks.generation.batching_check`) answers one question at a time, each in one piece.
+
+    A row is let in once `budget` has memory for its keys and values. Until then it waits for the
+    rows before it; where there are none, it is refused.
     """
 
-    def __init__(self, answerer: Answerer) -> None:
+    def __init__(self, answerer: Answerer, budget: MemoryBudget) -> None:
         self.answerer = answerer
+        self._budget = budget
+        with ONE_AT_A_TIME:
+            self._token_bytes = cache_token_bytes(answerer.language_model.model)
         self._stops = stop_tokens(answerer.language_model)
         self._condition = threading.Condition()
         self._waiting: deque[AnswerRequest] = deque()
@@ -100,8 +124,10 @@ class Batcher:
 
     def _work(self) -> None:
         while True:
+            if not self._has_work():
+                self._rest()
             with self._condition:
-                while not (self._waiting or self._prepared or self._active):
+                while not self._has_work():
                     if not self._is_open:
                         return
                     self._condition.wait()
@@ -110,6 +136,17 @@ class Batcher:
             except Exception as error:  # told to everyone who waits for an answer
                 LOGGER.exception("answering failed")
                 self._fail_all(error)
+
+    def _has_work(self) -> bool:
+        return bool(self._waiting or self._prepared or self._active)
+
+    def _rest(self) -> None:
+        """Give back the memory of many or long rows while nobody asks."""
+        self._budget.release(self)
+        slots = None if self._batch is None else self._batch.slots
+        if slots and held_bytes(slots, self._token_bytes) > _IDLE_BYTES:
+            self._batch = slots = None
+            release_memory()
 
     def _step(self) -> None:
         """Let go who has left, let in who waits, and make one token for each row."""
@@ -161,39 +198,65 @@ class Batcher:
             )
 
     def _enter(self) -> None:
-        """Let prepared prompts into the batch, in their order, as far as it has room."""
-        language_model = self.answerer.language_model
+        """Let prepared prompts into the batch, in their order, while it and memory have room."""
+        model = self.answerer.language_model.model
         while self._prepared:
             inquiry, prepared = self._prepared[0]
-            if not decodes_together(
-                language_model.model, len(prepared.prompt) + inquiry.max_new_tokens
-            ):
+            tokens = len(prepared.prompt) + inquiry.max_new_tokens
+            if not decodes_together(model, tokens):
                 self._prepared.popleft()
                 self._answer_alone(inquiry, prepared)
                 continue
             batch = self._batch_for(prepared, inquiry)
-            if batch is None or not batch.free_rows:
+            if self._active and (batch is None or not batch.free_rows or not self._has_room(batch)):
                 return
             self._prepared.popleft()
-            self._number += 1
-            begun = _begun(prepared)
-            text = TextStream(language_model.tokenizer)
-            self._active[self._number] = _Active(inquiry, begun, text)
-            self._limits[self._number] = inquiry.max_new_tokens
-            batch.enter(self._number, prepared.prompt)
-            _call(inquiry, begun)
+            if batch is None or not self._has_room(batch):
+                self._finish(inquiry, self._no_memory(tokens))
+            else:
+                self._begin(batch, inquiry, prepared)
+
+    def _begin(self, batch: DecodingBatch, inquiry: AnswerRequest, prepared: Prepared) -> None:
+        self._number += 1
+        begun, text = _begun(prepared), TextStream(self.answerer.language_model.tokenizer)
+        self._active[self._number] = _Active(inquiry, begun, text)
+        self._limits[self._number] = inquiry.max_new_tokens
+        batch.enter(self._number, prepared.prompt)
+        _call(inquiry, begun)
+
+    def _has_room(self, batch: DecodingBatch) -> bool:
+        """Return whether one more row has memory, beside those that have not written theirs yet."""
+        needed = unwritten_bytes(batch.slots, len(self._active) + 1, self._token_bytes)
+        return self._budget.claim(self, needed, self.answerer.language_model.device)
+
+    def _no_memory(self, tokens: int) -> NoMemoryError:
+        free = self._budget.available(self, self.answerer.language_model.device)
+        return NoMemoryError(
+            f"a prompt of this length with its answer takes {tokens * self._token_bytes / 1e6:.0f} "
+            f"MB of memory while it is answered, and {max(0, free) / 1e6:.0f} MB are left",
+            "ask with fewer or shorter messages, or again later",
+        )
 
     def _batch_for(self, prepared: Prepared, inquiry: AnswerRequest) -> DecodingBatch | None:
-        """Return the batch, or one with longer slots once nobody is left in it; None until then."""
-        tokens = len(prepared.prompt)
-        if self._batch is not None and self._batch.holds(tokens, inquiry.max_new_tokens):
-            return self._batch
-        if self._active:
+        """Return the batch, or another once nobody is left in one whose slots are too short or few.
+
+        None until then, or where there is no memory for one row.
+        """
+        tokens, most = len(prepared.prompt), self.answerer.batch_size
+        batch = self._batch
+        if batch is not None and batch.holds(tokens, inquiry.max_new_tokens):
+            if self._active or batch.slots.rows == most:
+                return batch
+        elif self._active:
             return None
+        self._batch = batch = None  # so that what it held is free
+        device = self.answerer.language_model.device
         longest = -(-tokens // _PROMPT_STEP) * _PROMPT_STEP
-        bound = self.answerer.prompting.max_new_tokens
-        slots = Slots(self.answerer.batch_size, longest, longest + bound)
-        self._batch = DecodingBatch.empty(slots, self.answerer.language_model.device)
+        whole = longest + self.answerer.prompting.max_new_tokens
+        free = self._budget.available(self, device) // max(1, self._token_bytes)
+        rows = min(most, (free - longest) // whole)
+        if rows >= 1:
+            self._batch = DecodingBatch.empty(Slots(rows, longest, whole), device)
         return self._batch
 
     def _tell(self, row: DecodingRow) -> None:
@@ -223,6 +286,13 @@ class Batcher:
         return filter(None, new)
 
     def _answer_alone(self, inquiry: AnswerRequest, prepared: Prepared) -> None:
+        tokens = len(prepared.prompt) + inquiry.max_new_tokens
+        needed = tokens * self._token_bytes
+        if self._batch is not None:
+            needed += unwritten_bytes(self._batch.slots, len(self._active), self._token_bytes)
+        if not self._budget.claim(self, needed, self.answerer.language_model.device):
+            self._finish(inquiry, self._no_memory(tokens))
+            return
         begun, entered = _begun(prepared), time.perf_counter()
         _call(inquiry, begun)
         try:

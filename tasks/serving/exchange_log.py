@@ -17,6 +17,7 @@ from tasks.feedback.exchanges import Exchange, Feedback, LogPlace, Outcome
 from tasks.services.processes import child_environment, end_child, start_child
 
 _MOST_WAITING = 1000
+_MOST_CHARACTERS = 20_000_000
 _RESTART_SECONDS = 30.0
 # MLflow asks a database that is away for minutes: such a writer is ended, and tried again later.
 _OUTCOME_SECONDS = 20.0
@@ -40,6 +41,7 @@ class ExchangeLog:
         )
         self._writer: subprocess.Popen[str] | None = None
         self._written_to: LogPlace | None = None
+        self._characters = 0  # of what waits
         self._outcomes: queue.Queue[Outcome | None] = queue.Queue()
         self._restart_at = 0.0
         self._counts = {"kept": 0, "dropped": 0, "left_out": 0}
@@ -94,10 +96,17 @@ class ExchangeLog:
     def _put(self, entry: Exchange | Feedback, told: Told) -> None:
         if not self.is_on:
             return
+        characters = _characters(entry)
+        if self._characters + characters > _MOST_CHARACTERS:
+            self._drop(told, f"entries of more than {_MOST_CHARACTERS} characters wait")
+            return
         try:
             self._waiting.put_nowait((entry, told))
         except queue.Full:
             self._drop(told, f"more than {_MOST_WAITING} entries wait")
+        else:
+            with self._lock:
+                self._characters += characters
 
     def _drop(self, told: Told, error: str) -> None:
         outcome = Outcome(outcome="failed", error=error)
@@ -115,6 +124,8 @@ class ExchangeLog:
         """Hand entries over, each once the one before is settled, until told to end."""
         while (item := self._waiting.get()) is not None:
             entry, told = item
+            with self._lock:
+                self._characters -= _characters(entry)
             if not self._start_writer():
                 self._drop(told, self._error or "the log's writer has ended")
                 continue
@@ -176,6 +187,14 @@ class ExchangeLog:
         with suppress(subprocess.TimeoutExpired):
             writer.wait(wait_seconds)
         end_child(writer)
+
+
+def _characters(entry: Exchange | Feedback) -> int:
+    """Return how much text an entry holds."""
+    if isinstance(entry, Feedback):
+        return len(entry.answer or "") + len(entry.note or "")
+    texts = [text for _, text in entry.turns] + [passage.text for passage in entry.passages]
+    return len(entry.answer) + sum(map(len, texts))
 
 
 def _read(writer: "subprocess.Popen[str]", outcomes: "queue.Queue[Outcome | None]") -> None:

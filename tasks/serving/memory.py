@@ -8,9 +8,9 @@ from safetensors import safe_open
 
 from tasks.answering.release_bundle import BASE, EMBEDDER, INDEX, STUDENT, BundleSettings
 from tasks.models.loading import prepare_device
-from tasks.models.memory import free_bytes
 from tasks.models.store import WEIGHTS, ModelManifest
 from tasks.records.schema import ServedModel
+from tasks.serving.memory_budget import free_memory
 from tasks.stage.errors import ConfigError
 
 _FLOAT_BYTES = torch.float32.itemsize
@@ -36,7 +36,7 @@ def require_free_memory(bundle: Path, store: Path, model: ServedModel) -> None:
         ConfigError: it says how much is missing.
     """
     needed = needed_bytes(bundle, store, model)
-    free = free_bytes(prepare_device(BundleSettings.read(bundle).compute))
+    free = free_memory(prepare_device(BundleSettings.read(bundle).compute))
     if needed > free:
         raise ConfigError(
             f"the new version takes {needed / 1e9:.2f} GB beside the one that answers, and "

@@ -5,13 +5,14 @@ What is not here is refused by name: a parameter that did nothing would be worse
 
 import time
 import uuid
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+from starlette.responses import JSONResponse
 
 from tasks.records.schema import Message, ServedModel
 from tasks.serving.protocol import ServeVersion
-from tasks.serving.requests import Begun, Reply
+from tasks.serving.requests import Begun, NoMemoryError, Reply
 from tasks.stage.errors import NightloomError
 
 MODEL_IDS: dict[str, ServedModel] = {
@@ -20,8 +21,9 @@ MODEL_IDS: dict[str, ServedModel] = {
     "nightloom-adapter": "adapter",
     "nightloom-student": "student",
 }
-# Longer conversations are refused before they are tokenized; the model's own bound is far lower.
-_MOST_CHARACTERS = 200_000
+_LONGEST_MESSAGE = 1000
+# When to ask again for what may be there soon.
+_SOON_SECONDS = 5
 _SAMPLING: dict[str, tuple[object, ...]] = {
     "temperature": (None, 0),
     "top_p": (None, 1),
@@ -35,18 +37,36 @@ class RequestError(Exception):
     """A request that cannot be answered, as OpenAI's clients expect to be told."""
 
     def __init__(
-        self, message: str, *, param: str | None = None, code: str | None = None, status: int = 400
+        self,
+        message: str,
+        *,
+        param: str | None = None,
+        code: str | None = None,
+        status: int = 400,
+        retry_after: int | None = None,
     ) -> None:
         super().__init__(message)
         self.status = status
         self.body = error_body(message, param=param, code=code, status=status)
+        self.headers: dict[str, str] = {}
+        if retry_after is not None:
+            self.headers["retry-after"] = str(retry_after)
+        if status == 401:
+            self.headers["www-authenticate"] = "Bearer"
+
+    def response(self) -> JSONResponse:
+        """Return the answer that tells it."""
+        return JSONResponse(self.body, status_code=self.status, headers=self.headers)
 
 
 def error_body(
     message: str, *, param: str | None = None, code: str | None = None, status: int = 400
 ) -> dict[str, Any]:
-    """Return an error in OpenAI's shape."""
+    """Return an error in OpenAI's shape; a message that repeats what was sent is cut."""
     kind = "invalid_request_error" if status < 500 else "server_error"
+    if status == 429:
+        kind = "rate_limit_error"
+    message = message[:_LONGEST_MESSAGE]
     return {"error": {"message": message, "type": kind, "param": param, "code": code}}
 
 
@@ -86,7 +106,7 @@ class ChatRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    model: str
+    model: str = Field(max_length=100)
     messages: list[ChatMessage] = Field(min_length=1)
     max_tokens: int | None = Field(default=None, ge=1)
     max_completion_tokens: int | None = Field(default=None, ge=1)
@@ -98,9 +118,11 @@ class ChatRequest(BaseModel):
     presence_penalty: float | None = None
     frequency_penalty: float | None = None
     seed: int | None = None
-    user: str | None = None
-    where: list[str] = Field(
-        default=[], description="FIELD=VALUE: search only such passages; ours, not OpenAI's"
+    user: str | None = Field(default=None, max_length=1000)
+    where: list[Annotated[str, Field(max_length=1000)]] = Field(
+        default=[],
+        max_length=100,
+        description="FIELD=VALUE: search only such passages; ours, not OpenAI's",
     )
 
     @property
@@ -131,11 +153,12 @@ class ChatRequest(BaseModel):
             )
         return name
 
-    def turns(self) -> list[Message]:
+    def turns(self, most_characters: int) -> list[Message]:
         """Return the conversation, ready to be answered.
 
         Raises:
-            RequestError: it asks for sampling, or its turns are not what can be answered.
+            RequestError: it asks for sampling, its turns are not what can be answered, or they
+                have more than `most_characters` together.
         """
         for name, allowed in _SAMPLING.items():
             value = getattr(self, name)
@@ -147,11 +170,11 @@ class ChatRequest(BaseModel):
                     code="unsupported_value",
                 )
         turns = [message.turn() for message in self.messages]
-        _check_turns(turns)
+        _check_turns(turns, most_characters)
         return turns
 
 
-def _check_turns(turns: list[Message]) -> None:
+def _check_turns(turns: list[Message], most_characters: int) -> None:
     late = [at for at, turn in enumerate(turns) if turn.role == "system" and at > 0]
     if late:
         raise RequestError(
@@ -164,9 +187,10 @@ def _check_turns(turns: list[Message]) -> None:
             param="messages",
         )
     characters = sum(len(turn.content) for turn in turns)
-    if characters > _MOST_CHARACTERS:
+    if characters > most_characters:
         raise RequestError(
-            f"the messages have {characters} characters; at most {_MOST_CHARACTERS} are read",
+            f"the messages have {characters} characters; at most {most_characters} are read "
+            "(requests.characters)",
             param="messages",
             code="context_length_exceeded",
         )
@@ -249,10 +273,17 @@ def _usage(reply: Reply) -> dict[str, int]:
     }
 
 
+def not_loaded(error: Exception) -> RequestError:
+    """Return what a request is told while no version of the model that it asks is loaded."""
+    return RequestError(str(error), status=503, code="model_loading", retry_after=_SOON_SECONDS)
+
+
 def refusal(error: Exception) -> RequestError:
     """Return what a request is told of an error that ended it."""
     if isinstance(error, RequestError):
         return error
+    if isinstance(error, NoMemoryError):
+        return RequestError(str(error), status=503, code="no_memory", retry_after=_SOON_SECONDS)
     if isinstance(error, NightloomError):
         return RequestError(str(error), code=type(error).__name__)
     return RequestError(

@@ -7,6 +7,11 @@ from dataclasses import dataclass, field
 from tasks.records.schema import Message
 from tasks.retrieval.filters import Where
 from tasks.retrieval.index import ScoredPassage
+from tasks.stage.errors import NightloomError
+
+
+class NoMemoryError(NightloomError):
+    """There is no memory for the keys and values of a question and its answer."""
 
 
 @dataclass(frozen=True)

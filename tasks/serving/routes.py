@@ -2,20 +2,32 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Sequence
+import time
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from fastapi import FastAPI, Request
-from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from starlette.exceptions import HTTPException
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from tasks.feedback.exchanges import Exchange, Feedback, ShownPassage
+from tasks.feedback.params import RequestParams
 from tasks.retrieval.filters import Where
+from tasks.serving.access import Access
+from tasks.serving.bodies import documented, read_body
 from tasks.serving.exchange_log import ExchangeLog
-from tasks.serving.openai_api import ChatRequest, Completion, RequestError, error_body, refusal
+from tasks.serving.gate import Gate, Queue, too_late
+from tasks.serving.metrics import MEDIA_TYPE, Metrics
+from tasks.serving.openai_api import (
+    ChatRequest,
+    Completion,
+    RequestError,
+    error_body,
+    not_loaded,
+    refusal,
+)
 from tasks.serving.protocol import ServeVersion
 from tasks.serving.requests import AnswerRequest, Begun, Event, Reply, TextDelta
 from tasks.serving.versions import NotLoadedError, Versions
@@ -28,8 +40,10 @@ _LOOK_SECONDS = 1.0
 class _Asked:
     """A request's question on its way, as the event loop sees it."""
 
-    def __init__(self, versions: Versions, body: ChatRequest) -> None:
-        name, turns = body.served_name(list(versions.models)), body.turns()
+    def __init__(self, service: "Service", body: ChatRequest) -> None:
+        versions, self._bounds = service.versions, service.bounds
+        name = body.served_name(list(versions.models))
+        turns = body.turns(self._bounds.characters)
         where = Where.parse(body.where) if body.where else None
         self.turns, self.received = turns, datetime.now(UTC)
         loop = asyncio.get_running_loop()
@@ -48,14 +62,17 @@ class _Asked:
         """Return the next event; an error is raised.
 
         Raises:
-            RequestError: the question could not be answered, or nobody waits for it.
+            RequestError: the question could not be answered, or not in time, or nobody waits for
+                it.
         """
         while True:
+            left = request.state.deadline - time.monotonic()
+            if left <= 0:
+                raise too_late(self._bounds)
             try:
-                event = await asyncio.wait_for(self.events.get(), _LOOK_SECONDS)
+                event = await asyncio.wait_for(self.events.get(), min(left, _LOOK_SECONDS))
             except TimeoutError:
                 if await request.is_disconnected():
-                    self.inquiry.leave()
                     raise RequestError("the client has gone", status=499) from None
                 continue
             if isinstance(event, Exception):
@@ -82,38 +99,73 @@ class _Asked:
         )
 
 
-def make_app(versions: Versions, log: ExchangeLog, hosts: Sequence[str]) -> FastAPI:
-    """Return the application; requests that name another host than one of `hosts` are refused.
+@dataclass(frozen=True)
+class Service:
+    """What the routes answer from, and the bounds of what they take.
 
     `log` is given whole answers, and what is said of them.
     """
-    app = FastAPI(title="Nightloom", docs_url=None, redoc_url=None, openapi_url=None)
-    # A page of another site, whose name was made to mean this machine, must not reach the server.
-    app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(hosts))
+
+    versions: Versions
+    log: ExchangeLog
+    bounds: RequestParams
+
+
+def make_app(service: Service, access: Access) -> FastAPI:
+    """Return the application; whom `access` does not let in, reaches none of its routes."""
+    app = FastAPI(title="Nightloom", docs_url=None, redoc_url=None)
+    queue, metrics = Queue(service.bounds.in_flight), Metrics()
+    metrics.watch(service.versions, service.log)
+    app.add_middleware(Gate, access=access, bounds=service.bounds, queue=queue, metrics=metrics)
     _tell_errors(app)
-
-    @app.post("/v1/chat/completions")
-    async def complete(body: ChatRequest, request: Request) -> Response:
-        return await _complete(versions, log, body, request)
-
-    @app.post("/v1/feedback")
-    async def feedback(body: Feedback) -> dict[str, str]:
-        return await _mark(log, body)
-
-    @app.get("/v1/models")
-    async def models() -> dict[str, Any]:
-        return {"object": "list", "data": _listed(versions)}
-
-    @app.get("/health")
-    async def health() -> Response:
-        found = versions.health() | {"log": log.health()}
-        return JSONResponse(found, status_code=200 if found["status"] == "ok" else 503)
-
+    _add_answering(app, service, metrics)
+    _add_watching(app, service, queue, metrics)
     return app
 
 
+def _add_answering(app: FastAPI, service: Service, metrics: Metrics) -> None:
+    """Add the routes of OpenAI's API, and feedback."""
+
+    @app.post("/v1/chat/completions", openapi_extra=documented(ChatRequest))
+    async def complete(request: Request) -> Response:
+        body = await read_body(request, ChatRequest, service.bounds)
+        return await _complete(service, metrics, body, request)
+
+    @app.post("/v1/feedback", openapi_extra=documented(Feedback))
+    async def feedback(request: Request) -> dict[str, str]:
+        body = await read_body(request, Feedback, service.bounds)
+        return await _mark(service.log, body)
+
+    @app.get("/v1/models")
+    async def models() -> dict[str, Any]:
+        return {"object": "list", "data": _listed(service.versions)}
+
+
+def _add_watching(app: FastAPI, service: Service, queue: Queue, metrics: Metrics) -> None:
+    """Add what load balancers and monitoring ask."""
+
+    @app.get("/health")
+    async def health(request: Request) -> Response:
+        found = service.versions.health()
+        status = 200 if found["status"] == "ok" else 503
+        if not request.state.has_key:  # a stranger learns whether it answers, and no more
+            return JSONResponse({"status": found["status"]}, status_code=status)
+        return JSONResponse(found | {"log": service.log.health()}, status_code=status)
+
+    @app.get("/ready")
+    async def ready() -> Response:
+        status = str(service.versions.health()["status"])
+        if status == "ok" and queue.is_full:
+            status = "full"
+        return JSONResponse({"status": status}, status_code=200 if status == "ok" else 503)
+
+    @app.get("/metrics")
+    async def tell_metrics() -> Response:
+        return Response(metrics.text(), media_type=MEDIA_TYPE)
+
+
 async def _complete(
-    versions: Versions, log: ExchangeLog, body: ChatRequest, request: Request
+    service: Service, metrics: Metrics, body: ChatRequest, request: Request
 ) -> Response:
     """Return the answer, whole or as a stream.
 
@@ -121,22 +173,31 @@ async def _complete(
         RequestError: the question could not be answered, or nobody waits for it.
     """
     try:
-        asked = _Asked(versions, body)
+        asked = _Asked(service, body)
     except NotLoadedError as error:
-        raise RequestError(str(error), status=503, code="model_loading") from None
+        raise not_loaded(error) from None
     except NightloomError as error:
         raise refusal(error) from None
     completion = Completion(asked.order)
-    if body.stream:
-        # Its beginning is waited for: what is refused until then has a status of its own.
-        begun = await asked.next(request)
-        assert isinstance(begun, Begun)
-        events = _stream(asked, log, completion, begun, request, usage=body.tells_usage)
-        return StreamingResponse(events, media_type="text/event-stream")
-    while not isinstance(event := await asked.next(request), Reply):
-        pass
-    if log.is_on:
-        log.offer(asked.exchange(completion.id, event))
+
+    def answered(reply: Reply) -> None:
+        metrics.count_answer(asked.order.model, reply)
+        if service.log.is_on:
+            service.log.offer(asked.exchange(completion.id, reply))
+
+    try:
+        # A stream's beginning is waited for: what is refused until then has a status of its own.
+        event = await asked.next(request)
+        if body.stream:
+            assert isinstance(event, Begun)
+            events = _stream(asked, answered, completion, event, request, usage=body.tells_usage)
+            return StreamingResponse(events, media_type="text/event-stream")
+        while not isinstance(event, Reply):
+            event = await asked.next(request)
+    except BaseException:  # also where the gate ends what takes too long
+        asked.inquiry.leave()
+        raise
+    answered(event)
     return JSONResponse(completion.whole(event))
 
 
@@ -187,7 +248,7 @@ def _listed(versions: Versions) -> list[dict[str, Any]]:
 
 async def _stream(
     asked: _Asked,
-    log: ExchangeLog,
+    answered: Callable[[Reply], None],
     completion: Completion,
     begun: Begun,
     request: Request,
@@ -200,8 +261,7 @@ async def _stream(
         while not isinstance(event := await asked.next(request), Reply):
             assert isinstance(event, TextDelta)
             yield _sent(completion.piece(event.text))
-        if log.is_on:
-            log.offer(asked.exchange(completion.id, event))
+        answered(event)
         yield _sent(completion.end(event))
         if usage:
             yield _sent(completion.usage(event))
@@ -221,23 +281,14 @@ def _tell_errors(app: FastAPI) -> None:
 
     @app.exception_handler(RequestError)
     async def refused(_: Request, error: RequestError) -> Response:
-        return JSONResponse(error.body, status_code=error.status)
-
-    @app.exception_handler(RequestValidationError)
-    async def invalid(_: Request, error: RequestValidationError) -> Response:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"] if part != "body")
-        unknown = first["type"] == "extra_forbidden"
-        message = (
-            f"{place} is not a parameter that this server knows"
-            if unknown
-            else f"{place or 'the body'}: {first['msg'].lower()}"
-        )
-        code = "unknown_parameter" if unknown else None
-        return JSONResponse(error_body(message, param=place or None, code=code), status_code=400)
+        return error.response()
 
     @app.exception_handler(HTTPException)
     async def missing(request: Request, error: HTTPException) -> Response:
         message = f"{request.method} {request.url.path}: {error.detail}"
         body = error_body(message, status=error.status_code)
         return JSONResponse(body, status_code=error.status_code, headers=error.headers)
+
+    @app.exception_handler(Exception)
+    async def unforeseen(_: Request, error: Exception) -> Response:
+        return refusal(error).response()

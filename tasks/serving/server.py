@@ -20,8 +20,12 @@ from typing import TYPE_CHECKING
 import uvicorn
 from pydantic import ValidationError
 
+from tasks.feedback.params import Params
 from tasks.records.schema import ServedModel
+from tasks.serving.access import Access, Protection, read_key
+from tasks.serving.connections import bounded_connections
 from tasks.serving.exchange_log import ExchangeLog
+from tasks.serving.memory_budget import MemoryBudget
 from tasks.serving.protocol import (
     ORDER,
     KeepLog,
@@ -31,15 +35,15 @@ from tasks.serving.protocol import (
     ServeVersion,
     TellRegistry,
 )
-from tasks.serving.routes import make_app
+from tasks.serving.routes import Service, make_app
 from tasks.serving.versions import Versions
 from tasks.stage.errors import ConfigError, NightloomError
+from tasks.stage.params import load_params
 
 if TYPE_CHECKING:
     from tasks.answering.pipeline import Answerer
 
 LOGGER = logging.getLogger(__name__)
-_LOOPBACK = ("127.0.0.1", "localhost")
 _DRAIN_SECONDS = 30
 _BACKLOG = 2048
 # Clients drop idle connections after 5 s (httpx, and so OpenAI's), as uvicorn would by itself: then
@@ -121,18 +125,59 @@ def bind(host: str, port: int) -> socket.socket:
     Raises:
         ConfigError: the address can't be had.
     """
-    bound = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        bound.bind((host, port))
-        bound.listen(_BACKLOG)  # so that who is told the address can connect at once
-    except (OSError, OverflowError) as error:
-        bound.close()
+        [(family, _, _, _, address), *_] = socket.getaddrinfo(
+            host or None, 0, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+        # Listening from the start: who is told the address can connect at once.
+        return socket.create_server((str(address[0]), port), family=family, backlog=_BACKLOG)
+    except (OSError, OverflowError, UnicodeError) as error:
         raise ConfigError(
             f"the server can't listen on {host} port {port}: {error}",
             "choose another with --port, or end what uses it",
         ) from None
-    return bound
+
+
+def address_of(bound: socket.socket, protection: Protection) -> str:
+    """Return the URL at which this machine finds a server that listens on a socket."""
+    host, port = bound.getsockname()[:2]
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    shown = f"[{host}]" if ":" in host else host
+    return f"{'https' if protection.has_tls else 'http'}://{shown}:{port}"
+
+
+def make_server(service: Service, access: Access, protection: Protection) -> uvicorn.Server:
+    """Return the server of these routes.
+
+    Raises:
+        ConfigError: the TLS files can't be used.
+    """
+    app, bounds = make_app(service, access), service.bounds
+    config = uvicorn.Config(
+        app,
+        http=bounded_connections(bounds),
+        ws="none",
+        lifespan="off",
+        backlog=_BACKLOG,
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        h11_max_incomplete_event_size=bounds.head_kilobytes * 1024,
+        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=_DRAIN_SECONDS,
+        ssl_certfile=protection.tls_certificate,
+        ssl_keyfile=protection.tls_key,
+    )
+    try:
+        config.load()
+    except OSError as error:  # what OpenSSL says too
+        raise ConfigError(
+            f"the TLS files can't be used: {error}",
+            "name a certificate and its key, PEM files without a password, with --tls-certificate "
+            "and --tls-key",
+        ) from None
+    return uvicorn.Server(config)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -143,27 +188,32 @@ def main(arguments: list[str] | None = None) -> int:
     )
     models: list[ServedModel] = list(dict.fromkeys(options.model))
     imports = threading.Thread(target=import_models, name="imports", daemon=True)
-    versions = Versions(models, partial(load, options.store, wait_for_imports=imports.join))
+    log = ExchangeLog(Path.cwd())
+    protection = Protection(
+        options.key_file is not None,
+        options.tls_certificate,
+        options.tls_key,
+        options.tls_by_proxy,
+    )
     try:
+        protection.check(options.host)
+        params = load_params(Params, [options.params]).serving
+        key = None if options.key_file is None else read_key(options.key_file)
+        versions = Versions(
+            models,
+            partial(load, options.store, wait_for_imports=imports.join),
+            MemoryBudget.of(params.requests),
+        )
+        service = Service(versions, log, params.requests)
+        server = make_server(service, Access(key, frozenset(params.hosts)), protection)
         bound = bind(options.host, options.port)
+        protection.check(str(bound.getsockname()[0]))
     except NightloomError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 1
-    log = ExchangeLog(Path.cwd())
-    # Elsewhere than on loopback, clients call the machine by names that are not known here.
-    app = make_app(versions, log, _LOOPBACK if options.host in _LOOPBACK else ["*"])
-    config = uvicorn.Config(
-        app,
-        backlog=_BACKLOG,
-        log_config=None,
-        access_log=False,
-        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
-        timeout_graceful_shutdown=_DRAIN_SECONDS,
-    )
-    server = uvicorn.Server(config)
     imports.start()
     threading.Thread(target=follow_orders, args=(versions, log, server), daemon=True).start()
-    tell(Listening(address=f"http://{options.host}:{bound.getsockname()[1]}"))
+    tell(Listening(address=address_of(bound, protection)))
     server.run(sockets=[bound])
     log.close()
     return 0
@@ -173,8 +223,15 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tasks.serving.server", description=__doc__)
     parser.add_argument("--store", type=Path, required=True, help="the folder of base models")
     parser.add_argument("--model", choices=("adapter", "student"), nargs="+", required=True)
+    parser.add_argument("--params", type=Path, required=True, help="params/serving.yaml")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8000, help="0 is any that is free")
+    access = parser.add_mutually_exclusive_group(required=True)
+    access.add_argument("--key-file", type=Path, help="holds the key that clients must send")
+    access.add_argument("--no-key", action="store_true", help="demand none; on loopback alone")
+    parser.add_argument("--tls-certificate", type=Path, help="a PEM file")
+    parser.add_argument("--tls-key", type=Path, help="a PEM file")
+    parser.add_argument("--tls-by-proxy", action="store_true", help="a proxy before it speaks TLS")
     return parser
 
 

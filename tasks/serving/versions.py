@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Protocol
 
 from tasks.records.schema import Message, ServedModel
+from tasks.serving.memory_budget import MemoryBudget
 from tasks.serving.protocol import NotServing, ServeVersion, Serving
 from tasks.stage.errors import ConfigError, NightloomError
 
@@ -55,11 +56,14 @@ class _ModelState:
 class Versions:
     """One version a model; `load` makes an answerer of an order, maybe beside one that answers.
 
+    All share one `budget` of memory for what they are asked.
+
     `install` is called from one thread, `ask` and `health` from any.
     """
 
     models: Sequence[ServedModel]
     load: "Load"
+    budget: MemoryBudget
     registry_error: str | None = None
     _states: dict[ServedModel, _ModelState] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -131,7 +135,7 @@ class Versions:
         # Deferred: torch takes seconds to import, and the server is to tell its health meanwhile.
         from tasks.serving.batcher import Batcher
 
-        return Batcher(answerer)
+        return Batcher(answerer, self.budget)
 
     def health(self) -> dict[str, object]:
         """Return what `/health` tells, by model and of the registry."""

@@ -12,6 +12,7 @@ import asyncio
 import itertools
 import json
 import os
+import shutil
 import signal
 import statistics
 import subprocess
@@ -28,6 +29,7 @@ import httpx
 import psutil
 from mlflow.tracking import MlflowClient
 
+from flows.credentials import serving_key_file
 from flows.model_server import ModelServer
 from tasks.records.schema import read_records
 from tasks.stage.errors import ConfigError
@@ -47,6 +49,11 @@ class Project:
     def promote(self, version: int) -> None:
         """Let `production` name a version."""
         self.client.set_registered_model_alias(NAME, "production", str(version))
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What its clients send."""
+        return {"authorization": f"Bearer {serving_key_file(self.root).read_text().strip()}"}
 
 
 @dataclass(frozen=True)
@@ -68,6 +75,7 @@ def make_project(root: Path, workspace: Path) -> Project:
         (root / name).touch()
     (root / "params").mkdir()
     (root / "params/paths.yaml").write_text((workspace / "params/paths.yaml").read_text())
+    shutil.copyfile("params/serving.yaml", root / "params/serving.yaml")
     (root / ".nightloom").mkdir()
     (root / ".nightloom/models").symlink_to((workspace / ".nightloom/models").resolve())
     client = MlflowClient(f"sqlite:///{root / '.nightloom/mlflow.db'}")
@@ -95,7 +103,11 @@ def running(project: Project, *more: str) -> Iterator[tuple[str, float, int]]:
     try:
         address = _ready(project, process)
         httpx.post(
-            f"{address}/v1/chat/completions", json=_body("What does json.dumps do?"), timeout=120
+            f"{address}/v1/chat/completions",
+            json=_body("What does json.dumps do?"),
+            headers=project.headers,
+            timeout=120,
+            trust_env=False,
         ).raise_for_status()
         yield address, time.perf_counter() - started, process.pid
     finally:
@@ -105,7 +117,9 @@ def running(project: Project, *more: str) -> Iterator[tuple[str, float, int]]:
 
 def _ready(project: Project, process: "subprocess.Popen[bytes]") -> str:
     deadline = time.monotonic() + _START_SECONDS
-    with httpx.Client() as client:  # one a look would keep a core busy that the server needs
+    with httpx.Client(
+        trust_env=False
+    ) as client:  # one a look would keep a core busy that the server needs
         while time.monotonic() < deadline and process.poll() is None:
             serving = ModelServer.read(project.root)
             with suppress(httpx.HTTPError):
@@ -135,7 +149,13 @@ async def _ask(client: httpx.AsyncClient, question: str) -> Answered:
         return Answered(time.perf_counter() - started, 0.0, 0, False)
 
 
-async def load(address: str, questions: Sequence[str], clients: int) -> list[Answered]:
+def _client(project: Project, address: str, **options: Any) -> httpx.AsyncClient:
+    return httpx.AsyncClient(base_url=address, headers=project.headers, trust_env=False, **options)
+
+
+async def load(
+    project: Project, address: str, questions: Sequence[str], clients: int
+) -> list[Answered]:
     """Every question asked once, by so many clients at a time."""
     waiting, found = iter(questions), list[Answered]()
 
@@ -143,7 +163,7 @@ async def load(address: str, questions: Sequence[str], clients: int) -> list[Ans
         for question in waiting:
             found.append(await _ask(client, question))
 
-    async with httpx.AsyncClient(base_url=address, timeout=600) as client:
+    async with _client(project, address, timeout=600) as client:
         await asyncio.gather(*(work(client) for _ in range(clients)))
     return found
 
@@ -154,7 +174,7 @@ async def swap(
     """What became of so many requests in flight, and of those after them, when the alias moved."""
     asked, found = itertools.cycle(questions), list[Answered]()
     limits = httpx.Limits(max_connections=None)
-    async with httpx.AsyncClient(base_url=address, timeout=1200, limits=limits) as client:
+    async with _client(project, address, timeout=1200, limits=limits) as client:
 
         async def work() -> None:
             found.append(await _ask(client, next(asked)))
@@ -223,7 +243,7 @@ def main() -> int:
                     continue
                 for clients in CLIENTS:
                     started = time.perf_counter()
-                    answered = asyncio.run(load(address, questions, clients))
+                    answered = asyncio.run(load(project, address, questions, clients))
                     passed = time.perf_counter() - started
                     by_clients[str(clients)] = latencies(answered, passed)
                 one = _megabytes(pid)

@@ -10,11 +10,17 @@ from safetensors.torch import load_file, save_file
 
 from tasks.records.schema import Message, ServedModel
 from tasks.serving.batcher import Batcher
+from tasks.serving.memory_budget import MemoryBudget
 from tasks.serving.protocol import ServeVersion
 from tasks.serving.requests import AnswerRequest, Begun, Event, Reply, TextDelta
 from tasks.stage.outputs import write_manifest
 from tests.builders.packaging import PACKAGING, Params, package
 from tests.unit.conftest import Tiny
+
+
+def budget(keep_free: int = 0) -> MemoryBudget:
+    """A budget of what this machine has, but for so many bytes."""
+    return MemoryBudget(keep_free)
 
 
 @dataclass(frozen=True)

@@ -46,21 +46,23 @@ _REQUESTS: tuple[tuple[str, str, str, Any, dict[str, str]], ...] = (
     ("wrong method", "GET", _CHAT, None, {}),
     ("no such route", "GET", "/v1/embeddings", None, {}),
     ("no documentation", "GET", "/docs", None, {}),
-    ("no schema", "GET", "/openapi.json", None, {}),
     ("foreign host", "GET", "/health", None, {"host": "example.org"}),
+    ("no key", "GET", "/v1/models", None, {"authorization": "none"}),
 )  # fmt: skip
 
 
 def add_serving(values: Values, clone: Clone) -> None:
     """Add the status, the kind and the body of each answer."""
     with _served(clone) as address:
+        key = (clone.root / ".nightloom" / "private" / "serve-key").read_text(encoding="utf-8")
+        bearer = {"authorization": f"Bearer {key.strip()}"}
         for name, method, path, body, headers in _REQUESTS:
-            status, found, text = _ask(address, method, path, body, headers)
-            key = f"http/{name}"
-            values.add(f"{key}/status", f"{method} {path}: {status}")
+            status, found, text = _ask(address, method, path, body, bearer | headers)
+            place = f"http/{name}"
+            values.add(f"{place}/status", f"{method} {path}: {status}")
             for header in _HEADERS:
-                values.add(f"{key}/{header}", found.get(header))
-            _add_body(values, f"{key}/body", text)
+                values.add(f"{place}/{header}", found.get(header))
+            _add_body(values, f"{place}/body", text)
 
 
 def _add_body(values: Values, key: str, text: str) -> None:

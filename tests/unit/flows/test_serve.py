@@ -19,9 +19,11 @@ from mlflow.tracking import MlflowClient
 from flows.answers import ask_model
 from flows.model_server import AliasWatcher, ModelServer, ServeOptions, _new_orders, serve_versions
 from flows.servers import Services
+from tasks.records.schema import ServedModel
 from tasks.registry.aliases import choose_version
 from tasks.services import stores
 from tasks.services.stores import SERVED
+from tasks.serving.access import Protection
 from tasks.serving.protocol import NotServing, ServeVersion
 from tasks.stage.errors import ConfigError, GateError
 from tests.builders.serving import Bundles
@@ -29,7 +31,7 @@ from tests.builders.serving import Bundles
 pytestmark = pytest.mark.slow
 
 NAME = "nightloom-adapter"
-CLIENT = httpx.Client()  # its certificates are read once, not at each look
+CLIENT = httpx.Client(trust_env=False)  # its certificates are read once, not at each look
 QUESTION = "What does mod.f1 do?"
 
 
@@ -89,12 +91,21 @@ def start(project: Project, *options: str) -> "subprocess.Popen[str]":
     )
 
 
+def options(model: ServedModel) -> ServeOptions:
+    return ServeOptions([model], None, "127.0.0.1", 0, Protection(demands_key=True))
+
+
+def bearer(serving: ModelServer) -> dict[str, str]:
+    assert serving.key_file is not None
+    return {"authorization": f"Bearer {serving.key_file.read_text().strip()}"}
+
+
 def health(project: Project) -> Any:
     serving = ModelServer.read(project.root)
     if serving is None:
         return {}
     try:
-        return CLIENT.get(f"{serving.address}/health").json()
+        return CLIENT.get(f"{serving.address}/health", headers=bearer(serving)).json()
     except httpx.HTTPError:
         return {}
 
@@ -133,9 +144,17 @@ def test_staging_is_served_where_nothing_is_in_production(
 def test_ask_uses_the_server_and_says_so(
     project: Project, running: "subprocess.Popen[str]", monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """No proxy is asked on the way, whatever the environment says; nor is the key in a process."""
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "https_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
     answer = project.answer()
     serving = ModelServer.read(project.root)
     assert serving is not None
+    assert CLIENT.get(f"{serving.address}/v1/models").status_code == 401
+    key = bearer(serving)["authorization"].removeprefix("Bearer ")
+    for process in [*psutil.Process(running.pid).children(recursive=True), psutil.Process()]:
+        assert key not in " ".join(process.cmdline())
+        assert key not in process.environ().values()
     assert (answer.version, answer.alias, answer.server) == (1, "staging", serving.address)
     assert answer.passages
     with pytest.raises(ConfigError, match=r"refused: .*no passage has the source"):
@@ -146,6 +165,8 @@ def test_with_log_it_says_at_start_what_is_kept_and_keeps_it(
     project: Project, running: "subprocess.Popen[str]"
 ) -> None:
     assert running.stdout is not None
+    key = project.root / ".nightloom" / "private" / "serve-key"
+    assert f"KEY is in {key}" in running.stdout.readline()
     assert "kept for 30 days, at most 500 MB, in MLflow's experiment" in running.stdout.readline()
     answer = project.answer()
     wait(project, lambda found: found["log"]["kept"] > 0)
@@ -168,7 +189,7 @@ def test_a_second_server_names_the_first(
     project: Project, running: "subprocess.Popen[str]"
 ) -> None:
     with pytest.raises(ConfigError, match=f"kept by process {running.pid}"):
-        serve_versions(project.root, ServeOptions(["adapter"], None, "127.0.0.1", 0), print)
+        serve_versions(project.root, options("adapter"), print)
 
 
 def test_a_promotion_is_noticed_and_one_that_cannot_be_loaded_is_told(
@@ -279,7 +300,7 @@ def test_nothing_is_served_where_nothing_is_registered(
     (tmp_path / ".nightloom").mkdir()
     shutil.copyfile(empty_store, tmp_path / ".nightloom" / "mlflow.db")
     with pytest.raises(ConfigError, match="no version of the student is named production"):
-        serve_versions(tmp_path, ServeOptions(["student"], None, "127.0.0.1", 0), print)
+        serve_versions(tmp_path, options("student"), print)
     assert not (tmp_path / ".nightloom" / "serving.json").exists()
 
 

@@ -12,7 +12,7 @@ from tasks.retrieval.filters import Where
 from tasks.serving import batcher as engine_module
 from tasks.serving.batcher import Batcher
 from tasks.stage.errors import ConfigError, DataError
-from tests.builders.serving import Bundles, Ear
+from tests.builders.serving import Bundles, Ear, budget
 
 QUESTIONS = [f"What does mod.f{n} do{' exactly' * (n % 5)}?" for n in range(20)]
 
@@ -27,7 +27,7 @@ def answerer(bundles: Bundles) -> Answerer:
 
 @pytest.fixture
 def engine(answerer: Answerer) -> Any:
-    made = Batcher(answerer)
+    made = Batcher(answerer, budget())
     yield made
     made.close()
     made.join()
@@ -117,7 +117,7 @@ def test_when_decoding_breaks_everyone_is_told_and_the_next_is_answered(
 
 
 def test_a_closed_engine_answers_what_it_took_and_takes_no_more(answerer: Answerer) -> None:
-    engine = Batcher(answerer)
+    engine = Batcher(answerer, budget())
     ears = [Ear(engine, question) for question in QUESTIONS]
     engine.close()
     engine.join()

@@ -33,6 +33,21 @@ def test_what_comes_while_too_much_waits_is_dropped_and_counted(
     assert (found["dropped"], found["error"]) == (2, "more than 3 entries wait")
 
 
+def test_what_is_long_waits_in_smaller_numbers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exchange_log, "_MOST_CHARACTERS", 1000)
+    monkeypatch.setattr(ExchangeLog, "_work", lambda _: None)
+    log = ExchangeLog(tmp_path)
+    log.keep(LogPlace(tracking_uri="sqlite://", artifacts=None, params="params"))
+    long = exchange().model_copy(update={"answer": "x" * 400})
+    for _ in range(5):
+        log.offer(long)
+    found = log.health()
+    assert found is not None
+    assert (found["dropped"], found["error"]) == (3, "entries of more than 1000 characters wait")
+
+
 @pytest.mark.parametrize(
     ("outcome", "status"),
     [

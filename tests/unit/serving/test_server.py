@@ -2,15 +2,11 @@
 
 import asyncio
 import json
-import os
 import shutil
 import socket
-import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,80 +18,25 @@ from tasks.feedback.exchanges import LogPlace
 from tasks.feedback.traces import ServedTraces
 from tasks.records.schema import Message
 from tasks.services.stores import Stores
-from tasks.serving.protocol import (
-    NOTICE,
-    KeepLog,
-    Listening,
-    NotServing,
-    ServeVersion,
-    Serving,
-    TellRegistry,
-)
+from tasks.serving.protocol import KeepLog, NotServing, ServeVersion, Serving, TellRegistry
+from tests.builders.model_server import BEARER, QUESTION, Server, running, start
 from tests.builders.serving import Bundles
 
 pytestmark = pytest.mark.slow
 
-QUESTION = "What does mod.f1 do?"
-
-
-@dataclass
-class Server:
-    """A running server and the bundles that it may be told to serve."""
-
-    process: "subprocess.Popen[str]"
-    address: str
-    bundles: Bundles
-
-    def tell(self, order: ServeVersion | TellRegistry | KeepLog) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.write(order.line())
-        self.process.stdin.flush()
-
-    def notice(self) -> Any:
-        assert self.process.stdout is not None
-        return NOTICE.validate_json(self.process.stdout.readline())
-
-    def serve(self, version: int) -> Any:
-        self.tell(self.bundles.order(version))
-        return self.notice()
-
-    def health(self) -> Any:
-        return httpx.get(f"{self.address}/health").json()
-
-    def mark(self, **body: Any) -> httpx.Response:
-        return httpx.post(f"{self.address}/v1/feedback", json=body, timeout=60)
-
-    def post(self, **body: Any) -> httpx.Response:
-        content = {"model": "adapter", "messages": [{"role": "user", "content": QUESTION}]} | body
-        return httpx.post(f"{self.address}/v1/chat/completions", json=content, timeout=60)
-
-
-def start(bundles: Bundles, *options: str) -> "subprocess.Popen[str]":
-    command = [sys.executable, "-m", "tasks.serving.server", "--store", str(bundles.store)]
-    return subprocess.Popen(
-        [*command, "--model", "adapter", *options],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=os.environ | {"HF_HUB_OFFLINE": "1"},
-    )
-
 
 @pytest.fixture(scope="module")
-def server(bundles: Bundles) -> Iterator[Server]:
-    process = start(bundles, "--port", "0")
-    assert process.stdout is not None
-    listening = NOTICE.validate_json(process.stdout.readline())
-    assert isinstance(listening, Listening)
-    made = Server(process, listening.address, bundles)
-    before = httpx.get(f"{made.address}/health")
-    assert (before.status_code, before.json()["status"]) == (503, "loading")
-    assert made.post().json()["error"]["code"] == "model_loading"
-    assert isinstance(made.serve(1), Serving)
-    yield made
-    process.stdin.close()  # type: ignore[union-attr]
-    assert process.wait(30) == 0
+def server(bundles: Bundles, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with running(bundles, tmp_path_factory.mktemp("server")) as made:
+        before = made.get("/health")
+        assert (before.status_code, before.json()["status"]) == (503, "loading")
+        refused = made.post()
+        assert refused.json()["error"]["code"] == "model_loading"
+        assert int(refused.headers["retry-after"]) > 0
+        assert made.get("/ready").status_code == 503
+        assert isinstance(made.serve(1), Serving)
+        assert made.get("/ready").status_code == 200
+        yield made
 
 
 def known(bundles: Bundles, version: int, question: str = QUESTION) -> Any:
@@ -206,18 +147,16 @@ def test_what_cannot_be_answered_is_refused_in_openais_form(
 
 
 def test_other_paths_bodies_and_hosts_are_refused(server: Server) -> None:
-    missing = httpx.get(f"{server.address}/v1/embeddings")
+    missing = server.get("/v1/embeddings")
     assert (missing.status_code, "error" in missing.json()) == (404, True)
-    url = f"{server.address}/v1/chat/completions"
-    assert httpx.post(url, content=b"{", headers={"content-type": "application/json"}).json()[
-        "error"
-    ]
-    foreign = httpx.get(f"{server.address}/health", headers={"host": "evil.example"})
-    assert foreign.status_code == 400
+    broken = server.client.post("/v1/chat/completions", content=b"{")
+    assert (broken.status_code, "not JSON" in broken.json()["error"]["message"]) == (400, True)
+    foreign = server.client.get("/health", headers={"host": "evil.example"})
+    assert (foreign.status_code, foreign.json()["error"]["code"]) == (403, "foreign_host")
 
 
 def test_models_are_listed_with_their_version(server: Server) -> None:
-    [found] = httpx.get(f"{server.address}/v1/models").json()["data"]
+    [found] = server.get("/v1/models").json()["data"]
     assert (found["id"], found["version"], found["alias"]) == ("nightloom-adapter", 1, "production")
 
 
@@ -232,7 +171,7 @@ def test_200_requests_in_flight_over_a_swap_are_all_answered_by_one_version_whol
     seen = Counter(version for version, _ in answers)
     assert seen[1] >= 200
     assert seen[2] >= 200
-    assert httpx.get(f"{server.address}/health").json()["models"]["adapter"]["version"] == 2
+    assert server.health()["models"]["adapter"]["version"] == 2
 
 
 async def _swap_under_load(server: Server) -> tuple[list[str], list[tuple[int, str]]]:
@@ -267,7 +206,9 @@ async def _swap_under_load(server: Server) -> tuple[list[str], list[tuple[int, s
                 text = found["choices"][0]["message"]["content"]
                 answers.append((found["nightloom"]["version"], text))
 
-    async with httpx.AsyncClient(base_url=server.address, limits=limits, timeout=120) as client:
+    async with httpx.AsyncClient(
+        base_url=server.address, headers=BEARER, limits=limits, timeout=120, trust_env=False
+    ) as client:
         asking = [
             asyncio.create_task(ask_until_swapped(client, streams=number % 2 == 0))
             for number in range(200)
@@ -287,11 +228,11 @@ def test_a_client_that_goes_leaves_nothing_behind(server: Server) -> None:
         "stream": True,
     }
     for _ in range(20):
-        with httpx.stream("POST", f"{server.address}/v1/chat/completions", json=body) as response:
+        with server.client.stream("POST", "/v1/chat/completions", json=body) as response:
             next(response.iter_lines())
     deadline = time.monotonic() + 20
     while time.monotonic() < deadline:
-        if not httpx.get(f"{server.address}/health").json()["models"]["adapter"]["in_flight"]:
+        if not server.health()["models"]["adapter"]["in_flight"]:
             return
         time.sleep(0.05)
     pytest.fail("answers that nobody waits for are still made")
@@ -300,7 +241,7 @@ def test_a_client_that_goes_leaves_nothing_behind(server: Server) -> None:
 def test_an_order_for_a_bundle_that_is_not_there_leaves_the_server_as_it_was(
     server: Server,
 ) -> None:
-    before = httpx.get(f"{server.address}/health").json()["models"]["adapter"]["version"]
+    before = server.health()["models"]["adapter"]["version"]
     server.tell(ServeVersion(model="adapter", version=9, alias="production", bundle="/nowhere"))
     notice = server.notice()
     assert isinstance(notice, NotServing)
@@ -313,19 +254,18 @@ def test_what_the_registry_said_is_in_health(server: Server) -> None:
     for error in ("it is down", None):
         server.tell(TellRegistry(error=error))
         deadline = time.monotonic() + 10
-        while httpx.get(f"{server.address}/health").json()["registry"] != {"error": error}:
+        while server.health()["registry"] != {"error": error}:
             assert time.monotonic() < deadline
             time.sleep(0.02)
 
 
-def test_a_port_that_is_taken_is_an_error_with_a_remedy(bundles: Bundles) -> None:
+def test_a_port_that_is_taken_is_an_error_with_a_remedy(bundles: Bundles, tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        process = start(bundles, "--port", str(taken.getsockname()[1]))
-        _, errors = process.communicate(timeout=60)
-    assert process.returncode == 1
-    assert "what to do: choose another with --port" in errors
+        process = start(bundles, tmp_path, "--port", str(taken.getsockname()[1]))
+        assert process.wait(60) == 1
+    assert "what to do: choose another with --port" in (tmp_path / "log").read_text()
 
 
 def wait_until(is_so: Callable[[], bool], seconds: float = 60.0) -> None:

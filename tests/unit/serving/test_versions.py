@@ -20,14 +20,14 @@ from tasks.serving.requests import Event, Reply
 from tasks.serving.server import load
 from tasks.serving.versions import NotLoadedError, Versions
 from tasks.stage.errors import ConfigError
-from tests.builders.serving import Bundles
+from tests.builders.serving import Bundles, budget
 
 QUESTION = [Message("user", "What does mod.f1 do?")]
 
 
 @pytest.fixture
 def versions(bundles: Bundles) -> Versions:
-    return Versions(["adapter"], partial(load, bundles.store))
+    return Versions(["adapter"], partial(load, bundles.store), budget())
 
 
 def ask(versions: Versions) -> tuple[ServeVersion, "queue.Queue[Event]"]:
@@ -83,7 +83,7 @@ def test_the_old_version_leaves_memory(bundles: Bundles) -> None:
         seen.append(weakref.ref(answerer))
         return answerer
 
-    versions = Versions(["adapter"], watched)
+    versions = Versions(["adapter"], watched, budget())
     versions.install(bundles.order(1))
     hear(ask(versions)[1])
     versions.install(bundles.order(2))
@@ -98,7 +98,7 @@ def test_an_alias_that_moves_to_the_same_version_loads_nothing(bundles: Bundles)
         loaded.append(order.version)
         return load(bundles.store, order, beside=beside)
 
-    versions = Versions(["adapter"], counted)
+    versions = Versions(["adapter"], counted, budget())
     versions.install(bundles.order(1, "staging"))
     notice = versions.install(bundles.order(1, "production"))
     assert (loaded, notice.alias if isinstance(notice, Serving) else "") == ([1], "production")
@@ -135,7 +135,7 @@ def test_a_version_with_a_changed_byte_is_not_served_and_the_old_one_is(
 def test_without_memory_for_two_versions_the_old_one_serves_on(
     versions: Versions, bundles: Bundles, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(room, "free_bytes", lambda _: 1000)
+    monkeypatch.setattr(room, "free_memory", lambda _: 1000)
     assert isinstance(versions.install(bundles.order(1)), Serving)  # the first has all there is
     notice = versions.install(bundles.order(2))
     assert isinstance(notice, NotServing)
@@ -159,9 +159,9 @@ def test_what_a_version_takes_is_counted_in_numbers_not_in_bytes(
         for model in ("adapter", "student")
     }
     assert all(size > 100_000 for size in needed.values())
-    monkeypatch.setattr(room, "free_bytes", lambda _: needed["adapter"])
+    monkeypatch.setattr(room, "free_memory", lambda _: needed["adapter"])
     require_free_memory(bundles.folders[1], bundles.store, "adapter")
-    monkeypatch.setattr(room, "free_bytes", lambda _: needed["adapter"] - 1)
+    monkeypatch.setattr(room, "free_memory", lambda _: needed["adapter"] - 1)
     with pytest.raises(ConfigError, match="beside the one that answers"):
         require_free_memory(bundles.folders[1], bundles.store, "adapter")
 
@@ -176,7 +176,7 @@ def test_questions_are_taken_while_a_version_loads(bundles: Bundles) -> None:
             assert may_load.wait(60)
         return load(bundles.store, order, beside=beside)
 
-    versions = Versions(["adapter"], slow)
+    versions = Versions(["adapter"], slow, budget())
     versions.install(bundles.order(1))
     loading = threading.Thread(target=versions.install, args=(bundles.order(2),))
     loading.start()
