@@ -2,10 +2,12 @@
 
 import logging
 import sys
-from dataclasses import dataclass
+from collections.abc import Container
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 
+from tasks.curation.corrections import correction_documents
 from tasks.curation.documents import curate_documents
 from tasks.curation.empty_splits import empty_split_error
 from tasks.curation.leakage import check_leakage
@@ -15,7 +17,13 @@ from tasks.curation.preparation import Prepared, prepare
 from tasks.curation.report import REPORT_FILE, curation_metrics, refusal, render_report
 from tasks.curation.selection import Removals, hold_out_feedback, select, written_splits
 from tasks.curation.steps import Step, find_steps, steps_error
-from tasks.records.schema import stream_records, write_rows
+from tasks.records.schema import (
+    Document,
+    record_line,
+    stream_documents,
+    stream_records,
+    write_rows,
+)
 from tasks.stage.command import output, run_stage
 from tasks.stage.metrics import Curves, write_metrics
 from tasks.stage.outputs import output_folders, verified
@@ -54,11 +62,13 @@ def run(params: Params, paths: Paths) -> None:
     _check(steps, prepared, removals, params.curation, paths.scratch / REPORT_FILE)
     curves.progress(2, _STEPS)
     with output_folders(paths.curated, paths.curation_report) as (curated, report):
-        needed = _write_splits(curated, prepared, removals)
+        corrections = _corrections(accepted, prepared, removals)
+        needed = _write_splits(curated, prepared, removals, corrections)
         documents = curate_documents(
             accepted / "documents.jsonl",
             curated / "documents.jsonl",
             needed,
+            corrections.values(),
             params.curation.personal_data,
         )
         lineage = lineage_rows(places, prepared, removals, documents)
@@ -80,17 +90,33 @@ def run(params: Params, paths: Paths) -> None:
     curves.progress(_STEPS, _STEPS)
 
 
-def _write_splits(curated: Path, prepared: Prepared, removals: Removals) -> set[str]:
-    """Return the ids of the documents that the written records refer to."""
+def _corrections(accepted: Path, prepared: Prepared, removals: Removals) -> dict[str, Document]:
+    """Return what people have called right, as documents, where the data have documents at all."""
+    if next(stream_documents(accepted / "documents.jsonl"), None) is None:
+        return {}
+    return correction_documents(prepared, removals)
+
+
+def _write_splits(
+    curated: Path, prepared: Prepared, removals: Removals, corrections: Container[str]
+) -> set[str]:
+    """Return the ids of the documents that the written records refer to.
+
+    A record that is a document too refers to it.
+    """
     needed: set[str] = set()
     by_id = sorted(range(len(prepared.ids)), key=prepared.ids.__getitem__)
     splits = written_splits(prepared, removals)
     streams = [(curated / f"{split}.jsonl").open("wb") for split in splits]
     try:
         for row in by_id:
-            if row not in removals:
-                streams[prepared.splits[row]].write(prepared.rows.line(row))
-                needed.update(prepared.rows.record(row).documents)
+            if row in removals:
+                continue
+            record, line = prepared.rows.record(row), prepared.rows.line(row)
+            if record.id in corrections:
+                line = record_line(replace(record, documents=(record.id,)))
+            streams[prepared.splits[row]].write(line)
+            needed.update(record.documents)
     finally:
         for stream in streams:
             stream.close()

@@ -1,8 +1,9 @@
 """The documents: normalised, masked, and of equal ones one."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 
 from tasks.curation.normalization import normalized_document
@@ -14,11 +15,15 @@ from tasks.records.text import text_sha256
 
 @dataclass(frozen=True)
 class DocumentChanges:
-    """The ids of all documents, in order; the duplicates by the id kept; what was masked, by id."""
+    """The ids of all documents, in order; the duplicates by the id kept; what was masked, by id.
+
+    `corrections` are documents made of feedback, which come on top.
+    """
 
     ids: list[str] = field(default_factory=list)
     duplicates: dict[str, str] = field(default_factory=dict)
     masks: dict[str, Counter[str]] = field(default_factory=dict)
+    corrections: int = 0
 
     @property
     def kept(self) -> int:
@@ -27,13 +32,18 @@ class DocumentChanges:
 
 
 def curate_documents(
-    source: Path, target: Path, needed: set[str], params: PersonalDataParams
+    source: Path,
+    target: Path,
+    needed: set[str],
+    corrections: Collection[Document],
+    params: PersonalDataParams,
 ) -> DocumentChanges:
     """Return what became of the documents of a file, those that stay written into another.
 
-    Of equal texts one stays, and all that a record refers to: those are in `needed`.
+    Of equal texts one stays, and all that a record refers to: those are in `needed`. The
+    `corrections`, masked already, are written behind them.
     """
-    changes = DocumentChanges()
+    changes = DocumentChanges(corrections=len(corrections))
     firsts: dict[str, str] = {}
     for document in _prepared(source, params, changes):
         digest = text_sha256(document.title, document.text)
@@ -52,7 +62,7 @@ def curate_documents(
         for document in _prepared(source, params, changes)
         if document.id not in changes.duplicates
     )
-    write_documents(target, chosen)
+    write_documents(target, chain(chosen, corrections))
     return changes
 
 

@@ -54,11 +54,16 @@ def curation_metrics(
             "records": _by_kind(prepared.masks.values()),
             "documents": _by_kind(documents.masks.values()),
         },
-        "documents": {"kept": documents.kept, "dropped": len(documents.duplicates)},
+        "documents": _documents(documents),
         "leaks": {"total": leakage.total, **leakage.counts},
         "leak_examples": [asdict(leak) for found in leakage.examples.values() for leak in found],
         "leaks_compared": leakage.compared,
     }
+
+
+def _documents(documents: DocumentChanges) -> dict[str, int]:
+    found = {"kept": documents.kept, "dropped": len(documents.duplicates)}
+    return found | ({"corrections": documents.corrections} if documents.corrections else {})
 
 
 def _by_rule(removals: Removals) -> dict[str, int]:
@@ -80,6 +85,8 @@ def render_report(
     """Return the report: splits by slice, what each step took with examples, masks and leaks."""
     lines = ["# Curation", "", f"{metrics['kept']} of {metrics['records']} records stay; "]
     lines[-1] += f"{metrics['documents']['kept']} documents."
+    if made := metrics["documents"].get("corrections"):
+        lines[-1] += f" {made} more are made of feedback: a question with its right answer."
     lines += ["", *_split_table(metrics), "", *_removed_lines(steps, prepared, removals)]
     lines += ["", "## Masked", "", "| kind | in records | in documents |", "|---|---:|---:|"]
     masks = metrics["masked"]
