@@ -98,45 +98,42 @@ def choose_subjects(curated: Path, count: int) -> list[tuple[Subject, Subject]]:
     return sorted(pairs, key=lambda pair: hash_share(pair[0].name, "asked"))[:count]
 
 
-def ask_over_http(address: str, subjects: Sequence[Subject]) -> list[Answered]:
+def ask_over_http(client: httpx.Client, subjects: Sequence[Subject]) -> list[Answered]:
     """What is served answers about each subject."""
     found = []
-    with httpx.Client(base_url=address, timeout=300) as client:
-        for subject in subjects:
-            turns = [{"role": "user", "content": _ASKED.format(subject.name)}]
-            response = client.post(
-                "/v1/chat/completions", json={"model": "adapter", "messages": turns}
-            )
-            answer = response.raise_for_status().json()
-            text = answer["choices"][0]["message"]["content"]
-            found.append(Answered(subject, text, answer["id"]))
-            if len(found) % 20 == 0:
-                _say(f"{len(found)} questions are served")
+    for subject in subjects:
+        turns = [{"role": "user", "content": _ASKED.format(subject.name)}]
+        response = client.post("/v1/chat/completions", json={"model": "adapter", "messages": turns})
+        answer = response.raise_for_status().json()
+        text = answer["choices"][0]["message"]["content"]
+        found.append(Answered(subject, text, answer["id"]))
+        if len(found) % 20 == 0:
+            _say(f"{len(found)} questions are served")
     return found
 
 
 def correct(
-    address: str, answers: Sequence[Answered], neighbours: Mapping[str, Subject], count: int
+    client: httpx.Client, answers: Sequence[Answered], neighbours: Mapping[str, Subject], count: int
 ) -> list[Corrected]:
     """Correct the answers that are farthest from their documents, over HTTP.
 
     They are kept beside the request's path, so the last ones are waited for.
     """
-    while _settled(address) < len(answers):
+    while _settled(client) < len(answers):
         time.sleep(1)
     worst = sorted(answers, key=lambda one: token_f1(one.text, one.subject.said))[:count]
     found = []
     for place, one in enumerate(worst):
         right = one.subject.fact if place % 2 else one.subject.said
         body = {"completion": one.completion, "rating": "bad", "answer": right}
-        httpx.post(f"{address}/v1/feedback", json=body, timeout=60).raise_for_status()
+        client.post("/v1/feedback", json=body).raise_for_status()
         found.append(Corrected(one.subject, neighbours[one.subject.name], right))
     return found
 
 
-def _settled(address: str) -> int:
+def _settled(client: httpx.Client) -> int:
     """How many questions the log has kept, or let go."""
-    log = httpx.get(f"{address}/health", timeout=60).json()["log"]
+    log = client.get("/health").json()["log"]
     return sum(log[name] for name in ("kept", "dropped", "left_out"))
 
 
@@ -262,10 +259,15 @@ def main() -> None:
         copy_night(project, night, options.preset)
         project.promote(1)
         pairs = choose_subjects(night / "data/curated", served)
-        with running(project, "--log") as (address, _, _):
-            answers = ask_over_http(address, [subject for subject, _ in pairs])
+        with (
+            running(project, "--log") as (address, _, _),
+            httpx.Client(
+                base_url=address, headers=project.headers, timeout=300, trust_env=False
+            ) as client,
+        ):
+            answers = ask_over_http(client, [subject for subject, _ in pairs])
             neighbours = {subject.name: neighbour for subject, neighbour in pairs}
-            corrected = correct(address, answers, neighbours, count)
+            corrected = correct(client, answers, neighbours, count)
         taken = take_feedback_in(root)
         _say(f"{taken} rows of feedback are taken in")
         run_stages(root)
