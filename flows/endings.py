@@ -12,7 +12,6 @@ from flows.run_state import (
     ErrorEntry,
     NightState,
     Telling,
-    Verdict,
     mark_crashed,
     new_night_name,
     night_file,
@@ -22,10 +21,11 @@ from flows.run_state import (
 from flows.workspace import STATE, find_checkout, holders
 from tasks.orchestration.notify import (
     Always,
+    Event,
     ModelNotice,
     Notice,
     NotifyParams,
-    Told,
+    Verdict,
     send,
     shown_line,
     tell_failed,
@@ -174,7 +174,7 @@ def ending_notice(checkout: Path, night: NightState) -> Notice:
     )
 
 
-def make_notice(checkout: Path, event: Told | Always, headline: str, **more: Any) -> Notice:
+def make_notice(checkout: Path, event: Event | Always, headline: str, **more: Any) -> Notice:
     """Return a notice of this moment, machine and checkout."""
     return Notice(
         event=event,

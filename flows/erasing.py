@@ -29,8 +29,8 @@ from flows.promoter import Promoter
 from flows.workspace import STATE, Workspace
 from tasks.ingestion.erased_rows import ERASED_FILE, ErasedRow, ErasedRows, erased_file
 from tasks.ingestion.erasure import (
+    ErasedText,
     FoundRow,
-    Told,
     check_named,
     erase_from,
     erased_row,
@@ -177,7 +177,7 @@ def _erase(
 
 
 def _erase_raw(
-    workspaces: Sequence[Workspace], found: Sequence[FoundRow], told: Told, known: ErasedRows
+    workspaces: Sequence[Workspace], found: Sequence[FoundRow], told: ErasedText, known: ErasedRows
 ) -> int:
     """Take the rows out of the intakes, then out of DVC; return how many objects went."""
     checkout, seeds = workspaces[0].checkout, set[str]()
@@ -252,7 +252,7 @@ def _tell_ledger(
         record_erased(ledger, version, erasure=erasure, by=by, reason=reason, policy=policy)
 
 
-def _remove_outs(workspace: Workspace, told: Told) -> int:
+def _remove_outs(workspace: Workspace, told: ErasedText) -> int:
     """Delete all that stages made in a workspace, which the next night makes again.
 
     Of the accepted rows their profile stays: the next intake is compared with it.

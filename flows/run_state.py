@@ -12,22 +12,13 @@ from pydantic import BaseModel, Field
 from flows import EXIT_FAILED, EXIT_REFUSED
 from flows.workspace import STATE, Workspace, holders
 from tasks.orchestration.night_figures import NightFigures, RowStep
+from tasks.orchestration.notify import Verdict
 from tasks.orchestration.stages import StageOutcome
 from tasks.records.schema import ServedModel
 from tasks.services.processes import TIME_LIMIT, StageError, error_class
 from tasks.stage.errors import STAGE_LOG, Failure
 from tasks.stage.outputs import write_atomically
 
-Verdict = Literal[
-    "promoted",
-    "partly_promoted",
-    "refused",
-    "unchanged",
-    "failed",
-    "timed_out",
-    "cancelled",
-    "crashed",
-]
 ModelOutcome = Literal["promoted", "refused", "unchanged"]
 
 

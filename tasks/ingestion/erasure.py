@@ -138,7 +138,7 @@ def _all_lines(raw: Path) -> Iterator[tuple[Path, Kind, Line]]:
 
 
 @dataclass(frozen=True)
-class Told:
+class ErasedText:
     """What rows alone say, and which other rows say some of it too."""
 
     traces: Traces
@@ -146,7 +146,7 @@ class Told:
     others: tuple[str, ...]
 
 
-def told_by(found: Sequence[FoundRow], raws: Iterable[Path], spared: str) -> Told:
+def told_by(found: Sequence[FoundRow], raws: Iterable[Path], spared: str) -> ErasedText:
     """Return what rows say that no other row of the raw folders says, nor the text `spared`.
 
     What is part of an id is none of it either: ids are what an erasure is recorded by.
@@ -166,7 +166,7 @@ def told_by(found: Sequence[FoundRow], raws: Iterable[Path], spared: str) -> Tol
     others = [name for names in shared.values() if len(names) <= _FEW for name in names]
     ids = frozenset(name for row in found for name in row.ids)
     traces = Traces(frozenset(own - shared.keys()), ids)
-    return Told(traces, frozenset(words), tuple(dict.fromkeys(others))[:_SHOWN])
+    return ErasedText(traces, frozenset(words), tuple(dict.fromkeys(others))[:_SHOWN])
 
 
 def _other_rows(found: Sequence[FoundRow], raws: Iterable[Path]) -> Iterator[tuple[str, str]]:
@@ -182,7 +182,7 @@ def _other_rows(found: Sequence[FoundRow], raws: Iterable[Path]) -> Iterator[tup
         seen |= {folder.name for folder in intake_folders(raw)}
 
 
-def held_objects(raw: Path, found: Sequence[FoundRow], told: Told) -> set[str]:
+def held_objects(raw: Path, found: Sequence[FoundRow], told: ErasedText) -> set[str]:
     """Return the MD5 of each file of the intakes that shows one of the rows."""
     held = {(row.intake.name, name) for row in found for name in (f"{row.kind}.jsonl", DIGESTS)}
     paths = [raw / INTAKES / folder / name for folder, name in sorted(held)]
@@ -191,7 +191,7 @@ def held_objects(raw: Path, found: Sequence[FoundRow], told: Told) -> set[str]:
     return {_md5(path) for path in paths if path.exists()}
 
 
-def erase_from(raw: Path, found: Sequence[FoundRow], told: Told, erased: ErasedRows) -> None:
+def erase_from(raw: Path, found: Sequence[FoundRow], told: ErasedText, erased: ErasedRows) -> None:
     """Take rows out of the intakes of a raw folder.
 
     A line that is erased becomes an empty one, so that the others keep their places. The intake
@@ -222,7 +222,7 @@ def _with_withdrawals(raw: Path, found: Iterable[FoundRow]) -> list[tuple[Path, 
     return changed
 
 
-def _cleaned(folder: Path, told: Told) -> tuple[str, bool]:
+def _cleaned(folder: Path, told: ErasedText) -> tuple[str, bool]:
     """Return the profile that an intake carries, cleaned, and whether it was another before."""
     path = folder / REFERENCE
     text = path.read_text(encoding="utf-8") if path.exists() else ""

@@ -15,8 +15,8 @@ from tasks.orchestration.delivery import Delivery
 from tasks.services.processes import ChildResult, child_environment, run_child
 from tasks.stage.params import StageParams, without_password
 
-# What a channel can be told of: the verdicts of nights, and that there was none.
-Told = Literal[
+# How a night ends.
+Verdict = Literal[
     "promoted",
     "partly_promoted",
     "refused",
@@ -25,8 +25,9 @@ Told = Literal[
     "timed_out",
     "cancelled",
     "crashed",
-    "no_verdict",
 ]
+# What a channel can ask for: the verdicts of nights, and that there was none.
+Event = Literal[Verdict, "no_verdict"]
 # What every channel is told of, whatever it asks for.
 Always = Literal["channel_failed", "test"]
 
@@ -42,7 +43,7 @@ _TEXT_CHARACTERS = 1500
 
 class _Channel(StageParams):
     name: str = Field(pattern=r"^[a-z][a-z0-9_-]*$", max_length=40)
-    verdicts: Literal["all"] | Annotated[list[Told], Field(min_length=1)]
+    verdicts: Literal["all"] | Annotated[list[Event], Field(min_length=1)]
 
     def hears(self, event: str) -> bool:
         """Return whether it is told of an event."""
@@ -121,7 +122,7 @@ class Notice(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     format: Literal[1] = 1
-    event: Told | Always
+    event: Event | Always
     headline: str
     time: datetime
     host: str

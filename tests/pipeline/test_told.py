@@ -16,9 +16,10 @@ from prefect.states import Late, Scheduled
 
 from flows import nightly as nights
 from flows.endings import notify_endings
-from flows.run_state import NightLog, Verdict, night_file, read_night
+from flows.run_state import NightLog, night_file, read_night
 from flows.workspace import Workspace
 from tasks.orchestration.flow_runs import Planned, read_schedule
+from tasks.orchestration.notify import Verdict
 from tasks.services.processes import TIME_LIMIT, StageError
 from tasks.stage.errors import DataError
 from tests.builders.listener import Listener, listener

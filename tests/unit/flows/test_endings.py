@@ -26,7 +26,6 @@ from flows.run_state import (
     ModelVerdict,
     NightLog,
     NightState,
-    Verdict,
     error_entry,
     last_nights,
     night_file,
@@ -35,6 +34,7 @@ from flows.run_state import (
 )
 from flows.watch import check_verdicts, read_watch, told_silence
 from flows.workspace import Workspace, apply_overrides, read_overrides
+from tasks.orchestration.notify import Verdict
 from tasks.services import locks
 from tasks.stage.errors import ConfigError, DataError, GateError
 from tests.builders.listener import Listener, listener

@@ -15,13 +15,14 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flows.run_state import Verdict
+from flows.run_state import VERDICTS
 from tasks.orchestration.delivery import is_loopback
 from tasks.orchestration.notify import (
+    Event,
     ModelNotice,
     Notice,
     NotifyParams,
-    Told,
+    Verdict,
     send,
     send_and_tell,
     shown_line,
@@ -148,11 +149,11 @@ def test_a_command_gets_the_text_on_stdin_and_the_json_in_its_environment(tmp_pa
     assert Notice.model_validate_json((tmp_path / "json").read_text(encoding="utf-8")) == told
 
 
-@pytest.mark.parametrize("event", get_args(Told))
+@pytest.mark.parametrize("event", get_args(Event))
 def test_each_channel_hears_the_verdicts_that_it_asks_for(event: Any) -> None:
     asked = params(
         command("one", "true", verdicts=[event]),
-        command("others", "true", verdicts=[name for name in get_args(Told) if name != event]),
+        command("others", "true", verdicts=[name for name in get_args(Event) if name != event]),
         command("every", "true"),
     )
     hearing = [channel.name for channel in asked.channels if channel.hears(event)]
@@ -161,7 +162,7 @@ def test_each_channel_hears_the_verdicts_that_it_asks_for(event: Any) -> None:
 
 
 def test_every_verdict_of_a_night_can_be_asked_for() -> None:
-    assert {*get_args(Verdict), "no_verdict"} == set(get_args(Told))
+    assert {*VERDICTS, "no_verdict"} == set(get_args(Event))
 
 
 @pytest.mark.slow
