@@ -57,7 +57,10 @@ LARGE: dict[str, tuple[str, str | None, str | None, str]] = {
     "deep and wide": (text(many("[[[[[[]]]]]]")), "array_above_max_length", "messages", "at most"),
     "a long number": (text(rest=f', "seed": {"9" * (BYTES // 2)}'), None, None, ""),
     "a long model": (text(rest=f', "model": "{"m" * (BYTES // 2)}"'), None, "model", "at most 100"),
-    "a long user": (text(rest=f', "user": "{"u" * (BYTES // 2)}"'), None, "user", "at most 1000"),
+    "a long user": (
+        text(json.dumps([USER]), rest=f', "user": "{"u" * (BYTES // 2)}"'), None, "user",
+        "at most 1000",
+    ),
     "a long key": (f'{{"{"k" * (BYTES // 2)}": 0}}', None, None, ""),
     "one long message": (
         text(json.dumps([USER | {"content": "x" * 200_001}])), "context_length_exceeded",

@@ -14,7 +14,7 @@ from tasks.serving import memory_budget
 from tasks.serving.batcher import Batcher
 from tasks.serving.memory_budget import MemoryBudget, free_memory
 from tasks.serving.openai_api import refusal
-from tasks.serving.requests import NoMemoryError
+from tasks.serving.requests import NoMemoryError, Reply
 from tasks.serving.row_memory import cache_token_bytes, held_bytes, unwritten_bytes
 from tests.builders.serving import Bundles, Ear
 
@@ -72,20 +72,20 @@ def test_with_memory_for_few_rows_many_long_ones_wait_and_get_the_same_answers(
     answerer: Answerer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     questions = [f"What does mod.f{n} do? {LONG}" for n in range(12)]
-    token = cache_token_bytes(answerer.language_model.model)
-    room = Free(monkeypatch, 3 * 2048 * token)
+    plenty, expected = _answers(answerer, questions, Free(monkeypatch, 10**12))
+    most = plenty // 2
+    few, replies = _answers(answerer, questions, Free(monkeypatch, most))
+    assert 0 < few <= most
+    assert [reply.token_ids for reply in replies] == [reply.token_ids for reply in expected]
+
+
+def _answers(answerer: Answerer, questions: list[str], room: Free) -> tuple[int, list[Reply]]:
+    """The most memory that rows held, in bytes, and the answers to questions asked at once."""
     engine = room.engine = Batcher(answerer, MemoryBudget(0))
     replies = [ear.hear() for ear in [Ear(engine, question) for question in questions]]
     engine.close()
     engine.join()
-    assert 0 < room.held_most <= room.most
-    plenty = Free(monkeypatch, 10**12)
-    engine = plenty.engine = Batcher(answerer, MemoryBudget(0))
-    expected = [ear.hear() for ear in [Ear(engine, question) for question in questions]]
-    engine.close()
-    engine.join()
-    assert plenty.held_most > room.most
-    assert [reply.token_ids for reply in replies] == [reply.token_ids for reply in expected]
+    return room.held_most, replies
 
 
 def test_what_is_too_long_for_memory_is_refused_and_what_is_short_is_answered(
