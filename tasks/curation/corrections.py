@@ -33,7 +33,12 @@ def correction_documents(prepared: Prepared, removals: Removals) -> dict[str, Do
     )
     return {
         record.id: Document(
-            record.id, record.answer, record.question, record.source, record.license
+            record.id,
+            record.answer,
+            record.question,
+            record.source,
+            record.license,
+            is_correction=True,
         )
         for record in sorted(alone, key=lambda record: record.id)
         if not quotations.find(f"{record.question}\n{record.answer}")

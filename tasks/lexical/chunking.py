@@ -14,7 +14,7 @@ from typing import Any
 
 import regex
 
-from tasks.records.schema import Document, read_rows, write_rows
+from tasks.records.schema import Document, read_rows, without_false, write_rows
 from tasks.records.text import UNSPACED, id_form, text_sha256
 from tasks.stage.errors import ConfigError, DataError
 
@@ -182,7 +182,8 @@ def _kind(line: str) -> str:
 class Passage:
     """A piece of a document; its id is the document's id, `#` and its place from 0.
 
-    Title, source and license are the document's, empty where it has none.
+    Title, source, license and whether it is a correction are the document's, empty where it has
+    none.
     """
 
     id: str
@@ -191,6 +192,7 @@ class Passage:
     text: str
     source: str = ""
     license: str = ""
+    is_correction: bool = False
 
     @property
     def document_id(self) -> str:
@@ -216,7 +218,7 @@ class Passage:
 
     def as_row(self) -> dict[str, Any]:
         """Return the passage as a JSON object, with its hash."""
-        return asdict(self) | {"sha256": self.sha256}
+        return without_false(asdict(self), "is_correction") | {"sha256": self.sha256}
 
     @classmethod
     def from_row(cls, row: dict[str, Any]) -> "Passage":
@@ -308,6 +310,7 @@ def cut_document(
             text,
             document.source,
             document.license,
+            document.is_correction,
         )
         for place, text in enumerate(texts)
     ]

@@ -80,22 +80,32 @@ _ALWAYS_WRITTEN = tuple(item.name for item in fields(Record) if item.name != "is
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """One text that answers may be drawn from."""
+    """One text that answers may be drawn from.
+
+    `is_correction`: the title is a question and the text its answer, as somebody corrected it.
+    """
 
     id: str
     text: str
     title: str
     source: str
     license: str
+    is_correction: bool = False
 
     def as_row(self) -> dict[str, Any]:
-        """Return the document as a JSON object."""
-        return asdict(self)
+        """Return the document as a JSON object; `is_correction` stands there where it is true."""
+        return without_false(asdict(self), "is_correction")
 
     @classmethod
     def from_row(cls, row: dict[str, Any]) -> "Document":
         """Return the document that a JSON object written by `as_row` describes."""
-        return cls(**{item.name: row[item.name] for item in fields(cls)})
+        content = {"is_correction": False} | row
+        return cls(**{item.name: content[item.name] for item in fields(cls)})
+
+
+def without_false(row: dict[str, Any], name: str) -> dict[str, Any]:
+    """Return a row without a mark that is false: rows that never had it keep their bytes."""
+    return {key: value for key, value in row.items() if key != name or value}
 
 
 # The slice of a record that has no label.

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from tasks.lexical.bm25 import LexicalIndex, Positions
+from tasks.lexical.bm25 import LexicalIndex
 from tasks.lexical.chunking import Passage, passages_sha256, read_passages, write_passages
+from tasks.retrieval.corrections import Corrections
 from tasks.retrieval.dense import DenseIndex
 from tasks.retrieval.filters import PassageColumns, Where
 from tasks.stage.errors import ConfigError, DataError
@@ -183,6 +184,10 @@ class Index:
     def _columns(self) -> PassageColumns:
         return PassageColumns(self.passages)
 
+    @cached_property
+    def _corrections(self) -> Corrections:
+        return Corrections(self.passages)
+
     def search(
         self,
         questions: Sequence[str],
@@ -193,6 +198,7 @@ class Index:
         """Return the best `count` passages for each question, best first; none from an empty index.
 
         Where a filter is given, only the passages that it allows are searched, and exactly.
+        Corrections about something else than the question are no passages for it.
 
         Raises:
             ConfigError: the embedder is not the one that the index was built with, its reranker is
@@ -209,13 +215,17 @@ class Index:
             )
         self._check_reranker()
         among = None if where is None else self._columns.matching(where)
-        depth = max(count, self.settings.candidates)
+        most = max(count, self.settings.candidates)
+        depth = most + len(self._corrections)
         lexical, scores = self.lexical.search(questions, depth, among)
         dense = self.dense.search(embedder.encode(questions), depth, among)
-        fused = [
-            self._fuse(positions[values > 0], nearest)
-            for positions, values, nearest in zip(lexical, scores, dense, strict=True)
-        ]
+        fused = []
+        for question, places, values, near in zip(questions, lexical, scores, dense, strict=True):
+            other = self._corrections.of_other_subjects(question)
+            rankings = (places[values > 0].tolist(), near.tolist())
+            fused.append(
+                self._fuse(*([at for at in found if at not in other][:most] for found in rankings))
+            )
         return [ranked[:count] for ranked in self._rerank(questions, fused)]
 
     def _check_reranker(self) -> None:
@@ -252,9 +262,9 @@ class Index:
             for best, ranked in zip(scored, fused, strict=True)
         ]
 
-    def _fuse(self, lexical: Positions, dense: Positions) -> list[ScoredPassage]:
+    def _fuse(self, lexical: Sequence[int], dense: Sequence[int]) -> list[ScoredPassage]:
         fused = fuse_rankings(
-            [lexical.tolist(), dense.tolist()],
+            [lexical, dense],
             weights=[self.settings.lexical_weight, 1.0],
             constant=self.settings.rank_constant,
         )
