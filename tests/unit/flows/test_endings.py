@@ -228,7 +228,8 @@ def test_a_gates_refusal_and_an_error_are_told_with_their_remedy(checkout: Path)
 
 
 def run(name: str | None, root: Path, start: datetime | None = None) -> Any:
-    return SimpleNamespace(parameters={"night": name, "root": str(root)}, expected_start_time=start)
+    parameters = {"night": name, "root": str(root)}
+    return SimpleNamespace(parameters=parameters, expected_start_time=start, deployment_id=None)
 
 
 def state(kind: str, message: str | None) -> Any:
