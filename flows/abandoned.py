@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from flows.endings import notify_ending
+from flows.endings import notify_endings
 from flows.environment import find_stores, open_checkout
 from flows.run_state import NightState, abandoned_nights, last_nights, night_file, write_night
 from flows.servers import Services, is_foreign_prefect
@@ -38,8 +38,7 @@ def close_abandoned(checkout: Path, *, prefect: bool = True) -> list[str]:
     told += _close_mlflow(checkout, nights)
     if prefect and not is_foreign_prefect(checkout):
         told += _close_prefect(checkout)
-    for night in nights:
-        notify_ending(checkout, night.night)
+    notify_endings(checkout)
     return told
 
 

@@ -6,6 +6,7 @@ later one in its workspace. A person who wants a night to stay ended cancels it 
 
 import argparse
 import sys
+import time
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -25,6 +26,7 @@ from flows.run_state import (
     read_night,
     write_night,
 )
+from flows.shutdown import Keeper
 from flows.workspace import find_checkout
 from tasks.orchestration.flow_runs import delete_missed, start_deployed, was_cancelled
 from tasks.orchestration.reproduce import NightParams
@@ -48,7 +50,8 @@ def catch_up(checkout: Path, *, missed: bool) -> list[str]:
         ConfigError: params/night.yaml is wrong.
     """
     params = load_params(_Params, [checkout / "params" / "night.yaml"]).night
-    late = delete_missed("nightly") if missed else []
+    keeper = Keeper.last(checkout)
+    late = delete_missed("nightly", keeper.started if keeper else time.time()) if missed else []
     told = run_again(checkout, params)
     if told or not late:
         return told
@@ -109,7 +112,9 @@ def _name() -> str:
 def _start(request: NightRequest | None, name: str) -> None:
     """Let the worker run a night; without a request it is what the schedule's nights are."""
     asked = {} if request is None else request.model_dump()
-    start_deployed(DEPLOYMENT, {**asked, "night": name}, wait_seconds=_WAIT_SECONDS)
+    start_deployed(
+        DEPLOYMENT, f"nightly {name}", {**asked, "night": name}, wait_seconds=_WAIT_SECONDS
+    )
 
 
 def after_crash(flow: Any, flow_run: Any, state: Any) -> None:

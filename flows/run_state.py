@@ -261,7 +261,9 @@ def ended_by(error: BaseException) -> Verdict:
 def is_interrupt(error: BaseException) -> bool:
     """Return whether somebody ended the night: Ctrl-C, a signal, a cancelled run."""
     # TerminationSignal is what Prefect makes of SIGTERM; to import it here would cost seconds.
-    return isinstance(error, KeyboardInterrupt) or type(error).__name__ == "TerminationSignal"
+    # rich exits by itself where who reads its lines, a worker, is gone.
+    interrupts = isinstance(error, KeyboardInterrupt | SystemExit)
+    return interrupts or type(error).__name__ == "TerminationSignal"
 
 
 def new_night_name(now: datetime) -> str:

@@ -24,6 +24,7 @@ from prefect.client.schemas.filters import (
     TaskRunFilterStateType,
 )
 from prefect.client.schemas.objects import FlowRun, State, StateType
+from prefect.client.schemas.sorting import FlowRunSort
 from prefect.events.actions import ChangeFlowRunState
 from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
 from prefect.events.schemas.events import ResourceSpecification
@@ -185,28 +186,34 @@ def _crash(client: Any, run: FlowRun) -> None:
     client.set_flow_run_state(run.id, gone, force=True)
 
 
-def delete_missed(deployment: str) -> list[datetime]:
+def delete_missed(deployment: str, since: float) -> list[datetime]:
     """Delete the runs that a schedule planned and nothing started; return when they were due.
 
-    Call it while no worker runs, which would start them all.
+    Call it while no worker runs, which would start them all. Those count as well that the server
+    cancelled since it started, at `since` in seconds since 1970: it does so with a late run while
+    an abandoned one holds the slot.
     """
-    now = DateTime.now(UTC)
     with get_client(sync_client=True) as client:
         runs = client.read_flow_runs(
             deployment_filter=DeploymentFilter(name=DeploymentFilterName(any_=[deployment])),
             flow_run_filter=FlowRunFilter(
-                state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.SCHEDULED])),
-                expected_start_time=FlowRunFilterExpectedStartTime(before_=now),
+                state=FlowRunFilterState(
+                    type=FlowRunFilterStateType(any_=[StateType.SCHEDULED, StateType.CANCELLED])
+                ),
+                expected_start_time=FlowRunFilterExpectedStartTime(before_=DateTime.now(UTC)),
             ),
+            sort=FlowRunSort.EXPECTED_START_TIME_DESC,
         )
-        late = {
-            run.id: run.expected_start_time
-            for run in runs
-            if run.auto_scheduled and run.expected_start_time is not None
-        }
-        for run_id in late:
-            client.delete_flow_run(run_id)
-    return sorted(late.values())
+        missed = []
+        for run in runs:
+            if not run.auto_scheduled or run.run_count or run.expected_start_time is None:
+                continue
+            if run.state_type == StateType.SCHEDULED:
+                client.delete_flow_run(run.id)
+                missed.append(run.expected_start_time)
+            elif run.state is not None and run.state.timestamp.timestamp() >= since:
+                missed.append(run.expected_start_time)
+    return sorted(missed)
 
 
 def was_cancelled(run_id: str) -> bool:
@@ -216,13 +223,15 @@ def was_cancelled(run_id: str) -> bool:
     return any(state.type == StateType.CANCELLING for state in states)
 
 
-def start_deployed(deployment: str, parameters: dict[str, Any], *, wait_seconds: float) -> str:
-    """Let a worker start a run of `FLOW/NAME` in some seconds; return the run's id."""
+def start_deployed(
+    deployment: str, name: str, parameters: dict[str, Any], *, wait_seconds: float
+) -> str:
+    """Let a worker start a run of `FLOW/NAME` in some seconds, under a name; return its id."""
     start = datetime.now(UTC) + timedelta(seconds=wait_seconds)
     with get_client(sync_client=True) as client:
         found = client.read_deployment_by_name(deployment)
         run = client.create_flow_run_from_deployment(
-            found.id, parameters=parameters, state=Scheduled(scheduled_time=start)
+            found.id, name=name, parameters=parameters, state=Scheduled(scheduled_time=start)
         )
     return str(run.id)
 

@@ -13,7 +13,7 @@ from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 from prefect.states import Completed
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from tasks.orchestration.publish import CurvePublisher, link_pages
 from tasks.orchestration.stages import Stage, StageOutcome, StageState
@@ -51,6 +51,18 @@ class NightParams(StageParams):
     room: float = Field(
         ge=0, le=10, description="of what the last night took, that must be free before a build"
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _says_what_is_new(cls, content: Any) -> Any:
+        """Say in one error what a file of before 0.3 lacks, which had a stage's limit alone."""
+        if isinstance(content, dict) and list(content) == ["stage_hours"]:
+            added = ", ".join(name for name in cls.model_fields if name not in content)
+            raise ValueError(
+                f"it is of before 0.3 and holds stage_hours alone: {added} are written beside it, "
+                "as docs/reference/params.md shows"
+            )
+        return content
 
 
 class StageStoppedError(Exception):

@@ -72,8 +72,10 @@ class Prefect:
         self.cancelled: set[str] = set()
         self.started: list[dict[str, Any]] = []
 
-    def start(self, deployment: str, parameters: dict[str, Any], *, wait_seconds: float) -> str:
-        assert deployment == "nightly/nightly"
+    def start(
+        self, deployment: str, name: str, parameters: dict[str, Any], *, wait_seconds: float
+    ) -> str:
+        assert (deployment, name) == ("nightly/nightly", f"nightly {parameters['night']}")
         assert wait_seconds > 0
         self.started.append(parameters)
         return "id"
@@ -84,7 +86,7 @@ def prefect(monkeypatch: pytest.MonkeyPatch) -> Prefect:
     found = Prefect()
     monkeypatch.setattr(rerun, "start_deployed", found.start)
     monkeypatch.setattr(rerun, "was_cancelled", found.cancelled.__contains__)
-    monkeypatch.setattr(rerun, "delete_missed", lambda name: found.late)
+    monkeypatch.setattr(rerun, "delete_missed", lambda name, since: found.late)
     return found
 
 
