@@ -6,6 +6,7 @@ the next night knows beforehand whether there is room for it.
 
 import contextlib
 import os
+import resource
 import shutil
 import signal
 import threading
@@ -28,6 +29,7 @@ _LOOK_SECONDS = 2.0
 _STUCK_SECONDS = 600.0  # what a night that was told to end has for it
 _LOOKED_AT = 20  # nights, for what each stage took last
 _MB, _GB = 1e6, 1e9
+_BLOCK = 512.0  # bytes that ru_oublock counts in, on Linux
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,9 @@ class _Watch:
         self._log, self._folder, self._limits = log, folder, limits
         self._begun = time.monotonic()
         self._stage: StageEntry | None = None
-        self._disk = 0.0  # free as the stage began
+        # As the stage began: the free disk, and what ended children of this process had written.
+        self._free = self._written = 0.0
+        self._fall = 0.0  # of the free disk since then, at its most
 
     def run(self, over: threading.Event) -> None:
         """Look from time to time; end this process once it has to be."""
@@ -84,6 +88,7 @@ class _Watch:
                     self._log.fail(KeyboardInterrupt())
                     os.kill(os.getpid(), signal.SIGKILL)
                 return
+        self._note_disk()
 
     def _cause(self, free: Room) -> NightloomError | None:
         """Return why the night has to end now, None if it may go on."""
@@ -113,11 +118,24 @@ class _Watch:
         """Keep what the stage that runs takes, at its most."""
         running = next((e for e in self._log.now.stages if e.state == "running"), None)
         if running is not self._stage:
-            self._stage, self._disk = running, free.disk
+            self._note_disk()
+            self._stage, self._free, self._fall = running, free.disk, 0.0
+            self._written = _written_bytes()
         if running is not None:
             memory = round(_tree_bytes() / _MB)
             running.memory_mb = max(running.memory_mb or 0, memory)
-            running.disk_mb = max(running.disk_mb or 0, round((self._disk - free.disk) / _MB))
+            self._fall = max(self._fall, self._free - free.disk)
+
+    def _note_disk(self) -> None:
+        """Keep by how much free disk fell while a stage ran, but no more than it wrote itself."""
+        if self._stage is not None:
+            took = min(self._fall, _written_bytes() - self._written)
+            self._stage.disk_mb = max(0, round(took / _MB))
+
+
+def _written_bytes() -> float:
+    """Return what all children of this process, at any depth, that have ended wrote to disks."""
+    return resource.getrusage(resource.RUSAGE_CHILDREN).ru_oublock * _BLOCK
 
 
 def _tree_bytes() -> float:

@@ -3,6 +3,8 @@
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -39,6 +41,21 @@ def params(log: NightLog, tmp_path: Path) -> NightParams:
 @pytest.fixture(autouse=True)
 def _quickly(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "_LOOK_SECONDS", 0.05)
+
+
+@pytest.mark.slow
+def test_disk_that_others_fill_meanwhile_is_not_the_stages(
+    log: NightLog, tmp_path: Path, params: NightParams, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = iter(range(90 * GB, 0, -GB))  # somebody writes a GB at each look
+    monkeypatch.setattr(Room, "free", lambda _: Room(9 * GB, next(left)))
+    with bounded(log, tmp_path, params):
+        time.sleep(0.3)
+        written = [sys.executable, "-c", "open('rows', 'wb').write(bytes(40_000_000))"]
+        subprocess.run(written, cwd=tmp_path, check=True)
+    disk = log.now.stages[0].disk_mb
+    assert disk is not None
+    assert disk < 100
 
 
 def ended(log: NightLog, folder: Path, bounds: NightParams) -> BaseException | None:
