@@ -12,7 +12,7 @@ from typing import ClassVar
 import psutil
 
 from flows.process_file import ProcessFile
-from flows.run_state import abandoned_nights, last_nights
+from flows.run_state import last_nights
 from flows.workspace import holders
 from tasks.stage.errors import ConfigError
 
@@ -153,17 +153,7 @@ def stop_services(checkout: Path, say: Callable[[str], None]) -> bool:
         _end_keeper(keeper)
     end_leftovers(keeper)
     Keeper.remove(checkout)
-    _close_nights(checkout, say)
     return was_up or bool(found)
-
-
-def _close_nights(checkout: Path, say: Callable[[str], None]) -> None:
-    """Close nights that were killed with all that watched them."""
-    if abandoned_nights(checkout, 3):
-        from flows.abandoned import close_abandoned  # deferred: it takes seconds to import
-
-        for line in close_abandoned(checkout, prefect=False):
-            say(line)
 
 
 def _end_keeper(keeper: Keeper) -> None:

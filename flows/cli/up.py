@@ -94,12 +94,20 @@ def down(root: Root = HERE) -> None:
     night or sweep of another shell is waited for before anything stops.
     """
     console = make_console()
+
+    def say(text: str) -> None:
+        console.print(text, highlight=False, markup=False, soft_wrap=True)
+
     with checkout_at(root) as checkout:
+        from flows.run_state import abandoned_nights
         from flows.shutdown import stop_services
 
-        stopped = stop_services(
-            checkout, lambda text: console.print(text, markup=False, soft_wrap=True)
-        )
+        stopped = stop_services(checkout, say)
+        if abandoned_nights(checkout, 3):  # killed with all that watched them
+            from flows.abandoned import close_abandoned  # takes seconds to import
+
+            for line in close_abandoned(checkout, prefect=False):
+                say(line)
     console.print("stopped" if stopped else "nothing was up")
 
 
