@@ -26,6 +26,7 @@ from flows.run_state import (
     read_night,
     write_night,
 )
+from flows.servers import TOLD
 from flows.shutdown import Keeper
 from flows.workspace import find_checkout
 from tasks.orchestration.flow_runs import delete_missed, start_deployed, was_cancelled
@@ -144,7 +145,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except NightloomError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 1
-    print("".join(f"{line}\n" for line in told), end="")
+    print("".join(f"{TOLD}{line}\n" for line in told), end="")
     return 0
 
 

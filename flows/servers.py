@@ -24,6 +24,7 @@ from flows.shutdown import ROOT, TAG, Keeper, end_flows, end_leftovers, find_kee
 from flows.supervision import Supervision
 from flows.workspace import STATE
 from tasks.services.processes import (
+    ChildResult,
     child_environment,
     end_child,
     run_child,
@@ -44,7 +45,7 @@ _GRACE_SECONDS = 20.0
 _LOOKED_AT = 20  # nights that may have been cut short
 _CLOSE_SECONDS = 60.0
 
-# What `flows.deploy` begins a line with that people are to read.
+# What children begin a line with that people are to read.
 TOLD = "told: "
 
 # What a flow run may set for its process. Prefect's own template lets it give the command, the
@@ -128,10 +129,13 @@ def running_services(
     def start(name: str) -> None:
         children[name] = _start(checkout, name, commands[name], environment)
 
-    def start_again(name: str) -> None:
+    def start_again(name: str) -> Sequence[str]:
+        told: Sequence[str] = ()
         if name == "worker":  # its nights ended with it
-            run_child([sys.executable, "-m", "flows.rerun"], checkout, environment=environment)
+            rerun = [sys.executable, "-m", "flows.rerun"]
+            told = _told(run_child(rerun, checkout, environment=environment))
         start(name)
+        return told
 
     Services.remove(checkout)  # of one that was killed
     keeper.write(checkout)  # `down` must find what has started, up or not
@@ -255,6 +259,11 @@ def _deploy(checkout: Path, environment: Mapping[str, str], deployment: list[str
             "\n".join(child.lines)[-4000:],
             "mend prefect.yaml, or the options given to `nightloom up`",
         )
+    return _told(child)
+
+
+def _told(child: ChildResult) -> Sequence[str]:
+    """Return what a child printed that people are to read."""
     return [line.removeprefix(TOLD) for line in child.lines if line.startswith(TOLD)]
 
 

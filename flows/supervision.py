@@ -2,7 +2,7 @@
 
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tasks.stage.errors import ConfigError
@@ -25,13 +25,12 @@ class Supervision:
     def __init__(
         self,
         children: dict[str, "subprocess.Popen[str]"],
-        start: Callable[[str], None],
+        start: Callable[[str], Sequence[str]],
         log: Callable[[str], Path],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Watch children; `start` puts a new one of a name among them, `log` says where it writes.
-
-        `clock` is in seconds.
+        """Watch children; `start` puts a new one of a name among them, and returns what it did
+        besides; `log` says where it writes. `clock` is in seconds.
         """
         self._children, self._start, self._log, self._clock = children, start, log, clock
         self._deaths: dict[str, list[float]] = {}
@@ -43,13 +42,12 @@ class Supervision:
         Raises:
             GaveUpError: one died five times in ten minutes.
         """
-        told = []
+        told: list[str] = []
         for name, child in list(self._children.items()):
             if name in self._due:
                 if self._clock() >= self._due[name]:
                     del self._due[name]
-                    self._start(name)
-                    told.append(f"{name} is started again")
+                    told += [*self._start(name), f"{name} is started again"]
             elif (code := child.poll()) is not None:
                 told.append(self._note(name, code))
         return told

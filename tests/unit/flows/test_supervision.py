@@ -39,9 +39,10 @@ class Kept:
             kept, self.start, lambda name: Path(f"{name}.log"), self.clock
         )
 
-    def start(self, name: str) -> None:
+    def start(self, name: str) -> list[str]:
         self.started.append((name, self.clock.now))
         self.children[name] = Child()
+        return ["a night runs again"] if name == "worker" else []
 
     def die(self, name: str, code: int = 1) -> list[str]:
         self.children[name].code = code
@@ -68,7 +69,7 @@ def test_five_deaths_in_ten_minutes_are_the_end_and_name_the_log() -> None:
     kept = Kept()
     for _ in range(4):
         kept.die("worker")
-        kept.wait(120)
+        assert kept.wait(120) == ["a night runs again", "worker is started again"]
     with pytest.raises(GaveUpError, match=r"worker ended by itself 5 times in 8 min") as caught:
         kept.die("worker", 7)
     assert "exit code 7" in caught.value.message
