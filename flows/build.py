@@ -7,6 +7,7 @@ from typing import Any
 from prefect import flow
 
 from flows.graph import read_stage, stage_names
+from flows.limits import check_room
 from flows.run_state import NightLog
 from flows.workspace import Workspace
 from tasks.orchestration.reproduce import NightParams, StopCondition, reproduce
@@ -68,10 +69,13 @@ def build_stages(
     scratch = workspace.path / workspace.paths().scratch
     params = load_params(_Params, [workspace.path / "params" / "night.yaml"]).night
     log.plan(names)
-    outcomes = []
-    for name in names:
+    outcomes, looked = [], False
+    for place, name in enumerate(names):
         log.start(name)
         stage = read_stage(workspace.path, name)
+        if not stage.current and not looked:
+            check_room(workspace.checkout, log.now, names[place:], params.room)
+            looked = True
         # Typed by hand: a task that returns a state has that state's data as its result.
         state: Any = reproduce(
             stage,
@@ -79,7 +83,7 @@ def build_stages(
             scratch / name,
             parent,
             tracker,
-            params.stage_hours,
+            params,
             watch,
             return_state=True,
         )

@@ -14,7 +14,13 @@ from pathlib import Path
 from prefect.cli import app
 
 from flows import open_approvals
+from flows.abandoned import close_abandoned
+from flows.environment import open_checkout
+from flows.rerun import catch_up
+from flows.servers import TOLD
+from tasks.orchestration.flow_runs import make_heartbeat_watch
 from tasks.registry.lock import PROMOTION_LIMIT
+from tasks.stage.errors import NightloomError
 
 
 def run_prefect(*words: str) -> tuple[int, str]:
@@ -35,8 +41,9 @@ def run_prefect(*words: str) -> tuple[int, str]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Make the work pool and the promoters' limit where they are missing; deploy `prefect.yaml`.
 
-    Questions of an earlier worker, which ended with it, are asked again. Return 0, or 1 with the
-    command that failed and what it printed.
+    What an earlier one left open is closed, a night that was interrupted or missed is started, and
+    questions that ended with an earlier worker are asked again. Return 0, or 1 with the command
+    that failed and what it printed.
     """
     parser = argparse.ArgumentParser(prog="python -m flows.deploy", description=__doc__)
     parser.add_argument("--pool", required=True, help="the worker's pool")
@@ -54,6 +61,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if code != 0 and not known:
             print(f"`prefect {' '.join(words)}` failed:\n{told[-3000:]}")
             return 1
+    try:
+        checkout = open_checkout(Path())
+        lines = [*close_abandoned(checkout), *catch_up(checkout, missed=True)]
+    except NightloomError as error:
+        print(f"{type(error).__name__}: {error}")
+        return 1
+    make_heartbeat_watch()
+    print("".join(f"{TOLD}{line}\n" for line in lines), end="")
     return open_approvals.main(["--root", str(Path())])
 
 

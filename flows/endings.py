@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from flows.run_state import (
     ErrorEntry,
+    NightRequest,
     NightState,
     Telling,
     mark_crashed,
@@ -27,6 +28,7 @@ from tasks.orchestration.notify import (
     NotifyParams,
     Verdict,
     send,
+    send_and_tell,
     shown_line,
     tell_failed,
 )
@@ -112,12 +114,28 @@ def tell_run(flow: Any, flow_run: Any, state: Any) -> None:
     night = str(given.get("night") or new_night_name(start))
     if not night_file(checkout, night).exists():
         verdict = _STATES.get(state.type.value, "failed")
-        write_unbegun(checkout, night, verdict, _error_of(state.message or "", verdict))
+        error = _error_of(state.message or "", verdict)
+        write_unbegun(checkout, night, verdict, error, _request(flow_run))
     notify_ending(checkout, night)
 
 
-def write_unbegun(checkout: Path, night: str, verdict: Verdict, error: ErrorEntry) -> None:
-    """Write the file of a night that ended before it began."""
+def _request(flow_run: Any) -> NightRequest | None:
+    """Return what a deployment's flow run was asked for, None of any other run."""
+    if flow_run.deployment_id is None:
+        return None
+    names = NightRequest.model_fields
+    given = {name: value for name, value in flow_run.parameters.items() if name in names}
+    return NightRequest.model_validate(given)
+
+
+def write_unbegun(
+    checkout: Path,
+    night: str,
+    verdict: Verdict,
+    error: ErrorEntry,
+    request: NightRequest | None = None,
+) -> None:
+    """Write the file of a night that ended before it began; `request` of one to be run again."""
     night_file(checkout, night).parent.mkdir(parents=True, exist_ok=True)
     write_night(
         night_file(checkout, night),
@@ -130,6 +148,7 @@ def write_unbegun(checkout: Path, night: str, verdict: Verdict, error: ErrorEntr
             pid=os.getpid(),
             ended=datetime.now(UTC),
             told=[],
+            request=request,
         ),
     )
 
@@ -172,6 +191,12 @@ def ending_notice(checkout: Path, night: NightState) -> Notice:
         links=night.links,
         log=night_log(checkout, night.night),
     )
+
+
+def tell_gave_up(checkout: Path, error: NightloomError) -> None:
+    """Tell every channel that `up` has stopped, since what it keeps ended too often."""
+    notice = make_notice(checkout, "gave_up", error.message, what_to_do=shown_line(error.remedy))
+    send_and_tell(notice, read_notify_params(checkout), checkout)
 
 
 def make_notice(checkout: Path, event: Event | Always, headline: str, **more: Any) -> Notice:

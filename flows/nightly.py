@@ -6,20 +6,23 @@ from typing import Any
 
 from prefect import flow, get_run_logger
 from prefect.client.schemas.objects import State, StateType
-from prefect.runtime import flow_run
+from prefect.runtime import deployment, flow_run
 from prefect.utilities.urls import url_for
 
+from flows.abandoned import close_abandoned
 from flows.build import build
 from flows.endings import notify_ending, tell_run
 from flows.environment import find_stores, open_checkout
 from flows.erased_stores import forget_answers, wipe_deleted
 from flows.erasing import came_back, reapply
 from flows.history import read_history, write_history
+from flows.limits import bounded
 from flows.parameters import NO_OVERRIDES, NightName, OverrideText, PresetName
 from flows.promoter import deciding, make_promoter
 from flows.record import NightRecord
 from flows.release import release
-from flows.run_state import VERDICTS, NightLog, NightState, new_night_name
+from flows.rerun import after_crash
+from flows.run_state import VERDICTS, NightLog, NightRequest, NightState, new_night_name
 from flows.servers import shares_prefect
 from flows.workspace import Workspace, choose_workspace, night_lock, prepare
 from tasks.ingestion.intakes import ingest
@@ -62,6 +65,10 @@ class _RefreshParams(StageParams):
     release: ReleaseParams
 
 
+class _Limits(StageParams):
+    night: NightParams
+
+
 def _night_name() -> str:
     """Return the night's name: the one given, else the time that the run was scheduled for."""
     given = flow_run.parameters.get("night")
@@ -79,7 +86,7 @@ def _run_name() -> str:
     # For a run that did not come to tell it itself. What was told is not told again.
     on_completion=[tell_run],
     on_failure=[tell_run],
-    on_crashed=[tell_run],
+    on_crashed=[after_crash],
     on_cancellation=[tell_run],
 )
 def nightly(
@@ -109,8 +116,12 @@ def nightly(
     workspace = choose_workspace(checkout, preset, overrides)
     with night_lock(workspace.lock):
         log = NightLog(workspace, night or _night_name())
+        _keep_request(log, NightRequest(preset=preset, overrides=overrides,
+                                        only_release=only_release))  # fmt: skip
         try:
-            _run(workspace, log, only_release=only_release)
+            prepare(workspace)
+            with bounded(log, workspace.path, _limits(workspace)):
+                _run(workspace, log, only_release=only_release)
         except BaseException as error:  # noqa: BLE001  its record and its state tell it
             log.fail(error)
             if not isinstance(error, NightloomError):
@@ -120,6 +131,17 @@ def nightly(
             tag_run([log.now.told_verdict, *_model_tags(log.now)])
             name_scheduled_nights()
         return _state(log.now)
+
+
+def _keep_request(log: NightLog, request: NightRequest) -> None:
+    """Keep which flow run this is, and what it was asked for where a deployment started it."""
+    log.now.flow_run = None if flow_run.id is None else str(flow_run.id)
+    log.now.request = request if deployment.id else None
+    log.write()
+
+
+def _limits(workspace: Workspace) -> NightParams:
+    return load_params(_Limits, [workspace.path / "params" / "night.yaml"]).night
 
 
 def tell(checkout: Path, night: str) -> None:
@@ -154,7 +176,8 @@ def name_scheduled_nights(*, wait_seconds: float = 0.0) -> list[str]:
 
 def _run(workspace: Workspace, log: NightLog, *, only_release: bool) -> None:
     """Do the night's work and leave its verdict in the log."""
-    prepare(workspace)
+    for line in close_abandoned(workspace.checkout):
+        get_run_logger().warning("%s", line)
     stores = find_stores(workspace.checkout)
     tracker, registry = Tracker(stores), Registry(stores)
     record = NightRecord(workspace, log, tracker)

@@ -4,20 +4,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import (
-    FlowFilter,
-    FlowFilterName,
-    FlowRunFilter,
-    FlowRunFilterState,
-    FlowRunFilterStateType,
-)
-from prefect.client.schemas.objects import State, StateType
-from prefect.states import Crashed
-
-from flows.approve import approve
 from flows.environment import open_checkout
 from flows.nightly import name_scheduled_nights
 from flows.promoter import make_promoter
@@ -27,8 +14,6 @@ from tasks.registry.versions import MODELS
 from tasks.stage.errors import NightloomError
 
 _SCHEDULER_SECONDS = 15.0  # Prefect's looks at new deployments every 5
-
-_UNFINISHED = [StateType.PENDING, StateType.RUNNING, StateType.PAUSED, StateType.CANCELLING]
 
 
 def ask_again(checkout: Path) -> list[str]:
@@ -41,27 +26,10 @@ def ask_again(checkout: Path) -> list[str]:
     ledger, params, downloads = promoter.ledger, promoter.params, promoter.downloads
     with promoter.lock.held():
         told = [text for model in MODELS for text in expire_old(ledger, model, params, downloads)]
-    _end_abandoned()
     shared = promoter.lock.shared
     return told + [
         text for model in MODELS for text in ask_for_approval.fn(model, ledger, shared=shared)
     ]
-
-
-def _end_abandoned() -> None:
-    """End the flow runs that a worker had begun and that no process holds any more."""
-    with get_client(sync_client=True) as client:
-        runs = client.read_flow_runs(
-            flow_filter=FlowFilter(name=FlowFilterName(any_=[approve.name])),
-            flow_run_filter=FlowRunFilter(
-                state=FlowRunFilterState(type=FlowRunFilterStateType(any_=_UNFINISHED))
-            ),
-        )
-        for run in runs:
-            gone: State[Any] = Crashed(
-                message="the worker that waited for the answer is gone; asked again"
-            )
-            client.set_flow_run_state(run.id, gone, force=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

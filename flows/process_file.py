@@ -8,6 +8,7 @@ import psutil
 from pydantic import BaseModel
 
 from flows.workspace import STATE
+from tasks.services.processes import is_alive
 from tasks.stage.outputs import write_atomically
 
 
@@ -46,13 +47,7 @@ class ProcessFile(BaseModel):
     @property
     def is_kept(self) -> bool:
         """Return whether the process that keeps the file is alive."""
-        try:
-            process = psutil.Process(self.pid)
-            # A pid may have been given to another process since; a zombie has ended.
-            same = abs(process.create_time() - self.started) < 1
-            return bool(same and process.status() != psutil.STATUS_ZOMBIE)
-        except psutil.NoSuchProcess:
-            return False
+        return is_alive(self.pid, self.started)
 
     def write(self, checkout: Path) -> None:
         """Let the other commands read it."""

@@ -16,7 +16,7 @@ from tasks.orchestration.notify import Verdict
 from tasks.orchestration.stages import StageOutcome
 from tasks.records.schema import ServedModel
 from tasks.services.processes import TIME_LIMIT, StageError, error_class
-from tasks.stage.errors import STAGE_LOG, Failure
+from tasks.stage.errors import STAGE_LOG, Failure, NightloomError
 from tasks.stage.outputs import write_atomically
 
 ModelOutcome = Literal["promoted", "refused", "unchanged"]
@@ -52,11 +52,17 @@ StageStateNow = Literal["executed", "restored", "skipped", "failed", "not_run", 
 
 
 class StageEntry(BaseModel):
-    """One stage of a night; `running` only while the night lasts."""
+    """One stage of a night; `running` only while the night lasts.
+
+    What it took while it ran: `memory_mb` at its peak, `disk_mb` of free space that went; null of
+    one that did not run, or of before 0.3.
+    """
 
     name: str
     state: StageStateNow = "not_run"
     seconds: float = 0.0
+    memory_mb: int | None = None
+    disk_mb: int | None = None
 
 
 class ErrorEntry(BaseModel):
@@ -88,6 +94,14 @@ class Telling(BaseModel):
     channels: dict[str, str | None]
 
 
+class NightRequest(BaseModel):
+    """What a night was asked for, so that it can be run again."""
+
+    preset: str | None = None
+    overrides: list[str] = []
+    only_release: bool = False
+
+
 class NightState(BaseModel):
     """One night, whole or so far; `verdict` is null while it runs.
 
@@ -95,6 +109,8 @@ class NightState(BaseModel):
     and notes of the release; `steps` what each step left of the rows, as far as the night came.
     `left_out` says of sources why they were not read. `ended` is when the verdict was written,
     `told` whom it was told to: both are null in nights of before 0.3. `links` are title -> address.
+    `request` is null of a night that no deployment started, `flow_run` is its id in Prefect, and
+    `again` names the night that ran this one again after it was interrupted.
     """
 
     night: str
@@ -115,6 +131,9 @@ class NightState(BaseModel):
     links: dict[str, str] = {}
     mlflow_run: str | None = None
     figures: NightFigures | None = None
+    request: NightRequest | None = None
+    flow_run: str | None = None
+    again: str | None = None
 
     @property
     def told_verdict(self) -> str:
@@ -159,6 +178,8 @@ class NightLog:
         self._path = path or night_file(workspace.checkout, night)
         self._path.parent.mkdir(parents=True, exist_ok=True)
         self.now = NightState(night=night, workspace=str(workspace.path), pid=os.getpid(), told=[])
+        # Why the night is being ended, where it is not whoever interrupts it that wants it.
+        self.cause: NightloomError | None = None
         self.write()
 
     def write(self) -> None:
@@ -198,6 +219,8 @@ class NightLog:
 
     def fail(self, error: BaseException) -> ErrorEntry:
         """Return why the night failed, once it is noted; a stage that ran then failed too."""
+        if self.cause is not None and is_interrupt(error):
+            error = self.cause
         for entry in self.now.stages:
             if entry.state == "running":
                 entry.state = "failed"
@@ -220,7 +243,7 @@ class NightLog:
 
 def error_entry(error: BaseException) -> ErrorEntry:
     """Return an error as it is reported."""
-    if _is_interrupt(error):
+    if is_interrupt(error):
         failure = Failure("Interrupted", "the night was interrupted", "run it again: it goes on")
     else:
         failure = replace(Failure.of(error), error=error_class(error))
@@ -230,15 +253,17 @@ def error_entry(error: BaseException) -> ErrorEntry:
 
 def ended_by(error: BaseException) -> Verdict:
     """Return the verdict of a night that an error ended."""
-    if _is_interrupt(error):
+    if is_interrupt(error):
         return "cancelled"
     return "timed_out" if error_class(error) == TIME_LIMIT else "failed"
 
 
-def _is_interrupt(error: BaseException) -> bool:
+def is_interrupt(error: BaseException) -> bool:
     """Return whether somebody ended the night: Ctrl-C, a signal, a cancelled run."""
     # TerminationSignal is what Prefect makes of SIGTERM; to import it here would cost seconds.
-    return isinstance(error, KeyboardInterrupt) or type(error).__name__ == "TerminationSignal"
+    # rich exits by itself where who reads its lines, a worker, is gone.
+    interrupts = isinstance(error, KeyboardInterrupt | SystemExit)
+    return interrupts or type(error).__name__ == "TerminationSignal"
 
 
 def new_night_name(now: datetime) -> str:
@@ -264,14 +289,32 @@ def write_night(path: Path, night: NightState) -> None:
 def last_nights(checkout: Path, count: int) -> list[NightState]:
     """Return the last nights, newest first; one whose process is gone without a word crashed."""
     paths = sorted((checkout / STATE / "nights").glob("[!.]*.json"), reverse=True)[:count]
-    open_ = {path for path in paths if read_night(path).verdict is None}
+    gone = _gone(paths, checkout)
+    return [gone.get(path) or read_night(path) for path in paths]
+
+
+def abandoned_nights(checkout: Path, count: int) -> list[NightState]:
+    """Return those of the last nights whose files say that they run, and that no process holds.
+
+    They have the verdict `crashed` here, and not in their files.
+    """
+    paths = sorted((checkout / STATE / "nights").glob("[!.]*.json"), reverse=True)[:count]
+    return list(_gone(paths, checkout).values())
+
+
+def _gone(paths: Sequence[Path], checkout: Path) -> dict[Path, NightState]:
+    """Return the nights whose process is gone without a word, as crashed."""
+    open_ = [path for path in paths if read_night(path).verdict is None]
+    if not open_:
+        return {}
     running = set(holders(checkout).values())  # a night that ends meanwhile has written its verdict
-    nights = {path: read_night(path) for path in paths}
+    found = {}
     for path in open_:
-        night = nights[path]
-        if night.verdict is None and night.pid not in running:
+        night = read_night(path)
+        if night.verdict is None and not running & {night.pid, 0}:  # 0: not known who
             mark_crashed(night)
-    return list(nights.values())
+            found[path] = night
+    return found
 
 
 def mark_crashed(night: NightState) -> None:
@@ -283,7 +326,8 @@ def _killed(night: NightState) -> StageError:
     return StageError(
         f"its process {night.pid} ended in {night.step} without a word: it was killed, or the "
         "machine went down",
-        "run it again: it goes on from there; `dmesg` says whether memory ran out",
+        "`nightloom up` runs its nights again, once; else run it again: it goes on from there; "
+        "`dmesg` says whether memory ran out",
         "Killed",
     )
 

@@ -6,9 +6,10 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
@@ -18,9 +19,12 @@ from flows import HOST
 from flows.credentials import private_folder, secret_file
 from flows.mlflow_store import own_store
 from flows.process_file import ProcessFile, this_process
-from flows.shutdown import TAG, Keeper, end_flows, end_leftovers
+from flows.run_state import abandoned_nights
+from flows.shutdown import ROOT, TAG, Keeper, end_flows, end_leftovers, find_keeper
+from flows.supervision import Supervision
 from flows.workspace import STATE
 from tasks.services.processes import (
+    ChildResult,
     child_environment,
     end_child,
     run_child,
@@ -37,6 +41,12 @@ _START_SECONDS = 180.0
 _OWN_SERVER = "NIGHTLOOM_OWN_PREFECT"
 
 _GRACE_SECONDS = 20.0
+
+_LOOKED_AT = 20  # nights that may have been cut short
+_CLOSE_SECONDS = 60.0
+
+# What children begin a line with that people are to read.
+TOLD = "told: "
 
 # What a flow run may set for its process. Prefect's own template lets it give the command, the
 # environment and the working folder, by each of which it can run any program.
@@ -60,6 +70,14 @@ class Services(ProcessFile):
         return f"{self.prefect}/api"
 
 
+def is_foreign_prefect(checkout: Path) -> bool:
+    """Return whether a Prefect server is used that this checkout did not start."""
+    given = os.environ.get("PREFECT_API_URL")
+    services = Services.read(checkout)
+    ours = {os.environ.get(_OWN_SERVER), services and services.prefect_api}
+    return bool(given) and given not in ours and TAG not in os.environ
+
+
 def shares_prefect(checkout: Path) -> bool:
     """Return whether others use the Prefect server that runs here talk to."""
     given = os.environ.get("PREFECT_API_URL")
@@ -70,15 +88,14 @@ def shares_prefect(checkout: Path) -> bool:
 
 @dataclass(frozen=True)
 class Running:
-    """Servers and the worker, as the process that started them holds them."""
+    """Servers and the worker, as the process that started them holds them.
+
+    `told` says what was closed and caught up with as they started.
+    """
 
     services: Services
-    children: Mapping[str, "subprocess.Popen[str]"]
-
-    def fallen(self) -> str | None:
-        """Return the name of one that has ended by itself, None while all live."""
-        dead = [name for name, child in self.children.items() if child.poll() is not None]
-        return dead[0] if dead else None
+    supervision: Supervision
+    told: Sequence[str]
 
 
 @contextmanager
@@ -103,26 +120,49 @@ def running_services(
     mlflow = _mlflow_arguments(checkout, mlflow_port)
     children: dict[str, subprocess.Popen[str]] = {}
 
-    def start(name: str, *command: str) -> None:
-        children[name] = _start(checkout, name, command, environment)
+    commands = {
+        "prefect": ("prefect", "server", "start", "--host", HOST, "--port", str(prefect_port)),
+        "mlflow": ("mlflow", *mlflow),
+        "worker": ("prefect", "worker", "start", "--pool", POOL, "--type", "process"),
+    }
+
+    def start(name: str) -> None:
+        children[name] = _start(checkout, name, commands[name], environment)
+
+    def start_again(name: str) -> Sequence[str]:
+        told: Sequence[str] = ()
+        if name == "worker":  # its nights ended with it
+            rerun = [sys.executable, "-m", "flows.rerun"]
+            told = _told(run_child(rerun, checkout, environment=environment))
+        start(name)
+        return told
 
     Services.remove(checkout)  # of one that was killed
     keeper.write(checkout)  # `down` must find what has started, up or not
     try:
-        start("prefect", "prefect", "server", "start", "--host", HOST, "--port", str(prefect_port))
-        start("mlflow", "mlflow", *mlflow)
+        start("prefect")
+        start("mlflow")
         _wait(f"{services.prefect_api}/health", "prefect", checkout, children["prefect"])
         _wait(f"{services.mlflow}/health", "mlflow", checkout, children["mlflow"])
-        _deploy(checkout, environment, deployment)
-        start("worker", "prefect", "worker", "start", "--pool", POOL, "--type", "process")
+        told = _deploy(checkout, environment, deployment)
+        start("worker")
         services.write(checkout)
-        yield Running(services, children)
+        supervision = Supervision(children, start_again, partial(log_file, checkout))
+        yield Running(services, supervision, told)
     finally:
         Services.remove(checkout)
         end_flows(keeper)
+        _close_abandoned(checkout, environment)
         _stop(children)
         end_leftovers(keeper)
         Keeper.remove(checkout)
+
+
+def _close_abandoned(checkout: Path, environment: Mapping[str, str]) -> None:
+    """Close nights that did not come to a verdict in time, while the servers still answer."""
+    if abandoned_nights(checkout, _LOOKED_AT):
+        command = [sys.executable, "-m", "flows.abandoned"]
+        run_child(command, checkout, environment=environment, limit_seconds=_CLOSE_SECONDS)
 
 
 def start_night_server(checkout: Path) -> Callable[[], None]:
@@ -150,7 +190,9 @@ def _environment(checkout: Path, services: Services) -> Mapping[str, str]:
     """Return what servers and worker run with."""
     return _prefect_environment(checkout, services.prefect) | {
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-        "NIGHTLOOM_ROOT": str(checkout),
+        ROOT: str(checkout),
+        # Prefect sends none unless asked to, and none more often than this.
+        "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
         # In memory, a restart would leave a promoter's slot taken for ever.
         "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": (
             "prefect.server.concurrency.lease_storage.filesystem"
@@ -206,8 +248,8 @@ def log_file(checkout: Path, name: str) -> Path:
     return checkout / STATE / "logs" / f"{name}.log"
 
 
-def _deploy(checkout: Path, environment: Mapping[str, str], deployment: list[str]) -> None:
-    """Let Prefect's server hold what `flows.deploy` makes."""
+def _deploy(checkout: Path, environment: Mapping[str, str], deployment: list[str]) -> Sequence[str]:
+    """Let Prefect's server hold what `flows.deploy` makes; return what it closed and started."""
     template = private_folder(checkout) / "job-template.json"
     template.write_text(json.dumps(_JOB_TEMPLATE), encoding="utf-8")
     command = [sys.executable, "-m", "flows.deploy", "--pool", POOL, "--template", str(template)]
@@ -217,6 +259,12 @@ def _deploy(checkout: Path, environment: Mapping[str, str], deployment: list[str
             "\n".join(child.lines)[-4000:],
             "mend prefect.yaml, or the options given to `nightloom up`",
         )
+    return _told(child)
+
+
+def _told(child: ChildResult) -> Sequence[str]:
+    """Return what a child printed that people are to read."""
+    return [line.removeprefix(TOLD) for line in child.lines if line.startswith(TOLD)]
 
 
 def write_schedule(checkout: Path, cron: str, timezone: str) -> Path:
@@ -234,7 +282,7 @@ def write_schedule(checkout: Path, cron: str, timezone: str) -> Path:
 
 
 def _check_startable(checkout: Path, *ports: int) -> None:
-    keeper = Keeper.last(checkout)
+    keeper = find_keeper(checkout)
     if keeper is not None and keeper.is_kept:
         services = Services.read(checkout)
         what = "starting or stopping" if services is None else "up already"

@@ -1,6 +1,7 @@
 """What `nightloom up` keeps alive: how it is found and ended, whoever opened or left it."""
 
 import contextlib
+import os
 import signal
 import time
 from collections.abc import Callable, Sequence
@@ -17,6 +18,9 @@ from tasks.stage.errors import ConfigError
 
 # All that `up` starts has this in its environment, and hands it on.
 TAG = "NIGHTLOOM_UP"
+
+# The checkout that it belongs to.
+ROOT = "NIGHTLOOM_ROOT"
 
 # What Prefect says in the environment of a flow's process, which hands it on too.
 _FLOW_RUN = "PREFECT__FLOW_RUN_ID"
@@ -45,6 +49,22 @@ class Keeper(ProcessFile):
         return f"{self.pid}-{self.started:.2f}"
 
 
+def find_keeper(checkout: Path) -> Keeper | None:
+    """Return who keeps the servers of a checkout, or kept them and was killed; None if none did.
+
+    Where its file is gone, what it started says who it was.
+    """
+    keeper = Keeper.last(checkout)
+    if keeper is not None:
+        return keeper
+    for process in psutil.process_iter():
+        found = _environment(process)
+        if TAG in found and found.get(ROOT) == str(checkout):
+            pid, _, started = found[TAG].partition("-")
+            return Keeper(pid=int(pid), started=float(started))
+    return None
+
+
 def living(keeper: Keeper) -> list[psutil.Process]:
     """Return every process that a keeper started, at any depth, and that has not ended."""
     everything = psutil.process_iter()
@@ -64,6 +84,21 @@ def end_flows(keeper: Keeper) -> None:
                 process.terminate()
         told |= flows
         time.sleep(_LOOK_SECONDS)
+
+
+def living_flow_runs() -> set[str]:
+    """Return the ids of the flow runs that processes of this machine run for a worker."""
+    environments = map(_environment, psutil.process_iter())
+    return {found[_FLOW_RUN] for found in environments if _FLOW_RUN in found}
+
+
+def oldest_holder(checkout: Path) -> float | None:
+    """Return when the oldest other process that runs a night here began; None if there is none."""
+    begun = []
+    for pid in set(holders(checkout).values()) - {os.getpid()}:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            begun.append(psutil.Process(pid).create_time() if pid else 0.0)  # 0: not known who
+    return min(begun, default=None)
 
 
 def _flows(keeper: Keeper) -> set[psutil.Process]:
@@ -106,7 +141,7 @@ def stop_services(checkout: Path, say: Callable[[str], None]) -> bool:
     Raises:
         ConfigError: something can't be ended.
     """
-    keeper = Keeper.last(checkout)
+    keeper = find_keeper(checkout)
     if keeper is None:
         return False
     was_up = keeper.is_kept
@@ -155,7 +190,10 @@ def _tell_nights(
     pids = {process.pid for process in found}
     for night in last_nights(checkout, 3):
         if night.verdict is None and night.pid in pids:
-            say(f"ending the night {night.night}, in {night.step}; the next one goes on from there")
+            say(
+                f"ending the night {night.night}, in {night.step}; `nightloom up` runs it again, "
+                "or the next one goes on from there"
+            )
 
 
 def _told(processes: Sequence[psutil.Process]) -> str:

@@ -3,7 +3,7 @@
 import json
 import time
 from contextlib import suppress
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -11,7 +11,9 @@ from rich.console import Console
 from flows.cli.options import HERE, NO_OVERRIDES, Preset, Root, Set, checkout_at, errors_told
 from flows.cli.status import mlflow_links, print_links
 from flows.console import make_console
-from tasks.stage.errors import ConfigError
+
+if TYPE_CHECKING:
+    from flows.supervision import Supervision
 
 
 def up(
@@ -32,10 +34,12 @@ def up(
     """
     with checkout_at(root) as checkout:
         from flows.credentials import secret_file
+        from flows.endings import tell_gave_up
         from flows.environment import find_stores
         from flows.run_state import last_nights
-        from flows.servers import log_file, running_services, write_schedule
+        from flows.servers import running_services, write_schedule
         from flows.shutdown import interrupt_on_signals
+        from flows.supervision import GaveUpError
         from flows.workspace import choose_workspace
 
         choose_workspace(checkout, preset, set_)
@@ -51,17 +55,30 @@ def up(
                 console.print(f"         its page asks for the line in {secret_file(checkout)}")
                 console.print(f"MLflow:  {running.services.mlflow}")
                 print_links(console, mlflow_links(find_stores(checkout), last_nights(checkout, 2)))
+                for line in running.told:
+                    console.print(line, highlight=False, markup=False, soft_wrap=True)
                 console.print("the nightly deployment is scheduled; Ctrl-C stops everything")
                 try:
-                    while (fallen := running.fallen()) is None:
-                        time.sleep(1)
+                    _supervise(running.supervision, console)
                 finally:
                     _tell(console, "stopping, a night that runs first")
-                raise ConfigError(
-                    f"{fallen} ended by itself", f"read {log_file(checkout, fallen)}, its log"
-                )
+        except GaveUpError as error:
+            tell_gave_up(checkout, error)
+            raise
         except KeyboardInterrupt:
             _tell(console, "stopped")
+
+
+def _supervise(supervision: "Supervision", console: Console) -> None:
+    """Start again what ends by itself, until a signal comes.
+
+    Raises:
+        GaveUpError: one ends too often.
+    """
+    while True:
+        for line in supervision.look():
+            _tell(console, line)
+        time.sleep(1)
 
 
 def _tell(console: Console, text: str) -> None:
@@ -77,12 +94,20 @@ def down(root: Root = HERE) -> None:
     night or sweep of another shell is waited for before anything stops.
     """
     console = make_console()
+
+    def say(text: str) -> None:
+        console.print(text, highlight=False, markup=False, soft_wrap=True)
+
     with checkout_at(root) as checkout:
+        from flows.run_state import abandoned_nights
         from flows.shutdown import stop_services
 
-        stopped = stop_services(
-            checkout, lambda text: console.print(text, markup=False, soft_wrap=True)
-        )
+        stopped = stop_services(checkout, say)
+        if abandoned_nights(checkout, 3):  # killed with all that watched them
+            from flows.abandoned import close_abandoned  # takes seconds to import
+
+            for line in close_abandoned(checkout, prefect=False):
+                say(line)
     console.print("stopped" if stopped else "nothing was up")
 
 

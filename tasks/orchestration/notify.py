@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -29,7 +29,7 @@ Verdict = Literal[
 # What a channel can ask for: the verdicts of nights, and that there was none.
 Event = Literal[Verdict, "no_verdict"]
 # What every channel is told of, whatever it asks for.
-Always = Literal["channel_failed", "test"]
+Always = Literal["channel_failed", "test", "gave_up"]
 
 PING = "ping"
 
@@ -47,7 +47,7 @@ class _Channel(StageParams):
 
     def hears(self, event: str) -> bool:
         """Return whether it is told of an event."""
-        return self.verdicts == "all" or event in (*self.verdicts, "channel_failed", "test")
+        return self.verdicts == "all" or event in (*self.verdicts, *get_args(Always))
 
 
 class CommandChannel(_Channel):
@@ -114,9 +114,9 @@ class ModelNotice(BaseModel):
 class Notice(BaseModel):
     """What channels are told; as JSON it is the body that a webhook gets.
 
-    `event` is a verdict, `no_verdict`, `channel_failed` or `test`. `first_against` is the first
-    rule that refused, with its number and bound, or what ended the night. `links` are title ->
-    address; `log` is a file of `host`. Times are UTC.
+    `event` is a verdict, `no_verdict`, `channel_failed`, `gave_up` (`nightloom up` has) or `test`.
+    `first_against` is the first rule that refused, with its number and bound, or what ended the
+    night. `links` are title -> address; `log` is a file of `host`. Times are UTC.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -172,7 +172,7 @@ def send(notice: Notice, params: NotifyParams, folder: Path) -> dict[str, str | 
     for channel in params.channels:
         if channel.hears(notice.event) and channel.name not in notice.failed_channels:
             jobs[channel.name] = _job(channel, notice, params.channel_seconds, folder)
-    if params.ping_variable and notice.event not in ("no_verdict", "channel_failed"):
+    if params.ping_variable and notice.event not in ("no_verdict", "channel_failed", "gave_up"):
         ping = _delivery("ping", params.ping_variable, None, notice)
         jobs[PING] = lambda: _deliver(ping, params.channel_seconds, folder)
     if not jobs:

@@ -1,5 +1,7 @@
 """One stage of the graph, reproduced by DVC in a child process."""
 
+import contextlib
+import os
 import sys
 import threading
 import time
@@ -11,13 +13,15 @@ from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 from prefect.states import Completed
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from tasks.orchestration.publish import CurvePublisher, link_pages
 from tasks.orchestration.stages import Stage, StageOutcome, StageState
 from tasks.orchestration.tracking import DataSet, Point, Tracker
 from tasks.services.processes import (
     TIME_LIMIT,
+    ChildResult,
+    Silence,
     StageError,
     left_failure,
     run_child,
@@ -38,6 +42,27 @@ class NightParams(StageParams):
     """`params/night.yaml`."""
 
     stage_hours: float = Field(gt=0, le=336, description="after which a stage is ended")
+    silent_minutes: float = Field(gt=0, le=10080, description="without a sign of life, likewise")
+    night_hours: float = Field(gt=0, le=672, description="after which a night is ended")
+    run_again: bool = Field(description="a night that was interrupted, once, by itself")
+    run_missed: bool = Field(description="one night as `up` starts, if any was missed")
+    least_disk_gb: float = Field(ge=0, description="free; with less a night is ended")
+    least_memory_gb: float = Field(ge=0, description="available; with less a night is ended")
+    room: float = Field(
+        ge=0, le=10, description="of what the last night took, that must be free before a build"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _says_what_is_new(cls, content: Any) -> Any:
+        """Say in one error what a file of before 0.3 lacks, which had a stage's limit alone."""
+        if isinstance(content, dict) and list(content) == ["stage_hours"]:
+            added = ", ".join(name for name in cls.model_fields if name not in content)
+            raise ValueError(
+                f"it is of before 0.3 and holds stage_hours alone: {added} are written beside it, "
+                "as docs/reference/params.md shows"
+            )
+        return content
 
 
 class StageStoppedError(Exception):
@@ -69,12 +94,12 @@ def reproduce(
     scratch: Path,
     night: RunRef,
     tracker: Tracker,
-    limit_hours: float,
+    limits: NightParams,
     watch: StopCondition | None = None,
 ) -> State[StageOutcome]:
     """Reproduce a stage: Completed, and named Skipped if nothing was to be done.
 
-    It is ended after `limit_hours`.
+    It is ended after its time limit, and after too long without a sign of life.
 
     Raises:
         StageStoppedError: `watch` asked for it.
@@ -88,7 +113,7 @@ def reproduce(
     run = tracker.begin_stage(night, stage)
     begun = time.monotonic()
     try:
-        state = _repro(stage, root, scratch, run, tracker, limit_hours, watch)
+        state = _repro(stage, root, scratch, run, tracker, limits, watch)
     except StageStoppedError:
         _bring_back(stage, root)
         tracker.stop(run)
@@ -111,13 +136,13 @@ def _repro(
     scratch: Path,
     run: RunRef,
     tracker: Tracker,
-    limit_hours: float,
+    limits: NightParams,
     watch: StopCondition | None,
 ) -> StageState:
     """Return whether DVC executed the stage or restored its outs.
 
     Raises:
-        StageError: it failed, or took longer than its time limit.
+        StageError: it failed, took longer than its time limit, or gave no sign of life.
     """
     logger = get_run_logger()
     (scratch / "failure.json").unlink(missing_ok=True)
@@ -135,19 +160,49 @@ def _repro(
 
     command = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item", stage.name]
     with tracker.system_metrics(run), CurvePublisher(scratch, publish, logger.warning):
-        child = run_child(command, root, on_line, limit_seconds=limit_hours * 3600)
-    if child.is_late:
-        raise StageError(
-            f"{stage.name}: it was ended after {limit_hours:g} h, the limit in params/night.yaml",
-            "raise stage_hours, or ask the stage for less; the next night goes on from its "
-            "checkpoint",
-            TIME_LIMIT,
+        child = run_child(
+            command,
+            root,
+            on_line,
+            limit_seconds=limits.stage_hours * 3600,
+            silence=Silence(limits.silent_minutes * 60, lambda: changes(scratch)),
         )
+    if child.is_late or child.is_silent:
+        raise _ended_by_limit(stage, child, limits)
     if child.code != 0:
         raise stage_error(stage.name, left_failure(scratch, child))
     if any(_RESTORED in line for line in child.lines):
         return "restored"
     return "skipped" if any(_CURRENT in line for line in child.lines) else "executed"
+
+
+def _ended_by_limit(stage: Stage, child: ChildResult, limits: NightParams) -> StageError:
+    """Return why a stage was ended before it was done."""
+    goes_on = "; the next night goes on from its checkpoint"
+    if child.is_late:
+        return StageError(
+            f"{stage.name}: it was ended after {limits.stage_hours:g} h, the limit in "
+            "params/night.yaml",
+            f"raise stage_hours, or ask the stage for less{goes_on}",
+            TIME_LIMIT,
+        )
+    return StageError(
+        f"{stage.name}: it was ended after {limits.silent_minutes:g} min without a sign of life, "
+        "the limit in params/night.yaml: it printed nothing, and wrote nothing into its folder in "
+        f"data/scratch; it printed last:\n{child.last_lines}",
+        f"see whether a disk or a device hangs, or raise silent_minutes{goes_on}",
+        TIME_LIMIT,
+    )
+
+
+def changes(folder: Path) -> int:
+    """Return a number that is another one once anything below a folder has changed."""
+    total = 0
+    for place, _, names in os.walk(folder):
+        for name in (".", *names):
+            with contextlib.suppress(FileNotFoundError):  # it was replaced meanwhile
+                total += Path(place, name).lstat().st_mtime_ns
+    return total
 
 
 def _bring_back(stage: Stage, root: Path) -> None:

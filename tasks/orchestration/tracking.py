@@ -40,6 +40,7 @@ from tasks.orchestration.run_content import (
 from tasks.orchestration.stages import Stage
 from tasks.records.predictions import BATCH_TIMES, PREDICTIONS_FILE
 from tasks.services import run_tags
+from tasks.services.processes import process_tag
 from tasks.services.stores import (
     EXPERIMENT,
     RunRef,
@@ -154,7 +155,7 @@ class Tracker:
 
     def link_stage(self, parent: RunRef, stage: Stage) -> None:
         """Link a night to the run that made what a skipped stage would have made."""
-        found = self._find(stage.key)
+        found = self._tagged(run_tags.KEY, stage.key)
         self._link(parent, stage.name, found.info.run_id if found else "made outside of a night")
 
     @contextmanager
@@ -358,29 +359,29 @@ class Tracker:
 
     def _reopened(self, key: str) -> RunRef | None:
         """Return the run that a key already has, running again."""
-        found = self._find(key)
+        found = self._tagged(run_tags.KEY, key)
         if found is None:
             return None
+        # First, lest it is taken for one of a process that is gone.
+        self._client.set_tag(found.info.run_id, run_tags.PROCESS, process_tag())
         self._client.update_run(found.info.run_id, status="RUNNING")
         return RunRef(self._experiment, found.info.run_id)
 
     def _begin(self, name: str, tags: Mapping[str, str]) -> RunRef:
         begun = uuid.uuid4().hex
+        own = {MLFLOW_USER: getpass.getuser(), run_tags.PROCESS: process_tag()}
         run = made_once(
             lambda: self._tagged(run_tags.BEGUN, begun),
             lambda: self._client.create_run(
                 self._experiment,
                 run_name=name,
-                tags={MLFLOW_USER: getpass.getuser(), **tags, run_tags.BEGUN: begun},
+                tags={**own, **tags, run_tags.BEGUN: begun},
             ),
             self._client.tracking_uri,
         )
         with missing_is_fine():
             self._client.delete_tag(run.info.run_id, run_tags.BEGUN)
         return RunRef(self._experiment, run.info.run_id)
-
-    def _find(self, key: str) -> Run | None:
-        return self._tagged(run_tags.KEY, key)
 
     def _tagged(self, tag: str, value: str) -> Run | None:
         """Return the newest run that has a tag of a value."""

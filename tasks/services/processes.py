@@ -2,6 +2,7 @@
 
 import os
 import ssl
+import socket
 import subprocess
 import sys
 import threading
@@ -12,6 +13,8 @@ from dataclasses import dataclass
 from http.client import HTTPResponse
 from pathlib import Path
 from typing import IO, Any
+
+import psutil
 
 from tasks.stage.errors import (
     ConfigError,
@@ -104,17 +107,26 @@ def child_environment(*, online: bool = False) -> dict[str, str]:
 class ChildResult:
     """How a child ended: its exit code, and the lines that it printed, blank ones left out.
 
-    `is_late`: its time limit ended it.
+    `is_late`: its time limit ended it; `is_silent`: it gave no sign of life for too long.
     """
 
     code: int
     lines: tuple[str, ...]
     is_late: bool = False
+    is_silent: bool = False
 
     @property
     def last_lines(self) -> str:
         """Return what it printed last, for a message."""
         return "\n".join(self.lines[-_LAST_LINES:])
+
+
+@dataclass(frozen=True)
+class Silence:
+    """When a child gives no sign of life: no line, and `sign` the same for so long."""
+
+    seconds: float
+    sign: Callable[[], object]
 
 
 def run_child(
@@ -126,35 +138,78 @@ def run_child(
     stdin: Stream = subprocess.DEVNULL,
     grace_seconds: float = _GRACE_SECONDS,
     limit_seconds: float | None = None,
+    silence: Silence | None = None,
 ) -> ChildResult:
     """Run a command in `folder` to its end; `on_line` gets each line as soon as it is printed.
 
-    A child that takes longer than `limit_seconds` is ended as well, and its result says so.
-    Whatever interrupts the wait (Ctrl-C, a cancelled run, an error in `on_line`) ends the child and
-    everything it started: SIGTERM, then SIGKILL after `grace_seconds`.
+    A child that takes longer than `limit_seconds`, or is silent, is ended as well, and its result
+    says so. Whatever interrupts the wait (Ctrl-C, a cancelled run, an error in `on_line`) ends the
+    child and everything it started: SIGTERM, then SIGKILL after `grace_seconds`.
     """
     lines: list[str] = []
     child = start_child(command, folder, environment, stdin=stdin, grace_seconds=grace_seconds)
     assert child.stdout is not None
-    late = threading.Event()
+    with _Bounds(child, lines, limit_seconds, silence) as bounds:
+        try:
+            for line in child.stdout:
+                if line.strip():
+                    lines.append(line.rstrip())
+                    on_line(lines[-1])
+            code = child.wait()
+        finally:
+            end_child(child)
+            child.stdout.close()
+    return ChildResult(code, tuple(lines), bounds.is_late, bounds.is_silent)
 
-    def end() -> None:
-        late.set()
-        child.terminate()
 
-    timer = threading.Timer(limit_seconds or 0.0, end)
-    if limit_seconds is not None:
-        timer.start()
-    try:
-        for line in child.stdout:
-            if line.strip():
-                lines.append(line.rstrip())
-                on_line(lines[-1])
-        return ChildResult(child.wait(), tuple(lines), late.is_set())
-    finally:
-        timer.cancel()
-        end_child(child)
-        child.stdout.close()
+class _Bounds:
+    """Ends a child that takes too long or gives no sign of life, from a thread of its own."""
+
+    def __init__(
+        self,
+        child: "subprocess.Popen[str]",
+        lines: Sequence[str],
+        limit_seconds: float | None,
+        silence: Silence | None,
+    ) -> None:
+        self.is_late = self.is_silent = False
+        self._child, self._lines = child, lines
+        self._limit, self._silence = limit_seconds, silence
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="bounds", daemon=True)
+
+    def __enter__(self) -> "_Bounds":
+        """Begin to watch, where there is a bound."""
+        if self._limit is not None or self._silence is not None:
+            self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Stop to watch."""
+        self._over.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def _watch(self) -> None:
+        begun = last = time.monotonic()
+        seen = self._signs()
+        while not self._over.wait(self._pause()):
+            now = time.monotonic()
+            if (signs := self._signs()) != seen:
+                seen, last = signs, now
+            self.is_late = self._limit is not None and now - begun > self._limit
+            self.is_silent = self._silence is not None and now - last > self._silence.seconds
+            if self.is_late or self.is_silent:
+                self._child.terminate()
+                return
+
+    def _signs(self) -> object:
+        return len(self._lines), self._silence and self._silence.sign()
+
+    def _pause(self) -> float:
+        """Return the seconds until the next look: a fiftieth of the shorter bound, at most 10."""
+        bounds = [self._limit, self._silence and self._silence.seconds]
+        return min(10.0, *(bound / 50 for bound in bounds if bound))
 
 
 def start_child(
@@ -191,6 +246,28 @@ def supervised(command: Sequence[str], grace_seconds: float = _GRACE_SECONDS) ->
     """
     here = [sys.executable, "-IS", str(Path(__file__).with_name("supervisor.py"))]
     return [*here, str(os.getpid()), str(grace_seconds), *command]
+
+
+def process_tag() -> str:
+    """Return what tells this process from all others: `HOST PID STARTED`."""
+    return f"{socket.gethostname()} {os.getpid()} {psutil.Process().create_time():.2f}"
+
+
+def is_gone(tag: str) -> bool:
+    """Return whether the process of a tag ran on this machine and has ended."""
+    host, pid, started = tag.rsplit(" ", 2)
+    return host == socket.gethostname() and not is_alive(int(pid), float(started))
+
+
+def is_alive(pid: int, started: float) -> bool:
+    """Return whether a process lives; `started` tells it from a later one with the same pid."""
+    try:
+        process = psutil.Process(pid)
+        # A zombie has ended.
+        same = abs(process.create_time() - started) < 1
+        return bool(same and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
 
 
 def end_child(child: "subprocess.Popen[str]") -> None:

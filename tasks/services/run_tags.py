@@ -10,3 +10,5 @@ PARENT = "mlflow.parentRunId"  # MLflow's own: the parent of a stage, a trial or
 UPLOADED = "nightloom.uploaded"  # UPLOADED.MODEL: "KEY MANIFEST" of the files that lie in the run
 # Names a run that is being made, lest it is made twice; taken away once it is there.
 BEGUN = "nightloom.begun"
+# Which process writes the run: HOST PID STARTED. A run whose process is gone has ended.
+PROCESS = "nightloom.process"

@@ -12,11 +12,12 @@ from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 from prefect.client.schemas.sorting import ArtifactSort
 
 from flows.graph import read_stage
-from tasks.orchestration.reproduce import reproduce
+from tasks.orchestration.reproduce import NightParams, reproduce
 from tasks.orchestration.tracking import Tracker
 from tasks.services.processes import TIME_LIMIT, StageError
 from tasks.services.stores import EXPERIMENT, Stores
 from tasks.stage.errors import DataError
+from tasks.stage.params import StageParams, load_params
 from tests.builders.prefect_server import prefect_server
 
 COPY = """
@@ -45,6 +46,10 @@ stages:
 """
 
 
+class _Params(StageParams):
+    night: NightParams
+
+
 @pytest.fixture(scope="module", autouse=True)
 def _prefect(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with prefect_server(tmp_path_factory):
@@ -71,7 +76,7 @@ def tracker(project: Path) -> Tracker:
     return Tracker(Stores(f"sqlite:///{project / 'mlflow.db'}", project / "artifacts"))
 
 
-def reproduced(project: Path, tracker: Tracker, limit_hours: float = 1.0) -> tuple[str | None, Any]:
+def reproduced(project: Path, tracker: Tracker, **limits: float) -> tuple[str | None, Any]:
     """The name of the task's state, and its outcome or error."""
 
     @flow(validate_parameters=False, persist_result=False)
@@ -79,9 +84,9 @@ def reproduced(project: Path, tracker: Tracker, limit_hours: float = 1.0) -> tup
         night = tracker.begin_night("night", {})
         stage = read_stage(project, "copying")
         scratch = project / "data" / "scratch" / "copying"
-        state: Any = reproduce(
-            stage, project, scratch, night, tracker, limit_hours, return_state=True
-        )
+        given = load_params(_Params, [Path("params/night.yaml")]).night
+        bounds = given.model_copy(update=limits)
+        state: Any = reproduce(stage, project, scratch, night, tracker, bounds, return_state=True)
         return state.name, state.result(raise_on_failure=False)
 
     return one_stage()
@@ -109,7 +114,7 @@ def test_a_failed_stage_says_why_and_its_last_good_outs_come_back(
 
 def test_a_stage_that_takes_too_long_is_ended_by_its_limit(project: Path, tracker: Tracker) -> None:
     (project / "copying.py").write_text("import time; print('begun', flush=True); time.sleep(600)")
-    name, error = reproduced(project, tracker, limit_hours=8 / 3600)
+    name, error = reproduced(project, tracker, stage_hours=8 / 3600)
     assert name == "Failed"
     assert isinstance(error, StageError)
     assert error.kind == TIME_LIMIT

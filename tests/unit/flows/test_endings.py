@@ -19,7 +19,7 @@ from flows.cli import app
 from flows.cli import run as run_command
 from flows.cli.night_checks import notification, verdict_age
 from flows.cli.notify import told_lines
-from flows.endings import ending_notice, notify_ending, notify_endings, tell_run
+from flows.endings import ending_notice, notify_ending, notify_endings, tell_gave_up, tell_run
 from flows.record import params_of_nights
 from flows.run_state import (
     VERDICTS,
@@ -104,6 +104,18 @@ def test_a_killed_night_is_told_by_who_finds_it_and_closing_it_tells_nothing_mor
     assert notify_ending(checkout, NIGHT) is None
     assert notify_endings(checkout) == {}
     assert len(hook.asked) == 1
+
+
+@pytest.mark.slow
+def test_every_channel_is_told_that_up_gave_up_whatever_it_asks_for(
+    checkout: Path, hook: Listener
+) -> None:
+    write_params(checkout, CHANNEL | {"verdicts": ["promoted"]})
+    tell_gave_up(checkout, ConfigError("worker ended by itself 5 times", "read worker.log"))
+    [asked] = hook.asked
+    found = (asked.json["event"], asked.json["headline"], asked.json["what_to_do"])
+    assert found == ("gave_up", "worker ended by itself 5 times", "read worker.log")
+    assert asked.json["night"] is None
 
 
 @pytest.mark.slow
@@ -228,7 +240,8 @@ def test_a_gates_refusal_and_an_error_are_told_with_their_remedy(checkout: Path)
 
 
 def run(name: str | None, root: Path, start: datetime | None = None) -> Any:
-    return SimpleNamespace(parameters={"night": name, "root": str(root)}, expected_start_time=start)
+    parameters = {"night": name, "root": str(root)}
+    return SimpleNamespace(parameters=parameters, expected_start_time=start, deployment_id=None)
 
 
 def state(kind: str, message: str | None) -> Any:

@@ -46,6 +46,8 @@ def workspace(folder: Path, file: str, old: str, new: str) -> Workspace:
         ("promotion.yaml", "power: 0.8", "power: 8.0", r"promotion\.yaml: power"),
         ("release.yaml", "staging: automatic", "staging: sometimes", r"release\.yaml: staging"),
         ("night.yaml", "stage_hours: 24.0", "stage_hours: 0.0", r"night\.yaml: stage_hours"),
+        ("night.yaml", "room: 1.0", "room: 11.0", r"night\.yaml: room"),
+        ("night.yaml", "run_again: true", "run_again: twice", r"night\.yaml: run_again"),
         ("judging.yaml", "model: null", "model: 3", r"judging\.yaml: model"),
     ],
 )
@@ -56,6 +58,13 @@ def test_params_that_are_used_at_the_end_are_read_before_anything_begins(
     with pytest.raises(ConfigError, match=said):
         refresh(place, NightLog(place, "night"), STORES)
     assert not (tmp_path / "data").exists()
+
+
+def test_night_params_of_before_are_refused_with_what_they_lack(tmp_path: Path) -> None:
+    (tmp_path / "params").mkdir()
+    (tmp_path / "params" / "night.yaml").write_text("stage_hours: 24.0\n")
+    with pytest.raises(ConfigError, match=r"silent_minutes, night_hours, .* are written beside it"):
+        nightly._limits(Workspace(tmp_path, tmp_path, ()))
 
 
 class ToldTracker:

@@ -7,7 +7,15 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tasks.services.processes import ChildResult, child_environment, run_child
+from tasks.orchestration.reproduce import changes
+from tasks.services.processes import (
+    ChildResult,
+    Silence,
+    child_environment,
+    is_gone,
+    process_tag,
+    run_child,
+)
 
 FAMILY = """
 import signal, subprocess, sys, time
@@ -65,3 +73,43 @@ def test_children_get_this_interpreter_no_telemetry_and_no_hub() -> None:
     assert environment["HF_HUB_OFFLINE"] == "1"
     assert (Path(environment["PATH"].split(os.pathsep)[0]) / "python").exists()
     assert child_environment(online=True).get("HF_HUB_OFFLINE") == os.environ.get("HF_HUB_OFFLINE")
+
+
+WRITER = """
+import pathlib, sys, time
+print("begun", flush=True)
+for step in range(int(sys.argv[1])):
+    pathlib.Path("curve").write_text(str(step))
+    time.sleep(0.2)
+print("written", flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.mark.slow
+def test_a_child_that_gives_no_sign_of_life_is_ended_and_one_that_works_is_not(
+    tmp_path: Path,
+) -> None:
+    """What it writes is a sign, though it prints nothing for longer than it may be silent."""
+    silence = Silence(2.0, lambda: changes(tmp_path))
+    begun = time.monotonic()
+    child = run_child(["python", "-c", WRITER, "20"], tmp_path, silence=silence)
+    assert (child.is_silent, child.is_late) == (True, False)
+    assert child.lines == ("begun", "written")
+    assert time.monotonic() - begun < 30
+
+
+@pytest.mark.slow
+def test_a_child_that_takes_too_long_is_ended_though_it_works(tmp_path: Path) -> None:
+    silence = Silence(30.0, lambda: changes(tmp_path))
+    child = run_child(["python", "-c", WRITER, "300"], tmp_path, limit_seconds=2.0, silence=silence)
+    assert (child.is_silent, child.is_late) == (False, True)
+
+
+def test_a_process_is_told_from_a_later_one_with_its_pid_and_from_those_of_other_machines() -> None:
+    tag = process_tag()
+    host, pid, started = tag.rsplit(" ", 2)
+    assert not is_gone(tag)
+    assert is_gone(f"{host} {pid} {float(started) - 60}")
+    assert is_gone(f"{host} {2**22 + 7} {started}")  # no process has this pid: Linux counts to 2^22
+    assert not is_gone(f"elsewhere {2**22 + 7} {started}")
