@@ -76,34 +76,6 @@ def params_files(root: Path, names: Iterable[str]) -> set[str]:
         return {dep.def_path for name in names for dep in _find(repository, name).params}
 
 
-def keep_site_cache(root: Path, folder: Path) -> None:
-    """Let a plain `dvc` in a checkout use `folder` as its site cache, unless its config names one.
-
-    It is written to `.dvc/config.local`, which git ignores, and follows a checkout that was moved.
-
-    Raises:
-        ConfigError: DVC can't read its config.
-    """
-    local = root / ".dvc" / "config.local"
-    lines = local.read_text(encoding="utf-8").splitlines() if local.exists() else []
-    if str(folder) in (line.partition("=")[2].strip(" \"'") for line in lines):
-        return
-    from dvc.config import Config
-    from dvc.config import ConfigError as DvcConfigError
-
-    try:
-        config = Config(str(root / ".dvc"))
-        given = config["core"].get("site_cache_dir")
-        if given is not None and Path(given).parts[-3:] != folder.parts[-3:]:
-            return
-        with config.edit("local") as changed:
-            changed.setdefault("core", {})["site_cache_dir"] = str(folder)
-    except DvcConfigError as error:
-        raise ConfigError(
-            f"DVC can't read its config in {root / '.dvc'}: {error}", "mend what DVC names there"
-        ) from error
-
-
 def has_remote(root: Path) -> bool:
     """Return whether the workspace names a default remote to push to."""
     with _repository(root) as repository:
