@@ -92,6 +92,25 @@ def cache_folder(root: Path) -> Path:
         return Path(repository.cache.local.path)
 
 
+def found_in_remote(root: Path, oids: Iterable[str]) -> set[str] | None:
+    """Return which of the objects the default remote holds, None where there is no remote.
+
+    Raises:
+        ConfigError: DVC can't read the workspace, or reach the remote.
+    """
+    with _repository(root) as repository:
+        if not repository.config["core"].get("remote"):
+            return None
+        store = repository.cloud.get_remote_odb()
+        try:
+            return set(store.oids_exist(list(oids)))
+        except Exception as error:  # of each kind of remote there are others
+            raise ConfigError(
+                f"DVC's remote does not answer: {error}",
+                "bring it back, or try again later: nothing was deleted",
+            ) from error
+
+
 def remove_from_remote(root: Path, oids: Iterable[str]) -> int:
     """Delete objects from the default remote, where there is one; return how many were there.
 

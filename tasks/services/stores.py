@@ -159,7 +159,7 @@ def is_transient(error: BaseException) -> bool:
     """Return whether an error of MLflow's may be gone in a while, so that a call is worth
     repeating.
     """
-    if _is_broken(error):
+    if _is_broken(error) or _is_outdated(error):
         return False
     # What SQLAlchemy says of the same before MLflow has opened its store.
     unopened = type(error).__name__ == "OperationalError"
@@ -189,6 +189,8 @@ def call_with_retries(
     try:
         return retrying(call)
     except Exception as error:
+        if _is_outdated(error):
+            raise _outdated(where) from error
         if _is_broken(error):
             raise _broken(where, error) from error
         if is_transient(error):
@@ -293,6 +295,20 @@ def _is_broken(error: BaseException) -> bool:
     """Return whether a database is damaged, or may not be written."""
     text = f"{type(error).__name__}: {error}"
     return "DatabaseError" in text or "readonly database" in text
+
+
+def _is_outdated(error: BaseException) -> bool:
+    """Return whether a database has the schema of another MLflow, older or newer."""
+    return "out-of-date database schema" in str(error) or "Can't locate revision" in str(error)
+
+
+def _outdated(where: str) -> ConfigError:
+    return ConfigError(
+        f"MLflow's store at {where} has the schema of another MLflow; expected that of the one "
+        "that is installed, which else can't read it",
+        "`nightloom upgrade` brings an older one up, and keeps a copy; a newer one needs the "
+        "release of Nightloom that wrote it, or a backup of before",
+    )
 
 
 def _broken(where: str, error: Exception) -> ConfigError:
