@@ -63,6 +63,7 @@ def shell_lines(checkout: Path) -> list[str]:
 
 def _missing_settings(checkout: Path) -> dict[str, str]:
     """Return the variables that the user has not set, and loopback beside the user's `no_proxy`."""
+    private_folder(checkout)  # which makes the state's folder, closed to others
     home = checkout / STATE / "prefect"
     home.mkdir(parents=True, exist_ok=True)  # Prefect makes the last folder of its path alone
     wanted = _DEFAULTS | {
