@@ -28,7 +28,9 @@ _FILES = "checkout"  # what is copied back as it lies
 _DUMPS = "databases"  # what PostgreSQL's own programs wrote
 LAST_BACKUP = "last-backup.json"
 _SQLITE = b"SQLite format 3\x00"
-_PASSING = ("-wal", "-shm", "-journal", "night.lock", "promotion.lock", "promotion.next")
+_PASSING = (
+    "-wal", "-shm", "-journal", "night.lock", ".lock.pid", "promotion.lock", "promotion.next",
+)  # fmt: skip
 # Made again by themselves, of this machine alone, or of a process that lives.
 _LEFT_OUT = {"private", "logs", "tmp", "downloads", "services.json", "keeper.json", LAST_BACKUP}
 _NOT_OF_A_WORKSPACE = {"tasks", "models", "scratch"}  # the checkout has them, or made again
@@ -114,7 +116,7 @@ def _saved(checkout: Path) -> Iterator[Path]:
                 set(inside[3:5]) & _NOT_OF_A_WORKSPACE
             )
             scratch = inside[:2] == ("data", "scratch")
-            passing = path.name.endswith(_PASSING) and root.parent == state
+            passing = path.name.endswith(_PASSING) and path.is_relative_to(state)
             if path.is_file() and not path.is_symlink() and not of_workspace | scratch | passing:
                 yield path
 

@@ -71,11 +71,10 @@ class Workspace:
         return self.path / STATE / "night.lock"
 
     def paths(self) -> WorkspacePaths:
-        """Return the paths of `params/paths.yaml`, which count from the workspace."""
-        return WorkspacePaths.model_validate(read_yaml(self.path / "params" / "paths.yaml"))
+        """Return the paths of the checkout's `params/paths.yaml`, which count from the workspace.
 
-    def checkout_paths(self) -> WorkspacePaths:
-        """Return the same as the checkout has them: there even before the workspace is."""
+        No override changes them, and a workspace of an earlier release may not know them all.
+        """
         return WorkspacePaths.model_validate(read_yaml(self.checkout / "params" / "paths.yaml"))
 
 

@@ -74,7 +74,7 @@ def _print_review(review: "Review", only_here: int | None, *, done: bool, as_jso
         told = f"{row['files']} {gone}, {row['megabytes']:.1f} MB" if row["files"] else "all stays"
         console.print(f"{row['kind']}: {told} ({row['why']})", highlight=False, soft_wrap=True)
     for who, count in review.data.needed.items():
-        console.print(f"  {who} needs {count} objects of DVC's cache", highlight=False)
+        console.print(f"  needed by {who}: {count} objects of DVC's cache", highlight=False)
     if only_here:
         console.print(
             f"  {only_here} objects that would go are not in DVC's remote", style="yellow"
