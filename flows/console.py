@@ -167,7 +167,7 @@ class NightView:
         from flows.run_state import night_file
 
         self._file = night_file(workspace.checkout, night)
-        self._scratch = workspace.path / workspace.checkout_paths().scratch
+        self._scratch = workspace.path / workspace.paths().scratch
         self._console = console
         self._stop = threading.Event()
         self._begun = {"": time.time()}

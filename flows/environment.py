@@ -3,14 +3,16 @@
 import os
 import shlex
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from flows.credentials import private_folder, secret_file
-from flows.graph import keep_site_cache
+from flows.dvc_settings import keep_site_cache
 from flows.mlflow_store import own_store
 from flows.servers import Services, server_secret
 from flows.workspace import STATE, find_checkout
 from tasks.services.processes import TELEMETRY_OFF, proxy_exemptions
 from tasks.services.stores import Stores
+from tasks.stage.errors import ConfigError
 
 _DEFAULTS = TELEMETRY_OFF | {
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
@@ -61,6 +63,7 @@ def shell_lines(checkout: Path) -> list[str]:
 
 def _missing_settings(checkout: Path) -> dict[str, str]:
     """Return the variables that the user has not set, and loopback beside the user's `no_proxy`."""
+    private_folder(checkout)  # which makes the state's folder, closed to others
     home = checkout / STATE / "prefect"
     home.mkdir(parents=True, exist_ok=True)  # Prefect makes the last folder of its path alone
     wanted = _DEFAULTS | {
@@ -86,10 +89,41 @@ def find_stores(checkout: Path) -> Stores:
     """Return the MLflow store: the user's, else that of the servers of `up`, else sqlite.
 
     Raises:
-        ConfigError: the checkout was copied or moved, and its own store can't follow.
+        ConfigError: the checkout was copied or moved, and its own store can't follow; or the
+            user's has an address that counts from the folder that a command is run in.
     """
     given = os.environ.get("MLFLOW_TRACKING_URI")
     if given:
-        return Stores(given, None)
+        return Stores(_tracking_uri(given), None)
     own, services = own_store(checkout), Services.read(checkout)
     return Stores(own.uri if services is None else services.mlflow, own.artifacts)
+
+
+# What MLflow takes for an address though it is one word.
+_WORDS = {"databricks", "databricks-uc", "uc"}
+
+
+def _tracking_uri(given: str) -> str:
+    """Return the user's tracking URI, by which every command here finds one and the same store.
+
+    Raises:
+        ConfigError: it counts from the folder that a command is run in.
+    """
+    address = urlsplit(given)
+    kind, _, driver = address.scheme.partition("+")
+    if kind in ("postgres", "postgresql") and not driver:
+        return given.replace(address.scheme, "postgresql+psycopg", 1)  # the driver that is here
+    if kind == "sqlite":
+        absolute = given.partition("://")[2].startswith("//")
+    elif kind in ("", "file") and given not in _WORDS:
+        absolute = address.path.startswith("/")
+    else:
+        absolute = True
+    if not absolute:
+        raise ConfigError(
+            f"MLFLOW_TRACKING_URI is {given}; expected an absolute path in it, because MLflow "
+            "counts this one from the folder of each process, and stages have folders of their own",
+            "write sqlite:////ABSOLUTE/PATH.db or the address of a server, or unset it to use the "
+            "store in .nightloom/",
+        )
+    return given

@@ -21,7 +21,7 @@ _DIRECTORY = ".dir"
 
 
 @dataclass(frozen=True)
-class _Run:
+class DvcRun:
     """One run of a stage: the hashes of what it read and wrote, and the file of DVC's that says so.
 
     `file` is None where that is a `dvc.lock`, which holds the hashes of the last run.
@@ -42,14 +42,14 @@ def forget_objects(
     checkout = next(iter(workspaces)).checkout
     cache = cache_folder(checkout)
     locks = [workspace.path / "dvc.lock" for workspace in workspaces]
-    runs = [*_cached_runs(cache.parents[1] / "runs"), *_locked_runs(locks)]
+    runs = [*cached_runs(cache.parents[1] / "runs"), *_locked_runs(locks)]
     made = _derived(cache, runs, seeds)
-    objects = (seeds | _with_files(cache, made)) - kept
+    objects = (seeds | with_files(cache, made)) - kept
     for path in sorted(path for path in cache.rglob("*") if path.is_file()):
         oid = path.parent.name + path.name
         if oid not in objects | kept and traces.in_file(path, ids=False):
             objects.add(oid)
-    gone = [path for oid in sorted(objects) if (path := _place(cache, oid)).exists()]
+    gone = [path for oid in sorted(objects) if (path := object_place(cache, oid)).exists()]
     for path in gone:
         path.unlink()
     for run in runs:
@@ -67,10 +67,10 @@ def raw_objects(workspaces: Iterable[Workspace]) -> set[str]:
             outs = yaml.safe_load(tracked.read_text(encoding="utf-8"))["outs"]
             found |= {out["md5"] for out in outs}
     cache = cache_folder(next(iter(workspaces)).checkout)
-    return found | _with_files(cache, found)
+    return found | with_files(cache, found)
 
 
-def _derived(cache: Path, runs: Collection[_Run], seeds: set[str]) -> set[str]:
+def _derived(cache: Path, runs: Collection[DvcRun], seeds: set[str]) -> set[str]:
     """Return the hashes of all that was made of files with these MD5s, folder or file."""
     folders = {path.parent.name + path.name: path for path in cache.rglob(f"*{_DIRECTORY}")}
     made = {oid for oid, path in folders.items() if _files(path) & seeds}
@@ -81,13 +81,14 @@ def _derived(cache: Path, runs: Collection[_Run], seeds: set[str]) -> set[str]:
         made |= more
 
 
-def _with_files(cache: Path, oids: set[str]) -> set[str]:
+def with_files(cache: Path, oids: set[str]) -> set[str]:
     """Return the hashes and, of folders, those of their files."""
-    paths = [_place(cache, oid) for oid in oids if oid.endswith(_DIRECTORY)]
+    paths = [object_place(cache, oid) for oid in oids if oid.endswith(_DIRECTORY)]
     return oids.union(*(_files(path) for path in paths if path.exists()))
 
 
-def _place(cache: Path, oid: str) -> Path:
+def object_place(cache: Path, oid: str) -> Path:
+    """Return where a cache holds an object, whether it does or not."""
     return cache / oid[:2] / oid[2:]
 
 
@@ -95,13 +96,14 @@ def _files(folder: Path) -> set[str]:
     return {str(item["md5"]) for item in json.loads(folder.read_bytes())}
 
 
-def _cached_runs(folder: Path) -> Iterator[_Run]:
+def cached_runs(folder: Path) -> Iterator[DvcRun]:
+    """Yield every run that a run cache holds."""
     for path in sorted(folder.rglob("*")):
         if path.is_file():
             yield _run(yaml.safe_load(path.read_text(encoding="utf-8")), path)
 
 
-def _locked_runs(locks: Iterable[Path]) -> Iterator[_Run]:
+def _locked_runs(locks: Iterable[Path]) -> Iterator[DvcRun]:
     for path in locks:
         if path.exists():
             content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
@@ -109,9 +111,9 @@ def _locked_runs(locks: Iterable[Path]) -> Iterator[_Run]:
                 yield _run(stage, None)
 
 
-def _run(stage: dict[str, Any], file: Path | None) -> _Run:
+def _run(stage: dict[str, Any], file: Path | None) -> DvcRun:
     read, written = (
         frozenset(str(item["md5"]) for item in stage.get(name, []) if "md5" in item)
         for name in ("deps", "outs")
     )
-    return _Run(read, written, file)
+    return DvcRun(read, written, file)

@@ -89,7 +89,7 @@ def _check(base: Workspace) -> None:
     Raises:
         ConfigError: it was not, or a row that was erased is back.
     """
-    paths = base.checkout_paths()
+    paths = base.paths()
     needed = (paths.raw, *paths.frozen)
     missing = [name for name in needed if not (base.path / name).exists()]
     if missing:

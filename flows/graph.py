@@ -76,34 +76,6 @@ def params_files(root: Path, names: Iterable[str]) -> set[str]:
         return {dep.def_path for name in names for dep in _find(repository, name).params}
 
 
-def keep_site_cache(root: Path, folder: Path) -> None:
-    """Let a plain `dvc` in a checkout use `folder` as its site cache, unless its config names one.
-
-    It is written to `.dvc/config.local`, which git ignores, and follows a checkout that was moved.
-
-    Raises:
-        ConfigError: DVC can't read its config.
-    """
-    local = root / ".dvc" / "config.local"
-    lines = local.read_text(encoding="utf-8").splitlines() if local.exists() else []
-    if str(folder) in (line.partition("=")[2].strip(" \"'") for line in lines):
-        return
-    from dvc.config import Config
-    from dvc.config import ConfigError as DvcConfigError
-
-    try:
-        config = Config(str(root / ".dvc"))
-        given = config["core"].get("site_cache_dir")
-        if given is not None and Path(given).parts[-3:] != folder.parts[-3:]:
-            return
-        with config.edit("local") as changed:
-            changed.setdefault("core", {})["site_cache_dir"] = str(folder)
-    except DvcConfigError as error:
-        raise ConfigError(
-            f"DVC can't read its config in {root / '.dvc'}: {error}", "mend what DVC names there"
-        ) from error
-
-
 def has_remote(root: Path) -> bool:
     """Return whether the workspace names a default remote to push to."""
     with _repository(root) as repository:
@@ -118,6 +90,25 @@ def cache_folder(root: Path) -> Path:
     """
     with _repository(root) as repository:
         return Path(repository.cache.local.path)
+
+
+def found_in_remote(root: Path, oids: Iterable[str]) -> set[str] | None:
+    """Return which of the objects the default remote holds, None where there is no remote.
+
+    Raises:
+        ConfigError: DVC can't read the workspace, or reach the remote.
+    """
+    with _repository(root) as repository:
+        if not repository.config["core"].get("remote"):
+            return None
+        store = repository.cloud.get_remote_odb()
+        try:
+            return set(store.oids_exist(list(oids)))
+        except Exception as error:  # of each kind of remote there are others
+            raise ConfigError(
+                f"DVC's remote does not answer: {error}",
+                "bring it back, or try again later: nothing was deleted",
+            ) from error
 
 
 def remove_from_remote(root: Path, oids: Iterable[str]) -> int:

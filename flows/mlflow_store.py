@@ -246,5 +246,5 @@ def _unknown_schema(store: OwnStore, column: _Column, error: Exception) -> Confi
     return ConfigError(
         f"{store.database} is no store of this MLflow: {error}; expected the column "
         f"{column.table}.{column.name}, which holds paths that must be those of this checkout",
-        f"bring it up to date with `mlflow db upgrade {store.uri}`; copy the file first",
+        "`nightloom upgrade` brings it up to date, and keeps a copy of the file",
     )

@@ -22,6 +22,7 @@ from flows.promoter import deciding, make_promoter
 from flows.record import NightRecord
 from flows.release import release
 from flows.rerun import after_crash
+from flows.retention import delete_leavings, read_retention
 from flows.run_state import VERDICTS, NightLog, NightRequest, NightState, new_night_name
 from flows.servers import shares_prefect
 from flows.workspace import Workspace, choose_workspace, night_lock, prepare
@@ -128,6 +129,7 @@ def nightly(
                 get_run_logger().exception("the night ended early")
         tell(workspace.checkout, log.now.night)
         if log.now.verdict != "cancelled":  # a run that is being ended has no time for it
+            clean_up(workspace)
             tag_run([log.now.told_verdict, *_model_tags(log.now)])
             name_scheduled_nights()
         return _state(log.now)
@@ -154,6 +156,20 @@ def tell(checkout: Path, night: str) -> None:
     for channel, why in telling.channels.items() if telling else ():
         if why is not None:
             get_run_logger().warning("%s was not told how the night ended: %s", channel, why)
+
+
+def clean_up(workspace: Workspace) -> None:
+    """Delete what params let go of what nights left; what fails there never fails the night."""
+    logger = get_run_logger()
+    try:
+        if read_retention(workspace.checkout).each_night:
+            found = delete_leavings(workspace.checkout, own=workspace)
+            freed = sum(leaving.freed for leaving in found.leavings)
+            logger.info("deleted %.0f MB that params/retention.yaml lets go", freed)
+    except NightloomError as error:
+        logger.warning("nothing old was deleted: %s; what to do: %s", error.message, error.remedy)
+    except Exception:
+        logger.exception("nothing old was deleted")
 
 
 def _model_tags(night: NightState) -> list[str]:

@@ -15,7 +15,7 @@ from tasks.stage.errors import ConfigError
 from tasks.stage.params import new_key, read_yaml
 
 # Not params of a night: where things lie, and who is told, is the same in every workspace.
-_FIXED = {"notify", "paths"}
+_FIXED = {"notify", "paths", "retention"}
 
 
 @dataclass(frozen=True)

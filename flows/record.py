@@ -33,7 +33,7 @@ from tasks.stage.outputs import MANIFEST
 
 _CARD = "README.md"  # of a bundle
 
-_NOT_OF_A_NIGHT = ("notify",)  # params that make no version what it is
+_NOT_OF_A_NIGHT = ("notify", "retention")  # params that make no version what it is
 
 _LEFT_OUT_TAG = "sources left out"
 

@@ -32,6 +32,7 @@ from tasks.services.processes import (
     wait_for_answer,
 )
 from tasks.stage.errors import ConfigError
+from tasks.stage.params import read_yaml
 
 POOL = "nightloom"
 
@@ -211,7 +212,16 @@ def _prefect_environment(checkout: Path, address: str) -> dict[str, str]:
         # Pages of other sites that a browser shows must not be able to start flows.
         "PREFECT_SERVER_API_CSRF_PROTECTION_ENABLED": "true",
         "PREFECT_SERVER_API_CORS_ALLOWED_ORIGINS": address,
+        # Runs and logs of nights that are over would fill its database.
+        "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs,orphans",
+        "PREFECT_SERVER_SERVICES_DB_VACUUM_RETENTION_PERIOD": str(_record_seconds(checkout)),
     }
+
+
+def _record_seconds(checkout: Path) -> int:
+    """Return for how long Prefect keeps a run that ended; its own default without the params."""
+    params = read_yaml(path) if (path := checkout / "params" / "retention.yaml").exists() else {}
+    return int(params.get("record_days", 90)) * 86_400
 
 
 def server_secret(checkout: Path) -> str:

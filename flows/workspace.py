@@ -1,6 +1,5 @@
 """Where a night works: the checkout, or a copy with other params; one night at a time."""
 
-import configparser
 import os
 import re
 import shutil
@@ -72,11 +71,10 @@ class Workspace:
         return self.path / STATE / "night.lock"
 
     def paths(self) -> WorkspacePaths:
-        """Return the paths of `params/paths.yaml`, which count from the workspace."""
-        return WorkspacePaths.model_validate(read_yaml(self.path / "params" / "paths.yaml"))
+        """Return the paths of the checkout's `params/paths.yaml`, which count from the workspace.
 
-    def checkout_paths(self) -> WorkspacePaths:
-        """Return the same as the checkout has them: there even before the workspace is."""
+        No override changes them, and a workspace of an earlier release may not know them all.
+        """
         return WorkspacePaths.model_validate(read_yaml(self.checkout / "params" / "paths.yaml"))
 
 
@@ -84,7 +82,7 @@ def find_checkout(start: Path) -> Path:
     """Return the nearest folder at or above `start` that holds a Nightloom project.
 
     Raises:
-        ConfigError: there is none, or its path can't be named in a database's address.
+        ConfigError: there is none, or its path can't be read where libraries keep it.
     """
     for folder in (start.resolve(), *start.resolve().parents):
         if (folder / "prefect.yaml").exists() and (folder / "dvc.yaml").exists():
@@ -95,15 +93,28 @@ def find_checkout(start: Path) -> Path:
     )
 
 
+# What a path can't hold: how it is named, and what happens where it does.
+_UNREADABLE = (
+    (r"\?", "`?`", "MLflow, Prefect and Optuna end a database's address there, and would write to "
+     "{before}, outside of it"),
+    (r"%\([^)]*\)s", "`%(NAME)s`", "DVC takes it for a value of its config to fill in"),
+    (r"\$", "`$`", "MLflow takes what follows for a variable, and writes elsewhere"),
+    (r"[{}]", "braces", "DVC takes what stands in them for a value to fill in"),
+    (r"[\x00-\x1f\x7f]", "control characters", "configs and logs are read line by line"),
+)  # fmt: skip
+
+
 def _addressable(checkout: Path) -> Path:
-    """Return the checkout, if its path has no `?`, at which SQLAlchemy ends a file's address."""
-    path, mark, _ = str(checkout).partition("?")
-    if mark:
-        raise ConfigError(
-            f"the project's folder is {checkout}; expected a path without `?`, where a database's "
-            f"address ends: MLflow, Prefect and Optuna would write to {path}, outside of it",
-            "rename the folder",
-        )
+    """Return the checkout, if all libraries can read its path where they keep it."""
+    for pattern, what, why in _UNREADABLE:
+        found = re.search(pattern, str(checkout))
+        if found is not None:
+            before = str(checkout)[: found.start()]
+            raise ConfigError(
+                f"the project's folder is {str(checkout)!r}; expected a path without {what}: "
+                f"{why.format(before=before)}",
+                "rename the folder",
+            )
     return checkout
 
 
@@ -131,7 +142,7 @@ def prepare(workspace: Workspace) -> None:
     new = not (workspace.path / "dvc.yaml").exists()
     _copy_code(workspace)
     _write_params(workspace)
-    _write_dvc_config(workspace)
+    _copy_dvc_settings(workspace)
     _share_models(workspace)
     raw = workspace.paths().raw
     own = any(_OWN_DATA.fullmatch(item.key) for item in workspace.overrides)
@@ -167,22 +178,12 @@ def _write_params(workspace: Workspace) -> None:
             write_atomically(target / path.name, text)
 
 
-def _write_dvc_config(workspace: Workspace) -> None:
-    """Write the checkout's DVC settings without git, and with the checkout's cache."""
-    source, target = workspace.checkout / ".dvc", workspace.path / ".dvc"
-    target.mkdir(parents=True, exist_ok=True)
-    settings = configparser.ConfigParser()
-    settings.read(source / "config", encoding="utf-8")
-    for section in ("core", "cache"):
-        if not settings.has_section(section):
-            settings.add_section(section)
-    settings["core"]["no_scm"] = "true"
-    # A relative path in a DVC config counts from the folder of the config.
-    settings["cache"]["dir"] = str(source / settings["cache"].get("dir", "cache"))
-    with (target / "config").open("w", encoding="utf-8") as stream:
-        settings.write(stream)
-    if (source / "config.local").exists():
-        shutil.copy2(source / "config.local", target / "config.local")
+def _copy_dvc_settings(workspace: Workspace) -> None:
+    """Give the workspace the checkout's DVC settings, cache and remotes."""
+    # Deferred: it imports what most commands do without.
+    from flows.dvc_settings import copy_settings
+
+    copy_settings(workspace.checkout, workspace.path)
     shutil.copy2(workspace.checkout / ".dvcignore", workspace.path / ".dvcignore")
 
 

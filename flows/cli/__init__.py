@@ -7,6 +7,7 @@ import typer
 
 from flows.cli import (
     ask,
+    backup,
     compare,
     doctor,
     erase,
@@ -52,6 +53,9 @@ for _command in (
     promote.promote,
     promote.rollback,
     prune.prune,
+    backup.backup,
+    backup.restore,
+    backup.upgrade,
     erase.erase,
 ):
     app.command()(_command)

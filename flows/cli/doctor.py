@@ -8,12 +8,15 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Annotated
 
+import typer
 from rich.console import Console
 
 from flows import EXIT_FAILED
 from flows.cli.night_checks import Finding, notification, schedule, verdict_age
 from flows.cli.options import HERE, Json, Root, checkout_at, print_json
+from flows.cli.store_checks import close_permissions, look_at_stores
 from flows.console import make_console
 from flows.graph import cache_folder, stage_names
 from tasks.stage.errors import NightloomError
@@ -94,9 +97,18 @@ class Check:
     remedy: str
 
 
-def doctor(root: Root = HERE, as_json: Json = False) -> None:
+def doctor(
+    root: Root = HERE,
+    fix: Annotated[
+        bool, typer.Option("--fix", help="Close .nightloom to other users, and mend no more.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
     """Check versions, stores, disk, device and nights to come, and say how to mend each."""
     with checkout_at(root, as_json) as checkout:
+        if fix:
+            closed = close_permissions(checkout)
+            make_console(to_stderr=as_json).print(f"{closed} files and folders closed to others")
         findings = run_checks(checkout)
     if as_json:
         print_json(findings)
@@ -114,6 +126,7 @@ def run_checks(checkout: Path) -> list[Check]:
     return [
         *(check(checkout) for check in checks),
         *(_of_finding(name, look(checkout)) for name, look in nights.items()),
+        *(_of_finding(name, finding) for name, finding in look_at_stores(checkout)),
     ]
 
 
@@ -175,7 +188,10 @@ def _disk(checkout: Path) -> Check:
         return Check("disk", False, error.message, error.remedy)
     told = ", ".join(f"{place.name} {place.gigabytes:.1f} GB" for place in places)
     found = f"{free:.0f} GB free, {_DISK_GB:.0f} needed; taken: {told}"
-    return _check("disk", free >= _DISK_GB, found, room(scratch_folders(checkout)))
+    remedy = (
+        f"{room(scratch_folders(checkout))}. `nightloom prune --data` shows what none of them needs"
+    )
+    return _check("disk", free >= _DISK_GB, found, remedy)
 
 
 def _memory(checkout: Path) -> Check:

@@ -73,7 +73,7 @@ def _run_and_tell(asked: _Asked, *, as_json: bool, verbose: bool) -> None:
         workspace = choose_workspace(checkout, asked.preset, asked.overrides)
     if as_json:
         print(night_report(night))
-    evaluation = workspace.path / workspace.checkout_paths().evaluation_report
+    evaluation = workspace.path / workspace.paths().evaluation_report
     console = make_console(to_stderr=as_json)
     print_summary(console, night, evaluation, Services.read(checkout), verbose=verbose)
     raise SystemExit(VERDICTS[night.verdict or "failed"].exit_code)

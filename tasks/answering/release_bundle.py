@@ -3,6 +3,8 @@
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from tasks.models.store import ModelManifest
 from tasks.stage.errors import ConfigError
 from tasks.stage.outputs import MANIFEST, RESTORE, verified
@@ -45,7 +47,14 @@ class BundleSettings(StageParams):
                 f"{bundle} holds no {SETTINGS}, so it is not a release bundle",
                 "name a bundle that a night made, e.g. data/bundle",
             )
-        return cls.model_validate_json(path.read_text(encoding="utf-8"))
+        try:
+            return cls.model_validate_json(path.read_text(encoding="utf-8"))
+        except ValidationError as error:
+            raise ConfigError(
+                f"{path} is of another release of Nightloom: {' '.join(str(error).split())[:300]}",
+                "serve this version with the release that made it (its night's run in MLflow names "
+                "the git commit), or `nightloom run` and promote the version that it makes",
+            ) from None
 
     def write(self, bundle: Path) -> None:
         """Write the settings into a bundle."""

@@ -28,7 +28,13 @@ from mlflow.tracking import MlflowClient
 from tasks.feedback.exchanges import Exchange, Feedback
 from tasks.feedback.params import LogParams
 from tasks.feedback.served import ServedQuestion
-from tasks.services.stores import SERVED, Stores, open_experiment, retrying_client
+from tasks.services.stores import (
+    SERVED,
+    Stores,
+    find_experiment,
+    open_experiment,
+    retrying_client,
+)
 from tasks.stage.errors import ConfigError
 
 CORRECT = "correct"
@@ -77,7 +83,7 @@ class ServedTraces:
         uri = stores.tracking_uri
         self._client = retrying_client(MlflowClient, uri, seconds=retry_seconds)
         self._tracing = retrying_client(TracingClient, uri, seconds=retry_seconds)
-        found = self._client.get_experiment_by_name(SERVED)
+        found = find_experiment(self._client, SERVED)
         self._experiment: str | None = None if found is None else str(found.experiment_id)
 
     def write(self, exchange: Exchange) -> None:

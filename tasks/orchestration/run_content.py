@@ -35,7 +35,19 @@ def metric_name(path: Sequence[str]) -> str:
     `:HEX:`, its code point, an empty key as `:`, and a name that is too long ends in `:` and its
     digest. Different keys have different names.
     """
-    name = "/".join(map(_segment, path))
+    return _bounded("/".join(map(_segment, path)))
+
+
+def param_name(path: Sequence[str]) -> str:
+    """Return the name of the param that keys lead to: FILE.KEY, escaped as `metric_name` does.
+
+    Keys may be anything here too: of `columns`, they are the names of somebody's columns.
+    """
+    return _bounded(".".join(map(_segment, path)))
+
+
+def _bounded(name: str) -> str:
+    """Return a name, ending in its digest where MLflow would refuse it for its length."""
     if len(name) <= _CHARACTERS:
         return name
     digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:_DIGEST]
@@ -76,9 +88,9 @@ _PARAM_CHARACTERS = 6000
 
 
 def param_values(root: Path, files: Iterable[str]) -> dict[str, str]:
-    """Return the values of params files as MLflow keeps them; names are FILE.KEY."""
+    """Return the values of params files as MLflow keeps them, named by `param_name`."""
     return {
-        ".".join((Path(file).stem, *map(str, path))): _text(value)
+        param_name((Path(file).stem, *map(str, path))): _text(value)
         for file in files
         for path, value in leaves(read_yaml(root / file))
     }

@@ -34,6 +34,7 @@ from tasks.orchestration.run_content import (
     TABLE_FILE,
     metric_name,
     numbers,
+    param_name,
     param_values,
     split_table,
 )
@@ -133,7 +134,7 @@ class Tracker:
     def begin_trial(self, parent: RunRef, name: str, values: Mapping[str, object]) -> RunRef:
         """Begin the child run of a sweep's trial, with the values that it tries."""
         run = self._begin(name, {run_tags.PARENT: parent.run_id})
-        params = [Param(key, str(value)) for key, value in values.items()]
+        params = [Param(param_name([key]), str(value)) for key, value in values.items()]
         self._client.log_batch(run.run_id, params=params)
         return run
 

@@ -29,6 +29,7 @@ from tasks.services.stores import (
     RunRef,
     Stores,
     call_with_retries,
+    find_experiment,
     local_path,
     made_once,
     missing_is_fine,
@@ -68,7 +69,7 @@ class Uploads:
 
     def of_key(self, model: ServedModel, key: str) -> Upload | None:
         """Return the upload of a promotion key, None if no night came so far."""
-        experiment = self._client.get_experiment_by_name(EXPERIMENT)
+        experiment = find_experiment(self._client, EXPERIMENT)
         if experiment is None:
             return None
         query = f"tags.`{run_tags.UPLOADED}.{model}` LIKE '{key} %'"

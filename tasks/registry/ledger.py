@@ -24,7 +24,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from tasks.records.schema import ServedModel
 from tasks.registry.client import Registry
 from tasks.registry.versions import MODELS, RegistryStage
-from tasks.services.stores import LEDGER, Stores, made_once, open_experiment, retrying_client
+from tasks.services.stores import (
+    LEDGER,
+    Stores,
+    find_experiment,
+    made_once,
+    open_experiment,
+    retrying_client,
+)
 from tasks.stage.errors import ConfigError
 from tasks.stage.outputs import file_sha256
 
@@ -242,7 +249,7 @@ class Ledger:
 
     def _runs(self) -> list[Any]:
         """Return the ledger's runs: one, unless somebody else made more. The first counts."""
-        experiment = self._client.get_experiment_by_name(LEDGER)
+        experiment = find_experiment(self._client, LEDGER)
         if experiment is None:
             return []
         order = ["attributes.start_time ASC", "attributes.run_id ASC"]

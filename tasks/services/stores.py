@@ -60,21 +60,74 @@ def local_path(location: str) -> Path | None:
     return Path(url2pathname(path))  # MLflow decodes the escapes of plain paths too
 
 
+def find_experiment(client: Any, name: str) -> Any:
+    """Return an experiment of MLflow's, None if it was never made. `client` is MLflow's.
+
+    Raises:
+        ConfigError: somebody deleted it. Its runs can't be found then: a night could not begin one,
+            and the ledger would look empty.
+    """
+    found = client.get_experiment_by_name(name)
+    if found is None or found.lifecycle_stage != "deleted":
+        return found
+    raise ConfigError(
+        f"the experiment {name!r} ({found.experiment_id}) of MLflow at {client.tracking_uri} was "
+        "deleted, with all that lies in it; expected it there, since nights and versions need it",
+        f"bring it back whole with `mlflow experiments restore --experiment-id "
+        f"{found.experiment_id}`, with that address as MLFLOW_TRACKING_URI; then run again",
+    )
+
+
 def open_experiment(client: Any, name: str, artifacts: Path | None) -> str:
     """Return the id of an experiment, made if it is missing.
 
     Another process may make it meanwhile; or we did, and the answer was lost. `client` is MLflow's.
+
+    Raises:
+        ConfigError: it was deleted, or it is to be made and nothing says where its files go.
     """
-    found = client.get_experiment_by_name(name)
+    found = find_experiment(client, name)
     if found is None:
-        location = None if artifacts is None else artifacts.absolute().as_uri()
+        location = (
+            artifact_root(client.tracking_uri)
+            if artifacts is None
+            else artifacts.absolute().as_uri()
+        )
         try:
             return str(client.create_experiment(name, artifact_location=location))
         except Exception as error:
             if getattr(error, "error_code", None) != "RESOURCE_ALREADY_EXISTS":
                 raise
-        found = client.get_experiment_by_name(name)
+        found = find_experiment(client, name)
     return str(found.experiment_id)
+
+
+_DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
+_ROOT_VARIABLE = "MLFLOW_DEFAULT_ARTIFACT_ROOT"  # as `mlflow server` reads it
+
+
+def artifact_root(uri: str) -> str | None:
+    """Return where a new experiment of somebody's store keeps files, None where the store says it.
+
+    A server says it. A database does not: MLflow would take the folder that a command is run in.
+
+    Raises:
+        ConfigError: it is a database, and `MLFLOW_DEFAULT_ARTIFACT_ROOT` names no place.
+    """
+    if urlsplit(uri).scheme.partition("+")[0] not in _DATABASES:
+        return None
+    given = os.environ.get(_ROOT_VARIABLE, "")
+    path = local_path(given)
+    if path is not None and path.is_absolute():
+        return given if given.startswith("file:") else path.as_uri()
+    if path is None and "://" in given:
+        return given
+    raise ConfigError(
+        f"MLFLOW_TRACKING_URI names a database, and {_ROOT_VARIABLE} is {given!r}; expected a "
+        "bucket (s3://...) or an absolute folder: without one MLflow writes models and reports "
+        "below the folder that a command happens to run in",
+        f"set {_ROOT_VARIABLE}, or serve the database with `mlflow server` and name that server",
+    )
 
 
 RETRY_SECONDS = 90.0
@@ -106,7 +159,7 @@ def is_transient(error: BaseException) -> bool:
     """Return whether an error of MLflow's may be gone in a while, so that a call is worth
     repeating.
     """
-    if _is_broken(error):
+    if _is_broken(error) or _is_outdated(error):
         return False
     # What SQLAlchemy says of the same before MLflow has opened its store.
     unopened = type(error).__name__ == "OperationalError"
@@ -136,6 +189,8 @@ def call_with_retries(
     try:
         return retrying(call)
     except Exception as error:
+        if _is_outdated(error):
+            raise _outdated(where) from error
         if _is_broken(error):
             raise _broken(where, error) from error
         if is_transient(error):
@@ -240,6 +295,20 @@ def _is_broken(error: BaseException) -> bool:
     """Return whether a database is damaged, or may not be written."""
     text = f"{type(error).__name__}: {error}"
     return "DatabaseError" in text or "readonly database" in text
+
+
+def _is_outdated(error: BaseException) -> bool:
+    """Return whether a database has the schema of another MLflow, older or newer."""
+    return "out-of-date database schema" in str(error) or "Can't locate revision" in str(error)
+
+
+def _outdated(where: str) -> ConfigError:
+    return ConfigError(
+        f"MLflow's store at {where} has the schema of another MLflow; expected that of the one "
+        "that is installed, which else can't read it",
+        "`nightloom upgrade` brings an older one up, and keeps a copy; a newer one needs the "
+        "release of Nightloom that wrote it, or a backup of before",
+    )
 
 
 def _broken(where: str, error: Exception) -> ConfigError:

@@ -15,7 +15,7 @@ import pytest
 import requests
 
 from flows.credentials import private_folder, secret_file
-from flows.environment import set_environment, shell_lines
+from flows.environment import find_stores, set_environment, shell_lines
 from flows.servers import server_secret
 from tasks.services.processes import open_directly, proxy_exemptions
 from tasks.stage.errors import ConfigError
@@ -244,3 +244,35 @@ def test_exempting_twice_adds_nothing() -> None:
     once = proxy_exemptions({"no_proxy": "a.example, b.example"})
     assert once["no_proxy"] == "a.example,b.example,localhost,127.0.0.1,::1"
     assert proxy_exemptions(once) == once
+
+
+@pytest.mark.parametrize(
+    "given",
+    ["sqlite:///mlflow.db", "sqlite:///file:/srv/m.db?mode=ro&uri=true", "sqlite:///:memory:",
+     "mlruns", "./mlruns", "file:mlruns", "file://mlruns", "file:./mlruns"],
+)  # fmt: skip
+def test_a_store_that_counts_from_where_a_command_runs_is_refused(
+    given: str, checkout: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MLflow makes a folder `file:` or `mlruns` wherever it is called."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", given)
+    with pytest.raises(ConfigError, match="expected an absolute path"):
+        find_stores(checkout)
+
+
+@pytest.mark.parametrize(
+    ("given", "used"),
+    [
+        ("postgresql://u:p@h/db", "postgresql+psycopg://u:p@h/db"),
+        ("postgres://u:p@h/db", "postgresql+psycopg://u:p@h/db"),
+        ("postgresql+psycopg://u@h/db", "postgresql+psycopg://u@h/db"),
+        ("sqlite:////srv/m.db", "sqlite:////srv/m.db"),
+        ("https://mlflow.example", "https://mlflow.example"),
+        ("databricks", "databricks"),
+    ],
+)
+def test_a_store_of_the_users_is_opened_by_the_driver_that_is_here(
+    given: str, used: str, checkout: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", given)
+    assert find_stores(checkout).tracking_uri == used

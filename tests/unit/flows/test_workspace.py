@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
+from flows.dvc_settings import copy_settings
 from flows.overrides import Override, overrides_digest, read_overrides
 from flows.workspace import check_unlocked, choose_workspace, find_checkout, night_lock, prepare
 from tasks.services.locks import find_holder
@@ -286,10 +287,47 @@ def test_a_copys_workspaces_share_the_models_of_the_copy(checkout: Path, tmp_pat
         assert (models / "weights").read_text() == "heavy"
 
 
-def test_a_folder_whose_databases_would_lie_elsewhere_is_refused(tmp_path: Path) -> None:
-    folder = tmp_path / "why?not"
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("why?not", "would write to {}/why, outside of it"),
+        ("%(dir)s", "DVC takes it for a value"),
+        ("$HOME", "writes elsewhere"),
+        ("{curly}", "DVC takes what stands in them"),
+        ("two\nlines", "read line by line"),
+    ],
+)
+def test_a_folder_that_a_library_would_misread_is_refused(
+    tmp_path: Path, name: str, said: str
+) -> None:
+    folder = tmp_path / name
     folder.mkdir()
-    for name in ("prefect.yaml", "dvc.yaml"):
-        (folder / name).touch()
-    with pytest.raises(ConfigError, match=rf"would write to {tmp_path}/why, outside of it"):
+    for file in ("prefect.yaml", "dvc.yaml"):
+        (folder / file).touch()
+    with pytest.raises(ConfigError) as caught:
         find_checkout(folder)
+    assert said.format(tmp_path) in caught.value.message
+
+
+def test_a_workspaces_settings_lead_where_those_of_the_checkout_lead(tmp_path: Path) -> None:
+    """Relative paths count from the folder of the config, and this one is another."""
+    from dvc.config import Config
+
+    source, target = tmp_path / "in #1, 100%" / "checkout", tmp_path / "far" / "off" / "workspace"
+    (source / ".dvc").mkdir(parents=True)
+    (source / ".dvc" / "config").write_text(
+        "[core]\n    remote = near\n[cache]\n    dir = '../../a cache#1'\n"
+        "['remote \"near\"']\n    url = '../../re,mote'\n    verify = true\n"
+        "['remote \"home\"']\n    url = ~/store\n"
+        "['remote \"far\"']\n    url = 's3://bucket/a#b?c'\n"
+    )
+    (source / ".dvc" / "config.local").write_text(
+        "['remote \"far\"']\n    credentialpath = secret\n"
+    )
+    for _ in range(2):  # preparing again changes nothing
+        copy_settings(source, target)
+        given, found = Config(str(source / ".dvc")), Config(str(target / ".dvc"))
+        assert found["remote"] == given["remote"]
+        assert found["cache"]["dir"] == given["cache"]["dir"] == str(source.parent / "a cache#1")
+        assert found["remote"]["far"]["credentialpath"] == str(source / ".dvc" / "secret")
+        assert (given["core"]["no_scm"], found["core"]["no_scm"]) == (False, True)

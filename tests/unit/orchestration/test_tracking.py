@@ -17,7 +17,10 @@ from tasks.orchestration.run_content import metric_name
 from tasks.orchestration.stages import Dependency, Stage
 from tasks.orchestration.tracking import DataSet, Point, Tracker, source_tags
 from tasks.records.predictions import write_predictions
+from tasks.registry.client import Registry
+from tasks.registry.ledger import Ledger
 from tasks.services.stores import Stores
+from tasks.stage.errors import ConfigError
 from tests.builders.evaluation_report import answered
 
 STAGE = Stage(
@@ -266,3 +269,45 @@ def test_what_can_not_be_published_is_an_error_at_the_end(tmp_path: Path) -> Non
     ):
         time.sleep(0.1)
     assert warned
+
+
+def test_an_experiment_that_somebody_deleted_is_told_with_the_way_back(
+    stores: Stores, tmp_path: Path
+) -> None:
+    """MLflow finds nothing in it then: a ledger would look empty, and a night can't begin."""
+    shutil.copyfile(stores.tracking_uri.removeprefix("sqlite:///"), tmp_path / "mlflow.db")
+    deleted = Stores(f"sqlite:///{tmp_path / 'mlflow.db'}", tmp_path / "artifacts")
+    client, ledger = MlflowClient(deleted.tracking_uri), Ledger(deleted, Registry(deleted))
+    ledger._run()
+    Tracker(deleted)
+    for name, use in (
+        ("nightloom", lambda: Tracker(deleted)),
+        ("nightloom", lambda: Registry(deleted)._uploads.of_key("adapter", "k")),
+        ("nightloom-ledger", ledger.links),
+    ):
+        number = client.get_experiment_by_name(name).experiment_id
+        client.delete_experiment(number)
+        with pytest.raises(ConfigError, match=f"{name}.*was deleted") as caught:
+            use()
+        assert f"`mlflow experiments restore --experiment-id {number}`" in caught.value.remedy
+        client.restore_experiment(number)
+        use()
+
+
+def test_a_database_of_the_users_says_where_its_files_go(
+    empty_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else MLflow writes models below the folder that a command is run in."""
+    shutil.copyfile(empty_store, tmp_path / "mlflow.db")
+    monkeypatch.chdir(tmp_path)
+    theirs = Stores(f"sqlite:///{tmp_path / 'mlflow.db'}", None)
+    for root in (None, "", "mlruns", "./mlruns"):
+        if root is not None:
+            monkeypatch.setenv("MLFLOW_DEFAULT_ARTIFACT_ROOT", root)
+        with pytest.raises(ConfigError, match="expected a bucket"):
+            Tracker(theirs)
+    monkeypatch.setenv("MLFLOW_DEFAULT_ARTIFACT_ROOT", str(tmp_path / "my files"))
+    tracker = Tracker(theirs)
+    tracker.log_files(tracker.begin_night("n1", {}), [Path(__file__)], "here")
+    assert [path.name for path in (tmp_path / "my files").rglob("*.py")] == [Path(__file__).name]
+    assert {path.name for path in tmp_path.iterdir()} == {"mlflow.db", "my files"}
