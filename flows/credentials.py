@@ -35,12 +35,38 @@ def secret_file(checkout: Path) -> Path:
     Raises:
         ConfigError: it belongs to another user, or is open to others.
     """
-    path = private_folder(checkout) / "prefect-auth"
+    return _secret(private_folder(checkout) / "prefect-auth", "nightloom:")
+
+
+def mlflow_secret_file(checkout: Path) -> Path:
+    """Return the file of mode 0600 that holds `USER:PASSWORD` of the MLflow server here.
+
+    It is made, with a random password, where it is missing.
+
+    Raises:
+        ConfigError: it belongs to another user, or is open to others.
+    """
+    return _secret(private_folder(checkout) / "mlflow-auth", "nightloom:")
+
+
+def serving_key_file(checkout: Path) -> Path:
+    """Return the file of mode 0600 that holds the key which clients of `nightloom serve` send.
+
+    It is made, with a random key, where it is missing.
+
+    Raises:
+        ConfigError: it belongs to another user, or is open to others.
+    """
+    return _secret(private_folder(checkout) / "serve-key", "")
+
+
+def _secret(path: Path, prefix: str) -> Path:
+    """Return a file of mode 0600; where it is missing, it is made with a random secret."""
     if not path.exists():
         draft = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
         try:
             draft.touch(mode=0o600, exist_ok=False)
-            draft.write_text(f"nightloom:{secrets.token_urlsafe(32)}\n", encoding="utf-8")
+            draft.write_text(f"{prefix}{secrets.token_urlsafe(32)}\n", encoding="utf-8")
             # Of two commands that do this at once the first one's stays.
             os.link(draft, path)
         except FileExistsError:
@@ -68,6 +94,6 @@ def _check_owned(path: Path, mode: int) -> None:
         return
     raise ConfigError(
         f"{path} {problem}; expected one of this user's own with the mode {mode:04o}, because "
-        "whoever can read or write it can run commands as this user",
+        "whoever can read or write it can act as this user",
         f"delete {path}: it is made again, and holds nothing that a night needs",
     )

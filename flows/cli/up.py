@@ -31,7 +31,7 @@ def up(
     So do `nightloom down`, SIGTERM and a closed terminal; under `nohup` it outlives the terminal.
     """
     with checkout_at(root) as checkout:
-        from flows.credentials import secret_file
+        from flows.credentials import mlflow_secret_file, secret_file
         from flows.environment import find_stores
         from flows.run_state import last_nights
         from flows.servers import log_file, running_services, write_schedule
@@ -50,6 +50,9 @@ def up(
                 console.print(f"Prefect: {running.services.prefect}")
                 console.print(f"         its page asks for the line in {secret_file(checkout)}")
                 console.print(f"MLflow:  {running.services.mlflow}")
+                mlflow = mlflow_secret_file(checkout)
+                console.print("         a browser asks for user and password, which are before and")
+                console.print(f"         after the colon in {mlflow}")
                 print_links(console, mlflow_links(find_stores(checkout), last_nights(checkout, 2)))
                 console.print("the nightly deployment is scheduled; Ctrl-C stops everything")
                 try:
