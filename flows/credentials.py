@@ -38,6 +38,17 @@ def secret_file(checkout: Path) -> Path:
     return _secret(private_folder(checkout) / "prefect-auth", "nightloom:")
 
 
+def mlflow_secret_file(checkout: Path) -> Path:
+    """Return the file of mode 0600 that holds `USER:PASSWORD` of the MLflow server here.
+
+    It is made, with a random password, where it is missing.
+
+    Raises:
+        ConfigError: it belongs to another user, or is open to others.
+    """
+    return _secret(private_folder(checkout) / "mlflow-auth", "nightloom:")
+
+
 def serving_key_file(checkout: Path) -> Path:
     """Return the file of mode 0600 that holds the key which clients of `nightloom serve` send.
 

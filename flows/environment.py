@@ -5,10 +5,11 @@ import shlex
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from flows.credentials import private_folder, secret_file
+from flows.credentials import mlflow_secret_file, private_folder, secret_file
 from flows.dvc_settings import keep_site_cache
 from flows.mlflow_store import own_store
-from flows.servers import Services, server_secret
+from flows.servers import Services, mlflow_secret, server_secret
+from flows.store_address import STORE, STORE_PASSWORD, STORE_USER, keep_password
 from flows.workspace import STATE, find_checkout
 from tasks.services.processes import TELEMETRY_OFF, proxy_exemptions
 from tasks.services.stores import Stores
@@ -23,6 +24,8 @@ _DEFAULTS = TELEMETRY_OFF | {
     "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "true",
 }
 _SECRETS = ("PREFECT_SERVER_API_AUTH_STRING", "PREFECT_API_AUTH_STRING")
+# Stores, logs and data are for their owner alone.
+_UMASK = 0o077
 
 
 def open_checkout(root: Path) -> Path:
@@ -39,10 +42,15 @@ def open_checkout(root: Path) -> Path:
 def set_environment(checkout: Path) -> None:
     """Set what the user has not set; call it before anything imports Prefect.
 
+    What this process and its children write from here on can be read by this user alone.
+
     Raises:
         ConfigError: the checkout's secrets are open to others.
     """
+    os.umask(_UMASK)
     os.environ.update(_missing_settings(checkout))
+    keep_password(checkout)
+    _set_store_credentials(checkout)
     keep_site_cache(checkout, _site_cache(checkout))
 
 
@@ -55,9 +63,19 @@ def shell_lines(checkout: Path) -> list[str]:
     keep_site_cache(checkout, _site_cache(checkout))
     given = next((name for name in _SECRETS if os.environ.get(name)), None)
     secret = f"${given}" if given else f"$(cat {shlex.quote(str(secret_file(checkout)))})"
-    return [
+    lines = [
         f"export {name}=" + (f'"{secret}"' if name in _SECRETS else shlex.quote(value))
         for name, value in _missing_settings(checkout).items()
+    ]
+    services = Services.read(checkout)
+    if services is None or not _uses_own_store(services):
+        return lines
+    password = f"$(cut -d: -f2 {shlex.quote(str(mlflow_secret_file(checkout)))})"
+    return [
+        *lines,
+        f"export {STORE}={services.mlflow}",
+        f"export {STORE_USER}={mlflow_secret(checkout).partition(':')[0]}",
+        f'export {STORE_PASSWORD}="{password}"',
     ]
 
 
@@ -81,6 +99,25 @@ def _missing_settings(checkout: Path) -> dict[str, str]:
     return missing | proxy_exemptions(os.environ)
 
 
+def _uses_own_store(services: Services | None) -> bool:
+    """Return whether runs go to the checkout's own MLflow store, by file or by its server."""
+    given = os.environ.get(STORE)
+    return not given or (services is not None and given == services.mlflow)
+
+
+def _set_store_credentials(checkout: Path) -> None:
+    """Let MLflow's clients here say who they are to the checkout's own server, and to no other.
+
+    The server may come up later, so they get the password before.
+    """
+    user, _, password = mlflow_secret(checkout).partition(":")
+    if _uses_own_store(Services.read(checkout)):
+        os.environ |= {STORE_USER: user, STORE_PASSWORD: password}
+    elif os.environ.get(STORE_PASSWORD) == password:  # of a shell that took `nightloom env` over
+        del os.environ[STORE_PASSWORD]
+        os.environ.pop(STORE_USER, None)
+
+
 def _site_cache(checkout: Path) -> Path:
     return private_folder(checkout) / "dvc"
 
@@ -92,10 +129,10 @@ def find_stores(checkout: Path) -> Stores:
         ConfigError: the checkout was copied or moved, and its own store can't follow; or the
             user's has an address that counts from the folder that a command is run in.
     """
-    given = os.environ.get("MLFLOW_TRACKING_URI")
-    if given:
-        return Stores(_tracking_uri(given), None)
-    own, services = own_store(checkout), Services.read(checkout)
+    services = Services.read(checkout)
+    if not _uses_own_store(services):
+        return Stores(_tracking_uri(os.environ[STORE]), None)
+    own = own_store(checkout)
     return Stores(own.uri if services is None else services.mlflow, own.artifacts)
 
 

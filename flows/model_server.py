@@ -111,6 +111,7 @@ class AliasWatcher:
         """
         # Deferred: mlflow takes seconds to import, while which the server's child starts.
         from tasks.registry.aliases import choose_version
+        from tasks.registry.audit import bundle_to_serve
         from tasks.registry.erased import check_may_serve
 
         orders = self._log_orders()
@@ -121,7 +122,8 @@ class AliasWatcher:
             again = time.monotonic() >= self._retry.get(model, float("inf"))
             if self._given.get(model) == (alias, number) and not again:
                 continue
-            bundle = registry.bundle(model, number, self.checkout / STATE / "downloads")
+            version = registry.version(model, number)
+            bundle = bundle_to_serve(registry, version, self.checkout / STATE / "downloads")
             orders.append(
                 ServeVersion(model=model, version=number, alias=alias, bundle=str(bundle))
             )

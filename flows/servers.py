@@ -16,13 +16,14 @@ from typing import ClassVar
 import yaml
 
 from flows import HOST
-from flows.credentials import private_folder, secret_file
+from flows.credentials import mlflow_secret_file, private_folder, secret_file
 from flows.mlflow_store import own_store
 from flows.process_file import ProcessFile, this_process
 from flows.run_state import abandoned_nights
 from flows.shutdown import ROOT, TAG, Keeper, end_flows, end_leftovers, find_keeper
 from flows.supervision import Supervision
 from flows.workspace import STATE
+from tasks.orchestration.guarded_server import SECRET, guarded_command
 from tasks.services.processes import (
     ChildResult,
     child_environment,
@@ -118,17 +119,19 @@ def running_services(
         mlflow=f"http://{HOST}:{mlflow_port}",
     )
     environment = {**_environment(checkout, services), TAG: keeper.tag}
-    mlflow = _mlflow_arguments(checkout, mlflow_port)
     children: dict[str, subprocess.Popen[str]] = {}
 
-    commands = {
-        "prefect": ("prefect", "server", "start", "--host", HOST, "--port", str(prefect_port)),
-        "mlflow": ("mlflow", *mlflow),
-        "worker": ("prefect", "worker", "start", "--pool", POOL, "--type", "process"),
+    mlflow = _mlflow_command(checkout, mlflow_port)
+    worker = ["prefect", "worker", "start", "--pool", POOL, "--type", "process"]
+    commands: dict[str, tuple[list[str], Mapping[str, str]]] = {
+        "prefect": _prefect_server(checkout, prefect_port),
+        "mlflow": (mlflow, {SECRET: mlflow_secret(checkout)}),
+        "worker": ([sys.executable, "-m", *worker], {}),
     }
 
     def start(name: str) -> None:
-        children[name] = _start(checkout, name, commands[name], environment)
+        command, secret = commands[name]
+        children[name] = _start(checkout, name, command, {**environment, **secret})
 
     def start_again(name: str) -> Sequence[str]:
         told: Sequence[str] = ()
@@ -178,10 +181,11 @@ def start_night_server(checkout: Path) -> Callable[[], None]:
         return lambda: None
     with socket.socket() as probe:
         probe.bind((HOST, 0))
-        port = str(probe.getsockname()[1])
+        port = probe.getsockname()[1]
     address = f"http://{HOST}:{port}"
-    command = ("prefect", "server", "start", "--host", HOST, "--port", port)
-    child = _start(checkout, "prefect", command, _prefect_environment(checkout, address))
+    command, secret = _prefect_server(checkout, port)
+    environment = {**_prefect_environment(checkout, address), **secret}
+    child = _start(checkout, "prefect", command, environment)
     atexit.register(end_child, child)
     os.environ["PREFECT_API_URL"] = os.environ[_OWN_SERVER] = f"{address}/api"
     return lambda: _wait(f"{address}/api/health", "prefect", checkout, child)
@@ -236,21 +240,32 @@ def server_secret(checkout: Path) -> str:
     return given or secret_file(checkout).read_text(encoding="utf-8").strip()
 
 
-def _mlflow_arguments(checkout: Path, port: int) -> list[str]:
+def mlflow_secret(checkout: Path) -> str:
+    """Return `USER:PASSWORD` of the MLflow servers that run here.
+
+    Raises:
+        ConfigError: the file that holds it is open to others.
+    """
+    return mlflow_secret_file(checkout).read_text(encoding="utf-8").strip()
+
+
+def _prefect_server(checkout: Path, port: int) -> tuple[list[str], Mapping[str, str]]:
+    """Return the command of a Prefect server, and the secret that it alone is told."""
+    return guarded_command("prefect", HOST, port), {SECRET: server_secret(checkout)}
+
+
+def _mlflow_command(checkout: Path, port: int) -> list[str]:
     store = own_store(checkout)
-    return [
-        *("server", "--host", HOST, "--port", str(port), "--workers", "1"),
-        *("--backend-store-uri", store.uri),
-        *("--artifacts-destination", store.artifacts.as_uri()),
-    ]
+    options = ["--store", store.uri, "--artifacts", store.artifacts.as_uri()]
+    return guarded_command("mlflow", HOST, port, *options)
 
 
 def _start(
-    checkout: Path, name: str, command: tuple[str, ...], environment: Mapping[str, str]
+    checkout: Path, name: str, command: list[str], environment: Mapping[str, str]
 ) -> "subprocess.Popen[str]":
     """Start a child whose output goes to `.nightloom/logs/NAME.log`."""
-    whole, log = [sys.executable, "-m", *command], log_file(checkout, name)
-    return start_server(whole, checkout, log, environment, grace_seconds=_GRACE_SECONDS)
+    log = log_file(checkout, name)
+    return start_server(command, checkout, log, environment, grace_seconds=_GRACE_SECONDS)
 
 
 def log_file(checkout: Path, name: str) -> Path:

@@ -1,5 +1,6 @@
 """`nightloom ask`: ask one question, and show the answer with its passages."""
 
+import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def ask(
-    question: Annotated[str, typer.Argument(help="What to ask.")],
+    question: Annotated[str, typer.Argument(help="What to ask; - reads it from standard input.")],
     root: Root = HERE,
     model: Which = ModelName.adapter,
     alias: Alias = None,
@@ -30,7 +31,12 @@ def ask(
     """Ask the champion; show its answer and the passages it used."""
     with checkout_at(root, as_json) as checkout:
         from flows.answers import ask_model
+        from tasks.services.processes import hide_argument
 
+        if question == "-":
+            question = sys.stdin.read()
+        else:
+            hide_argument(question)
         answer = ask_model(checkout, question, model.value, alias, where or [])
     if as_json:
         print_json(answer)

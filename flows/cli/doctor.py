@@ -1,6 +1,7 @@
 """`nightloom doctor`: check what a night needs of the machine, with a remedy for each."""
 
 import os
+import shlex
 import shutil
 import sys
 import tomllib
@@ -19,7 +20,8 @@ from flows.cli.options import HERE, Json, Root, checkout_at, print_json
 from flows.cli.store_checks import close_permissions, look_at_stores
 from flows.console import make_console
 from flows.graph import cache_folder, stage_names
-from tasks.stage.errors import NightloomError
+from flows.permissions import open_places
+from tasks.stage.errors import NightloomError, without_password
 
 _BLOCK = 512  # what st_blocks counts in, on every system
 
@@ -120,7 +122,7 @@ def doctor(
 def run_checks(checkout: Path) -> list[Check]:
     """Return every finding, the good ones too."""
     checks: tuple[Callable[[Path], Check], ...] = (
-        _python, _packages, _graph, _disk, _memory, _tracking, _prefect, _device,
+        _python, _packages, _graph, _disk, _memory, _permissions, _tracking, _prefect, _device,
     )  # fmt: skip
     nights = {"notification": notification, "schedule": schedule, "last verdict": verdict_age}
     return [
@@ -202,6 +204,17 @@ def _memory(checkout: Path) -> Check:
     return _check("memory", total >= _MEMORY_GB, found, "choose a smaller base model or student")
 
 
+def _permissions(checkout: Path) -> Check:
+    """Check that no other user of the machine can read stores, logs, rows or models."""
+    try:
+        places = open_places(checkout)
+    except NightloomError as error:
+        return Check("permissions", False, error.message, error.remedy)
+    named = " ".join(shlex.quote(str(path)) for path in places)
+    found = f"other users may enter or read {named}" if places else "closed to other users"
+    return _check("permissions", not places, found, f"chmod go= {named}")
+
+
 def _tracking(checkout: Path) -> Check:
     """Check that the MLflow store opens."""
     from flows.environment import find_stores
@@ -217,10 +230,10 @@ def _tracking(checkout: Path) -> Check:
         return Check(
             "mlflow",
             False,
-            f"{stores.tracking_uri}: {error}",
+            without_password(f"{stores.tracking_uri}: {error}"),
             "check MLFLOW_TRACKING_URI, or unset it to use the store in .nightloom/",
         )
-    return Check("mlflow", True, stores.tracking_uri, "")
+    return Check("mlflow", True, without_password(stores.tracking_uri), "")
 
 
 def _prefect(checkout: Path) -> Check:

@@ -71,13 +71,15 @@ def export_version(
 
     from flows.environment import find_stores
     from flows.workspace import STATE, WorkspacePaths
+    from tasks.registry.audit import bundle_to_serve
     from tasks.registry.client import Registry
     from tasks.services.processes import printed_failure, run_child, stage_error
     from tasks.stage.params import read_yaml
 
     registry = Registry(find_stores(checkout))
     number = find_version(registry, model, which)
-    bundle = registry.bundle(model, number, checkout / STATE / "downloads")
+    version = registry.version(model, number)
+    bundle = bundle_to_serve(registry, version, checkout / STATE / "downloads")
     paths = WorkspacePaths.model_validate(read_yaml(checkout / "params" / "paths.yaml"))
     command = [sys.executable, "-m", "tasks.export", "--bundle", str(bundle), "--model", model]
     command += ["--store", str(checkout / paths.model_store), "--format", form]

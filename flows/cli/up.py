@@ -33,7 +33,7 @@ def up(
     So do `nightloom down`, SIGTERM and a closed terminal; under `nohup` it outlives the terminal.
     """
     with checkout_at(root) as checkout:
-        from flows.credentials import secret_file
+        from flows.credentials import mlflow_secret_file, secret_file
         from flows.endings import tell_gave_up
         from flows.environment import find_stores
         from flows.run_state import last_nights
@@ -54,6 +54,9 @@ def up(
                 console.print(f"Prefect: {running.services.prefect}")
                 console.print(f"         its page asks for the line in {secret_file(checkout)}")
                 console.print(f"MLflow:  {running.services.mlflow}")
+                mlflow = mlflow_secret_file(checkout)
+                console.print("         a browser asks for user and password, which are before and")
+                console.print(f"         after the colon in {mlflow}")
                 print_links(console, mlflow_links(find_stores(checkout), last_nights(checkout, 2)))
                 for line in running.told:
                     console.print(line, highlight=False, markup=False, soft_wrap=True)

@@ -13,16 +13,17 @@ def main(arguments: list[str] | None = None) -> int:
     """Return the exit code: 0 with the answer on stdout, 1 with the reason on stderr."""
     options = _parser().parse_args(arguments)
     try:
-        if not options.question.strip():
-            raise ConfigError("the question is empty; expected some text", "ask something")
         # Deferred: torch takes seconds to import, which --help should not.
         from tasks.answering.loading import load_answerer
         from tasks.retrieval.filters import Where
 
         where = Where.parse(options.where) if options.where else None
         bundle = Path(sys.stdin.readline().strip()) if options.bundle == "-" else options.bundle
+        question = sys.stdin.read() if options.question == "-" else options.question
+        if not question.strip():
+            raise ConfigError("the question is empty; expected some text", "ask something")
         answerer = load_answerer(Path(bundle), options.store, options.model)
-        (answer,) = answerer.answer([[Message("user", options.question)]], where=where)
+        (answer,) = answerer.answer([[Message("user", question)]], where=where)
     except NightloomError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 1
@@ -49,7 +50,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--store", type=Path, required=True, help="the folder of base models")
     parser.add_argument("--model", choices=("adapter", "student"), default="adapter")
-    parser.add_argument("--question", required=True)
+    parser.add_argument(
+        "--question",
+        required=True,
+        help="what to ask, or - for the rest of standard input, which no process list shows",
+    )
     parser.add_argument(
         "--where",
         action="append",

@@ -27,6 +27,7 @@ from tasks.records.schema import (
 from tasks.stage.command import output, run_stage
 from tasks.stage.metrics import Curves, write_metrics
 from tasks.stage.outputs import output_folders, verified
+from tasks.stage.pages import plain_markdown
 
 LOGGER = logging.getLogger(__name__)
 _STEPS = 4
@@ -78,7 +79,7 @@ def run(params: Params, paths: Paths) -> None:
         metrics = curation_metrics(prepared, removals, steps, documents, leakage)
         write_metrics(report, metrics)
         text = render_report(metrics, steps, prepared, removals)
-        (report / REPORT_FILE).write_text(text, encoding="utf-8")
+        (report / REPORT_FILE).write_text(plain_markdown(text), encoding="utf-8")
     prepared.rows.remove()
     prepared.own_texts.remove()
     if leakage.total:
@@ -135,7 +136,8 @@ def _check(
     """
     error = steps_error(steps, prepared, removals, params, report)
     if error is not None:
-        report.write_text(refusal(error.message, steps, prepared, removals), encoding="utf-8")
+        told = refusal(error.message, steps, prepared, removals)
+        report.write_text(plain_markdown(told), encoding="utf-8")
         raise error
     empty = empty_split_error(prepared, removals, params)
     if empty is not None:

@@ -16,6 +16,7 @@ from tasks.distillation.held_out import (
 )
 from tasks.distillation.pruning import Influence
 from tasks.records.predictions import ROLES
+from tasks.stage.pages import plain_markdown
 from tasks.statistics.bootstrap import Interval
 from tasks.training.diagnostics import Fit
 
@@ -104,7 +105,7 @@ def write_report(result: DistillationResult, found: Mapping[str, Any], folder: P
     ]
     for outcome in result.outcomes:
         parts += _student(outcome, result, found)
-    (folder / "report.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+    (folder / "report.md").write_text(plain_markdown("\n\n".join(parts) + "\n"), encoding="utf-8")
 
 
 def _student(

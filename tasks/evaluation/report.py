@@ -29,7 +29,7 @@ from tasks.evaluation.plots import draw, drawable, plain, png, svg
 from tasks.evaluation.summary import headline, paragraphs
 from tasks.evaluation.table import machine_line, retrieval_line, score_table
 from tasks.records.predictions import Prediction
-from tasks.stage.pages import page_templates
+from tasks.stage.pages import page_templates, plain_markdown
 
 _DIGITS = 4
 
@@ -209,7 +209,7 @@ def write_report(
     pictures = {name: svg(figure) for name, figure in draw(metrics, plain).items()}
     shown = PageContent(metrics, predictions, passages, pictures)
     (folder / PAGE_FILE).write_text(render_page(shown), encoding="utf-8")
-    (folder / "report.md").write_text(_markdown(metrics), encoding="utf-8")
+    (folder / "report.md").write_text(plain_markdown(_markdown(metrics)), encoding="utf-8")
 
 
 def _markdown(metrics: Mapping[str, Any]) -> str:

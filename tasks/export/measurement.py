@@ -45,6 +45,7 @@ from tasks.scoring.answer_scores import token_f1
 from tasks.sequences.likelihood import closed_book_examples, log_likelihoods
 from tasks.stage.errors import DataError
 from tasks.stage.outputs import verified
+from tasks.stage.pages import plain_markdown
 from tasks.stage.params import ComputeParams
 from tasks.statistics.bootstrap import Interval, bootstrap_ratios
 
@@ -85,7 +86,7 @@ def write_costs(folder: Path, costs: Costs) -> None:
     """Write both files into a folder."""
     text = json.dumps(asdict(costs), indent=1, allow_nan=False)
     (folder / JSON_FILE).write_text(text + "\n", encoding="utf-8")
-    (folder / TABLE_FILE).write_text(render_costs(costs), encoding="utf-8")
+    (folder / TABLE_FILE).write_text(plain_markdown(render_costs(costs)), encoding="utf-8")
 
 
 def render_costs(costs: Costs) -> str:

@@ -18,6 +18,7 @@ from tasks.sequences.packing_check import prepare_packs
 from tasks.stage.command import output, run_stage
 from tasks.stage.metrics import write_metrics
 from tasks.stage.outputs import output_folders, verified
+from tasks.stage.pages import plain_markdown
 from tasks.training.batches import count_feedback, read_batches, tokens_by_source
 from tasks.training.checkpoints import drop_checkpoints
 from tasks.training.diagnostics import Fit, fit_of, plot_losses
@@ -98,7 +99,7 @@ def _write_report(
     write_metrics(report, asdict(result) | {"fit": asdict(fit)} | told)
     plot_losses(paths.scratch, report / "loss.png", "Fine-tuning")
     text = _report(params, result, fit, sources, feedback)
-    (report / "report.md").write_text(text, encoding="utf-8")
+    (report / "report.md").write_text(plain_markdown(text), encoding="utf-8")
 
 
 def _report(

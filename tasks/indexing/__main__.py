@@ -22,6 +22,7 @@ from tasks.stage.command import output, run_stage
 from tasks.stage.errors import ConfigError
 from tasks.stage.metrics import Curves, write_metrics
 from tasks.stage.outputs import output_folders, verified
+from tasks.stage.pages import plain_markdown
 from tasks.stage.params import RerankingParams
 
 LOGGER = logging.getLogger(__name__)
@@ -69,7 +70,7 @@ def run(params: Params, paths: Paths) -> None:
         built.index.save(folder)
         write_metrics(report, _metrics(built))
         text = _report(built, params.prompting.passage_tokens)
-        (report / "report.md").write_text(text, encoding="utf-8")
+        (report / "report.md").write_text(plain_markdown(text), encoding="utf-8")
     seconds = time.monotonic() - started
     count = built.index.settings.passages
     LOGGER.info("%d passages indexed, %d embedded, in %.1f s", count, built.embedded, seconds)

@@ -8,8 +8,8 @@ from pydantic import Field, field_validator, model_validator
 
 from tasks.ingestion.sources.source import Kind
 from tasks.records.columns import TEXT_COLUMNS
-from tasks.stage.errors import ConfigError
-from tasks.stage.params import StageParams, without_password
+from tasks.stage.errors import ConfigError, without_password
+from tasks.stage.params import StageParams
 
 # Each but feedback, which lies in MLflow, has a section of its name that says where it reads.
 SourceKind = Literal["python_docs", "files", "hub", "sql", "feedback"]

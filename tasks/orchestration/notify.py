@@ -13,7 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from tasks.orchestration.delivery import Delivery
 from tasks.services.processes import ChildResult, child_environment, run_child
-from tasks.stage.params import StageParams, without_password
+from tasks.stage.errors import without_password
+from tasks.stage.params import StageParams
 
 # How a night ends.
 Verdict = Literal[

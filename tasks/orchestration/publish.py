@@ -16,6 +16,7 @@ from tasks.orchestration.mlflow_pages import artifact_page, run_page
 from tasks.orchestration.tracking import Point, Tracker
 from tasks.services.stores import RunRef
 from tasks.stage.metrics import CurveFollower
+from tasks.stage.pages import plain_markdown
 
 _REPORT_FILE = "report.md"
 
@@ -56,7 +57,9 @@ def link_pages(
         for name in pages:
             text = _relinked(text, name, tracker.link(places[name]))
         create_markdown_artifact(
-            markdown=text, key=f"{stage}-report", description=f"MLflow run {run.run_id}"
+            markdown=plain_markdown(text),
+            key=f"{stage}-report",
+            description=f"MLflow run {run.run_id}",
         )
 
 
@@ -163,5 +166,6 @@ def show_verdict(
     if rows:
         lines += ["| stage | state |", "|---|---|", *rows, ""]
     lines += [_where(run, tracker)]
-    create_markdown_artifact("\n".join(lines), key="night", description=f"{night}: {verdict}")
+    text = plain_markdown("\n".join(lines))
+    create_markdown_artifact(text, key="night", description=f"{night}: {verdict}")
     getattr(get_run_logger(), level)("%s: %s: %s", night, verdict, headline)

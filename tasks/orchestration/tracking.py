@@ -53,6 +53,7 @@ from tasks.services.stores import (
 )
 from tasks.stage.errors import ConfigError
 from tasks.stage.metrics import METRICS_FILE, read_metrics
+from tasks.stage.pages import plain_markdown
 
 NOTES_FILE = "nightloom.json"  # what code needs of a run and does not search by
 
@@ -300,7 +301,7 @@ class Tracker:
 
     def describe(self, run: RunRef, text: str) -> None:
         """Set the description of a run, in Markdown."""
-        self.tag(run, {MLFLOW_RUN_NOTE: text[:_NOTE_CHARACTERS]})
+        self.tag(run, {MLFLOW_RUN_NOTE: plain_markdown(text)[:_NOTE_CHARACTERS]})
 
     def note(self, run: RunRef, **values: Any) -> None:
         """Add what code needs of a run and does not search by; mappings are added to."""

@@ -1,22 +1,23 @@
 """Parity over HTTP: the registered versions, served by MLflow, answer as in evaluation."""
 
 import json
+import secrets
 import socket
 import subprocess
-import sys
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
+from tasks.orchestration.guarded_server import SECRET, basic_header, guarded_command
 from tasks.records.predictions import PREDICTIONS_FILE, Prediction, read_predictions
 from tasks.records.schema import ServedModel
 from tasks.scoring.answer_scores import token_f1
@@ -65,6 +66,14 @@ class Asked:
 
 
 @dataclass(frozen=True)
+class Endpoint:
+    """Where a version is served, and the secret that its server demands."""
+
+    address: str
+    secret: str = field(repr=False)
+
+
+@dataclass(frozen=True)
 class ServedAnswer:
     """What a served version answered, and the hash of the prompt that it made of the turns."""
 
@@ -106,8 +115,8 @@ def measure_parity(
     asked = {model: read_asked(scored, model) for model in versions}
 
     def measure(model: ServedModel) -> ModelParity:
-        with served(model, versions[model], setup) as address:
-            answers = [_ask(address, item, model) for item in asked[model]]
+        with served(model, versions[model], setup) as endpoint:
+            answers = [_ask(endpoint, item, model) for item in asked[model]]
         return compare_answers(asked[model], answers)
 
     with ThreadPoolExecutor(len(versions)) as pool:
@@ -166,21 +175,22 @@ def compare_answers(asked: Sequence[Asked], answers: Sequence[ServedAnswer]) -> 
 
 
 @contextmanager
-def served(model: ServedModel, version: int, setup: ServingSetup) -> Iterator[str]:
-    """Serve a version by MLflow for as long as the block lasts; yield the address.
+def served(model: ServedModel, version: int, setup: ServingSetup) -> Iterator[Endpoint]:
+    """Serve a version by MLflow for as long as the block lasts; yield where.
 
     Raises:
         StageError: it did not come up; the message has the last lines of its log.
     """
     log = setup.logs / f"serve-{model}-{version}.log"
     port = _free_port()
-    command = [sys.executable, "-m", "mlflow", "models", "serve"]
-    command += ["--env-manager", "local"]
-    command += ["--model-uri", f"models:/nightloom-{model}/{version}"]
-    command += ["--host", HOST, "--port", str(port), "--timeout", str(_ANSWER_SECONDS)]
+    endpoint = Endpoint(f"http://{HOST}:{port}", f"nightloom:{secrets.token_urlsafe(32)}")
+    uri = f"models:/nightloom-{model}/{version}"
+    command = guarded_command("version", HOST, port, "--uri", uri)
     environment = child_environment() | {
+        SECRET: endpoint.secret,
         "MLFLOW_TRACKING_URI": setup.tracking_uri,
         "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
+        "MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT": str(_ANSWER_SECONDS),
         "MLFLOW_TRACE_SAMPLING_RATIO": "0",  # traces are of users' questions, not of ours
         "NIGHTLOOM_MODEL_STORE": str(setup.model_store.resolve()),
     }
@@ -188,10 +198,9 @@ def served(model: ServedModel, version: int, setup: ServingSetup) -> Iterator[st
     log.unlink(missing_ok=True)
     child = start_server(command, setup.logs, log, environment)
     try:
-        address = f"http://{HOST}:{port}"
-        if not wait_for_answer(f"{address}/ping", child, _START_SECONDS):
+        if not wait_for_answer(f"{endpoint.address}/ping", child, _START_SECONDS):
             raise _not_served(child, log, f"nightloom-{model} version {version}")
-        yield address
+        yield endpoint
     finally:
         end_child(child)
 
@@ -212,7 +221,7 @@ def _not_served(child: "subprocess.Popen[str]", log: Path, what: str) -> StageEr
     )
 
 
-def _ask(address: str, item: Asked, model: ServedModel) -> ServedAnswer:
+def _ask(endpoint: Endpoint, item: Asked, model: ServedModel) -> ServedAnswer:
     """Ask a served version a golden record.
 
     Raises:
@@ -220,8 +229,8 @@ def _ask(address: str, item: Asked, model: ServedModel) -> ServedAnswer:
     """
     turns = [{"role": role, "content": content} for role, content in item.turns]
     body = json.dumps({"input": turns}).encode()
-    headers = {"content-type": "application/json"}
-    request = urllib.request.Request(f"{address}/invocations", body, headers)
+    headers = {"content-type": "application/json", **basic_header(endpoint.secret)}
+    request = urllib.request.Request(f"{endpoint.address}/invocations", body, headers)
     try:
         with open_directly(request, timeout_seconds=_ANSWER_SECONDS) as response:
             found: Any = json.load(response)

@@ -45,6 +45,7 @@ from tasks.sequences.likelihood import reference_likelihoods
 from tasks.stage.command import output, run_stage
 from tasks.stage.metrics import Curves, read_metrics, write_metrics
 from tasks.stage.outputs import output_folders, verified
+from tasks.stage.pages import plain_markdown
 
 ANSWERS_FILE = "answers.jsonl"
 _SERVED: tuple[ServedModel, ...] = get_args(ServedModel)
@@ -82,7 +83,7 @@ def run(params: Params, paths: Paths) -> None:
         rows, likely = _ask(bundle, params, paths, test, metrics["offered"]["system"])
         shares = {model: share_agreeing(own) for model, own in rows.items()}
         curves.progress(2, 3)
-        card = model_card(_facts(params, paths, bundle, metrics, shares))
+        card = plain_markdown(model_card(_facts(params, paths, bundle, metrics, shares)))
         (bundle / CARD_FILE).write_text(card, encoding="utf-8")
         size = sum(path.stat().st_size for path in bundle.rglob("*") if path.is_file())
         found = {

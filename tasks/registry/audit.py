@@ -5,6 +5,7 @@ from pathlib import Path
 
 from tasks.records.schema import ServedModel
 from tasks.registry.aliases import DECIDED_ALIASES
+from tasks.registry.client import Registry
 from tasks.registry.ledger import HEAD_TAG, Audit, Entry, Ledger, Link
 from tasks.registry.transactions import pending_intent
 from tasks.registry.versions import (
@@ -15,7 +16,7 @@ from tasks.registry.versions import (
     Version,
     check_manifest,
 )
-from tasks.stage.errors import GateError
+from tasks.stage.errors import DataError, GateError
 from tasks.stage.outputs import RESTORE, verified
 
 
@@ -116,6 +117,27 @@ def checked_bundle(ledger: Ledger, version: Version, downloads: Path) -> Path:
     if link is not None:
         where = f"the ledger's entry {link.entry.number}"
         check_manifest(bundle, version.name, where, link.entry.evidence.get(BUNDLE_TAG))
+    return bundle
+
+
+def bundle_to_serve(registry: Registry, version: Version, downloads: Path) -> Path:
+    """Return the folder of a version's bundle, which is what a night uploaded and registered.
+
+    A version's tags and place can be edited in MLflow's pages. Its files are checked against what
+    the night's own run says of them; whoever loads them checks each file against the manifest.
+
+    Raises:
+        DataError: no night uploaded them, or they are others.
+    """
+    upload = registry.upload(version)
+    if upload is None:
+        raise DataError(
+            f"{version.name} was not made by Nightloom: no night's run says what its files in "
+            f"{version.source} must be, so nobody can be answered by them",
+            "let the alias name a version that a night registered; `nightloom status` shows them",
+        )
+    bundle = registry.bundle(version.model, version.number, downloads)
+    check_manifest(bundle, version.name, f"the night's run {upload.run_id}", upload.manifest)
     return bundle
 
 

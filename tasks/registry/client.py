@@ -37,6 +37,7 @@ from tasks.services.stores import (
 )
 from tasks.stage.errors import ConfigError, DataError
 from tasks.stage.outputs import MANIFEST, file_sha256
+from tasks.stage.pages import plain_markdown
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,16 @@ class Uploads:
 
     def of_version(self, version: Version) -> Upload | None:
         """Return what a version was made of, None if no night uploaded it."""
+        return self._at(version, version.source)
+
+    def served(self, version: Version) -> Upload | None:
+        """Return what the files of a version are, also of one that MLflow copied from another."""
+        uri = self._client.get_model_version_download_uri(
+            model_name(version.model), str(version.number)
+        )
+        return self._at(version, uri)
+
+    def _at(self, version: Version, source: str) -> Upload | None:
         try:
             run = self._client.get_run(version.run_id)
         except MlflowException as error:
@@ -85,7 +96,7 @@ class Uploads:
                 raise
             return None
         upload = _read_upload(run, version.model)
-        return upload if upload is not None and upload.source == version.source else None
+        return upload if upload is not None and upload.source == source else None
 
     def delete(self, version: Version) -> None:
         """Take away what a night made a version of; a delete that was cut short goes on.
@@ -295,7 +306,9 @@ class Registry:
     def describe(self, version: Version, text: str) -> None:
         """Set the description of a version, in Markdown."""
         name, number = model_name(version.model), str(version.number)
-        self._client.update_model_version(name, number, text[:_DESCRIPTION_CHARACTERS])
+        self._client.update_model_version(
+            name, number, plain_markdown(text)[:_DESCRIPTION_CHARACTERS]
+        )
 
     def register_prompt(self, text: str, digest: str, run: RunRef) -> int:
         """Return the version of a prompt in MLflow's prompt registry, linked to a night's run.
@@ -328,6 +341,10 @@ class Registry:
         found = self._client.search_prompt_versions(PROMPT_NAME)
         numbers = (int(one.version) for one in found if one.tags.get(DIGEST_TAG) == digest)
         return next(numbers, None)
+
+    def upload(self, version: Version) -> Upload | None:
+        """Return what the night's run says that a version's files are, None if it says nothing."""
+        return self._uploads.served(version)
 
     def bundle(self, model: ServedModel, number: int, downloads: Path) -> Path:
         """Return a local folder with a version's bundle, downloaded if the store is elsewhere.

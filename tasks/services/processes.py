@@ -1,8 +1,9 @@
 """Child processes: run, read line by line and ended whole; why one failed; loopback connections."""
 
+import ctypes
 import os
-import ssl
 import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -101,6 +102,22 @@ def child_environment(*, online: bool = False) -> dict[str, str]:
     if not online:
         environment["HF_HUB_OFFLINE"] = "1"
     return environment
+
+
+def hide_argument(text: str) -> None:
+    """Take a text out of this process's arguments, which every user of the machine can read.
+
+    On Linux alone, and only from now on.
+    """
+    stat = Path("/proc/self/stat")
+    if not stat.exists():
+        return
+    # arg_start and arg_end, the 48th and 49th fields (proc_pid_stat(5)); the second is in brackets.
+    begin, end = (int(field) for field in stat.read_text().rpartition(")")[2].split()[45:47])
+    hidden = os.fsencode(text)
+    at = ctypes.string_at(begin, end - begin).find(hidden)
+    if at >= 0:
+        ctypes.memset(begin + at, ord("*"), len(hidden))
 
 
 @dataclass(frozen=True)

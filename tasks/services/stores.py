@@ -20,7 +20,7 @@ from tenacity import (
     wait_exponential,
 )
 
-from tasks.stage.errors import ConfigError, NightloomError
+from tasks.stage.errors import ConfigError, NightloomError, without_password
 
 EXPERIMENT = "nightloom"
 
@@ -174,7 +174,7 @@ def call_with_retries(
     Raises:
         ConfigError: it was away for longer than `seconds`, which are RETRY_SECONDS by default.
     """
-    bound = RETRY_SECONDS if seconds is None else seconds
+    bound, where = RETRY_SECONDS if seconds is None else seconds, without_password(where)
 
     def tell(state: RetryCallState) -> None:
         _logger.warning("MLflow at %s is away, asking again in %.1f s", where, state.upcoming_sleep)

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.stage.errors import ConfigError
+from tasks.stage.pages import plain_markdown
 
 # Fewer bytes are said by chance, and more are cut: by a passage's bound, or by a report's.
 _PIECE_BYTES = 24
@@ -156,8 +157,9 @@ def _parquet_rows(content: bytes) -> Iterator[bytes]:
 
 
 def _written(text: str) -> Iterator[bytes]:
-    """Yield a text as it is written: plain, in JSON, in JSON within JSON, in HTML."""
-    for form in {text, unicodedata.normalize("NFC", text), unicodedata.normalize("NFD", text)}:
+    """Yield a text as it is written: plain, in JSON, in JSON within JSON, in HTML, in Markdown."""
+    forms = {text, unicodedata.normalize("NFC", text), unicodedata.normalize("NFD", text)}
+    for form in forms | {plain_markdown(form) for form in forms}:
         for ascii_ in (True, False):
             once = json.dumps(form, ensure_ascii=ascii_)[1:-1]
             yield once.encode(errors="replace")

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,18 +11,26 @@ FAILURE_FILE = "failure.json"
 # What a night's record puts the path behind: a stage does not know where its lines are kept.
 STAGE_LOG = "the stage's log"
 _SHOWN = 90  # characters of a text
+_PASSWORD = re.compile(r"(://[^:/@\s]*:)[^\s]*@")
+_PASSWORD_OF_A_QUERY = re.compile(r"(?i)([?&](?:password|passwd|token|secret)=)[^&\s'\"]+")
+
+
+def without_password(text: str) -> str:
+    """Return a text with stars for the passwords of the URLs in it."""
+    return _PASSWORD_OF_A_QUERY.sub(r"\1***", _PASSWORD.sub(r"\1***@", text))
 
 
 class NightloomError(Exception):
     """A failure that a person can mend: what was found and expected, and what to do about it.
 
     `message` says what was found, what was expected and why it matters; `remedy` says what to do.
+    Neither shows the password of a URL, whatever it quotes.
     """
 
     def __init__(self, message: str, remedy: str) -> None:
-        super().__init__(message)
-        self.message = message
-        self.remedy = remedy
+        self.message = without_password(message)
+        self.remedy = without_password(remedy)
+        super().__init__(self.message)
 
     def __str__(self) -> str:
         return f"{self.message}\n  what to do: {self.remedy}"
@@ -90,7 +99,7 @@ class Failure:
             return cls(type(error).__name__, error.message, error.remedy)
         return cls(
             type(error).__name__,
-            str(error) or "no message",
+            without_password(str(error)) or "no message",
             f"read the traceback in {STAGE_LOG}; this one was not foreseen",
         )
 

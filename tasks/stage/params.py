@@ -1,6 +1,5 @@
 """Typed params: YAML files in, one frozen and validated object out."""
 
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -8,7 +7,7 @@ from typing import Any, Literal, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from tasks.stage.errors import ConfigError
+from tasks.stage.errors import ConfigError, without_password
 
 P = TypeVar("P", bound="StageParams")
 # Keys of older versions, with the names that they have now.
@@ -26,7 +25,6 @@ RENAMED = {
 }
 # Files whose values no error shows: a secret may stand there by mistake.
 _UNSHOWN = {"notify"}
-_PASSWORD = re.compile(r"(://[^:/@\s]*:)[^\s]*@")
 
 
 class StageParams(BaseModel):
@@ -163,11 +161,6 @@ def _found(value: object) -> str:
     if isinstance(value, Mapping):
         return ""
     return "; found " + without_password(repr(value))
-
-
-def without_password(text: str) -> str:
-    """Return a text with stars for the passwords of the URLs in it."""
-    return _PASSWORD.sub(r"\1***@", text)
 
 
 def _line(item: Any, places: Mapping[str, str]) -> str:

@@ -20,6 +20,7 @@ from tasks.sequences.packing import distinct_tokens
 from tasks.stage.command import output, run_stage
 from tasks.stage.metrics import write_metrics
 from tasks.stage.outputs import output_folders, verified
+from tasks.stage.pages import plain_markdown
 from tasks.tokenization.params import Params
 from tasks.tokenization.training_examples import (
     EncodedSplit,
@@ -81,7 +82,7 @@ def run(params: Params, paths: Paths) -> None:
     if error is not None:
         paths.scratch.mkdir(parents=True, exist_ok=True)
         told = f"{text}\n{error.message}\n"
-        (paths.scratch / REPORT_FILE).write_text(told, encoding="utf-8")
+        (paths.scratch / REPORT_FILE).write_text(plain_markdown(told), encoding="utf-8")
         raise error
     golden = make_prompts(splits["train"], contexts["train"])
     with output_folders(paths.tokens, paths.tokenization_report) as (tokens, report):
@@ -90,7 +91,7 @@ def run(params: Params, paths: Paths) -> None:
             write_examples(tokens / f"{name}.parquet", found.examples)
         write_weights(tokens, json.loads(paths.source_weights.read_text(encoding="utf-8")))
         write_metrics(report, metrics)
-        (report / REPORT_FILE).write_text(text, encoding="utf-8")
+        (report / REPORT_FILE).write_text(plain_markdown(text), encoding="utf-8")
 
 
 def _passages(curated: Path, params: Params, paths: Paths) -> list[Passage]:

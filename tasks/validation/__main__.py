@@ -11,6 +11,7 @@ from tasks.records.withdrawals import withdrawn_intakes, withdrawn_rows
 from tasks.stage.command import output, run_stage
 from tasks.stage.metrics import Curves, write_metrics
 from tasks.stage.outputs import output_folders
+from tasks.stage.pages import plain_markdown
 from tasks.validation.checks import Acceptance, FileResult, check_set, rows_error, set_error
 from tasks.validation.expectations import DATA_DOCS_FILE, SuiteRunner, render_data_docs
 from tasks.validation.figures import Reference, set_figures, taken_in, unmet_columns
@@ -113,7 +114,7 @@ def _write_reports(found: ValidationResult, newest: Path, scratch: Path, report:
     totals += [found.whole.totals] if found.whole else []
     texts = {
         DATA_DOCS_FILE: render_data_docs(totals, taken_in(newest)),
-        REPORT_FILE: render_report(found),
+        REPORT_FILE: plain_markdown(render_report(found)),
     }
     for name, text in texts.items():
         for folder in (scratch, report):

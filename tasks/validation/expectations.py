@@ -1,5 +1,6 @@
 """Great Expectations: rules become expectations, frames become results, added up and rendered."""
 
+import html
 import logging
 import os
 from collections.abc import Sequence
@@ -267,6 +268,7 @@ _TEMPLATES = Path(__file__).with_name("templates")
 
 # GX's overview of a suite: its info tables name paths and versions, which we say elsewhere.
 _OVERVIEW = 0
+_ESCAPED_BY_GX = {"params", "styling"}
 
 
 def render_data_docs(totals: Sequence[SuiteTotals], when: str) -> str:
@@ -301,4 +303,21 @@ def render_data_docs(totals: Sequence[SuiteTotals], when: str) -> str:
 
 def _quiet(sections: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return GX's sections without its overview, whose tables name objects in memory."""
-    return [section for place, section in enumerate(sections) if place != _OVERVIEW]
+    return [_escaped(section) for place, section in enumerate(sections) if place != _OVERVIEW]
+
+
+def _escaped(part: Any) -> Any:
+    """Return a part of GX's document with its texts as HTML shows them.
+
+    GX escapes `params` of a text by itself, and neither texts nor the cells of tables, where values
+    of the data stand.
+    """
+    if isinstance(part, str):
+        return html.escape(part)
+    if isinstance(part, list):
+        return [_escaped(item) for item in part]
+    if isinstance(part, dict):
+        return {
+            key: value if key in _ESCAPED_BY_GX else _escaped(value) for key, value in part.items()
+        }
+    return part

@@ -33,6 +33,7 @@ from flows.credentials import serving_key_file
 from flows.model_server import ModelServer
 from tasks.records.schema import read_records
 from tasks.stage.errors import ConfigError
+from tests.builders.uploads import add_version
 
 NAME = "nightloom-adapter"
 CLIENTS = (1, 4, 8)
@@ -84,7 +85,7 @@ def make_project(root: Path, workspace: Path) -> Project:
         folder = root / f"model-{version}" / "artifacts"
         folder.mkdir(parents=True)
         (folder / "bundle").symlink_to(bundle)
-        client.create_model_version(NAME, source=folder.parent.as_uri())
+        add_version(client, "adapter", folder.parent, root / ".nightloom" / "artifacts")
     return Project(root, client)
 
 

@@ -32,11 +32,16 @@ def _migrate(home: Path) -> None:
     subprocess.run(command, env=environment, check=True, capture_output=True)
 
 
+def migrated_store(factory: pytest.TempPathFactory) -> Path:
+    """Return an empty store of Prefect's with its schema, to be copied."""
+    return made_once(factory, "migrated", _migrate) / _DATABASE
+
+
 @contextmanager
 def prefect_server(factory: pytest.TempPathFactory) -> Iterator[None]:
     """Let flows of this process talk to a server with an empty store, while the block lasts."""
     home = factory.mktemp("prefect")
-    shutil.copyfile(made_once(factory, "migrated", _migrate) / _DATABASE, home / _DATABASE)
+    shutil.copyfile(migrated_store(factory), home / _DATABASE)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]

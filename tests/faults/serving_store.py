@@ -21,7 +21,7 @@ _CLIENT = httpx.Client(timeout=60, limits=httpx.Limits(max_keepalive_connections
 
 
 class Server:
-    """`mlflow server` as `nightloom up` starts it, at one port, however often it is started."""
+    """`mlflow server`, as a user may run one, at one port, however often it is started."""
 
     def __init__(self, shop: Shop, port: int) -> None:
         self.address = f"http://127.0.0.1:{port}"

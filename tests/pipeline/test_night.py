@@ -18,6 +18,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from typer.testing import CliRunner
 
 from flows.cli import app
+from flows.permissions import open_places
 from tasks.orchestration.run_content import TABLE_FILE
 from tasks.services.locks import read_pid
 from tests.builders.clones import (
@@ -185,6 +186,19 @@ def test_the_registered_model_answers_from_its_passages(
     answer = json.loads(done.stdout)
     assert answer["version"] == 1
     assert answer["passages"]
+
+
+def test_nobody_else_can_read_what_a_night_leaves(built: BuiltClone) -> None:
+    """Stores, logs, rows, models and reports; DVC gives what it caches modes of its own."""
+    found = []
+    for top in (".nightloom", "data", ".dvc/tmp", ".dvc/cache"):
+        for path in (built.checkout / top).rglob("*"):
+            name = path.relative_to(built.checkout).as_posix()
+            of_dvc = name.startswith((".nightloom/private/dvc/", ".dvc/cache/files/"))
+            if not path.is_symlink() and not of_dvc and path.stat().st_mode & 0o077:
+                found.append(f"{name} {path.stat().st_mode & 0o777:o}")
+    assert found == []
+    assert open_places(built.checkout) == []
 
 
 def test_the_doctor_finds_both_stores_and_a_server_that_is_not_there(

@@ -88,6 +88,7 @@ def site(after_a_night: Path) -> Iterator[Site]:
 def page(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
     with browser(tmp_path_factory.mktemp("browser") / "profile") as found:
         enter_prefect(found, site)
+        enter_mlflow(found, site)
         yield found
 
 
@@ -98,6 +99,13 @@ def enter_prefect(page: Page, site: Site) -> None:
     time.sleep(1)
     coded = base64.b64encode(secret.read_text().strip().encode()).decode()
     page.run(f"localStorage.setItem('prefect-password', {json.dumps(coded)})")
+
+
+def enter_mlflow(page: Page, site: Site) -> None:
+    """Let the browser know MLflow's user and password, as it asks a person for them."""
+    [secret] = site.root.glob(".nightloom/private/mlflow-auth")
+    page.open(site.mlflow.replace("://", f"://{secret.read_text().strip()}@"), until="")
+    time.sleep(1)
 
 
 def pictured(page: Page, name: str, height: int | None = None) -> None:

@@ -20,10 +20,17 @@ from tasks.ingestion.sources.docstrings import STANDARD_LIBRARY, Documented
 from tasks.ingestion.sources.python_questions import QuestionSubject
 from tasks.ingestion.sources.source import Found, Kind, Mark
 from tasks.records.readers import canonical_json, parse_line
-from tasks.services.processes import supervised
+from tasks.services.processes import TELEMETRY_OFF, supervised
 from tasks.stage.errors import ConfigError
 
 _TIMEOUT_SECONDS = 300
+
+# What a package that is imported may need to know. It is not told the rest, which holds secrets.
+# By the last one `nightloom down` finds its process.
+_ENVIRONMENT = (
+    *("PATH", "LANG", "LC_ALL", "LC_CTYPE", "LD_LIBRARY_PATH", "TMPDIR", "TZ"),
+    "NIGHTLOOM_UP",
+)
 
 _SHORTEST_DOCSTRING = 25
 
@@ -94,9 +101,9 @@ def _by_id(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def _collect(packages: Sequence[str]) -> list[dict[str, Any]]:
     """Return the lines of the collecting child, which has an empty home and working directory."""
     with tempfile.TemporaryDirectory(prefix="docstrings-") as folder:
-        environment = os.environ | {"PYTHONHASHSEED": "0", "HOME": folder, "BROWSER": "true"}
-        environment.pop("DISPLAY", None)
-        environment.pop("PYTHONPATH", None)
+        kept = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
+        fixed = {"PYTHONHASHSEED": "0", "HOME": folder, "BROWSER": "true"}
+        environment = kept | TELEMETRY_OFF | fixed
         command = [sys.executable, "-P", "-s", str(Path(docstrings.__file__).resolve()), *packages]
         done = subprocess.run(
             supervised(command),

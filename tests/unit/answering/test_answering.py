@@ -1,5 +1,6 @@
 """A bundle answers: on the command line, and as the agent that MLflow loads from code."""
 
+import io
 import json
 import os
 import shutil
@@ -51,6 +52,18 @@ def test_the_command_prints_the_answer_and_its_passages(
     text = capsys.readouterr().out
     assert text.startswith(found["answer"])
     assert all(passage["text"] in text for passage in found["passages"])
+
+
+def test_a_question_that_no_process_list_shows_comes_by_standard_input(
+    bundle: Path, tiny: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = ["--store", str(tiny.store), "--json"]
+    assert main(["--bundle", str(bundle), "--question", QUESTION, *options]) == 0
+    said = json.loads(capsys.readouterr().out)
+    monkeypatch.setattr(sys, "stdin", io.StringIO(f"{bundle}\n{QUESTION}"))
+    assert main(["--bundle", "-", "--question", "-", *options]) == 0
+    heard = json.loads(capsys.readouterr().out)
+    assert (heard["answer"], heard["passages"]) == (said["answer"], said["passages"])
 
 
 def test_a_filter_decides_which_passages_are_searched(

@@ -14,9 +14,10 @@ import httpx
 import pytest
 import requests
 
-from flows.credentials import private_folder, secret_file
+from flows.credentials import mlflow_secret_file, private_folder, secret_file
 from flows.environment import find_stores, set_environment, shell_lines
-from flows.servers import server_secret
+from flows.process_file import this_process
+from flows.servers import Services, server_secret
 from tasks.services.processes import open_directly, proxy_exemptions
 from tasks.stage.errors import ConfigError
 
@@ -27,7 +28,7 @@ AUTH = ("PREFECT_API_AUTH_STRING", "PREFECT_SERVER_API_AUTH_STRING")
 def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A checkout whose folder and process say nothing yet."""
     for name in list(os.environ):
-        if name.startswith(("PREFECT_", "DVC_")) or "proxy" in name.lower():
+        if name.startswith(("PREFECT_", "DVC_", "MLFLOW_")) or "proxy" in name.lower():
             monkeypatch.delenv(name)
     # What the tests set in this process goes with them.
     monkeypatch.setattr(os, "environ", os.environ.copy())
@@ -61,12 +62,77 @@ def test_commands_at_once_agree_on_one_secret(checkout: Path) -> None:
     assert [path.name for path in private_folder(checkout).iterdir()] == ["prefect-auth"]
 
 
+@pytest.fixture
+def services(checkout: Path) -> Services:
+    """Servers of this checkout that this process keeps."""
+    pid, started = this_process()
+    where = {"prefect": "http://127.0.0.1:1", "mlflow": "http://127.0.0.1:2"}
+    kept = Services(pid=pid, started=started, **where)
+    (checkout / ".nightloom").mkdir(exist_ok=True)
+    kept.write(checkout)
+    return kept
+
+
+def credentials() -> tuple[str | None, str | None]:
+    return os.environ.get("MLFLOW_TRACKING_USERNAME"), os.environ.get("MLFLOW_TRACKING_PASSWORD")
+
+
+def test_mlflows_clients_get_a_secret_of_its_own(checkout: Path, services: Services) -> None:
+    set_environment(checkout)
+    user, password = credentials()
+    assert f"{user}:{password}" == mlflow_secret_file(checkout).read_text().strip()
+    assert password not in secret_file(checkout).read_text()
+    assert mode(mlflow_secret_file(checkout)) == 0o600
+    # Known by its address, it is the checkout's own, and not a stranger's store.
+    os.environ["MLFLOW_TRACKING_URI"] = services.mlflow
+    set_environment(checkout)
+    assert credentials() == (user, password)
+    assert find_stores(checkout).artifacts is not None
+
+
+@pytest.mark.parametrize("uri", ["https://mlflow.example", "http://127.0.0.1:3", "databricks"])
+def test_a_store_of_the_users_own_gets_no_password_of_ours(
+    checkout: Path, services: Services, uri: str
+) -> None:
+    os.environ["MLFLOW_TRACKING_URI"] = uri
+    set_environment(checkout)
+    assert credentials() == (None, None)
+    assert find_stores(checkout).tracking_uri == uri
+    os.environ.update(MLFLOW_TRACKING_USERNAME="me", MLFLOW_TRACKING_PASSWORD="mine")
+    set_environment(checkout)
+    assert credentials() == ("me", "mine")
+    # Nor does it where a shell still has ours from `nightloom env`.
+    user, _, password = mlflow_secret_file(checkout).read_text().strip().partition(":")
+    os.environ.update(MLFLOW_TRACKING_USERNAME=user, MLFLOW_TRACKING_PASSWORD=password)
+    set_environment(checkout)
+    assert credentials() == (None, None)
+
+
+def test_a_password_for_another_store_is_not_sent_to_ours(checkout: Path) -> None:
+    os.environ.update(MLFLOW_TRACKING_USERNAME="me", MLFLOW_TRACKING_PASSWORD="mine")
+    set_environment(checkout)
+    assert "mine" not in credentials()
+
+
+@pytest.mark.slow
+def test_a_shell_knows_the_server_that_is_up_and_shows_no_password(
+    checkout: Path, services: Services
+) -> None:
+    lines = shell_lines(checkout)
+    found = evaluated(lines, dict(os.environ))
+    set_environment(checkout)
+    assert found["MLFLOW_TRACKING_URI"] == services.mlflow
+    names = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")
+    assert tuple(found[name] for name in names) == credentials()
+    assert str(credentials()[1]) not in "\n".join(lines)
+
+
 @pytest.mark.parametrize("name", ["private", "private/prefect-auth"])
 def test_a_secret_that_was_open_to_others_is_refused(checkout: Path, name: str) -> None:
     secret_file(checkout)
     path = checkout / ".nightloom" / name
     path.chmod(mode(path) | 0o044)
-    with pytest.raises(ConfigError, match=r"has the mode 0[67]44; expected .* run commands"):
+    with pytest.raises(ConfigError, match=r"has the mode 0[67]44; expected .* act as this user"):
         set_environment(checkout)
 
 
@@ -121,6 +187,9 @@ def test_a_shell_that_reads_the_lines_has_the_settings_and_shows_no_secret(check
     bare = dict(os.environ)
     lines = shell_lines(checkout)
     set_environment(checkout)
+    # MLflow's is of use only while its server is up.
+    for name in ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"):
+        del os.environ[name]
     added = {name: value for name, value in os.environ.items() if bare.get(name) != value}
     assert {*AUTH, "DVC_SITE_CACHE_DIR", "PREFECT_HOME", "no_proxy"} <= added.keys()
     found = evaluated(lines, bare)

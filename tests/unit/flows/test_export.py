@@ -16,6 +16,7 @@ from flows.environment import find_stores
 from tasks.registry.client import Registry
 from tasks.stage.errors import ConfigError
 from tasks.stage.outputs import verified
+from tests.builders.uploads import add_version
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +39,7 @@ def _register(root: Path, released: Path, tiny: Any) -> None:
     (root / "model" / "artifacts" / "bundle").symlink_to(released)
     client = MlflowClient(find_stores(root).tracking_uri)
     client.create_registered_model("nightloom-adapter")
-    client.create_model_version("nightloom-adapter", (root / "model").as_uri())
+    add_version(client, "adapter", root / "model", root / ".nightloom" / "artifacts")
     client.set_registered_model_alias("nightloom-adapter", "staging", "1")
 
 

@@ -27,6 +27,7 @@ from tasks.serving.access import Protection
 from tasks.serving.protocol import NotServing, ServeVersion
 from tasks.stage.errors import ConfigError, GateError
 from tests.builders.serving import Bundles
+from tests.builders.uploads import add_version
 
 pytestmark = pytest.mark.slow
 
@@ -68,7 +69,7 @@ def project(
     for version, folder in bundles.folders.items():
         model = root / f"model-{version}"
         shutil.copytree(folder, model / "artifacts" / "bundle")
-        client.create_model_version(NAME, source=model.as_uri())
+        add_version(client, "adapter", model, root / ".nightloom" / "artifacts")
     made = Project(root, client)
     made.point("staging", 1)
     made.point("candidate", 2)
@@ -201,7 +202,8 @@ def test_a_promotion_is_noticed_and_one_that_cannot_be_loaded_is_told(
     shutil.copytree(project.root / "model-1", project.root / "model-3")
     with (project.root / "model-3" / "artifacts" / "bundle" / "settings.json").open("a") as stream:
         stream.write(" ")
-    project.client.create_model_version(NAME, source=(project.root / "model-3").as_uri())
+    artifacts = project.root / ".nightloom" / "artifacts"
+    add_version(project.client, "adapter", project.root / "model-3", artifacts)
     project.point("production", 3)
     found = wait(project, lambda found: found["models"]["adapter"]["failed"] is not None)
     assert found["models"]["adapter"]["failed"]["version"] == 3

@@ -1,12 +1,16 @@
 """Docstrings of installed packages become documents and questions about them."""
 
 import re
+import subprocess
 from collections import Counter
+from typing import Any
 
 import pytest
 
+from tasks.ingestion.sources import python_docs
 from tasks.ingestion.sources.python_docs import PythonDocs, plain_text, read_packages, shorten
 from tasks.ingestion.sources.python_questions import READABLE_WORDS, first_sentence, masked
+from tasks.services.processes import TELEMETRY_OFF
 from tasks.stage.errors import ConfigError
 
 pytestmark = pytest.mark.slow
@@ -140,3 +144,22 @@ def test_a_name_is_masked_as_a_word_only() -> None:
     assert masked("Copy a file; copyright stays. See shutil.copy.", "shutil.copy") == (
         "___ a file; copyright stays. See ___."
     )
+
+
+def test_a_package_is_not_told_what_this_process_knows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Importing one runs its code: it gets a path and a language, and no secret by any name."""
+    told: dict[str, str] = {}
+
+    def run(command: list[str], **given: Any) -> "subprocess.CompletedProcess[bytes]":
+        told.update(given["env"])
+        return subprocess.CompletedProcess(command, 0, b"", b"")
+
+    monkeypatch.setattr(subprocess, "run", run)
+    for name in ("PREFECT_API_AUTH_STRING", "MLFLOW_TRACKING_PASSWORD", "HF_TOKEN", "ANY_NAME"):
+        monkeypatch.setenv(name, "a secret")
+    with pytest.raises(ConfigError):
+        read_packages(["json"], document_characters=900, unanswerable_share=0.1)
+    assert told["PATH"]
+    assert "a secret" not in told.values()
+    fixed = {"HOME", "BROWSER", "PYTHONHASHSEED"}
+    assert told.keys() <= {*python_docs._ENVIRONMENT, *TELEMETRY_OFF, *fixed}

@@ -16,6 +16,7 @@ from mlflow.tracking import MlflowClient
 from tasks.orchestration import verify as verifying
 from tasks.orchestration.verify import (
     Asked,
+    Endpoint,
     Scored,
     ServedAnswer,
     ServingSetup,
@@ -90,8 +91,8 @@ def measured(night: Scored, setup: ServingSetup) -> Measured:
     answers: dict[str, list[ServedAnswer]] = {name: [] for name in MODELS}
     ask = verifying._ask
 
-    def kept(address: str, item: Asked, model: ServedModel) -> ServedAnswer:
-        answers[model].append(ask(address, item, model))
+    def kept(where: Endpoint, item: Asked, model: ServedModel) -> ServedAnswer:
+        answers[model].append(ask(where, item, model))
         return answers[model][-1]
 
     with pytest.MonkeyPatch.context() as patch:
@@ -182,8 +183,8 @@ import sys
 from pathlib import Path
 from tasks.orchestration.verify import ServingSetup, served
 uri, store, logs = sys.argv[1:]
-with served("adapter", 1, ServingSetup(uri, Path(store), Path(logs))) as address:
-    print(address, flush=True)
+with served("adapter", 1, ServingSetup(uri, Path(store), Path(logs))) as endpoint:
+    print(endpoint.address, flush=True)
     sys.stdin.read()
 """
 

@@ -4,10 +4,12 @@ from pathlib import Path
 
 import pytest
 
+from tasks.registry.audit import bundle_to_serve
 from tasks.registry.promote import promote, roll_back, rollback_target
 from tasks.registry.transactions import reconcile
 from tasks.registry.versions import BUNDLE_TAG, KEY_TAG, VERDICT_TAG
-from tasks.stage.errors import ConfigError, GateError
+from tasks.stage.errors import ConfigError, DataError, GateError
+from tasks.stage.outputs import MANIFEST
 from tests.builders.registry import Shop
 
 NAME = "nightloom-adapter"
@@ -137,3 +139,34 @@ def test_a_reason_may_have_lines_and_any_script(reigned: Shop) -> None:
         reason="답변 20개를\n읽었다 👩\u200d💻", despite_refusal=False, downloads=reigned.downloads,
     )  # fmt: skip
     assert reigned.ledger.links()[-1].entry.by == "김민지"
+
+
+def served_bundle(shop: Shop, number: int) -> Path:
+    """The folder of the bundle by which people would be answered."""
+    version = shop.registry.version("adapter", number)
+    return bundle_to_serve(shop.registry, version, shop.downloads)
+
+
+def test_nobody_is_answered_by_a_version_that_no_night_made(reigned: Shop) -> None:
+    other = reigned.folder("other").as_uri()
+    first = reigned.registry.version("adapter", 1)
+    reigned.client.create_model_version(NAME, source=other)
+    reigned.client.create_model_version(NAME, source=other, run_id=first.run_id, tags=first.tags)
+    for number in (3, 4):
+        with pytest.raises(DataError, match="was not made by Nightloom"):
+            served_bundle(reigned, number)
+    assert served_bundle(reigned, 1).is_dir()
+
+
+def test_a_version_whose_tag_was_taken_away_is_checked_all_the_same(reigned: Shop) -> None:
+    reigned.client.delete_model_version_tag(NAME, "2", BUNDLE_TAG)
+    bundle = served_bundle(reigned, 2)
+    with (bundle / MANIFEST).open("a") as manifest:
+        manifest.write(" ")
+    with pytest.raises(DataError, match=r"the night's run \w+ says"):
+        served_bundle(reigned, 2)
+
+
+def test_a_copy_by_mlflow_is_what_it_was_copied_from(reigned: Shop) -> None:
+    reigned.client.copy_model_version(f"models:/{NAME}/1", NAME)
+    assert served_bundle(reigned, 3) == served_bundle(reigned, 1)

@@ -92,7 +92,9 @@ def test_a_neighbour_never_gets_somebody_else_s_correction(
             (found,) = index.search([question], 50, embedder)
             shown = {item.passage.document for item in found}
             contained = {f"c-{other}" for other in known if other in name or name in other}
-            assert own <= {one for one in shown if one.startswith("c-")} <= own | contained, question
+            assert own <= {one for one in shown if one.startswith("c-")} <= own | contained, (
+                question
+            )
             assert set(names) <= shown, question
 
 

@@ -1,6 +1,8 @@
 """Children: streamed, and ended whole."""
 
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -113,3 +115,31 @@ def test_a_process_is_told_from_a_later_one_with_its_pid_and_from_those_of_other
     assert is_gone(f"{host} {pid} {float(started) - 60}")
     assert is_gone(f"{host} {2**22 + 7} {started}")  # no process has this pid: Linux counts to 2^22
     assert not is_gone(f"elsewhere {2**22 + 7} {started}")
+
+
+_HIDES = """
+import sys
+from tasks.services.processes import hide_argument
+hide_argument(sys.argv[2])
+print(sys.argv[2], flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="only Linux shows them there")
+def test_an_argument_that_is_hidden_stands_in_no_process_list() -> None:
+    question = "Why did 한국 lose 50% of its (secret) contracts?"
+    child = subprocess.Popen(
+        [sys.executable, "-c", _HIDES, "ask", question, "--json"],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        assert child.stdout is not None
+        assert child.stdout.readline().strip() == question  # it still knows what it was asked
+        line = Path(f"/proc/{child.pid}/cmdline").read_bytes()
+    finally:
+        child.communicate()
+    assert question.encode() not in line
+    assert b"secret" not in line
+    assert line.endswith(b"\0--json\0")

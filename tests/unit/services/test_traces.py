@@ -18,6 +18,7 @@ import pytest
 from pyarrow import parquet
 
 from tasks.services.traces import Traces, pieces, wipe_postgresql, wipe_sqlite
+from tasks.stage.pages import plain_markdown
 from tests.builders.postgres import PASSWORD, running_postgres
 
 SAYS = [
@@ -67,6 +68,8 @@ def test_a_text_is_found_in_every_form_and_container(tmp_path: Path, text: str) 
         "json_of_utf8": json.dumps({"x": json.dumps({"y": text}, ensure_ascii=False)}).encode(),
         "utf8_of_json": json.dumps({"x": json.dumps({"y": text})}, ensure_ascii=False).encode(),
         "html": html.escape(text).encode(),
+        "markdown": plain_markdown(f"- {text}").encode(),
+        "json_of_markdown": json.dumps({"data": plain_markdown(f"- {text}")}).encode(),
         "gz": gzip.compress(plain),
         "bz2": bz2.compress(plain),
         "xz": lzma.compress(plain),

@@ -25,6 +25,7 @@ from tasks.validation.features import count_scripts, parse_record
 from tasks.validation.params import Params
 from tasks.validation.profile import Profile
 from tasks.validation.suites import read_suites
+from tests.builders.hostile import HOSTILE, SCRIPT, raw_in_markdown, taken_for_html
 
 SUITES = Path("params/validation")
 
@@ -674,3 +675,23 @@ def test_a_misshapen_row_says_what_was_found() -> None:
 )
 def test_letters_are_counted_by_script(text: str, counts: tuple[int, ...]) -> None:
     assert count_scripts(text) == counts
+
+
+@pytest.mark.slow
+def test_no_text_of_the_data_or_of_a_rule_is_taken_for_html_by_a_page(tmp_path: Path) -> None:
+    turns = [{"role": HOSTILE, "content": HOSTILE}, {"role": "assistant", "content": HOSTILE}]
+    rows: list[Any] = [
+        _ask(HOSTILE), _ask(f"{HOSTILE} 2", question=HOSTILE, answer=HOSTILE),
+        {"id": f"{HOSTILE} roles", "messages": turns}, _ask("odd", **{HOSTILE: 3}),
+        _ask("typed", documents=[HOSTILE]), _ask("sliced", slice=HOSTILE, source=HOSTILE),
+        _ask("good"), '{"id": "' + SCRIPT + '", "answer": NaN}',
+    ]  # fmt: skip
+    _intake(tmp_path, SCRIPT.replace("/", ""), rows, [{"id": HOSTILE, "text": HOSTILE}])
+    kwargs = {"column": "id", "regex": "<"}
+    rule = {"type": "expect_column_values_to_not_match_regex", "kwargs": kwargs}
+    rules = {"records.marked": rule | {"severity": "warning", "notes": HOSTILE}}
+    run(_params(tmp_path, rules, max_quarantine_share=0.99), _paths(tmp_path))
+    page = (tmp_path / "report/data_docs.html").read_text()
+    assert "alert" in page  # the texts are shown
+    assert taken_for_html(page) == []
+    assert raw_in_markdown((tmp_path / "report/report.md").read_text()) == []

@@ -1,0 +1,35 @@
+"""What other users of the machine may read of a checkout.
+
+It has a module of its own since commands that look and commands that mend ask the same.
+"""
+
+import stat
+from pathlib import Path
+
+from flows.graph import cache_folder
+from flows.workspace import STATE, Workspace
+
+_OTHERS = stat.S_IRWXG | stat.S_IRWXO
+
+
+def open_places(checkout: Path) -> list[Path]:
+    """Return the folders with stores, logs, rows and models that others may read or enter.
+
+    What lies in a folder that is closed can't be reached, so only the outermost ones are looked at.
+    They are relative to the checkout where they lie in it.
+
+    Raises:
+        ConfigError: DVC can't read the checkout.
+    """
+    scratch = Path(Workspace(checkout, checkout, ()).paths().scratch)
+    dvc, cache = checkout / ".dvc", cache_folder(checkout)
+    if cache.parts[-2:] == ("files", "md5"):  # DVC's own, in the folder that its config names
+        cache = cache.parents[1]
+    places = [checkout / STATE, checkout / scratch.parts[0], cache]
+    places += [dvc / "tmp", dvc / "config.local"]
+    found = [path for path in places if path.exists() and path.stat().st_mode & _OTHERS]
+    inside = checkout.resolve()
+    return [
+        path.resolve().relative_to(inside) if path.resolve().is_relative_to(inside) else path
+        for path in found
+    ]
