@@ -6,7 +6,7 @@ from typing import Any
 
 from prefect import flow
 
-from flows.graph import read_stage, stage_names
+from flows.graph import has_remote, read_stage, stage_names
 from flows.run_state import NightLog
 from flows.workspace import Workspace
 from tasks.orchestration.reproduce import NightParams, StopCondition, reproduce
@@ -67,6 +67,7 @@ def build_stages(
     """
     scratch = workspace.path / workspace.paths().scratch
     params = load_params(_Params, [workspace.path / "params" / "night.yaml"]).night
+    remote = has_remote(workspace.path)
     log.plan(names)
     outcomes = []
     for name in names:
@@ -81,6 +82,7 @@ def build_stages(
             tracker,
             params.stage_hours,
             watch,
+            remote,
             return_state=True,
         )
         outcome: StageOutcome = state.result()

@@ -9,8 +9,16 @@ from flows.graph import keep_site_cache
 from flows.mlflow_store import own_store
 from flows.servers import Services, server_secret
 from flows.workspace import STATE, find_checkout
+from tasks.services.databases import (
+    MLFLOW_DATABASES,
+    PREFECT_DATABASES,
+    is_database,
+    with_asyncpg,
+    with_psycopg,
+)
 from tasks.services.processes import TELEMETRY_OFF, proxy_exemptions
-from tasks.services.stores import Stores
+from tasks.services.stores import ARTIFACT_ROOT, Stores, local_path
+from tasks.stage.errors import ConfigError
 
 _DEFAULTS = TELEMETRY_OFF | {
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
@@ -53,8 +61,11 @@ def shell_lines(checkout: Path) -> list[str]:
     keep_site_cache(checkout, _site_cache(checkout))
     given = next((name for name in _SECRETS if os.environ.get(name)), None)
     secret = f"${given}" if given else f"$(cat {shlex.quote(str(secret_file(checkout)))})"
+    hidden = dict.fromkeys(_SECRETS, secret) | {
+        name: f"{url.partition('://')[0]}://${{{name}#*://}}" for name, url in _databases().items()
+    }
     return [
-        f"export {name}=" + (f'"{secret}"' if name in _SECRETS else shlex.quote(value))
+        f"export {name}=" + (f'"{hidden[name]}"' if name in hidden else shlex.quote(value))
         for name, value in _missing_settings(checkout).items()
     ]
 
@@ -75,7 +86,16 @@ def _missing_settings(checkout: Path) -> dict[str, str]:
         if services is not None:
             wanted["PREFECT_API_URL"] = services.prefect_api
     missing = {name: value for name, value in wanted.items() if not os.environ.get(name)}
-    return missing | proxy_exemptions(os.environ)
+    return missing | _databases() | proxy_exemptions(os.environ)
+
+
+def _databases() -> dict[str, str]:
+    """Return the variables whose database has a driver's name to be added, as it must be."""
+    given = {
+        **{name: with_psycopg(os.environ.get(name, "")) for name in MLFLOW_DATABASES},
+        **{name: with_asyncpg(os.environ.get(name, "")) for name in PREFECT_DATABASES},
+    }
+    return {name: url for name, url in given.items() if url != os.environ.get(name, "")}
 
 
 def _site_cache(checkout: Path) -> Path:
@@ -86,10 +106,30 @@ def find_stores(checkout: Path) -> Stores:
     """Return the MLflow store: the user's, else that of the servers of `up`, else sqlite.
 
     Raises:
-        ConfigError: the checkout was copied or moved, and its own store can't follow.
+        ConfigError: the checkout was copied or moved, and its own store can't follow; or the place
+            for artifacts depends on the folder that a command runs in.
     """
     given = os.environ.get("MLFLOW_TRACKING_URI")
     if given:
-        return Stores(given, None)
+        return _others_store(with_psycopg(given))
     own, services = own_store(checkout), Services.read(checkout)
     return Stores(own.uri if services is None else services.mlflow, own.artifacts)
+
+
+def _others_store(uri: str) -> Stores:
+    """Return the store that the user names: a server knows where its artifacts go, a database not.
+
+    Raises:
+        ConfigError: they would go to a relative folder.
+    """
+    root = os.environ.get(ARTIFACT_ROOT)
+    if not root or not is_database(uri):
+        return Stores(uri, None)
+    folder = local_path(root)
+    if (folder is None and "://" not in root) or (folder and not folder.is_absolute()):
+        raise ConfigError(
+            f"{ARTIFACT_ROOT} is {root}; expected a bucket (s3://BUCKET/FOLDER) or an absolute "
+            "folder, because a relative one counts from the folder that a command runs in",
+            "give it whole, and to every machine alike",
+        )
+    return Stores(uri, folder, None if folder else root)

@@ -20,6 +20,7 @@ from flows.mlflow_store import own_store
 from flows.process_file import ProcessFile, this_process
 from flows.shutdown import TAG, Keeper, end_flows, end_leftovers
 from flows.workspace import STATE
+from tasks.services.databases import is_database
 from tasks.services.processes import (
     child_environment,
     end_child,
@@ -185,11 +186,13 @@ def server_secret(checkout: Path) -> str:
 
 
 def _mlflow_arguments(checkout: Path, port: int) -> list[str]:
-    store = own_store(checkout)
+    own, given = own_store(checkout), os.environ.get("MLFLOW_TRACKING_URI", "")
+    # Of a database that the user names it shows the runs; artifacts go where that store says.
+    uri = given if is_database(given) else own.uri
     return [
         *("server", "--host", HOST, "--port", str(port), "--workers", "1"),
-        *("--backend-store-uri", store.uri),
-        *("--artifacts-destination", store.artifacts.as_uri()),
+        *("--backend-store-uri", uri),
+        *("--artifacts-destination", own.artifacts.as_uri()),
     ]
 
 

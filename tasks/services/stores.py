@@ -20,25 +20,36 @@ from tenacity import (
     wait_exponential,
 )
 
+from tasks.services.databases import is_database
 from tasks.stage.errors import ConfigError, NightloomError
 
 EXPERIMENT = "nightloom"
 
 LEDGER = "nightloom-ledger"
 
+# As `mlflow server` calls it: where a new experiment in a database keeps its files.
+ARTIFACT_ROOT = "MLFLOW_DEFAULT_ARTIFACT_ROOT"
+
 SERVED = "nightloom-served"  # what `nightloom serve --log` keeps
 
 
 @dataclass(frozen=True)
 class Stores:
-    """An MLflow tracking URI, and where our own store keeps artifacts.
+    """An MLflow tracking URI, and where its experiments keep artifacts.
 
-    `artifacts` is None where somebody else's server decides. The store of a checkout names one
-    folder, whether it is opened embedded or through a server on the same machine.
+    `artifacts` is a folder of this machine, `bucket` the address of another place; both are None
+    where somebody else's server decides. The store of a checkout names one folder, whether it is
+    opened embedded or through a server on the same machine.
     """
 
     tracking_uri: str
     artifacts: Path | None
+    bucket: str | None = None
+
+    @property
+    def location(self) -> str | None:
+        """Return the address that an experiment is made with, None where a server decides."""
+        return self.bucket if self.artifacts is None else self.artifacts.absolute().as_uri()
 
 
 @dataclass(frozen=True)
@@ -60,14 +71,18 @@ def local_path(location: str) -> Path | None:
     return Path(url2pathname(path))  # MLflow decodes the escapes of plain paths too
 
 
-def open_experiment(client: Any, name: str, artifacts: Path | None) -> str:
-    """Return the id of an experiment, made if it is missing.
+def open_experiment(client: Any, name: str, location: str | None) -> str:
+    """Return the id of an experiment, made if it is missing, with its artifacts at a location.
 
     Another process may make it meanwhile; or we did, and the answer was lost. `client` is MLflow's.
+
+    Raises:
+        ConfigError: it must be made in a database, and no location is given.
     """
     found = client.get_experiment_by_name(name)
     if found is None:
-        location = None if artifacts is None else artifacts.absolute().as_uri()
+        if location is None and is_database(client.tracking_uri):
+            raise _without_root()
         try:
             return str(client.create_experiment(name, artifact_location=location))
         except Exception as error:
@@ -234,6 +249,16 @@ def retrying_client(
     except Exception as error:  # of an address or a driver, each library has its own
         raise _broken(where, error) from error
     return cast(Client, RetryingClient(opened, where, seconds))
+
+
+def _without_root() -> ConfigError:
+    return ConfigError(
+        f"MLFLOW_TRACKING_URI names a database, and {ARTIFACT_ROOT} is not set; expected where the "
+        "files of runs and models go, because MLflow would put them below the folder that a "
+        "command happens to run in",
+        f"set {ARTIFACT_ROOT} to a bucket (s3://BUCKET/FOLDER) or to an absolute folder that every "
+        "machine sees",
+    )
 
 
 def _is_broken(error: BaseException) -> bool:
