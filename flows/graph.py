@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from graphlib import TopologicalSorter
@@ -102,6 +103,23 @@ def keep_site_cache(root: Path, folder: Path) -> None:
         raise ConfigError(
             f"DVC can't read its config in {root / '.dvc'}: {error}", "mend what DVC names there"
         ) from error
+
+
+def use_cache_of(checkout: Path, root: Path) -> None:
+    """Let a worktree without git of its own use the cache and the remotes of a checkout.
+
+    Raises:
+        ConfigError: DVC can't read the config of one of them.
+    """
+    from dvc.config import Config
+
+    cache = cache_folder(checkout)
+    given = checkout / ".dvc" / "config.local"
+    if given.exists():
+        shutil.copy2(given, root / ".dvc" / "config.local")
+    with Config(str(root / ".dvc")).edit("local") as changed:
+        changed.setdefault("core", {})["no_scm"] = True
+        changed.setdefault("cache", {})["dir"] = str(cache)
 
 
 def has_remote(root: Path) -> bool:

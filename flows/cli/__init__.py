@@ -17,6 +17,7 @@ from flows.cli import (
     notify,
     promote,
     prune,
+    reproduce,
     review,
     run,
     serve,
@@ -51,6 +52,7 @@ for _command in (
     export.export,
     promote.promote,
     promote.rollback,
+    reproduce.reproduce,
     prune.prune,
     erase.erase,
 ):
