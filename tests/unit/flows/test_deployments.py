@@ -106,14 +106,14 @@ def test_two_of_a_kind_never_run_at_once(project: Project) -> None:
 
 
 def run(project: Project, **parameters: object) -> FlowRun:
-    """Run the rollback's deployment by a worker, and return how it ended."""
+    """Run the rollback's deployment as a worker's child does, and return how it ended."""
     begun = run_deployment("rollback/rollback", parameters=parameters, timeout=0)
-    project.prefect("worker", "start", "--pool", POOL, "--type", "process", "--run-once")
+    project.prefect("flow-run", "execute", str(begun.id))
     with get_client(sync_client=True) as client:
         return client.read_flow_run(begun.id)
 
 
-def test_a_worker_runs_the_deployment_in_the_project(project: Project) -> None:
+def test_a_deployment_runs_in_the_project(project: Project) -> None:
     found = run(project, reason="answers got worse", by="ann", to=3)
     assert found.state is not None
     assert found.state.type.value == "FAILED"
