@@ -114,7 +114,7 @@ def _looked_into(one: Compared, folder: Path, cache: Path) -> Compared:
 
 def _object(cache: Path, digest: str) -> Path:
     """Return where DVC's cache keeps a content."""
-    return cache / "files" / "md5" / digest[:2] / digest[2:]
+    return cache / digest[:2] / digest[2:]
 
 
 def _differs(then: Path, now: Path) -> bool:

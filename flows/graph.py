@@ -113,13 +113,14 @@ def use_cache_of(checkout: Path, root: Path) -> None:
     """
     from dvc.config import Config
 
-    cache = cache_folder(checkout)
+    with _repository(checkout) as repository:
+        cache = repository.cache.local_cache_dir
     given = checkout / ".dvc" / "config.local"
     if given.exists():
         shutil.copy2(given, root / ".dvc" / "config.local")
     with Config(str(root / ".dvc")).edit("local") as changed:
         changed.setdefault("core", {})["no_scm"] = True
-        changed.setdefault("cache", {})["dir"] = str(cache)
+        changed.setdefault("cache", {})["dir"] = cache
 
 
 def has_remote(root: Path) -> bool:

@@ -4,6 +4,7 @@ It happens in a git worktree at the version's commit, below `.nightloom/reproduc
 by force and without the run cache, and what they make stays out of the cache.
 """
 
+import hashlib
 import shutil
 import sys
 from collections.abc import Callable, Mapping
@@ -149,11 +150,23 @@ def _place_frozen(checkout: Path, root: Path, name: str, made_from: Path) -> Non
     """Bring a file that says which model or which weights were used; it has few bytes."""
     target, kept = root / name, made_from / Path(name).name
     target.parent.mkdir(parents=True, exist_ok=True)
-    # A run of before 0.3 kept none: the checkout's own is compared with the lock like all else.
-    for source in (kept, checkout / name):
+    # A run of before 0.3 kept none. What is here is compared with the lock like all else.
+    here = [checkout / name, *sorted((checkout / STATE / "workspaces").glob(f"*/{name}"))]
+    wanted = _digest(made_from / "dvc.lock", name)
+    for source in (kept, *(path for path in here if _md5(path) == wanted)):
         if source.exists():
             shutil.copy2(source, target)
             return
+
+
+def _digest(lock: Path, name: str) -> str | None:
+    """Return the digest that a lock has of a file that some stage reads."""
+    deps = (dep for stage in read_lock(lock).values() for dep in stage.get("deps", ()))
+    return next((dep["md5"] for dep in deps if dep["path"] == name), None)
+
+
+def _md5(path: Path) -> str | None:
+    return hashlib.md5(path.read_bytes()).hexdigest() if path.exists() else None
 
 
 def _dvc(root: Path, *words: str) -> str | None:
@@ -169,6 +182,7 @@ def _stages(
     scratch = WorkspacePaths.model_validate(
         yaml.safe_load((root / "params" / "paths.yaml").read_text(encoding="utf-8"))
     ).scratch
+    made = {out["path"] for stage in lock.values() for out in stage["outs"]}
     compared: list[Compared] = []
     error: str | None = None
     for name in stage_names(root):
@@ -179,12 +193,13 @@ def _stages(
                 _run(root, name, root / scratch / name)
             except NightloomError as failed:
                 error = f"{name}: {failed}"
-        now = read_lock(root / "dvc.lock").get(name, {})
-        if not run:
-            now = _inputs_now(root, name)
-        compared += compare_inputs(name, then, now)
         if run:
+            now = read_lock(root / "dvc.lock").get(name, {})
+            compared += compare_inputs(name, then, now)
             compared += compare_outs(name, then, now, root, cache)
+        else:
+            found = compare_inputs(name, then, _inputs_now(root, name))
+            compared += [one for one in found if one.name not in made]
     return compared, error
 
 

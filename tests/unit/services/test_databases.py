@@ -1,14 +1,19 @@
 """Addresses of databases name the drivers that the lock file installs."""
 
+import asyncio
 import os
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
+from sqlalchemy import create_engine
+from sqlalchemy.ext.asyncio import create_async_engine
 
 from flows.environment import find_stores, set_environment, shell_lines
 from tasks.services.databases import is_database, with_asyncpg, with_psycopg
 from tasks.services.stores import ARTIFACT_ROOT, open_experiment
 from tasks.stage.errors import ConfigError
+from tests.builders.postgres import PASSWORD, running_postgres
 
 REST = "me:p%40ss@db.example:5432/nights"
 SECRET = "p%40ss"
@@ -110,3 +115,23 @@ def test_a_database_without_a_place_for_artifacts_is_refused() -> None:
     server = Empty("http://h:5000")
     assert open_experiment(server, "nightloom", None) == "1"
     assert server.made == [None]
+
+
+@pytest.mark.slow
+def test_both_drivers_reach_a_real_server_by_the_url_that_names_none() -> None:
+    """Prefect's own tables also need the extension pg_trgm, which this server does not have."""
+    with running_postgres() as given:
+        url = given.replace("postgres@", f"postgres:{quote(PASSWORD, safe='')}@")
+
+        async def ask() -> object:
+            engine = create_async_engine(with_asyncpg(url))
+            async with engine.connect() as connection:
+                found = (await connection.exec_driver_sql("SELECT 1")).scalar()
+            await engine.dispose()
+            return found
+
+        assert asyncio.run(ask()) == 1
+        engine = create_engine(with_psycopg(url))
+        with engine.connect() as connection:
+            assert connection.exec_driver_sql("SELECT 1").scalar() == 1
+        engine.dispose()
