@@ -16,7 +16,7 @@ from prefect.states import Completed, Running
 from pydantic import Field, ValidationError, create_model
 
 from flows.environment import find_stores, open_checkout
-from flows.parameters import LedgerHash
+from flows.parameters import SIGNATURE, LedgerHash
 from flows.promoter import Promoter, make_promoter
 from tasks.orchestration.flow_runs import name_run
 from tasks.orchestration.mlflow_pages import run_page
@@ -30,17 +30,14 @@ _LOOK_SECONDS = 5
 
 _NAMES = {"approved": "Approved", "rejected": "Rejected", "expired": "NotPromoted"}
 
-# Three characters that are not white space.
-_TEXT = r"^\s*\S\s*\S\s*\S"
-
 
 class Approval(RunInput):
     """What a person says: the number of the version repeats what it is about."""
 
     decision: Literal["approve", "reject"] = Field(description="approve or reject")
     version: int = Field(description="the number of the version that you decide about")
-    by: str = Field(pattern=_TEXT, max_length=100, description="your name")
-    reason: str = Field(pattern=_TEXT, max_length=600, description="why; the ledger keeps it")
+    by: str = Field(pattern=SIGNATURE, max_length=100, description="your name")
+    reason: str = Field(pattern=SIGNATURE, max_length=600, description="why; the ledger keeps it")
 
 
 @flow(name="approve", persist_result=False)

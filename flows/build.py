@@ -6,7 +6,7 @@ from typing import Any
 
 from prefect import flow
 
-from flows.graph import read_stage, stage_names
+from flows.graph import has_remote, read_stage, stage_names
 from flows.limits import check_room
 from flows.run_state import NightLog
 from flows.workspace import Workspace
@@ -68,6 +68,7 @@ def build_stages(
     """
     scratch = workspace.path / workspace.paths().scratch
     params = load_params(_Params, [workspace.path / "params" / "night.yaml"]).night
+    remote = has_remote(workspace.path)
     log.plan(names)
     outcomes, looked = [], False
     for place, name in enumerate(names):
@@ -85,6 +86,7 @@ def build_stages(
             tracker,
             params,
             watch,
+            remote,
             return_state=True,
         )
         outcome: StageOutcome = state.result()

@@ -22,6 +22,9 @@ from tasks.orchestration.flow_runs import make_heartbeat_watch
 from tasks.registry.lock import PROMOTION_LIMIT
 from tasks.stage.errors import NightloomError
 
+# What works in the workspace of the nights, and has their preset and overrides.
+_OF_NIGHTS = ("release", "sweep", "evaluate")
+
 
 def run_prefect(*words: str) -> tuple[int, str]:
     """Run `prefect WORDS` in this process; return its exit code and what it printed."""
@@ -48,13 +51,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m flows.deploy", description=__doc__)
     parser.add_argument("--pool", required=True, help="the worker's pool")
     parser.add_argument("--template", required=True, help="the pool's base job template")
+    parser.add_argument("--params", default="{}", help="JSON: the preset and overrides of nights")
     options, nightly = parser.parse_known_args(arguments)
+    params = ["--params", options.params]
     for words in (
         ["work-pool", "create", options.pool, "--type", "process", "--overwrite",
          "--base-job-template", options.template],
         ["gcl", "create", PROMOTION_LIMIT, "--limit", "1"],
-        ["deploy", "--name", "approve"],
-        ["deploy", "--name", "nightly", *nightly],
+        ["deploy", "--name", "approve", "--name", "rollback"],
+        *(["deploy", "--name", name, *params] for name in _OF_NIGHTS),
+        ["deploy", "--name", "nightly", *params, *nightly],
     ):  # fmt: skip
         code, told = run_prefect(*words)
         known = PROMOTION_LIMIT in words and "already exists" in told

@@ -11,8 +11,15 @@ from flows.mlflow_store import own_store
 from flows.servers import Services, mlflow_secret, server_secret
 from flows.store_address import STORE, STORE_PASSWORD, STORE_USER, keep_password
 from flows.workspace import STATE, find_checkout
+from tasks.services.databases import (
+    MLFLOW_DATABASES,
+    PREFECT_DATABASES,
+    is_database,
+    with_asyncpg,
+    with_psycopg,
+)
 from tasks.services.processes import TELEMETRY_OFF, proxy_exemptions
-from tasks.services.stores import Stores
+from tasks.services.stores import ARTIFACT_ROOT, Stores, local_path
 from tasks.stage.errors import ConfigError
 
 _DEFAULTS = TELEMETRY_OFF | {
@@ -63,8 +70,11 @@ def shell_lines(checkout: Path) -> list[str]:
     keep_site_cache(checkout, _site_cache(checkout))
     given = next((name for name in _SECRETS if os.environ.get(name)), None)
     secret = f"${given}" if given else f"$(cat {shlex.quote(str(secret_file(checkout)))})"
+    hidden = dict.fromkeys(_SECRETS, secret) | {
+        name: f"{url.partition('://')[0]}://${{{name}#*://}}" for name, url in _databases().items()
+    }
     lines = [
-        f"export {name}=" + (f'"{secret}"' if name in _SECRETS else shlex.quote(value))
+        f"export {name}=" + (f'"{hidden[name]}"' if name in hidden else shlex.quote(value))
         for name, value in _missing_settings(checkout).items()
     ]
     services = Services.read(checkout)
@@ -96,7 +106,16 @@ def _missing_settings(checkout: Path) -> dict[str, str]:
         if services is not None:
             wanted["PREFECT_API_URL"] = services.prefect_api
     missing = {name: value for name, value in wanted.items() if not os.environ.get(name)}
-    return missing | proxy_exemptions(os.environ)
+    return missing | _databases() | proxy_exemptions(os.environ)
+
+
+def _databases() -> dict[str, str]:
+    """Return the variables whose database has a driver's name to be added, as it must be."""
+    given = {
+        **{name: with_psycopg(os.environ.get(name, "")) for name in MLFLOW_DATABASES},
+        **{name: with_asyncpg(os.environ.get(name, "")) for name in PREFECT_DATABASES},
+    }
+    return {name: url for name, url in given.items() if url != os.environ.get(name, "")}
 
 
 def _uses_own_store(services: Services | None) -> bool:
@@ -127,40 +146,56 @@ def find_stores(checkout: Path) -> Stores:
 
     Raises:
         ConfigError: the checkout was copied or moved, and its own store can't follow; or the
-            user's has an address that counts from the folder that a command is run in.
+            user's, or its place for artifacts, counts from the folder that a command is run in.
     """
     services = Services.read(checkout)
     if not _uses_own_store(services):
-        return Stores(_tracking_uri(os.environ[STORE]), None)
+        return _others_store(with_psycopg(os.environ[STORE]))
     own = own_store(checkout)
     return Stores(own.uri if services is None else services.mlflow, own.artifacts)
+
+
+def _others_store(uri: str) -> Stores:
+    """Return the store that the user names: a server knows where its artifacts go, a database not.
+
+    Raises:
+        ConfigError: its address or the place for artifacts is relative.
+    """
+    _check_absolute(uri)
+    root = os.environ.get(ARTIFACT_ROOT)
+    if not root or not is_database(uri):
+        return Stores(uri, None)
+    folder = local_path(root)
+    if (folder is None and "://" not in root) or (folder and not folder.is_absolute()):
+        raise ConfigError(
+            f"{ARTIFACT_ROOT} is {root}; expected a bucket (s3://BUCKET/FOLDER) or an absolute "
+            "folder, because a relative one counts from the folder that a command runs in",
+            "give it whole, and to every machine alike",
+        )
+    return Stores(uri, folder, None if folder else root)
 
 
 # What MLflow takes for an address though it is one word.
 _WORDS = {"databricks", "databricks-uc", "uc"}
 
 
-def _tracking_uri(given: str) -> str:
-    """Return the user's tracking URI, by which every command here finds one and the same store.
+def _check_absolute(uri: str) -> None:
+    """Check that every command here finds one and the same store by an address.
 
     Raises:
         ConfigError: it counts from the folder that a command is run in.
     """
-    address = urlsplit(given)
-    kind, _, driver = address.scheme.partition("+")
-    if kind in ("postgres", "postgresql") and not driver:
-        return given.replace(address.scheme, "postgresql+psycopg", 1)  # the driver that is here
-    if kind == "sqlite":
-        absolute = given.partition("://")[2].startswith("//")
-    elif kind in ("", "file") and given not in _WORDS:
+    address = urlsplit(uri)
+    if address.scheme == "sqlite":
+        absolute = uri.partition("://")[2].startswith("//")
+    elif address.scheme in ("", "file") and uri not in _WORDS:
         absolute = address.path.startswith("/")
     else:
         absolute = True
     if not absolute:
         raise ConfigError(
-            f"MLFLOW_TRACKING_URI is {given}; expected an absolute path in it, because MLflow "
+            f"{STORE} is {uri}; expected an absolute path in it, because MLflow "
             "counts this one from the folder of each process, and stages have folders of their own",
             "write sqlite:////ABSOLUTE/PATH.db or the address of a server, or unset it to use the "
             "store in .nightloom/",
         )
-    return given

@@ -12,6 +12,7 @@ from flows.workspace import STATE
 from tasks.registry.erased import erased_versions
 from tasks.registry.ledger import Ledger
 from tasks.registry.versions import MODELS
+from tasks.services.databases import PREFECT_DATABASES
 from tasks.services.stores import LEDGER, Stores, local_path
 from tasks.services.traces import Traces, wipe_postgresql, wipe_sqlite
 
@@ -63,7 +64,7 @@ def wipe_deleted(checkout: Path, stores: Stores) -> None:
         ConfigError: another process holds the database; said again, it goes on.
     """
     uri = stores.tracking_uri
-    if uri.startswith("postgresql"):
+    if uri.startswith("postgres"):
         wipe_postgresql(uri, _NOTHING, {})
     is_file = uri.startswith("sqlite:///")
     path = Path(uri.removeprefix("sqlite:///")) if is_file else own_store(checkout).database
@@ -122,7 +123,7 @@ def wipe_stores(checkout: Path, stores: Stores, traces: Traces) -> list[str]:
     """Wipe MLflow's and Prefect's databases that lie elsewhere; return what others must do."""
     left = []
     uri = stores.tracking_uri
-    if uri.startswith("postgresql"):
+    if uri.startswith("postgres"):
         wipe_postgresql(uri, traces, _LEDGER)
     elif uri.startswith("sqlite:///"):
         path = Path(uri.removeprefix("sqlite:///"))
@@ -138,9 +139,9 @@ def wipe_stores(checkout: Path, stores: Stores, traces: Traces) -> list[str]:
             f"the artifacts of {uri} lie elsewhere: delete the reports of nights that held the "
             "rows there, e.g. `mlflow gc` on their deleted runs"
         )
-    prefect = os.environ.get("PREFECT_API_DATABASE_CONNECTION_URL", "")
-    if prefect.startswith("postgresql"):
-        wipe_postgresql(prefect.replace("+asyncpg", "+psycopg"), traces, {})
+    prefect = next(filter(None, map(os.environ.get, PREFECT_DATABASES)), "")
+    if prefect.startswith("postgres"):
+        wipe_postgresql(prefect, traces, {})
     elif os.environ.get("PREFECT_API_URL") and Services.read(checkout) is None:
         left.append(
             f"Prefect at {os.environ['PREFECT_API_URL']} is kept by others: its administrator "

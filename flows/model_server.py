@@ -137,9 +137,8 @@ class AliasWatcher:
         if not self.log or stores == self._kept:
             return []
         self._kept = stores
-        artifacts = None if stores.artifacts is None else str(stores.artifacts)
         params = str(self.checkout / "params")
-        place = LogPlace(tracking_uri=stores.tracking_uri, artifacts=artifacts, params=params)
+        place = LogPlace(tracking_uri=stores.tracking_uri, artifacts=stores.location, params=params)
         return [KeepLog(place=place)]
 
     def failed(self, notice: NotServing) -> None:

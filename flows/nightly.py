@@ -15,6 +15,7 @@ from flows.endings import notify_ending, tell_run
 from flows.environment import find_stores, open_checkout
 from flows.erased_stores import forget_answers, wipe_deleted
 from flows.erasing import came_back, reapply
+from flows.graph import has_remote
 from flows.history import read_history, write_history
 from flows.limits import bounded
 from flows.parameters import NO_OVERRIDES, NightName, OverrideText, PresetName
@@ -29,7 +30,7 @@ from flows.workspace import Workspace, choose_workspace, night_lock, prepare
 from tasks.ingestion.intakes import ingest
 from tasks.ingestion.params import IngestionParams
 from tasks.orchestration.base_model import resolve
-from tasks.orchestration.data import track
+from tasks.orchestration.data import bring_rows, track
 from tasks.orchestration.flow_runs import name_scheduled_runs, tag_run
 from tasks.orchestration.llm_judge import judge_answers
 from tasks.orchestration.llm_scorers import LlmJudgeParams
@@ -310,6 +311,7 @@ def refresh(workspace: Workspace, log: NightLog, stores: Stores) -> None:
     params = load_params(_RefreshParams, files)
     paths = workspace.paths()
     raw, accepted = workspace.path / paths.raw, workspace.path / paths.accepted
+    bring_rows(workspace.path, paths.raw, remote=has_remote(workspace.path))
     taken = ingest(params.ingestion, raw, accepted, stores)
     log.now.left_out = dict(taken.left_out)
     track(workspace.path, paths.raw, changed=taken.intake is not None)

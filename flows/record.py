@@ -138,7 +138,9 @@ class NightRecord:
         tracker.log_params(run, root, params_of_nights(root))
         tracker.log_inputs(run, data_sets(self._workspace))
         tracker.log_predictions(run, root / paths.evaluation_report)
-        tracker.log_files(run, [root / "dvc.lock", root / f"{paths.raw}.dvc"], "versions")
+        # All that `nightloom reproduce` needs beside the code.
+        inputs = [root / name for name in ("dvc.lock", f"{paths.raw}.dvc", "params", *paths.frozen)]
+        tracker.log_files(run, inputs, "versions")
         tracker.log_files(run, [root / paths.evaluation_report], "reports")
         self._log.now.figures = self._figures()
         self._log.write()

@@ -24,6 +24,7 @@ from flows.shutdown import ROOT, TAG, Keeper, end_flows, end_leftovers, find_kee
 from flows.supervision import Supervision
 from flows.workspace import STATE
 from tasks.orchestration.guarded_server import SECRET, guarded_command
+from tasks.services.databases import is_database
 from tasks.services.processes import (
     ChildResult,
     child_environment,
@@ -255,8 +256,10 @@ def _prefect_server(checkout: Path, port: int) -> tuple[list[str], Mapping[str, 
 
 
 def _mlflow_command(checkout: Path, port: int) -> list[str]:
-    store = own_store(checkout)
-    options = ["--store", store.uri, "--artifacts", store.artifacts.as_uri()]
+    own, given = own_store(checkout), os.environ.get("MLFLOW_TRACKING_URI", "")
+    # Of a database that the user names it shows the runs; artifacts go where that store says.
+    uri = given if is_database(given) else own.uri
+    options = ["--store", uri, "--artifacts", own.artifacts.as_uri()]
     return guarded_command("mlflow", HOST, port, *options)
 
 

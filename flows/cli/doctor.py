@@ -226,6 +226,8 @@ def _tracking(checkout: Path) -> Check:
         return Check("mlflow", False, error.message, error.remedy)
     try:
         Tracker(stores)
+    except NightloomError as error:
+        return Check("mlflow", False, error.message, error.remedy)
     except Exception as error:  # noqa: BLE001  a store fails in as many ways as there are stores
         return Check(
             "mlflow",

@@ -1,8 +1,5 @@
 """`nightloom promote` and `rollback`: a person moves a version."""
 
-import sys
-from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -22,15 +19,11 @@ from flows.cli.options import (
     print_json,
 )
 from flows.console import make_console
-from tasks.records.schema import ServedModel
-from tasks.stage.errors import ConfigError, GateError
+from tasks.stage.errors import ConfigError
 
 if TYPE_CHECKING:
     from flows.review import OtherAnswer
-    from tasks.registry.params import ReleaseParams
     from tasks.registry.versions import RegistryStage
-
-_REFUSED = 3
 
 _SHOWN = 10
 _SHOWN_CHARACTERS = 200
@@ -111,23 +104,10 @@ def rollback(
 ) -> None:
     """Let `production` name a version that it named before, once that answers as it did."""
     with checkout_at(root, as_json) as checkout:
-        from flows.promoter import deciding, make_promoter, operating_user
-        from tasks.registry.promote import roll_back
+        from flows.promoter import bring_back, operating_user
 
-        waiting = make_promoter(checkout)
-        leaving = waiting.ledger.registry.aliases(model.value).get("production")
-        with deciding(checkout) as promoter:
-            entry = roll_back(
-                promoter.ledger,
-                model.value,
-                to,
-                by=by or operating_user(),
-                reason=reason,
-                leaving=leaving,
-                downloads=promoter.downloads,
-                rehearse=rehearsal(checkout, model.value, promoter.params),
-            )
-            aliases = promoter.ledger.registry.aliases(model.value)
+        entry = bring_back(checkout, model.value, to, by=by or operating_user(), reason=reason)
+    aliases = entry.after
     number = aliases["production"]
     _tell_move(model.value, number, "is in production again", aliases, as_json, entry.number)
 
@@ -159,32 +139,3 @@ def _read_registry_stage(text: str) -> "RegistryStage":
         f"{text!r} is no stage to move to; expected staging or production, in lower case{hint}",
         "say --to production",
     )
-
-
-def rehearsal(checkout: Path, model: ServedModel, params: "ReleaseParams") -> "partial[str]":
-    """Return a call that asks a bundle its golden prompts, in a process of its own."""
-    return partial(_rehearse, checkout, model, params)
-
-
-def _rehearse(checkout: Path, model: ServedModel, params: "ReleaseParams", bundle: Path) -> str:
-    """Return in a sentence how many golden prompts a bundle answers as it once did.
-
-    Raises:
-        ConfigError: it could not be asked.
-        GateError: too many come out otherwise.
-    """
-    from flows.workspace import WorkspacePaths
-    from tasks.services.processes import run_child
-    from tasks.stage.params import read_yaml
-
-    paths = WorkspacePaths.model_validate(read_yaml(checkout / "params" / "paths.yaml"))
-    command = [sys.executable, "-m", "tasks.answering.rehearsal", "--bundle", str(bundle)]
-    command += ["--model", model, "--store", str(checkout / paths.model_store)]
-    command += ["--mismatch", str(params.golden_mismatch)]
-    child = run_child(command, checkout)
-    if child.code == 0:
-        return next(line for line in reversed(child.lines) if "golden prompts" in line)
-    told = child.last_lines
-    if child.code == _REFUSED:
-        raise GateError(told, "name another version with --to; this one no longer answers so")
-    raise ConfigError(f"the old bundle can't be asked:\n{told}", "mend what these lines name")

@@ -18,8 +18,12 @@ if TYPE_CHECKING:
 
 def up(
     root: Root = HERE,
-    prefect_port: Annotated[int, typer.Option(help="Prefect's port.")] = 4200,
-    mlflow_port: Annotated[int, typer.Option(help="MLflow's port.")] = 5000,
+    prefect_port: Annotated[
+        int | None, typer.Option(help="Prefect's port.", show_default="4200, or the next free one")
+    ] = None,
+    mlflow_port: Annotated[
+        int | None, typer.Option(help="MLflow's port.", show_default="5000, or the next free one")
+    ] = None,
     cron: Annotated[
         str | None,
         typer.Option(help="When nights start.", show_default="the schedule of prefect.yaml"),
@@ -36,6 +40,7 @@ def up(
         from flows.credentials import mlflow_secret_file, secret_file
         from flows.endings import tell_gave_up
         from flows.environment import find_stores
+        from flows.ports import claimed_ports
         from flows.run_state import last_nights
         from flows.servers import running_services, write_schedule
         from flows.shutdown import interrupt_on_signals
@@ -50,7 +55,10 @@ def up(
         interrupt_on_signals(hurry=False)
         console = make_console()
         try:
-            with running_services(checkout, prefect_port, mlflow_port, deployment) as running:
+            with (
+                claimed_ports(prefect_port, mlflow_port) as ports,
+                running_services(checkout, *ports, deployment) as running,
+            ):
                 console.print(f"Prefect: {running.services.prefect}")
                 console.print(f"         its page asks for the line in {secret_file(checkout)}")
                 console.print(f"MLflow:  {running.services.mlflow}")

@@ -24,10 +24,10 @@ class _Line(BaseModel):
 
 
 class LogPlace(_Line):
-    """Where entries are kept: an MLflow store, and the folder of params files."""
+    """Where entries are kept: an MLflow store, where its artifacts go, and the params' folder."""
 
     tracking_uri: str
-    artifacts: str | None
+    artifacts: str | None  # the address that an experiment is made with
     params: str
 
 

@@ -37,7 +37,7 @@ class ReviewQueue:
     def __init__(self, stores: Stores) -> None:
         use_store(stores.tracking_uri)  # MLflow's functions ask no other
         client = MlflowClient(stores.tracking_uri)
-        self._experiment = open_experiment(client, SERVED, stores.artifacts)
+        self._experiment = open_experiment(client, SERVED, stores.location)
         self._queue = self._opened()
 
     @property

@@ -93,7 +93,7 @@ class ServedTraces:
             ConfigError: the store did not take it.
         """
         if self._experiment is None:
-            self._experiment = open_experiment(self._client, SERVED, self._stores.artifacts)
+            self._experiment = open_experiment(self._client, SERVED, self._stores.location)
         begun = int(exchange.asked.timestamp() * 1e9)
         root = self._client.start_trace(
             f"nightloom-{exchange.model}",

@@ -108,8 +108,7 @@ class Writer:
             # Deferred: MLflow takes seconds to import.
             from tasks.feedback.traces import ServedTraces
 
-            artifacts = self._place.artifacts
-            stores = Stores(self._place.tracking_uri, Path(artifacts) if artifacts else None)
+            stores = Stores(self._place.tracking_uri, None, self._place.artifacts)
             self._traces = ServedTraces(stores, retry_seconds=0.0)
         return self._traces
 

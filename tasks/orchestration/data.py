@@ -1,4 +1,4 @@
-"""The data's versions: what was taken in is tracked, and pushed where there is a remote."""
+"""The data's versions: what was taken in is tracked, and shared where there is a remote."""
 
 import sys
 from pathlib import Path
@@ -9,6 +9,20 @@ from prefect.cache_policies import NO_CACHE
 from tasks.records.withdrawals import FOLDER
 from tasks.services.processes import run_child
 from tasks.stage.errors import ConfigError
+
+
+@task(cache_policy=NO_CACHE, persist_result=False)
+def bring_rows(root: Path, raw: str, *, remote: bool) -> None:
+    """Bring the rows that `data/raw.dvc` names where none are: in a fresh clone.
+
+    A night that began without them would take all rows in anew, under other names.
+
+    Raises:
+        ConfigError: DVC could not; what is there is not complete.
+    """
+    if (root / raw).exists() or not (root / f"{raw}.dvc").exists():
+        return
+    _dvc(root, "pull" if remote else "checkout", f"{raw}.dvc")
 
 
 @task(cache_policy=NO_CACHE, persist_result=False)
@@ -30,13 +44,15 @@ def _withdrawn_since(raw: Path, time_ns: int) -> bool:
 
 @task(cache_policy=NO_CACHE, persist_result=False)
 def push(root: Path, *, remote: bool) -> None:
-    """Push the data to the remote, or log that there is none.
+    """Push the data to the remote, with what another machine needs to run no stage again.
+
+    Where there is no remote, that is logged.
 
     Raises:
         ConfigError: DVC could not push.
     """
     if remote:
-        _dvc(root, "push")
+        _dvc(root, "push", "--run-cache")
     else:
         get_run_logger().info("no DVC remote is configured: the data stay on this machine alone")
 

@@ -34,7 +34,8 @@ from tasks.stage.params import StageParams
 # Whether a point of a stage's curves, the stage's name first, says that it should stop.
 StopCondition = Callable[[str, Point], bool]
 
-_RESTORED = "is cached - skipping run"
+_RAN = "Running stage"
+_RESTORED = ("is cached - skipping run", "Pulling data for stage")
 _CURRENT = "didn't change, skipping"
 
 
@@ -96,10 +97,12 @@ def reproduce(
     tracker: Tracker,
     limits: NightParams,
     watch: StopCondition | None = None,
+    remote: bool = False,
 ) -> State[StageOutcome]:
     """Reproduce a stage: Completed, and named Skipped if nothing was to be done.
 
-    It is ended after its time limit, and after too long without a sign of life.
+    It is ended after its time limit, and after too long without a sign of life. What another
+    machine made of the same comes from the `remote`.
 
     Raises:
         StageStoppedError: `watch` asked for it.
@@ -113,7 +116,7 @@ def reproduce(
     run = tracker.begin_stage(night, stage)
     begun = time.monotonic()
     try:
-        state = _repro(stage, root, scratch, run, tracker, limits, watch)
+        state = _repro(stage, root, scratch, run, tracker, limits, watch, remote)
     except StageStoppedError:
         _bring_back(stage, root)
         tracker.stop(run)
@@ -138,6 +141,7 @@ def _repro(
     tracker: Tracker,
     limits: NightParams,
     watch: StopCondition | None,
+    remote: bool,
 ) -> StageState:
     """Return whether DVC executed the stage or restored its outs.
 
@@ -158,7 +162,8 @@ def _repro(
         if stop.is_set():
             raise StageStoppedError(stage.name)
 
-    command = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item", stage.name]
+    options = ["--single-item", *(["--pull"] if remote else []), stage.name]
+    command = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", *options]
     with tracker.system_metrics(run), CurvePublisher(scratch, publish, logger.warning):
         child = run_child(
             command,
@@ -171,7 +176,9 @@ def _repro(
         raise _ended_by_limit(stage, child, limits)
     if child.code != 0:
         raise stage_error(stage.name, left_failure(scratch, child))
-    if any(_RESTORED in line for line in child.lines):
+    if any(line.startswith(_RAN) for line in child.lines):
+        return "executed"
+    if any(text in line for line in child.lines for text in _RESTORED):
         return "restored"
     return "skipped" if any(_CURRENT in line for line in child.lines) else "executed"
 

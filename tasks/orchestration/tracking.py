@@ -121,7 +121,7 @@ class Tracker:
     def __init__(self, stores: Stores) -> None:
         """Open the store and its experiment, made where it is missing."""
         self._client = retrying_client(MlflowClient, stores.tracking_uri)
-        self._experiment = open_experiment(self._client, EXPERIMENT, stores.artifacts)
+        self._experiment = open_experiment(self._client, EXPERIMENT, stores.location)
 
     def begin_night(self, night: str, tags: Mapping[str, str]) -> RunRef:
         """Begin the parent run of a night."""

@@ -346,6 +346,17 @@ class Registry:
         """Return what the night's run says that a version's files are, None if it says nothing."""
         return self._uploads.served(version)
 
+    def files_of_run(self, version: Version, folder: str, target: Path) -> Path:
+        """Return a fresh copy of a folder among the artifacts of the run that made a version.
+
+        It is empty where the run has none.
+        """
+        shutil.rmtree(target, ignore_errors=True)
+        target.mkdir(parents=True)
+        if self._client.list_artifacts(version.run_id, folder):
+            self._client.download_artifacts(version.run_id, folder, str(target))
+        return target / folder
+
     def bundle(self, model: ServedModel, number: int, downloads: Path) -> Path:
         """Return a local folder with a version's bundle, downloaded if the store is elsewhere.
 

@@ -111,7 +111,7 @@ class Ledger:
     def __init__(self, stores: Stores, registry: Registry) -> None:
         """Open it; nothing is written before the first entry."""
         self._client = retrying_client(MlflowClient, stores.tracking_uri)
-        self._artifacts = stores.artifacts
+        self._location = stores.location
         self.registry = registry
 
     def links(self, model: ServedModel | None = None) -> list[Link]:
@@ -259,7 +259,7 @@ class Ledger:
         """Return the id of the ledger's run, made if there is none."""
         runs = self._runs()
         if not runs:
-            experiment = open_experiment(self._client, LEDGER, self._artifacts)
+            experiment = open_experiment(self._client, LEDGER, self._location)
             made_once(
                 lambda: next(iter(self._runs()), None),
                 lambda: self._client.create_run(experiment, run_name="ledger"),

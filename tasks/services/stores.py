@@ -20,25 +20,36 @@ from tenacity import (
     wait_exponential,
 )
 
+from tasks.services.databases import is_database
 from tasks.stage.errors import ConfigError, NightloomError, without_password
 
 EXPERIMENT = "nightloom"
 
 LEDGER = "nightloom-ledger"
 
+# As `mlflow server` calls it: where a new experiment in a database keeps its files.
+ARTIFACT_ROOT = "MLFLOW_DEFAULT_ARTIFACT_ROOT"
+
 SERVED = "nightloom-served"  # what `nightloom serve --log` keeps
 
 
 @dataclass(frozen=True)
 class Stores:
-    """An MLflow tracking URI, and where our own store keeps artifacts.
+    """An MLflow tracking URI, and where its experiments keep artifacts.
 
-    `artifacts` is None where somebody else's server decides. The store of a checkout names one
-    folder, whether it is opened embedded or through a server on the same machine.
+    `artifacts` is a folder of this machine, `bucket` the address of another place; both are None
+    where somebody else's server decides. The store of a checkout names one folder, whether it is
+    opened embedded or through a server on the same machine.
     """
 
     tracking_uri: str
     artifacts: Path | None
+    bucket: str | None = None
+
+    @property
+    def location(self) -> str | None:
+        """Return the address that an experiment is made with, None where a server decides."""
+        return self.bucket if self.artifacts is None else self.artifacts.absolute().as_uri()
 
 
 @dataclass(frozen=True)
@@ -78,21 +89,18 @@ def find_experiment(client: Any, name: str) -> Any:
     )
 
 
-def open_experiment(client: Any, name: str, artifacts: Path | None) -> str:
-    """Return the id of an experiment, made if it is missing.
+def open_experiment(client: Any, name: str, location: str | None) -> str:
+    """Return the id of an experiment, made if it is missing, with its artifacts at a location.
 
     Another process may make it meanwhile; or we did, and the answer was lost. `client` is MLflow's.
 
     Raises:
-        ConfigError: it was deleted, or it is to be made and nothing says where its files go.
+        ConfigError: it was deleted, or it must be made in a database and no location is given.
     """
     found = find_experiment(client, name)
     if found is None:
-        location = (
-            artifact_root(client.tracking_uri)
-            if artifacts is None
-            else artifacts.absolute().as_uri()
-        )
+        if location is None and is_database(client.tracking_uri):
+            raise _without_root()
         try:
             return str(client.create_experiment(name, artifact_location=location))
         except Exception as error:
@@ -100,34 +108,6 @@ def open_experiment(client: Any, name: str, artifacts: Path | None) -> str:
                 raise
         found = find_experiment(client, name)
     return str(found.experiment_id)
-
-
-_DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
-_ROOT_VARIABLE = "MLFLOW_DEFAULT_ARTIFACT_ROOT"  # as `mlflow server` reads it
-
-
-def artifact_root(uri: str) -> str | None:
-    """Return where a new experiment of somebody's store keeps files, None where the store says it.
-
-    A server says it. A database does not: MLflow would take the folder that a command is run in.
-
-    Raises:
-        ConfigError: it is a database, and `MLFLOW_DEFAULT_ARTIFACT_ROOT` names no place.
-    """
-    if urlsplit(uri).scheme.partition("+")[0] not in _DATABASES:
-        return None
-    given = os.environ.get(_ROOT_VARIABLE, "")
-    path = local_path(given)
-    if path is not None and path.is_absolute():
-        return given if given.startswith("file:") else path.as_uri()
-    if path is None and "://" in given:
-        return given
-    raise ConfigError(
-        f"MLFLOW_TRACKING_URI names a database, and {_ROOT_VARIABLE} is {given!r}; expected a "
-        "bucket (s3://...) or an absolute folder: without one MLflow writes models and reports "
-        "below the folder that a command happens to run in",
-        f"set {_ROOT_VARIABLE}, or serve the database with `mlflow server` and name that server",
-    )
 
 
 RETRY_SECONDS = 90.0
@@ -289,6 +269,16 @@ def retrying_client(
     except Exception as error:  # of an address or a driver, each library has its own
         raise _broken(where, error) from error
     return cast(Client, RetryingClient(opened, where, seconds))
+
+
+def _without_root() -> ConfigError:
+    return ConfigError(
+        f"MLFLOW_TRACKING_URI names a database, and {ARTIFACT_ROOT} is not set; expected where the "
+        "files of runs and models go, because MLflow would put them below the folder that a "
+        "command happens to run in",
+        f"set {ARTIFACT_ROOT} to a bucket (s3://BUCKET/FOLDER) or to an absolute folder that every "
+        "machine sees",
+    )
 
 
 def _is_broken(error: BaseException) -> bool:

@@ -18,6 +18,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from tasks.services.databases import with_psycopg
 from tasks.stage.errors import ConfigError
 from tasks.stage.pages import plain_markdown
 
@@ -260,10 +261,7 @@ def wipe_postgresql(url: str, traces: Traces, spared: Mapping[str, str]) -> int:
     import sqlalchemy
     from sqlalchemy import exc
 
-    place = sqlalchemy.make_url(url)
-    if place.drivername in ("postgresql", "postgres"):
-        place = place.set(drivername="postgresql+psycopg")  # psycopg 3 is what is installed
-    engine = sqlalchemy.create_engine(place, poolclass=sqlalchemy.NullPool)
+    engine = sqlalchemy.create_engine(with_psycopg(url), poolclass=sqlalchemy.NullPool)
     try:
         with engine.begin() as connection:
             changed = {

@@ -43,6 +43,13 @@ def nightloom(clone: Path, *arguments: str, **settings: str) -> "subprocess.Comp
     )  # fmt: skip
 
 
+def git(root: Path, *words: str) -> str:
+    """Run git in a folder as somebody, and return what it printed."""
+    author = ["-c", "user.name=a", "-c", "user.email=a@example.org"]
+    command = ["git", *author, *words]
+    return subprocess.run(command, cwd=root, check=True, capture_output=True, text=True).stdout
+
+
 def run(clone: Path) -> tuple[int, dict[str, Any]]:
     """Run a night of the tiny preset; return its exit code and its report."""
     done = nightloom(clone, "run", "--preset", "tiny", "--json")
@@ -76,6 +83,8 @@ class BuiltClone:
         """Run a night whose versions are promoted, however they answer."""
         clone = Clone.make(Path(), root / "checkout").root
         set_params(clone, *MILD, AUTOMATIC)
+        git(clone, "add", "--all")
+        git(clone, "commit", "--quiet", "-m", "all of it")  # a night's run names its commit
         (root / "night.json").write_text(json.dumps(run(clone)), encoding="utf-8")
         return cls(root)
 

@@ -18,10 +18,8 @@ from sqlalchemy import URL, Connection, Executable, exc
 from tasks.ingestion.sources.source import Found, Kind, Mark
 from tasks.records.columns import Columns
 from tasks.records.readers import table_line
+from tasks.services.databases import with_psycopg
 from tasks.stage.errors import ConfigError, DataError
-
-# SQLAlchemy 2.0 reads a bare postgresql:// as psycopg2; psycopg 3 is what is installed.
-_DRIVERS = {"postgresql": "postgresql+psycopg", "postgres": "postgresql+psycopg"}
 
 # Options of drivers that carry secrets: password, pwd, sslpassword, odbc_connect, token, key.
 _SECRET = re.compile(r"pass|pwd|secret|token|key|connect$", re.IGNORECASE)
@@ -43,7 +41,7 @@ def read_url(url: str | None, variable: str | None) -> URL:
             f"export {variable}=postgresql://USER:PASSWORD@HOST/DATABASE where nights run",
         )
     try:
-        parsed = sqlalchemy.make_url(text)
+        parsed = sqlalchemy.make_url(with_psycopg(text))
     except (exc.ArgumentError, ValueError):
         place = "sql.url" if variable is None else f"the environment variable {variable}"
         raise ConfigError(
@@ -56,7 +54,7 @@ def read_url(url: str | None, variable: str | None) -> URL:
             "put the URL into an environment variable, name it as sql.url_variable, "
             "and change that password: it may be kept already",
         )
-    return parsed.set(drivername=_DRIVERS.get(parsed.drivername, parsed.drivername))
+    return parsed
 
 
 def shown_url(url: URL) -> str:

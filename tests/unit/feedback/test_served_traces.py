@@ -57,7 +57,7 @@ def writer(stores: Stores, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> W
     for name in ("curation.yaml", "serving.yaml"):
         shutil.copy2(Path("params") / name, params)
     place = LogPlace(
-        tracking_uri=stores.tracking_uri, artifacts=str(stores.artifacts), params=str(params)
+        tracking_uri=stores.tracking_uri, artifacts=stores.location, params=str(params)
     )
     return read_writer(place)
 

@@ -12,9 +12,8 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from flows import review
+from flows import promoter, review
 from flows.cli import app
-from flows.cli import promote as promoting
 from flows.cli.status import print_status, read_status
 from flows.console import make_console
 from flows.review import OtherAnswer
@@ -104,22 +103,20 @@ def test_what_does_not_fit_is_refused_and_production_stays(
 def test_rollback_asks_the_old_bundle_first(project: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Path] = []
 
-    def rehearsal(checkout: Path, model: str, params: Any) -> Any:
-        return lambda bundle: asked.append(bundle) or "8 of 8 golden prompts answered as recorded"
+    def rehearse(checkout: Path, model: str, params: Any, bundle: Path) -> str:
+        asked.append(bundle)
+        return "8 of 8 golden prompts answered as recorded"
 
-    monkeypatch.setattr(promoting, "rehearsal", rehearsal)
+    monkeypatch.setattr(promoter, "rehearse", rehearse)
     found = content(project, "rollback", "--reason", "it answers badly")
     assert (found["version"], found["aliases"]["previous"]) == (1, 2)
     assert (asked[0] / "settings.json").read_text() == "one"
     assert project.ledger.links()[-1].entry.reason.endswith("answered as recorded)")
 
-    def refuse(checkout: Path, model: str, params: Any) -> Any:
-        def ask(bundle: Path) -> str:
-            raise GateError("3 of 8 golden prompts answered as recorded", "name another")
+    def refuse(checkout: Path, model: str, params: Any, bundle: Path) -> str:
+        raise GateError("3 of 8 golden prompts answered as recorded", "name another")
 
-        return ask
-
-    monkeypatch.setattr(promoting, "rehearsal", refuse)
+    monkeypatch.setattr(promoter, "rehearse", refuse)
     assert call(project, "rollback", "--reason", "it answers badly")[0] == 3
     assert project.aliases()["production"] == 1
 
