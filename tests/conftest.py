@@ -3,6 +3,7 @@
 import gc
 import os
 import sys
+from collections.abc import Iterator
 
 import pytest
 
@@ -22,6 +23,15 @@ def _refuse(event: str, _: object) -> None:
     test = os.environ.get("PYTEST_CURRENT_TEST")
     if event in _STARTS and test is not None:
         raise RuntimeError(f"{test} starts a process: mark it with pytest.mark.slow")
+
+
+@pytest.fixture(autouse=True)
+def _umask() -> Iterator[None]:
+    """Undo the umask that a command of ours sets for its process."""
+    before = os.umask(0o022)
+    os.umask(before)
+    yield
+    os.umask(before)
 
 
 def pytest_collection_finish() -> None:

@@ -25,6 +25,7 @@ def _readable_by_all(folder: Path, copy: Path) -> Path:
     """The binaries where an account without rights can run them: PostgreSQL refuses to be root."""
     libraries = folder.with_name(f"{folder.name}.libs")
     shutil.copytree(folder / "pginstall18", copy / folder.name / "pginstall18", symlinks=True)
+    (copy / folder.name).chmod(0o755)  # whatever the umask is
     if libraries.is_dir():
         shutil.copytree(libraries, copy / libraries.name)
     return copy / folder.name

@@ -11,6 +11,7 @@ from flows.cli.doctor import _tracking, print_checks
 from flows.environment import find_stores
 from flows.store_address import STORE, STORE_PASSWORD, STORE_USER, keep_password
 from tasks.services import stores
+from tasks.services.databases import with_psycopg
 from tasks.services.stores import call_with_retries
 from tasks.stage.errors import ConfigError, Failure, without_password
 
@@ -103,7 +104,7 @@ def test_no_text_shows_the_password_of_an_address(
     assert "me" in str(caught.value)  # the rest of the address is shown
     os.environ[STORE] = uri
     (tmp_path / ".nightloom").mkdir()
-    assert find_stores(tmp_path).tracking_uri == uri
+    assert find_stores(tmp_path).tracking_uri == with_psycopg(uri)
     console = Console(width=400, record=True)
     print_checks(console, [_tracking(tmp_path)])
     shown = console.export_text()
