@@ -8,7 +8,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from flows.run_state import NightState, last_nights
+from flows.run_state import NightState, last_nights, night_file, read_night
 from flows.servers import Services
 from flows.shutdown import Keeper, living
 from tests.builders.clones import nightloom
@@ -44,6 +44,7 @@ def test_the_worker_tells_of_a_night_whose_process_is_killed_and_down_of_one_it_
         assert first is not None
         psutil.Process(first.pid).send_signal(signal.SIGKILL)
         wait_for(lambda: ("crashed", first.night) in told(hook), up, 120)
+        wait_for(lambda: read_night(night_file(clone, first.night)).again, up, 120)
         wait_for(lambda: running(clone), up, 400)
         second = running(clone)
         assert second is not None
