@@ -61,6 +61,7 @@ def free_port() -> int:
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """All three started at once, which takes as long as the slowest."""
     checkout = tmp_path_factory.mktemp("checkout")
+    before = os.umask(0o077)  # as `set_environment` sets it for every process of ours
     (checkout / ".nightloom" / "prefect").mkdir(parents=True)
     store = migrated_store(tmp_path_factory)
     shutil.copyfile(store, checkout / ".nightloom" / "prefect" / store.name)
@@ -81,7 +82,6 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         ),
     }
     environment = servers._prefect_environment(checkout, addresses["prefect"])
-    before = os.umask(0o077)  # as `set_environment` sets it for every process of ours
     children = {
         name: servers._start(checkout, name, commands[name], environment | {SECRET: secrets[name]})
         for name in NAMES
