@@ -10,7 +10,7 @@ export DVC_NO_ANALYTICS := 1
 export GX_ANALYTICS_ENABLED := false
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 
-.PHONY: help setup run evaluation-full test test-fast check docs audit bench faults clean
+.PHONY: help setup run evaluation-full test test-fast check docs audit bench faults soak clean
 
 help:  ## list the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
@@ -79,6 +79,9 @@ bench: setup  ## measure our parts beside their peers (after a night; QUICK=1 fo
 
 faults: setup  ## kill, tear and starve at every step what the tests do at a few
 	@NIGHTLOOM_FAULTS=all OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/faults
+
+soak: setup  ## 100 nights in a row, 20 with new rows: disk, memory and open files stay flat (hours; NIGHTS=8)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m tests.soak --nights $(or $(NIGHTS),100)
 
 clean:  ## remove .venv, the site and caches (data, scratch and stores stay)
 	rm -rf .venv .venv-docs .venv-audit site .mypy_cache .ruff_cache .pytest_cache *.egg-info

@@ -107,7 +107,7 @@ def found_in_remote(root: Path, oids: Iterable[str]) -> set[str] | None:
         except Exception as error:  # of each kind of remote there are others
             raise ConfigError(
                 f"DVC's remote does not answer: {error}",
-                "bring it back, or try again later: nothing was deleted",
+                "bring it back, or try again later",
             ) from error
 
 

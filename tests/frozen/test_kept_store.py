@@ -1,6 +1,7 @@
 """What 718988b left is saved, restored elsewhere, and its schemas are brought up to date."""
 
 import json
+import re
 import shutil
 import sqlite3
 import time
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy
+from click.testing import Result
 from mlflow.store.db import utils
 from typer.testing import CliRunner
 
@@ -29,6 +31,11 @@ def empty_clone(root: Path) -> Path:
     (root / ".dvc").mkdir()
     shutil.copyfile(".dvc/config", root / ".dvc" / "config")
     return root
+
+
+def said(done: Result) -> str:
+    """What a command told, on one line."""
+    return " ".join(done.stderr.split())
 
 
 def contents(root: Path) -> dict[str, bytes]:
@@ -66,12 +73,10 @@ def test_a_backup_restored_elsewhere_holds_all_and_says_the_same(
     for words in (("ledger", "--limit", "1000"), ("ledger", "verify"), ("status",)):
         assert clone.call(*words) == original.call(*words) or words == ("status",)
     assert clone.call("status")["aliases"] == original.call("status")["aliases"]
-    assert not (clone.root / ".nightloom" / "private" / "prefect-auth").samefile(
-        original.root / ".nightloom" / "private" / "prefect-auth"
-    )
+    assert list(saved.rglob("prefect-auth")) == []
     again = CliRunner().invoke(app, ["restore", str(saved), "--root", str(clone.root)])
     assert again.exit_code == 1
-    assert "expected a clone without stores" in again.stderr
+    assert "expected a clone without stores" in said(again)
 
 
 def test_what_was_erased_since_is_erased_before_anything_else_runs(
@@ -88,9 +93,16 @@ def test_what_was_erased_since_is_erased_before_anything_else_runs(
     shutil.copyfile(lost.root / ".nightloom" / "erased.jsonl", later)
     assert ErasedRow.model_validate_json(later.read_text().splitlines()[0]).id == row["id"]
     clone = Frozen(empty_clone(tmp_path / "clone"))
-    assert clone.call("restore", str(saved), "--erased", str(later))["erased_again"] == 1
-    for path in clone.root.rglob("records.jsonl"):
-        assert row["id"] not in path.read_text()
+    assert clone.call("restore", str(saved), "--erased", str(later))["erased_again"] >= 1
+    names = ("records.jsonl", "documents.jsonl")
+    lines = [
+        line
+        for name in names
+        for path in (clone.root / "data").rglob(name)
+        for line in path.read_text().splitlines()
+    ]
+    assert lines
+    assert row["id"] not in [json.loads(line)["id"] for line in lines if line]
 
 
 def test_a_backup_that_is_not_whole_restores_nothing(saved: Path, tmp_path: Path) -> None:
@@ -103,12 +115,10 @@ def test_a_backup_that_is_not_whole_restores_nothing(saved: Path, tmp_path: Path
     for source in (damaged, tmp_path):
         done = CliRunner().invoke(app, ["restore", str(source), "--root", str(root)])
         assert done.exit_code == 1
-        assert "is not whole" in done.stderr or "is no backup" in done.stderr or (
-            "does not match its manifest.json" in done.stderr
-        )  # fmt: skip
+        assert re.search("is no backup|does not match its manifest", said(done))
     assert not (root / ".nightloom" / "mlflow.db").exists()
     full = CliRunner().invoke(app, ["backup", "--to", str(saved), "--root", str(root)])
-    assert "expected a new or empty folder" in full.stderr
+    assert "expected a new or empty folder" in said(full)
 
 
 OLDER = "17e22815139b"  # three migrations before that of MLflow 3.17
