@@ -19,6 +19,7 @@ from prefect.settings import PREFECT_API_URL
 
 from flows import promoter
 from flows.rollback import rollback
+from tasks.registry.lock import PROMOTION_LIMIT
 from tests.builders.prefect_server import prefect_server
 from tests.builders.registry import Shop
 from tests.fingerprint.clone import Clone
@@ -70,6 +71,7 @@ def project(tmp_path_factory: pytest.TempPathFactory, reigned_store: Path) -> It
         }
         found = Project(root, environment)
         found.prefect("work-pool", "create", POOL, "--type", "process")
+        found.prefect("gcl", "create", PROMOTION_LIMIT, "--limit", "1")
         found.prefect("deploy", "--all")
         yield found
 
