@@ -2,8 +2,8 @@
 
 import json
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -75,6 +75,17 @@ def compare_outs(
             one = _looked_into(one, root / name, cache)
         found.append(one)
     return found
+
+
+def as_made(inputs: Sequence[Compared], before: Sequence[Compared]) -> list[Compared]:
+    """Return what a stage read, each with the finding on the out of the stage that made it."""
+    found = {(one.name, one.now): one for one in before if one.what == "out"}
+    return [
+        replace(one, status=made.status, files=made.files)
+        if (made := found.get((one.name, one.now))) is not None
+        else one
+        for one in inputs
+    ]
 
 
 def _pairs(

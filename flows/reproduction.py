@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from flows.differences import Compared, compare_inputs, compare_outs, read_lock
+from flows.differences import Compared, as_made, compare_inputs, compare_outs, read_lock
 from flows.dvc_settings import copy_settings
 from flows.environment import find_stores
 from flows.graph import cache_folder, has_remote, read_stage, stage_names
@@ -73,7 +73,7 @@ def reproduce(
     lock = read_lock(made_from / "dvc.lock")
     if not lock:
         raise _unknown(version, "dvc.lock")
-    _place_params(root, made_from, lock)
+    _place_params(root, made_from, lock, kept.params)
     _place_data(checkout, root, made_from, say)
     compared, error = _stages(root, lock, cache_folder(checkout), say, run=run)
     return Reproduction(version.name, kept.commit, root, tuple(compared), error)
@@ -108,8 +108,13 @@ def _git(checkout: Path, *words: str) -> tuple[str, ...]:
     return child.lines
 
 
-def _place_params(root: Path, made_from: Path, lock: Mapping[str, Any]) -> None:
-    """Bring the params of the version: all files, or those of the stages by a run of before 0.3."""
+def _place_params(
+    root: Path, made_from: Path, lock: Mapping[str, Any], logged: Mapping[str, str]
+) -> None:
+    """Bring the params of the version: all files, as its run kept them.
+
+    A run of before 0.3 kept the stages' in its lock alone, and `compute.yaml` as text in MLflow.
+    """
     if (made_from / "params").is_dir():
         shutil.copytree(made_from / "params", root / "params", dirs_exist_ok=True)
         return
@@ -117,6 +122,11 @@ def _place_params(root: Path, made_from: Path, lock: Mapping[str, Any]) -> None:
         for name, values in section.get("params", {}).items():
             text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
             (root / name).write_text(text, encoding="utf-8")
+    compute = root / "params" / "compute.yaml"
+    content = yaml.safe_load(compute.read_text(encoding="utf-8"))
+    given = {name: logged[f"compute.{name}"] for name in content if f"compute.{name}" in logged}
+    content |= {name: yaml.safe_load(text) for name, text in given.items()}
+    compute.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
 
 
 def _place_data(checkout: Path, root: Path, made_from: Path, say: Say) -> None:
@@ -197,7 +207,7 @@ def _stages(
                 error = f"{name}: {failed}"
         if run:
             now = read_lock(root / "dvc.lock").get(name, {})
-            compared += compare_inputs(name, then, now)
+            compared += as_made(compare_inputs(name, then, now), compared)
             compared += compare_outs(name, then, now, root, cache)
         else:
             found = compare_inputs(name, then, _inputs_now(root, name))

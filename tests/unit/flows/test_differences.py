@@ -9,7 +9,7 @@ import pyarrow
 import pytest
 from pyarrow import parquet
 
-from flows.differences import Compared, compare_inputs, compare_outs, read_lock
+from flows.differences import Compared, as_made, compare_inputs, compare_outs, read_lock
 
 NUMBERS = {
     "systems": {"adapter": {"closed_book": {"f1": 0.5}}},
@@ -129,3 +129,14 @@ def test_code_data_and_params_are_told_apart(tmp_path: Path) -> None:
         ("params", "params/one.yaml"): "differs",
     }
     assert read_lock(tmp_path / "nowhere") == {}
+
+
+def test_what_differs_in_times_alone_does_so_where_it_is_read(tmp_path: Path) -> None:
+    made = compared(tmp_path, changed(seconds={"adapter": 9.0}))
+    sides = [
+        {"deps": [{"path": made.name, "md5": digest}, {"path": "data/b", "md5": digest}]}
+        for digest in (made.registered, made.now)
+    ]
+    found = as_made(compare_inputs("packaging", *sides), [made])
+    assert [one.status for one in found] == ["differs", "same but for times"]
+    assert {one.stage for one in found} == {"packaging"}
