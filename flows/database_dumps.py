@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 import sqlalchemy
 
 from flows.environment import find_stores
+from tasks.services.processes import supervised
 from tasks.stage.errors import ConfigError
 
 _PREFECT = "PREFECT_API_DATABASE_CONNECTION_URL"
@@ -92,7 +93,7 @@ def _call(program: str, url: str, *arguments: str) -> None:
     plain = place.set(drivername="postgresql", password=None).render_as_string()
     environment = os.environ | ({"PGPASSWORD": str(password)} if password else {})
     done = subprocess.run(
-        [found, f"--dbname={plain}", *arguments],
+        supervised([found, f"--dbname={plain}", *arguments]),
         env=environment, capture_output=True, text=True, check=False,
     )  # fmt: skip
     if done.returncode != 0:

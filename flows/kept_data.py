@@ -12,6 +12,7 @@ from flows.erased_objects import cached_runs, with_files
 from flows.graph import cache_folder, found_in_remote
 from flows.intakes import all_workspaces, copied_workspaces
 from flows.workspace import Workspace
+from tasks.services.processes import supervised
 from tasks.stage.errors import ConfigError
 
 _GIT_SECONDS = 60.0
@@ -93,7 +94,7 @@ def _committed_locks(checkout: Path) -> list[str]:
 def _git(checkout: Path, *arguments: str) -> str:
     """Return what git prints, nothing where it fails: a folder without git, a file not in it."""
     done = subprocess.run(
-        ["git", *arguments], cwd=checkout, capture_output=True, text=True, check=False,
+        supervised(["git", *arguments]), cwd=checkout, capture_output=True, text=True, check=False,
         timeout=_GIT_SECONDS,
     )  # fmt: skip
     return done.stdout if done.returncode == 0 else ""

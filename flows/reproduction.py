@@ -153,8 +153,8 @@ def _place_data(checkout: Path, root: Path, made_from: Path, say: Say) -> None:
     if child is not None:
         raise ConfigError(
             f"the rows of the version are not to be had:\n{child}",
-            "they may have been erased since, or lie in a DVC remote that this checkout does not "
-            "name; `dvc remote list` shows those that it does",
+            "an erasure may have taken them, or they lie in a DVC remote that this checkout does "
+            "not name; `dvc remote list` shows those that it does",
         )
 
 
