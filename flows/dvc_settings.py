@@ -71,7 +71,9 @@ def _config(root: Path, *, validate: bool = True) -> Any:
     class Utf8Config(dvc_config.Config):  # type: ignore[misc]
         def _save_config(self, level: str, conf_dict: dict[str, Any]) -> None:
             lines = ConfigObj(dvc_config._pack_named(conf_dict), encoding="utf-8")
-            with Path(self.files[level]).open("wb") as stream:
+            path = Path(self.files[level])
+            path.parent.mkdir(exist_ok=True)
+            with path.open("wb") as stream:
                 lines.write(stream)
 
     return Utf8Config(str(root / ".dvc"), validate=validate)

@@ -52,4 +52,4 @@ def test_a_deployment_that_fails_names_the_command_and_asks_nobody_again(
     assert deploy.main(["--pool", "nightloom", "--template", "t.json"]) == 1
     assert called == ["work-pool", "gcl", "deploy"]
     said = capsys.readouterr().out
-    assert said.startswith("`prefect deploy --name approve` failed:\nno such cron")
+    assert said.startswith("`prefect deploy --name approve --name rollback` failed:\nno such cron")

@@ -82,7 +82,8 @@ def test_a_nights_run_shows_people_their_tags_and_plumbing_lies_in_an_artifact(
     tracker.begin_stage(night, STAGE)
     tracker.note(night, workspace="checkout")
     tags = client.get_run(night.run_id).data.tags
-    assert [name for name in tags if not name.startswith("mlflow.")] == ["nightloom.night"]
+    own = {name for name in tags if not name.startswith("mlflow.")}
+    assert own == {"nightloom.night", "nightloom.process"}
     assert tags["mlflow.source.name"] == "flows/nightly.py"
     assert tags["mlflow.user"]
     assert len(tags["mlflow.source.git.commit"]) == 40
@@ -292,22 +293,3 @@ def test_an_experiment_that_somebody_deleted_is_told_with_the_way_back(
         assert f"`mlflow experiments restore --experiment-id {number}`" in caught.value.remedy
         client.restore_experiment(number)
         use()
-
-
-def test_a_database_of_the_users_says_where_its_files_go(
-    empty_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Else MLflow writes models below the folder that a command is run in."""
-    shutil.copyfile(empty_store, tmp_path / "mlflow.db")
-    monkeypatch.chdir(tmp_path)
-    theirs = Stores(f"sqlite:///{tmp_path / 'mlflow.db'}", None)
-    for root in (None, "", "mlruns", "./mlruns"):
-        if root is not None:
-            monkeypatch.setenv("MLFLOW_DEFAULT_ARTIFACT_ROOT", root)
-        with pytest.raises(ConfigError, match="expected a bucket"):
-            Tracker(theirs)
-    monkeypatch.setenv("MLFLOW_DEFAULT_ARTIFACT_ROOT", str(tmp_path / "my files"))
-    tracker = Tracker(theirs)
-    tracker.log_files(tracker.begin_night("n1", {}), [Path(__file__)], "here")
-    assert [path.name for path in (tmp_path / "my files").rglob("*.py")] == [Path(__file__).name]
-    assert {path.name for path in tmp_path.iterdir()} == {"mlflow.db", "my files"}
