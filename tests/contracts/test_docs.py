@@ -94,6 +94,7 @@ def test_a_page_names_only_targets_that_are_there(path: Path) -> None:
 @pytest.mark.parametrize("path", PAGES, ids=str)
 def test_a_page_names_only_files_that_are_there(path: Path) -> None:
     words = {word.rstrip(",;:") for line in snippets(path) for word in line.split()}
+    words = {word.partition("::")[0] for word in words}
     named = {word for word in words if word.startswith(TOP) and not PLACEHOLDER.search(word)}
     assert {word for word in named if not list(Path().glob(word))} == set()
 
@@ -109,6 +110,16 @@ def test_a_page_links_only_to_files_that_are_there(path: Path) -> None:
         site = Path("docs").resolve()
         found = [(path.parent / link).resolve() for link in inside]
         assert [str(place) for place in found if not place.is_relative_to(site)] == []
+
+
+def test_each_test_that_a_page_names_is_there() -> None:
+    pages = [*PAGES, Path("SECURITY.md")]
+    form = re.compile(r"`(tests/[\w/]+\.py(?:::\w+)?)`")
+    named = {name for page in pages for name in form.findall(page.read_text(encoding="utf-8"))}
+    assert len(named) > 50
+    for name in named:
+        file, _, test = name.partition("::")
+        assert f"def {test}" in Path(file).read_text(encoding="utf-8"), name
 
 
 def menu(entries: list[Any]) -> list[str]:
