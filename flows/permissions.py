@@ -1,7 +1,4 @@
-"""What other users of the machine may read of a checkout.
-
-It has a module of its own since commands that look and commands that mend ask the same.
-"""
+"""What other users of the machine may read of a checkout: told, and closed."""
 
 import stat
 from pathlib import Path
@@ -33,3 +30,17 @@ def open_places(checkout: Path) -> list[Path]:
         path.resolve().relative_to(inside) if path.resolve().is_relative_to(inside) else path
         for path in found
     ]
+
+
+def close_places(checkout: Path) -> list[Path]:
+    """Take away what group and others may do with each open place; return those that were.
+
+    Raises:
+        ConfigError: DVC can't read the checkout.
+        PermissionError: one belongs to another user.
+    """
+    found = open_places(checkout)
+    for path in found:
+        place = checkout / path
+        place.chmod(stat.S_IMODE(place.stat().st_mode) & ~_OTHERS)
+    return found

@@ -1,7 +1,6 @@
 """`nightloom doctor`: check what a night needs of the machine, with a remedy for each."""
 
 import os
-import shlex
 import shutil
 import sys
 import tomllib
@@ -9,7 +8,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -17,11 +16,14 @@ from rich.console import Console
 from flows import EXIT_FAILED
 from flows.cli.night_checks import Finding, notification, schedule, verdict_age
 from flows.cli.options import HERE, Json, Root, checkout_at, print_json
-from flows.cli.store_checks import close_permissions, look_at_stores
+from flows.cli.store_checks import look_at_stores
 from flows.console import make_console
 from flows.graph import cache_folder, stage_names
-from flows.permissions import open_places
+from flows.permissions import close_places, open_places
 from tasks.stage.errors import NightloomError, without_password
+
+if TYPE_CHECKING:
+    from flows.limits import Room
 
 _BLOCK = 512  # what st_blocks counts in, on every system
 
@@ -102,15 +104,16 @@ class Check:
 def doctor(
     root: Root = HERE,
     fix: Annotated[
-        bool, typer.Option("--fix", help="Close .nightloom to other users, and mend no more.")
+        bool,
+        typer.Option("--fix", help="Close stores, logs and data to other users, and mend no more."),
     ] = False,
     as_json: Json = False,
 ) -> None:
     """Check versions, stores, disk, device and nights to come, and say how to mend each."""
     with checkout_at(root, as_json) as checkout:
         if fix:
-            closed = close_permissions(checkout)
-            make_console(to_stderr=as_json).print(f"{closed} files and folders closed to others")
+            closed = ", ".join(map(str, close_places(checkout))) or "nothing was open"
+            make_console(to_stderr=as_json).print(f"closed to other users: {closed}")
         findings = run_checks(checkout)
     if as_json:
         print_json(findings)
@@ -185,23 +188,32 @@ def _disk(checkout: Path) -> Check:
 
     free = shutil.disk_usage(checkout).free / 1e9
     try:
-        places = taken(checkout)
+        places, took = taken(checkout), _last_night(checkout).disk / 1e9
     except NightloomError as error:
         return Check("disk", False, error.message, error.remedy)
     told = ", ".join(f"{place.name} {place.gigabytes:.1f} GB" for place in places)
-    found = f"{free:.0f} GB free, {_DISK_GB:.0f} needed; taken: {told}"
+    needed, by = (took, "by the last night") if took else (_DISK_GB, "by the default model")
+    found = f"{free:.0f} GB free, {needed:.1f} needed {by}; taken: {told}"
     remedy = (
         f"{room(scratch_folders(checkout))}. `nightloom prune --data` shows what none of them needs"
     )
-    return _check("disk", free >= _DISK_GB, found, remedy)
+    return _check("disk", free >= needed, found, remedy)
 
 
 def _memory(checkout: Path) -> Check:
     import psutil
 
-    total = psutil.virtual_memory().total / 1e9
-    found = f"{total:.0f} GB, {_MEMORY_GB:.0f} needed by the default model"
-    return _check("memory", total >= _MEMORY_GB, found, "choose a smaller base model or student")
+    total, took = psutil.virtual_memory().total / 1e9, _last_night(checkout).memory / 1e9
+    needed, by = (took, "by the last night") if took else (_MEMORY_GB, "by the default model")
+    found = f"{total:.0f} GB, {needed:.1f} needed {by}"
+    return _check("memory", total >= needed, found, "choose a smaller base model or student")
+
+
+def _last_night(checkout: Path) -> "Room":
+    """Return what each stage took when it last ran in the checkout; nothing where none has."""
+    from flows.limits import needed
+
+    return needed(checkout, "checkout", stage_names(checkout))
 
 
 def _permissions(checkout: Path) -> Check:
@@ -210,9 +222,9 @@ def _permissions(checkout: Path) -> Check:
         places = open_places(checkout)
     except NightloomError as error:
         return Check("permissions", False, error.message, error.remedy)
-    named = " ".join(shlex.quote(str(path)) for path in places)
+    named = ", ".join(map(str, places))
     found = f"other users may enter or read {named}" if places else "closed to other users"
-    return _check("permissions", not places, found, f"chmod go= {named}")
+    return _check("permissions", not places, found, "`nightloom doctor --fix` closes them")
 
 
 def _tracking(checkout: Path) -> Check:

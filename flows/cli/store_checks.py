@@ -1,9 +1,7 @@
 """What `nightloom doctor` says of what is kept: servers, runs, databases, models, backups."""
 
 import json
-import os
 import sqlite3
-import stat
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -190,42 +188,6 @@ def clock(checkout: Path) -> Finding:
     return Finding(found)
 
 
-def open_permissions(checkout: Path) -> Finding:
-    """Look whether other users of the machine can read or write the state."""
-    found = _open_paths(checkout)
-    if not found:
-        return Finding("nobody else can enter .nightloom")
-    return Finding(
-        f"{len(found)} files and folders are open to others, such as {found[0]}",
-        "nightloom doctor --fix takes away what group and others may do with .nightloom",
-    )
-
-
-def close_permissions(checkout: Path) -> int:
-    """Take away what group and others may do with what is open to them; return how many paths."""
-    found = _open_paths(checkout)
-    for path in found:
-        path.chmod(stat.S_IMODE(path.lstat().st_mode) & ~0o077)
-    return len(found)
-
-
-def _open_paths(checkout: Path) -> list[Path]:
-    """Return the state's folder and all in it that others may use; none where it is closed."""
-    from flows.workspace import STATE
-
-    state = checkout / STATE
-    if not state.exists() or not state.stat().st_mode & 0o077:
-        return []
-    inside = (Path(place, name) for place, folders, names in os.walk(state)
-              for name in (*folders, *names))  # fmt: skip
-    return [state, *(path for path in inside if not path.is_symlink() and _is_open(path))]
-
-
-def _is_open(path: Path) -> bool:
-    found = path.lstat()
-    return found.st_uid == os.geteuid() and bool(found.st_mode & 0o077)
-
-
 LOOKS = {
     "services": services,
     "abandoned runs": abandoned,
@@ -233,7 +195,6 @@ LOOKS = {
     "model store": model_store,
     "backups": backups,
     "clock": clock,
-    "permissions": open_permissions,
 }
 
 

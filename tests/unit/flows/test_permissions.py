@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from flows.cli.doctor import _permissions
-from flows.permissions import open_places
+from flows.permissions import close_places, open_places
 
 PLACES = (".nightloom", "data", ".dvc/cache", ".dvc/tmp")
 
@@ -35,14 +35,17 @@ def test_closed_places_are_well_whatever_lies_inside(checkout: Path) -> None:
 
 @pytest.mark.parametrize("mode", [0o750, 0o701, 0o755, 0o777])
 @pytest.mark.parametrize("name", PLACES)
-def test_an_open_place_is_told_with_a_command_that_closes_it(
-    checkout: Path, name: str, mode: int
-) -> None:
+def test_an_open_place_is_told_and_closed(checkout: Path, name: str, mode: int) -> None:
+    outside = checkout / "outside"
+    outside.mkdir(mode=0o755)
     (checkout / name).chmod(mode)
     found = _permissions(checkout)
     assert (found.passed, found.found.rpartition(" ")[2]) == (False, name)
-    subprocess.run(found.remedy, shell=True, cwd=checkout, check=True)
+    assert "doctor --fix" in found.remedy
+    assert close_places(checkout) == [Path(name)]
     assert _permissions(checkout).passed
+    assert (checkout / name).stat().st_mode & 0o777 == mode & 0o700
+    assert outside.stat().st_mode & 0o777 == 0o755  # is not ours to close
 
 
 @pytest.mark.slow

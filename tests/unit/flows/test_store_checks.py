@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from flows.backup import LAST_BACKUP, BackupNote
-from flows.cli import store_checks
-from flows.run_state import NightState, night_file, write_night
+from flows.cli import doctor, store_checks
+from flows.run_state import NightState, StageEntry, night_file, write_night
 from flows.servers import Services
 from tasks.stage.outputs import file_sha256
 
@@ -25,24 +25,6 @@ def checkout(tmp_path: Path) -> Path:
     shutil.copytree("params", tmp_path / "params")
     (tmp_path / ".nightloom").mkdir(mode=0o700)
     return tmp_path
-
-
-def test_a_state_that_others_may_enter_is_told_and_closed(checkout: Path) -> None:
-    state, outside = checkout / ".nightloom", checkout / "outside"
-    (state / "logs").mkdir()
-    (state / "logs" / "a.log").touch()
-    outside.touch()
-    (state / "link").symlink_to(outside)
-    for path in (state, state / "logs", state / "logs" / "a.log", outside):
-        path.chmod(0o755)
-    found = store_checks.open_permissions(checkout)
-    assert found.found.startswith("3 files and folders are open to others")
-    assert "doctor --fix" in found.remedy
-    assert store_checks.close_permissions(checkout) == 3
-    assert not store_checks.open_permissions(checkout).remedy
-    assert outside.stat().st_mode & 0o777 == 0o755
-    (state / "logs").chmod(0o755)  # nobody gets so far
-    assert not store_checks.open_permissions(checkout).remedy
 
 
 def test_servers_that_give_no_answer_are_told(
@@ -123,3 +105,21 @@ def test_a_check_that_fails_says_so_and_the_others_go_on(checkout: Path) -> None
     (checkout / "params" / "paths.yaml").write_text("- no mapping\n")
     found = dict(store_checks.look_at_stores(checkout))
     assert set(found) == set(store_checks.LOOKS)
+
+
+def test_disk_and_memory_are_compared_with_what_the_last_night_took(
+    checkout: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor, "taken", lambda _: [])
+    monkeypatch.setattr(doctor, "stage_names", lambda _: ["finetuning"])
+    assert "8.0 needed by the default model" in doctor._disk(checkout).found
+    assert "6.0 needed by the default model" in doctor._memory(checkout).found
+    night = NightState(night="2026-11-29T023000Z", workspace="checkout", pid=1, verdict="promoted")
+    for memory_mb, disk_mb, is_enough in ((1500, 200, True), (10**9, 10**9, False)):
+        stage = StageEntry(
+            name="finetuning", state="executed", memory_mb=memory_mb, disk_mb=disk_mb
+        )
+        write_night(night_file(checkout, night.night), night.model_copy(update={"stages": [stage]}))
+        for look, took in ((doctor._memory, memory_mb), (doctor._disk, disk_mb)):
+            assert f"{took / 1000:.1f} needed by the last night" in look(checkout).found
+            assert look(checkout).passed == is_enough
