@@ -365,8 +365,8 @@ def error_class(error: BaseException) -> str:
 
 
 def left_failure(scratch: Path, child: ChildResult) -> Failure:
-    """Return the failure in a child's scratch folder, or its last lines if it left none."""
-    return Failure.read(scratch) or _unforeseen(child)
+    """Return the failure in a child's scratch folder, or what it printed if it left none there."""
+    return Failure.read(scratch) or printed_failure(child)
 
 
 def printed_failure(child: ChildResult) -> Failure:

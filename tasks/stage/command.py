@@ -8,6 +8,7 @@ import re
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -75,9 +76,9 @@ def run_stage(
     """
     options = _parser(stage, paths_class).parse_args(arguments)
     scratch = options.scratch / stage
-    (scratch / "failure.json").unlink(missing_ok=True)
     logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(message)s", force=True)
     try:
+        (scratch / "failure.json").unlink(missing_ok=True)
         params = load_params(params_class, options.params)
         names = {name: _value(getattr(options, name)) for name in _options(paths_class)}
         paths = paths_class(**names | {"scratch": scratch})
@@ -87,7 +88,8 @@ def run_stage(
     except Exception as error:
         known = _known(error, options.scratch)
         failure = _placed(Failure.of(known), vars(options).values())
-        failure.write(scratch)
+        with suppress(OSError):  # the disk may be what failed; stderr tells it as well
+            failure.write(scratch)
         if not isinstance(known, NightloomError):
             raise
         told = NightloomError(failure.message, failure.remedy)
@@ -193,6 +195,12 @@ def _known(error: Exception, scratch: Path) -> Exception:
         return ConfigError(
             f"no space left on the disk ({free:.1f} GB free): {error}",
             f"{room(str(scratch))}. `nightloom doctor` says what takes how much",
+        )
+    if isinstance(error, OSError) and error.errno in (errno.EIO, errno.EROFS, errno.EFBIG):
+        return ConfigError(
+            f"the disk failed: {error}; what was whole before still is",
+            "`dmesg` names a disk's errors, `ulimit -f` a bound on files; mend it, then "
+            "`nightloom run` goes on from there",
         )
     # By name, because torch's own class is not imported here.
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":

@@ -111,6 +111,11 @@ class Failure:
 
     @classmethod
     def read(cls, folder: Path) -> "Failure | None":
-        """Return the failure left in a stage's scratch folder, or None where there is none."""
-        path = folder / FAILURE_FILE
-        return cls(**json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None
+        """Return the failure left in a stage's scratch folder, or None where there is no whole one.
+
+        A disk that is full cuts it short.
+        """
+        try:
+            return cls(**json.loads((folder / FAILURE_FILE).read_text(encoding="utf-8")))
+        except (FileNotFoundError, json.JSONDecodeError):
+            return None

@@ -14,6 +14,7 @@ import yaml
 
 from tasks.stage.outputs import folder_files, verified
 from tasks.stage.params import read_yaml
+from tests.faults.failing_writes import Fault
 from tests.faults.stages import StageForks
 
 
@@ -67,10 +68,14 @@ class Victim:
         assert self.forks.wait() == -signal.SIGKILL, f"it had ended by itself: {self.forks.said}"
         assert reached >= step, f"it had taken {reached} steps after two minutes"
 
-    def finish(self, root: Path) -> dict[str, str]:
-        """Run the stage to its end; the hashes of the files that it made."""
-        self.forks.start(self.name, self.options(root))
-        assert self.forks.wait() == 0, self.forks.said
+    def end(self, root: Path, fault: Fault | None = None) -> int:
+        """Run the stage to its end; its exit code."""
+        self.forks.start(self.name, self.options(root), fault)
+        return self.forks.wait()
+
+    def finish(self, root: Path, fault: Fault | None = None) -> dict[str, str]:
+        """Run the stage, which must go well; the hashes of the files that it made."""
+        assert self.end(root, fault) == 0, self.forks.said
         return folder_files(verified(root / self.made))
 
     def run_alone(self, root: Path) -> dict[str, str]:

@@ -1,7 +1,7 @@
 """Stages as forks of one process that has imported what they use, so that a kill costs no import.
 
-`python -m tests.faults.stages` reads a stage's command line from each line of stdin, runs it in a
-fork, and says the fork's pid and then its exit code.
+`python -m tests.faults.stages` reads a stage's command line from each line of stdin, and how it is
+to fail. It runs the stage in a fork, and says the fork's pid and then its exit code.
 """
 
 import importlib
@@ -15,11 +15,12 @@ import traceback
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from tasks.stage.command import run_stage
+from tests.faults.failing_writes import Fault, changes_counted
 
-_NAMES = ("finetuning", "distillation")
+_NAMES = ("curation", "tokenization", "finetuning", "distillation", "indexing")
 
 
 class StageForks:
@@ -50,10 +51,11 @@ class StageForks:
         self.kill()
         self._server.communicate()
 
-    def start(self, name: str, arguments: list[str]) -> None:
+    def start(self, name: str, arguments: list[str], fault: Fault | None = None) -> None:
         """Run a stage by its command line."""
         assert self._server.stdin is not None
-        self._server.stdin.write(json.dumps([name, *arguments]) + "\n")
+        how = None if fault is None else fault.message()
+        self._server.stdin.write(json.dumps([how, name, *arguments]) + "\n")
         self._running = self._heard()
 
     def kill(self) -> None:
@@ -91,14 +93,19 @@ def _import_stages() -> None:
         getattr(transformers, name)
 
 
-def _run(name: str, arguments: list[str]) -> int:
-    """Run a stage in this process, as its `__main__` does."""
+def _run(how: dict[str, Any] | None, name: str, arguments: list[str]) -> int:
+    """Run a stage in this process, as its `__main__` does; it fails as `how` says."""
     module = sys.modules[f"tasks.{name}.__main__"]
     with Path(os.devnull).open() as nothing:
         os.dup2(nothing.fileno(), 0)  # what is said to the server is not for it
     os.dup2(2, 1)
+    fault = None if how is None else Fault(**how)
+    changes = None if fault is None else fault.inject()
     try:
-        return run_stage(name, module.Params, module.Paths, module.run, arguments)
+        code = run_stage(name, module.Params, module.Paths, module.run, arguments)
+        if fault is not None and changes is not None and not fault.file_bytes:
+            changes_counted(Path(fault.below)).write_text(str(changes()))
+        return code
     except BaseException:  # noqa: BLE001  the fork ends here, whatever it was
         traceback.print_exc()
         return 1
@@ -112,11 +119,11 @@ def main() -> None:
     """Fork for each line until there are no more."""
     _import_stages()
     for line in iter(sys.stdin.readline, ""):
-        name, *arguments = json.loads(line)
+        how, name, *arguments = json.loads(line)
         assert name in _NAMES
         pid = os.fork()
         if pid == 0:
-            os._exit(_run(name, arguments))
+            os._exit(_run(how, name, arguments))
         print(pid, flush=True)
         _, status = os.waitpid(pid, 0)
         print(os.waitstatus_to_exitcode(status), flush=True)

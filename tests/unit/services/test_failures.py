@@ -24,6 +24,19 @@ def test_what_a_child_left_is_told_before_what_it_printed(tmp_path: Path) -> Non
     assert (found.message, found.remedy) == ("curation: a row is torn", "mend it")
 
 
+@pytest.mark.parametrize("left", ["", '{"error": "ConfigErr', None])
+def test_a_child_whose_disk_was_too_full_to_leave_it_is_told_by_what_it_printed(
+    tmp_path: Path, left: str | None
+) -> None:
+    if left is not None:
+        (tmp_path / "failure.json").write_text(left)
+    said = ("ConfigError: no space left on the disk", "  what to do: make room")
+    found = left_failure(tmp_path, ChildResult(1, (*LINES, *said)))
+    assert found.error == "ConfigError"
+    assert found.message.strip() == "no space left on the disk"
+    assert found.remedy == "make room"
+
+
 def test_a_child_that_left_nothing_is_told_by_its_code_and_last_lines(tmp_path: Path) -> None:
     found = stage_error("curation", left_failure(tmp_path, ChildResult(-9, LINES)))
     assert isinstance(found, StageError)

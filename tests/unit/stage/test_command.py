@@ -72,6 +72,8 @@ def test_a_stage_that_ends_well_leaves_its_outs_and_no_failure(tmp_path: Path) -
     [
         (DataError("found 1, expected 2", "mend it"), "DataError", "found 1"),
         (OSError(errno.ENOSPC, "No space left on device"), "ConfigError", "no space left"),
+        (OSError(errno.EIO, "Input/output error", "a/b"), "ConfigError", "the disk failed"),
+        (OSError(errno.EROFS, "Read-only file system"), "ConfigError", "the disk failed"),
         (MemoryError(), "DeviceError", "out of memory"),
     ],
 )
