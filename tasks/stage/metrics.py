@@ -82,8 +82,8 @@ class Curves:
         self._path = scratch / CURVES_FILE
         self._series = series
         self._share = share
-        rows = _whole_lines(self._path) if self._path.exists() else []
-        kept = "".join(f"{row}\n" for row in rows if self._stays(json.loads(row), resume_step))
+        points = _points(self._path)
+        kept = "".join(f"{row}\n" for row, point in points if self._stays(point, resume_step))
         write_atomically(self._path, kept)
 
     def _stays(self, point: Mapping[str, Any], resume_step: int | None) -> bool:
@@ -129,8 +129,7 @@ def keep_series(scratch: Path, names: Collection[str]) -> None:
     path = scratch / CURVES_FILE
     if not path.exists():
         return
-    rows = _whole_lines(path)
-    kept = [row for row in rows if json.loads(row)["name"].partition("/")[0] in names]
+    kept = [row for row, point in _points(path) if point["name"].partition("/")[0] in names]
     write_atomically(path, "".join(f"{row}\n" for row in kept))
 
 
@@ -138,11 +137,8 @@ def read_curve(scratch: Path, name: str, *, series: str = "") -> list[tuple[int,
     """Return the points of one curve of a stage, (step, value), as they came; none where it has
     none.
     """
-    path = scratch / CURVES_FILE
     name = f"{series}/{name}" if series else name
-    if not path.exists():
-        return []
-    points = [json.loads(line) for line in _whole_lines(path)]
+    points = [point for _, point in _points(scratch / CURVES_FILE)]
     return [(point["step"], point["value"]) for point in points if point["name"] == name]
 
 
@@ -172,11 +168,26 @@ class CurveFollower:
             block = stream.read()
         whole = block[: block.rfind(b"\n") + 1]
         self._offset += len(whole)
-        return [json.loads(line) for line in whole.splitlines() if line not in self._skipped]
+        new = (_point(line) for line in whole.splitlines() if line not in self._skipped)
+        return [point for point in new if point is not None]
 
 
-def _whole_lines(path: Path) -> list[str]:
-    """Return the lines of a file; the last one, which a kill may have torn, only where it has its
-    end.
+def _point(line: str | bytes) -> dict[str, Any] | None:
+    """Return the point in a line, None where the disk has changed it."""
+    try:
+        point: dict[str, Any] = json.loads(line)
+        is_whole = isinstance(point["name"], str) and isinstance(point["step"], int)
+        return point if is_whole and isinstance(point["value"], int | float) else None
+    except (ValueError, LookupError, TypeError):
+        return None
+
+
+def _points(path: Path) -> list[tuple[str, dict[str, Any]]]:
+    """Return each line of a file with its point; none where there is no file.
+
+    A kill may have torn the last one, which counts only where it has its end.
     """
-    return path.read_text(encoding="utf-8").split("\n")[:-1]
+    if not path.exists():
+        return []
+    lines = path.read_text(encoding="utf-8", errors="replace").split("\n")[:-1]
+    return [(line, point) for line in lines if (point := _point(line)) is not None]

@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+from tasks.records.text import text_sha256
 from tasks.stage.errors import DataError
 from tasks.stage.outputs import MANIFEST, seal, verified, write_atomically
 
@@ -58,22 +59,38 @@ def _is_whole(checkpoint: Path) -> bool:
         if state["best_global_step"]:
             verified(checkpoint.with_name(f"{_PREFIX}{state['best_global_step']}"))
     except (DataError, OSError, ValueError, KeyError) as error:
-        LOGGER.warning("%s is not whole and not used: %s", checkpoint.name, error)
+        told = error.message if isinstance(error, DataError) else error
+        LOGGER.warning("%s is not whole and not used: %s", checkpoint.name, told)
         return False
     return True
 
 
 def remembers(folder: Path, name: str) -> bool:
     """Return whether `remembered` has a number of this name."""
-    return (folder / f"{name}.json").exists()
+    return _recall(folder / f"{name}.json") is not None
 
 
 def remembered(folder: Path, name: str, measure: Callable[[], float]) -> float:
-    """Return what was measured before the first step, once; a training that goes on recalls it."""
+    """Return what was measured before the first step, once; a training that goes on recalls it.
+
+    It is measured again where the file is not as it was written.
+    """
     path = folder / f"{name}.json"
-    if not remembers(folder, name):
-        write_atomically(path, json.dumps(measure()))
-    return float(json.loads(path.read_text(encoding="utf-8")))
+    known = _recall(path)
+    if known is None:
+        known = float(measure())
+        write_atomically(path, json.dumps({"value": known, "sha256": text_sha256(repr(known))}))
+    return known
+
+
+def _recall(path: Path) -> float | None:
+    """Return the number that a file keeps, None where its hash is another one's."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        value = float(found["value"])
+        return value if found["sha256"] == text_sha256(repr(value)) else None
+    except (FileNotFoundError, ValueError, LookupError, TypeError):
+        return None
 
 
 def drop_checkpoints(scratch: Path) -> None:

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,10 @@ class Victim:
     given: Mapping[str, Path]
     made: str
     forks: StageForks
+
+    def reading(self, name: str, folder: Path) -> "Victim":
+        """The same, with another folder for one of its inputs."""
+        return replace(self, given={**self.given, name: folder})
 
     def options(self, root: Path) -> list[str]:
         """The stage's options, with its outs and scratch in a folder of its own."""

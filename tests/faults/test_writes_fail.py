@@ -48,11 +48,16 @@ def forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StageForks]:
 def victim(
     request: pytest.FixtureRequest, tiny: Tiny, tokens: Path, forks: StageForks, tmp_path: Path
 ) -> Victim:
-    if request.param == "curation":
-        rows = accepted_rows(tmp_path / "given", many(150), [Document("d", "Cafes.", "", "", "")])
+    return make_victim(request.param, tiny, tokens, forks, tmp_path)
+
+
+def make_victim(name: str, tiny: Tiny, tokens: Path, forks: StageForks, folder: Path) -> Victim:
+    """A stage of OUTS with its inputs."""
+    if name == "curation":
+        rows = accepted_rows(folder / "given", many(150), [Document("d", "Cafes.", "", "", "")])
         given = {"accepted": rows.accepted}
         return Victim("curation", CurationPaths, {"curation": {}}, given, "curated", forks)
-    if request.param == "finetuning":
+    if name == "finetuning":
         changes = {"finetuning": TRAINING, "models": {}, "compute": COMPUTE}
         given = {"tokens": tokens, "base": tiny.base, "model_store": tiny.store}
         return Victim("finetuning", FinetuningPaths, changes, given, "adapter", forks)
