@@ -118,9 +118,9 @@ def nightly(
     workspace = choose_workspace(checkout, preset, overrides)
     with night_lock(workspace.lock):
         log = NightLog(workspace, night or _night_name())
-        _keep_request(log, NightRequest(preset=preset, overrides=overrides,
-                                        only_release=only_release))  # fmt: skip
+        request = NightRequest(preset=preset, overrides=overrides, only_release=only_release)
         try:
+            _keep_request(log, request)
             prepare(workspace)
             with bounded(log, workspace.path, _limits(workspace)):
                 _run(workspace, log, only_release=only_release)

@@ -16,10 +16,8 @@ from rich.console import Console
 from flows import EXIT_FAILED
 from flows.cli.night_checks import Finding, notification, schedule, verdict_age
 from flows.cli.options import HERE, Json, Root, checkout_at, print_json
-from flows.cli.store_checks import look_at_stores
 from flows.console import make_console
 from flows.graph import cache_folder, stage_names
-from flows.permissions import close_places, open_places
 from tasks.stage.errors import NightloomError, without_password
 
 if TYPE_CHECKING:
@@ -112,6 +110,8 @@ def doctor(
     """Check versions, stores, disk, device and nights to come, and say how to mend each."""
     with checkout_at(root, as_json) as checkout:
         if fix:
+            from flows.permissions import close_places
+
             closed = ", ".join(map(str, close_places(checkout))) or "nothing was open"
             make_console(to_stderr=as_json).print(f"closed to other users: {closed}")
         findings = run_checks(checkout)
@@ -124,6 +124,8 @@ def doctor(
 
 def run_checks(checkout: Path) -> list[Check]:
     """Return every finding, the good ones too."""
+    from flows.cli.store_checks import look_at_stores
+
     checks: tuple[Callable[[Path], Check], ...] = (
         _python, _packages, _graph, _disk, _memory, _permissions, _tracking, _prefect, _device,
     )  # fmt: skip
@@ -218,6 +220,8 @@ def _last_night(checkout: Path) -> "Room":
 
 def _permissions(checkout: Path) -> Check:
     """Check that no other user of the machine can read stores, logs, rows or models."""
+    from flows.permissions import open_places
+
     try:
         places = open_places(checkout)
     except NightloomError as error:

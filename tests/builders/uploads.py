@@ -17,7 +17,7 @@ def add_version(client: MlflowClient, model: ServedModel, folder: Path, artifact
 
     `artifacts` is where the store of a checkout keeps its files.
     """
-    experiment = open_experiment(client, EXPERIMENT, artifacts)
+    experiment = open_experiment(client, EXPERIMENT, artifacts.absolute().as_uri())
     run = client.create_run(experiment).info
     source = f"{run.artifact_uri}/{models_folder(model)}"
     place = local_path(source)

@@ -1,6 +1,7 @@
 """The nightly flow itself tells how it ended, once, whatever ended it."""
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -48,7 +49,9 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     write_params(tmp_path)
     for name in ("prefect.yaml", "dvc.yaml"):
         (tmp_path / name).write_text("{}\n")
+    shutil.copy2("params/night.yaml", tmp_path / "params")
     monkeypatch.setattr(nights, "open_checkout", lambda root: tmp_path)
+    monkeypatch.setattr(nights, "clean_up", lambda workspace: None)
     return tmp_path
 
 

@@ -63,6 +63,9 @@ def project(tmp_path_factory: pytest.TempPathFactory, reigned_store: Path) -> It
     Shop.open(root / ".nightloom", reigned_store)
     with prefect_server(tmp_path_factory):
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_", "MLFLOW_"))}
+        # The server asks for the secret of this process, where an earlier test has set one.
+        asked = "PREFECT_API_AUTH_STRING"
+        kept |= {asked: os.environ[asked]} if asked in os.environ else {}
         environment = kept | {
             "PREFECT_API_URL": str(PREFECT_API_URL.value()),
             "PREFECT_HOME": str(root.parent / "prefect"),

@@ -79,7 +79,8 @@ def make_state(state: Path) -> None:
     for name in ("logs", "nights", "prefect", "downloads", "tmp"):
         (state / name).mkdir(parents=True, exist_ok=True)
     (state / "logs/night.log").write_text(f"refused: {SAYS}\nthe end\n", encoding="utf-8")
-    night = {"night": "n", "reasons": [f"answer is {SAYS!r}"]}
+    night: dict[str, Any] = {"night": "n", "workspace": "w", "pid": 1, "verdict": "refused"}
+    night["reasons"] = [f"answer is {SAYS!r}"]
     (state / "nights/n.json").write_text(json.dumps(night))
     (state / "downloads/x.json").write_text(SAYS, encoding="utf-8")
     with closing(sqlite3.connect(state / "prefect/prefect.db")) as connection, connection:

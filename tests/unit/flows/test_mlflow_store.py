@@ -26,8 +26,9 @@ from flows.cli.doctor import _tracking
 from flows.environment import find_stores
 from flows.mlflow_store import own_store
 from flows.model_server import ModelServer
-from flows.servers import Services, _mlflow_arguments
+from flows.servers import Services, _mlflow_command, mlflow_secret
 from flows.shutdown import Keeper, stop_services
+from tasks.orchestration.guarded_server import SECRET, basic_header
 from tasks.orchestration.tracking import Tracker
 from tasks.registry.client import Registry
 from tasks.services.processes import answers
@@ -403,10 +404,11 @@ def test_the_server_of_a_moved_checkout_gives_what_lies_there(original: Path) ->
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "mlflow", *_mlflow_arguments(moved, port)]
+    command = _mlflow_command(moved, port)
     [run] = rows(moved, "SELECT run_id FROM model_versions WHERE version = 3")
     path = "models/adapter/artifacts/bundle/settings.json"
-    environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    secret = mlflow_secret(moved)
+    environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", SECRET: secret}
     server = subprocess.Popen(command, cwd=moved, env=environment)
     try:
         address = f"http://127.0.0.1:{port}"
@@ -415,7 +417,8 @@ def test_the_server_of_a_moved_checkout_gives_what_lies_there(original: Path) ->
             assert time.monotonic() < deadline
             time.sleep(0.2)
         query = f"{address}/get-artifact?run_uuid={run}&path={path}"
-        with urllib.request.urlopen(query) as response:
+        asked = urllib.request.Request(query, headers=basic_header(secret))
+        with urllib.request.urlopen(asked) as response:
             assert response.read() == b"bundle 3"
     finally:
         server.terminate()

@@ -27,6 +27,8 @@ STORES = Stores("sqlite:///none.db", None)
 def workspace(folder: Path, file: str, old: str, new: str) -> Workspace:
     """A checkout of params alone, with one of them changed."""
     shutil.copytree("params", folder / "params")
+    (folder / ".dvc").mkdir()
+    (folder / ".dvc" / "config").write_text("[core]\n    no_scm = true\n")
     path = folder / "params" / file
     text = path.read_text()
     assert text.count(old) == 1

@@ -20,7 +20,7 @@ SYSTEMCTL = '#!/bin/sh\necho "$@" >> "{asked}"\nexit {code}\n'
 @pytest.fixture
 def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A checkout at a path that systemd and shells read in their own ways."""
-    root = tmp_path / "my 100% night's $loom"
+    root = tmp_path / "my 100% night's loom"
     shutil.copytree("deploy", root / "deploy")
     shutil.copytree("params", root / "params")
     for name in ("prefect.yaml", "dvc.yaml"):

@@ -280,7 +280,9 @@ def log_place(empty_store: Path, tmp_path: Path) -> LogPlace:
     """A store and params to keep questions by."""
     shutil.copyfile(empty_store, tmp_path / "mlflow.db")
     return LogPlace(
-        tracking_uri=f"sqlite:///{tmp_path / 'mlflow.db'}", artifacts=None, params="params"
+        tracking_uri=f"sqlite:///{tmp_path / 'mlflow.db'}",
+        artifacts=(tmp_path / "artifacts").as_uri(),
+        params="params",
     )
 
 
