@@ -22,6 +22,7 @@ from tasks.ingestion.erased_rows import ErasedRows
 from tasks.services.processes import run_child
 from tasks.stage.errors import ConfigError, DataError
 from tasks.stage.outputs import MANIFEST, seal, verified, write_atomically
+from tasks.stage.params import read_yaml
 
 _ABOUT = "backup.json"
 _FILES = "checkout"  # what is copied back as it lies
@@ -201,8 +202,16 @@ def _check_empty(checkout: Path) -> None:
 
 
 def _bring_back_data(checkout: Path) -> None:
-    """Let DVC put the data of `dvc.lock` into place from the cache that was restored."""
-    child = run_child([sys.executable, "-m", "dvc", "checkout", "--force"], checkout)
+    """Let DVC put what `dvc.lock` names into place from the cache that was restored.
+
+    Stages that no night in the checkout itself has finished have nothing there.
+    """
+    lock = checkout / "dvc.lock"
+    if not lock.exists():
+        return
+    stages = sorted(read_yaml(lock)["stages"])
+    command = [sys.executable, "-m", "dvc", "checkout", "--force", *stages]
+    child = run_child(command, checkout)
     if child.code != 0:
         raise ConfigError(
             f"`dvc checkout` failed in {checkout}:\n{child.last_lines}",

@@ -428,6 +428,8 @@ def test_nothing_of_a_night_runs_before_that(
         raise ConfigError("stopped here", "go on")
 
     monkeypatch.setattr(nightly, "forget", forget)
+    monkeypatch.setattr(nightly, "close_abandoned", lambda _: [])
+    monkeypatch.setattr(nightly, "get_run_logger", lambda: logging.getLogger("night"))
     workspace = Workspace(checkout, checkout, ())
     with pytest.raises(ConfigError, match="stopped here"):
         nightly._run(workspace, NightLog(workspace, "tonight"), only_release=only_release)
