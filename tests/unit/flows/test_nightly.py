@@ -24,6 +24,13 @@ from tests.builders.ingestion import files_entry, ingestion_params
 STORES = Stores("sqlite:///none.db", None)
 
 
+@pytest.fixture(autouse=True)
+def _open_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Prefect's own server of this process asks for no secret that another test has set."""
+    for name in ("PREFECT_SERVER_API_AUTH_STRING", "PREFECT_API_AUTH_STRING"):
+        monkeypatch.delenv(name, raising=False)
+
+
 def workspace(folder: Path, file: str, old: str, new: str) -> Workspace:
     """A checkout of params alone, with one of them changed."""
     shutil.copytree("params", folder / "params")
