@@ -3,6 +3,7 @@
 import json
 import time
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -13,6 +14,7 @@ from flows.cli.status import mlflow_links, print_links
 from flows.console import make_console
 
 if TYPE_CHECKING:
+    from flows.servers import Running
     from flows.supervision import Supervision
 
 
@@ -37,11 +39,8 @@ def up(
     So do `nightloom down`, SIGTERM and a closed terminal; under `nohup` it outlives the terminal.
     """
     with checkout_at(root) as checkout:
-        from flows.credentials import mlflow_secret_file, secret_file
         from flows.endings import tell_gave_up
-        from flows.environment import find_stores
         from flows.ports import claimed_ports
-        from flows.run_state import last_nights
         from flows.servers import running_services, write_schedule
         from flows.shutdown import interrupt_on_signals
         from flows.supervision import GaveUpError
@@ -59,16 +58,7 @@ def up(
                 claimed_ports(prefect_port, mlflow_port) as ports,
                 running_services(checkout, *ports, deployment) as running,
             ):
-                console.print(f"Prefect: {running.services.prefect}")
-                console.print(f"         its page asks for the line in {secret_file(checkout)}")
-                console.print(f"MLflow:  {running.services.mlflow}")
-                mlflow = mlflow_secret_file(checkout)
-                console.print("         a browser asks for user and password, which are before and")
-                console.print(f"         after the colon in {mlflow}")
-                print_links(console, mlflow_links(find_stores(checkout), last_nights(checkout, 2)))
-                for line in running.told:
-                    console.print(line, highlight=False, markup=False, soft_wrap=True)
-                console.print("the nightly deployment is scheduled; Ctrl-C stops everything")
+                _welcome(console, checkout, running)
                 try:
                     _supervise(running.supervision, console)
                 finally:
@@ -78,6 +68,23 @@ def up(
             raise
         except KeyboardInterrupt:
             _tell(console, "stopped")
+
+
+def _welcome(console: Console, checkout: Path, running: "Running") -> None:
+    """Print where the servers are and how a browser is let in, and what was closed at the start."""
+    from flows.credentials import mlflow_secret_file, secret_file
+    from flows.environment import find_stores
+    from flows.run_state import last_nights
+
+    console.print(f"Prefect: {running.services.prefect}")
+    console.print(f"         its page asks for the line in {secret_file(checkout)}")
+    console.print(f"MLflow:  {running.services.mlflow}")
+    console.print("         a browser asks for user and password, which are before and")
+    console.print(f"         after the colon in {mlflow_secret_file(checkout)}")
+    print_links(console, mlflow_links(find_stores(checkout), last_nights(checkout, 2)))
+    for line in running.told:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+    console.print("the nightly deployment is scheduled; Ctrl-C stops everything")
 
 
 def _supervise(supervision: "Supervision", console: Console) -> None:

@@ -152,13 +152,14 @@ class Tracker:
             MLFLOW_SOURCE_TYPE: "LOCAL",
         }
         run = self._reopened(stage.key) or self._begin(stage.name, tags)
-        self._link(parent, stage.name, run.run_id)
+        self.note(parent, stages={stage.name: run.run_id})
         return run
 
     def link_stage(self, parent: RunRef, stage: Stage) -> None:
         """Link a night to the run that made what a skipped stage would have made."""
         found = self._tagged(run_tags.KEY, stage.key)
-        self._link(parent, stage.name, found.info.run_id if found else "made outside of a night")
+        made = found.info.run_id if found else "made outside of a night"
+        self.note(parent, stages={stage.name: made})
 
     @contextmanager
     def system_metrics(self, run: RunRef) -> Iterator[None]:
@@ -391,9 +392,6 @@ class Tracker:
             [self._experiment], f"tags.`{tag}` = '{value}'", max_results=1
         )
         return found[0] if found else None
-
-    def _link(self, parent: RunRef, stage: str, run_id: str) -> None:
-        self.note(parent, stages={stage: run_id})
 
     def _describe_experiment(self) -> None:
         """Describe the experiment, and keep in it the view of nights that links open."""

@@ -20,12 +20,6 @@ BITS = 8 if os.environ.get("NIGHTLOOM_FAULTS") == "all" else 1  # of each file
 SEED = 25
 
 
-@pytest.fixture(scope="module")
-def forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StageForks]:
-    with StageForks(tmp_path_factory.mktemp("forks") / "log") as forks:
-        yield forks
-
-
 @pytest.fixture(params=list(OUTS))
 def victim(
     request: pytest.FixtureRequest, tiny: Tiny, tokens: Path, forks: StageForks, tmp_path: Path

@@ -5,7 +5,6 @@ A few kills by default; `make faults` kills at every step.
 
 import json
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,12 +31,6 @@ TRAINING: dict[str, Any] = {
     "learning_rate": 1.0e-2,
 }
 COMPUTE = {"threads": 1, "device": "cpu", "micro_batch_tokens": 256}
-
-
-@pytest.fixture(scope="module")
-def forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StageForks]:
-    with StageForks(tmp_path_factory.mktemp("forks") / "log") as forks:
-        yield forks
 
 
 @pytest.fixture(scope="module")

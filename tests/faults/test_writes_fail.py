@@ -8,7 +8,6 @@ import errno
 import os
 import random
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -36,12 +35,6 @@ OUTS = {
     "finetuning": ("adapter", "finetuning_report"),
     "indexing": ("index", "indexing_report"),
 }
-
-
-@pytest.fixture(scope="module")
-def forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StageForks]:
-    with StageForks(tmp_path_factory.mktemp("forks") / "log") as forks:
-        yield forks
 
 
 @pytest.fixture(params=list(OUTS))
