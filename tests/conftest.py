@@ -10,6 +10,9 @@ import pytest
 # Where it is set, bytecode that falls into a folder with a manifest would go unseen.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
+_CURRENT = "PYTEST_CURRENT_TEST"
+_UMASK = 0o022  # a user's, whatever that of the shell or the CI
+_collected: dict[str, str] = {}  # the environment, once every test file is imported
 _STARTS = {"subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn"}
 
 
@@ -20,22 +23,39 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def _refuse(event: str, _: object) -> None:
-    test = os.environ.get("PYTEST_CURRENT_TEST")
+    test = os.environ.get(_CURRENT)
     if event in _STARTS and test is not None:
         raise RuntimeError(f"{test} starts a process: mark it with pytest.mark.slow")
 
 
 @pytest.fixture(autouse=True)
-def _umask() -> Iterator[None]:
-    """Undo the umask that a command of ours sets for its process."""
-    before = os.umask(0o022)
-    os.umask(before)
+def _process_as_before() -> Iterator[None]:
+    """Undo what a command of ours, called in a test, sets for its whole process."""
+    environment = dict(os.environ)
+    os.umask(_UMASK)
     yield
-    os.umask(before)
+    _restore(environment)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> Iterator[None]:
+    """Undo it after each file as well: fixtures of a whole file call commands too."""
+    yield
+    if nextitem is None or nextitem.path != item.path:
+        _restore(_collected)
+
+
+def _restore(environment: dict[str, str]) -> None:
+    """Make umask and environment what they were; pytest's own variable is not ours."""
+    os.umask(_UMASK)
+    for name in set(os.environ) - set(environment) - {_CURRENT}:
+        del os.environ[name]
+    os.environ.update({name: value for name, value in environment.items() if name != _CURRENT})
 
 
 def pytest_collection_finish() -> None:
     """Free each later garbage collection of the modules that are there."""
+    _collected.update(os.environ)
     _freeze_modules()
 
 

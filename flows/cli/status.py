@@ -118,7 +118,8 @@ def print_status(console: Console, status: Status) -> None:
         table.add_row(night.night, _verdict(night), str(executed), *models)
     if status.nights:
         console.print(table)
-    for line in (*told_lines(status.nights), status.silence):
+    again = [f"{one.night} was run again as {one.again}" for one in status.nights if one.again]
+    for line in (*again, *told_lines(status.nights), status.silence):
         if line is not None:
             console.print(line, highlight=False, markup=False, soft_wrap=True)
     for model, aliases in status.aliases.items():
@@ -165,11 +166,8 @@ def _verdict(night: "NightState") -> str:
     """Return the verdict of a night, or what it does now."""
     if night.verdict is None:
         return f"running: {night.step} (process {night.pid})"
-    return (
-        f"{night.told_verdict} in {night.step}"
-        if night.verdict == "crashed"
-        else night.told_verdict
-    )
+    where = f" in {night.step}" if night.verdict == "crashed" else ""
+    return f"{night.told_verdict}{where}"
 
 
 def _model(night: "NightState", model: ServedModel) -> str:

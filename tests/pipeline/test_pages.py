@@ -152,6 +152,7 @@ def test_mlflow_lays_two_nights_side_by_side(page: Page, site: Site) -> None:
     text = page.open(site.status["pages"]["last two nights"], until="Show diff only")
     for said in ("Comparing 2 Runs", *site.nights, "adapter.f1"):
         assert said in text, said
+    pictured(page, "mlflow-comparison")
 
 
 def test_prefects_runs_have_names_tags_and_artifacts_that_open(page: Page, site: Site) -> None:
@@ -187,17 +188,22 @@ def test_prefects_form_says_what_each_parameter_is(page: Page, site: Site) -> No
     pictured(page, "prefect-form")
 
 
-@pytest.mark.parametrize("width", [1100, 400])
+@pytest.mark.parametrize(
+    ("width", "media", "name"),
+    [(1100, "screen", "history"), (400, "screen", "history-400"), (718, "print", "history-print")],
+)
 def test_the_history_shows_both_nights_without_scrolling_sideways(
-    page: Page, site: Site, width: int
+    page: Page, site: Site, width: int, media: str, name: str
 ) -> None:
     history = site.root / "data" / "reports" / "history.html"
+    page.call("Emulation.setEmulatedMedia", media=media)
     text = page.open(history.as_uri(), until="The last nights", width=width, height=900)
     for said in (*site.nights, "unchanged", "promoted", "Minutes by stage"):
         assert said in text, said
     assert page.run("document.documentElement.scrollWidth") <= width
     assert page.run("document.querySelectorAll('svg circle').length") == 2
-    pictured(page, "history" if width > 400 else "history-400")
+    pictured(page, name)
+    page.call("Emulation.setEmulatedMedia", media="")
 
 
 def test_the_report_and_data_docs_show_themselves_without_a_network(page: Page, site: Site) -> None:

@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 
 from flows import rerun
+from flows.cli.status import Status, print_status
+from flows.console import make_console
 from flows.rerun import catch_up, interrupted
 from flows.run_state import (
     ErrorEntry,
@@ -167,3 +169,11 @@ def test_an_interrupted_night_stands_for_the_missed_ones(checkout: Path, prefect
     keep(checkout, night(30, "crashed"))
     assert len(catch_up(checkout, missed=True)) == 1
     assert len(prefect.started) == 1
+
+
+def test_status_shows_which_night_ran_it_again() -> None:
+    console = make_console(to_stderr=False)
+    found = night(2, "crashed", step="finetuning", again="2026-11-29T033000Z")
+    with console.capture() as captured:
+        print_status(console, Status([found], {}, {}, [], None, None, {}, None))
+    assert f"{found.night} was run again as 2026-11-29T033000Z" in captured.get()
