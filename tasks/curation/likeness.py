@@ -8,7 +8,7 @@ place where the set is of one mind.
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from tasks.curation.shingling import jaccard, shingles
+from tasks.curation.shingling import text_jaccard
 
 # Words at no place of the set's, those that it has there, and others where it has one.
 FREE, FIXED, ODD = range(3)
@@ -65,8 +65,8 @@ class OwnText:
 def compare_plain(first: str, second: str, characters: int) -> Likeness:
     """Return the likeness of the lines of two plain texts, whose words all count."""
     parts = zip(first.split("\t"), second.split("\t"), strict=True)
-    question, answer = (_jaccard(*texts, characters) for texts in parts)
-    return Likeness(_jaccard(first, second, characters), question, answer)
+    question, answer = (text_jaccard(*texts, characters) for texts in parts)
+    return Likeness(text_jaccard(first, second, characters), question, answer)
 
 
 def compare(first: Told, second: Told, characters: int) -> Likeness:
@@ -78,14 +78,10 @@ def compare(first: Told, second: Told, characters: int) -> Likeness:
     )
     whole, other_whole = f"{question}\t{answer}", f"{other_question}\t{other_answer}"
     return Likeness(
-        _jaccard(whole, other_whole, characters),
-        _jaccard(question, other_question, characters),
-        _jaccard(answer, other_answer, characters),
+        text_jaccard(whole, other_whole, characters),
+        text_jaccard(question, other_question, characters),
+        text_jaccard(answer, other_answer, characters),
     )
-
-
-def _jaccard(first: str, second: str, characters: int) -> float:
-    return jaccard(shingles(first, characters), shingles(second, characters))
 
 
 def _own(first: Told, second: Told) -> tuple[str, str]:

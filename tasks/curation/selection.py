@@ -11,13 +11,13 @@ from tasks.curation.likeness import Told, compare, compare_plain
 from tasks.curation.near_duplicates import Buckets
 from tasks.curation.params import CurationParams
 from tasks.curation.preparation import FEEDBACK, TEST, VALIDATION, Prepared
-from tasks.curation.shingling import jaccard, shingles
+from tasks.curation.shingling import text_jaccard
 from tasks.records.schema import CURATED_SPLITS, SPLITS
 
 _HELD_OUT = {TEST: "like_test", FEEDBACK: "like_feedback", VALIDATION: "like_validation"}
 _ASKED = {TEST: "asks_test_question", FEEDBACK: "asks_feedback_question"}
-# Sets of shingles that are kept at hand, some 15 kB each: enough for rows that stand together.
-_SETS_HELD = 256
+# Rows word by word that are kept at hand, some 15 kB each: enough for rows that stand together.
+_TOLD_HELD = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,22 +149,18 @@ def _likeness(prepared: Prepared, params: CurationParams) -> Callable[[int, int]
     def line(row: int) -> str:
         return prepared.own_texts.line(row).decode().removesuffix("\n")
 
-    @lru_cache(maxsize=_SETS_HELD)
-    def shingles_of(row: int) -> frozenset[str]:
-        return shingles(line(row), characters)
-
-    @lru_cache(maxsize=_SETS_HELD)
+    @lru_cache(maxsize=_TOLD_HELD)
     def told(row: int) -> Told:
         return prepared.measure.wording.told(prepared.rows.record(row))
 
     def measure(first: int, second: int) -> SimilarPair:
-        similarity = jaccard(shingles_of(first), shingles_of(second))
-        if similarity < least:
-            return SimilarPair(first, second, similarity, 0.0)
         if prepared.plain[first] and prepared.plain[second]:
             alike = compare_plain(line(first), line(second), characters)
-        else:
-            alike = compare(told(first), told(second), characters)
+            return SimilarPair(first, second, alike.whole, alike.repeats)
+        similarity = text_jaccard(line(first), line(second), characters)
+        if similarity < least:
+            return SimilarPair(first, second, similarity, 0.0)
+        alike = compare(told(first), told(second), characters)
         repeats = min(similarity, alike.repeats)
         return SimilarPair(first, second, min(similarity, alike.whole), repeats)
 

@@ -23,9 +23,7 @@ def shingles(text: str, characters: int) -> frozenset[str]:
     A text shorter than that is one shingle.
     """
     text = folded(text)
-    last = max(len(text) - characters, 0)
-    # A comprehension, and not a generator: this is what measuring a pair costs.
-    return frozenset({text[start : start + characters] for start in range(last + 1)})
+    return frozenset(_runs(text, characters) or {text})
 
 
 def jaccard(first: frozenset[Any], second: frozenset[Any]) -> float:
@@ -33,6 +31,45 @@ def jaccard(first: frozenset[Any], second: frozenset[Any]) -> float:
     shared = len(first & second)
     union = len(first) + len(second) - shared
     return shared / union if union else 1.0
+
+
+def text_jaccard(first: str, second: str, characters: int) -> float:
+    """Return the Jaccard index of the shingles of two texts, in [0, 1].
+
+    What both have at their ends is made into shingles once: of near copies that is nearly all.
+    """
+    one, other = folded(first), folded(second)
+    if one == other:
+        return 1.0
+    least = min(len(one), len(other))
+    if least < characters:
+        return jaccard(shingles(one, characters), shingles(other, characters))
+    start = _shared_start(one, other)
+    end = min(_shared_start(one[::-1], other[::-1]), least - start)
+    shared = _runs(one[:start], characters) | _runs(one[len(one) - end :], characters)
+    # Runs that reach into neither end as a whole.
+    begin, beyond = max(start - characters + 1, 0), characters - 1 - end
+    mine = _runs(one[begin : len(one) + beyond], characters) - shared
+    theirs = _runs(other[begin : len(other) + beyond], characters) - shared
+    return (len(shared) + len(mine & theirs)) / (len(shared) + len(mine | theirs))
+
+
+def _runs(text: str, characters: int) -> set[str]:
+    """Return the runs of so many characters in a text; a shorter one has none."""
+    # A comprehension, and not a generator: this is what measuring a pair costs.
+    return {text[start : start + characters] for start in range(len(text) - characters + 1)}
+
+
+def _shared_start(one: str, other: str) -> int:
+    """Return how many characters two texts have in common at their beginnings."""
+    least, most = 0, min(len(one), len(other))
+    while least < most:
+        middle = (least + most + 1) // 2
+        if other.startswith(one[least:middle], least):
+            least = middle
+        else:
+            most = middle - 1
+    return least
 
 
 def shingle_hashes(texts: Sequence[str], characters: int) -> tuple[Hashes, NDArray[np.int64]]:

@@ -17,7 +17,7 @@ import datasketch
 import xxhash
 
 from tasks.curation.near_duplicates import Buckets, sketch_all
-from tasks.curation.shingling import jaccard, shingles
+from tasks.curation.shingling import shingles, text_jaccard
 from tests.benchmarks._measurement import measure, print_result
 from tests.benchmarks._memory import peak_megabytes
 
@@ -77,17 +77,10 @@ def ours(texts: Sequence[str]) -> dict[int, int]:
         texts, characters=CHARACTERS, permutations=PERMUTATIONS, similarity=0.8, seed=20
     )
     buckets = Buckets(sketches)
-    sets: dict[int, frozenset[str]] = {}
-
-    def shingles_of(row: int) -> frozenset[str]:
-        if row not in sets:
-            sets[row] = shingles(texts[row], CHARACTERS)
-        return sets[row]
-
     found: dict[int, int] = {}
     for row in buckets.followers.tolist():
         likely = buckets.likely(row, buckets.earlier(row), SIMILARITY).tolist()
-        alike = {other: jaccard(shingles_of(row), shingles_of(other)) for other in likely}
+        alike = {other: _likeness(texts, row, other) for other in likely}
         best = max(alike, key=lambda other: alike[other], default=None)
         if best is not None and alike[best] >= SIMILARITY:
             found[row] = best
@@ -136,7 +129,7 @@ def quality(rows: Rows, found: dict[int, int]) -> dict[str, float]:
 
 
 def _likeness(texts: Sequence[str], first: int, second: int) -> float:
-    return jaccard(shingles(texts[first], CHARACTERS), shingles(texts[second], CHARACTERS))
+    return text_jaccard(texts[first], texts[second], CHARACTERS)
 
 
 def main() -> int:

@@ -123,11 +123,11 @@ def test_an_empty_split_is_a_data_error_and_nothing_is_written(tmp_path: Path) -
 
 @pytest.mark.slow
 def test_memory_grows_by_less_than_three_kilobytes_a_record() -> None:
-    """Above what is fixed; `python -m tests.benchmarks._curation_memory 1000000` is the whole."""
+    """Above what is fixed; `python -m tests.benchmarks.curation --rows 1000000` is the whole."""
     code = (
         "import sys, tempfile; from pathlib import Path;"
         "from tests.benchmarks._memory import peak_megabytes;"
-        "from tests.benchmarks._curation_memory import curate;"
+        "from tests.benchmarks.curation import curate;"
         "from tests.builders.intake_places import make_accepted;"
         "root = Path(tempfile.mkdtemp());"
         "sizes = (1500, 4000);"
