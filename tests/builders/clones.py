@@ -17,6 +17,7 @@ from filelock import FileLock
 
 from flows.overrides import apply_overrides, read_overrides
 from tasks.promotion.params import RulesParams
+from tests.builders.planted import PLANTED, REMOTE, watched_processes
 from tests.fingerprint.clone import Clone
 
 OURS = ("PREFECT_", "MLFLOW_", "PYTEST_")
@@ -50,9 +51,9 @@ def git(root: Path, *words: str) -> str:
     return subprocess.run(command, cwd=root, check=True, capture_output=True, text=True).stdout
 
 
-def run(clone: Path) -> tuple[int, dict[str, Any]]:
+def run(clone: Path, **settings: str) -> tuple[int, dict[str, Any]]:
     """Run a night of the tiny preset; return its exit code and its report."""
-    done = nightloom(clone, "run", "--preset", "tiny", "--json")
+    done = nightloom(clone, "run", "--preset", "tiny", "--json", **settings)
     assert done.stdout, done.stderr[-3000:]
     return done.returncode, json.loads(done.stdout)
 
@@ -85,7 +86,11 @@ class BuiltClone:
         set_params(clone, *MILD, AUTOMATIC)
         git(clone, "add", "--all")
         git(clone, "commit", "--quiet", "-m", "all of it")  # a night's run names its commit
-        (root / "night.json").write_text(json.dumps(run(clone)), encoding="utf-8")
+        git(clone, "remote", "add", "origin", REMOTE)
+        with watched_processes() as lines:
+            night = run(clone, **PLANTED)
+        (root / "night.json").write_text(json.dumps(night), encoding="utf-8")
+        (root / "processes.txt").write_text("\n".join(lines), encoding="utf-8")
         return cls(root)
 
     @property
@@ -98,6 +103,11 @@ class BuiltClone:
         """The night's exit code and its report."""
         code, report = json.loads((self.root / "night.json").read_text(encoding="utf-8"))
         return code, report
+
+    @property
+    def process_lines(self) -> list[str]:
+        """The command lines of the processes that were seen on this machine as the night ran."""
+        return (self.root / "processes.txt").read_text(encoding="utf-8").splitlines()
 
     def copy(self, folder: Path) -> Path:
         """Return a copy of the clone, to be changed."""

@@ -24,6 +24,7 @@ from flows.credentials import mlflow_secret_file, secret_file
 from tasks.orchestration.guarded_server import SECRET, basic_header, guarded_command
 from tasks.services.processes import answers, end_child, wait_for_answer
 from tests.builders.byte_search import files_with
+from tests.builders.planted import PLANTED, planted_secrets
 from tests.builders.prefect_server import migrated_store
 from tests.builders.strangers import Guarded, strangers
 
@@ -31,14 +32,6 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 HOST = "127.0.0.1"
 NAMES = ("prefect", "mlflow", "version")
-# What else a user's environment may hold.
-PLANTED = {
-    "HF_TOKEN": "hf_planted-Hub8Token4711",
-    "OPENAI_API_KEY": "sk-planted-Api5Key2903",
-    "SHOP_DATABASE": "postgresql://shop:planted-Sql7Word6120@db.example/rows",
-    "CHAT_HOOK": "https://chat.example/planted-Hook3Path8846",
-    "AWS_SECRET_ACCESS_KEY": "planted-Store9Key5518",
-}
 # Served by MLflow as any version is; what it answers does not matter here.
 _MODEL = """
 import mlflow
@@ -302,7 +295,7 @@ def test_no_store_log_or_process_line_holds_a_secret(site: Site) -> None:
     """The servers' own, and whatever else stands in the environment in which they were started."""
     secrets = [value.partition(":")[2] for value in site.secrets.values()]
     secrets += [base64.b64encode(value.encode()).decode() for value in site.secrets.values()]
-    secrets += [value.rpartition("planted")[2] for value in PLANTED.values()]
+    secrets += planted_secrets()
     private = site.checkout / ".nightloom" / "private"
     assert files_with(site.checkout, secrets, left_out=[private]) == []
     lines = [path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline") if path.exists()]
