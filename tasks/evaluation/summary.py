@@ -142,9 +142,9 @@ def _retrieval(metrics: Mapping[str, Any]) -> str:
     missed = _pairs(gains, "oracle-retrieved")
     if missed:
         text += (
-            f" With the right passage always among them (mode oracle) it would change by "
-            f"{joined(missed)} more.{_unseen(gains, 'oracle-retrieved')} What is then still wrong "
-            "is the model's fault, not the retriever's."
+            f" With the right passage always among them (mode oracle), it changes further by "
+            f"{joined(missed)}.{_unseen(gains, 'oracle-retrieved')} What is then still wrong is "
+            "the model's fault, not the retriever's."
         )
     gone = metrics["retrieval"].get("records_without_gold_document")
     if gone:
