@@ -150,7 +150,7 @@ def test_mlflows_table_of_nights_holds_the_verdicts_beside_the_scores(
 
 def test_mlflow_lays_two_nights_side_by_side(page: Page, site: Site) -> None:
     text = page.open(site.status["pages"]["last two nights"], until="Show diff only")
-    for said in ("Comparing 2 Runs", *site.nights, "adapter.f1"):
+    for said in ("Comparing 2 Runs", *site.nights, "adapter.f1", "verdict", "promoted to"):
         assert said in text, said
     pictured(page, "mlflow-comparison")
 
