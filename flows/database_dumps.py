@@ -89,9 +89,11 @@ def _call(program: str, url: str, *arguments: str) -> None:
             "install PostgreSQL's client programs (postgresql-client)",
         )
     place = sqlalchemy.make_url(url)
-    password = place.password
-    plain = place.set(drivername="postgresql", password=None).render_as_string()
-    environment = os.environ | ({"PGPASSWORD": str(password)} if password else {})
+    # Built anew: `set(password=None)` would leave the password there.
+    plain = sqlalchemy.URL.create(
+        "postgresql", place.username, None, place.host, place.port, place.database, place.query
+    ).render_as_string()
+    environment = os.environ | ({"PGPASSWORD": place.password} if place.password else {})
     done = subprocess.run(
         supervised([found, f"--dbname={plain}", *arguments]),
         env=environment, capture_output=True, text=True, check=False,

@@ -21,6 +21,11 @@ def _binaries() -> Path:
     return Path(found.origin).parent
 
 
+def programs() -> Path:
+    """The folder of PostgreSQL's programs, of the server's own version."""
+    return _binaries() / "pginstall18" / "bin"
+
+
 def _readable_by_all(folder: Path, copy: Path) -> Path:
     """The binaries where an account without rights can run them: PostgreSQL refuses to be root."""
     libraries = folder.with_name(f"{folder.name}.libs")

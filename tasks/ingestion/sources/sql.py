@@ -58,10 +58,9 @@ def read_url(url: str | None, variable: str | None) -> URL:
 
 
 def shown_url(url: URL) -> str:
-    """Return the database's URL without user, password and the options that may be secrets."""
+    """Return the database's URL, stars for its password, without options that may be secrets."""
     options = {name: value for name, value in url.query.items() if not _SECRET.search(name)}
-    bare = url.set(username=None, password=None).set(query=options)
-    return bare.render_as_string(hide_password=True)
+    return url.set(query=options).render_as_string(hide_password=True)
 
 
 def masked(text: str, url: URL) -> str:
