@@ -12,7 +12,8 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 from flows.database_dumps import dump_databases, load_databases
-from flows.environment import find_stores
+from flows.dvc_settings import keep_site_cache
+from flows.environment import find_stores, site_cache
 from flows.erasing import came_back, list_file, reapply
 from flows.graph import cache_folder
 from flows.intakes import all_workspaces, copied_workspaces, no_nights
@@ -183,6 +184,7 @@ def restore(checkout: Path, source: Path, erased: Path | None) -> tuple[BackupNo
             target = checkout / path.relative_to(saved)
             target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             shutil.copy2(path, target)
+    keep_site_cache(checkout, site_cache(checkout))  # the saved settings name that of the saved one
     load_databases(checkout, source / _DUMPS)
     known.joined(ErasedRows.read(list_file(checkout))).write(list_file(checkout))
     find_stores(checkout)  # whose locations follow to where the checkout is now

@@ -58,7 +58,7 @@ def set_environment(checkout: Path) -> None:
     os.environ.update(_missing_settings(checkout))
     keep_password(checkout)
     _set_store_credentials(checkout)
-    keep_site_cache(checkout, _site_cache(checkout))
+    keep_site_cache(checkout, site_cache(checkout))
 
 
 def shell_lines(checkout: Path) -> list[str]:
@@ -67,7 +67,7 @@ def shell_lines(checkout: Path) -> list[str]:
     A secret is read from its file when a line is run, so that it stands on no screen and in no
     process's arguments.
     """
-    keep_site_cache(checkout, _site_cache(checkout))
+    keep_site_cache(checkout, site_cache(checkout))
     given = next((name for name in _SECRETS if os.environ.get(name)), None)
     secret = f"${given}" if given else f"$(cat {shlex.quote(str(secret_file(checkout)))})"
     hidden = dict.fromkeys(_SECRETS, secret) | {
@@ -96,7 +96,7 @@ def _missing_settings(checkout: Path) -> dict[str, str]:
     home.mkdir(parents=True, exist_ok=True)  # Prefect makes the last folder of its path alone
     wanted = _DEFAULTS | {
         # DVC unpickles what lies there, and by default everybody may write there (CVE-2025-69872).
-        "DVC_SITE_CACHE_DIR": str(_site_cache(checkout)),
+        "DVC_SITE_CACHE_DIR": str(site_cache(checkout)),
         "PREFECT_HOME": str(home),
     }
     if not os.environ.get("PREFECT_API_URL"):
@@ -137,7 +137,8 @@ def _set_store_credentials(checkout: Path) -> None:
         os.environ.pop(STORE_USER, None)
 
 
-def _site_cache(checkout: Path) -> Path:
+def site_cache(checkout: Path) -> Path:
+    """Return where DVC keeps what it unpickles, in a checkout."""
     return private_folder(checkout) / "dvc"
 
 

@@ -25,6 +25,8 @@ def test_a_restored_clone_serves_and_its_next_night_has_nothing_to_do(
     done = nightloom(clone, "restore", str(saved))
     assert done.returncode == 0, done.stderr
     assert {path.name for path in cache_folder(clone).rglob("*") if path.is_file()} == objects
+    settings = (clone / ".dvc" / "config.local").read_text(encoding="utf-8")
+    assert (str(clone) in settings, str(after_a_night) in settings) == (True, False)
     shutil.rmtree(saved)
     asked = nightloom(clone, "ask", "What is there?", "--json")
     assert asked.returncode == 0, asked.stderr
