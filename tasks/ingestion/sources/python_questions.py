@@ -133,8 +133,11 @@ def _name_question(key: str, kind: str, owner: str, summary: str) -> str:
 
 def masked(summary: str, name: str) -> str:
     """Return the summary with a gap wherever it says the name or the name's last part."""
-    last = re.escape(name.rpartition(".")[2])
-    return re.sub(rf"(?<!\w)(?:{re.escape(name)}|{last})(?!\w)", _GAP, summary, flags=re.IGNORECASE)
+    last = name.rpartition(".")[2]
+    if last.casefold() not in summary.casefold():  # most do not, and each name is a new expression
+        return summary
+    said = rf"(?<!\w)(?:{re.escape(name)}|{re.escape(last)})(?!\w)"
+    return re.sub(said, _GAP, summary, flags=re.IGNORECASE)
 
 
 def _worded(wordings: Sequence[str], key: str) -> str:
@@ -146,7 +149,10 @@ def _beginning(entry: QuestionSubject) -> str:
 
 
 def _stands_in(parameters: Sequence[str], text: str) -> bool:
-    return all(re.search(rf"(?<![\w*]){re.escape(name)}(?!\w)", text) for name in parameters)
+    return all(
+        name in text and re.search(rf"(?<![\w*]){re.escape(name)}(?!\w)", text)
+        for name in parameters
+    )
 
 
 def _unanswerable(
