@@ -113,6 +113,8 @@ def _old(checkout: Path, params: RetentionParams) -> Iterator[Leaving]:
     state, days = checkout / STATE, params.record_days
     records = _older(state.glob("nights/[!.]*.json"), days)
     yield _leaving("records of nights", f"older than {days} days", records)
+    copies = _older(state.glob("before-upgrade/*.db"), days)
+    yield _leaving("databases as before an upgrade", f"older than {days} days", copies)
     days, most = params.log_days, params.log_megabytes
     old = _older(state.glob("logs/*"), days)
     long = [path for path in state.glob("logs/*.log") if path.stat().st_size > most * 1e6]

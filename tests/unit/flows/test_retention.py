@@ -175,12 +175,14 @@ def test_what_is_old_goes_and_what_is_young_used_or_elsewhere_stays(
     (kept.root / "data" / "scratch" / "linked").symlink_to(elsewhere.parent)
     goes = [
         put(state / "nights" / "2020-01-01T000000Z.json", "{}", 401),
+        put(state / "before-upgrade" / "mlflow-2020-01-01T000000Z.db", "x", 401),
         put(state / "logs" / "2020-01-01T000000Z.log", "x", 61),
         put(state / "downloads" / "nightloom-adapter" / "7" / "weights", "x", 15),
         put(kept.root / "data" / "scratch" / "finetuning" / "checkpoint" / "x", "x", 31),
     ]
     stays = [
         put(state / "nights" / "2026-01-01T000000Z.json", "{}", 399),
+        put(state / "before-upgrade" / "mlflow-2026-01-01T000000Z.db", "x", 399),
         put(state / "logs" / "2026-01-01T000000Z.log", "x", 59),
         put(state / "downloads" / "nightloom-adapter" / "1" / "weights", "x", 15),
         put(kept.root / "data" / "scratch" / "finetuning" / "memo", "x", 29),
