@@ -108,6 +108,20 @@ def enter_mlflow(page: Page, site: Site) -> None:
     time.sleep(1)
 
 
+def open_deployments(page: Page, site: Site) -> str:
+    """Open the list of deployments, and return the address of the nightly one's page.
+
+    Not by a click on its name: the row names the flow, too.
+    """
+    page.open(f"{site.prefect}/deployments", until="nightly", width=1280, height=1000)
+    return str(
+        page.run(
+            """[...document.querySelectorAll('a[href*="/deployments/deployment/"]')]"""
+            ".find(one => one.innerText.trim() === 'nightly').href"
+        )
+    )
+
+
 def pictured(page: Page, name: str, height: int | None = None) -> None:
     folder = os.environ.get("PICTURES")
     if folder:
@@ -168,20 +182,13 @@ def test_prefects_runs_have_names_tags_and_artifacts_that_open(page: Page, site:
 def test_scheduled_nights_are_named_by_the_time_that_they_are_to_start(
     page: Page, site: Site
 ) -> None:
-    page.open(f"{site.prefect}/deployments", until="nightly")
-    page.click("nightly")
-    page.wait("Upcoming")
+    page.open(open_deployments(page, site), until="Upcoming")
     page.click("Upcoming")
     assert re.search(r"nightly 20\d\d-\d\d-\d\dT023000Z", page.wait("T023000Z"))
 
 
 def test_prefects_form_says_what_each_parameter_is(page: Page, site: Site) -> None:
-    page.open(f"{site.prefect}/deployments", until="nightly", width=1280, height=1000)
-    # Not by its name: the row names the flow, too.
-    address = page.run(
-        """[...document.querySelectorAll('a[href*="/deployments/deployment/"]')]"""
-        ".find(one => one.innerText.trim() === 'nightly').href"
-    )
+    address = open_deployments(page, site)
     text = page.open(f"{address}/run", until="FILE.KEY=VALUE", width=1280, height=1000)
     for said in ("preset", "overrides", "A list of values in params/presets", "night"):
         assert said in text, said
