@@ -2,13 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-from prefect import flow
+from prefect import flow, get_run_logger
 
 from flows.graph import has_remote, read_stage, stage_names
 from flows.limits import check_room
 from flows.run_state import NightLog
+from flows.stage_records import check_unchanged, note_begin, undo_unchecked
 from flows.workspace import Workspace
 from tasks.orchestration.reproduce import NightParams, StopCondition, reproduce
 from tasks.orchestration.stages import StageOutcome
@@ -65,6 +67,9 @@ def build_stages(
     """Run the named stages in order, each of which `watch` may stop by its curves.
 
     Return how each went.
+
+    Raises:
+        NightloomError: a stage failed, or what it depends on changed while it ran.
     """
     scratch = workspace.path / workspace.paths().scratch
     params = load_params(_Params, [workspace.path / "params" / "night.yaml"]).night
@@ -73,10 +78,14 @@ def build_stages(
     outcomes, looked = [], False
     for place, name in enumerate(names):
         log.start(name)
+        if told := undo_unchecked(workspace.path, name):
+            get_run_logger().warning("%s", told)
         stage = read_stage(workspace.path, name)
         if not stage.current and not looked:
             check_room(workspace.checkout, log.now, names[place:], params.room)
             looked = True
+        if not stage.current:
+            note_begin(workspace.path, stage)
         # Typed by hand: a task that returns a state has that state's data as its result.
         state: Any = reproduce(
             stage,
@@ -87,6 +96,7 @@ def build_stages(
             params,
             watch,
             remote,
+            partial(check_unchanged, workspace.path, stage),
             return_state=True,
         )
         outcome: StageOutcome = state.result()

@@ -12,6 +12,7 @@ from prefect import flow
 from prefect.runtime import flow_run
 
 from flows.build import build_stages
+from flows.dvc_leavings import mend_leavings
 from flows.environment import find_stores, open_checkout
 from flows.erasing import came_back
 from flows.graph import stage_names
@@ -62,6 +63,7 @@ def evaluate_fully(
     with night_lock(workspace.lock):
         prepare(workspace)
         share_inputs(base, workspace)
+        mend_leavings(workspace.path)
         tracker = Tracker(find_stores(checkout))
         name = f"{PRESET}-{new_night_name(datetime.now(UTC))}"
         log = NightLog(workspace, name, workspace.path / STATE / f"{PRESET}.json")

@@ -92,6 +92,34 @@ def cache_folder(root: Path) -> Path:
         return Path(repository.cache.local.path)
 
 
+@contextmanager
+def locked_run_cache(root: Path) -> Iterator[Path]:
+    """Hold DVC's lock of a workspace, and yield where it keeps what each run of a stage made.
+
+    Raises:
+        ConfigError: DVC can't read the workspace, or another process holds the lock.
+    """
+    with _repository(root) as repository, repository.lock:
+        yield Path(repository.stage_cache.cache_dir)
+
+
+def is_lock_whole(root: Path) -> bool:
+    """Return whether DVC can read `dvc.lock`, or there is none.
+
+    Raises:
+        ConfigError: DVC can't read something else of the workspace.
+    """
+    with _repository(root) as repository:
+        from dvc.dvcfile import Lockfile
+        from dvc.exceptions import DvcException
+
+        try:
+            Lockfile(repository, str(root / "dvc.lock")).load()
+        except DvcException:
+            return False
+        return True
+
+
 def found_in_remote(root: Path, oids: Iterable[str]) -> set[str] | None:
     """Return which of the objects the default remote holds, None where there is no remote.
 

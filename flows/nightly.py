@@ -1,6 +1,7 @@
 """A night, top to bottom: refresh -> build -> record -> release."""
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ from prefect.utilities.urls import url_for
 
 from flows.abandoned import close_abandoned
 from flows.build import build
+from flows.damage import put_damaged_aside
+from flows.dvc_leavings import mend_leavings
 from flows.endings import notify_ending, tell_run
 from flows.environment import find_stores, open_checkout
 from flows.erased_stores import forget_answers, wipe_deleted
@@ -50,7 +53,7 @@ from tasks.registry.params import ReleaseParams
 from tasks.registry.promote import all_champions
 from tasks.registry.versions import Version
 from tasks.services.stores import RunRef, Stores
-from tasks.stage.errors import ConfigError, GateError, NightloomError
+from tasks.stage.errors import ConfigError, DataError, GateError, NightloomError
 from tasks.stage.outputs import write_atomically
 from tasks.stage.params import ModelsParams, RerankingParams, StageParams, load_params
 
@@ -193,24 +196,19 @@ def name_scheduled_nights(*, wait_seconds: float = 0.0) -> list[str]:
 
 def _run(workspace: Workspace, log: NightLog, *, only_release: bool) -> None:
     """Do the night's work and leave its verdict in the log."""
-    for line in close_abandoned(workspace.checkout):
+    for line in (*close_abandoned(workspace.checkout), *mend_leavings(workspace.path)):
         get_run_logger().warning("%s", line)
     stores = find_stores(workspace.checkout)
     tracker, registry = Tracker(stores), Registry(stores)
     record = NightRecord(workspace, log, tracker)
     log.now.links = links(workspace.checkout, tracker, record.run)
-    champions: dict[ServedModel, Version] = {}
-    verdicts: tuple[VersionVerdict, ...] = ()
+    made = _Made({}, ())
     try:
         forget(workspace, log)
-        summary = None if only_release else _build(workspace, log, record, tracker, stores)
-        shift = None if only_release else _question_shift(workspace, log, stores)
-        champions = all_champions(registry)
-        verdicts = release(workspace, log, record.run, registry, again=only_release)
-        if summary:
-            log.now.reasons.insert(0, summary)
-        if shift:
-            log.now.reasons.append(shift)
+        if only_release:
+            made = _release(workspace, log, record, registry, again=True)
+        else:
+            made = _make_whole(workspace, log, record, tracker, stores, registry)
         ledger = Ledger(stores, registry)
         log.now.reasons += [champion.told for champion in erased_champions(ledger)]
     except GateError as error:
@@ -219,7 +217,7 @@ def _run(workspace: Workspace, log: NightLog, *, only_release: bool) -> None:
         record.fail(log.fail(error))
         raise
     log.begin("done")
-    record.finish(verdicts, champions, registry)
+    record.finish(made.verdicts, made.champions, registry)
     states = {entry.name: entry.state for entry in log.now.stages}
     assert log.now.verdict is not None
     level = VERDICTS[log.now.verdict].level
@@ -229,6 +227,63 @@ def _run(workspace: Workspace, log: NightLog, *, only_release: bool) -> None:
     page = write_history(workspace.checkout, read_history(workspace.checkout, stores))
     tracker.log_files(record.run, [page])
     tracker.end(record.run, finished=True)
+
+
+@dataclass(frozen=True)
+class _Made:
+    """What a night decided, and who the champions were before."""
+
+    champions: dict[ServedModel, Version]
+    verdicts: tuple[VersionVerdict, ...]
+
+
+def _make_whole(
+    workspace: Workspace,
+    log: NightLog,
+    record: NightRecord,
+    tracker: Tracker,
+    stores: Stores,
+    registry: Registry,
+) -> _Made:
+    """Build and release; once more if an out of an earlier stage turns out to be damaged."""
+    try:
+        return _make(workspace, log, record, tracker, stores, registry)
+    except DataError:
+        aside = workspace.path / workspace.paths().scratch / "damaged"
+        damaged = put_damaged_aside(workspace.path, aside)
+        if not damaged:
+            raise
+    for line in damaged:
+        get_run_logger().warning("%s", line)
+    made = _make(workspace, log, record, tracker, stores, registry)
+    log.now.reasons += damaged
+    return made
+
+
+def _make(
+    workspace: Workspace,
+    log: NightLog,
+    record: NightRecord,
+    tracker: Tracker,
+    stores: Stores,
+    registry: Registry,
+) -> _Made:
+    """Build tonight's bundle and release it."""
+    summary = _build(workspace, log, record, tracker, stores)
+    shift = _question_shift(workspace, log, stores)
+    made = _release(workspace, log, record, registry, again=False)
+    if summary:
+        log.now.reasons.insert(0, summary)
+    if shift:
+        log.now.reasons.append(shift)
+    return made
+
+
+def _release(
+    workspace: Workspace, log: NightLog, record: NightRecord, registry: Registry, *, again: bool
+) -> _Made:
+    champions = all_champions(registry)
+    return _Made(champions, release(workspace, log, record.run, registry, again=again))
 
 
 def _build(

@@ -48,6 +48,8 @@ VERDICTS: dict[Verdict, VerdictKind] = {
 }
 _LINE_CHARACTERS = 200  # of a night in one line
 
+_RAN = ("executed", "restored")  # tonight
+
 StageStateNow = Literal["executed", "restored", "skipped", "failed", "not_run", "running"]
 
 
@@ -180,6 +182,7 @@ class NightLog:
         self.now = NightState(night=night, workspace=str(workspace.path), pid=os.getpid(), told=[])
         # Why the night is being ended, where it is not whoever interrupts it that wants it.
         self.cause: NightloomError | None = None
+        self._earlier: dict[str, StageEntry] = {}
         self.write()
 
     def write(self) -> None:
@@ -193,7 +196,9 @@ class NightLog:
         self.write()
 
     def plan(self, names: Sequence[str]) -> None:
-        """Name the stages to come."""
+        """Name the stages to come; those that ran in this night before are planned again."""
+        ran = {entry.name: entry for entry in self.now.stages if entry.state in _RAN}
+        self._earlier |= ran
         self.now.stages = [StageEntry(name=name) for name in names]
         self.write()
 
@@ -206,6 +211,8 @@ class NightLog:
         """Say how a stage went."""
         entry = self._entry(outcome.name)
         entry.state, entry.seconds = outcome.state, round(outcome.seconds, 1)
+        if outcome.state == "skipped" and outcome.name in self._earlier:
+            self.now.stages[self.now.stages.index(entry)] = self._earlier[outcome.name]
         self.write()
 
     def done(self) -> set[str]:

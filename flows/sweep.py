@@ -15,6 +15,7 @@ from pydantic import BaseModel
 
 from flows.build import build_stages
 from flows.console import make_console
+from flows.dvc_leavings import mend_leavings
 from flows.environment import find_stores, open_checkout
 from flows.graph import read_stage, stage_names
 from flows.nightly import forget, refresh
@@ -98,6 +99,7 @@ def sweep(
     base = choose_workspace(checkout, preset, of_night)
     with night_lock(base.lock):
         prepare(base)
+        mend_leavings(base.path)
         name = f"sweep-{new_night_name(datetime.now(UTC))}"
         stores = find_stores(checkout)
         log = _log(base, name)
@@ -195,6 +197,7 @@ def _workspace(trials: _Trials, values: Mapping[str, Value]) -> Iterator[Workspa
     with night_lock(workspace.lock):
         prepare(workspace)
         share_inputs(trials.base, workspace)
+        mend_leavings(workspace.path)
         yield workspace
 
 

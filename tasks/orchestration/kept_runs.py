@@ -14,6 +14,7 @@ from tasks.services.stores import EXPERIMENT, Stores, find_experiment, local_pat
 
 _PAGE = 500
 LOCKS = "versions"  # the folder of a night's run with its dvc.lock and raw.dvc
+_LOCK_NAMES = (".lock", ".dvc")
 
 
 class KeptRuns:
@@ -79,6 +80,8 @@ class KeptRuns:
 
     def _locks(self, run_id: str) -> Iterator[str]:
         for item in self._client.list_artifacts(run_id, LOCKS):
+            if not item.path.endswith(_LOCK_NAMES):  # params and models lie beside them
+                continue
             path = Path(self._client.download_artifacts(run_id, item.path))
             yield path.read_text(encoding="utf-8")
 

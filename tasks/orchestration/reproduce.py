@@ -98,11 +98,13 @@ def reproduce(
     limits: NightParams,
     watch: StopCondition | None = None,
     remote: bool = False,
+    check: Callable[[], None] = lambda: None,
 ) -> State[StageOutcome]:
     """Reproduce a stage: Completed, and named Skipped if nothing was to be done.
 
     It is ended after its time limit, and after too long without a sign of life. What another
-    machine made of the same comes from the `remote`.
+    machine made of the same comes from the `remote`. `check` raises where what DVC recorded of it
+    can't stay.
 
     Raises:
         StageStoppedError: `watch` asked for it.
@@ -117,6 +119,7 @@ def reproduce(
     begun = time.monotonic()
     try:
         state = _repro(stage, root, scratch, run, tracker, limits, watch, remote)
+        check()
     except StageStoppedError:
         _bring_back(stage, root)
         tracker.stop(run)

@@ -98,7 +98,8 @@ def kept(tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> 
         locks[name] = make_night(place, name)
         run = tracker.begin_night(name, {})
         tracker.note(run, stages={})
-        tracker.log_files(run, [place / file for file in locks[name]], "versions")
+        inputs = [*locks[name], "params"]  # as a night logs them
+        tracker.log_files(run, [place / file for file in inputs], "versions")
         report = tmp_path / "report.html"
         report.write_text(name)
         tracker.log_files(run, [report], "reports")

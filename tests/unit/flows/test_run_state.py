@@ -26,6 +26,7 @@ from flows.run_state import (
 )
 from flows.workspace import Workspace, night_lock
 from tasks.orchestration.night_figures import RowStep
+from tasks.orchestration.stages import StageOutcome, StageState
 from tasks.services.processes import TIME_LIMIT, StageError
 from tasks.stage.errors import DataError
 
@@ -139,6 +140,22 @@ def test_a_night_whose_process_is_gone_crashed_and_one_that_holds_its_lock_runs(
     assert crashed.verdict == "crashed"
     assert crashed.error is not None
     assert f"process {os.getpid()} ended in finetuning" in crashed.error.message
+
+
+def test_a_stage_that_ran_in_a_build_before_tonights_last_one_did_run_tonight(
+    tmp_path: Path,
+) -> None:
+    log = NightLog(Workspace(tmp_path, tmp_path, ()), "night")
+    builds: list[tuple[StageState, StageState]] = [("executed", "failed"), ("skipped", "restored")]
+    for states in builds:
+        log.plan(["finetuning", "distillation"])
+        for name, state in zip(("finetuning", "distillation"), states, strict=True):
+            log.start(name)
+            log.finish(StageOutcome(name, state, 40.0 if state == "executed" else 1.0))
+    assert [(one.name, one.state, one.seconds) for one in log.now.stages] == [
+        ("finetuning", "executed", 40.0),
+        ("distillation", "restored", 1.0),
+    ]
 
 
 def test_a_record_of_before_is_read(tmp_path: Path) -> None:
