@@ -192,9 +192,11 @@ def _read_only(site: Site, _: Fault) -> None:
 
 def _set_immutable(path: Path, *, on: bool) -> None:
     """Let nobody write a file: root neither, to whom its mode says nothing."""
+    if not on and os.geteuid() == 0:
+        subprocess.run(["chattr", "-i", str(path)], check=True)
     path.chmod(0o400 if on else 0o600)
-    if os.geteuid() == 0:
-        subprocess.run(["chattr", "+i" if on else "-i", str(path)], check=True)
+    if on and os.geteuid() == 0:
+        subprocess.run(["chattr", "+i", str(path)], check=True)
 
 
 def can_protect(folder: Path) -> bool:
