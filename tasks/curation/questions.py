@@ -59,7 +59,7 @@ def same_form(text: str) -> str:
 def words(form: str) -> frozenset[str]:
     """Return the words of a text in `same_form`."""
     if form.isascii():  # no script without spaces
-        return frozenset(filter(None, form.split(" ")))
+        return frozenset(form.split())
     found: set[str] = set()
     for word in form.split(" "):
         last = 0

@@ -69,7 +69,7 @@ class Record:
     @classmethod
     def from_row(cls, row: dict[str, Any]) -> "Record":
         """Return the record that a JSON object written by `as_row` describes."""
-        messages = tuple(Message(**message) for message in row["messages"])
+        messages = tuple([Message(**message) for message in row["messages"]])
         documents = tuple(map(id_form, row["documents"]))
         return cls(**row | {"messages": messages, "documents": documents})
 
