@@ -13,6 +13,9 @@ from flows.run_state import (
     NightRequest,
     NightState,
     Telling,
+    ended_by,
+    error_entry,
+    is_interrupt,
     mark_crashed,
     new_night_name,
     night_file,
@@ -113,8 +116,13 @@ def tell_run(flow: Any, flow_run: Any, state: Any) -> None:
     start = flow_run.expected_start_time or datetime.now(UTC)
     night = str(given.get("night") or new_night_name(start))
     if not night_file(checkout, night).exists():
-        verdict = _STATES.get(state.type.value, "failed")
-        error = _error_of(state.message or "", verdict)
+        # Known in the run's own process alone, and kept by some states in a record.
+        ended = getattr(state.data, "result", state.data)
+        if isinstance(ended, BaseException) and is_interrupt(ended):
+            verdict, error = ended_by(ended), error_entry(ended)
+        else:
+            verdict = _STATES.get(state.type.value, "failed")
+            error = _error_of(state.message or "", verdict)
         write_unbegun(checkout, night, verdict, error, _request(flow_run))
     notify_ending(checkout, night)
 

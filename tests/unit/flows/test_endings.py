@@ -1,5 +1,6 @@
 """Every ending of a night is told once, whoever finds it; a silence is told from outside."""
 
+import asyncio
 import json
 import os
 import shutil
@@ -13,6 +14,8 @@ from types import SimpleNamespace
 from typing import Any, get_args
 
 import pytest
+from prefect.exceptions import TerminationSignal
+from prefect.states import exception_to_crashed_state
 from typer.testing import CliRunner
 
 from flows.cli import app
@@ -245,7 +248,7 @@ def run(name: str | None, root: Path, start: datetime | None = None) -> Any:
 
 
 def state(kind: str, message: str | None) -> Any:
-    return SimpleNamespace(type=SimpleNamespace(value=kind), message=message)
+    return SimpleNamespace(type=SimpleNamespace(value=kind), message=message, data=None)
 
 
 @pytest.mark.slow
@@ -274,6 +277,20 @@ def test_a_run_that_failed_before_its_night_began_is_told_and_stands_in_status(
     assert hook.asked[0].json["headline"] == headline
     [found] = last_nights(checkout, 5)
     assert (found.night, found.verdict, found.step) == (NIGHT, verdict, "not begun")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("error", [TerminationSignal(15), KeyboardInterrupt()])
+def test_a_run_that_is_ended_before_its_night_began_is_cancelled(
+    checkout: Path, hook: Listener, error: BaseException
+) -> None:
+    """Prefect takes it for a crash of its own."""
+    ended = asyncio.run(exception_to_crashed_state(error))
+    assert ended.type.value == "CRASHED"
+    tell_run(None, run(NIGHT, checkout), ended)
+    [found] = last_nights(checkout, 5)
+    assert (found.verdict, found.error and found.error.kind) == ("cancelled", "Interrupted")
+    assert told(hook) == [("cancelled", NIGHT)]
 
 
 @pytest.mark.slow
