@@ -33,8 +33,9 @@ run: setup  ## run one night: data in, train, evaluate, decide (a refusal is a r
 evaluation-full: setup  ## evaluate the last night's models in depth: all modes, prompts, injections
 	@$(BIN)/python -m flows.cli.evaluate
 
+# Twice as many workers as two cores: some of a test's time is waiting for servers and processes.
 test: setup check  ## lint, types, import rules and every test that needs no GPU
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not gpu" --numprocesses 2 \
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not gpu" --numprocesses 4 \
 	  --dist loadfile --no-loadscope-reorder --durations 20
 
 test-fast: setup  ## the tests that start no process: minutes, while you work
