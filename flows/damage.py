@@ -10,10 +10,9 @@ import json
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
-import yaml
-
+from flows.differences import read_lock
+from flows.erased_objects import object_place
 from flows.graph import cache_folder
 from flows.run_state import new_night_name
 from tasks.stage.errors import DataError
@@ -51,10 +50,8 @@ def put_damaged_aside(root: Path, aside: Path) -> list[str]:
 
 def _recorded_outs(root: Path) -> list[tuple[str, str]]:
     """Return the folders that `dvc.lock` names, each with DVC's hash of it."""
-    lock = root / "dvc.lock"
-    content = (yaml.safe_load(lock.read_text("utf-8")) if lock.exists() else None) or {}
-    stages: dict[str, Any] = content.get("stages") or {}
-    outs = [out for stage in stages.values() for out in stage.get("outs", ())]
+    stages = read_lock(root / "dvc.lock").values()
+    outs = [out for stage in stages for out in stage.get("outs", ())]
     return [(out["path"], out["md5"]) for out in outs if (root / out["path"]).is_dir()]
 
 
@@ -71,15 +68,17 @@ def _damage(folder: Path) -> str | None:
 
 def _is_in_cache(cache: Path, digest: str) -> bool:
     """Return whether the cache has every file of a folder; several folders may share one."""
-    listing = _cached(cache, digest)
+    listing = object_place(cache, digest)
     if not listing.exists():
         return False
-    return all(_cached(cache, entry["md5"]).exists() for entry in json.loads(listing.read_bytes()))
+    return all(
+        object_place(cache, entry["md5"]).exists() for entry in json.loads(listing.read_bytes())
+    )
 
 
 def _damaged_in_cache(cache: Path, digest: str) -> list[Path]:
     """Return the files in the cache that are not what DVC or the out's manifest says."""
-    listing = _cached(cache, digest)
+    listing = object_place(cache, digest)
     try:
         entries = {entry["relpath"]: entry["md5"] for entry in json.loads(listing.read_bytes())}
     except FileNotFoundError:
@@ -88,7 +87,7 @@ def _damaged_in_cache(cache: Path, digest: str) -> list[Path]:
         return [listing]
     if f"{_md5(listing)}{_LISTING}" != digest:
         return [listing]
-    files = {name: _cached(cache, md5) for name, md5 in entries.items()}
+    files = {name: object_place(cache, md5) for name, md5 in entries.items()}
     there = {name: path for name, path in files.items() if path.exists()}
     bad = [path for name, path in there.items() if _md5(path) != entries[name]]
     return bad or list(_against_manifest(there))
@@ -106,10 +105,6 @@ def _against_manifest(files: dict[str, Path]) -> Iterator[Path]:
     for name, path in files.items():
         if name != MANIFEST and file_sha256(path) != expected.get(name):
             yield path
-
-
-def _cached(cache: Path, digest: str) -> Path:
-    return cache / digest[:2] / digest[2:]
 
 
 def _md5(path: Path) -> str:

@@ -44,7 +44,7 @@ def read_lock(path: Path) -> Mapping[str, Any]:
     if not path.exists():
         return {}
     found: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    stages: dict[str, Any] = found.get("stages", {})
+    stages: dict[str, Any] = found.get("stages") or {}
     return stages
 
 

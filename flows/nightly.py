@@ -1,7 +1,9 @@
 """A night, top to bottom: refresh -> build -> record -> release."""
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -208,7 +210,8 @@ def _run(workspace: Workspace, log: NightLog, *, only_release: bool) -> None:
         if only_release:
             made = _release(workspace, log, record, registry, again=True)
         else:
-            made = _make_whole(workspace, log, record, tracker, stores, registry)
+            make = partial(_make, workspace, log, record, tracker, stores, registry)
+            made = _make_whole(workspace, log, make)
         ledger = Ledger(stores, registry)
         log.now.reasons += [champion.told for champion in erased_champions(ledger)]
     except GateError as error:
@@ -237,17 +240,10 @@ class _Made:
     verdicts: tuple[VersionVerdict, ...]
 
 
-def _make_whole(
-    workspace: Workspace,
-    log: NightLog,
-    record: NightRecord,
-    tracker: Tracker,
-    stores: Stores,
-    registry: Registry,
-) -> _Made:
+def _make_whole(workspace: Workspace, log: NightLog, make: Callable[[], _Made]) -> _Made:
     """Build and release; once more if an out of an earlier stage turns out to be damaged."""
     try:
-        return _make(workspace, log, record, tracker, stores, registry)
+        return make()
     except DataError:
         aside = workspace.path / workspace.paths().scratch / "damaged"
         damaged = put_damaged_aside(workspace.path, aside)
@@ -255,7 +251,7 @@ def _make_whole(
             raise
     for line in damaged:
         get_run_logger().warning("%s", line)
-    made = _make(workspace, log, record, tracker, stores, registry)
+    made = make()
     log.now.reasons += damaged
     return made
 

@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel
 
+from flows.differences import read_lock
 from flows.graph import locked_run_cache, read_stage
 from flows.workspace import STATE
 from tasks.orchestration.stages import Stage
@@ -31,7 +32,7 @@ class _Begun(BaseModel):
 
 def note_begin(root: Path, stage: Stage) -> None:
     """Keep what a stage is begun with."""
-    begun = _Begun(key=stage.key, recorded=_stages(root).get(stage.name))
+    begun = _Begun(key=stage.key, recorded=read_lock(root / _LOCK).get(stage.name))
     _file(root, stage.name).parent.mkdir(parents=True, exist_ok=True)
     write_atomically(_file(root, stage.name), begun.model_dump_json() + "\n")
 
@@ -89,13 +90,6 @@ def _undo(root: Path, name: str) -> None:
                 del content["stages"][name]
             write_atomically(root / _LOCK, yaml.safe_dump(content, sort_keys=False))
     _file(root, name).unlink()
-
-
-def _stages(root: Path) -> dict[str, Any]:
-    """Return what dvc.lock says of each stage."""
-    path = root / _LOCK
-    content = yaml.safe_load(path.read_text("utf-8")) if path.exists() else None
-    return dict((content or {}).get("stages") or {})
 
 
 def _file(root: Path, name: str) -> Path:

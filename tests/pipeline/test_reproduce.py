@@ -18,6 +18,7 @@ from tasks.services.processes import TIME_LIMIT, StageError
 from tasks.services.stores import EXPERIMENT, Stores
 from tasks.stage.errors import DataError
 from tasks.stage.params import StageParams, load_params
+from tests.builders.dvc_project import write_project
 from tests.builders.prefect_server import prefect_server
 
 COPY = """
@@ -58,17 +59,13 @@ def _prefect(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    for name, text in {
-        ".dvc/config": "[core]\n    no_scm = true\n",
+    files = {
         "params/copying.yaml": "share: 1\n",
         "data/raw/rows": "good\n",
         "copying.py": COPY,
         "dvc.yaml": PIPELINE,
-    }.items():
-        path = tmp_path / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-    return tmp_path
+    }
+    return write_project(tmp_path, files)
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ import yaml
 
 from flows.damage import put_damaged_aside
 from flows.graph import cache_folder, read_stage
-from tasks.services.processes import run_child
 from tasks.stage.outputs import verified
+from tests.builders.dvc_project import ran_project, repro
 
 pytestmark = pytest.mark.slow
 MAKE = """
@@ -33,23 +33,12 @@ stages:
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
     """A project whose one stage ran."""
-    for name, text in {
-        ".dvc/config": "[core]\n    no_scm = true\n",
+    files = {
         "data/scratch/rest": "",
         "make.py": MAKE,
         "dvc.yaml": PIPELINE,
-    }.items():
-        path = tmp_path / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-    assert "Running stage 'first':" in repro(tmp_path)
-    return tmp_path
-
-
-def repro(project: Path) -> list[str]:
-    child = run_child(["python", "-m", "dvc", "repro", "--single-item", "first"], project)
-    assert child.code == 0, child.lines
-    return list(child.lines)
+    }
+    return ran_project(tmp_path, files)
 
 
 def flip(path: Path) -> None:

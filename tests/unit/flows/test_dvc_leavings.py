@@ -10,7 +10,7 @@ import pytest
 
 from flows.dvc_leavings import mend_leavings
 from flows.graph import read_stage
-from tasks.services.processes import run_child
+from tests.builders.dvc_project import ran_project, repro
 
 pytestmark = pytest.mark.slow
 GONE = 2**22 + 7  # no process has this pid: Linux counts to 2^22
@@ -19,25 +19,14 @@ GONE = 2**22 + 7  # no process has this pid: Linux counts to 2^22
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
     """A project whose one stage ran."""
-    for name, text in {
-        ".dvc/config": "[core]\n    no_scm = true\n",
+    files = {
         "data/raw/rows": "a\n",
         "dvc.yaml": (
             "stages:\n  first:\n    cmd: cp -r data/raw data/first\n"
             "    deps: [data/raw]\n    outs: [data/first]\n"
         ),
-    }.items():
-        path = tmp_path / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-    assert "Running stage 'first':" in repro(tmp_path)
-    return tmp_path
-
-
-def repro(project: Path) -> list[str]:
-    child = run_child(["python", "-m", "dvc", "repro", "--single-item", "first"], project)
-    assert child.code == 0, child.lines
-    return list(child.lines)
+    }
+    return ran_project(tmp_path, files)
 
 
 def busy(project: Path, pid: int) -> Path:

@@ -9,6 +9,7 @@ from flows.stage_records import check_unchanged, note_begin, undo_unchecked
 from tasks.orchestration.stages import Stage
 from tasks.services.processes import run_child
 from tasks.stage.errors import ConfigError
+from tests.builders.dvc_project import ran_project, repro
 
 pytestmark = pytest.mark.slow
 PIPELINE = """
@@ -24,25 +25,14 @@ stages:
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
     """A project whose stage ran with `share: 1`."""
-    for name, text in {
-        ".dvc/config": "[core]\n    no_scm = true\n",
+    files = {
         "params/first.yaml": "share: 1\n",
         "data/raw/rows": "a\n",
         "code/part.py": "",
         "meanwhile.sh": "",
         "dvc.yaml": PIPELINE,
-    }.items():
-        path = tmp_path / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-    assert "Running stage 'first':" in repro(tmp_path)
-    return tmp_path
-
-
-def repro(project: Path) -> list[str]:
-    child = run_child(["python", "-m", "dvc", "repro", "--single-item", "first"], project)
-    assert child.code == 0, child.lines
-    return list(child.lines)
+    }
+    return ran_project(tmp_path, files)
 
 
 def begun(project: Path, meanwhile: str) -> Stage:
