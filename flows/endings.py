@@ -76,7 +76,7 @@ def notify_ending(checkout: Path, night: str) -> Telling | None:
         ended = _ended(path, holders(checkout))
         if ended is None or ended.verdict is None or ended.told is None:
             return None
-        if any(telling.verdict == ended.verdict for telling in ended.told):
+        if _was_told(ended):
             return None
         notice = ending_notice(checkout, ended)
         try:
@@ -97,7 +97,9 @@ def notify_endings(checkout: Path) -> dict[str, Telling]:
     paths = sorted((checkout / STATE / "nights").glob("[!.]*.json"), reverse=True)
     for path in reversed(paths[:_LOOKED_AT]):
         night = _ended(path, running)
-        if night is None or night.pid in running.values():
+        if night is None or night.told is None or _was_told(night):
+            continue
+        if night.pid in running.values():
             continue  # one with a verdict may still write its pages
         telling = notify_ending(checkout, path.stem)
         if telling is not None:
@@ -247,6 +249,10 @@ def _ended(path: Path, running: dict[str, int]) -> NightState | None:
         if night.verdict is None:
             mark_crashed(night)
     return night
+
+
+def _was_told(night: NightState) -> bool:
+    return any(telling.verdict == night.verdict for telling in night.told or [])
 
 
 def _keep(path: Path, verdict: Verdict, outcomes: dict[str, str | None]) -> Telling:
