@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -47,25 +47,47 @@ def read_stage(root: Path, name: str) -> Stage:
         ConfigError: DVC can't read the workspace, or knows no such stage.
     """
     with _repository(root) as repository, repository.lock:
-        stage = _find(repository, name)
-        current = not stage.changed()
-        stage.save_deps(allow_missing=True)
-        params = {dep.def_path: dep for dep in stage.params}
-        dependencies = tuple(
-            Dependency(dep.def_path, str(dep.hash_info.value))
-            for dep in stage.deps
-            if dep.def_path not in params
-        )
-        values = {path: dep.hash_info.value for path, dep in sorted(params.items())}
-        return Stage(
-            name=name,
-            command=stage.cmd,
-            dependencies=dependencies,
-            outs=tuple(out.def_path for out in stage.outs),
-            params=tuple(params),
-            key=_key(name, stage.cmd, dependencies, values),
-            current=current,
-        )
+        return _read(repository, name)
+
+
+def read_current(root: Path, names: Sequence[str]) -> dict[str, Stage]:
+    """Return those of the first of these stages that are current, up to one that is not.
+
+    DVC reads the workspace once for them all: a night with nothing new asks for nothing else.
+
+    Raises:
+        ConfigError: DVC can't read the workspace, or knows no such stage.
+    """
+    found: dict[str, Stage] = {}
+    with _repository(root) as repository, repository.lock:
+        for name in names:
+            stage = _read(repository, name)
+            if not stage.current:
+                break
+            found[name] = stage
+    return found
+
+
+def _read(repository: Any, name: str) -> Stage:
+    stage = _find(repository, name)
+    current = not stage.changed()
+    stage.save_deps(allow_missing=True)
+    params = {dep.def_path: dep for dep in stage.params}
+    dependencies = tuple(
+        Dependency(dep.def_path, str(dep.hash_info.value))
+        for dep in stage.deps
+        if dep.def_path not in params
+    )
+    values = {path: dep.hash_info.value for path, dep in sorted(params.items())}
+    return Stage(
+        name=name,
+        command=stage.cmd,
+        dependencies=dependencies,
+        outs=tuple(out.def_path for out in stage.outs),
+        params=tuple(params),
+        key=_key(name, stage.cmd, dependencies, values),
+        current=current,
+    )
 
 
 def params_files(root: Path, names: Iterable[str]) -> set[str]:
