@@ -122,7 +122,11 @@ class BusyRetries:
             body.append(await receive())
         for seconds in _BUSY_SECONDS:
             answer = _HeldAnswer(send)
-            await self._app(dict(scope), _replayed(body, receive), answer.send)
+            try:
+                await self._app(dict(scope), _replayed(body, receive), answer.send)
+            except Exception:
+                if not answer.busy:  # Starlette raises what it answered with a 503 once more
+                    raise
             if not answer.busy:
                 return
             await asyncio.sleep(seconds)
