@@ -161,7 +161,9 @@ def answered_after(busy: int, *, kind: str = "http") -> tuple[list[Any], int]:
         status = 503 if len(asked_times) <= busy else 201
         await send({"type": "http.response.start", "status": status, "headers": []})
         await send({"type": "http.response.body", "body": read + scope["root_path"].encode()})
-        if status == 503 and len(asked_times) < 7:  # as Starlette does, for the server's log
+        if scope["type"] == "http" and len(asked_times) <= min(
+            busy, 6
+        ):  # as Starlette does, for the server's log
             raise OSError("database is locked")
 
     async def send(message: Any) -> None:
