@@ -116,6 +116,28 @@ def cache_folder(root: Path) -> Path:
         return Path(repository.cache.local.path)
 
 
+def lacks_files(root: Path, tracked: str) -> bool:
+    """Return whether a `.dvc` file names files that are not there, and that DVC may bring.
+
+    So it is in a fresh clone, and after `git pull` brought the file of another machine.
+
+    Raises:
+        ConfigError: DVC can't read the workspace.
+    """
+    with _repository(root) as repository:
+        [stage] = repository.stage.load_all(str(root / tracked))
+        [out] = stage.outs
+        folder = Path(out.fs_path)
+        if not folder.exists():
+            return True
+        listed = Path(repository.cache.local.oid_to_path(out.hash_info.value))
+        if listed.exists():
+            files = json.loads(listed.read_bytes())
+            return any(not (folder / file["relpath"]).exists() for file in files)
+        # The cache may have been emptied beside rows that are whole.
+        return out.changed_checksum() and bool(repository.config["core"].get("remote"))
+
+
 @contextmanager
 def locked_run_cache(root: Path) -> Iterator[Path]:
     """Hold DVC's lock of a workspace, and yield where it keeps what each run of a stage made.

@@ -20,7 +20,7 @@ from flows.endings import notify_ending, tell_run
 from flows.environment import find_stores, open_checkout
 from flows.erased_stores import forget_answers, wipe_deleted
 from flows.erasing import came_back, reapply
-from flows.graph import has_remote
+from flows.graph import has_remote, lacks_files
 from flows.history import read_history, write_history
 from flows.limits import bounded
 from flows.parameters import NO_OVERRIDES, NightName, OverrideText, PresetName
@@ -362,7 +362,9 @@ def refresh(workspace: Workspace, log: NightLog, stores: Stores) -> None:
     params = load_params(_RefreshParams, files)
     paths = workspace.paths()
     raw, accepted = workspace.path / paths.raw, workspace.path / paths.accepted
-    bring_rows(workspace.path, paths.raw, remote=has_remote(workspace.path))
+    tracked = f"{paths.raw}.dvc"
+    if (workspace.path / tracked).exists() and lacks_files(workspace.path, tracked):
+        bring_rows(workspace.path, paths.raw, remote=has_remote(workspace.path))
     taken = ingest(params.ingestion, raw, accepted, stores)
     log.now.left_out = dict(taken.left_out)
     track(workspace.path, paths.raw, changed=taken.intake is not None)
