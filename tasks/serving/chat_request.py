@@ -75,20 +75,20 @@ class _Part(_Open):
 
 
 def _kind(content: object) -> str | None:
+    """Return which of a text, a list and null a value is."""
     if isinstance(content, list):
         return "parts"
     return "none" if content is None else "text" if isinstance(content, str) else None
 
 
+def _by_kind(expected: str) -> Discriminator:
+    return Discriminator(_kind, custom_error_type="kind", custom_error_message=expected)
+
+
+_Nothing = Annotated[None, Tag("none")]
 _Content = Annotated[
-    Annotated[str, Tag("text")]
-    | Annotated[list[_Part], Tag("parts")]
-    | Annotated[None, Tag("none")],
-    Discriminator(
-        _kind,
-        custom_error_type="content",
-        custom_error_message="Expected text, or a list of parts of type text",
-    ),
+    Annotated[str, Tag("text")] | Annotated[list[_Part], Tag("parts")] | _Nothing,
+    _by_kind("Expected text, or a list of parts of type text"),
 ]
 
 
@@ -147,6 +147,12 @@ class _StreamOptions(_Open):
 
 
 _Stop = Annotated[str, Field(min_length=1, max_length=_LONGEST_STOP)]
+_Stops = Annotated[
+    Annotated[_Stop, Tag("text")]
+    | Annotated[list[_Stop], Field(max_length=_MOST_STOPS), Tag("parts")]
+    | _Nothing,
+    _by_kind("Expected a text or a list of texts"),
+]
 
 
 class ChatRequest(_Open):
@@ -159,7 +165,7 @@ class ChatRequest(_Open):
     messages: list[ChatMessage] = Field(min_length=1)
     max_tokens: int | None = Field(default=None, ge=1)
     max_completion_tokens: int | None = Field(default=None, ge=1)
-    stop: _Stop | Annotated[list[_Stop], Field(max_length=_MOST_STOPS)] | None = Field(
+    stop: _Stops = Field(
         default=None, description="The answer ends before the first of these that comes."
     )
     stream: bool | None = None

@@ -59,7 +59,7 @@ LARGE: dict[str, tuple[str, str | None, str | None, str]] = {
     "a long number": (text(rest=f', "seed": {"9" * (BYTES // 2)}'), None, None, ""),
     "a long model": (text(rest=f', "model": "{"m" * (BYTES // 2)}"'), None, "model", "at most 100"),
     "a long stop": (
-        text(json.dumps([USER]), rest=f', "stop": "{"u" * (BYTES // 2)}"'), None, "stop.str",
+        text(json.dumps([USER]), rest=f', "stop": "{"u" * (BYTES // 2)}"'), None, "stop",
         "at most 200",
     ),
     "a long key": (f'{{"{"k" * (BYTES // 2)}": 0}}', None, None, ""),
