@@ -54,6 +54,14 @@ def test_what_would_be_open_or_is_not_there_is_refused_at_start(
     assert "what to do: " in error
 
 
+@pytest.mark.slow
+def test_what_speaks_http_needs_no_torch() -> None:
+    """So that health is told while a version loads, and other programs can read the wire format."""
+    code = "import sys, tasks.serving.server; print({'torch', 'transformers'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
+
+
 def test_one_of_key_file_and_no_key_must_be_said(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         server_module.main(["--store", ".", "--model", "adapter", "--params", "x"])
@@ -164,6 +172,7 @@ def run(checkout: Path, server: StubServer, command: list[str]) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
 def test_the_docs_curl_example_is_answered(checkout: Path) -> None:
     with stub_server(checkout, bounds()) as server:
@@ -171,12 +180,14 @@ def test_the_docs_curl_example_is_answered(checkout: Path) -> None:
     assert '"content":"yes"' in said
 
 
+@pytest.mark.slow
 def test_the_docs_example_of_openais_client_sends_the_key_and_asks_no_proxy(checkout: Path) -> None:
     with stub_server(checkout, bounds()) as server:
         code = example("serving.md", "python", "OpenAI(")
         assert run(checkout, server, [sys.executable, "-c", code]).startswith("yes ")
 
 
+@pytest.mark.slow
 def test_the_docs_example_of_feedback_gets_in(checkout: Path) -> None:
     answer = f"class answer:\n    id = 'chatcmpl-{'0' * 32}'\n"
     with stub_server(checkout, bounds()) as server:

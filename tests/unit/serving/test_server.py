@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
+import openai
 import pytest
 
 from tasks.answering.loading import load_answerer
@@ -19,7 +21,7 @@ from tasks.feedback.traces import ServedTraces
 from tasks.records.schema import Message
 from tasks.services.stores import Stores
 from tasks.serving.protocol import KeepLog, NotServing, ServeVersion, Serving, TellRegistry
-from tests.builders.model_server import BEARER, QUESTION, Server, running, start
+from tests.builders.model_server import BEARER, KEY, QUESTION, Server, running, start
 from tests.builders.serving import Bundles
 
 pytestmark = pytest.mark.slow
@@ -160,6 +162,30 @@ def test_other_paths_bodies_and_hosts_are_refused(server: Server) -> None:
 def test_models_are_listed_with_their_version(server: Server) -> None:
     [found] = server.get("/v1/models").json()["data"]
     assert (found["id"], found["version"], found["alias"]) == ("nightloom-adapter", 1, "production")
+
+
+def test_openais_client_has_answers_stopped_and_texts_embedded(server: Server) -> None:
+    expected = known(server.bundles, 1)
+    stop = expected.text[len(expected.text) // 2 :][:2]
+    before = expected.text[: expected.text.index(stop)].strip()
+    direct = openai.DefaultHttpxClient(trust_env=False)
+    with openai.OpenAI(base_url=f"{server.address}/v1", api_key=KEY, http_client=direct) as client:
+        asked: Any = {"model": "adapter", "messages": [{"role": "user", "content": QUESTION}]}
+        [choice] = client.chat.completions.create(**asked, stop=stop).choices
+        assert (choice.message.content, choice.finish_reason) == (before, "stop")
+        chunks = client.chat.completions.create(**asked, stop=[stop], stream=True)
+        assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == before
+        made = client.embeddings.create(model="adapter", input=[QUESTION, "한국어"])
+        embedder = load_answerer(
+            server.bundles.folders[1], server.bundles.store, "adapter"
+        ).embedder
+        vectors = [item.embedding for item in made.data]
+        np.testing.assert_allclose(vectors, embedder.encode([QUESTION, "한국어"]), atol=1e-6)
+        with pytest.raises(openai.BadRequestError) as other:
+            client.embeddings.create(model="adapter", input="x", dimensions=3)
+        assert (other.value.param, other.value.code) == ("dimensions", "unsupported_value")
+        with pytest.raises(openai.BadRequestError, match="send shorter texts"):
+            client.embeddings.create(model="adapter", input="word " * 2000)
 
 
 def test_200_requests_in_flight_over_a_swap_are_all_answered_by_one_version_wholly(
