@@ -22,8 +22,10 @@ from tasks.serving.requests import (
     TooLongTextError,
 )
 
-# Characters of a part, some 500 tokens: as long as a pass of prompts keeps answers waiting.
-_PART_CHARACTERS = 2000
+# Bytes of a part, some 500 tokens: as long as a pass of prompts keeps answers waiting. So many more
+# are counted for each text, for the embedder's own marks.
+_PART_BYTES = 2000
+_MARKS_BYTES = 16
 # The embedder puts so many tokens of several texts through at once, or those of one text.
 _PASS_TOKENS = 2048
 # Numbers that a token takes in an encoder's layer beside attention, in multiples of a vector's:
@@ -178,9 +180,10 @@ def needed_bytes(embedder: Embedder, texts: Sequence[str]) -> int:
 
 def _parts(texts: Sequence[str]) -> deque[list[int]]:
     """Return the places of texts of like length together, the longest first."""
+    sizes = [len(text.encode()) + _MARKS_BYTES for text in texts]
     parts: deque[list[int]] = deque()
-    for place in sorted(range(len(texts)), key=lambda place: len(texts[place]), reverse=True):
-        if parts and (len(parts[-1]) + 1) * len(texts[parts[-1][0]]) <= _PART_CHARACTERS:
+    for place in sorted(range(len(texts)), key=sizes.__getitem__, reverse=True):
+        if parts and (len(parts[-1]) + 1) * sizes[parts[-1][0]] <= _PART_BYTES:
             parts[-1].append(place)
         else:
             parts.append([place])
