@@ -83,7 +83,8 @@ def _check_amount(found: Mapping[str, Any], bounds: RequestParams) -> None:
             code="array_above_max_length",
         )
     most = _VALUES_A_MESSAGE * bounds.messages + _OTHER_VALUES
-    if _holds_more(found, most):
+    # Texts to be embedded have a bound of their own, and are no models to be validated.
+    if _holds_more({name: value for name, value in found.items() if name != "input"}, most):
         raise RequestError(
             f"the body holds more than {most} values; that many belong to a conversation of "
             f"{bounds.messages} messages (requests.messages)",

@@ -45,18 +45,18 @@ class EmbeddingsBody(BaseModel):
         texts = [self.input] if isinstance(self.input, str) else self.input
         if not isinstance(texts, list) or not texts:
             raise _wrong("input is neither a text nor a list of texts")
+        if isinstance(texts[0], (int, list)):
+            raise _wrong(
+                "input holds token ids, and those of another model mean other words here: send "
+                "text (LangChain's OpenAIEmbeddings: check_embedding_ctx_length=False)",
+                "unsupported_value",
+            )
         if len(texts) > bounds.texts:
             raise _wrong(
                 f"there are {len(texts)} texts; at most {bounds.texts} are taken (requests.texts)",
                 "array_above_max_length",
             )
         for number, text in enumerate(texts):
-            if isinstance(text, (int, list)):
-                raise _wrong(
-                    "input holds token ids, and those of another model mean other words here: send "
-                    "text (LangChain's OpenAIEmbeddings: check_embedding_ctx_length=False)",
-                    "unsupported_value",
-                )
             if not isinstance(text, str) or not text.strip():
                 raise _wrong(f"text {number} is empty, or no text")
         characters = sum(map(len, texts))

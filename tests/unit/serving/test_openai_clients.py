@@ -252,6 +252,9 @@ def test_embeddings_come_as_floats_and_as_base64(client: OpenAI, server: StubSer
     [
         ({"input": [1, 2]}, "input", "token ids"),
         ({"input": [[1, 2], [3]]}, "input", "token ids"),
+        ({"input": list(range(100_000))}, "input", "token ids"),
+        ({"input": ["x"] * 100_000}, "input", "there are 100000 texts"),
+        ({"input": ["x", [{}] * 100_000]}, "input", "text 1 is empty, or no text"),
         ({"input": []}, "input", "neither a text nor a list"),
         ({"input": {"a": 1}}, "input", "neither a text nor a list"),
         ({"input": ""}, "input", "text 0 is empty"),
