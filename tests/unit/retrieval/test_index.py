@@ -17,7 +17,8 @@ from tasks.lexical.chunking import Passage, passages_sha256
 from tasks.models.store import ModelManifest
 from tasks.retrieval.dense import DenseIndex
 from tasks.retrieval.filters import Where
-from tasks.retrieval.index import FORMAT, INDEX_FILE, Index, IndexSettings, fuse_rankings
+from tasks.retrieval.fusion import fuse_rankings
+from tasks.retrieval.index import FORMAT, INDEX_FILE, Index, IndexSettings
 from tasks.stage.errors import ConfigError, DataError
 
 TEXTS = ["json.dumps: write JSON", "math.sqrt: the square root", "東京は日本の首都です"]
