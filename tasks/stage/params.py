@@ -102,6 +102,9 @@ class AnsweringParams(StageParams):
 class PromptingParams(AnsweringParams):
     """`params/prompting.yaml`: how a question becomes a prompt."""
 
+    language: str = Field(
+        pattern="^(auto|[a-z]{2,3})$", description="of the data: auto (by its script), or a code"
+    )
     passage_tokens: int = Field(
         ge=16, le=8192, description="tokens of the base that a passage takes, title included"
     )
