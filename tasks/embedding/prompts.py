@@ -72,7 +72,7 @@ def read_prompts(manifest: ModelManifest, folder: Path) -> Prompts:
     """Return the prompts of an embedder whose files lie in a folder.
 
     Each is the one that params gave; else, of the files' prompts, the one of its name; else, where
-    they name neither of the two, their default, if they have one.
+    neither of the two has a text there, their default, if they have one.
     """
     path = folder / CONFIG_FILE
     content = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
@@ -80,7 +80,7 @@ def read_prompts(manifest: ModelManifest, folder: Path) -> Prompts:
     other = named.get(content.get("default_prompt_name") or "", "")
     query = named.get("query")
     passage = next((named[name] for name in _PASSAGE_NAMES if named.get(name)), None)
-    if query is None and passage is None:
+    if not query and not passage:
         query = passage = other
     return Prompts(
         query=_given(manifest.query_prompt, query),

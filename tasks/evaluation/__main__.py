@@ -45,7 +45,7 @@ from tasks.evaluation.requests import (
     primary_requests,
     read_injections,
 )
-from tasks.evaluation.retrieval_metrics import retrieval
+from tasks.evaluation.retrieval_metrics import index_weights, retrieval
 from tasks.evaluation.student_choice import rank_offers
 from tasks.evaluation.system_run import (
     describe_machine,
@@ -303,7 +303,8 @@ def _about(asked: NightRequests, prompts: _Prompts, device: torch.device) -> dic
     """Return what was asked, how well it was retrieved, and where."""
     indexed = Counter(passage.document_id for passage in asked.retriever.index.passages)
     return {
-        "retrieval": retrieval(asked.records, asked.found, indexed),
+        "retrieval": retrieval(asked.records, asked.found, indexed)
+        | index_weights(asked.retriever.index.settings),
         "asked": count_requests(asked.requests, asked.limits),
         "prompts": prompts.choice.numbers(),
         "records": len(asked.records),

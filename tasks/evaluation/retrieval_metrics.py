@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from tasks.records.schema import Record
 from tasks.retrieval.fusion import DEEPEST, first_gold_rank
-from tasks.retrieval.index import ScoredPassage
+from tasks.retrieval.index import IndexSettings, ScoredPassage
 from tasks.scoring.answer_scores import Metrics, null
 
 DEPTHS = (1, 5, DEEPEST)
@@ -68,6 +68,21 @@ def retrieval(
         for name in RETRIEVAL_METRICS:
             metrics |= null(name, "the data set has no documents")
     return metrics
+
+
+def index_weights(settings: IndexSettings) -> Metrics:
+    """Return how much each half of an index counts, and by what on validation questions it does.
+
+    Empty where nothing can be searched.
+    """
+    if not settings.passages:
+        return {}
+    measured = settings.weights_measured
+    found: Metrics = {
+        "lexical_weight": settings.lexical_weight,
+        "dense_weight": settings.dense_weight,
+    }
+    return found if measured is None else found | dict(measured.numbers())
 
 
 def rank_metrics(

@@ -20,6 +20,8 @@ Reason = Literal["usual", "better", "noise", "too_few", "fixed"]
 ALONE: Mapping[Half, Weights] = {"lexical": Weights(1, 0), "dense": Weights(0, 1)}
 OTHER: Mapping[Half, Half] = {"lexical": "dense", "dense": "lexical"}
 _SALT = "weights"
+# A difference of nothing comes out of the draws as a rounding error of less than this.
+_NOTHING = 1e-6
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ class WeightChoice:
 
     def idle(self) -> list[Half]:
         """Return the halves that count, and add nothing that the questions show."""
-        return [half for half, added in self.adds.items() if added.low <= 0]
+        return [half for half, added in self.adds.items() if added.low <= _NOTHING]
 
     def off(self) -> list[Half]:
         """Return the halves that the choice, and not params, left out."""
@@ -158,7 +160,7 @@ def _chosen(
     ranks: Callable[[Weights], list[float]],
     choice: WeightChoiceParams,
 ) -> tuple[Weights, Reason]:
-    better = [weights for weights, gain in gains.items() if gain.low > 0]
+    better = [weights for weights, gain in gains.items() if gain.low > _NOTHING]
     if better:
         return max(better, key=lambda weights: gains[weights].value), "better"
     for half, other in OTHER.items():
@@ -171,7 +173,7 @@ def _chosen(
                 resamples=choice.resamples,
                 seed=choice.seed,
             )
-            if missed.low <= 0:
+            if missed.low <= _NOTHING:
                 return ALONE[other], "noise"
     return usual, "usual"
 

@@ -46,12 +46,12 @@ def save_model(bundle: Path, model: ServedModel, target: Path, store: Path) -> N
         input_example=_EXAMPLE,
         pip_requirements=[
             *(f"{name}=={installed(name)}" for name in _REQUIREMENTS),
-            *_embedder_requirements(bundle),
+            *embedder_requirements(bundle),
         ],
     )
 
 
-def _embedder_requirements(bundle: Path) -> list[str]:
+def embedder_requirements(bundle: Path) -> list[str]:
     """Return the package whose own code computes the bundle's vectors, if there is one."""
     path = bundle / "embedder.json"
     found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}

@@ -84,6 +84,11 @@ class WeightsMeasured(StageParams):
     dense: float | None = Field(description="of dense search alone")
     fused: float | None = Field(description="with the weights of the index")
 
+    def numbers(self) -> dict[str, float]:
+        """Return the means that are there, by names that say where they come from."""
+        means = {"lexical": self.lexical, "dense": self.dense, "fused": self.fused}
+        return {f"validation_mrr_{name}": mean for name, mean in means.items() if mean is not None}
+
 
 class IndexSettings(StageParams):
     """`index.json`: what an index was built with."""
