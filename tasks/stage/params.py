@@ -46,11 +46,29 @@ class ModelSource(StageParams):
     revision: str | None = Field(description="the hub's commit, 40 hex digits; null otherwise")
 
 
+Pooling = Literal["mean", "cls", "lasttoken"]
+
+
+class EmbedderSource(ModelSource):
+    """Where an embedder comes from, and what its files don't say of how it was trained."""
+
+    # Their defaults are what bundles of before mean, whose settings name none of them.
+    query_prompt: str | None = Field(
+        default=None, description="text before each question; null: what its files name, if any"
+    )
+    passage_prompt: str | None = Field(
+        default=None, description="text before each passage; null: what its files name, if any"
+    )
+    pooling: Pooling | None = Field(
+        default=None, description="of a bare encoder; null: what its files name, else the mean"
+    )
+
+
 class ModelsParams(StageParams):
     """`params/models.yaml`."""
 
     base: ModelSource
-    embedder: ModelSource
+    embedder: EmbedderSource
     student: ModelSource | None = Field(description="a student that is a model of its own")
     numeric_form: Literal["nf4_dequantized", "int8_dequantized", "float"]
 
@@ -84,6 +102,9 @@ class AnsweringParams(StageParams):
 class PromptingParams(AnsweringParams):
     """`params/prompting.yaml`: how a question becomes a prompt."""
 
+    language: str = Field(
+        pattern="^(auto|[a-z]{2,3})$", description="of the data: auto (by its script), or a code"
+    )
     passage_tokens: int = Field(
         ge=16, le=8192, description="tokens of the base that a passage takes, title included"
     )

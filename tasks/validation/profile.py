@@ -231,7 +231,7 @@ def embed_set(
     """
     if not texts:
         return None
-    digest = ModelManifest.read(manifest).digest
+    digest = ModelManifest.read(manifest).identity
 
     def encode(new: Sequence[str]) -> NDArray[np.float32]:
         from tasks.embedding.embedder import Embedder

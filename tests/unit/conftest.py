@@ -81,6 +81,7 @@ def compute() -> ComputeParams:
 @pytest.fixture(scope="session")
 def prompting() -> PromptingParams:
     return PromptingParams(
+        language="auto",
         passages=2,
         passage_words=8,
         passage_tokens=64,

@@ -58,8 +58,8 @@ def test_other_passages_are_named_by_prompt_and_id(bundle: Path, tiny: Any) -> N
 def test_a_search_that_ranks_otherwise_is_noticed(
     made: Path, tiny: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fuse = Index._fuse
-    monkeypatch.setattr(Index, "_fuse", lambda *given: fuse(*given)[::-1])
+    fuse = Index._scored
+    monkeypatch.setattr(Index, "_scored", lambda *given: fuse(*given)[::-1])
     with pytest.raises(ConfigError, match=r"golden prompt 1 of 4 .* finds passages"):
         load_answerer(made, tiny.store, "adapter")
 
