@@ -22,6 +22,7 @@ from tasks.distillation.pruning import (
     prune,
     prune_shared,
 )
+from tasks.generation.greedy_decoding import list_stops
 from tasks.models.loading import (
     ADAPTER_WEIGHTS,
     LanguageModel,
@@ -322,6 +323,7 @@ def _write_folder(
     """Write a Hugging Face folder that loads by itself, with tokenizer and prompt."""
     student.set_attn_implementation("sdpa")
     student.to(dtype)
+    list_stops(student, tokenizer)
     student.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     copytree(prompt, folder / PROMPT)

@@ -20,6 +20,7 @@ from transformers.utils.logging import disable_progress_bar
 from tasks.models.hardware import warn_of_slow_dtype
 from tasks.models.quantization import compute_in, hold_dequantized, round_weights
 from tasks.models.store import WEIGHTS, ModelManifest, check_folder, check_weights
+from tasks.models.template_binding import read_folder_template, reads_clock
 from tasks.records.text import text_sha256
 from tasks.stage.errors import ConfigError, DeviceError
 from tasks.stage.outputs import file_sha256, verified
@@ -72,7 +73,8 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     """Return the tokenizer of a model folder.
 
     Raises:
-        ConfigError: it has no chat template or no end-of-turn token.
+        ConfigError: it has no chat template or no end-of-sequence token, or its chat template reads
+            the clock.
     """
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     if tokenizer.chat_template is None or tokenizer.eos_token_id is None:
@@ -80,6 +82,14 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
             f"the tokenizer in {folder} has no chat template or no end-of-sequence token, so a "
             "question cannot be told from its answer",
             "use an instruction-tuned base, or add chat_template.jinja to the model folder",
+        )
+    if isinstance(tokenizer.chat_template, dict):
+        tokenizer.chat_template = read_folder_template(folder)
+    if reads_clock(str(tokenizer.chat_template)):
+        raise ConfigError(
+            f"the chat template in {folder} asks for today's date; tomorrow the model would be "
+            "asked otherwise than it was trained",
+            "name the folder under models.base, whose template.clock is then told as the date",
         )
     return tokenizer
 

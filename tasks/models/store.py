@@ -11,13 +11,16 @@ import sys
 import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
 from tasks.models.gguf import unpack_gguf
+from tasks.models.template_binding import bind_folder
 from tasks.records.text import text_sha256
 from tasks.stage.errors import ConfigError, DataError, NightloomError
 from tasks.stage.outputs import file_sha256, folder_files, write_atomically
+from tasks.stage.params import TemplateParams
 
 WEIGHTS = ".safetensors"
 
@@ -183,6 +186,8 @@ class ModelManifest:
     """What a base model or embedder is: the small file that stages depend on.
 
     `digest` names the folder of the weights in the model store; `files` maps each to its SHA-256.
+    `template` is what its chat template was bound to (`tasks.models.template_binding`), None where
+    it is as its makers wrote it.
     """
 
     name: str
@@ -192,6 +197,7 @@ class ModelManifest:
     license: str
     digest: str
     files: dict[str, str]
+    template: dict[str, Any] | None = None
 
     @classmethod
     def read(cls, path: Path) -> "ModelManifest":
@@ -205,7 +211,8 @@ class ModelManifest:
 
     def write(self, path: Path) -> None:
         """Write the manifest, atomically and always in the same bytes."""
-        write_atomically(path, json.dumps(asdict(self), indent=1, sort_keys=True) + "\n")
+        told = {name: value for name, value in asdict(self).items() if name != "template" or value}
+        write_atomically(path, json.dumps(told, indent=1, sort_keys=True) + "\n")
 
     def folder(self, store: Path) -> Path:
         """Return where the store keeps the weights.
@@ -245,23 +252,33 @@ class ModelManifest:
         return folder
 
 
-def convert(source: str, revision: str | None, kind: str, store: Path) -> ModelManifest:
+def convert(
+    source: str,
+    revision: str | None,
+    kind: str,
+    store: Path,
+    template: TemplateParams | None = None,
+) -> ModelManifest:
     """Return the manifest of a source, whose weights then lie in `store/DIGEST/`.
 
+    A causal model's chat template is bound to what `template` says.
+
     Raises:
-        ConfigError: the source can't be had, or is not safe to load.
+        ConfigError: the source can't be had, is not safe to load, or its chat template can't be
+            rendered so.
     """
     store.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=".conversion-", dir=store))
     try:
         name, license_name = _materialize(source, revision, kind, temporary)
+        bound = bind_folder(temporary, template) if kind == "causal_lm" else None
         files = folder_files(temporary)
         digest = text_sha256(*(part for item in sorted(files.items()) for part in item))
         if not (store / digest).is_dir():
             temporary.rename(store / digest)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    return ModelManifest(name, kind, source, revision, license_name, digest, files)
+    return ModelManifest(name, kind, source, revision, license_name, digest, files, bound)
 
 
 def _materialize(source: str, revision: str | None, kind: str, target: Path) -> tuple[str, str]:

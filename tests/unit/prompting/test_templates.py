@@ -7,15 +7,9 @@ import pytest
 
 from tasks.models.loading import load_tokenizer
 from tasks.models.store import ModelManifest
+from tasks.prompting.chat_encoding import Turn, encode_answers, encode_chats
 from tasks.prompting.prompt_bundle import read_prompt_bundle, write_prompt_bundle
-from tasks.prompting.templates import (
-    Prompt,
-    PromptTemplate,
-    Turn,
-    encode_answers,
-    encode_chats,
-    quoted,
-)
+from tasks.prompting.templates import Prompt, PromptTemplate, quoted
 from tasks.records.schema import Message
 from tasks.stage.errors import ConfigError
 from tests.unit.conftest import TEMPLATE, Tiny
