@@ -9,6 +9,7 @@ import json
 import shutil
 import sys
 import tempfile
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,13 @@ def check_weights(folder: Path) -> None:
         ConfigError: they are pickled, can't be read, or hold a number that is not finite.
     """
     files = sorted(path for path in folder.rglob("*") if path.is_file())
+    _refuse_pickles(folder, files)
+    for path in files:
+        if path.suffix == WEIGHTS:
+            _check_file(path)
+
+
+def _refuse_pickles(folder: Path, files: Iterable[Path]) -> None:
     pickled = [path.name for path in files if path.suffix in PICKLED]
     if pickled:
         raise ConfigError(
@@ -41,9 +49,23 @@ def check_weights(folder: Path) -> None:
             "whatever code is in it",
             "save the model with save_pretrained (safetensors) into a new folder, and name that",
         )
-    for path in files:
-        if path.suffix == WEIGHTS:
-            _check_file(path)
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    """Return what a model's config.json holds.
+
+    Raises:
+        ConfigError: it is no JSON object.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        content = error
+    if not isinstance(content, dict):
+        raise ConfigError(
+            f"{path} holds no JSON object: {str(content)[:80]}", "copy or download the file again"
+        )
+    return content
 
 
 def _check_file(path: Path) -> None:
@@ -112,8 +134,8 @@ def find_embedded(name: str, kind: str) -> tuple[EmbeddedModel, Path]:
     return model, Path(spec.submodule_search_locations[0]) / model.path
 
 
-def fetch_hub(repository: str, revision: str | None, target: Path) -> Path:
-    """Return a hub model's weights, settings and tokenizer, downloaded at one commit.
+def fetch_hub(repository: str, revision: str | None, target: Path, *, weights: bool = True) -> Path:
+    """Return a hub model's settings and tokenizer, and its weights, downloaded at one commit.
 
     Raises:
         ConfigError: the revision is not a commit, or the hub does not answer.
@@ -129,7 +151,12 @@ def fetch_hub(repository: str, revision: str | None, target: Path) -> Path:
 
     try:
         folder = snapshot_download(
-            repository, revision=revision, allow_patterns=_HUB_PATTERNS, local_dir=target
+            repository,
+            revision=revision,
+            allow_patterns=[
+                name for name in _HUB_PATTERNS if weights or not name.endswith(WEIGHTS)
+            ],
+            local_dir=target,
         )
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         raise ConfigError(
@@ -146,21 +173,31 @@ def check_folder(folder: Path) -> None:
         ConfigError: the folder is missing or incomplete, brings code of its own, or its weights
             are pickled, cut short or not finite.
     """
+    check_files(folder)
+    check_weights(folder)
+
+
+def check_files(folder: Path, *, needs_weights: bool = True) -> None:
+    """Check the files of a model folder, without reading its weights.
+
+    Raises:
+        ConfigError: the folder is missing or incomplete, brings code of its own or pickles.
+    """
     if not (folder / "config.json").is_file():
         raise ConfigError(
             f"{folder} holds no config.json; expected a Hugging Face model folder",
             "point params/models.yaml at a folder written by save_pretrained",
         )
     files = [path for path in folder.rglob("*") if path.is_file()]
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config = _read_config(folder / "config.json")
     code = sorted(path.name for path in files if path.suffix == ".py")
     if code or "auto_map" in config:
         raise ConfigError(
             f"{folder} brings code of its own ({', '.join(code[:3]) or 'auto_map in config.json'})",
             "use a model whose architecture transformers itself knows",
         )
-    check_weights(folder)
-    if not any(path.suffix == WEIGHTS for path in files):
+    _refuse_pickles(folder, files)
+    if needs_weights and not any(path.suffix == WEIGHTS for path in files):
         raise ConfigError(
             f"{folder} holds no {WEIGHTS} file",
             "save the model again with save_pretrained (safetensors)",

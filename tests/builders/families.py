@@ -213,8 +213,8 @@ _FAMILIES = (
     ),
     Family(
         "exaone4", _exaone, EXAONE, "exaone4",
-        _SMALL | {"head_dim": 8, "sliding_window": None}, "[|endofturn|]",
-        "[|endofturn|]", begin="[BOS]", pad="<pad>",
+        _SMALL | {"head_dim": 8, "sliding_window": 512, "sliding_window_pattern": 2},
+        "[|endofturn|]", "[|endofturn|]", begin="[BOS]", pad="<pad>",
     ),
     Family(
         "granite",
