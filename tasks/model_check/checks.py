@@ -81,14 +81,22 @@ def check_base(folder: Path, params: Params, role: Role = "base") -> Iterator[Fi
     except (ValueError, OSError, KeyError, TypeError, AttributeError, RuntimeError) as error:
         yield Finding.of("tokenizer", _unreadable(folder, error))
     if tokenizer is not None:
-        yield from _look(tokenizer, (("chat template", _template), ("end of turn", _end)))
-        yield from _look(tokenizer, (("prompts", check_conversations),))
+        yield from _chats(tokenizer)
     if config is None or model is None or tokenizer is None:
         return
     base = Base(folder, config, model, tokenizer)
     yield from _look(base, (("vocabulary", _vocabulary),))
     if role == "base":
         yield from _uses(base, params)
+
+
+def _chats(tokenizer: PreTrainedTokenizerBase) -> Iterator[Finding]:
+    """Yield how chats become token ids."""
+    yield from _look(tokenizer, (("chat template", _template),))
+    ended = list(_look(tokenizer, (("end of turn", _end),)))
+    yield from ended
+    if ended[0].fault is None:
+        yield from _look(tokenizer, (("prompts", check_conversations),))
 
 
 def _look(given: Any, checks: Sequence[tuple[str, Callable[[Any], str]]]) -> Iterator[Finding]:

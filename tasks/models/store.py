@@ -68,6 +68,26 @@ def _read_config(path: Path) -> dict[str, Any]:
     return content
 
 
+def _open(path: Path) -> None:
+    """Check that a file of weights is as long as its header says.
+
+    Raises:
+        ConfigError: it is not.
+    """
+    try:
+        with safe_open(path, framework="np"):
+            return
+    except SafetensorError as error:
+        raise _unreadable(path, error) from None
+
+
+def _unreadable(path: Path, error: SafetensorError) -> ConfigError:
+    return ConfigError(
+        f"{path} can't be read as safetensors: {error}",
+        "copy or download the file again: it may have been cut short",
+    )
+
+
 def _check_file(path: Path) -> None:
     import torch  # here, since a manifest is read by what computes nothing
 
@@ -82,10 +102,7 @@ def _check_file(path: Path) -> None:
                         "take an earlier version of the model, or save it again from a sound one",
                     )
     except SafetensorError as error:
-        raise ConfigError(
-            f"{path} can't be read as safetensors: {error}",
-            "copy or download the file again: it may have been cut short",
-        ) from None
+        raise _unreadable(path, error) from None
 
 
 KEPT = {".json", ".txt", ".jinja", ".model", WEIGHTS}
@@ -181,7 +198,8 @@ def check_files(folder: Path, *, needs_weights: bool = True) -> None:
     """Check the files of a model folder, without reading its weights.
 
     Raises:
-        ConfigError: the folder is missing or incomplete, brings code of its own or pickles.
+        ConfigError: the folder is missing or incomplete, brings code of its own or pickles, or a
+            file of weights is cut short.
     """
     if not (folder / "config.json").is_file():
         raise ConfigError(
@@ -202,6 +220,9 @@ def check_files(folder: Path, *, needs_weights: bool = True) -> None:
             f"{folder} holds no {WEIGHTS} file",
             "save the model again with save_pretrained (safetensors)",
         )
+    for path in files:
+        if path.suffix == WEIGHTS:
+            _open(path)
 
 
 def copy_model(folder: Path, target: Path) -> None:
