@@ -34,7 +34,7 @@ from flows.servers import shares_prefect
 from flows.workspace import Workspace, choose_workspace, night_lock, prepare
 from tasks.ingestion.intakes import ingest
 from tasks.ingestion.params import IngestionParams
-from tasks.orchestration.base_model import resolve
+from tasks.orchestration.base_model import resolve, resolve_base
 from tasks.orchestration.data import bring_rows, track
 from tasks.orchestration.flow_runs import name_scheduled_runs, tag_run
 from tasks.orchestration.llm_judge import judge_answers
@@ -57,7 +57,13 @@ from tasks.registry.versions import Version
 from tasks.services.stores import RunRef, Stores
 from tasks.stage.errors import ConfigError, DataError, GateError, NightloomError
 from tasks.stage.outputs import write_atomically
-from tasks.stage.params import ModelsParams, RerankingParams, StageParams, load_params
+from tasks.stage.params import (
+    BaseSource,
+    ModelsParams,
+    RerankingParams,
+    StageParams,
+    load_params,
+)
 
 
 class _RefreshParams(StageParams):
@@ -356,10 +362,15 @@ def refused(log: NightLog, error: GateError) -> None:
 
 
 def refresh(workspace: Workspace, log: NightLog, stores: Stores) -> None:
-    """Take new data in, feedback from MLflow's `stores` too, and have the base models ready."""
-    log.begin("taking in new data")
+    """Have the base models ready, and take new data in, feedback from MLflow's `stores` too.
+
+    Models come first: one that a night could not use is refused before a row is read.
+    """
+    log.begin("resolving the base models")
     files = [workspace.path / "params" / f"{name}.yaml" for name in _RefreshParams.model_fields]
     params = load_params(_RefreshParams, files)
+    resolve_models(workspace, params.models, params.reranking)
+    log.begin("taking in new data")
     paths = workspace.paths()
     raw, accepted = workspace.path / paths.raw, workspace.path / paths.accepted
     tracked = f"{paths.raw}.dvc"
@@ -370,22 +381,26 @@ def refresh(workspace: Workspace, log: NightLog, stores: Stores) -> None:
     track(workspace.path, paths.raw, changed=taken.intake is not None)
     weights = json.dumps(params.ingestion.weights, sort_keys=True)
     write_atomically(workspace.path / paths.source_weights, weights + "\n")
-    log.begin("resolving the base models")
-    store = (workspace.path / paths.model_store).resolve()
+
+
+def resolve_models(workspace: Workspace, models: ModelsParams, reranking: RerankingParams) -> None:
+    """Have base, embedder, student and cross-encoder in the store."""
+    root, paths = workspace.path, workspace.paths()
+    store = (root / paths.model_store).resolve()
     store.mkdir(parents=True, exist_ok=True)
-    models = params.models
-    root = workspace.path
-    resolve(models.base, "causal_lm", root, root / paths.base, store)
+    resolve_base(models.base, root, root / paths.base, store)
     resolve(models.embedder, "embedder", root, root / paths.embedder, store)
     if models.student is None:
         # Students are made of the base's own layers.
         write_atomically(root / paths.student_base, (root / paths.base).read_text("utf-8"))
     else:
-        resolve(models.student, "causal_lm", root, root / paths.student_base, store)
-    if params.reranking.model is None:
+        # Chats must be the same tokens to both.
+        student = BaseSource(**models.student.model_dump(), template=models.base.template)
+        resolve_base(student, root, root / paths.student_base, store, role="student")
+    if reranking.model is None:
         write_atomically(root / paths.reranker, "null\n")
     else:
-        resolve(params.reranking.model, "reranker", root, root / paths.reranker, store)
+        resolve(reranking.model, "reranker", root, root / paths.reranker, store)
 
 
 def judge(workspace: Workspace, run: RunRef) -> None:

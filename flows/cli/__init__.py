@@ -16,6 +16,7 @@ from flows.cli import (
     install,
     intakes,
     ledger,
+    models,
     notify,
     promote,
     prune,
@@ -72,6 +73,13 @@ app.add_typer(
     intakes.app,
     name="intakes",
     help="List what nights took in; take an intake back that came in wrong.",
+)
+
+
+app.add_typer(
+    models.app,
+    name="models",
+    help="Look at a base before a night relies on it.",
 )
 
 

@@ -1,5 +1,6 @@
 """What a release bundle consists of, and whether it is whole."""
 
+import json
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -49,7 +50,7 @@ class BundleSettings(StageParams):
                 "name a bundle that a night made, e.g. data/bundle",
             )
         try:
-            return cls.model_validate_json(path.read_text(encoding="utf-8"))
+            return cls.model_validate_json(_completed(path.read_text(encoding="utf-8")))
         except ValidationError as error:
             raise ConfigError(
                 f"{path} is of another release of Nightloom: {' '.join(str(error).split())[:300]}",
@@ -61,6 +62,15 @@ class BundleSettings(StageParams):
         """Write the settings into a bundle."""
         text = self.model_dump_json(indent=1) + "\n"
         (bundle / SETTINGS).write_text(text, encoding="utf-8")
+
+
+def _completed(text: str) -> str:
+    """Return settings with what older bundles lack: the base's template, which was as it is."""
+    content = json.loads(text)
+    base = content.get("models", {}).get("base")
+    if isinstance(base, dict):
+        base.setdefault("template", None)
+    return json.dumps(content)
 
 
 def verify_bundle(bundle: Path, store: Path) -> None:

@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 from tasks.distillation.params import DistillationParams
 from tasks.generation.greedy_decoding import generate
 from tasks.models.loading import LanguageModel
+from tasks.prompting.chat_encoding import end_of_turn
 from tasks.records.predictions import Role
 from tasks.records.text import text_sha256
 from tasks.sequences.examples import Example
@@ -152,7 +153,7 @@ def with_teacher_answers(
             other.unlink()  # another night's, or this one's with fewer answers
         write_atomically(path, json.dumps(known))
     LOGGER.info("the teacher answered %d prompts, %d of them tonight", len(prompts), len(new))
-    end = teacher.tokenizer.eos_token_id
+    end = end_of_turn(teacher.tokenizer)
     made = []
     for item in examples:
         answer = known[_prompt_key(item)]

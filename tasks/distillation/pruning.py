@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -210,12 +210,15 @@ def prune_shared(base: PreTrainedModel, kept: Sequence[int]) -> PreTrainedModel:
 
 def keep_layers(student: PreTrainedModel, kept: Sequence[int]) -> PreTrainedModel:
     """Return the model itself, left with these decoder layers, renumbered from 0."""
+    place = layers_name(student)
     layers = decoder_layers(student)
     total = len(layers)
-    body = student.get_decoder()
-    body.layers = nn.ModuleList([layers[number] for number in kept])
-    for number, layer in enumerate(body.layers):
-        layer.self_attn.layer_idx = number
+    left = nn.ModuleList([layers[number] for number in kept])
+    setattr(student.get_decoder(), place, left)
+    for number, layer in enumerate(left):
+        for module in layer.modules():
+            if isinstance(getattr(module, "layer_idx", None), int):
+                cast(Any, module).layer_idx = number
     student.config.num_hidden_layers = len(kept)
     for name, value in list(vars(student.config).items()):
         # What a config says layer by layer, such as layer_types or no_rope_layers.
@@ -228,12 +231,29 @@ def decoder_layers(model: PreTrainedModel) -> nn.ModuleList:
     """Return a causal model's decoder layers.
 
     Raises:
-        ConfigError: the architecture keeps them elsewhere than in `get_decoder().layers`.
+        ConfigError: its decoder has no list of them.
     """
-    layers = getattr(model.get_decoder(), "layers", None)
-    if not isinstance(layers, nn.ModuleList):
+    found: nn.ModuleList = getattr(model.get_decoder(), layers_name(model))
+    return found
+
+
+def layers_name(model: PreTrainedModel) -> str:
+    """Return what a causal model's decoder calls its layers: its one list of so many modules.
+
+    Raises:
+        ConfigError: its decoder has no such list, or several.
+    """
+    total = model.config.get_text_config().num_hidden_layers
+    names: list[str] = [
+        name
+        for name, module in model.get_decoder().named_children()
+        if isinstance(module, nn.ModuleList) and len(module) == total
+    ]
+    if len(names) != 1:
         raise ConfigError(
-            f"{type(model).__name__} has no decoder with a list of layers, so none can be left out",
+            f"{type(model).__name__} has no decoder with one list of {total} layers, so none can "
+            "be left out",
+            "set distillation.students: [model] and name a smaller model under models.student, or "
             "use a Llama-, Qwen- or Gemma-shaped base",
         )
-    return layers
+    return names[0]

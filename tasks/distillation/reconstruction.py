@@ -18,6 +18,8 @@ from tasks.stage.errors import ConfigError
 # How strongly a fitted weight is held to what it was: times the mean square of its inputs. Measured
 # once on the default student, 8,000 tokens: a third and three times as much are worse.
 RIDGE = 0.3
+# What families call the last linear map of their MLP, whose output is added to the state.
+_DOWN = ("down_proj", "dense_4h_to_h")
 
 
 @dataclass(frozen=True)
@@ -39,11 +41,12 @@ class _PackRun:
     """A pack on its way through a model: its state (1, tokens, width), and what each layer gets."""
 
     state: Tensor
-    arguments: list[dict[str, Any]]
+    arguments: list[tuple[tuple[Any, ...], dict[str, Any]]]
 
     def through(self, layer: nn.Module, number: int) -> Tensor:
         """Return what a layer, the model's `number`th, makes of the state."""
-        found = layer(self.state, **self.arguments[number])
+        given, named = self.arguments[number]
+        found = layer(self.state, *given, **named)
         output: Tensor = found[0] if isinstance(found, tuple) else found
         return output
 
@@ -67,7 +70,7 @@ def reconstruct(
     gap into the MLP before it; here every later layer's weight is free.
 
     Raises:
-        ConfigError: the layers have no `mlp.down_proj`.
+        ConfigError: the layers have no linear map at the end of their MLP.
         DataError: a state is not finite.
     """
     told, own = decoder_layers(teacher), decoder_layers(student)
@@ -138,13 +141,15 @@ def _error(output: Tensor, target: Tensor) -> float:
 
 
 def _down_projection(layer: nn.Module) -> nn.Linear:
-    found = getattr(getattr(layer, "mlp", None), "down_proj", None)
-    if not isinstance(found, nn.Linear):
-        raise ConfigError(
-            f"{type(layer).__name__} has no mlp.down_proj, so it can't be fitted to the teacher",
-            "set distillation.calibration_tokens: 0, or use a Llama- or Qwen-shaped base",
-        )
-    return found
+    found = (getattr(getattr(layer, "mlp", None), name, None) for name in _DOWN)
+    for module in found:
+        if isinstance(module, nn.Linear):
+            return module
+    raise ConfigError(
+        f"{type(layer).__name__} has no linear layer mlp.{' or mlp.'.join(_DOWN)}, so it can't be "
+        "fitted to the teacher",
+        "set distillation.calibration_tokens: 0, or use a Llama- or Qwen-shaped base",
+    )
 
 
 @contextmanager
@@ -166,10 +171,10 @@ def _pack_runs(model: PreTrainedModel, packs: Sequence[Pack]) -> list[_PackRun]:
     layers = decoder_layers(model)
     runs: list[_PackRun] = []
 
-    def pass_on(state: Tensor, **arguments: Any) -> Tensor:
+    def pass_on(state: Tensor, *given: Any, **named: Any) -> Tensor:
         if not runs[-1].arguments:
             runs[-1].state = state
-        runs[-1].arguments.append(arguments)
+        runs[-1].arguments.append((given, named))
         return state
 
     with replaced_layers(layers, pass_on):

@@ -22,6 +22,7 @@ from tasks.distillation.pruning import (
     prune,
     prune_shared,
 )
+from tasks.generation.greedy_decoding import list_stops
 from tasks.models.loading import (
     ADAPTER_WEIGHTS,
     LanguageModel,
@@ -40,6 +41,7 @@ from tasks.models.store import ModelManifest
 from tasks.prompting.files import PROMPT
 from tasks.prompting.prompt_bundle import read_prompt_bundle
 from tasks.records.predictions import Role
+from tasks.sequences.attention import use_plain_attention
 from tasks.stage.errors import ConfigError
 from tasks.stage.outputs import file_sha256, seal
 
@@ -320,8 +322,9 @@ def _write_folder(
     folder: Path,
 ) -> None:
     """Write a Hugging Face folder that loads by itself, with tokenizer and prompt."""
-    student.set_attn_implementation("sdpa")
+    use_plain_attention(student)
     student.to(dtype)
+    list_stops(student, tokenizer)
     student.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     copytree(prompt, folder / PROMPT)

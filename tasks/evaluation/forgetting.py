@@ -11,7 +11,7 @@ from typing import Any
 
 from tasks.generation.greedy_decoding import Generation
 from tasks.models.loading import LanguageModel
-from tasks.prompting.templates import Turn, encode_chats, encode_texts
+from tasks.prompting.chat_encoding import Turn, encode_chats, encode_texts
 from tasks.records.schema import read_rows
 from tasks.scoring.tokens import answer_tokens
 from tasks.sequences.examples import Example

@@ -17,6 +17,7 @@ from tasks.export.formats import Format
 from tasks.export.gguf_writing import Description, check_architecture, write_gguf
 from tasks.export.measurement import Records, measure, write_costs
 from tasks.export.verification import ReadBack, read_back_folder, read_back_gguf
+from tasks.generation.greedy_decoding import list_stops
 from tasks.models.loading import LanguageModel, prepare_device
 from tasks.models.store import ModelManifest
 from tasks.prompting.files import PROMPT
@@ -115,6 +116,7 @@ def _write(
 ) -> ReadBack:
     """Return how what is then in the folder compares with the model."""
     if asked.form is Format.safetensors:
+        list_stops(language_model.model, language_model.tokenizer)
         language_model.model.save_pretrained(folder)
         language_model.tokenizer.save_pretrained(folder)
         return read_back_folder(folder, language_model, prompts)

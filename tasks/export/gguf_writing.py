@@ -27,6 +27,7 @@ from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 from tasks.export.formats import Format
 from tasks.models.gguf import ARCHITECTURE, rotated_heads, tensor_names, to_pairs
 from tasks.models.loading import LanguageModel
+from tasks.prompting.chat_encoding import end_of_turn
 from tasks.stage.errors import ConfigError
 
 MODEL = "gpt2"  # llama.cpp's name for byte-level BPE
@@ -180,6 +181,7 @@ def write_gguf(
     for add, number in (
         (writer.add_bos_token_id, tokenizer.bos_token_id),
         (writer.add_eos_token_id, tokenizer.eos_token_id),
+        (writer.add_eot_token_id, end_of_turn(tokenizer)),
         (writer.add_unk_token_id, tokenizer.unk_token_id),
         (writer.add_pad_token_id, tokenizer.pad_token_id),
     ):

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from accelerate.utils import set_seed
+from torch import nn
 from transformers import PreTrainedModel
 
 from tasks.finetuning.params import FinetuningParams
@@ -12,6 +13,7 @@ from tasks.models.loading import BASE_DIGEST_FILE, LanguageModel
 from tasks.models.peft_library import LoraConfig, PeftModel, get_peft_model
 from tasks.models.provenance import tidy_adapter
 from tasks.models.quantization import decoder_linears
+from tasks.sequences.attention import use_plain_attention
 from tasks.stage.errors import ConfigError
 
 _INITS: dict[str, Any] = {"default": True, "gaussian": "gaussian", "pissa": "pissa"}
@@ -36,7 +38,7 @@ def make_trainable(base: LanguageModel, params: FinetuningParams) -> PreTrainedM
         r=params.rank,
         lora_alpha=params.alpha,
         lora_dropout=params.dropout,
-        target_modules=_targets(base, params),
+        target_modules=_targets(base.model, params),
         use_dora=params.method == "dora",
         use_rslora=params.method == "rslora",
         init_lora_weights=_INITS[params.init],
@@ -45,8 +47,27 @@ def make_trainable(base: LanguageModel, params: FinetuningParams) -> PreTrainedM
     return get_peft_model(base.model, config)
 
 
-def _targets(base: LanguageModel, params: FinetuningParams) -> list[str]:
-    known = sorted({name.rpartition(".")[2] for name, _ in decoder_linears(base.model)})
+def adapted_layers(model: PreTrainedModel, params: FinetuningParams) -> list[tuple[str, nn.Linear]]:
+    """Return the layers of a base that an adapter stands on.
+
+    Raises:
+        ConfigError: the base has no layer of a target's name.
+    """
+    targets = set(_targets(model, params))
+    return [
+        (name, layer)
+        for name, layer in decoder_linears(model)
+        if name.rpartition(".")[2] in targets
+    ]
+
+
+def _targets(model: PreTrainedModel, params: FinetuningParams) -> list[str]:
+    known = sorted({name.rpartition(".")[2] for name, _ in decoder_linears(model)})
+    if not known:
+        raise ConfigError(
+            f"{type(model).__name__} has no linear layer that an adapter could stand on",
+            "set finetuning.method: full, or take another base",
+        )
     if params.targets == "all":
         return known
     unknown = sorted(set(params.targets) - set(known))
@@ -83,6 +104,6 @@ def save_trained(
         model.save_pretrained(str(folder), path_initial_model_for_weight_conversion=begun)
         tidy_adapter(folder, manifest)
     else:
-        model.set_attn_implementation("sdpa")
+        use_plain_attention(model)
         model.save_pretrained(folder)
         shutil.copyfile(manifest, folder / BASE_DIGEST_FILE)

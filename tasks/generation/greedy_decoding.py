@@ -7,12 +7,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.generation.streamers import BaseStreamer
 
 from tasks.generation.batching_check import decodes_together
 from tasks.generation.continuous_batching import ONE_AT_A_TIME, DecodingRow, decode
 from tasks.generation.streaming import TextStream, text_of
 from tasks.models.loading import LanguageModel
+from tasks.prompting.chat_encoding import end_of_turn
 from tasks.stage.errors import DataError
 
 Progress = Callable[[int, int], None]
@@ -92,10 +94,24 @@ def stream(
 
 
 def stop_tokens(language_model: LanguageModel) -> frozenset[int]:
-    """Return the token ids that end an answer."""
+    """Return the token ids that end an answer: what the chat template puts after one, what the
+    tokenizer names as the end of a sequence, and what the model's generation settings list.
+    """
     configured = language_model.model.generation_config.eos_token_id
     stops = configured if isinstance(configured, list) else [configured]
-    return frozenset({language_model.tokenizer.eos_token_id, *stops} - {None})
+    named = {end_of_turn(language_model.tokenizer), language_model.tokenizer.eos_token_id}
+    return frozenset({*named, *stops} - {None})
+
+
+def list_stops(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Let a model's own generation settings list what ends a turn, for programs that read these
+    alone; where they do already, nothing changes.
+    """
+    settings = model.generation_config
+    listed = settings.eos_token_id
+    known = frozenset(listed if isinstance(listed, list) else [listed])
+    if end_of_turn(tokenizer) not in known:
+        settings.eos_token_id = sorted(stop_tokens(LanguageModel(model, tokenizer, "")))
 
 
 def _rows(

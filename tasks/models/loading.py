@@ -20,6 +20,7 @@ from transformers.utils.logging import disable_progress_bar
 from tasks.models.hardware import warn_of_slow_dtype
 from tasks.models.quantization import compute_in, hold_dequantized, round_weights
 from tasks.models.store import WEIGHTS, ModelManifest, check_folder, check_weights
+from tasks.models.template_binding import read_folder_template, reads_clock
 from tasks.records.text import text_sha256
 from tasks.stage.errors import ConfigError, DeviceError
 from tasks.stage.outputs import file_sha256, verified
@@ -72,7 +73,8 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     """Return the tokenizer of a model folder.
 
     Raises:
-        ConfigError: it has no chat template or no end-of-turn token.
+        ConfigError: it has no chat template or no end-of-sequence token, or its chat template reads
+            the clock.
     """
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     if tokenizer.chat_template is None or tokenizer.eos_token_id is None:
@@ -80,6 +82,14 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
             f"the tokenizer in {folder} has no chat template or no end-of-sequence token, so a "
             "question cannot be told from its answer",
             "use an instruction-tuned base, or add chat_template.jinja to the model folder",
+        )
+    if isinstance(tokenizer.chat_template, dict):
+        tokenizer.chat_template = read_folder_template(folder)
+    if reads_clock(str(tokenizer.chat_template)):
+        raise ConfigError(
+            f"the chat template in {folder} asks for today's date; tomorrow the model would be "
+            "asked otherwise than it was trained",
+            "name the folder under models.base, whose template.clock is then told as the date",
         )
     return tokenizer
 
@@ -90,7 +100,7 @@ def load_base(
     """Return the base model in float32, its decoder's linear weights in the given numeric form."""
     description = ModelManifest.read(manifest)
     folder = description.folder(store)
-    model = _load(folder, device)
+    model = load_model(folder, device)
     if numeric_form != "float":
         round_weights(model, numeric_form)
     return LanguageModel(model, load_tokenizer(folder), description.digest)
@@ -116,7 +126,7 @@ def load_adapted(
     description = ModelManifest.read(manifest)
     check_adapter(adapter, description.digest)
     if not (adapter / ADAPTER_WEIGHTS).exists():
-        model, weights = _load(adapter, device), adapter / STUDENT_WEIGHTS
+        model, weights = load_model(adapter, device), adapter / STUDENT_WEIGHTS
         tokenizer = load_tokenizer(description.folder(store))
         return LanguageModel(_computing_in(model, dtype), tokenizer, file_sha256(weights))
     base = load_base(manifest, store, numeric_form=numeric_form, device=device)
@@ -163,7 +173,7 @@ def check_adapter(adapter: Path, base_digest: str) -> None:
 def load_student(folder: Path, *, device: torch.device) -> LanguageModel:
     """Return a student: a plain Hugging Face folder, computed in float32."""
     verified(folder)
-    model = _load(folder, device)
+    model = load_model(folder, device)
     return LanguageModel(model, load_tokenizer(folder), file_sha256(folder / STUDENT_WEIGHTS))
 
 
@@ -176,7 +186,7 @@ def load_folder(folder: Path, *, device: torch.device) -> LanguageModel:
     check_folder(folder)
     weights = sorted(path for path in folder.rglob(f"*{WEIGHTS}") if path.is_file())
     digest = text_sha256(*map(file_sha256, weights))
-    return LanguageModel(_load(folder, device), load_tokenizer(folder), digest)
+    return LanguageModel(load_model(folder, device), load_tokenizer(folder), digest)
 
 
 def load_for_training(
@@ -250,7 +260,7 @@ def quantize_folder(
             bnb_4bit_use_double_quant=True,
             bnb_4bit_compute_dtype=compute_dtype,
         )
-    model = _load(folder, device, quantization_config=settings)
+    model = load_model(folder, device, quantization_config=settings)
     compute_in(model, compute_dtype)
     return model
 
@@ -284,7 +294,12 @@ def _misfit(folder: Path, how: str) -> ConfigError:
     )
 
 
-def _load(folder: Path, device: torch.device, **settings: object) -> PreTrainedModel:
+def load_model(folder: Path, device: torch.device, **settings: object) -> PreTrainedModel:
+    """Return the model of a folder in float32, or as `settings` say, with all of its weights.
+
+    Raises:
+        ConfigError: weights are missing or of other shapes than its config describes.
+    """
     read: Any = AutoModelForCausalLM.from_pretrained(
         folder,
         local_files_only=True,

@@ -9,18 +9,20 @@ import json
 import shutil
 import sys
 import tempfile
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 from safetensors import SafetensorError, safe_open
 
 from tasks.models.engines import copy_engine, engine_requirement
 from tasks.models.gguf import unpack_gguf
+from tasks.models.template_binding import bind_folder
 from tasks.records.text import text_sha256
 from tasks.stage.errors import ConfigError, DataError, NightloomError
 from tasks.stage.outputs import file_sha256, folder_files, write_atomically
-from tasks.stage.params import Pooling
+from tasks.stage.params import Pooling, TemplateParams
 
 WEIGHTS = ".safetensors"
 
@@ -34,6 +36,13 @@ def check_weights(folder: Path) -> None:
         ConfigError: they are pickled, can't be read, or hold a number that is not finite.
     """
     files = sorted(path for path in folder.rglob("*") if path.is_file())
+    _refuse_pickles(folder, files)
+    for path in files:
+        if path.suffix == WEIGHTS:
+            _check_file(path)
+
+
+def _refuse_pickles(folder: Path, files: Iterable[Path]) -> None:
     pickled = [path.name for path in files if path.suffix in PICKLED]
     if pickled:
         raise ConfigError(
@@ -41,9 +50,43 @@ def check_weights(folder: Path) -> None:
             "whatever code is in it",
             "save the model with save_pretrained (safetensors) into a new folder, and name that",
         )
-    for path in files:
-        if path.suffix == WEIGHTS:
-            _check_file(path)
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    """Return what a model's config.json holds.
+
+    Raises:
+        ConfigError: it is no JSON object.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        content = error
+    if not isinstance(content, dict):
+        raise ConfigError(
+            f"{path} holds no JSON object: {str(content)[:80]}", "copy or download the file again"
+        )
+    return content
+
+
+def _open(path: Path) -> None:
+    """Check that a file of weights is as long as its header says.
+
+    Raises:
+        ConfigError: it is not.
+    """
+    try:
+        with safe_open(path, framework="np"):
+            return
+    except SafetensorError as error:
+        raise _unreadable(path, error) from None
+
+
+def _unreadable(path: Path, error: SafetensorError) -> ConfigError:
+    return ConfigError(
+        f"{path} can't be read as safetensors: {error}",
+        "copy or download the file again: it may have been cut short",
+    )
 
 
 def _check_file(path: Path) -> None:
@@ -60,10 +103,7 @@ def _check_file(path: Path) -> None:
                         "take an earlier version of the model, or save it again from a sound one",
                     )
     except SafetensorError as error:
-        raise ConfigError(
-            f"{path} can't be read as safetensors: {error}",
-            "copy or download the file again: it may have been cut short",
-        ) from None
+        raise _unreadable(path, error) from None
 
 
 KEPT = {".json", ".txt", ".jinja", ".model", WEIGHTS}
@@ -125,8 +165,8 @@ def find_embedded(name: str, kind: str) -> tuple[EmbeddedModel, Path]:
     return model, Path(spec.submodule_search_locations[0]) / model.path
 
 
-def fetch_hub(repository: str, revision: str | None, target: Path) -> Path:
-    """Return a hub model's weights, settings and tokenizer, downloaded at one commit.
+def fetch_hub(repository: str, revision: str | None, target: Path, *, weights: bool = True) -> Path:
+    """Return a hub model's settings and tokenizer, and its weights, downloaded at one commit.
 
     Raises:
         ConfigError: the revision is not a commit, or the hub does not answer.
@@ -142,7 +182,12 @@ def fetch_hub(repository: str, revision: str | None, target: Path) -> Path:
 
     try:
         folder = snapshot_download(
-            repository, revision=revision, allow_patterns=_HUB_PATTERNS, local_dir=target
+            repository,
+            revision=revision,
+            allow_patterns=[
+                name for name in _HUB_PATTERNS if weights or not name.endswith(WEIGHTS)
+            ],
+            local_dir=target,
         )
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         raise ConfigError(
@@ -159,25 +204,39 @@ def check_folder(folder: Path) -> None:
         ConfigError: the folder is missing or incomplete, brings code of its own, or its weights
             are pickled, cut short or not finite.
     """
+    check_files(folder)
+    check_weights(folder)
+
+
+def check_files(folder: Path, *, needs_weights: bool = True) -> None:
+    """Check the files of a model folder, without reading its weights.
+
+    Raises:
+        ConfigError: the folder is missing or incomplete, brings code of its own or pickles, or a
+            file of weights is cut short.
+    """
     if not (folder / "config.json").is_file():
         raise ConfigError(
             f"{folder} holds no config.json; expected a Hugging Face model folder",
             "point params/models.yaml at a folder written by save_pretrained",
         )
     files = [path for path in folder.rglob("*") if path.is_file()]
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config = _read_config(folder / "config.json")
     code = sorted(path.name for path in files if path.suffix == ".py")
     if code or "auto_map" in config:
         raise ConfigError(
             f"{folder} brings code of its own ({', '.join(code[:3]) or 'auto_map in config.json'})",
             "use a model whose architecture transformers itself knows",
         )
-    check_weights(folder)
-    if not any(path.suffix == WEIGHTS for path in files):
+    _refuse_pickles(folder, files)
+    if needs_weights and not any(path.suffix == WEIGHTS for path in files):
         raise ConfigError(
             f"{folder} holds no {WEIGHTS} file",
             "save the model again with save_pretrained (safetensors)",
         )
+    for path in files:
+        if path.suffix == WEIGHTS:
+            _open(path)
 
 
 def copy_model(folder: Path, target: Path) -> None:
@@ -199,6 +258,8 @@ class ModelManifest:
     """What a base model or embedder is: the small file that stages depend on.
 
     `digest` names the folder of the weights in the model store; `files` maps each to its SHA-256.
+    `template` is what its chat template was bound to (`tasks.models.template_binding`), None where
+    it is as its makers wrote it.
     The prompts and the pooling are those that params give an embedder, None where its files decide.
     `requirement` is the package, with its version, whose code computes with the model.
     """
@@ -214,6 +275,7 @@ class ModelManifest:
     passage_prompt: str | None = None
     pooling: Pooling | None = None
     requirement: str | None = None
+    template: dict[str, Any] | None = None
 
     @property
     def identity(self) -> str:
@@ -281,16 +343,26 @@ class ModelManifest:
         return folder
 
 
-def convert(source: str, revision: str | None, kind: str, store: Path) -> ModelManifest:
+def convert(
+    source: str,
+    revision: str | None,
+    kind: str,
+    store: Path,
+    template: TemplateParams | None = None,
+) -> ModelManifest:
     """Return the manifest of a source, whose weights then lie in `store/DIGEST/`.
 
+    A causal model's chat template is bound to what `template` says.
+
     Raises:
-        ConfigError: the source can't be had, or is not safe to load.
+        ConfigError: the source can't be had, is not safe to load, or its chat template can't be
+            rendered so.
     """
     store.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=".conversion-", dir=store))
     try:
         name, license_name = _materialize(source, revision, kind, temporary)
+        bound = bind_folder(temporary, template) if kind == "causal_lm" else None
         files = folder_files(temporary)
         digest = text_sha256(*(part for item in sorted(files.items()) for part in item))
         if not (store / digest).is_dir():
@@ -299,7 +371,15 @@ def convert(source: str, revision: str | None, kind: str, store: Path) -> ModelM
         shutil.rmtree(temporary, ignore_errors=True)
     requirement = engine_requirement(store / digest)
     return ModelManifest(
-        name, kind, source, revision, license_name, digest, files, requirement=requirement
+        name,
+        kind,
+        source,
+        revision,
+        license_name,
+        digest,
+        files,
+        requirement=requirement,
+        template=bound,
     )
 
 

@@ -4,3 +4,4 @@ PROMPT = "prompt"  # the folder
 TEMPLATE = "template.jinja"
 DEMONSTRATIONS = "demonstrations.json"
 GOLDEN = "golden.json"
+CHAT = "chat.json"  # what the base's chat template is bound to, where it is to anything

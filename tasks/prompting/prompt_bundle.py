@@ -1,17 +1,20 @@
-"""The prompt that a model was trained with, kept beside it: template, demonstrations, golden ids.
+"""The prompt that a model was trained with, kept beside it: template, demonstrations, golden ids,
+and what the base's chat template is bound to.
 
 Whatever loads the model renders prompts from this folder and first checks that the golden ones
 still come out token by token, so that newer code or another tokenizer can't silently ask otherwise.
 """
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter
 
-from tasks.prompting.files import DEMONSTRATIONS, GOLDEN, TEMPLATE
+from tasks.models.template_binding import bound_settings
+from tasks.prompting.files import CHAT, DEMONSTRATIONS, GOLDEN, TEMPLATE
 from tasks.prompting.templates import Prompt, PromptTemplate
 from tasks.records.schema import Message
 from tasks.stage.errors import ConfigError
@@ -48,6 +51,10 @@ def write_prompt_bundle(
     rendered = template.token_ids(tokenizer, golden)
     rows = [_Golden(prompt, tuple(ids)) for prompt, ids in zip(golden, rendered, strict=True)]
     (folder / GOLDEN).write_bytes(_GOLDENS.dump_json(tuple(rows)))
+    bound = bound_settings(str(tokenizer.chat_template))
+    if bound is not None:
+        text = json.dumps(bound, indent=1, sort_keys=True) + "\n"
+        (folder / CHAT).write_text(text, encoding="utf-8")
 
 
 def read_template(folder: Path) -> PromptTemplate:
@@ -71,9 +78,11 @@ def read_prompt_bundle(folder: Path, tokenizer: "PreTrainedTokenizerBase") -> Pr
     """Return the template of a folder, once its golden prompts come out as they were written.
 
     Raises:
-        ConfigError: one of them does not, or a file of the folder is missing.
+        ConfigError: one of them does not, the tokenizer's chat template is bound to something else,
+            or a file of the folder is missing.
     """
     template = read_template(folder)
+    _check_chat(folder / CHAT, bound_settings(str(tokenizer.chat_template)))
     goldens = _GOLDENS.validate_json((folder / GOLDEN).read_bytes())
     rendered = template.token_ids(tokenizer, [golden.prompt for golden in goldens])
     for number, (golden, ids) in enumerate(zip(goldens, rendered, strict=True), start=1):
@@ -88,3 +97,13 @@ def read_prompt_bundle(folder: Path, tokenizer: "PreTrainedTokenizerBase") -> Pr
                 "again",
             )
     return template
+
+
+def _check_chat(path: Path, bound: Mapping[str, Any] | None) -> None:
+    known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+    if known != bound:
+        raise ConfigError(
+            f"the chat template of this model's tokenizer is bound to {bound or 'nothing'}; the "
+            f"model learned with it bound to {known or 'nothing'} ({path})",
+            "use the base that the model was trained on, or run the night again",
+        )

@@ -43,6 +43,13 @@ def use_packed_attention(model: PreTrainedModel) -> None:
     model.set_attn_implementation(PACKED_ATTENTION)
 
 
+def use_plain_attention(model: PreTrainedModel) -> None:
+    """Let a model attend as it will where it is loaded next: by torch's own function, or by its
+    own where it knows no other (scores that are capped, for one).
+    """
+    model.set_attn_implementation("sdpa" if model._supports_sdpa else "eager")
+
+
 def attends_by_packs(model: torch.nn.Module) -> bool:
     """Return whether `use_packed_attention` was called with a model, itself or below an adapter."""
     config: Any = model.config

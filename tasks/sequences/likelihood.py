@@ -13,7 +13,8 @@ from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from tasks.models.loading import LanguageModel
-from tasks.prompting.templates import Prompt, PromptTemplate, encode_answers
+from tasks.prompting.chat_encoding import encode_answers
+from tasks.prompting.templates import Prompt, PromptTemplate
 from tasks.records.predictions import Likelihood
 from tasks.records.schema import Record
 from tasks.sequences.examples import Example

@@ -1,11 +1,12 @@
 """Typed params: YAML files in, one frozen and validated object out."""
 
 from collections.abc import Mapping, Sequence
+from datetime import date
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, field_validator
 
 from tasks.stage.errors import ConfigError, without_password
 
@@ -64,10 +65,52 @@ class EmbedderSource(ModelSource):
     )
 
 
+# Names that every rendering gives by itself, or that would let a template see the clock.
+_RESERVED = frozenset(
+    {
+        "messages", "tools", "documents", "add_generation_prompt", "raise_exception",
+        "strftime_now", "bos_token", "eos_token", "namespace", "dict", "range",
+    }
+)  # fmt: skip
+
+
+class TemplateParams(StageParams):
+    """How a base's chat template is rendered, in training and in serving alike."""
+
+    arguments: dict[str, JsonValue] = Field(
+        description="what it takes besides the chat, such as enable_thinking"
+    )
+    clock: date = Field(description="the day that it is told to be today")
+    system: Literal["fold", "refuse"] = Field(
+        description="where it renders no system turn: above the first question, or not at all"
+    )
+
+    @field_validator("arguments")
+    @classmethod
+    def _names(cls, arguments: dict[str, JsonValue]) -> dict[str, JsonValue]:
+        """Return arguments whose names a template can ask for."""
+        odd = [
+            name
+            for name in arguments
+            if not (name.isidentifier() and name.isascii()) or name in _RESERVED
+        ]
+        if odd:
+            raise ValueError(f"no template takes an argument of the name {', '.join(odd)}")
+        return arguments
+
+
+class BaseSource(ModelSource):
+    """Where the base comes from, and how chats are rendered for it."""
+
+    template: TemplateParams | None = Field(
+        description="null: as it is, which a template that asks for the date can't be"
+    )
+
+
 class ModelsParams(StageParams):
     """`params/models.yaml`."""
 
-    base: ModelSource
+    base: BaseSource
     embedder: EmbedderSource
     student: ModelSource | None = Field(description="a student that is a model of its own")
     numeric_form: Literal["nf4_dequantized", "int8_dequantized", "float"]

@@ -7,7 +7,8 @@ from transformers import PreTrainedTokenizerBase
 
 from tasks.lexical.bm25 import LexicalIndex
 from tasks.lexical.chunking import Passage
-from tasks.prompting.templates import Prompt, PromptTemplate, encode_answers
+from tasks.prompting.chat_encoding import encode_answers
+from tasks.prompting.templates import Prompt, PromptTemplate
 from tasks.records.schema import Record
 from tasks.records.text import hash_share, text_sha256
 from tasks.sequences.examples import Example
@@ -203,7 +204,7 @@ def encode_records(
         found.answers[record.id] = len(answer) - 1
         if len(prompt) > rooms[record.id]:
             found.left_out["too_long"].append(record.id)
-        elif len(answer) == 1:
+        elif not record.answer.strip():
             found.left_out["empty_answer"].append(record.id)
         else:
             found.examples.append(_example(record, context, prompt, answer))

@@ -15,8 +15,9 @@ from transformers import PreTrainedTokenizerBase
 
 from tasks.models.loading import load_tokenizer
 from tasks.models.store import ModelManifest
+from tasks.prompting.chat_encoding import encode_answers
 from tasks.prompting.passages import cut_passages
-from tasks.prompting.templates import Prompt, PromptTemplate, encode_answers
+from tasks.prompting.templates import Prompt, PromptTemplate
 from tasks.records.schema import read_documents, read_records
 from tasks.stage.errors import ConfigError
 from tasks.stage.params import PromptingParams, read_yaml

@@ -146,7 +146,7 @@ def test_packs_that_hold_one_example_do_too(tiny: Tiny) -> None:
 def test_layers_without_a_down_projection_are_refused(tiny: Tiny) -> None:
     teacher, student = models_of("llama", tiny, [0, 2])
     del student.model.layers[0].mlp.down_proj
-    with pytest.raises(ConfigError, match=r"has no mlp.down_proj"):
+    with pytest.raises(ConfigError, match=r"has no linear layer mlp.down_proj"):
         reconstruct(teacher, student, [0, 2], LEARNED[:1], StateMemory())
 
 

@@ -1,5 +1,6 @@
 """One renderer for prompts, from which no text can break out."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -7,18 +8,14 @@ import pytest
 
 from tasks.models.loading import load_tokenizer
 from tasks.models.store import ModelManifest
+from tasks.prompting.chat_encoding import Turn, encode_answers, encode_chats
 from tasks.prompting.prompt_bundle import read_prompt_bundle, write_prompt_bundle
-from tasks.prompting.templates import (
-    Prompt,
-    PromptTemplate,
-    Turn,
-    encode_answers,
-    encode_chats,
-    quoted,
-)
+from tasks.prompting.templates import Prompt, PromptTemplate, quoted
 from tasks.records.schema import Message
 from tasks.stage.errors import ConfigError
+from tests.builders.families import FAMILIES
 from tests.unit.conftest import TEMPLATE, Tiny
+from tests.unit.prompting.conftest import Bind
 
 ASKED = Prompt((Message("user", "Why is 하늘 blue?"),), ("Because.",))
 
@@ -170,3 +167,12 @@ def test_a_model_without_its_prompt_is_refused(tmp_path: Path, tokenizer: Any) -
     (tmp_path / "prompt" / "golden.json").unlink()
     with pytest.raises(ConfigError, match=r"prompt holds no golden\.json"):
         read_prompt_bundle(tmp_path / "prompt", tokenizer)
+
+
+def test_a_bundle_says_what_its_chat_template_is_bound_to(tmp_path: Path, bound: Bind) -> None:
+    tokenizer, place = bound(FAMILIES["llama3"]), tmp_path / "prompt"
+    write_prompt_bundle(place, PromptTemplate.load(TEMPLATE), tokenizer, [ASKED])
+    assert json.loads((place / "chat.json").read_text()) == {"clock": "2025-01-02"}
+    read_prompt_bundle(place, tokenizer)
+    with pytest.raises(ConfigError, match="bound to nothing; the model learned with it bound to"):
+        read_prompt_bundle(place, FAMILIES["qwen2"].tokenizer())

@@ -1,0 +1,81 @@
+"""The memory that a base will take, from shapes alone."""
+
+import psutil
+import torch
+from transformers import PreTrainedModel
+
+from tasks.finetuning.adapter import adapted_layers
+from tasks.finetuning.params import FinetuningParams
+from tasks.models.quantization import decoder_linears
+from tasks.stage.errors import ConfigError
+from tasks.stage.params import ComputeParams
+
+_FLOAT32 = 4
+# Four bits, and a scale of eight bits with its own scale for each 64 of them.
+_NF4 = 0.5 + 1 / 64 + 4 / (64 * 256)
+_FORMS = {"nf4_dequantized": _NF4, "int8_dequantized": 1.0}
+# The share of a pack's places that are learned, for the logits; measured at 0.1 to 0.3.
+_LEARNED = 0.25
+
+
+def check_memory(
+    model: PreTrainedModel,
+    params: FinetuningParams,
+    numeric_form: str,
+    compute: ComputeParams,
+) -> str:
+    """Return about how much memory training and serving take.
+
+    Raises:
+        ConfigError: the weights alone are more than the device has.
+    """
+    width = torch.finfo(getattr(torch, params.dtype)).bits // 8
+    total = model.num_parameters()
+    form = None if compute.dequantized_base else _FORMS.get(numeric_form)
+    quantised = sum(layer.weight.numel() for _, layer in decoder_linears(model)) if form else 0
+    weights = (form or 0) * quantised + width * (total - quantised)
+    trained = total if params.method == "full" else _adapter(model, params)
+    # Beside the weights their gradients, and the optimizer's two moments.
+    optimizer = trained * _FLOAT32 * (3 if params.method == "full" else 4)
+    activations = compute.micro_batch_tokens * _token_bytes(model, width)
+    serving = _FLOAT32 * total
+    name, device = _device(compute)
+    if max(weights, serving) > device:
+        raise ConfigError(
+            f"its weights take {weights / 1e9:.1f} GB in training and {serving / 1e9:.1f} GB where "
+            f"it answers; {name} has {device / 1e9:.1f} GB",
+            "take a smaller base, or a larger machine; compute.dequantized_base: false trains on "
+            "the quantised weights themselves",
+        )
+    return (
+        f"about {_shown(weights + optimizer + activations)} in training ({_shown(weights)} of them "
+        f"weights), {_shown(serving)} of weights where it answers; {name} has {_shown(device)}"
+    )
+
+
+def _adapter(model: PreTrainedModel, params: FinetuningParams) -> int:
+    try:
+        layers = adapted_layers(model, params)
+    except ConfigError:  # which is a finding of its own
+        return 0
+    return sum(params.rank * (layer.in_features + layer.out_features) for _, layer in layers)
+
+
+def _token_bytes(model: PreTrainedModel, width: int) -> float:
+    """Return about what the backward pass keeps for one token: what each linear layer reads and
+    makes, and its share of the logits with their gradient.
+    """
+    layers = sum(layer.in_features + layer.out_features for _, layer in decoder_linears(model))
+    vocabulary = int(model.config.get_text_config().vocab_size)
+    return width * layers + 2 * _FLOAT32 * _LEARNED * vocabulary
+
+
+def _device(compute: ComputeParams) -> tuple[str, int]:
+    """Return what the night computes on, and all of its memory."""
+    if compute.device != "cpu" and torch.cuda.is_available():
+        return "the GPU", int(torch.cuda.get_device_properties(0).total_memory)
+    return "the machine", int(psutil.virtual_memory().total)
+
+
+def _shown(size: float) -> str:
+    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
