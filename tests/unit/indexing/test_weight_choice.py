@@ -1,5 +1,6 @@
 """Weights are chosen on validation questions: a tie moves none, a half of noise is left out."""
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -28,7 +29,7 @@ from tasks.stage.outputs import folder_files
 from tasks.stage.params import read_yaml
 from tests.builders.korean import write_korean
 from tests.builders.packaging import package, packaging_params
-from tests.unit.conftest import score_night
+from tests.unit.conftest import score_night, write_curated
 
 QUESTIONS = 120
 PASSAGES = 400
@@ -264,6 +265,34 @@ def test_dense_search_is_not_even_measured_where_params_rule_it_out(
         "params leave the dense half out"
         in read_metrics(tmp_path / "report")["weights"]["mrr_reason"]
     )
+
+
+def by_number(texts: Any) -> Any:
+    """Vectors by the number in a text's first name; a tenth of the numbers say nothing."""
+    numbers = [int(found.group()) if (found := re.search(r"\d+", text)) else 0 for text in texts]
+    told = [text if n % 10 == 0 else str(n) for n, text in zip(numbers, texts, strict=True)]
+    return noise(told)
+
+
+def test_an_english_night_with_two_useful_halves_keeps_the_weights_and_every_byte(
+    tmp_path: Path, night_params: Params, tiny: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Embedder, "encode", lambda self, texts, *_, **__: by_number(texts))
+    write_curated(tmp_path / "curated", documents=100, records=100)
+    made = indexed(tmp_path / "1", night_params, tiny, tmp_path / "curated")
+    weights = read_metrics(tmp_path / "1/report")["weights"]
+    assert weights["questions"] == 75
+    assert weights["mrr"]["dense"]["value"] > 0.5
+    assert (made.settings.weights, weights["reason"]) == (USUAL, "usual")
+    settings = night_params.indexing
+    fixed = settings.model_copy(
+        update={"choice": settings.choice.model_copy(update={"measured": False})}
+    )
+    given = night_params.model_copy(update={"indexing": fixed})
+    indexed(tmp_path / "2", given, tiny, tmp_path / "curated")
+    found, unmeasured = (folder_files(tmp_path / name / "index") for name in "12")
+    changed = [name for name in found if found[name] != unmeasured[name]]
+    assert changed == ["index.json"]  # which says why
 
 
 def test_both_halves_at_zero_and_pairs_of_zeros_are_refused() -> None:
