@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from tasks.models.store import ModelManifest
+from tasks.models.manifest import ModelManifest
 from tasks.retrieval.index import IndexSettings
 from tasks.stage.errors import ConfigError
 from tasks.stage.outputs import MANIFEST, RESTORE, verified

@@ -22,7 +22,7 @@ from tasks.embedding.pooling import LENGTH_FILE, MODULES_FILE, plain_pooling, po
 from tasks.embedding.prompts import Prompts, Purpose, read_prompts
 from tasks.embedding.sentence_encoder import MAX_TOKENS, EngineTokenizer, load_engine
 from tasks.models.engines import Engine
-from tasks.models.store import ModelManifest
+from tasks.models.manifest import ModelManifest
 from tasks.stage.errors import ConfigError
 from tasks.stage.params import Pooling
 

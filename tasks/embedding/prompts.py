@@ -11,7 +11,7 @@ from typing import Literal
 import regex
 
 from tasks.embedding.pooling import named_pooling
-from tasks.models.store import ModelManifest
+from tasks.models.manifest import ModelManifest
 from tasks.stage.params import Pooling
 
 Purpose = Literal["query", "passage"]

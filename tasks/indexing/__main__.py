@@ -14,7 +14,7 @@ from tasks.indexing.building import Encoder, build_index
 from tasks.indexing.params import Params
 from tasks.indexing.report import find_warnings, numbers, report
 from tasks.models.loading import prepare_device
-from tasks.models.store import ModelManifest
+from tasks.models.manifest import ModelManifest
 from tasks.prompting.passages import cut_passages
 from tasks.records.schema import read_documents, read_records
 from tasks.retrieval.index import RerankerSettings

@@ -9,7 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from tasks.models.loading import BASE_DIGEST_FILE
-from tasks.models.store import ModelManifest
+from tasks.models.manifest import ModelManifest
 from tasks.stage.outputs import MANIFEST, file_sha256
 from tasks.stage.params import StageParams
 

@@ -9,7 +9,7 @@ from typing import Any
 from tasks.embedding.embedder import read_text_limit
 from tasks.lexical.chunking import Passage, TokenBound, cut_documents
 from tasks.models.loading import load_tokenizer
-from tasks.models.store import ModelManifest
+from tasks.models.manifest import ModelManifest
 from tasks.prompting.chat_encoding import encode_texts
 from tasks.records.schema import Document
 from tasks.stage.params import PromptingParams

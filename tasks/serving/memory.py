@@ -9,7 +9,8 @@ from safetensors import safe_open
 from tasks.answering.release_bundle import BASE, EMBEDDER, INDEX, STUDENT, BundleSettings
 from tasks.models.engines import ARRAYS
 from tasks.models.loading import prepare_device
-from tasks.models.store import WEIGHTS, ModelManifest
+from tasks.models.manifest import ModelManifest
+from tasks.models.store import WEIGHTS
 from tasks.records.schema import ServedModel
 from tasks.retrieval.index import IndexSettings
 from tasks.serving.memory_budget import free_memory

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tasks.lexical.chunking import Passage
 from tasks.models.loading import load_tokenizer
-from tasks.models.store import ModelManifest
+from tasks.models.manifest import ModelManifest
 from tasks.prompting.files import PROMPT
 from tasks.prompting.passages import cut_passages
 from tasks.prompting.prompt_bundle import write_prompt_bundle

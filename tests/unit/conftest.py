@@ -167,7 +167,7 @@ def released(
 
 
 def _weights(made: Tiny) -> Path:
-    from tasks.models.store import ModelManifest
+    from tasks.models.manifest import ModelManifest
 
     return ModelManifest.read(made.base).folder(made.store)
 

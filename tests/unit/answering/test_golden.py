@@ -9,7 +9,8 @@ from torch import nn
 
 from tasks.answering.golden import GoldenPrompts
 from tasks.answering.loading import load_answerer
-from tasks.models.store import ModelManifest, convert
+from tasks.models.manifest import ModelManifest
+from tasks.models.store import convert
 from tasks.packaging.assembly import refuse_pickles
 from tasks.packaging.golden_prompts import certain_tokens
 from tasks.prompting import templates as prompts

@@ -14,7 +14,8 @@ from tasks.distillation.params import Params
 from tasks.distillation.pruning import prune
 from tasks.distillation.students import check_tokenizers
 from tasks.models.loading import load_adapted, load_student
-from tasks.models.store import ModelManifest, convert
+from tasks.models.manifest import ModelManifest
+from tasks.models.store import convert
 from tasks.stage.errors import ConfigError
 from tasks.stage.metrics import read_curve, read_metrics
 from tasks.stage.outputs import folder_files, verified, write_manifest

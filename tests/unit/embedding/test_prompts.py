@@ -16,7 +16,8 @@ from transformers import AutoTokenizer, Qwen3Config, Qwen3Model, XLMRobertaConfi
 
 from tasks.embedding.embedder import Embedder, longest_input, read_text_limit
 from tasks.embedding.prompts import Prompts, lacks, read_prompts
-from tasks.models.store import ModelManifest, convert
+from tasks.models.manifest import ModelManifest
+from tasks.models.store import convert
 from tasks.orchestration.base_model import is_resolved
 from tasks.stage.errors import ConfigError
 from tasks.stage.params import EmbedderSource

@@ -15,7 +15,8 @@ import pytest
 import torch
 
 from tasks.embedding.embedder import Embedder, read_text_limit
-from tasks.models.store import ModelManifest, convert
+from tasks.models.manifest import ModelManifest
+from tasks.models.store import convert
 from tasks.registry.mlflow_models import embedder_requirements
 from tasks.stage.errors import ConfigError
 from tests.builders.engine import DISTRIBUTION, write_engine

@@ -23,7 +23,7 @@ from tasks.generation import greedy_decoding
 from tasks.generation.greedy_decoding import generate, stream
 from tasks.generation.kv_cache import Pass
 from tasks.models.loading import LanguageModel, load_tokenizer
-from tasks.models.store import ModelManifest
+from tasks.models.manifest import ModelManifest
 from tasks.stage.errors import ConfigError, DataError
 from tests.unit.conftest import Tiny
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tasks.models.store import ModelManifest, convert
+from tasks.models.manifest import ModelManifest
+from tasks.models.store import convert
 from tasks.stage.errors import ConfigError
 from tests.unit.conftest import Tiny
 

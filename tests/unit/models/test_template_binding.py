@@ -11,7 +11,8 @@ from transformers.utils import chat_template_utils
 
 from tasks.models import template_rendering
 from tasks.models.loading import load_tokenizer
-from tasks.models.store import ModelManifest, convert
+from tasks.models.manifest import ModelManifest
+from tasks.models.store import convert
 from tasks.models.template_binding import bind_folder, bind_template, bound_settings
 from tasks.models.template_rendering import Chat, render_bounded
 from tasks.stage.errors import ConfigError

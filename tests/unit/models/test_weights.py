@@ -11,7 +11,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from tasks.models.loading import load_adapted, load_base
-from tasks.models.store import ModelManifest, convert
+from tasks.models.manifest import ModelManifest
+from tasks.models.store import convert
 from tasks.stage.errors import ConfigError
 from tasks.stage.outputs import write_manifest
 from tests.unit.conftest import Tiny

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from tasks.embedding.embedder import Embedder
 from tasks.lexical.bm25 import LexicalIndex
 from tasks.lexical.chunking import Passage, passages_sha256
-from tasks.models.store import ModelManifest
+from tasks.models.manifest import ModelManifest
 from tasks.retrieval.dense import DenseIndex
 from tasks.retrieval.filters import Where
 from tasks.retrieval.fusion import Weights, fuse_rankings
