@@ -113,8 +113,13 @@ def tell_run(flow: Any, flow_run: Any, state: Any) -> None:
     In the run's own process, or in the worker's when that was killed. A run that failed before its
     night began gets a night's file as well.
     """
+    checkout = find_checkout(Path(str(flow_run.parameters.get("root") or ".")))
+    tell_run_of(checkout, flow_run, state)
+
+
+def tell_run_of(checkout: Path, flow_run: Any, state: Any) -> None:
+    """Tell how a flow run of a checkout ended; one whose night has no file gets one."""
     given = flow_run.parameters
-    checkout = find_checkout(Path(str(given.get("root") or ".")))
     start = flow_run.expected_start_time or datetime.now(UTC)
     night = str(given.get("night") or new_night_name(start))
     if not night_file(checkout, night).exists():
@@ -125,7 +130,7 @@ def tell_run(flow: Any, flow_run: Any, state: Any) -> None:
         else:
             verdict = _STATES.get(state.type.value, "failed")
             error = _error_of(state.message or "", verdict)
-        write_unbegun(checkout, night, verdict, error, _request(flow_run))
+        write_unbegun(checkout, night, verdict, error, _request(flow_run), str(flow_run.id))
     notify_ending(checkout, night)
 
 
@@ -144,8 +149,12 @@ def write_unbegun(
     verdict: Verdict,
     error: ErrorEntry,
     request: NightRequest | None = None,
+    flow_run: str | None = None,
 ) -> None:
-    """Write the file of a night that ended before it began; `request` of one to be run again."""
+    """Write the file of a night that ended before it began; `request` of one to be run again.
+
+    `flow_run` is the id of its run in Prefect.
+    """
     night_file(checkout, night).parent.mkdir(parents=True, exist_ok=True)
     write_night(
         night_file(checkout, night),
@@ -159,6 +168,7 @@ def write_unbegun(
             ended=datetime.now(UTC),
             told=[],
             request=request,
+            flow_run=flow_run,
         ),
     )
 

@@ -3,6 +3,7 @@
 import json
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -66,11 +67,18 @@ class BundleSettings(StageParams):
 
 def _completed(text: str) -> str:
     """Return settings with what older bundles lack: the base's template, which was as it is."""
-    content = json.loads(text)
-    base = content.get("models", {}).get("base")
-    if isinstance(base, dict):
-        base.setdefault("template", None)
-    return json.dumps(content)
+    match content := _parsed(text):
+        case {"models": {"base": dict(base)}}:
+            base.setdefault("template", None)
+            return json.dumps(content)
+    return text
+
+
+def _parsed(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:  # which is told as any other fault of the settings
+        return None
 
 
 def verify_bundle(bundle: Path, store: Path) -> None:

@@ -3,10 +3,18 @@
 from collections.abc import Mapping, Sequence
 from datetime import date
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    JsonValue,
+    ValidationError,
+    field_validator,
+)
 
 from tasks.stage.errors import ConfigError, without_password
 
@@ -74,13 +82,22 @@ _RESERVED = frozenset(
 )  # fmt: skip
 
 
+def _as_day(value: object) -> object:
+    """Return the day that a text such as "2025-01-01" names."""
+    if isinstance(value, date):
+        raise ValueError(f'a date without quotes; expected "{value}" in quotes')
+    return date.fromisoformat(value) if isinstance(value, str) else value
+
+
 class TemplateParams(StageParams):
     """How a base's chat template is rendered, in training and in serving alike."""
 
     arguments: dict[str, JsonValue] = Field(
         description="what it takes besides the chat, such as enable_thinking"
     )
-    clock: date = Field(description="the day that it is told to be today")
+    clock: Annotated[date, BeforeValidator(_as_day)] = Field(
+        description="the day that it is told to be today, as text: DVC records no dates"
+    )
     system: Literal["fold", "refuse"] = Field(
         description="where it renders no system turn: above the first question, or not at all"
     )

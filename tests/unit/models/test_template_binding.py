@@ -72,7 +72,7 @@ def test_binding_again_changes_nothing_and_other_params_take_the_place_of_the_fi
     first = (tmp_path / "chat_template.jinja").read_text()
     assert bind_folder(tmp_path, settings) == told
     assert (tmp_path / "chat_template.jinja").read_text() == first
-    later = bind_folder(tmp_path, params(arguments=dict(family.arguments), clock=date(2026, 3, 4)))
+    later = bind_folder(tmp_path, params(arguments=dict(family.arguments), clock="2026-03-04"))
     second = (tmp_path / "chat_template.jinja").read_text()
     assert (second != first) == family.reads_clock
     assert ("clock" in (later or {})) == family.reads_clock
@@ -96,7 +96,7 @@ def test_what_was_bound_is_in_the_manifest_and_changes_its_digest(tmp_path: Path
     folder = family.write(tmp_path / "source")
     store = tmp_path / "store"
     one, other = (
-        convert(str(folder), None, "causal_lm", store, params(clock=day))
+        convert(str(folder), None, "causal_lm", store, params(clock=str(day)))
         for day in (DAY, date(2025, 1, 3))
     )
     assert one.template == {"clock": "2025-01-02"}

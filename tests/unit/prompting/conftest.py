@@ -1,7 +1,6 @@
 """The families' tokenizers, their templates bound as a night binds them."""
 
 from collections.abc import Callable
-from datetime import date
 from typing import Any
 
 import pytest
@@ -31,4 +30,4 @@ def bound(tmp_path_factory: pytest.TempPathFactory) -> Bind:
 
 
 def template_params(family: Family) -> TemplateParams:
-    return TemplateParams(arguments=dict(family.arguments), clock=date(2025, 1, 2), system="fold")
+    return TemplateParams(arguments=dict(family.arguments), clock="2025-01-02", system="fold")
