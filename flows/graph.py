@@ -9,8 +9,6 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from tasks.orchestration.stages import Dependency, Stage
 from tasks.stage.errors import ConfigError
 
@@ -172,6 +170,8 @@ def parse_lock(text: str) -> Any:
     By libyaml: a night reads those of all nights that are kept, and Python's parser takes eight
     times as long.
     """
+    import yaml  # deferred: `nightloom --help` imports this module and parses nothing
+
     return yaml.load(text, Loader=yaml.CSafeLoader)
 
 

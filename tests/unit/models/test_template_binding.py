@@ -28,7 +28,7 @@ EVERY = pytest.mark.parametrize("family", FAMILIES.values(), ids=list(FAMILIES))
 
 
 def params(**changes: Any) -> TemplateParams:
-    usual: dict[str, Any] = {"arguments": {}, "clock": DAY, "system": "fold"}
+    usual: dict[str, Any] = {"arguments": {}, "clock": str(DAY), "system": "fold"}
     return TemplateParams(**usual | changes)
 
 
@@ -162,7 +162,7 @@ def test_an_argument_of_a_reserved_or_impossible_name_is_refused(name: str) -> N
         "base": {
             "source": "tiny:llama",
             "revision": None,
-            "template": {"arguments": {name: 1}, "clock": DAY, "system": "fold"},
+            "template": {"arguments": {name: 1}, "clock": str(DAY), "system": "fold"},
         },
     }
     with pytest.raises(ConfigError, match="no template takes an argument"):
