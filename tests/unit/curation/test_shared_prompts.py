@@ -29,11 +29,10 @@ def test_small_sets(language: str, prompt: str, labels: bool, tmp_path: Path) ->
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("labels", [False, True], ids=["texts", "labels"])
 @pytest.mark.parametrize("prompt", PROMPTS)
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_sets_of_a_thousand_rows(language: str, prompt: str, tmp_path: Path) -> None:
-    """Each prompt and each language has answers that are texts in some sets, labels in others."""
-    labels = (list(LANGUAGES).index(language) + list(PROMPTS).index(prompt)) % 2 == 0
+def test_sets_of_a_thousand_rows(language: str, prompt: str, labels: bool, tmp_path: Path) -> None:
     check(language, prompt, 1000, labels=labels, folder=tmp_path)
 
 
