@@ -1,8 +1,7 @@
 """Questions answered together as they come: new ones enter while others are being answered.
 
-Texts are embedded between their tokens.
-
-One thread works for one version. Listeners are called from it and must not block.
+Texts are embedded between their tokens. One thread works for one version.
+Listeners are called from it and must not block.
 """
 
 import logging

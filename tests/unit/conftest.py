@@ -12,6 +12,7 @@ import pytest
 from tasks.records.schema import Document, Message, Record, write_documents, write_records
 from tasks.stage.outputs import write_manifest
 from tasks.stage.params import ComputeParams, ModelsParams, PromptingParams, read_yaml
+from tests.builders.known_templates import rendered_here
 
 if TYPE_CHECKING:
     from tests.builders.registry import Shop
@@ -129,7 +130,8 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
     from tasks.models.store import convert
 
     made = Tiny(tmp_path_factory.mktemp("tiny"))
-    convert("tiny:llama", None, "causal_lm", made.store).write(made.base)
+    with rendered_here():
+        convert("tiny:llama", None, "causal_lm", made.store).write(made.base)
     _make_embedder(made.root / "bert", made)
     convert(str(made.root / "bert"), None, "embedder", made.store).write(made.embedder)
     made.reranker.write_text("null\n")

@@ -18,6 +18,7 @@ from tasks.retrieval.index import Index
 from tasks.stage.errors import ConfigError, DataError
 from tasks.stage.metrics import read_metrics
 from tasks.stage.outputs import write_manifest
+from tests.builders.known_templates import rendered_here
 from tests.builders.packaging import PACKAGING, forge_prompt_ids, rewrite_golden
 
 
@@ -159,7 +160,8 @@ def test_a_bundle_of_another_base_is_refused(bundle: Path, tiny: Any, tmp_path: 
     model.model.norm.weight.data += 1
     model.save_pretrained(tmp_path / "other")
     shutil.copytree(tiny.store, tmp_path / "store")
-    other = convert(str(tmp_path / "other"), None, "causal_lm", tmp_path / "store")
+    with rendered_here():
+        other = convert(str(tmp_path / "other"), None, "causal_lm", tmp_path / "store")
     other.write(bundle / "base.json")
     write_manifest(bundle)
     with pytest.raises(ConfigError, match="was trained on the base"):

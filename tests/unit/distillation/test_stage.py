@@ -20,6 +20,7 @@ from tasks.stage.errors import ConfigError
 from tasks.stage.metrics import read_curve, read_metrics
 from tasks.stage.outputs import folder_files, verified, write_manifest
 from tasks.stage.params import ComputeParams, ModelsParams, PromptingParams, read_yaml
+from tests.builders.known_templates import rendered_here
 from tests.unit.conftest import Tiny
 
 # A teacher without gold: tiny models know nothing, and gold would take them away from it.
@@ -270,7 +271,8 @@ def other_model(stage: Stage, root: Path, layers: int = 1) -> Path:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(5)
         LlamaForCausalLM(config).save_pretrained(folder)
-    convert(str(folder), None, "causal_lm", stage.tiny.store).write(root / "other.json")
+    with rendered_here():
+        convert(str(folder), None, "causal_lm", stage.tiny.store).write(root / "other.json")
     return root / "other.json"
 
 

@@ -11,35 +11,19 @@ import torch
 
 from tasks.embedding.embedder import Embedder
 from tasks.embedding.vector_memo import VectorMemo
-from tasks.indexing.__main__ import Paths, run
 from tasks.indexing.params import Params
 from tasks.records.schema import Document, read_documents, write_documents
-from tasks.retrieval.index import Index
 from tasks.stage.errors import DataError
 from tasks.stage.metrics import read_metrics
 from tasks.stage.outputs import folder_files, write_manifest
 from tasks.stage.params import read_yaml
+from tests.builders.indexes import index_into
 
 
 @pytest.fixture
 def params(prompting: Any, compute: Any) -> Params:
     files = {name: read_yaml(Path(f"params/{name}.yaml")) for name in ("indexing", "reranking")}
     return Params.model_validate(files | {"prompting": prompting, "compute": compute})
-
-
-def index_into(root: Path, params: Params, tiny: Any, curated: Path | None = None) -> Index:
-    paths = Paths(
-        curated=curated or tiny.curated,
-        base=tiny.base,
-        embedder=tiny.embedder,
-        reranker=tiny.reranker,
-        model_store=tiny.store,
-        scratch=root / "scratch",
-        index=root / "index",
-        indexing_report=root / "report",
-    )
-    run(params, paths)
-    return Index.load(root / "index")
 
 
 def test_documents_become_passages_with_unit_vectors(

@@ -13,7 +13,6 @@ from tasks.answering.loading import open_answerer
 from tasks.answering.release_bundle import verify_bundle
 from tasks.embedding.embedder import Embedder
 from tasks.evaluation.retrieval_metrics import rank_metrics
-from tasks.indexing.__main__ import Paths, run
 from tasks.indexing.params import IndexingParams, Params
 from tasks.indexing.weight_choice import WeightChoice, asked_records, choose_weights
 from tasks.lexical.chunking import Passage
@@ -27,6 +26,7 @@ from tasks.stage.errors import ConfigError
 from tasks.stage.metrics import read_metrics
 from tasks.stage.outputs import folder_files
 from tasks.stage.params import read_yaml
+from tests.builders.indexes import index_into
 from tests.builders.korean import write_korean
 from tests.builders.packaging import package, packaging_params
 from tests.unit.conftest import score_night, write_curated
@@ -186,21 +186,6 @@ def night_params(prompting: Any, compute: Any) -> Params:
     return Params.model_validate(files | {"prompting": long, "compute": compute})
 
 
-def indexed(root: Path, given: Params, tiny: Any, curated: Path) -> Index:
-    paths = Paths(
-        curated=curated,
-        base=tiny.base,
-        embedder=tiny.embedder,
-        reranker=tiny.reranker,
-        model_store=tiny.store,
-        scratch=root / "scratch",
-        index=root / "index",
-        indexing_report=root / "report",
-    )
-    run(given, paths)
-    return Index.load(root / "index")
-
-
 def test_a_korean_night_whose_dense_half_is_noise_leaves_it_out_and_warns(
     tmp_path: Path,
     korean: Path,
@@ -210,7 +195,7 @@ def test_a_korean_night_whose_dense_half_is_noise_leaves_it_out_and_warns(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setattr(Embedder, "encode", lambda self, texts, *_, **__: noise(texts))
-    made = indexed(tmp_path, night_params, tiny, korean)
+    made = index_into(tmp_path, night_params, tiny, korean)
     assert made.settings.weights == Weights(1, 0)
     assert len(made.dense.vectors) == 0  # none travels with the bundle
     metrics = read_metrics(tmp_path / "report")
@@ -225,7 +210,7 @@ def test_a_korean_night_whose_dense_half_is_noise_leaves_it_out_and_warns(
     ):
         assert told in report
     assert "The dense half is off" in caplog.text
-    indexed(tmp_path / "again", night_params, tiny, korean)
+    index_into(tmp_path / "again", night_params, tiny, korean)
     assert folder_files(tmp_path / "index") == folder_files(tmp_path / "again" / "index")
 
 
@@ -233,7 +218,7 @@ def test_an_index_of_bm25_alone_is_searched_without_an_embedder(
     tmp_path: Path, korean: Path, night_params: Params, tiny: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Embedder, "encode", lambda self, texts, *_, **__: noise(texts))
-    made = indexed(tmp_path, night_params, tiny, korean)
+    made = index_into(tmp_path, night_params, tiny, korean)
     monkeypatch.setattr(Embedder, "encode", None)  # a call would fail
     asked = read_records(korean / "validation.jsonl")
     found = made.search([record.question for record in asked], 10, None)
@@ -259,7 +244,7 @@ def test_dense_search_is_not_even_measured_where_params_rule_it_out(
             "choice": settings.choice.model_copy(update={"measured": False}),
         }
     )
-    made = indexed(tmp_path, night_params.model_copy(update={"indexing": off}), tiny, korean)
+    made = index_into(tmp_path, night_params.model_copy(update={"indexing": off}), tiny, korean)
     assert made.settings.weights == Weights(2, 0)
     assert (
         "params leave the dense half out"
@@ -279,7 +264,7 @@ def test_an_english_night_with_two_useful_halves_keeps_the_weights_and_every_byt
 ) -> None:
     monkeypatch.setattr(Embedder, "encode", lambda self, texts, *_, **__: by_number(texts))
     write_curated(tmp_path / "curated", documents=100, records=100)
-    made = indexed(tmp_path / "1", night_params, tiny, tmp_path / "curated")
+    made = index_into(tmp_path / "1", night_params, tiny, tmp_path / "curated")
     weights = read_metrics(tmp_path / "1/report")["weights"]
     assert weights["questions"] == 75
     assert weights["mrr"]["dense"]["value"] > 0.5
@@ -289,7 +274,7 @@ def test_an_english_night_with_two_useful_halves_keeps_the_weights_and_every_byt
         update={"choice": settings.choice.model_copy(update={"measured": False})}
     )
     given = night_params.model_copy(update={"indexing": fixed})
-    indexed(tmp_path / "2", given, tiny, tmp_path / "curated")
+    index_into(tmp_path / "2", given, tiny, tmp_path / "curated")
     found, unmeasured = (folder_files(tmp_path / name / "index") for name in "12")
     changed = [name for name in found if found[name] != unmeasured[name]]
     assert changed == ["index.json"]  # which says why

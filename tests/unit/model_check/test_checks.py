@@ -16,6 +16,8 @@ from tasks.stage.errors import ConfigError
 from tests.builders.families import FAMILIES, OPENS_THINKING, Family
 from tests.unit.model_check.conftest import Check, night_params, source_of
 
+pytestmark = pytest.mark.slow
+
 EVERY = pytest.mark.parametrize("family", FAMILIES.values(), ids=list(FAMILIES))
 
 

@@ -20,6 +20,8 @@ from tasks.stage.params import ModelsParams, TemplateParams, validate_params
 from tests.builders.families import FAMILIES, Family
 from tests.unit.conftest import Tiny
 
+pytestmark = pytest.mark.slow
+
 DAY = date(2025, 1, 2)
 PLAIN = (
     "{% for message in messages %}{{ message.role + ': ' + message.content + '\n' }}{% endfor %}"

@@ -40,7 +40,13 @@ def test_who_holds_a_lock_is_told_so_at_once(tmp_path: Path) -> None:
         begun = time.monotonic()
         assert {find_holder(path) for _ in range(20)} == {os.getpid()}
         assert time.monotonic() - begun < 1  # each question would wait for a quarter of a second
-        if (child := os.fork()) == 0:  # it holds nothing, and takes the lock's word for its parent
+
+
+@pytest.mark.slow
+def test_a_forked_child_does_not_hold_what_its_parent_holds(tmp_path: Path) -> None:
+    path = tmp_path / "one.lock"
+    with hold(path):
+        if (child := os.fork()) == 0:
             os._exit(find_holder(path) != os.getppid())
         assert os.waitpid(child, 0)[1] == 0
 

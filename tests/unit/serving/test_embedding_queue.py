@@ -77,10 +77,10 @@ def test_answers_come_while_many_texts_are_embedded(
     expected = Ear(engine, "What does mod.f1 do?").hear()
     encode, is_answered = type(answerer.embedder).encode, threading.Event()
 
-    def last_waits(self: Any, texts: list[str], *rest: Any) -> Any:
+    def last_waits(self: Any, texts: list[str], *rest: Any, **named: Any) -> Any:
         if texts == ["short"]:
             assert is_answered.is_set()
-        return encode(self, texts, *rest)
+        return encode(self, texts, *rest, **named)
 
     monkeypatch.setattr(type(answerer.embedder), "encode", last_waits)
     many = [f"{number} of many words. " * 8 for number in range(600)]
