@@ -69,7 +69,8 @@ class SweepParams(StageParams):
 
     stage: str
     metric: str
-    curve: str
+    goal: Literal["minimize", "maximize"]
+    curve: str | None
     trials: int = Field(ge=1)
     startup_trials: int = Field(ge=1)
     seed: int = Field(ge=0)
@@ -142,7 +143,7 @@ class Study:
             study_name=_name(base, params),
             storage=f"sqlite:///{folder / 'studies.db'}",
             load_if_exists=True,
-            direction="minimize",
+            direction=params.goal,
             pruner=optuna.pruners.MedianPruner(n_startup_trials=params.startup_trials),
         )
         # A sampler's random numbers are in no store: the same seed again would draw the same.
@@ -199,17 +200,21 @@ class Study:
         """Return a call that says whether a new point of a stage's curves should stop the trial.
 
         Trials are compared evaluation by evaluation, whatever optimizer step each was taken at; a
-        training that goes on after a kill has those of before in its file.
+        training that goes on after a kill has those of before in its file. The curve is a loss,
+        whatever the goal: where that is to maximize, Optuna is told its negative.
         """
         params, reported = self._params, 0
+        sign = 1 if params.goal == "minimize" else -1
 
         def should_stop(stage: str, point: Point) -> bool:
             nonlocal reported
-            if stage != params.stage or point.name != params.curve or point.step == 0:
+            if params.curve is None or point.name != params.curve:
+                return False
+            if stage != params.stage or point.step == 0:
                 return False
             taken = [value for step, value in read_curve(scratch, params.curve) if step > 0]
             for place in range(reported, len(taken)):
-                trial.report(taken[place], place)
+                trial.report(sign * taken[place], place)
             reported = len(taken)
             return bool(trial.should_prune())
 

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 from optuna.trial import Trial
@@ -30,6 +30,9 @@ from tasks.services.stores import RunRef
 from tasks.stage.errors import ConfigError, DataError
 from tasks.stage.metrics import PROGRESS, flatten, read_curve, read_metrics
 
+_EVALUATION = "evaluation"
+_VALIDATION = "evaluation.split=validation"
+
 
 class TrialFailedError(Exception):
     """A trial's values can't be trained with, which is an answer and ends no sweep."""
@@ -39,6 +42,7 @@ class Sweep(BaseModel):
     """What a sweep came to: every trial, and the best one's params as FILE.KEY -> value."""
 
     study: str
+    goal: Literal["minimize", "maximize"]
     trials: list[Tried]
     best: dict[str, Value]
     value: float
@@ -120,7 +124,12 @@ def sweep(
             raise
         tracker.end(run, finished=True)
     return Sweep(
-        study=study.name, trials=study.tried(), best=best, value=value, mlflow_run=run.run_id
+        study=study.name,
+        goal=params.goal,
+        trials=study.tried(),
+        best=best,
+        value=value,
+        mlflow_run=run.run_id,
     )
 
 
@@ -166,8 +175,7 @@ def _build(trial: Trial, values: dict[str, Value], trials: _Trials) -> float:
     params, tracker = trials.params, trials.tracker
     with _workspace(trials, values) as workspace:
         run = tracker.begin_trial(trials.parent, trial_name(trial), values)
-        names = stage_names(workspace.path)
-        wanted = names[: names.index(params.stage) + 1]
+        wanted = _built(trials)
         log = _log(workspace, f"trial-{overrides_digest(workspace.overrides)}")
         scratch = workspace.path / workspace.paths().scratch / params.stage
         try:
@@ -187,10 +195,18 @@ def _build(trial: Trial, values: dict[str, Value], trials: _Trials) -> float:
     return value
 
 
+def _built(trials: _Trials) -> list[str]:
+    """Return the stages that a trial builds."""
+    names = stage_names(trials.base.path)
+    return names[: names.index(trials.params.stage) + 1]
+
+
 @contextmanager
 def _workspace(trials: _Trials, values: Mapping[str, Value]) -> Iterator[Workspace]:
     """Hold a workspace of the study's own, with the sweep's rows and models."""
     texts = [*trials.overrides, *(override_text(name, value) for name, value in values.items())]
+    if _EVALUATION in _built(trials):
+        texts.append(_VALIDATION)  # what chooses may see nothing of what judges
     chosen = choose_workspace(trials.base.checkout, trials.preset, texts)
     folder = _folder(chosen.checkout) / trials.study.name / overrides_digest(chosen.overrides)
     workspace = replace(chosen, path=folder)
@@ -202,7 +218,7 @@ def _workspace(trials: _Trials, values: Mapping[str, Value]) -> Iterator[Workspa
 
 
 def _metric(workspace: Workspace, params: SweepParams, scratch: Path) -> float:
-    """Return what the sweep minimises, from the report of its stage.
+    """Return what the sweep minimizes or maximizes, from the report of its stage.
 
     Raises:
         ConfigError: the report has no such number, or the stage no such curve.
@@ -214,15 +230,16 @@ def _metric(workspace: Workspace, params: SweepParams, scratch: Path) -> float:
     if not isinstance(value, float | int):
         numbers = sorted(name for name, item in found.items() if isinstance(item, float | int))
         raise ConfigError(
-            f"params/sweep.yaml minimises {params.metric!r}, which is no number of the report of "
-            f"{params.stage}",
+            f"params/sweep.yaml would {params.goal} {params.metric!r}, which is no number of the "
+            f"report of {params.stage}",
             f"name one of {', '.join(numbers)}",
         )
     # A stage that DVC restored has left no curves at all.
-    if read_curve(scratch, PROGRESS) and not read_curve(scratch, params.curve):
+    curve = params.curve
+    if curve and read_curve(scratch, PROGRESS) and not read_curve(scratch, curve):
         raise ConfigError(
-            f"params/sweep.yaml stops trials by the curve {params.curve!r}, and {params.stage} "
-            "writes none of that name",
-            "name one that its runs show in MLflow, such as validation_loss",
+            f"params/sweep.yaml stops trials by the curve {curve!r}, and {params.stage} writes "
+            "none of that name",
+            "name one that its runs show in MLflow, such as validation_loss, or null for none",
         )
     return float(value)

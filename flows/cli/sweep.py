@@ -13,6 +13,7 @@ from flows.cli.run import flows_ready, stdout_to_stderr
 from flows.console import make_console
 
 if TYPE_CHECKING:
+    from flows.study import Tried
     from flows.sweep import Sweep
 
 
@@ -48,6 +49,13 @@ def _run_sweep(checkout: Path, preset: str | None, overrides: Sequence[str]) -> 
         return run_flow(root=str(checkout), preset=preset, overrides=list(overrides))
 
 
+def _best_first(found: "Sweep") -> "list[Tried]":
+    """Return the trials that have a value, the best first, and then the others."""
+    sign = 1 if found.goal == "minimize" else -1
+    worst = float("inf")
+    return sorted(found.trials, key=lambda item: worst if item.value is None else sign * item.value)
+
+
 def _print_sweep(
     console: Console, found: "Sweep", preset: str | None, overrides: Sequence[str]
 ) -> None:
@@ -56,8 +64,7 @@ def _print_sweep(
 
     names = sorted(found.best)
     table = Table("trial", "state", "value", *names, title=f"sweep {found.study}")
-    worst = float("inf")
-    for trial in sorted(found.trials, key=lambda item: worst if item.value is None else item.value):
+    for trial in _best_first(found):
         value = "" if trial.value is None else f"{trial.value:.4f}"
         cells = [shown_value(trial.params.get(name, "")) for name in names]
         table.add_row(str(trial.number), trial.state, value, *cells)

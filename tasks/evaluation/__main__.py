@@ -155,9 +155,8 @@ def run(params: Params, paths: Paths) -> None:
 
 def _asked(params: Params, paths: Paths, device: torch.device) -> NightRequests:
     chosen = params.evaluation
-    test = read_records(paths.curated / "test.jsonl")
     share = partial(hash_share, salt=chosen.salt)
-    records = choose_records(test, chosen.records, share, split="test")
+    records = choose_records(_read(paths, chosen.split), chosen.records, share, split=chosen.split)
     retriever = Retriever.of(
         Index.load(verified(paths.index)),
         params.prompting.passages,
@@ -174,7 +173,7 @@ def _asked(params: Params, paths: Paths, device: torch.device) -> NightRequests:
 def _held_feedback(params: Params, paths: Paths) -> list[Record]:
     """Return the feedback that is asked beside the test split; most nights hold none out."""
     chosen = params.evaluation
-    if not (paths.curated / f"{FEEDBACK_SPLIT}.jsonl").exists():
+    if chosen.split != "test" or not (paths.curated / f"{FEEDBACK_SPLIT}.jsonl").exists():
         return []
     share = partial(hash_share, salt=chosen.salt)
     return choose_records(_read(paths, FEEDBACK_SPLIT), chosen.records, share, split=FEEDBACK_SPLIT)

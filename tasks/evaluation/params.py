@@ -27,7 +27,8 @@ class VariantParams(StageParams):
 class EvaluationParams(StageParams):
     """`params/evaluation.yaml`."""
 
-    records: int = Field(ge=1, le=100_000, description="test records scored, chosen by hashed id")
+    records: int = Field(ge=1, le=100_000, description="records scored, chosen by hashed id")
+    split: Literal["test", "validation"] = Field(description="whose records are asked")
     distractor_records: int = Field(ge=0, le=100_000, description="of these, in mode distractor")
     injection_records: int = Field(ge=0, le=100_000, description="of these, in mode injected")
     instruction_tokens: int = Field(ge=1, le=4096, description="new tokens of a plain instruction")

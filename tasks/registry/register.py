@@ -1,5 +1,6 @@
 """A bundle registered: the version that the night's models are known by."""
 
+import json
 import shutil
 import sys
 import tempfile
@@ -74,10 +75,15 @@ def nominate(registry: Registry, version: Version) -> None:
 def register_prompt(prompt: Path, run: RunRef, registry: Registry) -> int:
     """Return the version, in MLflow's prompt registry, of the prompt that a bundle learned.
 
-    It is known by the hash of the template and of the demonstrations shown with it.
+    It is known by the hash of the template and of the demonstrations shown with it, which stand
+    below the template as a comment of Jinja's, turn by turn in JSON.
     """
     parts = [(prompt / name).read_text(encoding="utf-8") for name in (TEMPLATE, DEMONSTRATIONS)]
-    number = registry.register_prompt(parts[0], text_sha256(*parts), run)
+    template, shown = parts
+    text = template
+    if json.loads(shown):
+        text += f"\n{{# Shown before each question:\n{shown.replace('#}', '# }')}\n#}}\n"
+    number = registry.register_prompt(text, text_sha256(*parts), run)
     get_run_logger().info("the prompt is version %d", number)
     return number
 

@@ -14,6 +14,8 @@ from mlflow.tracking import MlflowClient
 from typer.testing import CliRunner
 
 from flows.cli import app
+from tasks.records.predictions import read_predictions
+from tasks.records.schema import read_records
 from tests.builders.clones import command, environment, nightloom
 
 pytestmark = [pytest.mark.night, pytest.mark.timeout(1500)]
@@ -85,6 +87,24 @@ def test_an_interrupted_sweep_goes_on_stops_bad_trials_and_prints_the_best_as_pa
         [experiment.experiment_id], filter_string=f"tags.`nightloom.key` = '{found['study']}'"
     )
     assert [run.info.run_id for run in sweeps] == [found["mlflow_run"]]
+
+
+def test_a_sweep_maximizes_the_score_of_answers_on_the_validation_split(
+    after_a_night: Path,
+) -> None:
+    words = ["stage=evaluation", "metric=systems.adapter.closed_book.token_f1", "goal=maximize"]
+    words += ["curve=null", "trials=1", "space={evaluation.instruction_tokens: {choices: [4]}}"]
+    given = [word for text in words for word in ("--set", f"sweep.{text}")]
+    done = nightloom(after_a_night, "sweep", "--preset", "tiny", "--json", *given)
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = json.loads(done.stdout)
+    [workspace] = (after_a_night / ".nightloom" / "sweeps" / found["study"]).iterdir()
+    rows = read_predictions(workspace / "data" / "reports" / "evaluation" / "predictions.parquet")
+    validation = read_records(workspace / "data" / "curated" / "validation.jsonl")
+    assert {row.record for row in rows} <= {record.id for record in validation}
+    metrics = json.loads((workspace / "data/reports/evaluation/metrics.json").read_text())
+    assert found["value"] == metrics["systems"]["adapter"]["closed_book"]["token_f1"]
+    assert found["best"] == {"evaluation.instruction_tokens": 4}
 
 
 def refused(clone: Path, space: str) -> Result:

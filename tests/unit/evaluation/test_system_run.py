@@ -180,6 +180,26 @@ def test_held_out_feedback_is_asked_as_it_is_served_and_is_no_part_of_the_test_s
     assert {row.record for row in read_likelihoods(full.report / LIKELIHOODS_FILE)} == asked
 
 
+def test_a_sweeps_trials_ask_the_validation_split_and_no_feedback(
+    full: Asked, tiny: Tiny, scored: Any, prompting: Any, models: Any, compute: Any, tmp_path: Path
+) -> None:
+    curated = full.report.with_name("curated")
+    settings = read_yaml(Path("params/evaluation.yaml")) | {"split": "validation", "records": 5}
+    shared = {"prompting": prompting, "compute": compute, "models": models}
+    params = evaluation.Params.model_validate(shared | {"evaluation": settings})
+    paths = evaluation.Paths(
+        curated=curated, base=tiny.base, embedder=tiny.embedder, model_store=tiny.store,
+        adapter=tiny.adapter, students=tiny.students, index=scored.index, scratch=tmp_path,
+        evaluation_report=tmp_path / "report",
+    )  # fmt: skip
+    asked = evaluation._asked(params, paths, torch.device("cpu"))
+    own = {row.id for row in read_records(curated / "validation.jsonl")}
+    assert {row.id for row in asked.records} <= own
+    assert {request.record.id for request in asked.requests} <= own
+    assert len(asked.records) == 5
+    assert FEEDBACK not in {request.mode for request in asked.requests}
+
+
 def test_a_bundle_by_path_is_asked_as_it_is_served(full: Asked) -> None:
     """Of the same night it is the adapter: prompts, passages and answers are equal."""
     for own, guest in zip(

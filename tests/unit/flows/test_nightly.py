@@ -57,6 +57,7 @@ def workspace(folder: Path, file: str, old: str, new: str) -> Workspace:
         ("night.yaml", "stage_hours: 24.0", "stage_hours: 0.0", r"night\.yaml: stage_hours"),
         ("night.yaml", "room: 1.0", "room: 11.0", r"night\.yaml: room"),
         ("night.yaml", "run_again: true", "run_again: twice", r"night\.yaml: run_again"),
+        ("evaluation.yaml", "split: test", "split: validation", "a verdict needs the test split"),
         ("judging.yaml", "model: null", "model: 3", r"judging\.yaml: model"),
     ],
 )

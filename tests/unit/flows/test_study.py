@@ -15,6 +15,7 @@ from tasks.stage.errors import DataError
 SETTINGS: dict[str, Any] = {
     "stage": "finetuning",
     "metric": "best_validation_loss",
+    "goal": "minimize",
     "curve": "validation_loss",
     "trials": 4,
     "startup_trials": 1,
@@ -140,6 +141,42 @@ def test_a_curve_worse_than_the_median_stops_a_trial(base: Workspace, tmp_path: 
     write_curve(scratch, [4.0])
     assert not should_stop("distillation", shown(4.0))  # another stage's
     assert should_stop("finetuning", shown(4.0))
+
+
+def test_the_greatest_value_is_the_best_where_the_goal_is_to_maximize(base: Workspace) -> None:
+    begun = study(base, goal="maximize")
+    values = {}
+    for value in (0.2, 0.9, 0.4):
+        trial, values[value] = begun.ask()
+        begun.tell(trial, value)
+    assert begun.best() == (values[0.9], 0.9)
+    assert begun.name != study(base).name
+
+
+def test_a_greater_loss_stops_a_trial_also_where_the_goal_is_to_maximize(
+    base: Workspace, tmp_path: Path
+) -> None:
+    begun, scratch = study(base, goal="maximize"), tmp_path / "scratch"
+    for losses, value in (([3.0, 2.0], 0.5), ([2.9, 1.9], 0.6)):
+        trial, _ = begun.ask()
+        write_curve(scratch, losses)
+        assert not begun.watch(trial, scratch)("finetuning", shown(losses[0]))
+        begun.tell(trial, value)
+    trial, _ = begun.ask()
+    write_curve(scratch, [4.0])
+    assert begun.watch(trial, scratch)("finetuning", shown(4.0))
+    trial, _ = begun.ask()
+    write_curve(scratch, [1.0])
+    assert not begun.watch(trial, scratch)("finetuning", shown(1.0))
+
+
+def test_without_a_curve_no_trial_is_stopped(base: Workspace, tmp_path: Path) -> None:
+    begun, scratch = study(base, curve=None), tmp_path / "scratch"
+    for losses in ([3.0], [9.0]):
+        trial, _ = begun.ask()
+        write_curve(scratch, losses)
+        assert not begun.watch(trial, scratch)("finetuning", shown(losses[0]))
+        begun.tell(trial, losses[0])
 
 
 def test_a_training_that_goes_on_is_compared_with_the_same_evaluation_of_others(

@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from jinja2 import Environment
 from mlflow.tracking import MlflowClient
 from prefect.logging import disable_run_logger
 
 from tasks.orchestration.tracking import Tracker
+from tasks.prompting.files import DEMONSTRATIONS, TEMPLATE
 from tasks.registry import register as registration
 from tasks.registry.client import PROMPT_NAME
 from tasks.registry.versions import promotion_key
@@ -83,6 +85,21 @@ def test_a_prompt_has_one_version_a_digest_and_is_linked_to_its_night(shop: Shop
     assert shop.registry.register_prompt("Ask: {{ question }}", "b" * 64, run) == first + 1
     linked = shop.client.get_run(run.run_id).data.tags["mlflow.linkedPrompts"]
     assert json.loads(linked) == [{"name": "nightloom-answer", "version": str(first + 1)}]
+
+
+def test_a_prompt_is_registered_with_its_demonstrations(shop: Shop, tmp_path: Path) -> None:
+    run = Tracker(shop.stores).begin_night("prompted", {})
+    texts = []
+    for turns in ([], [{"role": "user", "content": "Why {# not #}?"}]):
+        (tmp_path / TEMPLATE).write_text("Q: {{ question }}")
+        (tmp_path / DEMONSTRATIONS).write_text(json.dumps(turns))
+        with disable_run_logger():
+            number = registration.register_prompt.fn(tmp_path, run, shop.registry)
+        texts.append(str(shop.client.get_prompt_version(PROMPT_NAME, str(number)).template))
+    assert texts[0] == "Q: {{ question }}"
+    assert texts[1].startswith(f"{texts[0]}\n{{# Shown before each question:")
+    assert "Why {# not" in texts[1]
+    assert Environment().from_string(texts[1]).render(question="x").strip() == "Q: x"
 
 
 @pytest.mark.slow
