@@ -5,14 +5,18 @@ from pathlib import Path
 from typing import Any
 
 from accelerate.utils import set_seed
-from torch import nn
 from transformers import PreTrainedModel
 
 from tasks.finetuning.params import FinetuningParams
 from tasks.models.loading import BASE_DIGEST_FILE, LanguageModel
 from tasks.models.peft_library import LoraConfig, PeftModel, get_peft_model
 from tasks.models.provenance import tidy_adapter
-from tasks.models.quantization import decoder_linears
+from tasks.models.quantization import (
+    decoder_linears,
+    fused_experts,
+    last_part,
+    linear_weights,
+)
 from tasks.sequences.attention import use_plain_attention
 from tasks.stage.errors import ConfigError
 
@@ -38,7 +42,7 @@ def make_trainable(base: LanguageModel, params: FinetuningParams) -> PreTrainedM
         r=params.rank,
         lora_alpha=params.alpha,
         lora_dropout=params.dropout,
-        target_modules=_targets(base.model, params),
+        **_targets(base.model, params),
         use_dora=params.method == "dora",
         use_rslora=params.method == "rslora",
         init_lora_weights=_INITS[params.init],
@@ -47,22 +51,13 @@ def make_trainable(base: LanguageModel, params: FinetuningParams) -> PreTrainedM
     return get_peft_model(base.model, config)
 
 
-def adapted_layers(model: PreTrainedModel, params: FinetuningParams) -> list[tuple[str, nn.Linear]]:
-    """Return the layers of a base that an adapter stands on.
+def adapted_names(model: PreTrainedModel, params: FinetuningParams) -> list[str]:
+    """Return what the layers, and fused weights of experts, are called that an adapter stands on.
 
     Raises:
         ConfigError: the base has no layer of a target's name.
     """
-    targets = set(_targets(model, params))
-    return [
-        (name, layer)
-        for name, layer in decoder_linears(model)
-        if name.rpartition(".")[2] in targets
-    ]
-
-
-def _targets(model: PreTrainedModel, params: FinetuningParams) -> list[str]:
-    known = sorted({name.rpartition(".")[2] for name, _ in decoder_linears(model)})
+    known = sorted({last_part(name) for name, _ in linear_weights(model)})
     if not known:
         raise ConfigError(
             f"{type(model).__name__} has no linear layer that an adapter could stand on",
@@ -78,6 +73,21 @@ def _targets(model: PreTrainedModel, params: FinetuningParams) -> list[str]:
             "name some of these, or set targets: all",
         )
     return sorted(params.targets)
+
+
+def _targets(model: PreTrainedModel, params: FinetuningParams) -> dict[str, Any]:
+    """Return peft's settings for the layers, and for the weights that are no layer's own."""
+    names = adapted_names(model, params)
+    layers = {last_part(name) for name, _ in decoder_linears(model)}
+    experts = {
+        ".".join(name.split(".")[-2:])
+        for name, _ in fused_experts(model)
+        if last_part(name) in names
+    }
+    return {
+        "target_modules": [name for name in names if name in layers],
+        "target_parameters": sorted(experts) or None,
+    }
 
 
 def keep_start(model: PreTrainedModel | PeftModel, params: FinetuningParams, folder: Path) -> None:

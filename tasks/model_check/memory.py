@@ -1,12 +1,14 @@
 """The memory that a base will take, from shapes alone."""
 
+from typing import Any
+
 import psutil
 import torch
 from transformers import PreTrainedModel
 
-from tasks.finetuning.adapter import adapted_layers
+from tasks.finetuning.adapter import adapted_names
 from tasks.finetuning.params import FinetuningParams
-from tasks.models.quantization import decoder_linears
+from tasks.models.quantization import decoder_linears, last_part, linear_weights
 from tasks.stage.errors import ConfigError
 from tasks.stage.params import ComputeParams
 
@@ -55,19 +57,23 @@ def check_memory(
 
 def _adapter(model: PreTrainedModel, params: FinetuningParams) -> int:
     try:
-        layers = adapted_layers(model, params)
+        names = adapted_names(model, params)
     except ConfigError:  # which is a finding of its own
         return 0
-    return sum(params.rank * (layer.in_features + layer.out_features) for _, layer in layers)
+    return sum(
+        params.rank * (weight.numel() // weight.shape[-1] + weight.numel() // weight.shape[-2])
+        for name, weight in linear_weights(model)
+        if last_part(name) in names
+    )
 
 
 def _token_bytes(model: PreTrainedModel, width: int) -> float:
-    """Return about what the backward pass keeps for one token: what each linear layer reads and
+    """Return about what the backward pass keeps for one token: what each linear map reads and
     makes, and its share of the logits with their gradient.
     """
-    layers = sum(layer.in_features + layer.out_features for _, layer in decoder_linears(model))
-    vocabulary = int(model.config.get_text_config().vocab_size)
-    return width * layers + 2 * _FLOAT32 * _LEARNED * vocabulary
+    config: Any = model.config.get_text_config()
+    maps = sum(sum(weight.shape[-2:]) for _, weight in linear_weights(model))
+    return width * maps + 2 * _FLOAT32 * _LEARNED * int(config.vocab_size)
 
 
 def _device(compute: ComputeParams) -> tuple[str, int]:

@@ -23,8 +23,7 @@ from tasks.distillation.teacher import StateMemory
 from tasks.finetuning.adapter import make_trainable
 from tasks.finetuning.params import FinetuningParams
 from tasks.generation.batching_check import decodes_together
-from tasks.models.loading import LanguageModel, load_model, quantize_folder
-from tasks.models.peft_library import PeftModel
+from tasks.models.loading import LanguageModel, adapted_model, load_model, quantize_folder
 from tasks.models.quantization import hold_dequantized, round_weights
 from tasks.sequences.attention import use_plain_attention
 from tasks.sequences.examples import Example
@@ -107,7 +106,7 @@ def _train_and_serve(
             round_weights(base, numeric_form)
         model: Any = base
         if params.method != "full":
-            model = PeftModel.from_pretrained(base, str(folder / "adapter")).merge_and_unload()
+            model = adapted_model(base, folder / "adapter").merge_and_unload()
         else:
             model = load_model(folder / "adapter", _CPU)
         apart = (_logits(model, base) - made[0]).square().mean().sqrt()

@@ -126,9 +126,18 @@ def training_lines(trainings: Mapping[str, Mapping[str, Any]]) -> list[str]:
         versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
         lines.append(
             f"- {model}: {told}; on data `{found['data_sha256'][:12]}`, prompt "
-            f"`{found['template_sha256'][:12]}`, base form `{found['numeric_form']}`; {versions}"
+            f"`{found['template_sha256'][:12]}`, base form `{found['numeric_form']}`"
+            f"{_shown_shares(found.get('shares'))}; {versions}"
         )
     return [*lines, "", "All of it is in `training.json` beside each model's weights."]
+
+
+def _shown_shares(shares: Mapping[str, float] | None) -> str:
+    """Return which shares of the base are rounded and adapted; nothing where that is not told."""
+    if shares is None:
+        return ""
+    told = (f"{share:.1%} {name}" for name, share in shares.items())
+    return f" ({' and '.join(told)}, of the decoder's weights)"
 
 
 def _shown_param(value: Any) -> str:

@@ -2,12 +2,22 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from transformers.pytorch_utils import Conv1D
 
-from tasks.models.quantization import round_weights
+from tasks.models.loading import load_model, quantize_folder
+from tasks.models.quantization import (
+    decoder_linears,
+    hold_dequantized,
+    linear_weights,
+    round_tensor,
+    round_weights,
+)
+from tests.builders.families import FAMILIES, Family
 
 
 def by_bitsandbytes(weight: Tensor) -> Tensor:
@@ -81,3 +91,22 @@ def test_a_weight_that_is_no_whole_number_of_blocks_is_rounded_too() -> None:
     model[0].weight.data.copy_(drawn)
     round_weights(model, "nf4_dequantized")
     assert torch.equal(model[0].weight.data, by_bitsandbytes(drawn))
+
+
+@pytest.mark.parametrize("form", ["nf4_dequantized", "int8_dequantized"])
+@pytest.mark.parametrize("family", FAMILIES.values(), ids=list(FAMILIES))
+def test_every_family_is_trained_on_the_very_numbers_that_are_served(
+    family: Family, form: str, tmp_path: Path
+) -> None:
+    folder = family.write(tmp_path / "model")
+    cpu = torch.device("cpu")
+    trained = quantize_folder(folder, numeric_form=form, compute_dtype=torch.float32, device=cpu)
+    hold_dequantized(trained)
+    served = load_model(folder, cpu)
+    plain = {name: weight.clone() for name, weight in linear_weights(served)}
+    round_weights(served, form)
+    rounded = dict(linear_weights(served))
+    found = dict(linear_weights(trained))
+    assert found.keys() == rounded.keys()
+        assert torch.equal(found[name], turned), name
+        assert not torch.equal(weight, plain[name]), name
