@@ -77,13 +77,14 @@ def round_weights(model: PreTrainedModel, numeric_form: str) -> None:
     Each gets new memory: what it was read into may be a file's, and writing there takes as long as
     the rounding.
     """
-    rounded = _ROUNDINGS[numeric_form]
     with torch.no_grad():
         for _, layer in decoder_linears(model):
+            weight = layer.weight.data
             if isinstance(layer, Conv1D):  # whose rows are columns; bitsandbytes turns them, too
-                layer.weight.data = rounded(layer.weight.data.T.contiguous()).T.contiguous()
+                rounded = round_tensor(weight.T.contiguous(), numeric_form).T.contiguous()
             else:
-                layer.weight.data = rounded(layer.weight.data)
+                rounded = round_tensor(weight, numeric_form)
+            layer.weight.data = rounded
     round_experts(model, numeric_form)
 
 
@@ -91,11 +92,17 @@ def round_experts(model: PreTrainedModel, numeric_form: str) -> None:
     """Round the weights of fused experts to what a form can hold; bitsandbytes holds none of them
     quantised, so that training computes with the rounded numbers.
     """
-    rounded = _ROUNDINGS[numeric_form]
     with torch.no_grad():
         for _, weight in fused_experts(model):
-            flat = weight.data.flatten(0, 1)
-            weight.data = rounded(flat).view(weight.shape)
+            flat = round_tensor(weight.data.flatten(0, 1), numeric_form)
+            weight.data = flat.view(weight.shape)
+
+
+def round_tensor(weight: Tensor, numeric_form: str) -> Tensor:
+    """Return a weight of two dimensions rounded to what a quantised numeric form can hold."""
+    return {"nf4_dequantized": _round_to_nf4, "int8_dequantized": _round_to_int8}[numeric_form](
+        weight
+    )
 
 
 def import_kernels() -> Any:  # an untyped module
@@ -177,12 +184,6 @@ def _round_to_int8(weight: Tensor) -> Tensor:
 def _dequantize_int8(quantized: Tensor, scales: Tensor) -> Tensor:
     """Return the float32 weights of int8 rows, each with the magnitude that 127 stands for."""
     return quantized.float() * (scales.float().view(-1, 1) / 127.0)
-
-
-_ROUNDINGS: dict[str, Callable[[Tensor], Tensor]] = {
-    "nf4_dequantized": _round_to_nf4,
-    "int8_dequantized": _round_to_int8,
-}
 
 
 def hold_dequantized(model: PreTrainedModel) -> None:
