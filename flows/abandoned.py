@@ -10,14 +10,14 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from flows.endings import notify_endings
+from flows.endings import notify_endings, tell_run_of
 from flows.environment import find_stores, open_checkout
 from flows.run_state import NightState, abandoned_nights, last_nights, night_file, write_night
 from flows.servers import Services, is_foreign_prefect
 from flows.shutdown import living_flow_runs, oldest_holder
 from flows.workspace import holders
 from tasks.orchestration.abandoned_runs import close_runs
-from tasks.orchestration.flow_runs import crash_abandoned
+from tasks.orchestration.flow_runs import crash_abandoned, runs_of
 from tasks.orchestration.mlflow_pages import VERDICT_TAG
 from tasks.orchestration.night_page import NightPage, describe_night
 from tasks.orchestration.tracking import Tracker
@@ -69,17 +69,19 @@ def _close_mlflow(checkout: Path, nights: Sequence[NightState]) -> list[str]:
 
 
 def _close_prefect(checkout: Path) -> list[str]:
-    """Close the flow runs that no process runs."""
+    """Close the flow runs that no process runs; those of nights that did not begin are told."""
     running = holders(checkout).values()
     nights = last_nights(checkout, _LOOKED_AT)
-    found = crash_abandoned(
+    closed = crash_abandoned(
         alive=living_flow_runs() | {str(n.flow_run) for n in nights if n.pid in running},
         ended={night.night for night in nights if night.verdict and night.pid not in running},
         begun_before=oldest_holder(checkout),
         # A worker has just taken one, and has not started its process.
         pending_seconds=_PENDING_SECONDS if Services.read(checkout) else 0.0,
     )
-    return [f"Prefect: the run {name} stayed open: it is Crashed" for name in found]
+    for run in runs_of("nightly", closed):  # killed while it waited for its process, or imported
+        tell_run_of(checkout, run, run.state)
+    return [f"Prefect: the run {run.name} stayed open: it is Crashed" for run in closed]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

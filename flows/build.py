@@ -7,7 +7,7 @@ from typing import Any
 
 from prefect import flow, get_run_logger
 
-from flows.graph import has_remote, read_stage, stage_names
+from flows.graph import has_remote, read_current, read_stage, stage_names
 from flows.limits import check_room
 from flows.run_state import NightLog
 from flows.stage_records import check_unchanged, note_begin, undo_unchecked
@@ -75,12 +75,13 @@ def build_stages(
     params = load_params(_Params, [workspace.path / "params" / "night.yaml"]).night
     remote = has_remote(workspace.path)
     log.plan(names)
+    for told in filter(None, (undo_unchecked(workspace.path, name) for name in names)):
+        get_run_logger().warning("%s", told)
+    current = read_current(workspace.path, names)
     outcomes, looked = [], False
     for place, name in enumerate(names):
         log.start(name)
-        if told := undo_unchecked(workspace.path, name):
-            get_run_logger().warning("%s", told)
-        stage = read_stage(workspace.path, name)
+        stage = current.get(name) or read_stage(workspace.path, name)
         if not stage.current and not looked:
             check_room(workspace.checkout, log.now, names[place:], params.room)
             looked = True

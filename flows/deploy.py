@@ -1,7 +1,8 @@
 """What Prefect's server must hold before a worker starts, made in one process.
 
 `python -m flows.deploy`; `nightloom up` runs it. Prefect's own commands do the work: called one
-after the other here, they share the imports that took each of them seconds.
+after the other here, they share the imports that took each of them seconds. All deployments are
+one command, since each command sets up Prefect's logging anew.
 """
 
 import argparse
@@ -22,9 +23,6 @@ from tasks.orchestration.flow_runs import make_heartbeat_watch
 from tasks.registry.lock import PROMOTION_LIMIT
 from tasks.stage.errors import NightloomError
 
-# What works in the workspace of the nights, and has their preset and overrides.
-_OF_NIGHTS = ("release", "sweep", "evaluate")
-
 
 def run_prefect(*words: str) -> tuple[int, str]:
     """Run `prefect WORDS` in this process; return its exit code and what it printed."""
@@ -42,7 +40,7 @@ def run_prefect(*words: str) -> tuple[int, str]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Make the work pool and the promoters' limit where they are missing; deploy `prefect.yaml`.
+    """Make the work pool and the promoters' limit where they are missing; deploy a file.
 
     What an earlier one left open is closed, a night that was interrupted or missed is started, and
     questions that ended with an earlier worker are asked again. Return 0, or 1 with the command
@@ -51,16 +49,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m flows.deploy", description=__doc__)
     parser.add_argument("--pool", required=True, help="the worker's pool")
     parser.add_argument("--template", required=True, help="the pool's base job template")
-    parser.add_argument("--params", default="{}", help="JSON: the preset and overrides of nights")
-    options, nightly = parser.parse_known_args(arguments)
-    params = ["--params", options.params]
+    parser.add_argument("--prefect-file", default="prefect.yaml", help="what is deployed")
+    options = parser.parse_args(arguments)
     for words in (
         ["work-pool", "create", options.pool, "--type", "process", "--overwrite",
          "--base-job-template", options.template],
         ["gcl", "create", PROMOTION_LIMIT, "--limit", "1"],
-        ["deploy", "--name", "approve", "--name", "rollback"],
-        *(["deploy", "--name", name, *params] for name in _OF_NIGHTS),
-        ["deploy", "--name", "nightly", *params, *nightly],
+        ["deploy", "--all", "--prefect-file", options.prefect_file],
     ):  # fmt: skip
         code, told = run_prefect(*words)
         known = PROMOTION_LIMIT in words and "already exists" in told

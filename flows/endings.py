@@ -76,7 +76,7 @@ def notify_ending(checkout: Path, night: str) -> Telling | None:
         ended = _ended(path, holders(checkout))
         if ended is None or ended.verdict is None or ended.told is None:
             return None
-        if any(telling.verdict == ended.verdict for telling in ended.told):
+        if _was_told(ended):
             return None
         notice = ending_notice(checkout, ended)
         try:
@@ -97,7 +97,9 @@ def notify_endings(checkout: Path) -> dict[str, Telling]:
     paths = sorted((checkout / STATE / "nights").glob("[!.]*.json"), reverse=True)
     for path in reversed(paths[:_LOOKED_AT]):
         night = _ended(path, running)
-        if night is None or night.pid in running.values():
+        if night is None or night.told is None or _was_told(night):
+            continue
+        if night.pid in running.values():
             continue  # one with a verdict may still write its pages
         telling = notify_ending(checkout, path.stem)
         if telling is not None:
@@ -111,8 +113,13 @@ def tell_run(flow: Any, flow_run: Any, state: Any) -> None:
     In the run's own process, or in the worker's when that was killed. A run that failed before its
     night began gets a night's file as well.
     """
+    checkout = find_checkout(Path(str(flow_run.parameters.get("root") or ".")))
+    tell_run_of(checkout, flow_run, state)
+
+
+def tell_run_of(checkout: Path, flow_run: Any, state: Any) -> None:
+    """Tell how a flow run of a checkout ended; one whose night has no file gets one."""
     given = flow_run.parameters
-    checkout = find_checkout(Path(str(given.get("root") or ".")))
     start = flow_run.expected_start_time or datetime.now(UTC)
     night = str(given.get("night") or new_night_name(start))
     if not night_file(checkout, night).exists():
@@ -123,7 +130,7 @@ def tell_run(flow: Any, flow_run: Any, state: Any) -> None:
         else:
             verdict = _STATES.get(state.type.value, "failed")
             error = _error_of(state.message or "", verdict)
-        write_unbegun(checkout, night, verdict, error, _request(flow_run))
+        write_unbegun(checkout, night, verdict, error, _request(flow_run), str(flow_run.id))
     notify_ending(checkout, night)
 
 
@@ -142,8 +149,12 @@ def write_unbegun(
     verdict: Verdict,
     error: ErrorEntry,
     request: NightRequest | None = None,
+    flow_run: str | None = None,
 ) -> None:
-    """Write the file of a night that ended before it began; `request` of one to be run again."""
+    """Write the file of a night that ended before it began; `request` of one to be run again.
+
+    `flow_run` is the id of its run in Prefect.
+    """
     night_file(checkout, night).parent.mkdir(parents=True, exist_ok=True)
     write_night(
         night_file(checkout, night),
@@ -157,6 +168,7 @@ def write_unbegun(
             ended=datetime.now(UTC),
             told=[],
             request=request,
+            flow_run=flow_run,
         ),
     )
 
@@ -247,6 +259,10 @@ def _ended(path: Path, running: dict[str, int]) -> NightState | None:
         if night.verdict is None:
             mark_crashed(night)
     return night
+
+
+def _was_told(night: NightState) -> bool:
+    return any(telling.verdict == night.verdict for telling in night.told or [])
 
 
 def _keep(path: Path, verdict: Verdict, outcomes: dict[str, str | None]) -> Telling:

@@ -11,9 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from flows.graph import cache_folder, remove_from_remote
+from flows.graph import cache_folder, parse_lock, remove_from_remote
 from flows.workspace import Workspace
 from tasks.services.traces import Traces
 
@@ -64,7 +62,7 @@ def raw_objects(workspaces: Iterable[Workspace]) -> set[str]:
     for workspace in workspaces:
         tracked = workspace.path / f"{workspace.paths().raw}.dvc"
         if tracked.exists():
-            outs = yaml.safe_load(tracked.read_text(encoding="utf-8"))["outs"]
+            outs = parse_lock(tracked.read_text(encoding="utf-8"))["outs"]
             found |= {out["md5"] for out in outs}
     cache = cache_folder(next(iter(workspaces)).checkout)
     return found | with_files(cache, found)
@@ -100,13 +98,13 @@ def cached_runs(folder: Path) -> Iterator[DvcRun]:
     """Yield every run that a run cache holds."""
     for path in sorted(folder.rglob("*")):
         if path.is_file():
-            yield _run(yaml.safe_load(path.read_text(encoding="utf-8")), path)
+            yield _run(parse_lock(path.read_text(encoding="utf-8")), path)
 
 
 def _locked_runs(locks: Iterable[Path]) -> Iterator[DvcRun]:
     for path in locks:
         if path.exists():
-            content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+            content = parse_lock(path.read_text(encoding="utf-8")) or {}
             for stage in content.get("stages", {}).values():
                 yield _run(stage, None)
 

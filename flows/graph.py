@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -45,25 +45,47 @@ def read_stage(root: Path, name: str) -> Stage:
         ConfigError: DVC can't read the workspace, or knows no such stage.
     """
     with _repository(root) as repository, repository.lock:
-        stage = _find(repository, name)
-        current = not stage.changed()
-        stage.save_deps(allow_missing=True)
-        params = {dep.def_path: dep for dep in stage.params}
-        dependencies = tuple(
-            Dependency(dep.def_path, str(dep.hash_info.value))
-            for dep in stage.deps
-            if dep.def_path not in params
-        )
-        values = {path: dep.hash_info.value for path, dep in sorted(params.items())}
-        return Stage(
-            name=name,
-            command=stage.cmd,
-            dependencies=dependencies,
-            outs=tuple(out.def_path for out in stage.outs),
-            params=tuple(params),
-            key=_key(name, stage.cmd, dependencies, values),
-            current=current,
-        )
+        return _read(repository, name)
+
+
+def read_current(root: Path, names: Sequence[str]) -> dict[str, Stage]:
+    """Return those of the first of these stages that are current, up to one that is not.
+
+    DVC reads the workspace once for them all: a night with nothing new asks for nothing else.
+
+    Raises:
+        ConfigError: DVC can't read the workspace, or knows no such stage.
+    """
+    found: dict[str, Stage] = {}
+    with _repository(root) as repository, repository.lock:
+        for name in names:
+            stage = _read(repository, name)
+            if not stage.current:
+                break
+            found[name] = stage
+    return found
+
+
+def _read(repository: Any, name: str) -> Stage:
+    stage = _find(repository, name)
+    current = not stage.changed()
+    stage.save_deps(allow_missing=True)
+    params = {dep.def_path: dep for dep in stage.params}
+    dependencies = tuple(
+        Dependency(dep.def_path, str(dep.hash_info.value))
+        for dep in stage.deps
+        if dep.def_path not in params
+    )
+    values = {path: dep.hash_info.value for path, dep in sorted(params.items())}
+    return Stage(
+        name=name,
+        command=stage.cmd,
+        dependencies=dependencies,
+        outs=tuple(out.def_path for out in stage.outs),
+        params=tuple(params),
+        key=_key(name, stage.cmd, dependencies, values),
+        current=current,
+    )
 
 
 def params_files(root: Path, names: Iterable[str]) -> set[str]:
@@ -92,6 +114,28 @@ def cache_folder(root: Path) -> Path:
         return Path(repository.cache.local.path)
 
 
+def lacks_files(root: Path, tracked: str) -> bool:
+    """Return whether a `.dvc` file names files that are not there, and that DVC may bring.
+
+    So it is in a fresh clone, and after `git pull` brought the file of another machine.
+
+    Raises:
+        ConfigError: DVC can't read the workspace.
+    """
+    with _repository(root) as repository:
+        [stage] = repository.stage.load_all(str(root / tracked))
+        [out] = stage.outs
+        folder = Path(out.fs_path)
+        if not folder.exists():
+            return True
+        listed = Path(repository.cache.local.oid_to_path(out.hash_info.value))
+        if listed.exists():
+            files = json.loads(listed.read_bytes())
+            return any(not (folder / file["relpath"]).exists() for file in files)
+        # The cache may have been emptied beside rows that are whole.
+        return out.changed_checksum() and bool(repository.config["core"].get("remote"))
+
+
 @contextmanager
 def locked_run_cache(root: Path) -> Iterator[Path]:
     """Hold DVC's lock of a workspace, and yield where it keeps what each run of a stage made.
@@ -118,6 +162,17 @@ def is_lock_whole(root: Path) -> bool:
         except DvcException:
             return False
         return True
+
+
+def parse_lock(text: str) -> Any:
+    """Return the content of a `dvc.lock`, a `.dvc` file or an entry of the run cache.
+
+    By libyaml: a night reads those of all nights that are kept, and Python's parser takes eight
+    times as long.
+    """
+    import yaml  # deferred: `nightloom --help` imports this module and parses nothing
+
+    return yaml.load(text, Loader=yaml.CSafeLoader)
 
 
 def found_in_remote(root: Path, oids: Iterable[str]) -> set[str] | None:

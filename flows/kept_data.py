@@ -6,10 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from flows.erased_objects import cached_runs, with_files
-from flows.graph import cache_folder, found_in_remote
+from flows.graph import cache_folder, found_in_remote, parse_lock
 from flows.intakes import all_workspaces, copied_workspaces
 from flows.workspace import Workspace
 from tasks.services.processes import supervised
@@ -102,7 +100,7 @@ def _git(checkout: Path, *arguments: str) -> str:
 
 def _hashes(texts: Iterable[str]) -> set[str]:
     """Return every MD5 that locks name, of what was read and of what was written."""
-    return set().union(*(_md5s(yaml.safe_load(text)) for text in texts))
+    return set().union(*(_md5s(parse_lock(text)) for text in set(texts)))
 
 
 def _md5s(value: Any) -> set[str]:

@@ -20,9 +20,10 @@ from flows.endings import notify_ending, tell_run
 from flows.environment import find_stores, open_checkout
 from flows.erased_stores import forget_answers, wipe_deleted
 from flows.erasing import came_back, reapply
-from flows.graph import has_remote
+from flows.graph import has_remote, lacks_files
 from flows.history import read_history, write_history
 from flows.limits import bounded
+from flows.models import resolve_models
 from flows.parameters import NO_OVERRIDES, NightName, OverrideText, PresetName
 from flows.promoter import deciding, make_promoter
 from flows.record import NightRecord
@@ -34,7 +35,6 @@ from flows.servers import shares_prefect
 from flows.workspace import Workspace, choose_workspace, night_lock, prepare
 from tasks.ingestion.intakes import ingest
 from tasks.ingestion.params import IngestionParams
-from tasks.orchestration.base_model import resolve, resolve_base
 from tasks.orchestration.data import bring_rows, track
 from tasks.orchestration.flow_runs import name_scheduled_runs, tag_run
 from tasks.orchestration.llm_judge import judge_answers
@@ -58,7 +58,6 @@ from tasks.services.stores import RunRef, Stores
 from tasks.stage.errors import ConfigError, DataError, GateError, NightloomError
 from tasks.stage.outputs import write_atomically
 from tasks.stage.params import (
-    BaseSource,
     ModelsParams,
     RerankingParams,
     StageParams,
@@ -373,32 +372,14 @@ def refresh(workspace: Workspace, log: NightLog, stores: Stores) -> None:
     log.begin("taking in new data")
     paths = workspace.paths()
     raw, accepted = workspace.path / paths.raw, workspace.path / paths.accepted
-    bring_rows(workspace.path, paths.raw, remote=has_remote(workspace.path))
+    tracked = f"{paths.raw}.dvc"
+    if (workspace.path / tracked).exists() and lacks_files(workspace.path, tracked):
+        bring_rows(workspace.path, paths.raw, remote=has_remote(workspace.path))
     taken = ingest(params.ingestion, raw, accepted, stores)
     log.now.left_out = dict(taken.left_out)
     track(workspace.path, paths.raw, changed=taken.intake is not None)
     weights = json.dumps(params.ingestion.weights, sort_keys=True)
     write_atomically(workspace.path / paths.source_weights, weights + "\n")
-
-
-def resolve_models(workspace: Workspace, models: ModelsParams, reranking: RerankingParams) -> None:
-    """Have base, embedder, student and cross-encoder in the store."""
-    root, paths = workspace.path, workspace.paths()
-    store = (root / paths.model_store).resolve()
-    store.mkdir(parents=True, exist_ok=True)
-    resolve_base(models.base, root, root / paths.base, store)
-    resolve(models.embedder, "embedder", root, root / paths.embedder, store)
-    if models.student is None:
-        # Students are made of the base's own layers.
-        write_atomically(root / paths.student_base, (root / paths.base).read_text("utf-8"))
-    else:
-        # Chats must be the same tokens to both.
-        student = BaseSource(**models.student.model_dump(), template=models.base.template)
-        resolve_base(student, root, root / paths.student_base, store, role="student")
-    if reranking.model is None:
-        write_atomically(root / paths.reranker, "null\n")
-    else:
-        resolve(reranking.model, "reranker", root, root / paths.reranker, store)
 
 
 def judge(workspace: Workspace, run: RunRef) -> None:

@@ -6,9 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
-
-from flows.graph import has_remote
+from flows.graph import has_remote, parse_lock
 from flows.history import HISTORY_PAGE
 from flows.run_state import ErrorEntry, NightLog
 from flows.workspace import Workspace
@@ -62,7 +60,7 @@ def data_sets(workspace: Workspace) -> list[DataSet]:
     tracked, curated = root / f"{paths.raw}.dvc", root / paths.curated
     found = []
     if tracked.exists():
-        [out] = yaml.safe_load(tracked.read_text(encoding="utf-8"))["outs"]
+        [out] = parse_lock(tracked.read_text(encoding="utf-8"))["outs"]
         found.append(DataSet("intakes", out["md5"], paths.raw, "intake", _intake_rows(workspace)))
     if (curated / MANIFEST).exists():
         files = json.loads((curated / MANIFEST).read_text(encoding="utf-8"))["files"]

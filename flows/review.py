@@ -6,6 +6,7 @@ from pathlib import Path
 from flows.servers import Services
 from tasks.feedback.worth import by_worth
 from tasks.records.schema import ServedModel
+from tasks.scoring.abstentions import all_abstentions
 from tasks.scoring.answer_scores import token_f1
 from tasks.services.stores import Stores
 from tasks.stage.params import read_yaml
@@ -77,7 +78,7 @@ def fill_review_queue(checkout: Path, stores: Stores, most: int) -> Review:
     from tasks.feedback.traces import ServedTraces
 
     questions = list(ServedTraces(stores).questions())
-    markers = read_yaml(checkout / "params" / "evaluation.yaml")["abstentions"]
+    markers = all_abstentions(read_yaml(checkout / "params" / "evaluation.yaml"))
     chosen = by_worth(questions, markers)[:most]
     queue = ReviewQueue(stores)
     queue.fill([one.question.trace for one in chosen])

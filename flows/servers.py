@@ -103,9 +103,9 @@ class Running:
 
 @contextmanager
 def running_services(
-    checkout: Path, prefect_port: int, mlflow_port: int, deployment: list[str]
+    checkout: Path, prefect_port: int, mlflow_port: int, deployments: Path
 ) -> Iterator[Running]:
-    """Start both servers and a worker with the schedule deployed; stop them as the block ends.
+    """Start both servers and a worker with a file's deployments; stop them as the block ends.
 
     Raises:
         ConfigError: they are up already, a port is taken, or one did not come up.
@@ -149,7 +149,7 @@ def running_services(
         start("mlflow")
         _wait(f"{services.prefect_api}/health", "prefect", checkout, children["prefect"])
         _wait(f"{services.mlflow}/health", "mlflow", checkout, children["mlflow"])
-        told = _deploy(checkout, environment, deployment)
+        told = _deploy(checkout, environment, deployments)
         start("worker")
         services.write(checkout)
         supervision = Supervision(children, start_again, partial(log_file, checkout))
@@ -276,12 +276,13 @@ def log_file(checkout: Path, name: str) -> Path:
     return checkout / STATE / "logs" / f"{name}.log"
 
 
-def _deploy(checkout: Path, environment: Mapping[str, str], deployment: list[str]) -> Sequence[str]:
+def _deploy(checkout: Path, environment: Mapping[str, str], deployments: Path) -> Sequence[str]:
     """Let Prefect's server hold what `flows.deploy` makes; return what it closed and started."""
     template = private_folder(checkout) / "job-template.json"
     template.write_text(json.dumps(_JOB_TEMPLATE), encoding="utf-8")
     command = [sys.executable, "-m", "flows.deploy", "--pool", POOL, "--template", str(template)]
-    child = run_child([*command, *deployment], checkout, environment=environment)
+    command += ["--prefect-file", str(deployments)]
+    child = run_child(command, checkout, environment=environment)
     if child.code != 0:
         raise ConfigError(
             "\n".join(child.lines)[-4000:],
@@ -295,15 +296,30 @@ def _told(child: ChildResult) -> Sequence[str]:
     return [line.removeprefix(TOLD) for line in child.lines if line.startswith(TOLD)]
 
 
-def write_schedule(checkout: Path, cron: str, timezone: str) -> Path:
-    """Write `prefect.yaml` with one schedule for the nights in place of its own; return where.
+@dataclass(frozen=True)
+class Schedule:
+    """When nights start."""
 
-    `prefect deploy --cron` adds one to those of the file.
+    cron: str
+    timezone: str
+
+
+def write_deployments(
+    checkout: Path, preset: str | None, overrides: Sequence[str], schedule: Schedule | None = None
+) -> Path:
+    """Write `prefect.yaml` for nights with a preset and overrides; return where.
+
+    All that works in the nights' workspace gets both. A schedule stands in place of the file's own:
+    `prefect deploy --cron` would add one to it.
     """
     content = yaml.safe_load((checkout / "prefect.yaml").read_text(encoding="utf-8"))
     for deployment in content["deployments"]:
-        if deployment["name"] == "nightly":
-            deployment["schedules"] = [{"cron": cron, "timezone": timezone, "active": True}]
+        parameters = deployment.get("parameters", {})
+        if "preset" in parameters:
+            parameters.update(preset=preset, overrides=list(overrides))
+        if deployment["name"] == "nightly" and schedule is not None:
+            times = {"cron": schedule.cron, "timezone": schedule.timezone, "active": True}
+            deployment["schedules"] = [times]
     path = private_folder(checkout) / "prefect.yaml"
     path.write_text(yaml.safe_dump(content, allow_unicode=True), encoding="utf-8")
     return path

@@ -14,7 +14,7 @@ import yaml
 from pydantic import BaseModel
 
 from flows.differences import read_lock
-from flows.graph import locked_run_cache, read_stage
+from flows.graph import locked_run_cache, parse_lock, read_stage
 from flows.workspace import STATE
 from tasks.orchestration.stages import Stage
 from tasks.stage.errors import ConfigError
@@ -77,11 +77,11 @@ def _undo(root: Path, name: str) -> None:
     """Let DVC know of a stage what it knew before it was begun."""
     begun = _Begun.model_validate_json(_file(root, name).read_text("utf-8"))
     with locked_run_cache(root) as runs:
-        content = yaml.safe_load((root / _LOCK).read_text("utf-8"))
+        content = parse_lock((root / _LOCK).read_text("utf-8"))
         wrong = content["stages"].get(name)
         if wrong != begun.recorded:
             for path in runs.glob("*/*/*"):
-                if yaml.safe_load(path.read_text("utf-8")) == wrong:
+                if parse_lock(path.read_text("utf-8")) == wrong:
                     path.unlink()
                     with suppress(OSError):  # others are in it; DVC fails where it is empty
                         path.parent.rmdir()

@@ -1,6 +1,5 @@
 """`nightloom up`, `down` and `env`: the servers, and what a shell needs to talk to them."""
 
-import json
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -41,22 +40,20 @@ def up(
     with checkout_at(root) as checkout:
         from flows.endings import tell_gave_up
         from flows.ports import claimed_ports
-        from flows.servers import running_services, write_schedule
+        from flows.servers import Schedule, running_services, write_deployments
         from flows.shutdown import interrupt_on_signals
         from flows.supervision import GaveUpError
         from flows.workspace import choose_workspace
 
         choose_workspace(checkout, preset, set_)
-        parameters = json.dumps({"preset": preset, "overrides": set_})
-        deployment = ["--params", parameters]
-        if cron is not None:
-            deployment += ["--prefect-file", str(write_schedule(checkout, cron, timezone))]
+        schedule = None if cron is None else Schedule(cron, timezone)
+        deployments = write_deployments(checkout, preset, set_, schedule)
         interrupt_on_signals(hurry=False)
         console = make_console()
         try:
             with (
                 claimed_ports(prefect_port, mlflow_port) as ports,
-                running_services(checkout, *ports, deployment) as running,
+                running_services(checkout, *ports, deployments) as running,
             ):
                 _welcome(console, checkout, running)
                 try:

@@ -120,8 +120,7 @@ def check_golden_model(
 
 def _check_search(answerer: Answerer, golden: Sequence[GoldenPrompt]) -> None:
     questions = [item.turns[-1][1] for item in golden]
-    count = answerer.prompting.passages
-    found = answerer.index.search(questions, count, answerer.embedder)
+    found = answerer.find(questions)
     for number, (item, passages) in enumerate(zip(golden, found, strict=True), start=1):
         now = [(one.passage.id, one.passage.shown) for one in passages]
         known = [(one.id, one.text) for one in item.passages]

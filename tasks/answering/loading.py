@@ -1,5 +1,6 @@
 """An answerer made of a release bundle and the base models in the store."""
 
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -74,11 +75,14 @@ def open_answerer(bundle: Path, store: Path, model: ServedModel) -> Answerer:
     device = prepare_device(settings.compute)
     form = settings.models.numeric_form
     language_model = load_served(bundle, store, model, numeric_form=form, device=device)
-    return Answerer(
+    answerer = Answerer(
         language_model=language_model,
         template=read_prompt_bundle(bundle / model / PROMPT, language_model.tokenizer),
         prompting=settings.prompting,
         index=Index.load(bundle / INDEX).with_reranker(store, device),
-        embedder=Embedder.load(bundle / EMBEDDER, store, device=device),
+        load_embedder=partial(Embedder.load, bundle / EMBEDDER, store, device=device),
         batch_size=settings.compute.generation_batch,
     )
+    if answerer.index.settings.needs_embedder:
+        _ = answerer.embedder  # now, and not with the first question
+    return answerer

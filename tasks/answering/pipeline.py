@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from tasks.embedding.embedder import Embedder
 from tasks.generation.greedy_decoding import generate
@@ -41,8 +42,13 @@ class Answerer:
     template: PromptTemplate
     prompting: AnsweringParams
     index: Index
-    embedder: Embedder
+    load_embedder: Callable[[], Embedder]
     batch_size: int
+
+    @cached_property
+    def embedder(self) -> Embedder:
+        """Return the index's embedder, loaded when it is first asked for: search may need none."""
+        return self.load_embedder()
 
     def answer(
         self,
@@ -76,14 +82,20 @@ class Answerer:
         """Return each conversation with the passages found for its last turn, as the prompt to
         answer.
         """
-        questions = [turns[-1].content for turns in conversations]
-        found = self.index.search(questions, self.prompting.passages, self.embedder, where)
+        found = self.find([turns[-1].content for turns in conversations], where)
         asked = [
             Prompt(tuple(turns), tuple(item.passage.shown for item in passages))
             for turns, passages in zip(conversations, found, strict=True)
         ]
         prompts = self.template.token_ids(self.language_model.tokenizer, asked)
         return [Prepared(tuple(used), tuple(ids)) for used, ids in zip(found, prompts, strict=True)]
+
+    def find(
+        self, questions: Sequence[str], where: Where | None = None
+    ) -> list[list[ScoredPassage]]:
+        """Return the passages that each question's prompt holds, best first."""
+        embedder = self.embedder if self.index.settings.needs_embedder else None
+        return self.index.search(questions, self.prompting.passages, embedder, where)
 
 
 def prompt_sha256(token_ids: Sequence[int]) -> str:

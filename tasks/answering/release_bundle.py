@@ -3,10 +3,12 @@
 import json
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
-from tasks.models.store import ModelManifest
+from tasks.models.manifest import ModelManifest
+from tasks.retrieval.index import IndexSettings
 from tasks.stage.errors import ConfigError
 from tasks.stage.outputs import MANIFEST, RESTORE, verified
 from tasks.stage.params import AnsweringParams, ComputeParams, ModelsParams, StageParams
@@ -65,15 +67,24 @@ class BundleSettings(StageParams):
 
 def _completed(text: str) -> str:
     """Return settings with what older bundles lack: the base's template, which was as it is."""
-    content = json.loads(text)
-    base = content.get("models", {}).get("base")
-    if isinstance(base, dict):
-        base.setdefault("template", None)
-    return json.dumps(content)
+    match content := _parsed(text):
+        case {"models": {"base": dict(base)}}:
+            base.setdefault("template", None)
+            return json.dumps(content)
+    return text
+
+
+def _parsed(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:  # which is told as any other fault of the settings
+        return None
 
 
 def verify_bundle(bundle: Path, store: Path) -> None:
-    """Check every file of a bundle, and of the models in the store that it names.
+    """Check every file of a bundle, and of the models in the store that it needs.
+
+    A bundle whose index is searched by BM25 alone needs no embedder.
 
     Raises:
         ConfigError: the folder is no bundle, or the store lacks a model.
@@ -84,10 +95,17 @@ def verify_bundle(bundle: Path, store: Path) -> None:
     # Hashing lets other threads run meanwhile. The bundle's own files are told of first.
     with ThreadPoolExecutor() as pool:
         checks = [pool.submit(verified, bundle, remedy=RESTORE)]
-        checks += [pool.submit(_verify_model, bundle / name, store) for name in (BASE, EMBEDDER)]
+        checks.append(pool.submit(_verify_model, bundle / BASE, store))
+        checks.append(pool.submit(_verify_embedder, bundle, store))
     for check in checks:
         check.result()
 
 
 def _verify_model(manifest: Path, store: Path) -> Path:
     return ModelManifest.read(manifest).verified_folder(store)
+
+
+def _verify_embedder(bundle: Path, store: Path) -> Path:
+    if not IndexSettings.read(bundle / INDEX).needs_embedder:
+        return bundle
+    return _verify_model(bundle / EMBEDDER, store)

@@ -40,8 +40,8 @@ from tasks.models.loading import (
     prepare_device,
     trained_form,
 )
+from tasks.models.manifest import ModelManifest
 from tasks.models.provenance import write_provenance
-from tasks.models.store import ModelManifest
 from tasks.prompting.files import PROMPT
 from tasks.prompting.prompt_bundle import read_prompt_bundle
 from tasks.records.predictions import ROLES

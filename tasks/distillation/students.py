@@ -29,6 +29,7 @@ from tasks.models.loading import (
     check_adapter,
     load_tokenizer,
 )
+from tasks.models.manifest import ModelManifest
 from tasks.models.peft_library import (
     LoraConfig,
     PeftModel,
@@ -37,7 +38,6 @@ from tasks.models.peft_library import (
     set_peft_model_state_dict,
 )
 from tasks.models.provenance import tidy_adapter
-from tasks.models.store import ModelManifest
 from tasks.prompting.files import PROMPT
 from tasks.prompting.prompt_bundle import read_prompt_bundle
 from tasks.records.predictions import Role

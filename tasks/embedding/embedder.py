@@ -1,7 +1,8 @@
 """Sentence embeddings from an encoder model.
 
-The mean of a model's token vectors, as MiniLM makes it, is computed here: sentence-transformers
-gives the same vectors and takes seconds to import. It makes the vectors of every other encoder.
+A vector that is the mean, the first or the last of a model's token vectors is made here:
+sentence-transformers gives the same ones and takes seconds to import. It makes the vectors of
+every other encoder of transformers' kind; a package of its own may make them too.
 """
 
 import json
@@ -14,72 +15,87 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoModel, AutoTokenizer
 from transformers.utils.logging import disable_progress_bar
 
-from tasks.models.store import ModelManifest
+from tasks.embedding.pooling import LENGTH_FILE, MODULES_FILE, plain_pooling, pool
+from tasks.embedding.prompts import Prompts, Purpose, read_prompts
+from tasks.embedding.sentence_encoder import MAX_TOKENS, EngineTokenizer, load_engine
+from tasks.models.engines import Engine
+from tasks.models.manifest import ModelManifest
 from tasks.stage.errors import ConfigError
+from tasks.stage.params import Pooling
 
 _BATCH_TOKENS = 2048
 
-_MODULES_FILE = "modules.json"
-
-_POOLING_FILE = "1_Pooling/config.json"
-
-_LENGTH_FILE = "sentence_bert_config.json"
-
 _WHOLE = "name a whole encoder in params/models.yaml"
 
-_MODULES = {"Transformer", "Pooling", "Normalize"}
+# Number their positions from the padding's own number on.
+_SHIFTED = {"roberta", "xlm-roberta", "camembert"}
 
-# Texts of like length to their vectors, (texts, dimension), each text cut at the longest allowed.
-EncodeBatch = Callable[[list[str]], Tensor]
+# Texts of like length, and the prompt before each, to their vectors, (texts, dimension); a text is
+# cut at the longest allowed.
+EncodeBatch = Callable[[list[str], str], Tensor]
 
 
 @dataclass(frozen=True)
 class Embedder:
-    """An encoder of texts into unit vectors of `dimension` numbers."""
+    """An encoder of texts into unit vectors of `dimension` numbers.
+
+    `digest` is the same for two whose vectors are the same, prompts and pooling included.
+    """
 
     encode_batch: EncodeBatch
-    tokenizer: PreTrainedTokenizerBase
+    tokenizer: Any
     digest: str
     max_tokens: int
     dimension: int
+    prompts: Prompts
 
     @classmethod
     def load(cls, manifest: Path, store: Path, *, device: torch.device) -> "Embedder":
         """Return the embedder that a manifest describes, in float32.
 
         Raises:
-            ConfigError: it lacks weights, or sentence-transformers cannot open it.
+            ConfigError: it lacks weights, sentence-transformers cannot open it, or its own package
+                is not there.
         """
         disable_progress_bar()
         description = ModelManifest.read(manifest)
         folder = description.folder(store)
-        load = _load_mean if _is_mean(folder) else _load_modules
-        encode_batch, tokenizer, dimension, limit = load(folder, device)
-        return cls(encode_batch, tokenizer, description.digest, limit, dimension)
+        encode_batch, tokenizer, dimension, limit = _load(description, folder, device)
+        prompts = read_prompts(description, folder)
+        return cls(encode_batch, tokenizer, description.identity, limit, dimension, prompts)
 
-    def cut(self, texts: Sequence[str]) -> int:
-        """Return how many texts exceed `max_tokens`: of these `encode` sees the beginning."""
-        found = self.tokenizer(list(texts), verbose=False).input_ids if texts else []
+    def cut(self, passages: Sequence[str]) -> int:
+        """Return how many exceed `max_tokens` with their prompt: `encode` sees their beginning."""
+        prompted = [self.prompts.passage + text for text in passages]
+        found = self.tokenizer(prompted, verbose=False).input_ids if prompted else []
         return sum(len(ids) > self.max_tokens for ids in found)
 
     @torch.inference_mode()
     def encode(
-        self, texts: Sequence[str], progress: Callable[[int, int], None] | None = None
+        self,
+        texts: Sequence[str],
+        progress: Callable[[int, int], None] | None = None,
+        *,
+        purpose: Purpose | None = None,
     ) -> NDArray[np.float32]:
         """Return the unit vectors of texts, (texts, dimension); a text is cut at `max_tokens`.
 
-        `progress` is told how many texts are done and how many there are.
+        `purpose` says which prompt stands before each. `progress` is told how many texts are done
+        and how many there are.
         """
         vectors = np.empty((len(texts), self.dimension), dtype=np.float32)
         if not texts:
             return vectors
-        tokens = self.tokenizer(list(texts), truncation=True, max_length=self.max_tokens).input_ids
+        prompt = self.prompts.of(purpose)
+        tokens = self.tokenizer(
+            [prompt + text for text in texts], truncation=True, max_length=self.max_tokens
+        ).input_ids
         done = 0
         for rows in batches_by_length([len(ids) for ids in tokens]):
-            found = self.encode_batch([texts[row] for row in rows])
+            found = self.encode_batch([texts[row] for row in rows], prompt)
             vectors[rows] = torch.nn.functional.normalize(found, dim=-1).float().cpu().numpy()
             done += len(rows)
             if progress is not None:
@@ -98,15 +114,27 @@ def batches_by_length(lengths: Sequence[int]) -> list[list[int]]:
     return batches
 
 
-def read_text_limit(manifest: Path, store: Path) -> tuple[PreTrainedTokenizerBase, int]:
-    """Return an embedder's tokenizer and the most tokens of a text that it takes, its own marks
-    left out. No weights are read.
+def read_text_limit(manifest: Path, store: Path) -> tuple[Any, int]:
+    """Return an embedder's tokenizer and the most tokens of a passage that it takes, its own marks
+    and the passage's prompt left out. No weights are read.
 
     Raises:
         ConfigError: the folder holds no tokenizer or no config.
     """
-    folder = ModelManifest.read(manifest).folder(store)
-    modules = folder / _MODULES_FILE
+    description = ModelManifest.read(manifest)
+    folder = description.folder(store)
+    tokenizer, most = _read_tokenizer(folder)
+    prompt = read_prompts(description, folder).passage
+    taken = len(tokenizer(prompt, add_special_tokens=False).input_ids) if prompt else 0
+    return tokenizer, most - tokenizer.num_special_tokens_to_add() - taken
+
+
+def _read_tokenizer(folder: Path) -> tuple[Any, int]:
+    engine = Engine.read(folder)
+    if engine is not None:
+        engine.require()
+        return EngineTokenizer(folder), MAX_TOKENS
+    modules = folder / MODULES_FILE
     if modules.exists():  # the first one reads the text; it can lie in a folder of its own
         folder /= json.loads(modules.read_text())[0]["path"]
     try:
@@ -118,41 +146,39 @@ def read_text_limit(manifest: Path, store: Path) -> tuple[PreTrainedTokenizerBas
             "since a passage must not be longer than what the embedder sees of it",
             "name a whole encoder in params/models.yaml",
         ) from error
-    marks = tokenizer.num_special_tokens_to_add()
-    return tokenizer, _max_tokens(folder, config, tokenizer) - marks
+    return tokenizer, _max_tokens(folder, config, tokenizer)
 
 
-def _is_mean(folder: Path) -> bool:
-    """Return whether a vector is the mean of its tokens' vectors and nothing more."""
-    modules = folder / _MODULES_FILE
-    if modules.exists():
-        kinds = {one["type"].rpartition(".")[2] for one in json.loads(modules.read_text())}
-        if kinds - _MODULES:
-            return False
-    path = folder / _POOLING_FILE
-    if not path.exists():
-        return True
-    pooling = json.loads(path.read_text())
-    chosen = {name for name, value in pooling.items() if "pooling_mode_" in name and value}
-    return bool(pooling.get("pooling_mode") == "mean" or chosen == {"pooling_mode_mean_tokens"})
+_Loaded = tuple[EncodeBatch, Any, int, int]
 
 
-_Loaded = tuple[EncodeBatch, PreTrainedTokenizerBase, int, int]
-
-
-def _load_mean(folder: Path, device: torch.device) -> _Loaded:
+def _load(manifest: ModelManifest, folder: Path, device: torch.device) -> _Loaded:
     """Return how to encode, the tokenizer, the dimension and the longest text in tokens."""
+    engine = Engine.read(folder)
+    if engine is not None:
+        return load_engine(folder, engine)
+    pooling = plain_pooling(folder, manifest.pooling)
+    return (
+        _load_modules(folder, device) if pooling is None else _load_plain(folder, device, pooling)
+    )
+
+
+def _load_plain(folder: Path, device: torch.device, pooling: Pooling) -> _Loaded:
+    """Return the same of an encoder whose vectors are pooled and nothing more."""
     model = load_whole(AutoModel, folder, _WHOLE).to(device)
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     limit = _max_tokens(folder, model.config, tokenizer)
 
-    def encode_batch(texts: list[str]) -> Tensor:
+    def encode_batch(texts: list[str], prompt: str) -> Tensor:
         tokens = tokenizer(
-            texts, padding=True, truncation=True, max_length=limit, return_tensors="pt"
+            [prompt + text for text in texts],
+            padding=True,
+            truncation=True,
+            max_length=limit,
+            return_tensors="pt",
         ).to(device)
         hidden: Tensor = model(**tokens).last_hidden_state
-        mask: Tensor = tokens["attention_mask"][..., None].to(hidden.dtype)
-        return (hidden * mask).sum(1) / mask.sum(1)
+        return pool(hidden, tokens["attention_mask"], pooling)
 
     return encode_batch, tokenizer, model.config.hidden_size, limit
 
@@ -179,9 +205,13 @@ def _load_modules(folder: Path, device: torch.device) -> _Loaded:
     first.model = load_whole(type(first.model), folder, _WHOLE)
     encoder.eval().to(device)
 
-    def encode_batch(texts: list[str]) -> Tensor:
+    def encode_batch(texts: list[str], prompt: str) -> Tensor:
         vectors: Tensor = encoder.encode(
-            texts, batch_size=len(texts), convert_to_tensor=True, show_progress_bar=False
+            texts,
+            prompt=prompt,
+            batch_size=len(texts),
+            convert_to_tensor=True,
+            show_progress_bar=False,
         )
         return vectors
 
@@ -189,7 +219,7 @@ def _load_modules(folder: Path, device: torch.device) -> _Loaded:
     if dimension is None or limit is None:
         raise ConfigError(
             f"the embedder in {folder} names no dimension or no longest text",
-            f"write max_seq_length into its {_LENGTH_FILE}, or name another encoder",
+            f"write max_seq_length into its {LENGTH_FILE}, or name another encoder",
         )
     return encode_batch, encoder.tokenizer, dimension, limit
 
@@ -220,9 +250,17 @@ def load_whole(architecture: Any, folder: Path, remedy: str) -> Any:
     return model.eval()
 
 
-def _max_tokens(folder: Path, config: Any, tokenizer: PreTrainedTokenizerBase) -> int:
+def _max_tokens(folder: Path, config: Any, tokenizer: Any) -> int:
     """Return the longest text in tokens: the least that the folder, model and tokenizer name."""
-    path = folder / _LENGTH_FILE
+    path = folder / LENGTH_FILE
     named = json.loads(path.read_text()).get("max_seq_length") if path.exists() else None
-    bounds = (named, config.max_position_embeddings, tokenizer.model_max_length)
+    bounds = (named, longest_input(config), tokenizer.model_max_length)
     return min(int(bound) for bound in bounds if bound)
+
+
+def longest_input(config: Any) -> int | None:
+    """Return how many tokens the positions of an encoder reach for, None where none are counted."""
+    positions: int | None = getattr(config, "max_position_embeddings", None)
+    if positions is not None and config.model_type in _SHIFTED:
+        positions -= config.pad_token_id + 1
+    return positions

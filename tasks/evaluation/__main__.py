@@ -45,7 +45,7 @@ from tasks.evaluation.requests import (
     primary_requests,
     read_injections,
 )
-from tasks.evaluation.retrieval_metrics import retrieval
+from tasks.evaluation.retrieval_metrics import index_weights, retrieval
 from tasks.evaluation.student_choice import rank_offers
 from tasks.evaluation.system_run import (
     describe_machine,
@@ -68,6 +68,7 @@ from tasks.models.loading import prepare_device
 from tasks.models.memory import begin_peak
 from tasks.prompting.files import PROMPT
 from tasks.prompting.prompt_bundle import read_prompt_bundle
+from tasks.records.language import data_language
 from tasks.records.predictions import (
     LIKELIHOODS_FILE,
     PREDICTIONS_FILE,
@@ -126,6 +127,8 @@ class _Prompts:
 def run(params: Params, paths: Paths) -> None:
     """Write metrics.json, predictions.parquet, likelihoods.parquet, the report and its plots."""
     device = prepare_device(params.compute)
+    language = data_language(params.prompting.language, verified(paths.curated))
+    params = params.model_copy(update={"evaluation": params.evaluation.in_language(language)})
     scoring = scoring_sha256(params.evaluation.abstentions)
     asked = _asked(params, paths, device)
     rules = _rules(params, asked.requests, device)
@@ -152,7 +155,7 @@ def run(params: Params, paths: Paths) -> None:
 
 def _asked(params: Params, paths: Paths, device: torch.device) -> NightRequests:
     chosen = params.evaluation
-    test = read_records(verified(paths.curated) / "test.jsonl")
+    test = read_records(paths.curated / "test.jsonl")
     share = partial(hash_share, salt=chosen.salt)
     records = choose_records(test, chosen.records, share, split="test")
     retriever = Retriever.of(
@@ -300,7 +303,8 @@ def _about(asked: NightRequests, prompts: _Prompts, device: torch.device) -> dic
     """Return what was asked, how well it was retrieved, and where."""
     indexed = Counter(passage.document_id for passage in asked.retriever.index.passages)
     return {
-        "retrieval": retrieval(asked.records, asked.found, indexed),
+        "retrieval": retrieval(asked.records, asked.found, indexed)
+        | index_weights(asked.retriever.index.settings),
         "asked": count_requests(asked.requests, asked.limits),
         "prompts": prompts.choice.numbers(),
         "records": len(asked.records),

@@ -1,9 +1,10 @@
 """Params of the evaluation stage."""
 
-from typing import Literal
+from typing import Literal, Self
 
 from pydantic import Field
 
+from tasks.scoring.abstentions import abstentions_for
 from tasks.stage.params import ComputeParams, ModelsParams, PromptingParams, StageParams
 
 VariantName = Literal["trained", "zero_shot", "few_shot", "reasoning"]
@@ -51,6 +52,14 @@ class EvaluationParams(StageParams):
         description="an answer that begins with one of these abstains; the first is the reference "
         "where only abstaining is right",
     )
+    abstentions_in: dict[str, list[str]] = Field(
+        description="by language, those that go before `abstentions` for data in it"
+    )
+
+    def in_language(self, language: str) -> Self:
+        """Return the params with the `abstentions` that answers in a language are known by."""
+        found = abstentions_for(language, self.abstentions, self.abstentions_in)
+        return self.model_copy(update={"abstentions": found})
 
 
 class Params(StageParams):

@@ -190,7 +190,7 @@ class Retriever:
         Raises:
             ConfigError: the index was built with another embedder, or its reranker is not there.
         """
-        embedder = self.load_embedder()
+        embedder = self.load_embedder() if self.index.settings.needs_embedder else None
         depth = max(*DEPTHS, self.passages)
         return self.with_reranker().search([item.question for item in records], depth, embedder)
 

@@ -28,6 +28,7 @@ from tasks.evaluation.systems import System, bundle_model, learned_records, serv
 from tasks.generation.greedy_decoding import generate
 from tasks.models.loading import LanguageModel, prepare_device
 from tasks.models.memory import begin_peak
+from tasks.records.language import AUTO, data_language
 from tasks.records.predictions import (
     LIKELIHOODS_FILE,
     PREDICTIONS_FILE,
@@ -68,9 +69,10 @@ class Paths:
 
 def run(params: Params, paths: Paths) -> None:
     """Write metrics.json, predictions.parquet and likelihoods.parquet of the bundle's model."""
-    chosen, compute = params.evaluation, params.compute
+    curated, compute = verified(paths.curated), params.compute
+    chosen = params.evaluation.in_language(data_language(AUTO, curated))
     device = prepare_device(compute)
-    test = read_records(verified(paths.curated) / "test.jsonl")
+    test = read_records(curated / "test.jsonl")
     share = partial(hash_share, salt=chosen.salt)
     records = choose_records(test, chosen.records, share, split="test")
     bundle, model = _bundle_model(paths.bundle)

@@ -5,12 +5,12 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from tasks.records.schema import Record
-from tasks.retrieval.index import ScoredPassage
+from tasks.retrieval.fusion import DEEPEST, first_gold_rank
+from tasks.retrieval.index import IndexSettings, ScoredPassage
 from tasks.scoring.answer_scores import Metrics, null
 
-DEPTHS = (1, 5, 10)
-_DEEPEST = max(DEPTHS)
-RETRIEVAL_METRICS = (*(f"recall_at_{depth}" for depth in DEPTHS), "mrr", f"ndcg_at_{_DEEPEST}")
+DEPTHS = (1, 5, DEEPEST)
+RETRIEVAL_METRICS = (*(f"recall_at_{depth}" for depth in DEPTHS), "mrr", f"ndcg_at_{DEEPEST}")
 
 
 @dataclass(frozen=True)
@@ -34,21 +34,15 @@ def ranking_metrics(rankings: Sequence[Ranking]) -> dict[str, float]:
     (Järvelin and Kekäläinen 2002, Cumulated gain-based evaluation of IR techniques, section 2).
     """
     count = len(rankings)
-    ranks = [_first_rank(ranking) for ranking in rankings]
+    ranks = [first_gold_rank(ranking.is_gold) for ranking in rankings]
     found = {f"recall_at_{k}": sum(rank <= k for rank in ranks) / count for k in DEPTHS}
     found["mrr"] = sum(1 / rank for rank in ranks) / count
-    found[f"ndcg_at_{_DEEPEST}"] = sum(map(_discounted_gain, rankings)) / count
+    found[f"ndcg_at_{DEEPEST}"] = sum(map(_discounted_gain, rankings)) / count
     return found
 
 
-def _first_rank(ranking: Ranking) -> float:
-    """Return the rank, from 1; infinite where no passage that counts is of a gold document."""
-    ranks = (rank for rank, gold in enumerate(ranking.is_gold[:_DEEPEST], start=1) if gold)
-    return next(ranks, math.inf)
-
-
 def _discounted_gain(ranking: Ranking) -> float:
-    gains = [1 / math.log2(rank + 1) for rank in range(1, _DEEPEST + 1)]
+    gains = [1 / math.log2(rank + 1) for rank in range(1, DEEPEST + 1)]
     reached = sum(gain for gain, gold in zip(gains, ranking.is_gold, strict=False) if gold)
     return reached / sum(gains[: ranking.gold_passages])
 
@@ -74,6 +68,21 @@ def retrieval(
         for name in RETRIEVAL_METRICS:
             metrics |= null(name, "the data set has no documents")
     return metrics
+
+
+def index_weights(settings: IndexSettings) -> Metrics:
+    """Return how much each half of an index counts, and by what on validation questions it does.
+
+    Empty where nothing can be searched.
+    """
+    if not settings.passages:
+        return {}
+    measured = settings.weights_measured
+    found: Metrics = {
+        "lexical_weight": settings.lexical_weight,
+        "dense_weight": settings.dense_weight,
+    }
+    return found if measured is None else found | dict(measured.numbers())
 
 
 def rank_metrics(

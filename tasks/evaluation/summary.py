@@ -146,6 +146,7 @@ def _retrieval(metrics: Mapping[str, Any]) -> str:
             f"{joined(missed)}.{_unseen(gains, 'oracle-retrieved')} What is then still wrong is "
             "the model's fault, not the retriever's."
         )
+    text += _halves(metrics["retrieval"])
     gone = metrics["retrieval"].get("records_without_gold_document")
     if gone:
         text += (
@@ -153,6 +154,21 @@ def _retrieval(metrics: Mapping[str, Any]) -> str:
             "found nor shown, and were not asked in mode oracle."
         )
     return text
+
+
+def _halves(found: Mapping[str, Any]) -> str:
+    """Return what each half of search is worth, where that was measured."""
+    if found.get("validation_mrr_fused") is None:
+        return ""
+    lexical, dense, fused = (
+        found[f"validation_mrr_{name}"] for name in ("lexical", "dense", "fused")
+    )
+    counts = f"{found['lexical_weight']:g} to {found['dense_weight']:g}"
+    return (
+        f" On validation questions BM25 alone has a mean reciprocal rank of {lexical:.3f}, dense "
+        f"search alone {dense:.3f}, and search as it is (they count {counts}) {fused:.3f}; the "
+        "index's report has the intervals."
+    )
 
 
 def _pairs(gains: Mapping[str, Any], pair: str) -> list[str]:

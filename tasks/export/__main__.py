@@ -19,7 +19,7 @@ from tasks.export.measurement import Records, measure, write_costs
 from tasks.export.verification import ReadBack, read_back_folder, read_back_gguf
 from tasks.generation.greedy_decoding import list_stops
 from tasks.models.loading import LanguageModel, prepare_device
-from tasks.models.store import ModelManifest
+from tasks.models.manifest import ModelManifest
 from tasks.prompting.files import PROMPT
 from tasks.prompting.prompt_bundle import read_prompt_bundle
 from tasks.records.schema import ServedModel

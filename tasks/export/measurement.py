@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from itertools import chain
 from pathlib import Path
 
@@ -189,7 +190,7 @@ def measure(bundle: Path, store: Path, model: ServedModel, asked: Records) -> Co
         template=read_prompt_bundle(bundle / model / PROMPT, served.tokenizer),
         prompting=settings.prompting,
         index=Index.load(bundle / INDEX).with_reranker(store, device),
-        embedder=Embedder.load(bundle / EMBEDDER, store, device=device),
+        load_embedder=partial(Embedder.load, bundle / EMBEDDER, store, device=device),
         batch_size=settings.compute.generation_batch,
     )
     measured = []

@@ -28,6 +28,10 @@ class RequestParams(StageParams):
     body_kilobytes: int = Field(ge=1, le=65_536, description="413")
     messages: int = Field(ge=1, le=10_000, description="turns of one conversation: 400")
     characters: int = Field(ge=1, le=10_000_000, description="of one conversation: 400")
+    texts: int = Field(ge=1, le=100_000, description="to be embedded at once: 400")
+    text_characters: int = Field(
+        ge=1, le=10_000_000, description="of texts to be embedded at once: 400"
+    )
     read_seconds: float = Field(gt=0, le=600, description="for a request to come in: 408")
     answer_seconds: float = Field(gt=0, le=86_400, description="until an answer's end: 503")
     keep_free_megabytes: int = Field(

@@ -9,11 +9,12 @@ from pathlib import Path
 import torch
 
 from tasks.embedding.embedder import Embedder
-from tasks.embedding.vector_memo import VectorMemo
-from tasks.indexing.building import BuiltIndex, build_index
+from tasks.embedding.prompts import lacks
+from tasks.indexing.building import Encoder, build_index
 from tasks.indexing.params import Params
+from tasks.indexing.report import find_warnings, numbers, report
 from tasks.models.loading import prepare_device
-from tasks.models.store import ModelManifest
+from tasks.models.manifest import ModelManifest
 from tasks.prompting.passages import cut_passages
 from tasks.records.schema import read_documents, read_records
 from tasks.retrieval.index import RerankerSettings
@@ -46,8 +47,11 @@ def run(params: Params, paths: Paths) -> None:
     """Write the index and its report."""
     started = time.monotonic()
     device = prepare_device(params.compute)
-    curated = verified(paths.curated)
-    embedder = Embedder.load(paths.embedder, paths.model_store, device=device)
+    curated, manifest = verified(paths.curated), ModelManifest.read(paths.embedder)
+    encoder = None
+    if params.indexing.embeds:
+        embedder = Embedder.load(paths.embedder, paths.model_store, device=device)
+        encoder = Encoder(embedder, paths.scratch / "memos")
     documents = read_documents(curated / "documents.jsonl")
     built = build_index(
         len(documents),
@@ -58,29 +62,27 @@ def run(params: Params, paths: Paths) -> None:
             embedder=paths.embedder,
             model_store=paths.model_store,
         ),
-        [record.question for record in read_records(curated / "validation.jsonl")],
-        embedder,
+        read_records(curated / "validation.jsonl"),
+        encoder,
         params.indexing,
         params.prompting,
+        embedder=manifest.identity,
         reranker=choose_reranker(params.reranking, paths, device),
-        memo=VectorMemo(paths.scratch / "memos", embedder.digest),
         progress=Curves(paths.scratch).progress,
     )
-    with output_folders(paths.index, paths.indexing_report) as (folder, report):
+    prompts = None if encoder is None else encoder.embedder.prompts
+    lacking = None if encoder is None else lacks(manifest, paths.model_store)
+    warnings = find_warnings(built, lacking)
+    with output_folders(paths.index, paths.indexing_report) as (folder, told):
         built.index.save(folder)
-        write_metrics(report, _metrics(built))
-        text = _report(built, params.prompting.passage_tokens)
-        (report / "report.md").write_text(plain_markdown(text), encoding="utf-8")
+        write_metrics(told, numbers(built, prompts, lacking))
+        text = report(built, params.prompting.passage_tokens, warnings)
+        (told / "report.md").write_text(plain_markdown(text), encoding="utf-8")
     seconds = time.monotonic() - started
     count = built.index.settings.passages
     LOGGER.info("%d passages indexed, %d embedded, in %.1f s", count, built.embedded, seconds)
-    if built.cut:
-        LOGGER.warning(
-            "the embedder sees only the beginning of %d passages (%d tokens): shorten the titles "
-            "of their documents",
-            built.cut,
-            embedder.max_tokens,
-        )
+    for warning in warnings:
+        LOGGER.warning("%s", warning)
 
 
 def choose_reranker(
@@ -109,55 +111,6 @@ def choose_reranker(
     reranker = Reranker.load(chosen.folder(paths.model_store), device=device)
     reranker.score(["Is this a question?"], ["This is a passage."])
     return chosen
-
-
-def _metrics(built: BuiltIndex) -> dict[str, object]:
-    settings = built.index.settings
-    return {
-        "documents": settings.documents,
-        "passages": settings.passages,
-        "passages_cut": built.cut,
-        "dimension": built.index.dense.dimension,
-        "dense_search": settings.dense_search,
-        "dense_recall": settings.dense_recall,
-        "reranked_passages": 0 if settings.reranker is None else settings.reranker.passages,
-    }
-
-
-def _report(built: BuiltIndex, tokens: int) -> str:
-    settings, recall = built.index.settings, built.recall
-    if not settings.passages:
-        return "# Index\n\nThere are no documents: questions are answered without passages.\n"
-    dense = "The dense search is exact."
-    if recall is not None:
-        dense = (
-            f"The dense search is approximate: a question looks into {recall.probes} of "
-            f"{recall.clusters} clusters and finds {recall.share:.1%} of the {recall.depth} "
-            f"passages that exact search finds (measured on {recall.questions} questions)."
-        )
-    if settings.reranker is not None:
-        dense += (
-            f" The best {settings.reranker.passages} are read with the question by "
-            f"`{settings.reranker.source}`, whose order counts."
-        )
-    return (
-        f"# Index\n\n{settings.documents} documents make {settings.passages} passages of at most "
-        f"{settings.passage_words} words and {tokens} tokens of the base, neighbours sharing at "
-        f"most {settings.passage_overlap_words} words. They are searched by BM25 and by the cosine "
-        f"of {built.index.dense.dimension}-dimensional vectors; the best {settings.candidates} of "
-        f"each are fused by reciprocal rank (k = {settings.rank_constant}, BM25 weighted "
-        f"{settings.lexical_weight:g}). {dense}{_cut(built)}\n"
-    )
-
-
-def _cut(built: BuiltIndex) -> str:
-    if not built.cut:
-        return ""
-    return (
-        f" **The embedder sees the beginning alone of {built.cut} passages**, which have more "
-        "tokens than it takes, since their documents' titles take half of that: their ends are "
-        "found by BM25 only. Shorten these titles."
-    )
 
 
 if __name__ == "__main__":

@@ -16,7 +16,8 @@ from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 from tasks.model_check.checks import ROLES, Params, Role, check_base
 from tasks.model_check.findings import CheckRecord, Finding, refuse
 from tasks.model_check.sources import open_resolved, open_source
-from tasks.models.store import ModelManifest, convert
+from tasks.models.manifest import ModelManifest
+from tasks.models.store import convert
 from tasks.stage.errors import ConfigError, NightloomError
 from tasks.stage.params import BaseSource, load_params
 

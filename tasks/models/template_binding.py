@@ -206,7 +206,7 @@ def _clock(template: str, params: TemplateParams | None) -> str:
         raise ConfigError(
             "the base's chat template asks for today's date, and models.base.template is null: "
             "tomorrow the model would be asked otherwise than it was trained",
-            "write models.base.template with a `clock`, such as 2025-01-01",
+            'write models.base.template with a `clock`, such as "2025-01-01"',
         )
     now = datetime.combine(params.clock, time())
     called = parse_template(template).find_all(nodes.Call)

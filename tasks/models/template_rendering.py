@@ -12,7 +12,7 @@ import resource
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from jinja2 import Environment, nodes
@@ -127,7 +127,7 @@ def render_bounded(
         "template": template,
         "variables": dict(variables),
         "seconds": PROCESSOR_SECONDS,
-        "chats": [[chat.messages, chat.is_asked] for chat in chats],
+        "chats": [[chat.turns, chat.is_asked] for chat in chats],
     }
     try:
         done = subprocess.run(
@@ -158,10 +158,23 @@ def _runaway(chats: int, bound: str) -> ConfigError:
     )
 
 
-def _render(template: Any, messages: list[dict[str, str]], asked: bool, given: Any) -> Rendering:
+def render(template: str, variables: Mapping[str, Any], chats: Sequence[Chat]) -> list[Rendering]:
+    """Return what a template makes of each chat, in this process: of one that is known to end."""
+    try:
+        compiled = template_environment().from_string(template)
+    except TemplateError as error:
+        return [Rendering("", str(error)) for _ in chats]
+    return [_render(compiled, chat, variables) for chat in chats]
+
+
+def _render(template: Any, chat: Chat, given: Mapping[str, Any]) -> Rendering:
     try:
         text = template.render(
-            messages=messages, tools=None, documents=None, add_generation_prompt=asked, **given
+            messages=chat.messages,
+            tools=None,
+            documents=None,
+            add_generation_prompt=chat.is_asked,
+            **given,
         )
     except (TemplateError, TypeError, ValueError, KeyError, ArithmeticError, RecursionError) as why:
         return Rendering("", str(why) or type(why).__name__)
@@ -175,14 +188,9 @@ def main() -> None:
     asked = json.load(sys.stdin)
     resource.setrlimit(resource.RLIMIT_CPU, (asked["seconds"], asked["seconds"] + 1))
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
-    try:
-        template = template_environment().from_string(asked["template"])
-    except TemplateError as error:
-        found = [Rendering("", str(error)) for _ in asked["chats"]]
-    else:
-        given = asked["variables"]
-        found = [_render(template, chat, is_asked, given) for chat, is_asked in asked["chats"]]
-    json.dump([{"text": one.text, "refusal": one.refusal} for one in found], sys.stdout)
+    chats = [Chat(tuple(map(tuple, turns)), is_asked) for turns, is_asked in asked["chats"]]
+    found = render(asked["template"], asked["variables"], chats)
+    json.dump([asdict(one) for one in found], sys.stdout)
 
 
 if __name__ == "__main__":

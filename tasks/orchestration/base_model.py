@@ -15,7 +15,7 @@ from prefect.cache_policies import NO_CACHE
 from tasks.model_check.findings import CheckRecord
 from tasks.records.text import text_sha256
 from tasks.services.processes import child_environment, printed_failure, run_child, stage_error
-from tasks.stage.params import BaseSource, ModelSource
+from tasks.stage.params import BaseSource, EmbedderSource, ModelSource
 
 _LOCAL = ("/", ".", "~")
 # What the check reads beside the base, and what its outcome depends on beside both.
@@ -101,6 +101,8 @@ def resolve(
     command = [sys.executable, "-m", "tasks.models.store", "--source", model.source]
     command += [] if model.revision is None else ["--revision", model.revision]
     command += ["--kind", kind, "--manifest", str(manifest), "--store", str(store)]
+    for name, value in _given(model).items():
+        command += [] if value is None else [f"--{name}={value}"]
     environment = child_environment(online=model.source.startswith("hub:"))
     child = run_child(command, root, logger.info, environment)
     if child.code != 0:
@@ -116,10 +118,19 @@ def is_resolved(model: ModelSource, manifest: Path, store: Path) -> bool:
         return False
     if (found["source"], found["revision"]) != (model.source, model.revision):
         return False
+    if any(found.get(name) != value for name, value in _given(model).items()):
+        return False
     if model.source.startswith(_LOCAL) and _changed_since(Path(model.source), manifest):
         return False
     folder = store / found["digest"]
     return all((folder / name).is_file() for name in found["files"])
+
+
+def _given(model: ModelSource) -> dict[str, str | None]:
+    """Return what params say of an embedder beside its source; nothing of other models."""
+    if not isinstance(model, EmbedderSource):
+        return {}
+    return {name: getattr(model, name) for name in ("query_prompt", "passage_prompt", "pooling")}
 
 
 def _changed_since(source: Path, manifest: Path) -> bool:

@@ -13,15 +13,14 @@ from tasks.stage.errors import ConfigError
 
 @task(cache_policy=NO_CACHE, persist_result=False)
 def bring_rows(root: Path, raw: str, *, remote: bool) -> None:
-    """Bring the rows that `data/raw.dvc` names where none are: in a fresh clone.
+    """Bring the rows that `data/raw.dvc` names, in a fresh clone or after `git pull`.
 
-    A night that began without them would take all rows in anew, under other names.
+    A night that began without them would take all rows in anew under other names, or let go those
+    that another machine took in. DVC deletes no rows for them that it does not hold.
 
     Raises:
         ConfigError: DVC could not; what is there is not complete.
     """
-    if (root / raw).exists() or not (root / f"{raw}.dvc").exists():
-        return
     _dvc(root, "pull" if remote else "checkout", f"{raw}.dvc")
 
 

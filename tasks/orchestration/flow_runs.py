@@ -134,8 +134,8 @@ def crash_abandoned(
     ended: Collection[str],
     begun_before: float | None,
     pending_seconds: float,
-) -> list[str]:
-    """Crash the flow runs that no process runs, with their task runs; return their names.
+) -> list[FlowRun]:
+    """Crash the flow runs that no process runs, with their task runs; return them as they are now.
 
     That gives back their slots. A run is one of them if its night, the last word of its name, is
     among `ended`; or if it began before any process that may run one, or no such process lives
@@ -156,8 +156,16 @@ def crash_abandoned(
                 continue
             if of_ended or begun_before is None or _begun(run).timestamp() < begun_before:
                 _crash(client, run)
-                closed.append(run.name)
+                closed.append(client.read_flow_run(run.id))
     return closed
+
+
+def runs_of(flow: str, runs: Iterable[FlowRun]) -> list[FlowRun]:
+    """Return those of some flow runs that are of a flow, and that a deployment started."""
+    with get_client(sync_client=True) as client:
+        named = FlowFilter(name=FlowFilterName(any_=[flow]))
+        ids = {found.id for found in client.read_flows(flow_filter=named)}
+    return [run for run in runs if run.flow_id in ids and run.deployment_id is not None]
 
 
 def _begun(run: FlowRun) -> datetime:

@@ -9,6 +9,7 @@ shadowed by those of this checkout.
 """
 
 import argparse
+import asyncio
 import base64
 import hmac
 import os
@@ -20,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from starlette.types import ASGIApp, Receive, Scope, Send
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 SECRET = "NIGHTLOOM_SERVER_SECRET"  # `USER:PASSWORD`, in the environment of the server alone
 
@@ -29,6 +30,8 @@ _NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 _HOST = re.compile(r"(?:\[([0-9a-f:.]+)\]|([^\s\[\]:@/?#]+))(?::\d{1,5})?", re.IGNORECASE)
 _LAST_SECONDS = 5  # for what is being answered when the server is told to end
 _MLFLOW_ROOT = "mlflow-artifacts:/"
+# How long to wait before an application that was busy is asked once more.
+_BUSY_SECONDS = (0.02, 0.05, 0.1, 0.2, 0.4, 0.8)
 # FastAPI's own pages about an API; Prefect's application has them beside its interface.
 _ABOUT_THE_API = ("/api", "/docs", "/redoc", "/openapi.json")
 
@@ -99,6 +102,62 @@ class Guard:
         return known and kind.lower() == "basic"
 
 
+class BusyRetries:
+    """ASGI middleware that asks an application again which answered 503.
+
+    Prefect's does where SQLite let another transaction write first (SQLITE_BUSY_SNAPSHOT), which
+    undoes the request whole; its clients would wait for two seconds, several times a night.
+    """
+
+    def __init__(self, app: "ASGIApp") -> None:
+        self._app = app
+
+    async def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
+        """Let a request through, as often as it takes; the last answer is sent as it is."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        body = [await receive()]
+        while body[-1].get("more_body"):
+            body.append(await receive())
+        for seconds in _BUSY_SECONDS:
+            answer = _HeldAnswer(send)
+            try:
+                await self._app(dict(scope), _replayed(body, receive), answer.send)
+            except Exception:
+                if not answer.busy:  # Starlette raises what it answered with a 503 once more
+                    raise
+            if not answer.busy:
+                return
+            await asyncio.sleep(seconds)
+        await self._app(scope, _replayed(body, receive), send)
+
+
+class _HeldAnswer:
+    """Sends an answer on unless it is a 503; `busy` says that it was."""
+
+    def __init__(self, send: "Send") -> None:
+        self._send = send
+        self.busy = False
+
+    async def send(self, message: "Message") -> None:
+        self.busy |= message.get("status") == 503
+        if not self.busy:
+            await self._send(message)
+
+
+def _replayed(body: "Sequence[Message]", receive: "Receive") -> "Receive":
+    """Return a call that gives the messages of a body again, and then what comes after them."""
+    left = iter(body)
+
+    async def replay() -> "Message":
+        for message in left:
+            return message
+        return await receive()
+
+    return replay
+
+
 def _values(scope: "Scope", name: bytes) -> list[str]:
     return [value.decode("latin-1") for known, value in scope["headers"] if known == name]
 
@@ -148,7 +207,7 @@ def _prefect(_: argparse.Namespace) -> "tuple[ASGIApp, Rules]":
             return True
         return not any(path == closed or path.startswith(f"{closed}/") for closed in _ABOUT_THE_API)
 
-    return create_app(final=True), Rules(is_open, sockets_ask=True)
+    return BusyRetries(create_app(final=True)), Rules(is_open, sockets_ask=True)
 
 
 def _mlflow(arguments: argparse.Namespace) -> "tuple[ASGIApp, Rules]":

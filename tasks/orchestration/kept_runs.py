@@ -3,7 +3,6 @@
 import json
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
@@ -71,19 +70,31 @@ class KeptRuns:
 
     def _stages(self, run_id: str) -> list[str]:
         """Return the runs of the stages that a night links to."""
-        notes: Any = self._client.list_artifacts(run_id)
-        if NOTES_FILE not in {item.path for item in notes}:
+        if NOTES_FILE not in self._listed(run_id):
             return []
-        path = Path(self._client.download_artifacts(run_id, NOTES_FILE))
-        found = json.loads(path.read_text(encoding="utf-8")).get("stages", {})
+        found = json.loads(self._text(run_id, NOTES_FILE)).get("stages", {})
         return [stage for stage in found.values() if is_run_id(stage)]
 
     def _locks(self, run_id: str) -> Iterator[str]:
-        for item in self._client.list_artifacts(run_id, LOCKS):
-            if not item.path.endswith(_LOCK_NAMES):  # params and models lie beside them
-                continue
-            path = Path(self._client.download_artifacts(run_id, item.path))
-            yield path.read_text(encoding="utf-8")
+        for path in self._listed(run_id, LOCKS):
+            if path.endswith(_LOCK_NAMES):  # params and models lie beside them
+                yield self._text(run_id, path)
+
+    def _listed(self, run_id: str, folder: str = "") -> list[str]:
+        """Return the paths of what lies in a folder of a run's artifacts."""
+        local = local_path(self._runs[run_id].info.artifact_uri)
+        if local is None:
+            return [item.path for item in self._client.list_artifacts(run_id, folder or None)]
+        return [path.relative_to(local).as_posix() for path in sorted((local / folder).glob("*"))]
+
+    def _text(self, run_id: str, path: str) -> str:
+        """Return the text of an artifact; without asking MLflow's server where it lies here.
+
+        Every night reads those of all nights that are kept: of thirty, 300 requests.
+        """
+        local = local_path(self._runs[run_id].info.artifact_uri)
+        file = local / path if local else Path(self._client.download_artifacts(run_id, path))
+        return file.read_text(encoding="utf-8")
 
     def _read(self) -> Iterator[Run]:
         """Yield the runs of nights, stages and trials, newest first."""

@@ -12,6 +12,7 @@ from prefect.cache_policies import NO_CACHE
 
 from tasks.feedback.params import Params
 from tasks.feedback.served import ServedQuestion
+from tasks.scoring.abstentions import all_abstentions
 from tasks.scoring.answer_scores import abstains
 from tasks.services.processes import printed_failure, run_child
 from tasks.services.stores import Stores
@@ -51,7 +52,7 @@ def question_shift(stores: Stores, place: ShiftPlace) -> str | None:
         return None
     distance = _distance([one.exchange.question for one in served], place)
     bound = load_params(Params, [place.root / "params" / "serving.yaml"])
-    markers = read_yaml(place.root / "params" / "evaluation.yaml")["abstentions"]
+    markers = all_abstentions(read_yaml(place.root / "params" / "evaluation.yaml"))
     text = told(served, distance, markers, bound.serving.max_question_distance)
     get_run_logger().info("%s", text)
     return text

@@ -27,6 +27,7 @@ from tasks.promotion.evidence import (
     value_at,
 )
 from tasks.promotion.params import Params, PromotionParams
+from tasks.records.language import data_language
 from tasks.records.schema import ServedModel, stream_records
 from tasks.records.text import text_sha256
 from tasks.registry.audit import foreign_version_error
@@ -35,6 +36,7 @@ from tasks.registry.ledger import Ledger
 from tasks.registry.promote import other_champion, recent_champions
 from tasks.registry.record_use import count_decisions
 from tasks.registry.versions import Version, promotion_key
+from tasks.scoring.abstentions import abstentions_for
 from tasks.scoring.identity import scoring_name
 from tasks.scoring.record_hashes import hash_asked, write_hashes
 from tasks.services.processes import left_failure, run_child, stage_error
@@ -188,9 +190,16 @@ def _difference(then: Mapping[str, Any], tonight: Tonight) -> str:
     ]
     if hashes[0] == hashes[1]:
         return "its own night had another test split"
-    markers = read_yaml(tonight.root / "params" / "evaluation.yaml")["abstentions"]
-    names = [scoring_name(found, markers) for found in hashes]
+    names = [scoring_name(found, _abstentions(tonight)) for found in hashes]
     return f"its own night was scored by {names[0]}, tonight by {names[1]}"
+
+
+def _abstentions(tonight: Tonight) -> list[str]:
+    """Return how tonight's answers abstain: evaluation finds the same."""
+    params = tonight.root / "params"
+    language = data_language(read_yaml(params / "prompting.yaml")["language"], tonight.curated)
+    values = read_yaml(params / "evaluation.yaml")
+    return abstentions_for(language, values["abstentions"], values["abstentions_in"])
 
 
 def _split(evaluation: Path, packaging: Path) -> dict[str, object]:
@@ -230,7 +239,11 @@ def _score(
     """Run the evaluation package on a bundle in a child; `folder` is for its params."""
     params = tonight.root / "params"
     # Asked as tonight's systems are, in the mode that is decided on.
-    values = read_yaml(params / "evaluation.yaml") | {"primary_mode": mode}
+    values = read_yaml(params / "evaluation.yaml") | {
+        "primary_mode": mode,
+        "abstentions": _abstentions(tonight),
+        "abstentions_in": {},
+    }
     evaluation = folder / "evaluation.yaml"
     evaluation.write_text(yaml.safe_dump(values, allow_unicode=True), encoding="utf-8")
     command = [sys.executable, "-m", f"tasks.{_STAGE}"]

@@ -17,6 +17,7 @@ from tasks.feedback.served import ServedQuestion
 from tasks.feedback.worth import groundedness
 from tasks.promotion.shadow import SHADOW_FILE, ModelShadow, Shadow, ShadowSide
 from tasks.records.schema import ServedModel
+from tasks.scoring.abstentions import all_abstentions
 from tasks.scoring.answer_scores import abstains, token_f1
 from tasks.services.processes import printed_failure, run_child, stage_error
 from tasks.services.stores import Stores
@@ -109,7 +110,7 @@ def _beside_champion(
     for name, rows in told.items():
         for question, answer in rows[:_KEPT]:
             traces.add_other_answer(question.trace, name, answer.text)
-    markers = read_yaml(place.root / "params" / "evaluation.yaml")["abstentions"]
+    markers = all_abstentions(read_yaml(place.root / "params" / "evaluation.yaml"))
     return compare(asked, own, champions, markers, both.champion_alias)
 
 

@@ -10,8 +10,8 @@ from typing import Any, get_args
 from tasks.answering.golden import GoldenPrompt, GoldenPrompts
 from tasks.answering.loading import open_answerer
 from tasks.answering.release_bundle import BundleSettings
+from tasks.models.manifest import ModelManifest
 from tasks.models.provenance import PROVENANCE_FILE
-from tasks.models.store import ModelManifest
 from tasks.packaging.assembly import Parts, assemble
 from tasks.packaging.golden_prompts import choose_golden_prompts
 from tasks.packaging.model_card import CARD_FILE, CardFacts, count_data, model_card

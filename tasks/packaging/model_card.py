@@ -11,7 +11,7 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
-from tasks.models.store import ModelManifest
+from tasks.models.manifest import ModelManifest
 from tasks.records.predictions import ALL_MODES, FEEDBACK, SCORE_NAMES
 from tasks.records.schema import SPLITS, stream_documents, stream_records
 

@@ -4,13 +4,12 @@ Training and search cut them here, both, so that what is learned from is what is
 
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-
-from transformers import PreTrainedTokenizerBase
+from typing import Any
 
 from tasks.embedding.embedder import read_text_limit
 from tasks.lexical.chunking import Passage, TokenBound, cut_documents
 from tasks.models.loading import load_tokenizer
-from tasks.models.store import ModelManifest
+from tasks.models.manifest import ModelManifest
 from tasks.prompting.chat_encoding import encode_texts
 from tasks.records.schema import Document
 from tasks.stage.params import PromptingParams
@@ -45,7 +44,7 @@ def cut_passages(
     )
 
 
-def _plain_ids(encoder: PreTrainedTokenizerBase, texts: list[str]) -> list[list[int]]:
+def _plain_ids(encoder: Any, texts: list[str]) -> list[list[int]]:
     """Return the ids of each text alone; an encoder's tokenizer may pad and cut by itself."""
     if not texts:
         return []

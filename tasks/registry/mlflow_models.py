@@ -4,6 +4,7 @@ A child runs it (`python -m tasks.registry.mlflow_models`), so it imports no Pre
 """
 
 import argparse
+import json
 import os
 import shutil
 import sys
@@ -43,8 +44,18 @@ def save_model(bundle: Path, model: ServedModel, target: Path, store: Path) -> N
         code_paths=["tasks"],
         model_config={"model": model, "model_store": str(store)},
         input_example=_EXAMPLE,
-        pip_requirements=[f"{name}=={installed(name)}" for name in _REQUIREMENTS],
+        pip_requirements=[
+            *(f"{name}=={installed(name)}" for name in _REQUIREMENTS),
+            *embedder_requirements(bundle),
+        ],
     )
+
+
+def embedder_requirements(bundle: Path) -> list[str]:
+    """Return the package whose own code computes the bundle's vectors, if there is one."""
+    path = bundle / "embedder.json"
+    found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return [found["requirement"]] if found.get("requirement") else []
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -1,23 +1,24 @@
 """Hybrid search over passages: BM25 and dense vectors, fused by reciprocal rank.
 
-A cross-encoder may order the best of them anew.
+A half of weight 0 is not searched: without the dense one, no question is embedded. A cross-encoder
+may order the best of what was found anew.
 """
 
 import json
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from tasks.lexical.bm25 import LexicalIndex
+from tasks.lexical.bm25 import LexicalIndex, Positions
 from tasks.lexical.chunking import Passage, passages_sha256, read_passages, write_passages
 from tasks.retrieval.corrections import Corrections
-from tasks.retrieval.dense import DenseIndex
+from tasks.retrieval.dense import DenseIndex, Vectors
 from tasks.retrieval.filters import PassageColumns, Where
+from tasks.retrieval.fusion import Halves, Weights
 from tasks.stage.errors import ConfigError, DataError
 from tasks.stage.params import StageParams
 
@@ -31,9 +32,9 @@ INDEX_FILE = "index.json"
 _PASSAGES_FILE = "passages.jsonl"
 _LEXICAL_FOLDER = "bm25"
 # Of how an index lies on the disk and of how documents are cut and terms are made. Version 1 had
-# no number, 2 knew no reranker.
-FORMAT = 3
-_READ = (2, FORMAT)
+# no number, 2 knew no reranker, 3 no weight of the dense ranks, which was 1.
+FORMAT = 4
+_READ = (2, 3, FORMAT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +72,24 @@ class RerankerSettings(StageParams):
         return folder
 
 
+class WeightsMeasured(StageParams):
+    """What the weights of an index rest on: mean reciprocal ranks on validation questions.
+
+    The means are null where no question names a document of the index.
+    """
+
+    questions: int = Field(ge=0)
+    reason: Literal["usual", "better", "noise", "too_few", "fixed"]
+    lexical: float | None = Field(description="of BM25 alone")
+    dense: float | None = Field(description="of dense search alone")
+    fused: float | None = Field(description="with the weights of the index")
+
+    def numbers(self) -> dict[str, float]:
+        """Return the means that are there, by names that say where they come from."""
+        means = {"lexical": self.lexical, "dense": self.dense, "fused": self.fused}
+        return {f"validation_mrr_{name}": mean for name, mean in means.items() if mean is not None}
+
+
 class IndexSettings(StageParams):
     """`index.json`: what an index was built with."""
 
@@ -83,11 +102,31 @@ class IndexSettings(StageParams):
     passage_overlap_words: int = Field(ge=0)
     candidates: int = Field(ge=1, description="passages taken from each ranking before fusion")
     rank_constant: int = Field(ge=1, description="k of reciprocal rank fusion")
-    lexical_weight: float = Field(gt=0, description="weight of BM25's ranks; dense ranks have 1")
+    lexical_weight: float = Field(ge=0, description="weight of BM25's ranks; 0: they don't count")
     dense_search: Literal["exact", "approximate"]
     dense_recall: float = Field(ge=0, le=1, description="share of exact search's results found")
-    # The one default of a params class: format 2 had no such line.
+    # The defaults are what earlier formats meant, which had no such lines.
+    dense_weight: float = Field(
+        default=1.0, ge=0, description="weight of the dense ranks; 0: there are no vectors"
+    )
+    weights_measured: WeightsMeasured | None = None
     reranker: RerankerSettings | None = None
+
+    @model_validator(mode="after")
+    def _has_a_half(self) -> Self:
+        if self.lexical_weight == self.dense_weight == 0:
+            raise ValueError("one of the two weights must be above 0")
+        return self
+
+    @property
+    def weights(self) -> Weights:
+        """Return how much each half counts."""
+        return Weights(self.lexical_weight, self.dense_weight)
+
+    @property
+    def needs_embedder(self) -> bool:
+        """Return whether a search embeds its question."""
+        return self.passages > 0 and self.dense_weight > 0
 
     @classmethod
     def read(cls, folder: Path) -> "IndexSettings":
@@ -107,7 +146,7 @@ class IndexSettings(StageParams):
         if found not in _READ:
             raise ConfigError(
                 f"the index in {folder} has format {found}; this version reads formats "
-                f"{' and '.join(map(str, _READ))}, and would cut or rank otherwise than the index "
+                f"{_READ[0]} to {FORMAT}, and would cut or rank otherwise than the index "
                 "was built",
                 "run `nightloom run`, which indexes the documents again, or use the version of "
                 "nightloom that built it",
@@ -141,8 +180,9 @@ class Index:
         lexical = LexicalIndex.load(folder / _LEXICAL_FOLDER) if settings.passages else None
         dense = DenseIndex.load(folder, approximate=settings.dense_search == "approximate")
         texts = 0 if lexical is None else lexical.size
-        if passages_sha256(passages) != settings.passages_sha256 or not (
-            len(passages) == len(dense.vectors) == texts
+        vectors = len(passages) if settings.needs_embedder else 0
+        if passages_sha256(passages) != settings.passages_sha256 or (
+            (texts, len(dense.vectors)) != (len(passages), vectors)
         ):
             raise DataError(
                 f"the index in {folder} holds {len(passages)} passages, {len(dense.vectors)} "
@@ -192,13 +232,15 @@ class Index:
         self,
         questions: Sequence[str],
         count: int,
-        embedder: "Embedder",
+        embedder: "Embedder | None",
         where: Where | None = None,
     ) -> list[list[ScoredPassage]]:
         """Return the best `count` passages for each question, best first; none from an empty index.
 
         Where a filter is given, only the passages that it allows are searched, and exactly.
-        Corrections about something else than the question are no passages for it.
+        Corrections about something else than the question are no passages for it. The embedder may
+        be None where the settings need none. BM25 alone finds nothing where no passage has a term
+        of the question.
 
         Raises:
             ConfigError: the embedder is not the one that the index was built with, its reranker is
@@ -207,26 +249,51 @@ class Index:
         """
         if self.lexical is None:
             return [[] for _ in questions]
-        if embedder.digest != self.settings.embedder:
-            raise ConfigError(
-                f"the index was built with embedder {self.settings.embedder[:12]} and is asked "
-                f"with {embedder.digest[:12]}; their vectors can't be compared",
-                "run `nightloom run`, so that the index is built with the embedder in use",
-            )
+        vectors = self._embedded(questions, embedder)
         self._check_reranker()
         among = None if where is None else self._columns.matching(where)
         most = max(count, self.settings.candidates)
+        found = self.halves(questions, vectors, most, among)
+        fused = [self._scored(one) for one in found]
+        return [ranked[:count] for ranked in self._rerank(questions, fused)]
+
+    def halves(
+        self,
+        questions: Sequence[str],
+        vectors: Vectors | None,
+        most: int,
+        among: Positions | None = None,
+    ) -> list[Halves]:
+        """Return at most `most` places a half and question, from an index that is not empty.
+
+        `vectors` are the questions' own; None leaves the dense half empty.
+        """
+        assert self.lexical is not None
         depth = most + len(self._corrections)
         lexical, scores = self.lexical.search(questions, depth, among)
-        dense = self.dense.search(embedder.encode(questions), depth, among)
-        fused = []
-        for question, places, values, near in zip(questions, lexical, scores, dense, strict=True):
+        near: list[list[int]] = [[] for _ in questions]
+        if vectors is not None:
+            near = [row.tolist() for row in self.dense.search(vectors, depth, among)]
+        found = []
+        for question, places, values, dense in zip(questions, lexical, scores, near, strict=True):
             other = self._corrections.of_other_subjects(question)
-            rankings = (places[values > 0].tolist(), near.tolist())
-            fused.append(
-                self._fuse(*([at for at in found if at not in other][:most] for found in rankings))
+            rankings = (places[values > 0].tolist(), dense)
+            found.append(
+                Halves(*([at for at in one if at not in other][:most] for one in rankings))
             )
-        return [ranked[:count] for ranked in self._rerank(questions, fused)]
+        return found
+
+    def _embedded(self, questions: Sequence[str], embedder: "Embedder | None") -> Vectors | None:
+        if not self.settings.needs_embedder:
+            return None
+        if embedder is None or embedder.digest != self.settings.embedder:
+            asked = "none" if embedder is None else embedder.digest[:12]
+            raise ConfigError(
+                f"the index was built with embedder {self.settings.embedder[:12]} and is asked "
+                f"with {asked}; their vectors can't be compared",
+                "run `nightloom run`, so that the index is built with the embedder in use",
+            )
+        return embedder.encode(questions, purpose="query")
 
     def _check_reranker(self) -> None:
         named = self.settings.reranker
@@ -262,26 +329,6 @@ class Index:
             for best, ranked in zip(scored, fused, strict=True)
         ]
 
-    def _fuse(self, lexical: Sequence[int], dense: Sequence[int]) -> list[ScoredPassage]:
-        fused = fuse_rankings(
-            [lexical, dense],
-            weights=[self.settings.lexical_weight, 1.0],
-            constant=self.settings.rank_constant,
-        )
+    def _scored(self, halves: Halves) -> list[ScoredPassage]:
+        fused = halves.fused(self.settings.weights, self.settings.rank_constant)
         return [ScoredPassage(self.passages[at], score) for at, score in fused]
-
-
-def fuse_rankings(
-    rankings: Sequence[Sequence[int]], *, weights: Sequence[float], constant: int
-) -> list[tuple[int, float]]:
-    """Return items with the sum of weight / (constant + rank) over rankings, best first, ties by
-    item.
-
-    Ranks begin at 1; a ranking that lacks an item adds nothing to it (Cormack, Clarke and
-    Buettcher, Reciprocal Rank Fusion, SIGIR 2009, section 2; the weights are an addition).
-    """
-    scores: dict[int, float] = defaultdict(float)
-    for ranking, weight in zip(rankings, weights, strict=True):
-        for rank, item in enumerate(ranking, start=1):
-            scores[item] += weight / (constant + rank)
-    return sorted(scores.items(), key=lambda pair: (-pair[1], pair[0]))

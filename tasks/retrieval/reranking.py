@@ -15,7 +15,7 @@ from transformers import (
 )
 from transformers.utils.logging import disable_progress_bar
 
-from tasks.embedding.embedder import batches_by_length, load_whole
+from tasks.embedding.embedder import batches_by_length, load_whole, longest_input
 from tasks.stage.errors import ConfigError, DataError
 
 _REMEDY = "name a cross-encoder with one output in params/reranking.yaml, or null"
@@ -81,9 +81,6 @@ class Reranker:
 
 def _max_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int:
     """Return the longest pair that model and tokenizer allow."""
-    positions = getattr(model.config, "max_position_embeddings", _MAX_TOKENS)
-    # Models of RoBERTa's kind number their positions from the padding's own number on.
-    if model.config.model_type in {"roberta", "xlm-roberta", "camembert"}:
-        positions -= model.config.pad_token_id + 1
+    positions = longest_input(model.config) or _MAX_TOKENS
     own = tokenizer.model_max_length
     return min(positions, own if own < _SIZES_WITHOUT_BOUND else _MAX_TOKENS)

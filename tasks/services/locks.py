@@ -14,6 +14,9 @@ _POLL_SECONDS = 0.05
 # Whoever asks for the holder has the lock for a moment; another who asks must not take them for it.
 _ASKING_SECONDS = 0.25
 
+# What this process holds, with its pid, which a child that was forked does not have.
+_held: dict[Path, int] = {}
+
 
 class LockedError(Exception):
     """A lock was held by another process for too long."""
@@ -29,9 +32,11 @@ def hold(path: Path, *, wait_seconds: float = 2 * _ASKING_SECONDS) -> Iterator[N
     path.parent.mkdir(parents=True, exist_ok=True)
     with _acquired(path, wait_seconds):
         _pid_file(path).write_text(f"{os.getpid()}\n", encoding="utf-8")
+        _held[path.resolve()] = os.getpid()
         try:
             yield
         finally:
+            del _held[path.resolve()]
             _pid_file(path).unlink(missing_ok=True)
 
 
@@ -39,6 +44,8 @@ def find_holder(path: Path) -> int | None:
     """Return the pid of the process that holds a lock, 0 if that is unknown; None if it is free."""
     if not path.exists():
         return None
+    if _held.get(path.resolve()) == os.getpid():
+        return os.getpid()  # without waiting for itself
     try:
         with _acquired(path, _ASKING_SECONDS):
             return None

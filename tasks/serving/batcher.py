@@ -1,14 +1,16 @@
 """Questions answered together as they come: new ones enter while others are being answered.
 
-One thread works for one version. Listeners are called from it and must not block.
+Texts are embedded between their tokens. One thread works for one version.
+Listeners are called from it and must not block.
 """
 
 import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from tasks.answering.pipeline import Answerer, Prepared, prompt_sha256
 from tasks.generation.batching_check import decodes_together
@@ -24,10 +26,12 @@ from tasks.generation.streaming import TextStream, text_of
 from tasks.models.memory import release_memory
 from tasks.records.schema import Message
 from tasks.retrieval.filters import Where
+from tasks.serving.embedding_queue import EmbeddingQueue
 from tasks.serving.memory_budget import MemoryBudget
 from tasks.serving.requests import (
     AnswerRequest,
     Begun,
+    EmbeddingRequest,
     Event,
     Listener,
     NoMemoryError,
@@ -35,6 +39,7 @@ from tasks.serving.requests import (
     TextDelta,
 )
 from tasks.serving.row_memory import cache_token_bytes, held_bytes, unwritten_bytes
+from tasks.serving.stop_texts import StoppedText, cut_at_stop
 from tasks.stage.errors import ConfigError, DataError
 
 LOGGER = logging.getLogger(__name__)
@@ -50,8 +55,14 @@ class _Active:
 
     inquiry: AnswerRequest
     begun: Begun
-    text: TextStream
+    text: TextStream | StoppedText
     fed: int = 0
+
+    @property
+    def stopped(self) -> str | None:
+        """Return the answer where a stop text has ended it."""
+        text = self.text
+        return text.text if isinstance(text, StoppedText) and text.is_stopped else None
 
 
 class Batcher:
@@ -73,6 +84,8 @@ class Batcher:
         self._condition = threading.Condition()
         self._waiting: deque[AnswerRequest] = deque()
         self._prepared: deque[tuple[AnswerRequest, Prepared]] = deque()
+        device = answerer.language_model.device
+        self._embedding = EmbeddingQueue(answerer.embedder, budget, device, self._finish)
         self._active: dict[int, _Active] = {}
         self._limits: dict[int, int] = {}
         self._batch: DecodingBatch | None = None
@@ -94,23 +107,47 @@ class Batcher:
         *,
         max_new_tokens: int | None = None,
         where: Where | None = None,
+        stops: Sequence[str] = (),
     ) -> AnswerRequest:
         """Return the inquiry by which the answer can be left again.
 
-        `max_new_tokens` can lower the bound of the bundle's settings, not raise it.
+        `max_new_tokens` can lower the bound of the bundle's settings, not raise it. The answer ends
+        before the first of the texts `stops` that comes.
 
         Raises:
             ConfigError: the engine takes no more questions.
         """
         bound = self.answerer.prompting.max_new_tokens
-        inquiry = AnswerRequest(turns, listener, min(max_new_tokens or bound, bound), where)
+        inquiry = AnswerRequest(turns, listener, min(max_new_tokens or bound, bound), where, stops)
+        self._take(partial(self._waiting.append, inquiry))
+        return inquiry
+
+    def embed(
+        self,
+        texts: Sequence[str],
+        listener: Listener,
+        *,
+        dimensions: int | None = None,
+        truncates: bool = False,
+    ) -> EmbeddingRequest:
+        """Return the request by which the vectors of texts can be left again.
+
+        Raises:
+            ConfigError: the engine takes no more questions.
+            DimensionsError: the embedder makes no vectors of so many numbers.
+        """
+        self._embedding.check_dimensions(dimensions)
+        request = EmbeddingRequest(texts, listener, truncates)
+        self._take(partial(self._embedding.add, request))
+        return request
+
+    def _take(self, add: Callable[[], None]) -> None:
         with self._condition:
             if not self._is_open:
                 raise ConfigError("this version is no longer served", "ask again")
-            self._waiting.append(inquiry)
+            add()
             self._unanswered += 1
             self._condition.notify()
-        return inquiry
 
     def close(self) -> None:
         """Take no more questions; those that were taken are still answered."""
@@ -138,7 +175,7 @@ class Batcher:
                 self._fail_all(error)
 
     def _has_work(self) -> bool:
-        return bool(self._waiting or self._prepared or self._active)
+        return bool(self._waiting or self._prepared or self._active or self._embedding)
 
     def _rest(self) -> None:
         """Give back the memory of many or long rows while nobody asks."""
@@ -149,7 +186,7 @@ class Batcher:
             release_memory()
 
     def _step(self) -> None:
-        """Let go who has left, let in who waits, and make one token for each row."""
+        """Let go who has left, let in who waits, make one token for each row, embed one part."""
         for number in [n for n, active in self._active.items() if active.inquiry.left]:
             self._drop(number)
         self._prepare()
@@ -158,6 +195,7 @@ class Batcher:
             rows = advance(self.answerer.language_model, self._batch, self._stops, self._limits)
             for row in rows:
                 self._tell(row)
+        self._embedding.step()
 
     def _prepare(self) -> None:
         """Find passages and render prompts for as many of those that wait as rows are free."""
@@ -218,7 +256,9 @@ class Batcher:
 
     def _begin(self, batch: DecodingBatch, inquiry: AnswerRequest, prepared: Prepared) -> None:
         self._number += 1
-        begun, text = _begun(prepared), TextStream(self.answerer.language_model.tokenizer)
+        tokenizer, stops = self.answerer.language_model.tokenizer, inquiry.stops
+        text = StoppedText(tokenizer, stops) if stops else TextStream(tokenizer)
+        begun = _begun(prepared)
         self._active[self._number] = _Active(inquiry, begun, text)
         self._limits[self._number] = inquiry.max_new_tokens
         batch.enter(self._number, prepared.prompt)
@@ -264,19 +304,20 @@ class Batcher:
         active = self._active[row.number]
         for piece in self._pieces(active, row):
             _call(active.inquiry, TextDelta(piece))
-        if row.is_done:
-            self._forget(row.number)
-            tokenizer = self.answerer.language_model.tokenizer
-            asked = active.inquiry.asked
-            reply = Reply(
-                active.begun,
-                text_of(tokenizer, row.tokens),
-                tuple(row.tokens),
-                row.is_cut,
-                (row.first_token - asked) * 1000,
-                (row.latest_token - asked) * 1000,
-            )
-            self._finish(active.inquiry, reply)
+        stopped = active.stopped
+        if stopped is None and not row.is_done:
+            return
+        if self._batch is not None and not row.is_done:
+            self._batch.drop(row.number)
+        self._forget(row.number)
+        asked = active.inquiry.asked
+        whole = text_of(self.answerer.language_model.tokenizer, row.tokens)
+        reply = Reply(
+            active.begun, whole if stopped is None else stopped, tuple(row.tokens),
+            row.is_cut and stopped is None,
+            (row.first_token - asked) * 1000, (row.latest_token - asked) * 1000,
+        )  # fmt: skip
+        self._finish(active.inquiry, reply)
 
     def _pieces(self, active: _Active, row: DecodingRow) -> Iterator[str]:
         new = [active.text.feed(token) for token in row.tokens[active.fed :]]
@@ -306,6 +347,7 @@ class Batcher:
             self._finish(inquiry, error)
             return
         waited = (entered - inquiry.asked) * 1000
+        made = cut_at_stop(self.answerer.language_model.tokenizer, made, inquiry.stops)
         if made.text:
             _call(inquiry, TextDelta(made.text))
         reply = Reply(
@@ -331,8 +373,11 @@ class Batcher:
         failed += [self._forget(number).inquiry for number in list(self._active)]
         for inquiry in failed:
             self._finish(inquiry, error)
+        self._embedding.fail_all(error)
 
-    def _finish(self, inquiry: AnswerRequest, event: Event | None = None) -> None:
+    def _finish(
+        self, inquiry: AnswerRequest | EmbeddingRequest, event: Event | None = None
+    ) -> None:
         """Count a question as answered and tell its listener how it ended, if it still listens."""
         with self._condition:
             self._unanswered -= 1
@@ -344,7 +389,7 @@ def _begun(prepared: Prepared) -> Begun:
     return Begun(prepared.passages, prompt_sha256(prepared.prompt), len(prepared.prompt))
 
 
-def _call(inquiry: AnswerRequest, event: Event) -> None:
+def _call(inquiry: AnswerRequest | EmbeddingRequest, event: Event) -> None:
     if inquiry.left:
         return
     try:

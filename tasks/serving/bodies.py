@@ -1,7 +1,7 @@
 """Bodies of requests: read in bounds of size and time, and parsed beside the event loop."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
@@ -70,7 +70,7 @@ def parse(content: bytes, cls: type[B], bounds: RequestParams) -> B:
     try:
         return cls.model_validate(found)
     except ValidationError as error:
-        raise _invalid(error) from None
+        raise _invalid(error, found) from None
 
 
 def _check_amount(found: Mapping[str, Any], bounds: RequestParams) -> None:
@@ -83,7 +83,8 @@ def _check_amount(found: Mapping[str, Any], bounds: RequestParams) -> None:
             code="array_above_max_length",
         )
     most = _VALUES_A_MESSAGE * bounds.messages + _OTHER_VALUES
-    if _holds_more(found, most):
+    # Texts to be embedded have a bound of their own, and are no models to be validated.
+    if _holds_more({name: value for name, value in found.items() if name != "input"}, most):
         raise RequestError(
             f"the body holds more than {most} values; that many belong to a conversation of "
             f"{bounds.messages} messages (requests.messages)",
@@ -105,10 +106,10 @@ def _holds_more(found: object, most: int) -> bool:
     return False
 
 
-def _invalid(error: ValidationError) -> RequestError:
+def _invalid(error: ValidationError, found: Mapping[str, Any]) -> RequestError:
     """Return the first thing that is wrong."""
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-    place = ".".join(str(part) for part in first["loc"])[:100]
+    place = ".".join(map(str, _place(first["loc"], found)))[:100]
     if first["type"] == "extra_forbidden":
         return RequestError(
             f"{place} is not a parameter that this server knows",
@@ -116,6 +117,17 @@ def _invalid(error: ValidationError) -> RequestError:
             code="unknown_parameter",
         )
     return RequestError(f"{place or 'the body'}: {first['msg'].lower()}", param=place or None)
+
+
+def _place(parts: Sequence[int | str], found: object) -> Iterator[int | str]:
+    """Yield the keys that lead to a place in JSON; pydantic names each type that it tried too."""
+    for part in parts:
+        is_key = isinstance(found, dict) and part in found
+        if is_key or (isinstance(found, list) and isinstance(part, int)):
+            found = found[part]  # type: ignore[index]
+        elif not isinstance(found, dict):  # a type
+            continue
+        yield part
 
 
 def documented(cls: type[BaseModel]) -> dict[str, Any]:

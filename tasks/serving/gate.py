@@ -1,6 +1,7 @@
 """What every request passes first: who may ask, how much may be sent, how many are in flight."""
 
 import asyncio
+import logging
 import math
 import time
 from collections import deque
@@ -13,8 +14,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from tasks.feedback.params import RequestParams
 from tasks.serving.access import Access
 from tasks.serving.metrics import Metrics
-from tasks.serving.openai_api import RequestError
+from tasks.serving.openai_api import RequestError, refusal
 
+LOGGER = logging.getLogger(__name__)
 # A client that does not read its answer is cut off so long after its time is up.
 _CUT_SECONDS = 5.0
 _RECENT = 32
@@ -96,6 +98,11 @@ class Gate:
             if statuses:  # an answer has begun and can't be taken back: its connection is ended
                 return
             await error.response()(scope, receive, observed)
+        except Exception as error:
+            if statuses:
+                raise
+            LOGGER.exception("%s %s was not foreseen to fail", scope["method"], scope["path"])
+            await refusal(error).response()(scope, receive, observed)
         finally:
             status = statuses[0] if statuses else 499
             self._metrics.count(_route(scope), status, time.perf_counter() - begun)

@@ -7,9 +7,12 @@ import torch
 from safetensors import safe_open
 
 from tasks.answering.release_bundle import BASE, EMBEDDER, INDEX, STUDENT, BundleSettings
+from tasks.models.engines import ARRAYS
 from tasks.models.loading import prepare_device
-from tasks.models.store import WEIGHTS, ModelManifest
+from tasks.models.manifest import ModelManifest
+from tasks.models.store import WEIGHTS
 from tasks.records.schema import ServedModel
+from tasks.retrieval.index import IndexSettings
 from tasks.serving.memory_budget import free_memory
 from tasks.stage.errors import ConfigError
 
@@ -19,14 +22,18 @@ _FLOAT_BYTES = torch.float32.itemsize
 def needed_bytes(bundle: Path, store: Path, model: ServedModel) -> int:
     """Return what a version takes of memory once it is loaded: weights in float32, and the index.
 
-    An adapter is merged into its base. While that is done, its own weights are held twice.
+    An adapter is merged into its base. While that is done, its own weights are held twice. An
+    embedder that a package of its own computes with takes some four bytes a byte on the disk.
     """
-    embedder = ModelManifest.read(bundle / EMBEDDER).folder(store)
     base = ModelManifest.read(bundle / BASE).folder(store)
-    folders = [bundle / STUDENT, embedder] if model == "student" else [base, embedder]
+    folders = [bundle / STUDENT if model == "student" else base]
+    if IndexSettings.read(bundle / INDEX).needs_embedder:
+        folders.append(ModelManifest.read(bundle / EMBEDDER).folder(store))
     weights = [path for folder in folders for path in folder.rglob(f"*{WEIGHTS}")]
+    arrays = [folder / ARRAYS for folder in folders if (folder / ARRAYS).exists()]
     index = sum(path.stat().st_size for path in (bundle / INDEX).rglob("*") if path.is_file())
-    return sum(map(_numbers, weights)) * _FLOAT_BYTES + index
+    numbers = sum(map(_numbers, weights)) + sum(path.stat().st_size for path in arrays)
+    return numbers * _FLOAT_BYTES + index
 
 
 def require_free_memory(bundle: Path, store: Path, model: ServedModel) -> None:

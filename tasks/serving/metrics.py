@@ -37,7 +37,7 @@ class Metrics:
             ["model"], buckets=_SECONDS, registry=self._registry,
         )  # fmt: skip
         self._tokens = Counter(
-            "nightloom_tokens", "Tokens of answered questions: those of prompts and of answers.",
+            "nightloom_tokens", "Tokens of prompts, of answers, and of texts that were embedded.",
             ["model", "kind"], registry=self._registry,
         )  # fmt: skip
         ProcessCollector(registry=self._registry)
@@ -52,6 +52,10 @@ class Metrics:
         self._first_token.labels(model).observe(reply.first_token_ms / 1000)
         self._tokens.labels(model, "prompt").inc(reply.begun.prompt_tokens)
         self._tokens.labels(model, "answer").inc(len(reply.token_ids))
+
+    def count_embedded(self, model: ServedModel, tokens: int) -> None:
+        """Count texts that were embedded."""
+        self._tokens.labels(model, "embedded").inc(tokens)
 
     def watch(self, versions: Versions, log: ExchangeLog) -> None:
         """Tell also what serves and what the log keeps, as it is when it is asked."""

@@ -1,18 +1,23 @@
-"""The parts of OpenAI's chat API that this server speaks: requests, answers, errors.
-
-What is not here is refused by name: a parameter that did nothing would be worse than an error.
-"""
+"""OpenAI's API as this server speaks it: the names of models, answers, and errors."""
 
 import time
 import uuid
-from typing import Annotated, Any, Literal
+from collections.abc import Collection, Sequence
+from datetime import datetime
+from typing import Any
+from urllib.parse import quote
 
-from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import JSONResponse
 
-from tasks.records.schema import Message, ServedModel
+from tasks.records.schema import ServedModel
 from tasks.serving.protocol import ServeVersion
-from tasks.serving.requests import Begun, NoMemoryError, Reply
+from tasks.serving.requests import (
+    Begun,
+    DimensionsError,
+    NoMemoryError,
+    Reply,
+    TooLongTextError,
+)
 from tasks.stage.errors import NightloomError
 
 MODEL_IDS: dict[str, ServedModel] = {
@@ -24,13 +29,10 @@ MODEL_IDS: dict[str, ServedModel] = {
 _LONGEST_MESSAGE = 1000
 # When to ask again for what may be there soon.
 _SOON_SECONDS = 5
-_SAMPLING: dict[str, tuple[object, ...]] = {
-    "temperature": (None, 0),
-    "top_p": (None, 1),
-    "n": (None, 1),
-    "presence_penalty": (None, 0),
-    "frequency_penalty": (None, 0),
-}
+# Tells what of a request had no effect.
+_IGNORED = "x-nightloom-ignored"
+_MOST_IGNORED = 32
+_LONGEST_NAME = 64
 
 
 class RequestError(Exception):
@@ -66,147 +68,79 @@ def error_body(
     kind = "invalid_request_error" if status < 500 else "server_error"
     if status == 429:
         kind = "rate_limit_error"
-    message = message[:_LONGEST_MESSAGE]
-    return {"error": {"message": message, "type": kind, "param": param, "code": code}}
+    return {
+        "error": {
+            "message": _sendable(message[:_LONGEST_MESSAGE]),
+            "type": kind,
+            "param": None if param is None else _sendable(param),
+            "code": code,
+        }
+    }
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-    type: Literal["text"]
-    text: str
+def _sendable(text: str) -> str:
+    """Return text that is UTF-8 whatever it repeats: a lone surrogate becomes a question mark."""
+    return text.encode("utf-8", "replace").decode("utf-8")
 
 
-class ChatMessage(BaseModel):
-    """One turn; content is text, or parts that are text."""
+def ignored_header(names: Collection[str]) -> dict[str, str]:
+    """Return the header that names what had no effect, none where all had.
 
-    model_config = ConfigDict(extra="forbid")
-
-    role: Literal["system", "user", "assistant"]
-    content: str | list[_Part]
-
-    def turn(self) -> Message:
-        """Return the turn as the answering core knows it."""
-        if isinstance(self.content, str):
-            return Message(self.role, self.content)
-        return Message(self.role, "\n".join(part.text for part in self.content))
-
-
-class _StreamOptions(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-    include_usage: bool = False
-
-
-class ChatRequest(BaseModel):
-    """The body of `POST /v1/chat/completions`.
-
-    `seed` and `user` are taken and change nothing: answers are greedy, so the same each time.
+    Names come from the client: what a header can't hold is percent-encoded, and of many the first
+    are told.
     """
-
-    model_config = ConfigDict(extra="forbid")
-
-    model: str = Field(max_length=100)
-    messages: list[ChatMessage] = Field(min_length=1)
-    max_tokens: int | None = Field(default=None, ge=1)
-    max_completion_tokens: int | None = Field(default=None, ge=1)
-    stream: bool = False
-    stream_options: _StreamOptions | None = None
-    temperature: float | None = None
-    top_p: float | None = None
-    n: int | None = None
-    presence_penalty: float | None = None
-    frequency_penalty: float | None = None
-    seed: int | None = None
-    user: str | None = Field(default=None, max_length=1000)
-    where: list[Annotated[str, Field(max_length=1000)]] = Field(
-        default=[],
-        max_length=100,
-        description="FIELD=VALUE: search only such passages; ours, not OpenAI's",
-    )
-
-    @property
-    def new_tokens(self) -> int | None:
-        """Return the bound on new tokens that the request asks for."""
-        asked = self.max_completion_tokens
-        return self.max_tokens if asked is None else asked
-
-    @property
-    def tells_usage(self) -> bool:
-        """Return whether a stream is to end with its usage."""
-        return self.stream_options is not None and self.stream_options.include_usage
-
-    def served_name(self, served: "list[ServedModel]") -> ServedModel:
-        """Return which of the server's models is asked.
-
-        Raises:
-            RequestError: it is none of them.
-        """
-        name = MODEL_IDS.get(self.model)
-        if name is None or name not in served:
-            shown = ", ".join(f"nightloom-{item} (or {item})" for item in served)
-            raise RequestError(
-                f"the model {self.model!r} is not served here; there is {shown}",
-                param="model",
-                code="model_not_found",
-                status=404,
-            )
-        return name
-
-    def turns(self, most_characters: int) -> list[Message]:
-        """Return the conversation, ready to be answered.
-
-        Raises:
-            RequestError: it asks for sampling, its turns are not what can be answered, or they
-                have more than `most_characters` together.
-        """
-        for name, allowed in _SAMPLING.items():
-            value = getattr(self, name)
-            if value not in allowed:
-                raise RequestError(
-                    f"{name} is {value}, which asks for sampling; this server answers greedily, "
-                    f"as its versions were evaluated: leave {name} out, or send {allowed[1]}",
-                    param=name,
-                    code="unsupported_value",
-                )
-        turns = [message.turn() for message in self.messages]
-        _check_turns(turns, most_characters)
-        return turns
+    if not names:
+        return {}
+    told = [quote(name[:_LONGEST_NAME], safe="", errors="replace") for name in names]
+    more = [f"{len(told) - _MOST_IGNORED} more"] if len(told) > _MOST_IGNORED else []
+    return {_IGNORED: ", ".join(told[:_MOST_IGNORED] + more)}
 
 
-def _check_turns(turns: list[Message], most_characters: int) -> None:
-    late = [at for at, turn in enumerate(turns) if turn.role == "system" and at > 0]
-    if late:
+def served_name(model: str, served: Sequence[ServedModel]) -> ServedModel:
+    """Return which of the server's models a name means.
+
+    Raises:
+        RequestError: it is none of them.
+    """
+    name = MODEL_IDS.get(model)
+    if name is None or name not in served:
+        shown = ", ".join(f"nightloom-{item} (or {item})" for item in served)
         raise RequestError(
-            f"message {late[0]} is a system message; only the first message can be one",
-            param="messages",
+            f"the model {model[:_LONGEST_NAME]!r} is not served here; there is {shown}",
+            param="model",
+            code="model_not_found",
+            status=404,
         )
-    if turns[-1].role != "user" or not turns[-1].content.strip():
-        raise RequestError(
-            "the last message is not a user's message with text, so there is nothing to answer",
-            param="messages",
-        )
-    characters = sum(len(turn.content) for turn in turns)
-    if characters > most_characters:
-        raise RequestError(
-            f"the messages have {characters} characters; at most {most_characters} are read "
-            "(requests.characters)",
-            param="messages",
-            code="context_length_exceeded",
-        )
+    return name
+
+
+def model_object(order: ServeVersion, since: datetime) -> dict[str, Any]:
+    """Return a version that answers as OpenAI's `model` object; `version` and `alias` are ours."""
+    return {
+        "id": f"nightloom-{order.model}",
+        "object": "model",
+        "created": int(since.timestamp()),
+        "owned_by": "nightloom",
+        "version": order.version,
+        "alias": order.alias,
+    }
 
 
 class Completion:
-    """The answer to one request, whole or chunk by chunk."""
+    """The answer to one request, whole or chunk by chunk.
 
-    def __init__(self, order: ServeVersion) -> None:
+    With `tells_usage` a stream's last chunk holds its usage, and the others say that it is to come.
+    """
+
+    def __init__(self, order: ServeVersion, *, tells_usage: bool = False) -> None:
         self._order = order
+        self._tells_usage = tells_usage
         self.id = f"chatcmpl-{uuid.uuid4().hex}"
         self._created = int(time.time())
 
     def whole(self, reply: Reply) -> dict[str, Any]:
         """Return the `chat.completion` object."""
-        message = {"role": "assistant", "content": reply.text}
+        message = {"role": "assistant", "content": reply.text, "refusal": None}
         choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": _why(reply)}
         found = self._object("chat.completion", [choice])
         used = self._used(reply.begun) | {
@@ -224,17 +158,17 @@ class Completion:
         """Return a chunk of text."""
         return self._chunk({"content": text}, None)
 
-    def end(self, reply: Reply) -> dict[str, Any]:
-        """Return the chunk that says why the answer ended."""
-        return self._chunk({}, _why(reply))
-
-    def usage(self, reply: Reply) -> dict[str, Any]:
-        """Return the last chunk of a stream that is to tell its usage."""
-        return self._object("chat.completion.chunk", []) | {"usage": _usage(reply)}
+    def end(self, reply: Reply) -> list[dict[str, Any]]:
+        """Return the last chunks: why the answer ended, and what it used where that was asked."""
+        last = [self._chunk({}, _why(reply))]
+        if self._tells_usage:
+            last.append(self._object("chat.completion.chunk", []) | {"usage": _usage(reply)})
+        return last
 
     def _chunk(self, delta: dict[str, str], why: str | None) -> dict[str, Any]:
         choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": why}
-        return self._object("chat.completion.chunk", [choice])
+        chunk = self._object("chat.completion.chunk", [choice])
+        return chunk | {"usage": None} if self._tells_usage else chunk
 
     def _object(self, kind: str, choices: list[dict[str, Any]]) -> dict[str, Any]:
         return {
@@ -273,9 +207,9 @@ def _usage(reply: Reply) -> dict[str, int]:
     }
 
 
-def not_loaded(error: Exception) -> RequestError:
+def not_loaded(message: str) -> RequestError:
     """Return what a request is told while no version of the model that it asks is loaded."""
-    return RequestError(str(error), status=503, code="model_loading", retry_after=_SOON_SECONDS)
+    return RequestError(message, status=503, code="model_loading", retry_after=_SOON_SECONDS)
 
 
 def refusal(error: Exception) -> RequestError:
@@ -284,6 +218,10 @@ def refusal(error: Exception) -> RequestError:
         return error
     if isinstance(error, NoMemoryError):
         return RequestError(str(error), status=503, code="no_memory", retry_after=_SOON_SECONDS)
+    if isinstance(error, TooLongTextError):
+        return RequestError(str(error), param="input", code="context_length_exceeded")
+    if isinstance(error, DimensionsError):
+        return RequestError(str(error), param="dimensions", code="unsupported_value")
     if isinstance(error, NightloomError):
         return RequestError(str(error), code=type(error).__name__)
     return RequestError(

@@ -6,57 +6,94 @@ import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Annotated, Any, get_args
 
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Path, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from starlette.exceptions import HTTPException
 
 from tasks.feedback.exchanges import Exchange, Feedback, ShownPassage
 from tasks.feedback.params import RequestParams
+from tasks.records.schema import ServedModel
 from tasks.retrieval.filters import Where
 from tasks.serving.access import Access
 from tasks.serving.bodies import documented, read_body
+from tasks.serving.chat_request import ChatRequest
+from tasks.serving.embeddings_api import EmbeddingsBody, embeddings_json
 from tasks.serving.exchange_log import ExchangeLog
 from tasks.serving.gate import Gate, Queue, too_late
 from tasks.serving.metrics import MEDIA_TYPE, Metrics
 from tasks.serving.openai_api import (
-    ChatRequest,
     Completion,
     RequestError,
     error_body,
+    ignored_header,
+    model_object,
     not_loaded,
     refusal,
+    served_name,
 )
 from tasks.serving.protocol import ServeVersion
-from tasks.serving.requests import AnswerRequest, Begun, Event, Reply, TextDelta
+from tasks.serving.requests import AnswerRequest, Begun, Embedded, Event, Reply, TextDelta
 from tasks.serving.versions import NotLoadedError, Versions
 from tasks.stage.errors import NightloomError
 
 # How often a request looks whether its client is still there.
 _LOOK_SECONDS = 1.0
+_EXAMPLES = [f"nightloom-{model}" for model in get_args(ServedModel)]
+
+
+class Events:
+    """What an engine tells of a request, as the event loop sees it."""
+
+    def __init__(self, bounds: RequestParams) -> None:
+        self._bounds = bounds
+        self._loop = asyncio.get_running_loop()
+        self._queue: asyncio.Queue[Event] = asyncio.Queue()
+
+    def listen(self, event: Event) -> None:
+        """Take an event in; from any thread."""
+        self._loop.call_soon_threadsafe(self._queue.put_nowait, event)
+
+    async def next(self, request: Request) -> Begun | TextDelta | Reply | Embedded:
+        """Return the next event; an error is raised.
+
+        Raises:
+            RequestError: the engine could not do what was asked, or not in time, or nobody waits
+                for it.
+        """
+        while True:
+            left = request.state.deadline - time.monotonic()
+            if left <= 0:
+                raise too_late(self._bounds)
+            try:
+                event = await asyncio.wait_for(self._queue.get(), min(left, _LOOK_SECONDS))
+            except TimeoutError:
+                if await request.is_disconnected():
+                    raise RequestError("the client has gone", status=499) from None
+                continue
+            if isinstance(event, Exception):
+                raise refusal(event)
+            return event
 
 
 class _Asked:
     """A request's question on its way, as the event loop sees it."""
 
     def __init__(self, service: "Service", body: ChatRequest) -> None:
-        versions, self._bounds = service.versions, service.bounds
+        versions = service.versions
         name = body.served_name(list(versions.models))
-        turns = body.turns(self._bounds.characters)
+        turns = body.turns(service.bounds.characters)
         where = Where.parse(body.where) if body.where else None
         self.turns, self.received = turns, datetime.now(UTC)
-        loop = asyncio.get_running_loop()
-        self.events: asyncio.Queue[Event] = asyncio.Queue()
-
-        def listen(event: Event) -> None:
-            loop.call_soon_threadsafe(self.events.put_nowait, event)
-
+        self.events = Events(service.bounds)
         self.order: ServeVersion
         self.inquiry: AnswerRequest
         self.order, self.inquiry = versions.ask(
-            name, turns, listen, max_new_tokens=body.new_tokens, where=where
-        )
+            name, turns, self.events.listen, max_new_tokens=body.new_tokens, where=where,
+            stops=body.stops,
+        )  # fmt: skip
 
     async def next(self, request: Request) -> Begun | TextDelta | Reply:
         """Return the next event; an error is raised.
@@ -65,19 +102,9 @@ class _Asked:
             RequestError: the question could not be answered, or not in time, or nobody waits for
                 it.
         """
-        while True:
-            left = request.state.deadline - time.monotonic()
-            if left <= 0:
-                raise too_late(self._bounds)
-            try:
-                event = await asyncio.wait_for(self.events.get(), min(left, _LOOK_SECONDS))
-            except TimeoutError:
-                if await request.is_disconnected():
-                    raise RequestError("the client has gone", status=499) from None
-                continue
-            if isinstance(event, Exception):
-                raise refusal(event)
-            return event
+        event = await self.events.next(request)
+        assert not isinstance(event, Embedded)
+        return event
 
     def exchange(self, completion: str, reply: Reply) -> Exchange:
         """Return the question with its answer, to be kept."""
@@ -136,9 +163,22 @@ def _add_answering(app: FastAPI, service: Service, metrics: Metrics) -> None:
         body = await read_body(request, Feedback, service.bounds)
         return await _mark(service.log, body)
 
+    @app.post("/v1/embeddings", openapi_extra=documented(EmbeddingsBody))
+    async def embed(request: Request) -> Response:
+        body = await read_body(request, EmbeddingsBody, service.bounds)
+        return await _embed(service, metrics, body, request)
+
     @app.get("/v1/models")
     async def models() -> dict[str, Any]:
         return {"object": "list", "data": _listed(service.versions)}
+
+    @app.get("/v1/models/{model}")
+    async def model(model: Annotated[str, Path(examples=_EXAMPLES)]) -> dict[str, Any]:
+        name = served_name(model, service.versions.models)
+        found = service.versions.serving_since(name)
+        if found is None:
+            raise not_loaded(f"no version of the {name} is loaded yet")
+        return model_object(*found)
 
 
 def _add_watching(app: FastAPI, service: Service, queue: Queue, metrics: Metrics) -> None:
@@ -175,10 +215,11 @@ async def _complete(
     try:
         asked = _Asked(service, body)
     except NotLoadedError as error:
-        raise not_loaded(error) from None
+        raise not_loaded(str(error)) from None
     except NightloomError as error:
         raise refusal(error) from None
-    completion = Completion(asked.order)
+    completion = Completion(asked.order, tells_usage=body.tells_usage)
+    headers = ignored_header(body.ignored())
 
     def answered(reply: Reply) -> None:
         metrics.count_answer(asked.order.model, reply)
@@ -190,15 +231,44 @@ async def _complete(
         event = await asked.next(request)
         if body.stream:
             assert isinstance(event, Begun)
-            events = _stream(asked, answered, completion, event, request, usage=body.tells_usage)
-            return StreamingResponse(events, media_type="text/event-stream")
+            events = _stream(asked, answered, completion, event, request)
+            return StreamingResponse(events, headers=headers, media_type="text/event-stream")
         while not isinstance(event, Reply):
             event = await asked.next(request)
     except BaseException:  # also where the gate ends what takes too long
         asked.inquiry.leave()
         raise
     answered(event)
-    return JSONResponse(completion.whole(event))
+    return JSONResponse(completion.whole(event), headers=headers)
+
+
+async def _embed(
+    service: Service, metrics: Metrics, body: EmbeddingsBody, request: Request
+) -> Response:
+    """Return the vectors of texts.
+
+    Raises:
+        RequestError: they could not be embedded, or nobody waits for them.
+    """
+    name, texts = body.served_name(list(service.versions.models)), body.texts(service.bounds)
+    events = Events(service.bounds)
+    try:
+        order, asked = service.versions.embed(
+            name, texts, events.listen, dimensions=body.dimensions, truncates=bool(body.truncate)
+        )
+    except NotLoadedError as error:
+        raise not_loaded(str(error)) from None
+    except NightloomError as error:
+        raise refusal(error) from None
+    try:
+        event = await events.next(request)
+    finally:
+        asked.leave()  # where the client has gone; what is done stays so
+    assert isinstance(event, Embedded)
+    metrics.count_embedded(order.model, event.tokens)
+    content = await asyncio.to_thread(embeddings_json, order, event, body.encoding_format)
+    headers = ignored_header(body.ignored())
+    return Response(content, headers=headers, media_type="application/json")
 
 
 async def _mark(log: ExchangeLog, feedback: Feedback) -> dict[str, str]:
@@ -231,19 +301,8 @@ async def _mark(log: ExchangeLog, feedback: Feedback) -> dict[str, str]:
 
 def _listed(versions: Versions) -> list[dict[str, Any]]:
     """Return the models that answer, in OpenAI's shape."""
-    found = [(model, versions.serving_since(model)) for model in versions.models]
-    return [
-        {
-            "id": f"nightloom-{model}",
-            "object": "model",
-            "created": int(served[1].timestamp()),
-            "owned_by": "nightloom",
-            "version": served[0].version,
-            "alias": served[0].alias,
-        }
-        for model, served in found
-        if served is not None
-    ]
+    found = [versions.serving_since(model) for model in versions.models]
+    return [model_object(*served) for served in found if served is not None]
 
 
 async def _stream(
@@ -252,8 +311,6 @@ async def _stream(
     completion: Completion,
     begun: Begun,
     request: Request,
-    *,
-    usage: bool,
 ) -> AsyncIterator[str]:
     """Yield the answer as server-sent events."""
     try:
@@ -262,9 +319,8 @@ async def _stream(
             assert isinstance(event, TextDelta)
             yield _sent(completion.piece(event.text))
         answered(event)
-        yield _sent(completion.end(event))
-        if usage:
-            yield _sent(completion.usage(event))
+        for chunk in completion.end(event):
+            yield _sent(chunk)
         yield "data: [DONE]\n\n"
     except RequestError as error:
         yield _sent(error.body)
@@ -289,6 +345,6 @@ def _tell_errors(app: FastAPI) -> None:
         body = error_body(message, status=error.status_code)
         return JSONResponse(body, status_code=error.status_code, headers=error.headers)
 
-    @app.exception_handler(Exception)
-    async def unforeseen(_: Request, error: Exception) -> Response:
-        return refusal(error).response()
+    @app.exception_handler(RequestValidationError)
+    async def invalid(_: Request, error: RequestValidationError) -> Response:
+        return RequestError(str(error.errors()[0]["msg"]), status=422).response()

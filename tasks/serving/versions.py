@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from tasks.answering.pipeline import Answerer
     from tasks.retrieval.filters import Where
     from tasks.serving.batcher import Batcher
-    from tasks.serving.requests import AnswerRequest, Listener
+    from tasks.serving.requests import AnswerRequest, EmbeddingRequest, Listener
 
 LOGGER = logging.getLogger(__name__)
 
@@ -79,6 +79,7 @@ class Versions:
         *,
         max_new_tokens: int | None = None,
         where: "Where | None" = None,
+        stops: Sequence[str] = (),
     ) -> "tuple[ServeVersion, AnswerRequest]":
         """Return the version that answers, all of it, and the inquiry.
 
@@ -86,11 +87,39 @@ class Versions:
             NotLoadedError: no version of the model is loaded.
         """
         with self._lock:  # between looking and asking, no other version takes the state
-            served = self._states[model].served
-            if served is None:
-                raise NotLoadedError(f"no version of the {model} is loaded yet", "ask again soon")
-            inquiry = served.engine.ask(turns, listener, max_new_tokens=max_new_tokens, where=where)
+            served = self._served(model)
+            inquiry = served.engine.ask(
+                turns, listener, max_new_tokens=max_new_tokens, where=where, stops=stops
+            )
             return served.order, inquiry
+
+    def embed(
+        self,
+        model: ServedModel,
+        texts: Sequence[str],
+        listener: "Listener",
+        *,
+        dimensions: int | None = None,
+        truncates: bool = False,
+    ) -> "tuple[ServeVersion, EmbeddingRequest]":
+        """Return the version whose embedder embeds the texts, and the request.
+
+        Raises:
+            NotLoadedError: no version of the model is loaded.
+            DimensionsError: its embedder makes no vectors of so many numbers.
+        """
+        with self._lock:
+            served = self._served(model)
+            request = served.engine.embed(
+                texts, listener, dimensions=dimensions, truncates=truncates
+            )
+            return served.order, request
+
+    def _served(self, model: ServedModel) -> Served:
+        served = self._states[model].served
+        if served is None:
+            raise NotLoadedError(f"no version of the {model} is loaded yet", "ask again soon")
+        return served
 
     def serving_since(self, model: ServedModel) -> tuple[ServeVersion, datetime] | None:
         """Return the version that answers new questions and since when, if one is loaded."""

@@ -3,10 +3,18 @@
 from collections.abc import Mapping, Sequence
 from datetime import date
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    JsonValue,
+    ValidationError,
+    field_validator,
+)
 
 from tasks.stage.errors import ConfigError, without_password
 
@@ -47,6 +55,24 @@ class ModelSource(StageParams):
     revision: str | None = Field(description="the hub's commit, 40 hex digits; null otherwise")
 
 
+Pooling = Literal["mean", "cls", "lasttoken"]
+
+
+class EmbedderSource(ModelSource):
+    """Where an embedder comes from, and what its files don't say of how it was trained."""
+
+    # Their defaults are what bundles of before mean, whose settings name none of them.
+    query_prompt: str | None = Field(
+        default=None, description="text before each question; null: what its files name, if any"
+    )
+    passage_prompt: str | None = Field(
+        default=None, description="text before each passage; null: what its files name, if any"
+    )
+    pooling: Pooling | None = Field(
+        default=None, description="of a bare encoder; null: what its files name, else the mean"
+    )
+
+
 # Names that every rendering gives by itself, or that would let a template see the clock.
 _RESERVED = frozenset(
     {
@@ -56,13 +82,22 @@ _RESERVED = frozenset(
 )  # fmt: skip
 
 
+def _as_day(value: object) -> object:
+    """Return the day that a text such as "2025-01-01" names."""
+    if isinstance(value, date):
+        raise ValueError(f'a date without quotes; expected "{value}" in quotes')
+    return date.fromisoformat(value) if isinstance(value, str) else value
+
+
 class TemplateParams(StageParams):
     """How a base's chat template is rendered, in training and in serving alike."""
 
     arguments: dict[str, JsonValue] = Field(
         description="what it takes besides the chat, such as enable_thinking"
     )
-    clock: date = Field(description="the day that it is told to be today")
+    clock: Annotated[date, BeforeValidator(_as_day)] = Field(
+        description="the day that it is told to be today, as text: DVC records no dates"
+    )
     system: Literal["fold", "refuse"] = Field(
         description="where it renders no system turn: above the first question, or not at all"
     )
@@ -93,7 +128,7 @@ class ModelsParams(StageParams):
     """`params/models.yaml`."""
 
     base: BaseSource
-    embedder: ModelSource
+    embedder: EmbedderSource
     student: ModelSource | None = Field(description="a student that is a model of its own")
     numeric_form: Literal["nf4_dequantized", "int8_dequantized", "float"]
 
@@ -127,6 +162,9 @@ class AnsweringParams(StageParams):
 class PromptingParams(AnsweringParams):
     """`params/prompting.yaml`: how a question becomes a prompt."""
 
+    language: str = Field(
+        pattern="^(auto|[a-z]{2,3})$", description="of the data: auto (by its script), or a code"
+    )
     passage_tokens: int = Field(
         ge=16, le=8192, description="tokens of the base that a passage takes, title included"
     )

@@ -9,11 +9,12 @@ from pathlib import Path
 
 from tasks.lexical.chunking import Passage
 from tasks.models.loading import load_tokenizer
-from tasks.models.store import ModelManifest
+from tasks.models.manifest import ModelManifest
 from tasks.prompting.files import PROMPT
 from tasks.prompting.passages import cut_passages
 from tasks.prompting.prompt_bundle import write_prompt_bundle
 from tasks.prompting.templates import PromptTemplate, as_turns, choose_demonstrations
+from tasks.records.language import AUTO, data_language
 from tasks.records.schema import SPLITS, read_documents, read_records
 from tasks.sequences.examples import write_examples, write_weights
 from tasks.sequences.packing import distinct_tokens
@@ -33,6 +34,7 @@ from tasks.tokenization.usability import usability_error
 
 LOGGER = logging.getLogger(__name__)
 REPORT_FILE = "report.md"
+PROMPTS = Path("params/prompts")
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,8 @@ def run(params: Params, paths: Paths) -> None:
     splits = {name: read_records(curated / f"{name}.jsonl") for name in SPLITS}
     shown = choose_demonstrations(splits["train"], settings.demonstrations, settings.seed)
     splits["train"] = [record for record in splits["train"] if record not in shown]
-    template = PromptTemplate.load(Path(settings.template), as_turns(shown))
+    path = _template(settings.template, params.prompting.language, curated)
+    template = PromptTemplate.load(path, as_turns(shown))
     passages = _passages(curated, params, paths)
     contexts = {
         name: choose_contexts(records, passages, count=params.prompting.passages, params=settings)
@@ -75,7 +78,8 @@ def run(params: Params, paths: Paths) -> None:
         )
         for name, records in splits.items()
     }
-    metrics = _metrics(template.digest, [record.id for record in shown], encoded, params)
+    names = [record.id for record in shown]
+    metrics = {"template": path.name} | _metrics(template.digest, names, encoded, params)
     text = _report(metrics)
     LOGGER.info("%s", text)
     error = usability_error(splits, encoded, params)
@@ -92,6 +96,14 @@ def run(params: Params, paths: Paths) -> None:
         write_weights(tokens, json.loads(paths.source_weights.read_text(encoding="utf-8")))
         write_metrics(report, metrics)
         (report / REPORT_FILE).write_text(plain_markdown(text), encoding="utf-8")
+
+
+def _template(named: str, language: str, curated: Path) -> Path:
+    """Return the template that params name; with `auto` the one of the data's language, if any."""
+    if named != AUTO:
+        return Path(named)
+    own = PROMPTS / f"answer.{data_language(language, curated)}.jinja"
+    return own if own.exists() else PROMPTS / "answer.jinja"
 
 
 def _passages(curated: Path, params: Params, paths: Paths) -> list[Passage]:
@@ -152,7 +164,7 @@ def _report(metrics: dict[str, object]) -> str:
     lines = [
         "# Tokenization",
         "",
-        f"Template {str(metrics['template_sha256'])[:12]}.",
+        f"Template {metrics['template']}, {str(metrics['template_sha256'])[:12]}.",
         "",
         f"| split | {' | '.join(columns.values())} |",
         f"|---|{'--:|' * len(columns)}",

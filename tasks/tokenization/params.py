@@ -10,7 +10,9 @@ from tasks.stage.params import PromptingParams, StageParams
 class TokenizationParams(StageParams):
     """`params/tokenization.yaml`."""
 
-    template: str = Field(description="path of a Jinja template")
+    template: str = Field(
+        min_length=1, description="path of a Jinja template, or auto: by the data's language"
+    )
     demonstrations: int = Field(ge=0, le=32, description="examples of train shown in every prompt")
     passages_share: float = Field(ge=0, le=1)
     context_examples: int = Field(ge=1, le=64)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from tasks.embedding.vector_memo import VectorMemo, remembered
-from tasks.models.store import ModelManifest
+from tasks.models.manifest import ModelManifest
 from tasks.records.text import text_sha256, text_tokens
 from tasks.stage.outputs import write_atomically
 from tasks.stage.params import ComputeParams
@@ -231,7 +231,7 @@ def embed_set(
     """
     if not texts:
         return None
-    digest = ModelManifest.read(manifest).digest
+    digest = ModelManifest.read(manifest).identity
 
     def encode(new: Sequence[str]) -> NDArray[np.float32]:
         from tasks.embedding.embedder import Embedder

@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
 from tasks.finetuning.adapter import make_trainable
 from tasks.models.loading import LanguageModel, load_for_training, load_tokenizer, prepare_device
-from tasks.models.store import ModelManifest
+from tasks.models.manifest import ModelManifest
 from tasks.sequences.attention import use_packed_attention
 from tasks.sequences.likelihood import summed_cross_entropy
 from tasks.sequences.packing import Batch

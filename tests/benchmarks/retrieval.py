@@ -25,9 +25,9 @@ from sentence_transformers import SentenceTransformer
 
 from tasks.embedding.embedder import Embedder
 from tasks.lexical.bm25 import LexicalIndex, lexical_tokens
-from tasks.models.store import ModelManifest
+from tasks.models.manifest import ModelManifest
 from tasks.retrieval.dense import DenseIndex, cluster_vectors
-from tasks.retrieval.index import fuse_rankings
+from tasks.retrieval.fusion import fuse_rankings
 from tasks.stage.errors import ConfigError
 from tests.benchmarks._measurement import measure, print_tasks
 

@@ -14,7 +14,7 @@ from datasets import Dataset, disable_caching, disable_progress_bars
 from transformers import PreTrainedTokenizerBase
 
 from tasks.models.loading import load_tokenizer
-from tasks.models.store import ModelManifest
+from tasks.models.manifest import ModelManifest
 from tasks.prompting.chat_encoding import encode_answers
 from tasks.prompting.passages import cut_passages
 from tasks.prompting.templates import Prompt, PromptTemplate

@@ -38,14 +38,18 @@ def migrated_store(factory: pytest.TempPathFactory) -> Path:
 
 
 @contextmanager
-def prefect_server(factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Let flows of this process talk to a server with an empty store, while the block lasts."""
+def prefect_server(factory: pytest.TempPathFactory, *, services: bool = False) -> Iterator[None]:
+    """Let flows of this process talk to a server with an empty store, while the block lasts.
+
+    `services` of the server look after schedules and automations.
+    """
     home = factory.mktemp("prefect")
     shutil.copyfile(migrated_store(factory), home / _DATABASE)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "prefect", "server", "start", "--no-services", "--no-ui"]
+    command = [sys.executable, "-m", "prefect", "server", "start", "--no-ui"]
+    command += [] if services else ["--no-services"]
     environment = os.environ | _QUIET | {
         "PREFECT_HOME": str(home),
         "PREFECT_SERVER_DATABASE_MIGRATE_ON_START": "false",

@@ -5,7 +5,7 @@ OpenAPI listing has them, what its own clients send, and the few routes that are
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,7 +20,8 @@ _EVIL = "evil.example"
 class Guarded:
     """A server that runs, and how it is used.
 
-    `paths` is `paths` of an OpenAPI document; `more_paths` are those that it leaves out.
+    `paths` is `paths` of an OpenAPI document; `more_paths` are those that it leaves out. A path's
+    parameter is filled in with the example that the document gives, or with 1.
     `open_routes` answer anybody, as `GET /path`: they show no data and change nothing. For each
     stands all that it may say to a stranger.
     """
@@ -39,11 +40,18 @@ class Guarded:
     def declared(self) -> list[tuple[str, str]]:
         """The routes that the listing declares."""
         return [
-            (method.upper(), re.sub(r"\{[^}]*\}", "1", name))
+            (method.upper(), _filled(name, described.get("parameters", ())))
             for name, methods in self.paths.items()
-            for method in methods
+            for method, described in methods.items()
             if method.upper() in _METHODS
         ]
+
+
+def _filled(path: str, parameters: Iterable[Mapping[str, Any]]) -> str:
+    for one in parameters:
+        for example in one.get("schema", {}).get("examples", ())[:1]:
+            path = path.replace(f"{{{one['name']}}}", str(example))
+    return re.sub(r"\{[^}]*\}", "1", path)
 
 
 def strangers(server: Guarded) -> dict[str, dict[str, str]]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 
 from tasks.feedback.params import RequestParams
 from tasks.records.schema import Message
@@ -17,7 +18,15 @@ from tasks.serving.access import Access, Protection
 from tasks.serving.exchange_log import ExchangeLog
 from tasks.serving.memory_budget import MemoryBudget
 from tasks.serving.protocol import ServeVersion
-from tasks.serving.requests import AnswerRequest, Begun, Listener, Reply, TextDelta
+from tasks.serving.requests import (
+    AnswerRequest,
+    Begun,
+    Embedded,
+    EmbeddingRequest,
+    Listener,
+    Reply,
+    TextDelta,
+)
 from tasks.serving.routes import Service
 from tasks.serving.server import address_of, bind, make_server
 from tasks.serving.versions import Served, Versions
@@ -28,7 +37,9 @@ CHAT = "/v1/chat/completions"
 
 @dataclass
 class StubEngine:
-    """Answers `yes` at once, in so many pieces; or never, where it is told to."""
+    """Answers `yes` at once, in so many pieces, and texts with the vector (length, 0.5); or never,
+    where it is told to.
+    """
 
     answers: bool = True
     pieces: int = 1
@@ -46,8 +57,9 @@ class StubEngine:
         *,
         max_new_tokens: int | None = None,
         where: Where | None = None,
+        stops: Sequence[str] = (),
     ) -> AnswerRequest:
-        request = AnswerRequest(turns, listener, max_new_tokens or 8, where)
+        request = AnswerRequest(turns, listener, max_new_tokens or 8, where, stops)
         self.asked.append(request)
         if self.answers:
             begun = Begun((), "0" * 64, 3)
@@ -55,6 +67,19 @@ class StubEngine:
             for _ in range(self.pieces):
                 listener(TextDelta(self.text))
             listener(Reply(begun, self.text * self.pieces, (1,), False, 1.0, 2.0))
+        return request
+
+    def embed(
+        self,
+        texts: Sequence[str],
+        listener: Listener,
+        *,
+        dimensions: int | None = None,
+        truncates: bool = False,
+    ) -> EmbeddingRequest:
+        request = EmbeddingRequest(texts, listener, truncates)
+        vectors = np.array([(len(text), 0.5) for text in texts], dtype=np.float32)
+        listener(Embedded(vectors, 3 * len(texts), 0, "0" * 64, 256))
         return request
 
 

@@ -47,6 +47,7 @@ def test_what_stays_open_is_of_a_package_that_is_installed_and_has_a_reason() ->
         assert len(reason.split()) >= 8, advisory
 
 
+@pytest.mark.slow
 def test_the_audit_passes_over_what_the_page_says_and_nothing_else(tmp_path: Path) -> None:
     """The command is run as it stands, with a pip-audit that only notes how it was called."""
     Path(tmp_path / "docs/reference").mkdir(parents=True)

@@ -12,7 +12,7 @@ from tests.builders.hostile import HOSTILE, raw_in_markdown, taken_for_html
 OURS = [path for folder in ("flows", "tasks") for path in sorted(Path(folder).rglob("*.py"))]
 # By these names Markdown is written into files.
 _MARKDOWN = ('"report.md"', "REPORT_FILE", "CARD_FILE", "TABLE_FILE")
-# They make no page: a prompt is plain text, and a template of the user's runs in a sandbox.
+# It makes no page: a prompt is plain text, and a template of the user's runs in a sandbox.
 _NO_PAGE = {"tasks/prompting/templates.py", "tasks/models/template_rendering.py"}
 
 

@@ -22,7 +22,7 @@ _ASK = {
     "messages": [{"role": "user", "content": "What does json.dumps do?"}],
 }
 _UP_SECONDS = 300
-_HEADERS = ("content-type", "allow", "www-authenticate")
+_HEADERS = ("content-type", "allow", "www-authenticate", "x-nightloom-ignored")
 _MODELS = ("--model", "adapter", "--model", "student", "--alias", "candidate")
 # What is asked: a name, the method, the path, the body, more headers.
 _REQUESTS: tuple[tuple[str, str, str, Any, dict[str, str]], ...] = (
@@ -36,15 +36,20 @@ _REQUESTS: tuple[tuple[str, str, str, Any, dict[str, str]], ...] = (
     ("fewer tokens", "POST", _CHAT, _ASK | {"max_tokens": 2}, {}),
     ("filtered", "POST", _CHAT, _ASK | {"where": ["source=nowhere"]}, {}),
     ("no such field", "POST", _CHAT, _ASK | {"where": ["colour=red"]}, {}),
-    ("unknown parameter", "POST", _CHAT, _ASK | {"tools": []}, {}),
-    ("sampled", "POST", _CHAT, _ASK | {"temperature": 1.0}, {}),
+    ("no tools", "POST", _CHAT, _ASK | {"tools": []}, {}),
+    ("tools", "POST", _CHAT, _ASK | {"tools": [{"type": "function"}]}, {}),
+    ("unknown parameter", "POST", _CHAT, _ASK | {"top_k": 3, "temperature": 1.0}, {}),
+    ("sampled", "POST", _CHAT, _ASK | {"temperature": 0.7}, {}),
+    ("stopped", "POST", _CHAT, _ASK | {"stop": ["e"]}, {}),
+    ("embedded", "POST", "/v1/embeddings", {"model": "adapter", "input": ["x", "y"]}, {}),
+    ("one model", "GET", "/v1/models/nightloom-adapter", None, {}),
     ("unknown model", "POST", _CHAT, _ASK | {"model": "other"}, {}),
     ("no messages", "POST", _CHAT, _ASK | {"messages": []}, {}),
     ("assistant last", "POST", _CHAT,
      _ASK | {"messages": [{"role": "assistant", "content": "Yes."}]}, {}),
     ("no JSON", "POST", _CHAT, "{", {}),
     ("wrong method", "GET", _CHAT, None, {}),
-    ("no such route", "GET", "/v1/embeddings", None, {}),
+    ("no such route", "GET", "/v1/completions", None, {}),
     ("no documentation", "GET", "/docs", None, {}),
     ("foreign host", "GET", "/health", None, {"host": "example.org"}),
     ("no key", "GET", "/v1/models", None, {"authorization": "none"}),

@@ -13,12 +13,13 @@ import pytest
 from mlflow.tracking import MlflowClient
 from prefect import flow
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.objects import StateType
+from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.client.schemas.schedules import CronSchedule
 from prefect.exceptions import ObjectNotFound
 from prefect.states import Cancelled, Cancelling, Pending, Running, Scheduled
 
 from flows.abandoned import close_abandoned
+from flows.rerun import interrupted
 from flows.run_state import (
     NightState,
     StageEntry,
@@ -121,6 +122,10 @@ def deployed() -> UUID:
         )  # fmt: skip
 
 
+def names(runs: list[FlowRun]) -> set[str]:
+    return {run.name for run in runs}
+
+
 def states(*runs: UUID) -> list[StateType | None]:
     with get_client(sync_client=True) as client:
         return [client.read_flow_run(run).state_type for run in runs]
@@ -140,19 +145,51 @@ def test_runs_that_no_process_runs_crash_and_living_ones_go_on() -> None:
         known, old = run("known"), run("old")
         now = datetime.now(UTC).timestamp()
         begun = {"alive": {str(known)}, "ended": {"ended"}, "pending_seconds": 60.0}
-        assert crash_abandoned(**begun, begun_before=now - 3600) == ["nightly ended"]
+        assert names(crash_abandoned(**begun, begun_before=now - 3600)) == {"nightly ended"}
         assert states(ended, living, young, known) == [
             StateType.CRASHED, StateType.RUNNING, StateType.PENDING, StateType.RUNNING
         ]  # fmt: skip
-        assert set(crash_abandoned(**begun, begun_before=now + 3600)) == {
-            "nightly living", "nightly old"
-        }  # fmt: skip
+        closed = crash_abandoned(**begun, begun_before=now + 3600)
+        assert names(closed) == {"nightly living", "nightly old"}
+        assert {run.state_type for run in closed} == {StateType.CRASHED}
         assert states(known, young, old) == [
             StateType.RUNNING, StateType.PENDING, StateType.CRASHED
         ]  # fmt: skip
         nobody = {"alive": set(), "ended": set(), "pending_seconds": 0.0, "begun_before": None}
         assert len(crash_abandoned(**nobody)) == 2
         assert crash_abandoned(**nobody) == []
+
+
+def test_a_night_whose_run_waited_for_its_process_is_told_and_can_be_run_again(
+    checkout: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{checkout / STATE / 'mlflow.db'}")
+    monkeypatch.setenv("MLFLOW_DEFAULT_ARTIFACT_ROOT", str(checkout / STATE / "artifacts"))
+    asked = {"night": NIGHT, "overrides": ["finetuning.rank=2"]}
+    with get_client(sync_client=True) as client:
+        waiting, by_hand = (
+            client.create_flow_run_from_deployment(
+                deployed(), name=f"nightly {NIGHT}", parameters=asked
+            ),
+            client.create_flow_run(
+                _nightly, name="nightly by-hand", parameters={"night": "by-hand"}
+            ),
+        )
+        for run in (waiting, by_hand):
+            client.set_flow_run_state(run.id, Pending(), force=True)
+    told = close_abandoned(checkout)
+    assert set(told) == {
+        f"Prefect: the run nightly {name} stayed open: it is Crashed" for name in (NIGHT, "by-hand")
+    }
+    night = read_night(night_file(checkout, NIGHT))
+    assert (night.verdict, night.flow_run, night.step) == ("crashed", str(waiting.id), "not begun")
+    assert night.request is not None
+    assert night.request.overrides == ["finetuning.rank=2"]
+    assert night.told is not None
+    assert [telling.verdict for telling in night.told] == ["crashed"]
+    assert interrupted([night]) == night
+    assert not night_file(checkout, "by-hand").exists(), "whoever started it saw it end"
+    assert close_abandoned(checkout) == []
 
 
 def test_missed_runs_are_counted_and_a_night_is_started_by_name() -> None:

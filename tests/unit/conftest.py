@@ -12,6 +12,7 @@ import pytest
 from tasks.records.schema import Document, Message, Record, write_documents, write_records
 from tasks.stage.outputs import write_manifest
 from tasks.stage.params import ComputeParams, ModelsParams, PromptingParams, read_yaml
+from tests.builders.known_templates import rendered_here
 
 if TYPE_CHECKING:
     from tests.builders.registry import Shop
@@ -81,6 +82,7 @@ def compute() -> ComputeParams:
 @pytest.fixture(scope="session")
 def prompting() -> PromptingParams:
     return PromptingParams(
+        language="auto",
         passages=2,
         passage_words=8,
         passage_tokens=64,
@@ -128,7 +130,8 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
     from tasks.models.store import convert
 
     made = Tiny(tmp_path_factory.mktemp("tiny"))
-    convert("tiny:llama", None, "causal_lm", made.store).write(made.base)
+    with rendered_here():
+        convert("tiny:llama", None, "causal_lm", made.store).write(made.base)
     _make_embedder(made.root / "bert", made)
     convert(str(made.root / "bert"), None, "embedder", made.store).write(made.embedder)
     made.reranker.write_text("null\n")
@@ -166,7 +169,7 @@ def released(
 
 
 def _weights(made: Tiny) -> Path:
-    from tasks.models.store import ModelManifest
+    from tasks.models.manifest import ModelManifest
 
     return ModelManifest.read(made.base).folder(made.store)
 

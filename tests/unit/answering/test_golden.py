@@ -9,7 +9,8 @@ from torch import nn
 
 from tasks.answering.golden import GoldenPrompts
 from tasks.answering.loading import load_answerer
-from tasks.models.store import ModelManifest, convert
+from tasks.models.manifest import ModelManifest
+from tasks.models.store import convert
 from tasks.packaging.assembly import refuse_pickles
 from tasks.packaging.golden_prompts import certain_tokens
 from tasks.prompting import templates as prompts
@@ -17,6 +18,7 @@ from tasks.retrieval.index import Index
 from tasks.stage.errors import ConfigError, DataError
 from tasks.stage.metrics import read_metrics
 from tasks.stage.outputs import write_manifest
+from tests.builders.known_templates import rendered_here
 from tests.builders.packaging import PACKAGING, forge_prompt_ids, rewrite_golden
 
 
@@ -58,8 +60,8 @@ def test_other_passages_are_named_by_prompt_and_id(bundle: Path, tiny: Any) -> N
 def test_a_search_that_ranks_otherwise_is_noticed(
     made: Path, tiny: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fuse = Index._fuse
-    monkeypatch.setattr(Index, "_fuse", lambda *given: fuse(*given)[::-1])
+    fuse = Index._scored
+    monkeypatch.setattr(Index, "_scored", lambda *given: fuse(*given)[::-1])
     with pytest.raises(ConfigError, match=r"golden prompt 1 of 4 .* finds passages"):
         load_answerer(made, tiny.store, "adapter")
 
@@ -158,7 +160,8 @@ def test_a_bundle_of_another_base_is_refused(bundle: Path, tiny: Any, tmp_path: 
     model.model.norm.weight.data += 1
     model.save_pretrained(tmp_path / "other")
     shutil.copytree(tiny.store, tmp_path / "store")
-    other = convert(str(tmp_path / "other"), None, "causal_lm", tmp_path / "store")
+    with rendered_here():
+        other = convert(str(tmp_path / "other"), None, "causal_lm", tmp_path / "store")
     other.write(bundle / "base.json")
     write_manifest(bundle)
     with pytest.raises(ConfigError, match="was trained on the base"):

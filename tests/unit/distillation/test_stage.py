@@ -14,11 +14,13 @@ from tasks.distillation.params import Params
 from tasks.distillation.pruning import prune
 from tasks.distillation.students import check_tokenizers
 from tasks.models.loading import load_adapted, load_student
-from tasks.models.store import ModelManifest, convert
+from tasks.models.manifest import ModelManifest
+from tasks.models.store import convert
 from tasks.stage.errors import ConfigError
 from tasks.stage.metrics import read_curve, read_metrics
 from tasks.stage.outputs import folder_files, verified, write_manifest
 from tasks.stage.params import ComputeParams, ModelsParams, PromptingParams, read_yaml
+from tests.builders.known_templates import rendered_here
 from tests.unit.conftest import Tiny
 
 # A teacher without gold: tiny models know nothing, and gold would take them away from it.
@@ -269,7 +271,8 @@ def other_model(stage: Stage, root: Path, layers: int = 1) -> Path:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(5)
         LlamaForCausalLM(config).save_pretrained(folder)
-    convert(str(folder), None, "causal_lm", stage.tiny.store).write(root / "other.json")
+    with rendered_here():
+        convert(str(folder), None, "causal_lm", stage.tiny.store).write(root / "other.json")
     return root / "other.json"
 
 

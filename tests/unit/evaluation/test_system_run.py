@@ -49,7 +49,7 @@ from tasks.evaluation.systems import (
 from tasks.generation.greedy_decoding import generate
 from tasks.lexical.chunking import Passage
 from tasks.models.loading import LanguageModel, load_base, load_folder
-from tasks.models.store import ModelManifest
+from tasks.models.manifest import ModelManifest
 from tasks.prompting.files import PROMPT
 from tasks.prompting.prompt_bundle import read_template
 from tasks.records.predictions import (

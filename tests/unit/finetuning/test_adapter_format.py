@@ -9,7 +9,7 @@ from safetensors import safe_open
 from transformers import AutoModelForCausalLM
 
 from tasks.finetuning.adapter import make_trainable, save_trained
-from tasks.models.store import ModelManifest
+from tasks.models.manifest import ModelManifest
 from tests.unit.conftest import Tiny
 from tests.unit.finetuning.test_finetuning import PARAMS, loaded
 

@@ -18,8 +18,8 @@ from tasks.models.loading import (
     load_for_training,
     trained_form,
 )
+from tasks.models.manifest import ModelManifest
 from tasks.models.quantization import decoder_linears, hold_dequantized
-from tasks.models.store import ModelManifest
 from tasks.sequences.attention import use_packed_attention
 from tasks.sequences.likelihood import summed_cross_entropy
 from tasks.sequences.packing import build_pack

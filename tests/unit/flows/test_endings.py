@@ -244,7 +244,9 @@ def test_a_gates_refusal_and_an_error_are_told_with_their_remedy(checkout: Path)
 
 def run(name: str | None, root: Path, start: datetime | None = None) -> Any:
     parameters = {"night": name, "root": str(root)}
-    return SimpleNamespace(parameters=parameters, expected_start_time=start, deployment_id=None)
+    return SimpleNamespace(
+        id="run", parameters=parameters, expected_start_time=start, deployment_id=None
+    )
 
 
 def state(kind: str, message: str | None) -> Any:

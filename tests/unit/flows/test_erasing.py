@@ -9,6 +9,7 @@ import sqlite3
 import subprocess
 import sys
 import unicodedata
+from collections import OrderedDict
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -17,12 +18,14 @@ from unittest.mock import MagicMock
 
 import pyarrow
 import pytest
+from mlflow.tracking._tracking_service import utils as mlflow_places
 from pyarrow import parquet
 from typer.testing import CliRunner
 
 from flows import erasing, evaluate, nightly
 from flows.cli import app
 from flows.erasing import came_back, list_file, reapply
+from flows.mlflow_store import own_store
 from flows.promoter import make_promoter
 from flows.run_state import NightLog
 from flows.workspace import Workspace, choose_workspace, night_lock, prepare
@@ -162,13 +165,33 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_template(tmp_path_factory.mktemp("template"))
 
 
-@pytest.fixture
-def checkout(tmp_path: Path, template: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A checkout whose every place holds a row, and a workspace that holds it too."""
+def set_variables(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("MLFLOW_TRACKING_URI", "PREFECT_API_URL"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("MLFLOW_ENABLE_ASYNC_TRACE_LOGGING", "false")
+
+
+@pytest.fixture
+def checkout(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A checkout whose every place holds a row, and a workspace that holds it too."""
+    set_variables(monkeypatch)
     root = tmp_path / "checkout"
+    subprocess.run(["cp", "-a", str(made), str(root)], check=True)  # links stay links
+    own_store(root)  # follows
+    # MLflow keeps places of artifacts by run alone, and each copy has the same runs.
+    monkeypatch.setattr(mlflow_places, "_artifact_repos_cache", OrderedDict())
+    return root
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory, template: Path) -> Path:
+    """Such a checkout, to be copied."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        set_variables(monkeypatch)
+        return make_checkout(tmp_path_factory.mktemp("made") / "checkout", template)
+
+
+def make_checkout(root: Path, template: Path) -> Path:
     left = shutil.ignore_patterns("cache", "tmp", "*.local")
     for name in ("params", ".dvc"):
         shutil.copytree(name, root / name, ignore=left)
@@ -184,7 +207,7 @@ def checkout(tmp_path: Path, template: Path, monkeypatch: pytest.MonkeyPatch) ->
     shop = Shop.open(state, template)
     assert register(shop, "one", ["a", "canary"], SAYS) == 1
     run = shop.client.search_runs([shop.client.get_experiment_by_name("nightloom").experiment_id])
-    report = tmp_path / "predictions.parquet"
+    report = root.with_name("predictions.parquet")
     parquet.write_table(pyarrow.table({"record": ["canary"], "answer": ["cut"]}), report)
     shop.client.log_artifact(run[0].info.run_id, str(report), "reports")
     shop.client.set_tag(run[0].info.run_id, "note", f"worst: {SAYS}")

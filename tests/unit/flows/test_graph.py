@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.graph import has_remote, read_stage, stage_names
+from flows.graph import has_remote, read_current, read_stage, stage_names
 from tasks.services.processes import run_child
 from tasks.stage.errors import ConfigError
 
@@ -54,6 +54,8 @@ def test_a_stage_is_current_once_it_ran_and_no_longer_when_a_param_changed(proje
     ran = read_stage(project, "first")
     assert ran.current
     assert ran.key == before.key
+    assert read_current(project, ["first", "second"]) == {"first": ran}, "second never ran"
+    assert read_current(project, ["second", "first"]) == {}, "nothing after one that is not"
     (project / "params" / "first.yaml").write_text("share: 2\n")
     changed = read_stage(project, "first")
     assert not changed.current

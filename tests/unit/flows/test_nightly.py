@@ -114,7 +114,7 @@ def test_a_source_that_is_left_out_is_told_everywhere(
     )
     monkeypatch.setattr(intakes, "get_run_logger", lambda: cast(logging.Logger, logger))
     monkeypatch.setattr(nightly, "ingest", intakes.ingest.fn)
-    for name in ("track", "resolve", "resolve_base"):
+    for name in ("track", "resolve_models"):
         monkeypatch.setattr(nightly, name, lambda *_, **__: None)
     (tmp_path / "data" / "models").mkdir(parents=True)
     (tmp_path / "data" / "models" / "base.json").write_text("{}")
@@ -146,7 +146,7 @@ def test_the_weights_of_sources_are_frozen_for_the_stages(
     taken = intakes.TakenIn(None, {})
     given: list[Any] = []
     monkeypatch.setattr(nightly, "ingest", lambda *found: given.extend(found) or taken)
-    for name in ("track", "resolve", "resolve_base"):
+    for name in ("track", "resolve_models"):
         monkeypatch.setattr(nightly, name, lambda *_, **__: None)
     (tmp_path / "data" / "models").mkdir(parents=True)
     (tmp_path / "data" / "models" / "base.json").write_text("{}")

@@ -23,8 +23,16 @@ from tasks.stage.errors import GateError
 from tests.builders.registry import Shop, policies
 
 
+@pytest.fixture(scope="module")
+def released_store(reigned_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store in which version 2 is in production and 3 in staging, to be copied."""
+    shop = Shop.open(tmp_path_factory.mktemp("released"), reigned_store)
+    shop.release("three")
+    return shop.database
+
+
 @pytest.fixture
-def project(reigned_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shop:
+def project(released_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shop:
     """A project whose stores hold version 2 in production, 1 before it and 3 in staging."""
     for name in ("prefect.yaml", "dvc.yaml"):
         (tmp_path / name).touch()
@@ -32,9 +40,7 @@ def project(reigned_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.delenv("PREFECT_API_URL", raising=False)
     monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "prefect"))
-    shop = Shop.open(tmp_path / ".nightloom", reigned_store)
-    shop.release("three")
-    return shop
+    return Shop.open(tmp_path / ".nightloom", released_store)
 
 
 def call(project: Shop, *words: str) -> tuple[int, str, str]:

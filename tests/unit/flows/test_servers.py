@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from flows import deploy
-from flows.servers import write_schedule
+from flows.servers import Schedule, write_deployments
 from flows.workspace import STATE
 
 
@@ -16,7 +16,7 @@ def test_a_schedule_that_is_asked_for_stands_alone_in_place_of_the_nights_own(
 ) -> None:
     own = Path("prefect.yaml").read_bytes()
     (tmp_path / "prefect.yaml").write_bytes(own)
-    path = write_schedule(tmp_path, "30 2 * * 1-5", "Asia/Seoul")
+    path = write_deployments(tmp_path, None, [], Schedule("30 2 * * 1-5", "Asia/Seoul"))
     expected = yaml.safe_load(own)
     [nightly] = [entry for entry in expected["deployments"] if entry["name"] == "nightly"]
     assert [entry["cron"] for entry in nightly["schedules"]] != ["30 2 * * 1-5"]
@@ -29,11 +29,24 @@ def test_a_schedule_that_is_asked_for_stands_alone_in_place_of_the_nights_own(
 
 def test_the_last_schedule_that_was_asked_for_is_written(tmp_path: Path) -> None:
     (tmp_path / "prefect.yaml").write_bytes(Path("prefect.yaml").read_bytes())
-    write_schedule(tmp_path, "0 1 * * *", "Etc/UTC")
-    path = write_schedule(tmp_path, "0 4 * * *", "Europe/Berlin")
+    write_deployments(tmp_path, None, [], Schedule("0 1 * * *", "Etc/UTC"))
+    path = write_deployments(tmp_path, None, [], Schedule("0 4 * * *", "Europe/Berlin"))
     deployments = yaml.safe_load(path.read_text(encoding="utf-8"))["deployments"]
     [nightly] = [entry for entry in deployments if entry["name"] == "nightly"]
     assert [entry["cron"] for entry in nightly["schedules"]] == ["0 4 * * *"]
+
+
+def test_all_that_works_in_the_nights_workspace_gets_their_preset_and_overrides(
+    tmp_path: Path,
+) -> None:
+    own = Path("prefect.yaml").read_bytes()
+    (tmp_path / "prefect.yaml").write_bytes(own)
+    path = write_deployments(tmp_path, "tiny", ["finetuning.rank=4"])
+    expected = yaml.safe_load(own)
+    for entry in expected["deployments"]:
+        if entry["name"] in ("nightly", "release", "sweep", "evaluate"):
+            entry["parameters"] |= {"preset": "tiny", "overrides": ["finetuning.rank=4"]}
+    assert yaml.safe_load(path.read_text(encoding="utf-8")) == expected
 
 
 def test_a_deployment_that_fails_names_the_command_and_asks_nobody_again(
@@ -52,4 +65,6 @@ def test_a_deployment_that_fails_names_the_command_and_asks_nobody_again(
     assert deploy.main(["--pool", "nightloom", "--template", "t.json"]) == 1
     assert called == ["work-pool", "gcl", "deploy"]
     said = capsys.readouterr().out
-    assert said.startswith("`prefect deploy --name approve --name rollback` failed:\nno such cron")
+    assert said.startswith(
+        "`prefect deploy --all --prefect-file prefect.yaml` failed:\nno such cron"
+    )

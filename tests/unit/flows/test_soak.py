@@ -7,7 +7,13 @@ from tests.soak import Measured, grown
 
 @pytest.mark.parametrize(
     ("disk", "files", "told"),
-    [(0.0, 0.0, []), (0.05, 0.0, []), (2.0, 0.0, ["disk_mb"]), (0.0, 1.0, ["open_files"])],
+    [
+        (0.0, 0.0, []),
+        (0.05, 0.0, []),
+        (1.9, 0.0, []),
+        (2.1, 0.0, ["disk_mb"]),
+        (0.0, 1.0, ["open_files"]),
+    ],
 )
 def test_what_grows_with_each_night_is_told(disk: float, files: float, told: list[str]) -> None:
     nights = [

@@ -9,7 +9,7 @@ from transformers import PreTrainedModel
 
 from tasks.generation.greedy_decoding import generate, stream
 from tasks.models.loading import LanguageModel, load_tokenizer
-from tasks.models.store import ModelManifest
+from tasks.models.manifest import ModelManifest
 from tests.unit.conftest import Tiny
 from tests.unit.generation.test_greedy_decoding import make, mixed, reference
 from tests.unit.sequences.test_packing import DYNAMIC, of_kind

@@ -7,7 +7,7 @@ from transformers import PreTrainedTokenizerBase
 
 from tasks.generation.streaming import TextStream, text_of
 from tasks.models.loading import load_tokenizer
-from tasks.models.store import ModelManifest
+from tasks.models.manifest import ModelManifest
 from tests.unit.conftest import Tiny
 
 TEXTS = [

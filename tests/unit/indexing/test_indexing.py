@@ -11,14 +11,13 @@ import torch
 
 from tasks.embedding.embedder import Embedder
 from tasks.embedding.vector_memo import VectorMemo
-from tasks.indexing.__main__ import Paths, run
 from tasks.indexing.params import Params
 from tasks.records.schema import Document, read_documents, write_documents
-from tasks.retrieval.index import Index
 from tasks.stage.errors import DataError
 from tasks.stage.metrics import read_metrics
 from tasks.stage.outputs import folder_files, write_manifest
 from tasks.stage.params import read_yaml
+from tests.builders.indexes import index_into
 
 
 @pytest.fixture
@@ -27,28 +26,15 @@ def params(prompting: Any, compute: Any) -> Params:
     return Params.model_validate(files | {"prompting": prompting, "compute": compute})
 
 
-def index_into(root: Path, params: Params, tiny: Any, curated: Path | None = None) -> Index:
-    paths = Paths(
-        curated=curated or tiny.curated,
-        base=tiny.base,
-        embedder=tiny.embedder,
-        reranker=tiny.reranker,
-        model_store=tiny.store,
-        scratch=root / "scratch",
-        index=root / "index",
-        indexing_report=root / "report",
-    )
-    run(params, paths)
-    return Index.load(root / "index")
-
-
 def test_documents_become_passages_with_unit_vectors(
     tmp_path: Path, params: Params, tiny: Any
 ) -> None:
     index = index_into(tmp_path, params, tiny)
     assert len(index.passages) == len(index.dense.vectors) == index.settings.passages == 24
     assert np.linalg.norm(index.dense.vectors, axis=1) == pytest.approx(1, abs=1e-5)
-    assert read_metrics(tmp_path / "report") == {
+    metrics = read_metrics(tmp_path / "report")
+    assert metrics.pop("weights")["reason"] == "too_few"
+    assert metrics == {
         "documents": 12,
         "passages": 24,
         "passages_cut": 0,
@@ -56,6 +42,10 @@ def test_documents_become_passages_with_unit_vectors(
         "dense_search": "exact",
         "dense_recall": 1.0,
         "reranked_passages": 0,
+        "idle_halves": 1,
+        "query_prompt": "",
+        "passage_prompt": "",
+        "lacks_prompts": False,
     }
     assert all((item.source, item.license) == ("test", "CC0") for item in index.passages)
 
@@ -95,9 +85,9 @@ def test_only_new_and_changed_passages_are_embedded(
     encoded: list[str] = []
     encode = Embedder.encode
 
-    def recording(self: Embedder, texts: Any, progress: Any = None) -> Any:
+    def recording(self: Embedder, texts: Any, *rest: Any, **named: Any) -> Any:
         encoded.extend(texts)
-        return encode(self, texts, progress)
+        return encode(self, texts, *rest, **named)
 
     monkeypatch.setattr(Embedder, "encode", recording)
     after = index_into(tmp_path, params, tiny, curated)
@@ -128,7 +118,9 @@ def test_a_vector_that_is_not_finite_is_refused_and_not_remembered(
 ) -> None:
     encode = Embedder.encode
     with monkeypatch.context() as patch:
-        patch.setattr(Embedder, "encode", lambda *rest: encode(*rest) * np.float32("nan"))
+        patch.setattr(
+            Embedder, "encode", lambda *rest, **named: encode(*rest, **named) * np.float32("nan")
+        )
         with pytest.raises(DataError, match=r"vector that is not finite, the first 'mod\.f0"):
             index_into(tmp_path, params, tiny)
     assert np.isfinite(index_into(tmp_path, params, tiny).dense.vectors).all()
@@ -142,9 +134,9 @@ def test_the_memo_spares_the_embedder_and_changes_nothing(
     encoded: list[int] = []
     encode = Embedder.encode
 
-    def counting(self: Embedder, texts: Any, progress: Any = None) -> Any:
+    def counting(self: Embedder, texts: Any, *rest: Any, **named: Any) -> Any:
         encoded.append(len(texts))
-        return encode(self, texts, progress)
+        return encode(self, texts, *rest, **named)
 
     monkeypatch.setattr(Embedder, "encode", counting)
     index_into(tmp_path, params, tiny)
@@ -152,7 +144,7 @@ def test_the_memo_spares_the_embedder_and_changes_nothing(
     assert folder_files(tmp_path / "index") == first
     index_into(tmp_path, params, tiny)
     assert folder_files(tmp_path / "index") == first
-    assert encoded == [24]
+    assert encoded == [24, 9]  # passages, and the questions by which the halves are weighted
 
 
 def test_a_torn_memo_counts_as_none(tmp_path: Path) -> None:

@@ -1,7 +1,6 @@
 """The families' folders, and what a night would do with them."""
 
 from collections.abc import Callable
-from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +26,7 @@ def night_params(**changes: Any) -> Params:
 
 
 def source_of(folder: Path, family: Family) -> BaseSource:
-    template = TemplateParams(
-        arguments=dict(family.arguments), clock=date(2025, 1, 2), system="fold"
-    )
+    template = TemplateParams(arguments=dict(family.arguments), clock="2025-01-02", system="fold")
     return BaseSource(source=str(folder), revision=None, template=template)
 
 

@@ -12,10 +12,12 @@ from tasks.model_check.__main__ import main
 from tasks.model_check.checks import check_base
 from tasks.model_check.findings import CheckRecord, Finding, refuse
 from tasks.model_check.sources import open_source
-from tasks.models.store import ModelManifest
+from tasks.models.manifest import ModelManifest
 from tasks.stage.errors import ConfigError
 from tests.builders.families import FAMILIES, OPENS_THINKING, Family
 from tests.unit.model_check.conftest import Check, night_params, source_of
+
+pytestmark = pytest.mark.slow
 
 EVERY = pytest.mark.parametrize("family", FAMILIES.values(), ids=list(FAMILIES))
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from transformers import LlamaConfig
 
 from tests.builders.families import FAMILIES
@@ -23,6 +24,7 @@ sys.exit(code)
 """
 
 
+@pytest.mark.slow
 def test_an_8b_shape_is_checked_in_seconds_and_under_2_gb(tmp_path: Path) -> None:
     family, folder = FAMILIES["llama3"], tmp_path / "model"
     family.tokenizer().save_pretrained(folder)

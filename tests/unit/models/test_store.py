@@ -2,13 +2,22 @@
 
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tasks.models.store import ModelManifest, convert
+from tasks.models.manifest import ModelManifest
+from tasks.models.store import convert
 from tasks.stage.errors import ConfigError
+from tests.builders.known_templates import rendered_here
 from tests.unit.conftest import Tiny
+
+
+@pytest.fixture(autouse=True)
+def _known_templates() -> Iterator[None]:
+    with rendered_here():
+        yield
 
 
 @pytest.fixture

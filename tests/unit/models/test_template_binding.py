@@ -11,13 +11,16 @@ from transformers.utils import chat_template_utils
 
 from tasks.models import template_rendering
 from tasks.models.loading import load_tokenizer
-from tasks.models.store import ModelManifest, convert
+from tasks.models.manifest import ModelManifest
+from tasks.models.store import convert
 from tasks.models.template_binding import bind_folder, bind_template, bound_settings
 from tasks.models.template_rendering import Chat, render_bounded
 from tasks.stage.errors import ConfigError
 from tasks.stage.params import ModelsParams, TemplateParams, validate_params
 from tests.builders.families import FAMILIES, Family
 from tests.unit.conftest import Tiny
+
+pytestmark = pytest.mark.slow
 
 DAY = date(2025, 1, 2)
 PLAIN = (
@@ -27,7 +30,7 @@ EVERY = pytest.mark.parametrize("family", FAMILIES.values(), ids=list(FAMILIES))
 
 
 def params(**changes: Any) -> TemplateParams:
-    usual: dict[str, Any] = {"arguments": {}, "clock": DAY, "system": "fold"}
+    usual: dict[str, Any] = {"arguments": {}, "clock": str(DAY), "system": "fold"}
     return TemplateParams(**usual | changes)
 
 
@@ -71,7 +74,7 @@ def test_binding_again_changes_nothing_and_other_params_take_the_place_of_the_fi
     first = (tmp_path / "chat_template.jinja").read_text()
     assert bind_folder(tmp_path, settings) == told
     assert (tmp_path / "chat_template.jinja").read_text() == first
-    later = bind_folder(tmp_path, params(arguments=dict(family.arguments), clock=date(2026, 3, 4)))
+    later = bind_folder(tmp_path, params(arguments=dict(family.arguments), clock="2026-03-04"))
     second = (tmp_path / "chat_template.jinja").read_text()
     assert (second != first) == family.reads_clock
     assert ("clock" in (later or {})) == family.reads_clock
@@ -95,7 +98,7 @@ def test_what_was_bound_is_in_the_manifest_and_changes_its_digest(tmp_path: Path
     folder = family.write(tmp_path / "source")
     store = tmp_path / "store"
     one, other = (
-        convert(str(folder), None, "causal_lm", store, params(clock=day))
+        convert(str(folder), None, "causal_lm", store, params(clock=str(day)))
         for day in (DAY, date(2025, 1, 3))
     )
     assert one.template == {"clock": "2025-01-02"}
@@ -161,7 +164,7 @@ def test_an_argument_of_a_reserved_or_impossible_name_is_refused(name: str) -> N
         "base": {
             "source": "tiny:llama",
             "revision": None,
-            "template": {"arguments": {name: 1}, "clock": DAY, "system": "fold"},
+            "template": {"arguments": {name: 1}, "clock": str(DAY), "system": "fold"},
         },
     }
     with pytest.raises(ConfigError, match="no template takes an argument"):

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -11,10 +11,19 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from tasks.models.loading import load_adapted, load_base
-from tasks.models.store import ModelManifest, convert
+from tasks.models.manifest import ModelManifest
+from tasks.models.store import convert
 from tasks.stage.errors import ConfigError
 from tasks.stage.outputs import write_manifest
+from tests.builders.known_templates import rendered_here
 from tests.unit.conftest import Tiny
+
+
+@pytest.fixture(autouse=True)
+def _known_templates() -> Iterator[None]:
+    with rendered_here():
+        yield
+
 
 CPU = torch.device("cpu")
 Weights = dict[str, Tensor]

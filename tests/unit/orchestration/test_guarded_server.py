@@ -6,7 +6,13 @@ from typing import Any
 
 import pytest
 
-from tasks.orchestration.guarded_server import Guard, Rules, basic_header, guarded_command
+from tasks.orchestration.guarded_server import (
+    BusyRetries,
+    Guard,
+    Rules,
+    basic_header,
+    guarded_command,
+)
 
 SECRET = "nightloom:a:secret with 한글"
 KNOWN = basic_header(SECRET)
@@ -138,3 +144,51 @@ def test_a_websocket_opens_for_the_secret_or_where_the_application_asks() -> Non
 
 def test_no_secret_stands_in_a_servers_command() -> None:
     assert SECRET not in " ".join(guarded_command("mlflow", "127.0.0.1", 5000))
+
+
+def answered_after(busy: int, *, kind: str = "http") -> tuple[list[Any], int]:
+    """What is sent for a body in two parts by an application that is busy `busy` times."""
+    sent, asked_times = list[Any](), list[int]()
+    parts = [
+        {"type": "http.request", "body": b"one ", "more_body": True},
+        {"type": "http.request", "body": b"two", "more_body": False},
+    ]
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        asked_times.append(1)
+        scope["root_path"] = scope.get("root_path", "") + "/api"  # as a mounted application does
+        read = b"".join([(await receive())["body"] for _ in range(2)])
+        status = 503 if len(asked_times) <= busy else 201
+        await send({"type": "http.response.start", "status": status, "headers": []})
+        await send({"type": "http.response.body", "body": read + scope["root_path"].encode()})
+        if scope["type"] == "http" and len(asked_times) <= min(
+            busy, 6
+        ):  # as Starlette does, for the server's log
+            raise OSError("database is locked")
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    async def receive() -> Any:
+        return parts.pop(0)
+
+    asyncio.run(BusyRetries(app)({"type": kind, "method": "POST"}, receive, send))
+    return sent, len(asked_times)
+
+
+@pytest.mark.parametrize("busy", [0, 1, 6])
+def test_a_busy_application_is_asked_again_with_the_whole_body(busy: int) -> None:
+    sent, times = answered_after(busy)
+    assert times == busy + 1
+    assert [message.get("status") for message in sent] == [201, None]
+    assert sent[1]["body"] == b"one two/api"
+
+
+def test_an_application_that_stays_busy_says_so_itself() -> None:
+    sent, times = answered_after(99)
+    assert [message.get("status") for message in sent] == [503, None], "once, with its own body"
+    assert times == 7
+
+
+def test_what_is_no_request_is_handed_on_as_it_is() -> None:
+    assert answered_after(99, kind="websocket")[1] == 1

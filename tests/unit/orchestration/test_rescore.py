@@ -194,6 +194,7 @@ def world(
     for name, content in (
         ("evaluation", values),
         ("compute", compute.model_dump()),
+        ("prompting", read_yaml(Path("params/prompting.yaml"))),
         ("promotion", read_yaml(Path("params/promotion.yaml"))),
     ):
         (root / "params" / f"{name}.yaml").write_text(yaml.safe_dump(content))

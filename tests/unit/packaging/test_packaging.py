@@ -53,7 +53,7 @@ def test_a_bundle_holds_all_that_serving_needs_and_agrees(
     rows = read_records(tiny.curated / "train.jsonl")
     assert find_learned(rows, learned) == [row.id for row in rows]
     kept = BundleSettings.read(bundle).prompting
-    assert kept.model_dump() == params.prompting.model_dump(exclude={"passage_tokens"})
+    assert kept.model_dump() == params.prompting.model_dump(exclude={"passage_tokens", "language"})
     offered = read_metrics(scored.report)["offered"]["folder"]
     weights = [f / "model.safetensors" for f in (bundle / "student", tiny.students / offered)]
     assert weights[0].read_bytes() == weights[1].read_bytes()

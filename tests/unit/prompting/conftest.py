@@ -1,7 +1,6 @@
 """The families' tokenizers, their templates bound as a night binds them."""
 
 from collections.abc import Callable
-from datetime import date
 from typing import Any
 
 import pytest
@@ -10,6 +9,7 @@ from tasks.models.loading import load_tokenizer
 from tasks.models.template_binding import bind_folder
 from tasks.stage.params import TemplateParams
 from tests.builders.families import Family
+from tests.builders.known_templates import rendered_here
 
 Bind = Callable[[Family], Any]
 
@@ -23,7 +23,8 @@ def bound(tmp_path_factory: pytest.TempPathFactory) -> Bind:
         if family.name not in made:
             folder = tmp_path_factory.mktemp(family.name)
             family.tokenizer().save_pretrained(folder)
-            bind_folder(folder, template_params(family))
+            with rendered_here():  # the family's features, written by us
+                bind_folder(folder, template_params(family))
             made[family.name] = load_tokenizer(folder)
         return made[family.name]
 
@@ -31,4 +32,4 @@ def bound(tmp_path_factory: pytest.TempPathFactory) -> Bind:
 
 
 def template_params(family: Family) -> TemplateParams:
-    return TemplateParams(arguments=dict(family.arguments), clock=date(2025, 1, 2), system="fold")
+    return TemplateParams(arguments=dict(family.arguments), clock="2025-01-02", system="fold")

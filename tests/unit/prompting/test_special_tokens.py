@@ -4,7 +4,7 @@ from pathlib import Path
 
 from tasks.curation.__main__ import run
 from tasks.models.loading import load_tokenizer
-from tasks.models.store import ModelManifest
+from tasks.models.manifest import ModelManifest
 from tasks.prompting.templates import Prompt, PromptTemplate
 from tasks.records.schema import Message, read_records
 from tests.unit.conftest import TEMPLATE, Tiny

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tasks.models.loading import load_tokenizer
-from tasks.models.store import ModelManifest
+from tasks.models.manifest import ModelManifest
 from tasks.prompting.chat_encoding import Turn, encode_answers, encode_chats
 from tasks.prompting.prompt_bundle import read_prompt_bundle, write_prompt_bundle
 from tasks.prompting.templates import Prompt, PromptTemplate, quoted

@@ -14,10 +14,11 @@ from safetensors.torch import load_file, save_file
 from tasks.embedding.embedder import Embedder
 from tasks.lexical.bm25 import LexicalIndex
 from tasks.lexical.chunking import Passage, passages_sha256
-from tasks.models.store import ModelManifest
+from tasks.models.manifest import ModelManifest
 from tasks.retrieval.dense import DenseIndex
 from tasks.retrieval.filters import Where
-from tasks.retrieval.index import FORMAT, INDEX_FILE, Index, IndexSettings, fuse_rankings
+from tasks.retrieval.fusion import Weights, fuse_rankings
+from tasks.retrieval.index import FORMAT, INDEX_FILE, Index, IndexSettings
 from tasks.stage.errors import ConfigError, DataError
 
 TEXTS = ["json.dumps: write JSON", "math.sqrt: the square root", "東京は日本の首都です"]
@@ -167,3 +168,30 @@ def test_passages_of_another_index_are_refused(tmp_path: Path, index: Index) -> 
     path.write_text("".join(reversed(rows)))
     with pytest.raises(DataError, match="do not belong together"):
         Index.load(tmp_path)
+
+
+def test_an_index_of_before_the_weights_is_searched_as_it_was(
+    tmp_path: Path, index: Index, embedder: Embedder
+) -> None:
+    index.save(tmp_path)
+    content = json.loads((tmp_path / INDEX_FILE).read_text())
+    del content["dense_weight"], content["weights_measured"]
+    (tmp_path / INDEX_FILE).write_text(json.dumps(content | {"format": 3}))
+    before = Index.load(tmp_path)
+    assert before.settings.weights == Weights(2.0, 1.0)
+    assert before.search(TEXTS, 3, embedder) == index.search(TEXTS, 3, embedder)
+
+
+def test_a_half_of_weight_zero_adds_no_passage_of_its_own(index: Index, embedder: Embedder) -> None:
+    lexical = replace(index, settings=index.settings.model_copy(update={"dense_weight": 0.0}))
+    (found,) = lexical.search(["what does json.dumps do"], 3, None)
+    assert [item.passage.document for item in found] == ["d0"]
+    dense = replace(index, settings=index.settings.model_copy(update={"lexical_weight": 0.0}))
+    (found,) = dense.search(["what does json.dumps do"], 3, embedder)
+    nearest = np.argsort(-(index.dense.vectors @ embedder.encode(["what does json.dumps do"])[0]))
+    assert [index.passages.index(item.passage) for item in found] == nearest.tolist()
+
+
+def test_an_index_that_needs_an_embedder_is_not_searched_without(index: Index) -> None:
+    with pytest.raises(ConfigError, match="is asked with none"):
+        index.search(["x"], 1, None)

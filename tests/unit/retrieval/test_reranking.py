@@ -15,7 +15,8 @@ from tasks.embedding.embedder import Embedder
 from tasks.evaluation.requests import Retriever
 from tasks.indexing.__main__ import Paths, choose_reranker, run
 from tasks.indexing.params import Params
-from tasks.models.store import ModelManifest, convert
+from tasks.models.manifest import ModelManifest
+from tasks.models.store import convert
 from tasks.orchestration.base_model import is_resolved
 from tasks.packaging.assembly import Parts, assemble
 from tasks.records.schema import Message

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -31,6 +32,23 @@ def test_a_lock_names_its_holder_until_it_lets_go(tmp_path: Path) -> None:
             pass
         assert find_holder(path) == os.getpid()
     assert (find_holder(path), read_pid(path)) == (None, None)
+
+
+def test_who_holds_a_lock_is_told_so_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "one.lock"
+    with hold(path):
+        begun = time.monotonic()
+        assert {find_holder(path) for _ in range(20)} == {os.getpid()}
+        assert time.monotonic() - begun < 1  # each question would wait for a quarter of a second
+
+
+@pytest.mark.slow
+def test_a_forked_child_does_not_hold_what_its_parent_holds(tmp_path: Path) -> None:
+    path = tmp_path / "one.lock"
+    with hold(path):
+        if (child := os.fork()) == 0:
+            os._exit(find_holder(path) != os.getppid())
+        assert os.waitpid(child, 0)[1] == 0
 
 
 @pytest.mark.slow

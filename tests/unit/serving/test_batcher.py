@@ -42,9 +42,9 @@ def test_answers_are_those_of_the_answering_core_token_by_token(
     for number, question in enumerate(asked):
         ears.append(Ear(engine, question))
         time.sleep(0.02 * (number % 3))
+    replies = [ear.hear() for ear in ears]  # two threads at once may not use one tokenizer
     alone = answerer.answer([[Message("user", question)] for question in asked])
-    for ear, expected in zip(ears, alone, strict=True):
-        reply = ear.hear()
+    for ear, reply, expected in zip(ears, replies, alone, strict=True):
         assert (reply.token_ids, reply.text) == (expected.token_ids, expected.text)
         assert reply.begun.passages == expected.passages
         assert reply.begun.prompt_sha256 == expected.prompt_sha256
@@ -67,6 +67,24 @@ def test_a_request_can_lower_the_bound_on_tokens_and_not_raise_it(engine: Batche
     more = Ear(engine, QUESTIONS[2], max_new_tokens=500).hear()
     assert (short.token_ids, short.is_cut) == (whole.token_ids[:3], True)
     assert more.token_ids == whole.token_ids
+
+
+def test_an_answer_ends_before_a_stop_text_and_the_others_go_on(engine: Batcher) -> None:
+    """The stop text is of three characters, of which this tokenizer makes several tokens."""
+    whole = [Ear(engine, question).hear() for question in QUESTIONS]
+    chosen = max(whole, key=lambda reply: len(set(reply.text)))
+    question, length = QUESTIONS[whole.index(chosen)], len(chosen.text)
+    stop = chosen.text[length // 2 : length // 2 + 3]
+    ears = [Ear(engine, question, stops=["never said", stop]), *(Ear(engine, q) for q in QUESTIONS)]
+    reply = ears[0].hear()
+    assert reply.text == chosen.text[: chosen.text.index(stop)].strip()
+    assert "".join(ears[0].pieces) == reply.text
+    assert reply.token_ids == chosen.token_ids[: len(reply.token_ids)]
+    assert not reply.is_cut
+    assert [ear.hear().token_ids for ear in ears[1:]] == [other.token_ids for other in whole]
+    unstopped = Ear(engine, question, stops=["never said"]).hear()
+    assert (unstopped.text, unstopped.token_ids) == (chosen.text, chosen.token_ids)
+    assert engine.in_flight == 0
 
 
 def test_an_answer_that_nobody_wants_is_dropped_and_the_others_are_not(
@@ -136,3 +154,7 @@ def test_a_model_that_must_answer_alone_does_so_in_one_piece(
     assert ears[0].hear().token_ids == expected.token_ids
     assert len(ears[0].pieces) == 1
     assert ears[1].hear().text
+    stop = expected.text[-2:]
+    stopped = Ear(engine, QUESTIONS[5], stops=[stop]).hear()
+    assert stopped.text == expected.text[: expected.text.index(stop)].strip()
+    assert not stopped.is_cut

@@ -8,7 +8,8 @@ import pytest
 
 from tasks.feedback.exchanges import Feedback
 from tasks.serving.bodies import parse
-from tasks.serving.openai_api import ChatRequest, RequestError
+from tasks.serving.chat_request import ChatRequest
+from tasks.serving.openai_api import RequestError
 from tests.builders.model_server import bounds
 
 BOUNDS = bounds()
@@ -57,9 +58,9 @@ LARGE: dict[str, tuple[str, str | None, str | None, str]] = {
     "deep and wide": (text(many("[[[[[[]]]]]]")), "array_above_max_length", "messages", "at most"),
     "a long number": (text(rest=f', "seed": {"9" * (BYTES // 2)}'), None, None, ""),
     "a long model": (text(rest=f', "model": "{"m" * (BYTES // 2)}"'), None, "model", "at most 100"),
-    "a long user": (
-        text(json.dumps([USER]), rest=f', "user": "{"u" * (BYTES // 2)}"'), None, "user",
-        "at most 1000",
+    "a long stop": (
+        text(json.dumps([USER]), rest=f', "stop": "{"u" * (BYTES // 2)}"'), None, "stop",
+        "at most 200",
     ),
     "a long key": (f'{{"{"k" * (BYTES // 2)}": 0}}', None, None, ""),
     "one long message": (

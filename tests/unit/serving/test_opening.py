@@ -6,7 +6,6 @@ import shutil
 import socket
 import subprocess
 import sys
-import textwrap
 import urllib.error
 from pathlib import Path
 
@@ -53,6 +52,14 @@ def test_what_would_be_open_or_is_not_there_is_refused_at_start(
     error = capsys.readouterr().err
     assert told in error
     assert "what to do: " in error
+
+
+@pytest.mark.slow
+def test_what_speaks_http_needs_no_torch() -> None:
+    """So that health is told while a version loads, and other programs can read the wire format."""
+    code = "import sys, tasks.serving.server; print({'torch', 'transformers'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
 
 
 def test_one_of_key_file_and_no_key_must_be_said(capsys: pytest.CaptureFixture[str]) -> None:
@@ -154,7 +161,7 @@ def example(page: str, language: str, word: str) -> str:
 
 def run(checkout: Path, server: StubServer, command: list[str]) -> str:
     """What a command prints in a checkout, with proxies in its environment."""
-    environment = dict(os.environ) | PROXIES | {"PYTHONPATH": str(checkout)}
+    environment = dict(os.environ) | PROXIES
     for name in ("no_proxy", "NO_PROXY"):
         environment.pop(name, None)
     said = [part.replace("http://127.0.0.1:8000", server.address) for part in command]
@@ -165,6 +172,7 @@ def run(checkout: Path, server: StubServer, command: list[str]) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
 def test_the_docs_curl_example_is_answered(checkout: Path) -> None:
     with stub_server(checkout, bounds()) as server:
@@ -172,29 +180,14 @@ def test_the_docs_curl_example_is_answered(checkout: Path) -> None:
     assert '"content":"yes"' in said
 
 
+@pytest.mark.slow
 def test_the_docs_example_of_openais_client_sends_the_key_and_asks_no_proxy(checkout: Path) -> None:
-    """OpenAI's client is not installed here: this one sends what that one sends."""
-    client = """
-        from types import SimpleNamespace
-
-        class OpenAI:
-            def __init__(self, base_url, api_key, http_client):
-                headers = {"authorization": f"Bearer {api_key}"}
-                def create(extra_body, **body):
-                    found = http_client.post(
-                        f"{base_url}/chat/completions", json=body | extra_body, headers=headers)
-                    found.raise_for_status()
-                    message = SimpleNamespace(**found.json()["choices"][0]["message"])
-                    choice = SimpleNamespace(message=message)
-                    return SimpleNamespace(choices=[choice], nightloom=found.json()["nightloom"])
-                self.chat = SimpleNamespace(completions=SimpleNamespace(create=create))
-    """
-    (checkout / "openai.py").write_text(textwrap.dedent(client))
     with stub_server(checkout, bounds()) as server:
         code = example("serving.md", "python", "OpenAI(")
         assert run(checkout, server, [sys.executable, "-c", code]).startswith("yes ")
 
 
+@pytest.mark.slow
 def test_the_docs_example_of_feedback_gets_in(checkout: Path) -> None:
     answer = f"class answer:\n    id = 'chatcmpl-{'0' * 32}'\n"
     with stub_server(checkout, bounds()) as server:

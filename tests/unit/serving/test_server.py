@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
+import openai
 import pytest
 
 from tasks.answering.loading import load_answerer
@@ -19,7 +21,7 @@ from tasks.feedback.traces import ServedTraces
 from tasks.records.schema import Message
 from tasks.services.stores import Stores
 from tasks.serving.protocol import KeepLog, NotServing, ServeVersion, Serving, TellRegistry
-from tests.builders.model_server import BEARER, QUESTION, Server, running, start
+from tests.builders.model_server import BEARER, KEY, QUESTION, Server, running, start
 from tests.builders.serving import Bundles
 
 pytestmark = pytest.mark.slow
@@ -48,7 +50,9 @@ def test_an_answer_is_that_of_the_answering_core_in_openais_form(server: Server)
     found = server.post(temperature=0, seed=3, user="me").json()
     expected = known(server.bundles, 1)
     [choice] = found["choices"]
-    assert choice["message"] == {"role": "assistant", "content": expected.text}
+    assert choice["message"] == {
+        "role": "assistant", "content": expected.text, "refusal": None,
+    }  # fmt: skip
     assert choice["finish_reason"] in ("stop", "length")
     assert found["object"] == "chat.completion"
     assert found["model"] == "nightloom-adapter"
@@ -130,7 +134,7 @@ def test_a_filter_and_parts_of_text_are_understood(server: Server) -> None:
         ),
         ({"messages": [{"role": "user", "content": "x" * 200_001}]}, 400, "messages", "characters"),
         ({"messages": [{"role": "user", "content": "a b " * 9000}]}, 400, None, "was made for"),
-        ({"tools": []}, 400, "tools", "not a parameter that this server knows"),
+        ({"tools": [{"type": "function"}]}, 400, "tools", "not trained to call tools"),
         ({"max_tokens": 0}, 400, "max_tokens", "greater than or equal to 1"),
         ({"where": ["colour=red"]}, 400, None, "expected FIELD=VALUE"),
         ({"where": ["source=nowhere"], "stream": True}, 400, None, "no passage has the source"),
@@ -147,7 +151,7 @@ def test_what_cannot_be_answered_is_refused_in_openais_form(
 
 
 def test_other_paths_bodies_and_hosts_are_refused(server: Server) -> None:
-    missing = server.get("/v1/embeddings")
+    missing = server.get("/v1/completions")
     assert (missing.status_code, "error" in missing.json()) == (404, True)
     broken = server.client.post("/v1/chat/completions", content=b"{")
     assert (broken.status_code, "not JSON" in broken.json()["error"]["message"]) == (400, True)
@@ -158,6 +162,30 @@ def test_other_paths_bodies_and_hosts_are_refused(server: Server) -> None:
 def test_models_are_listed_with_their_version(server: Server) -> None:
     [found] = server.get("/v1/models").json()["data"]
     assert (found["id"], found["version"], found["alias"]) == ("nightloom-adapter", 1, "production")
+
+
+def test_openais_client_has_answers_stopped_and_texts_embedded(server: Server) -> None:
+    expected = known(server.bundles, 1)
+    stop = expected.text[len(expected.text) // 2 :][:2]
+    before = expected.text[: expected.text.index(stop)].strip()
+    direct = openai.DefaultHttpxClient(trust_env=False)
+    with openai.OpenAI(base_url=f"{server.address}/v1", api_key=KEY, http_client=direct) as client:
+        asked: Any = {"model": "adapter", "messages": [{"role": "user", "content": QUESTION}]}
+        [choice] = client.chat.completions.create(**asked, stop=stop).choices
+        assert (choice.message.content, choice.finish_reason) == (before, "stop")
+        chunks = client.chat.completions.create(**asked, stop=[stop], stream=True)
+        assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == before
+        made = client.embeddings.create(model="adapter", input=[QUESTION, "한국어"])
+        embedder = load_answerer(
+            server.bundles.folders[1], server.bundles.store, "adapter"
+        ).embedder
+        vectors = [item.embedding for item in made.data]
+        np.testing.assert_allclose(vectors, embedder.encode([QUESTION, "한국어"]), atol=1e-6)
+        with pytest.raises(openai.BadRequestError) as other:
+            client.embeddings.create(model="adapter", input="x", dimensions=3)
+        assert (other.value.param, other.value.code) == ("dimensions", "unsupported_value")
+        with pytest.raises(openai.BadRequestError, match="send shorter texts"):
+            client.embeddings.create(model="adapter", input="word " * 2000)
 
 
 def test_200_requests_in_flight_over_a_swap_are_all_answered_by_one_version_wholly(

@@ -51,7 +51,7 @@ def guarded(request: pytest.FixtureRequest, server: StubServer, tmp_path_factory
 
 
 def test_no_route_is_open_to_strangers(guarded: Guarded) -> None:
-    assert len(guarded.paths) >= 6
+    assert len(guarded.paths) >= 8
     assert open_to_strangers(guarded) == []
 
 

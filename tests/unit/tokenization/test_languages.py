@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tasks.models.store import ModelManifest, find_embedded
+from tasks.models.manifest import ModelManifest
+from tasks.models.store import find_embedded
 from tasks.records.schema import SPLITS, Message, write_documents, write_records
 from tasks.stage.errors import ConfigError
 from tasks.stage.metrics import read_metrics

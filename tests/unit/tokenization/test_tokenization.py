@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tasks.models.loading import load_tokenizer
-from tasks.models.store import ModelManifest
+from tasks.models.manifest import ModelManifest
 from tasks.prompting.prompt_bundle import read_prompt_bundle
 from tasks.records.schema import (
     Message,
