@@ -8,10 +8,10 @@ from shutil import copytree
 
 from tasks.finetuning.adapter import keep_start, make_trainable, save_trained
 from tasks.finetuning.params import Params
+from tasks.models.linear_maps import read_shares
 from tasks.models.loading import load_for_training, prepare_device, trained_form
 from tasks.models.manifest import ModelManifest
 from tasks.models.provenance import write_provenance
-from tasks.models.shares import read_shares
 from tasks.prompting.files import PROMPT
 from tasks.prompting.prompt_bundle import read_prompt_bundle
 from tasks.sequences.examples import read_weights

@@ -8,15 +8,16 @@ from accelerate.utils import set_seed
 from transformers import PreTrainedModel
 
 from tasks.finetuning.params import FinetuningParams
-from tasks.models.loading import BASE_DIGEST_FILE, LanguageModel
-from tasks.models.peft_library import LoraConfig, PeftModel, get_peft_model
-from tasks.models.provenance import tidy_adapter
-from tasks.models.quantization import (
+from tasks.models.linear_maps import (
+    check_known,
     decoder_linears,
     fused_experts,
     last_part,
-    linear_weights,
+    linear_names,
 )
+from tasks.models.loading import BASE_DIGEST_FILE, LanguageModel
+from tasks.models.peft_library import LoraConfig, PeftModel, get_peft_model
+from tasks.models.provenance import tidy_adapter
 from tasks.sequences.attention import use_plain_attention
 from tasks.stage.errors import ConfigError
 
@@ -52,18 +53,20 @@ def make_trainable(base: LanguageModel, params: FinetuningParams) -> PreTrainedM
 
 
 def adapted_names(model: PreTrainedModel, params: FinetuningParams) -> list[str]:
-    """Return what the layers, and fused weights of experts, are called that an adapter stands on.
+    """Return what the linear maps are called in their modules that an adapter stands on, sorted.
 
     Raises:
-        ConfigError: the base has no layer of a target's name.
+        ConfigError: the base has no layer of a target's name, or targets are all and its weights
+            are not of linear maps.
     """
-    known = sorted({last_part(name) for name, _ in linear_weights(model)})
+    known = linear_names(model)
     if not known:
         raise ConfigError(
             f"{type(model).__name__} has no linear layer that an adapter could stand on",
             "set finetuning.method: full, or take another base",
         )
     if params.targets == "all":
+        check_known(model)
         return known
     unknown = sorted(set(params.targets) - set(known))
     if unknown or not params.targets:
@@ -76,13 +79,13 @@ def adapted_names(model: PreTrainedModel, params: FinetuningParams) -> list[str]
 
 
 def _targets(model: PreTrainedModel, params: FinetuningParams) -> dict[str, Any]:
-    """Return peft's settings for the layers, and for the weights that are no layer's own."""
+    """Return peft's settings: names of layers, and of weights that are no linear layer's own."""
     names = adapted_names(model, params)
     layers = {last_part(name) for name, _ in decoder_linears(model)}
     experts = {
         ".".join(name.split(".")[-2:])
         for name, _ in fused_experts(model)
-        if last_part(name) in names
+        if last_part(name.removesuffix(".weight")) in names
     }
     return {
         "target_modules": [name for name in names if name in layers],

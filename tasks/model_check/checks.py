@@ -19,8 +19,8 @@ from tasks.model_check.findings import Finding
 from tasks.model_check.memory import check_memory
 from tasks.model_check.small_models import meta_model, read_config, small_config, write_small
 from tasks.model_check.trial import Trial, run_trial
+from tasks.models.linear_maps import check_known, decoder_share, linear_names, share_text
 from tasks.models.loading import load_model, load_tokenizer
-from tasks.models.quantization import decoder_share, last_part, linear_weights
 from tasks.models.store import WEIGHTS
 from tasks.models.template_binding import bound_settings
 from tasks.prompting.chat_encoding import end_of_turn
@@ -192,7 +192,8 @@ def _try(base: Base, params: Params) -> Iterator[Finding]:
 def _quantised(base: Base, form: str) -> str:
     if form == "float":
         return "nothing: the base is computed as it is stored"
-    return f"{form}, {_share(base, sorted({last_part(n) for n, _ in linear_weights(base.model)}))}"
+    check_known(base.model)
+    return f"{form}, {_share(base, linear_names(base.model))}"
 
 
 def _adapted(base: Base, params: FinetuningParams) -> str:
@@ -202,8 +203,8 @@ def _adapted(base: Base, params: FinetuningParams) -> str:
 
 
 def _share(base: Base, names: Sequence[str]) -> str:
-    share = decoder_share(base.model, names)
-    return f"{share:.1%} of the decoder's weights: {', '.join(names)}"
+    share = share_text(decoder_share(base.model, names))
+    return f"{share} of the decoder's weights: {', '.join(names)}"
 
 
 def _students(base: Base, params: DistillationParams) -> str:

@@ -1,5 +1,6 @@
 """The memory that a base will take, from shapes alone."""
 
+from collections.abc import Collection
 from typing import Any
 
 import psutil
@@ -8,7 +9,7 @@ from transformers import PreTrainedModel
 
 from tasks.finetuning.adapter import adapted_names
 from tasks.finetuning.params import FinetuningParams
-from tasks.models.quantization import decoder_linears, last_part, linear_weights
+from tasks.models.linear_maps import decoder_linears, fused_experts, last_part, linear_weights
 from tasks.stage.errors import ConfigError
 from tasks.stage.params import ComputeParams
 
@@ -35,8 +36,10 @@ def check_memory(
     total = model.num_parameters()
     form = None if compute.dequantized_base else _FORMS.get(numeric_form)
     quantised = sum(layer.weight.numel() for _, layer in decoder_linears(model)) if form else 0
-    weights = (form or 0) * quantised + width * (total - quantised)
-    trained = total if params.method == "full" else _adapter(model, params)
+    names = _adapted_names(model, params)
+    copied = _adapted_experts(model, names)
+    weights = (form or 0) * quantised + width * (total - quantised + copied)
+    trained = total if params.method == "full" else _adapter(model, names, params.rank)
     # Beside the weights their gradients, and the optimizer's two moments.
     optimizer = trained * _FLOAT32 * (3 if params.method == "full" else 4)
     activations = compute.micro_batch_tokens * _token_bytes(model, width)
@@ -55,15 +58,31 @@ def check_memory(
     )
 
 
-def _adapter(model: PreTrainedModel, params: FinetuningParams) -> int:
+def _adapted_names(model: PreTrainedModel, params: FinetuningParams) -> list[str]:
     try:
-        names = adapted_names(model, params)
+        return [] if params.method == "full" else adapted_names(model, params)
     except ConfigError:  # which is a finding of its own
-        return 0
+        return []
+
+
+def _adapter(model: PreTrainedModel, names: Collection[str], rank: int) -> int:
+    """Return how many numbers an adapter has: its rank for all that a map reads and makes."""
     return sum(
-        params.rank * (weight.numel() // weight.shape[-1] + weight.numel() // weight.shape[-2])
+        rank * (weight.numel() // weight.shape[-1] + weight.numel() // weight.shape[-2])
         for name, weight in linear_weights(model)
         if last_part(name) in names
+    )
+
+
+def _adapted_experts(model: PreTrainedModel, names: Collection[str]) -> int:
+    """Return how many numbers experts have that are adapted: peft adds the adapter to a copy of
+    them, which the backward pass keeps.
+    """
+    experts = {id(weight) for _, weight in fused_experts(model)}
+    return sum(
+        weight.numel()
+        for name, weight in linear_weights(model)
+        if id(weight) in experts and last_part(name) in names
     )
 
 
@@ -72,7 +91,11 @@ def _token_bytes(model: PreTrainedModel, width: int) -> float:
     makes, and its share of the logits with their gradient.
     """
     config: Any = model.config.get_text_config()
-    maps = sum(sum(weight.shape[-2:]) for _, weight in linear_weights(model))
+    asked = getattr(config, "num_experts_per_tok", None) or 1
+    maps = sum(
+        sum(weight.shape[-2:]) * (asked if weight.dim() == 3 else 1)
+        for _, weight in linear_weights(model)
+    )
     return width * maps + 2 * _FLOAT32 * _LEARNED * int(config.vocab_size)
 
 

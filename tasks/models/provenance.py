@@ -10,9 +10,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from tasks.models.linear_maps import ADAPTER_CONFIG, Shares
 from tasks.models.loading import BASE_DIGEST_FILE
 from tasks.models.manifest import ModelManifest
-from tasks.models.shares import Shares
 from tasks.stage.outputs import MANIFEST, file_sha256
 from tasks.stage.params import StageParams
 
@@ -55,14 +55,11 @@ def write_provenance(
     (folder / PROVENANCE_FILE).write_text(text + "\n", encoding="utf-8")
 
 
-_CONFIG = "adapter_config.json"
-
-
 def tidy_adapter(folder: Path, manifest: Path) -> None:
     """Name the base in what peft saved, and sort what would change with the hash seed."""
     # peft's own card names the folder that the base was loaded from.
     (folder / "README.md").unlink(missing_ok=True)
-    path = folder / _CONFIG
+    path = folder / ADAPTER_CONFIG
     config = json.loads(path.read_text(encoding="utf-8"))
     config["base_model_name_or_path"] = ModelManifest.read(manifest).name
     # peft keeps the targets in a set.

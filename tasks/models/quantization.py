@@ -2,7 +2,7 @@
 
 import sys
 import threading
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
@@ -12,63 +12,10 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
+from tasks.models.linear_maps import decoder_linears, fused_experts
+
 _NF4_BLOCK = 64
-# Under which names configs say how many experts a layer has.
-_EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts")
 _IMPORTING = threading.Lock()
-
-
-# What computes a linear map as a module: torch's own, and GPT-2's, whose weight is transposed.
-LinearLayer = nn.Linear | Conv1D
-
-
-def decoder_linears(model: PreTrainedModel) -> list[tuple[str, LinearLayer]]:
-    """Return the linear layers below the vocabulary head, which are quantised and adapted."""
-    head = model.get_output_embeddings()
-    return [
-        (name, module)
-        for name, module in model.named_modules()
-        if isinstance(module, LinearLayer) and module is not head
-    ]
-
-
-def fused_experts(model: PreTrainedModel) -> list[tuple[str, nn.Parameter]]:
-    """Return the weights that hold the linear maps of all of a layer's experts, one a matrix."""
-    config: Any = model.config.get_text_config()
-    counts = {getattr(config, name, None) for name in _EXPERTS} - {None}
-    return [
-        (name, weight)
-        for name, weight in model.named_parameters()
-        if weight.dim() == 3 and weight.shape[0] in counts
-    ]
-
-
-def linear_weights(model: PreTrainedModel) -> list[tuple[str, Tensor]]:
-    """Return every weight of a linear map below the vocabulary head, by its layer's name or its
-    own.
-    """
-    layers = [(name, layer.weight) for name, layer in decoder_linears(model)]
-    return [*layers, *fused_experts(model)]
-
-
-def decoder_share(model: PreTrainedModel, names: Collection[str]) -> float:
-    """Return the share of the decoder's numbers in the linear weights whose names end so.
-
-    The decoder is all but embeddings and the vocabulary head.
-    """
-    held = {id(weight): weight.numel() for weight in model.parameters()}
-    head = model.get_output_embeddings()
-    for layer in model.modules():
-        if isinstance(layer, nn.Embedding) or layer is head:
-            for weight in layer.parameters():
-                held.pop(id(weight), None)
-    meant = [w.numel() for name, w in linear_weights(model) if last_part(name) in names]
-    return sum(meant) / sum(held.values())
-
-
-def last_part(name: str) -> str:
-    """Return what a layer or a weight is called in its own module."""
-    return name.rpartition(".")[2]
 
 
 def round_weights(model: PreTrainedModel, numeric_form: str) -> None:
@@ -89,20 +36,22 @@ def round_weights(model: PreTrainedModel, numeric_form: str) -> None:
 
 
 def round_experts(model: PreTrainedModel, numeric_form: str) -> None:
-    """Round the weights of fused experts to what a form can hold; bitsandbytes holds none of them
-    quantised, so that training computes with the rounded numbers.
+    """Round the weights of fused experts, each expert's matrix by itself, to what a form can hold.
+
+    bitsandbytes holds none of them quantised, so training computes with the rounded numbers, too.
     """
     with torch.no_grad():
         for _, weight in fused_experts(model):
-            flat = round_tensor(weight.data.flatten(0, 1), numeric_form)
-            weight.data = flat.view(weight.shape)
+            rounded = torch.empty_like(weight.data)
+            for place, matrix in zip(rounded, weight.data, strict=True):
+                place.copy_(round_tensor(matrix, numeric_form))
+            weight.data = rounded
 
 
 def round_tensor(weight: Tensor, numeric_form: str) -> Tensor:
-    """Return a weight of two dimensions rounded to what a quantised numeric form can hold."""
-    return {"nf4_dequantized": _round_to_nf4, "int8_dequantized": _round_to_int8}[numeric_form](
-        weight
-    )
+    """Return a matrix rounded to what a quantised numeric form can hold."""
+    forms = {"nf4_dequantized": _round_to_nf4, "int8_dequantized": _round_to_int8}
+    return forms[numeric_form](weight)
 
 
 def import_kernels() -> Any:  # an untyped module

@@ -9,14 +9,9 @@ import torch
 from torch import Tensor
 from transformers.pytorch_utils import Conv1D
 
+from tasks.models.linear_maps import decoder_linears, linear_weights
 from tasks.models.loading import load_model, quantize_folder
-from tasks.models.quantization import (
-    decoder_linears,
-    hold_dequantized,
-    linear_weights,
-    round_tensor,
-    round_weights,
-)
+from tasks.models.quantization import hold_dequantized, round_tensor, round_weights
 from tests.builders.families import FAMILIES, Family
 
 
