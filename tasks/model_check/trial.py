@@ -178,11 +178,13 @@ def _prune(model: PreTrainedModel, folder: Path, *, fits: bool, shares: bool) ->
         reconstruct(model, student, kept, packs, StateMemory())
     use_plain_attention(student)
     student.save_pretrained(folder)
+    try:
+        read = load_model(folder, _CPU)
+    except ConfigError as error:
+        raise ValueError(f"with fewer layers, it can't be read back: {error.message}") from None
     ids = torch.tensor([_example(model, draw).token_ids])
     with torch.inference_mode():
-        told = (one(input_ids=ids, use_cache=True).logits
-                for one in (student, load_model(folder, _CPU)))  # fmt: skip
-        one, other = told
+        one, other = (held(input_ids=ids, use_cache=True).logits for held in (student, read))
     if not torch.isfinite(one).all() or not torch.allclose(one, other, atol=1e-3):
         raise ValueError("with fewer layers, it reads back as another model")
 

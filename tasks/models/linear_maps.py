@@ -9,6 +9,7 @@ import math
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -32,8 +33,18 @@ def decoder_linears(model: PreTrainedModel) -> list[tuple[str, LinearLayer]]:
     return [
         (name, module)
         for name, module in model.named_modules()
-        if isinstance(module, LinearLayer) and module is not head
+        if _is_linear(module) and module is not head
     ]
+
+
+def _is_linear(module: nn.Module) -> TypeGuard[LinearLayer]:
+    """Return whether a module is a linear layer, or bitsandbytes' quantised form of one.
+
+    A subclass may compute anything: some mixtures' routers are such. bitsandbytes quantises none.
+    """
+    kind = type(module)
+    held = isinstance(module, nn.Linear) and kind.__module__.startswith("bitsandbytes.")
+    return held or kind in (nn.Linear, Conv1D)
 
 
 def fused_experts(model: PreTrainedModel) -> list[tuple[str, nn.Parameter]]:
@@ -93,8 +104,8 @@ def check_known(model: PreTrainedModel) -> None:
     if share > _MOST_UNKNOWN:
         raise ConfigError(
             f"{share_text(share)} of the decoder's weights can be neither quantised nor adapted: "
-            f"{', '.join(sorted({_within_layer(name) for name in others}))} are no linear layers, "
-            "and no layer's experts",
+            f"{', '.join(sorted({_within_layer(name) for name in others}))} are of no linear layer "
+            "that is known here, nor a layer's experts",
             "take another base; or set models.numeric_form: float and finetuning.method: full",
         )
 
