@@ -1,6 +1,7 @@
 """What is trained: a LoRA adapter of some kind or all weights; loaded, prepared and saved."""
 
 import shutil
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -87,10 +88,33 @@ def _targets(model: PreTrainedModel, params: FinetuningParams) -> dict[str, Any]
         for name, _ in fused_experts(model)
         if last_part(name.removesuffix(".weight")) in names
     }
+    if experts:
+        _check_for_experts(params, experts)
     return {
         "target_modules": [name for name in names if name in layers],
         "target_parameters": sorted(experts) or None,
     }
+
+
+def _check_for_experts(params: FinetuningParams, experts: Collection[str]) -> None:
+    """Check that peft can put the adapter that params ask for on the weights of experts.
+
+    Raises:
+        ConfigError: it can't; a fault of its own would name none of our params.
+    """
+    settings = {
+        "method dora": params.method == "dora",
+        "init pissa": params.init == "pissa",
+        "a dropout": params.dropout > 0,
+    }
+    asked = [name for name, given in settings.items() if given]
+    if asked:
+        raise ConfigError(
+            f"experts' weights ({', '.join(sorted(experts))}) can't be adapted with "
+            f"{' and '.join(asked)}",
+            "in params/finetuning.yaml set method qlora or lora, init default and dropout 0.0; or "
+            "name other layers under targets",
+        )
 
 
 def keep_start(model: PreTrainedModel | PeftModel, params: FinetuningParams, folder: Path) -> None:

@@ -227,7 +227,8 @@ def _tried(trial: Trial, *, prunes: bool) -> Iterator[Finding]:
         ("served as trained", trial.served, "params/finetuning.yaml or models.numeric_form"),
     )
     for name, outcome, place in parts:
-        yield _outcome(name, outcome.fault, f"take another base, or change {place}")
+        mending = outcome.remedy or f"take another base, or change {place}"
+        yield _outcome(name, outcome.fault, mending)
     yield Finding("packed", "exactly" if trial.packs else "no: each example alone, which is slower")
     together = "together" if trial.decodes_together else "one at a time, which is slower"
     yield Finding("answers", together)

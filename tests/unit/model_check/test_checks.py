@@ -196,7 +196,25 @@ def test_other_forms_are_served_as_trained_too(name: str, form: str, tmp_path: P
         assert found[part].fault is None, found[part]
 
 
-def test_a_method_that_can_t_train_experts_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"finetuning__dropout": 0.1}, "a dropout"),
+        ({"finetuning__method": "dora"}, "method dora"),
+        (
+            {
+                "finetuning__init": "pissa",
+                "finetuning__method": "lora",
+                "models__numeric_form": "float",
+            },
+            "init pissa",
+        ),
+    ],
+)
+def test_a_method_that_can_t_train_experts_is_refused(
+    changes: dict[str, Any], said: str, tmp_path: Path
+) -> None:
     family = FAMILIES["mixtral"]
-    found = findings(family.write(tmp_path / "model"), family, finetuning__dropout=0.1)
-    assert "lora_dropout" in str(found["trained"].fault)
+    found = findings(family.write(tmp_path / "model"), family, **changes)["trained"]
+    assert f"can't be adapted with {said}" in str(found.fault)
+    assert "params/finetuning.yaml" in str(found.remedy)
