@@ -1,5 +1,6 @@
 """What the check finds well, the stages can use: families from rows to answers."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,8 @@ def test_a_family_is_trained_distilled_and_answers_as_it_learned(
             distillation_report=tmp_path / "distillation",
         ),
     )  # fmt: skip
+    shares = json.loads((made.adapter / "training.json").read_text())["shares"]
+    assert min(shares["quantised"], shares["adapted"]) > 0.9
     adapted = load_adapted(
         made.base, made.store, made.adapter, numeric_form=models.numeric_form, device=CPU
     )
