@@ -12,14 +12,14 @@ from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 from tasks.distillation.params import DistillationParams
 from tasks.distillation.pruning import check_layers, decoder_layers
 from tasks.export.gguf_writing import check_architecture, read_vocabulary
-from tasks.finetuning.adapter import adapted_names
+from tasks.finetuning.adapter import adapter_targets
 from tasks.finetuning.params import FinetuningParams
 from tasks.model_check.conversations import check_conversations
 from tasks.model_check.findings import Finding
 from tasks.model_check.memory import check_memory
 from tasks.model_check.small_models import meta_model, read_config, small_config, write_small
 from tasks.model_check.trial import Trial, run_trial
-from tasks.models.linear_maps import check_known, decoder_share, linear_names, share_text
+from tasks.models.linear_maps import Targets, check_known, decoder_share, every_target, share_text
 from tasks.models.loading import load_model, load_tokenizer
 from tasks.models.store import WEIGHTS
 from tasks.models.template_binding import bound_settings
@@ -193,18 +193,18 @@ def _quantised(base: Base, form: str) -> str:
     if form == "float":
         return "nothing: the base is computed as it is stored"
     check_known(base.model)
-    return f"{form}, {_share(base, linear_names(base.model))}"
+    return f"{form}, {_share(base, every_target(base.model))}"
 
 
 def _adapted(base: Base, params: FinetuningParams) -> str:
     if params.method == "full":
         return "full, every weight"
-    return f"{params.method}, {_share(base, adapted_names(base.model, params))}"
+    return f"{params.method}, {_share(base, adapter_targets(base.model, params))}"
 
 
-def _share(base: Base, names: Sequence[str]) -> str:
-    share = share_text(decoder_share(base.model, names))
-    return f"{share} of the decoder's weights: {', '.join(names)}"
+def _share(base: Base, targets: Targets) -> str:
+    share = share_text(decoder_share(base.model, targets))
+    return f"{share} of the decoder's weights: {', '.join(targets.names)}"
 
 
 def _students(base: Base, params: DistillationParams) -> str:

@@ -1,15 +1,15 @@
 """The memory that a base will take, from shapes alone."""
 
-from collections.abc import Collection
 from typing import Any
 
 import psutil
 import torch
+from torch import Tensor
 from transformers import PreTrainedModel
 
-from tasks.finetuning.adapter import adapted_names
+from tasks.finetuning.adapter import adapter_targets
 from tasks.finetuning.params import FinetuningParams
-from tasks.models.linear_maps import decoder_linears, fused_experts, last_part, linear_weights
+from tasks.models.linear_maps import decoder_linears, linear_weights, target_weights
 from tasks.stage.errors import ConfigError
 from tasks.stage.params import ComputeParams
 
@@ -36,10 +36,13 @@ def check_memory(
     total = model.num_parameters()
     form = None if compute.dequantized_base else _FORMS.get(numeric_form)
     quantised = sum(layer.weight.numel() for _, layer in decoder_linears(model)) if form else 0
-    names = _adapted_names(model, params)
-    copied = _adapted_experts(model, names)
+    adapted = _adapted(model, params).values()
+    # peft adds experts' adapters to a copy of their weights, which the backward pass keeps.
+    copied = sum(weight.numel() for weight in adapted if weight.dim() == 3)
     weights = (form or 0) * quantised + width * (total - quantised + copied)
-    trained = total if params.method == "full" else _adapter(model, names, params.rank)
+    # An adapter has its rank of numbers for each that a map reads and makes.
+    ranks = sum(one.numel() // one.shape[-1] + one.numel() // one.shape[-2] for one in adapted)
+    trained = total if params.method == "full" else params.rank * ranks
     # Beside the weights their gradients, and the optimizer's two moments.
     optimizer = trained * _FLOAT32 * (3 if params.method == "full" else 4)
     activations = compute.micro_batch_tokens * _token_bytes(model, width)
@@ -58,32 +61,14 @@ def check_memory(
     )
 
 
-def _adapted_names(model: PreTrainedModel, params: FinetuningParams) -> list[str]:
+def _adapted(model: PreTrainedModel, params: FinetuningParams) -> dict[str, Tensor]:
+    """Return the weights that an adapter stands on; none where all are trained."""
+    if params.method == "full":
+        return {}
     try:
-        return [] if params.method == "full" else adapted_names(model, params)
+        return target_weights(model, adapter_targets(model, params))
     except ConfigError:  # which is a finding of its own
-        return []
-
-
-def _adapter(model: PreTrainedModel, names: Collection[str], rank: int) -> int:
-    """Return how many numbers an adapter has: its rank for all that a map reads and makes."""
-    return sum(
-        rank * (weight.numel() // weight.shape[-1] + weight.numel() // weight.shape[-2])
-        for name, weight in linear_weights(model)
-        if last_part(name) in names
-    )
-
-
-def _adapted_experts(model: PreTrainedModel, names: Collection[str]) -> int:
-    """Return how many numbers experts have that are adapted: peft adds the adapter to a copy of
-    them, which the backward pass keeps.
-    """
-    experts = {id(weight) for _, weight in fused_experts(model)}
-    return sum(
-        weight.numel()
-        for name, weight in linear_weights(model)
-        if id(weight) in experts and last_part(name) in names
-    )
+        return {}
 
 
 def _token_bytes(model: PreTrainedModel, width: int) -> float:
@@ -94,7 +79,7 @@ def _token_bytes(model: PreTrainedModel, width: int) -> float:
     asked = getattr(config, "num_experts_per_tok", None) or 1
     maps = sum(
         sum(weight.shape[-2:]) * (asked if weight.dim() == 3 else 1)
-        for _, weight in linear_weights(model)
+        for weight in linear_weights(model).values()
     )
     return width * maps + 2 * _FLOAT32 * _LEARNED * int(config.vocab_size)
 

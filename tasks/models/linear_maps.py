@@ -6,7 +6,7 @@ hold the maps of all of a layer's experts.
 
 import json
 import math
-from collections.abc import Collection
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeGuard
@@ -58,18 +58,24 @@ def fused_experts(model: PreTrainedModel) -> list[tuple[str, nn.Parameter]]:
     ]
 
 
-def linear_weights(model: PreTrainedModel) -> list[tuple[str, Tensor]]:
-    """Return every weight of a linear map below the vocabulary head, by what it is called: as its
-    layer, and that of experts as itself where it has a name of its own.
+@dataclass(frozen=True)
+class Targets:
+    """Linear maps by what they are called: layers in their own modules (`q_proj`), and weights of
+    experts with their modules (`experts.down_proj`).
     """
-    layers = [(name, layer.weight) for name, layer in decoder_linears(model)]
-    experts = [(name.removesuffix(".weight"), weight) for name, weight in fused_experts(model)]
-    return [*layers, *experts]
+
+    layers: tuple[str, ...]
+    experts: tuple[str, ...]
+
+    @property
+    def names(self) -> list[str]:
+        """Return what people call them, each name once, sorted."""
+        return sorted({*self.layers, *map(expert_name, self.experts)})
 
 
-def linear_names(model: PreTrainedModel) -> list[str]:
-    """Return what linear maps are called in their own modules, each name once, sorted."""
-    return sorted({last_part(name) for name, _ in linear_weights(model)})
+def expert_name(name: str) -> str:
+    """Return what people call the weight of experts: its module's name, where it has none."""
+    return last_part(name.removesuffix(".weight"))
 
 
 def last_part(name: str) -> str:
@@ -77,12 +83,39 @@ def last_part(name: str) -> str:
     return name.rpartition(".")[2]
 
 
-def decoder_share(model: PreTrainedModel, names: Collection[str]) -> float:
+def every_target(model: PreTrainedModel) -> Targets:
+    """Return what all linear maps below the vocabulary head are called."""
+    layers = {last_part(name) for name, _ in decoder_linears(model)}
+    experts = {_with_module(name) for name, _ in fused_experts(model)}
+    return Targets(tuple(sorted(layers)), tuple(sorted(experts)))
+
+
+def target_weights(model: PreTrainedModel, targets: Targets) -> dict[str, Tensor]:
+    """Return the weights of linear maps that are called so, by the names of layers and weights."""
+    layers = {
+        name: layer.weight
+        for name, layer in decoder_linears(model)
+        if last_part(name) in targets.layers
+    }
+    experts = {
+        name: weight
+        for name, weight in fused_experts(model)
+        if _with_module(name) in targets.experts
+    }
+    return layers | experts
+
+
+def linear_weights(model: PreTrainedModel) -> dict[str, Tensor]:
+    """Return the weights of all linear maps below the vocabulary head."""
+    return target_weights(model, every_target(model))
+
+
+def decoder_share(model: PreTrainedModel, targets: Targets) -> float:
     """Return the share of the decoder's numbers in the linear maps that are called so.
 
     The decoder is all but embeddings and the vocabulary head.
     """
-    meant = [weight for name, weight in linear_weights(model) if last_part(name) in names]
+    meant = target_weights(model, targets).values()
     return _count(meant) / _count(_decoder(model).values())
 
 
@@ -93,7 +126,7 @@ def check_known(model: PreTrainedModel) -> None:
         ConfigError: more than a tenth of its numbers stand in others; they would be neither
             quantised nor adapted.
     """
-    known = {id(weight) for _, weight in linear_weights(model)}
+    known = {id(weight) for weight in linear_weights(model).values()}
     decoder = _decoder(model)
     others = {
         name: weight
@@ -131,20 +164,17 @@ def read_shares(base: Path, trained: Path, numeric_form: str) -> Shares:
     with torch.device("meta"):
         config = AutoConfig.from_pretrained(base, local_files_only=True)
         model = AutoModelForCausalLM.from_config(config)
-    quantised = 0.0 if numeric_form == "float" else decoder_share(model, linear_names(model))
+    quantised = 0.0 if numeric_form == "float" else decoder_share(model, every_target(model))
     path = trained / ADAPTER_CONFIG
     adapted = decoder_share(model, _adapted(path)) if path.is_file() else 1.0
     return Shares(quantised, adapted)
 
 
-def _adapted(path: Path) -> Collection[str]:
-    """Return what an adapter's config names, by the last part."""
+def _adapted(path: Path) -> Targets:
+    """Return what an adapter's config names."""
     content = json.loads(path.read_text(encoding="utf-8"))
-    weights = content.get("target_parameters") or []
-    return {
-        *content["target_modules"],
-        *(last_part(name.removesuffix(".weight")) for name in weights),
-    }
+    experts = content.get("target_parameters") or ()
+    return Targets(tuple(content["target_modules"]), tuple(experts))
 
 
 def _decoder(model: PreTrainedModel) -> dict[str, Tensor]:
@@ -159,7 +189,11 @@ def _decoder(model: PreTrainedModel) -> dict[str, Tensor]:
     return {name: one for name, one in model.named_parameters() if id(one) not in outside}
 
 
-def _count(weights: Collection[Tensor]) -> int:
+def _with_module(name: str) -> str:
+    return ".".join(name.split(".")[-2:])
+
+
+def _count(weights: Iterable[Tensor]) -> int:
     return sum(weight.numel() for weight in weights)
 
 

@@ -7,9 +7,12 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from tasks.finetuning.adapter import adapter_targets, make_trainable
 from tasks.model_check.memory import check_memory
 from tasks.model_check.trial import run_trial
-from tasks.models.linear_maps import decoder_share, fused_experts, linear_names
+from tasks.models.linear_maps import decoder_share, every_target, fused_experts, target_weights
+from tasks.models.loading import LanguageModel
+from tasks.stage.errors import ConfigError
 from tests.builders.families import FAMILIES
 from tests.unit.model_check.conftest import night_params
 
@@ -52,7 +55,7 @@ def test_a_mixture_is_nearly_whole_quantised_and_adapted_and_served_as_trained(
     torch.manual_seed(1)
     model = AutoModelForCausalLM.from_config(config)
     assert fused_experts(model)
-    assert decoder_share(model, linear_names(model)) > 0.95
+    assert decoder_share(model, every_target(model)) > 0.95
     model.save_pretrained(tmp_path / "model")
     params = night_params()
     trial = run_trial(
@@ -66,6 +69,41 @@ def test_a_mixture_is_nearly_whole_quantised_and_adapted_and_served_as_trained(
     )
     assert trial.trained.fault is None
     assert trial.served.fault is None
+
+
+def adapted(model: Any) -> set[str]:
+    """What peft's layers stand on, by the names that the weights had before."""
+    found = set()
+    for name, layer in model.named_modules():
+        if hasattr(layer, "lora_A"):
+            plain = name.removeprefix("base_model.model.").replace(".base_layer", "")
+            weight = getattr(layer, "parameter_name", None)
+            found.add(plain if weight is None else f"{plain}.{weight}")
+    return found
+
+
+@pytest.mark.parametrize("architecture", MIXTURES)
+def test_what_is_told_to_be_adapted_is_what_peft_adapts(architecture: str) -> None:
+    params = night_params().finetuning
+    model = AutoModelForCausalLM.from_config(
+        AutoConfig.for_model(architecture, **(SMALL | MIXTURES[architecture]))
+    )
+    told = target_weights(model, adapter_targets(model, params))
+    share = decoder_share(model, adapter_targets(model, params))
+    trainable: Any = make_trainable(LanguageModel(model, None, ""), params)  # type: ignore[arg-type]
+    assert adapted(trainable) == set(told)
+    # peft takes the names of these shapes' shared experts for those of routed ones.
+    assert (share < 0.9) == (architecture in ("deepseek_v3", "ernie4_5_moe"))
+    assert trainable.peft_config["default"].rank_pattern == {}
+
+
+def test_a_layer_that_peft_takes_for_experts_is_refused_as_a_target() -> None:
+    model = AutoModelForCausalLM.from_config(
+        AutoConfig.for_model("deepseek_v3", **(SMALL | LATENT))
+    )
+    params = night_params(finetuning__targets=["o_proj", "gate_proj"]).finetuning
+    with pytest.raises(ConfigError, match="gate_proj, which peft takes for experts' weights"):
+        adapter_targets(model, params)
 
 
 def test_memory_counts_experts_in_full_and_the_copy_that_an_adapter_is_added_to() -> None:

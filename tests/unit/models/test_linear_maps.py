@@ -9,12 +9,13 @@ from peft import LoraConfig, get_peft_model
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
-from tasks.finetuning.adapter import adapted_names, make_trainable
+from tasks.finetuning.adapter import adapter_targets, make_trainable
 from tasks.models.linear_maps import (
+    Targets,
     check_known,
     decoder_share,
+    every_target,
     fused_experts,
-    linear_names,
     read_shares,
     share_text,
 )
@@ -43,7 +44,7 @@ def test_a_llama_shape_is_adapted_on_its_seven_layers_with_the_same_random_numbe
     tiny: Tiny,
 ) -> None:
     base = loaded(tiny)
-    assert adapted_names(base.model, PARAMS) == LLAMA
+    assert adapter_targets(base.model, PARAMS) == Targets(tuple(LLAMA), ())
     made = make_trainable(base, PARAMS)
     after = torch.get_rng_state()
     config = made.peft_config["default"]  # type: ignore[union-attr, operator, index]
@@ -87,9 +88,9 @@ def test_linear_maps_are_found_whatever_a_family_calls_them(
     architecture: str, changes: dict[str, object], names: list[str]
 ) -> None:
     model = of_kind(architecture, **changes)
-    assert linear_names(model) == sorted(names)
+    assert every_target(model).names == sorted(names)
     check_known(model)
-    assert decoder_share(model, linear_names(model)) > 0.9
+    assert decoder_share(model, every_target(model)) > 0.9
 
 
 def test_experts_are_most_of_a_mixture_and_are_counted() -> None:
@@ -98,7 +99,7 @@ def test_experts_are_most_of_a_mixture_and_are_counted() -> None:
         "down_proj",
         "gate_up_proj",
     }
-    assert decoder_share(model, ATTENTION) < 0.1
+    assert decoder_share(model, Targets(tuple(ATTENTION), ())) < 0.1
 
 
 @pytest.mark.parametrize("architecture", ["xlnet", "falcon"])
@@ -110,7 +111,7 @@ def test_a_base_of_other_matrices_is_refused_with_their_names(architecture: str)
     part = "rel_attn.q" if architecture == "xlnet" else "self_attention.query_key_value.weight"
     assert part in caught.value.message
     with pytest.raises(ConfigError):
-        adapted_names(model, PARAMS)
+        adapter_targets(model, PARAMS)
 
 
 def test_a_share_that_is_not_all_is_never_told_as_all() -> None:

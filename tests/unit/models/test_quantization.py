@@ -91,10 +91,10 @@ def test_every_family_is_trained_on_the_very_numbers_that_are_served(
     trained = quantize_folder(folder, numeric_form=form, compute_dtype=torch.float32, device=cpu)
     hold_dequantized(trained)
     served = load_model(folder, cpu)
-    plain = {name: weight.clone() for name, weight in linear_weights(served)}
+    plain = {name: weight.clone() for name, weight in linear_weights(served).items()}
     round_weights(served, form)
-    rounded = dict(linear_weights(served))
-    found = dict(linear_weights(trained))
+    rounded = linear_weights(served)
+    found = linear_weights(trained)
     assert found.keys() == rounded.keys()
     turned = {name for name, layer in decoder_linears(served) if isinstance(layer, Conv1D)}
     for name, weight in rounded.items():
