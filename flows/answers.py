@@ -18,7 +18,8 @@ from flows.environment import find_stores
 from flows.model_server import ModelServer
 from flows.workspace import STATE, WorkspacePaths
 from tasks.records.schema import ServedModel
-from tasks.services.processes import end_child, open_directly, start_child
+from tasks.services.loopback import open_directly
+from tasks.services.processes import end_child, start_child
 from tasks.stage.errors import ConfigError
 from tasks.stage.params import read_yaml
 

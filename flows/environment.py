@@ -18,7 +18,8 @@ from tasks.services.databases import (
     with_asyncpg,
     with_psycopg,
 )
-from tasks.services.processes import TELEMETRY_OFF, proxy_exemptions
+from tasks.services.loopback import proxy_exemptions
+from tasks.services.processes import TELEMETRY_OFF
 from tasks.services.stores import ARTIFACT_ROOT, Stores, local_path
 from tasks.stage.errors import ConfigError
 

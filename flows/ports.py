@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
-from flows import HOST
+from tasks.services import HOST
 from tasks.stage.errors import ConfigError
 
 PREFECT_PORT, MLFLOW_PORT = 4200, 5000

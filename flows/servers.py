@@ -15,7 +15,6 @@ from typing import ClassVar
 
 import yaml
 
-from flows import HOST
 from flows.credentials import mlflow_secret_file, private_folder, secret_file
 from flows.mlflow_store import own_store
 from flows.process_file import ProcessFile, this_process
@@ -24,14 +23,15 @@ from flows.shutdown import ROOT, TAG, Keeper, end_flows, end_leftovers, find_kee
 from flows.supervision import Supervision
 from flows.workspace import STATE
 from tasks.orchestration.guarded_server import SECRET, guarded_command
+from tasks.services import HOST
 from tasks.services.databases import is_database
+from tasks.services.loopback import free_port, wait_for_answer
 from tasks.services.processes import (
     ChildResult,
     child_environment,
     end_child,
     run_child,
     start_server,
-    wait_for_answer,
 )
 from tasks.stage.errors import ConfigError
 from tasks.stage.params import read_yaml
@@ -180,9 +180,7 @@ def start_night_server(checkout: Path) -> Callable[[], None]:
     """
     if os.environ.get("PREFECT_API_URL"):
         return lambda: None
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     address = f"http://{HOST}:{port}"
     command, secret = _prefect_server(checkout, port)
     environment = {**_prefect_environment(checkout, address), **secret}

@@ -5,9 +5,9 @@ from typing import Annotated
 
 import typer
 
-from flows import HOST
 from flows.cli.options import HERE, Alias, ModelName, Root, checkout_at
 from flows.console import make_console
+from tasks.services import HOST
 
 _ADAPTER = [ModelName.adapter]
 

@@ -20,7 +20,7 @@ _AHEAD_SECONDS = 300.0  # by which clocks of file systems differ at most
 def services(checkout: Path) -> Finding:
     """Look whether the servers that are said to be up answer."""
     from flows.servers import Services
-    from tasks.services.processes import answers
+    from tasks.services.loopback import answers
 
     found = Services.read(checkout)
     if found is None:

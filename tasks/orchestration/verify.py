@@ -2,7 +2,6 @@
 
 import json
 import secrets
-import socket
 import subprocess
 import time
 import urllib.error
@@ -22,20 +21,19 @@ from tasks.records.predictions import PREDICTIONS_FILE, Prediction, read_predict
 from tasks.records.schema import ServedModel
 from tasks.scoring.answer_scores import token_f1
 from tasks.scoring.parity import PARITY_FILE, ModelParity, Parity
+from tasks.services import HOST
+from tasks.services.loopback import free_port, open_directly, wait_for_answer
 from tasks.services.processes import (
     StageError,
     child_environment,
     end_child,
     last_log_lines,
-    open_directly,
     start_server,
-    wait_for_answer,
 )
 from tasks.stage.errors import DataError
 from tasks.stage.metrics import read_metrics
 from tasks.stage.outputs import MANIFEST, file_sha256, verified
 
-HOST = "127.0.0.1"
 _START_SECONDS = 300.0
 _ANSWER_SECONDS = 600  # MLflow's own bound is 60, which a machine that is busy can pass
 
@@ -182,7 +180,7 @@ def served(model: ServedModel, version: int, setup: ServingSetup) -> Iterator[En
         StageError: it did not come up; the message has the last lines of its log.
     """
     log = setup.logs / f"serve-{model}-{version}.log"
-    port = _free_port()
+    port = free_port()
     endpoint = Endpoint(f"http://{HOST}:{port}", f"nightloom:{secrets.token_urlsafe(32)}")
     uri = f"models:/nightloom-{model}/{version}"
     command = guarded_command("version", HOST, port, "--uri", uri)
@@ -203,13 +201,6 @@ def served(model: ServedModel, version: int, setup: ServingSetup) -> Iterator[En
         yield endpoint
     finally:
         end_child(child)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def _not_served(child: "subprocess.Popen[str]", log: Path, what: str) -> StageError:

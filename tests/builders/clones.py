@@ -89,6 +89,7 @@ class BuiltClone:
         git(clone, "remote", "add", "origin", REMOTE)
         with watched_processes() as lines:
             night = run(clone, **PLANTED)
+        assert night[0] == 0, night  # here, and not in each test that builds on it
         (root / "night.json").write_text(json.dumps(night), encoding="utf-8")
         (root / "processes.txt").write_text("\n".join(lines), encoding="utf-8")
         return cls(root)

@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,7 +13,7 @@ from prefect.events.worker import EventsWorker
 from prefect.logging.handlers import APILogWorker
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from tasks.services.processes import wait_for_answer
+from tasks.services.loopback import free_port, wait_for_answer
 from tests.builders.clones import made_once
 
 _DATABASE = "prefect.db"
@@ -45,9 +44,7 @@ def prefect_server(factory: pytest.TempPathFactory, *, services: bool = False) -
     """
     home = factory.mktemp("prefect")
     shutil.copyfile(migrated_store(factory), home / _DATABASE)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     command = [sys.executable, "-m", "prefect", "server", "start", "--no-ui"]
     command += [] if services else ["--no-services"]
     environment = os.environ | _QUIET | {

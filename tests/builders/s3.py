@@ -1,7 +1,6 @@
 """An S3 server of a test's own (moto's), with one bucket."""
 
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tasks.services.processes import wait_for_answer
+from tasks.services.loopback import free_port, wait_for_answer
 
 BUCKET = "nights"
 
@@ -53,9 +52,7 @@ class Bucket:
 @contextmanager
 def s3_server(log: Path) -> Iterator[Bucket]:
     """Let a server with an empty bucket answer while the block lasts."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
     with log.open("w") as stream:
         child = subprocess.Popen(command, env=dict(os.environ), stdout=stream, stderr=stream)

@@ -26,7 +26,7 @@ from flows.run_state import NightState, new_night_name, night_file, read_night
 from flows.servers import Services, server_secret
 from flows.shutdown import ROOT
 from tasks.orchestration.flow_runs import start_deployed
-from tasks.services.processes import answers
+from tasks.services.loopback import answers
 from tests.builders.clones import BuiltClone, as_in_a_terminal, command, environment, git
 from tests.builders.notified import write_params
 from tests.pipeline.test_closing import ports

@@ -1,7 +1,6 @@
 """MLflow behind HTTP: a server that loses its answers or dies for a while changes no outcome."""
 
 import os
-import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +10,7 @@ import pytest
 
 from tasks.orchestration.tracking import Tracker
 from tasks.registry.client import PROMPT_NAME
+from tasks.services.loopback import free_port
 from tests.builders.registry import Shop
 from tests.faults import promoters
 from tests.faults.serving_store import Server, losing_answers
@@ -32,9 +32,7 @@ def shop(empty_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Shop:
 
 @pytest.fixture(scope="module")
 def server(shop: Shop) -> Iterator[Server]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     server = Server(shop, port)
     server.start()
     yield server

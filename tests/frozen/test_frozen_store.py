@@ -6,7 +6,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import sqlite3
 import subprocess
 import sys
@@ -28,6 +27,7 @@ from tasks.records.predictions import read_predictions
 from tasks.registry.approval import ApprovalResponse, read_request, settle
 from tasks.scoring.answer_scores import token_f1
 from tasks.scoring.identity import scoring_name, scoring_sha256
+from tasks.services.loopback import free_port
 from tests.frozen.conftest import Frozen
 
 # The last entry's: a hash noted down elsewhere, which no rewritten ledger could have.
@@ -267,9 +267,7 @@ def environment(frozen: Frozen) -> dict[str, str]:
 @contextmanager
 def served(frozen: Frozen, uri: str, folder: Path) -> Iterator[str]:
     """The address at which MLflow itself serves a version, as its users do."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     command = [sys.executable, "-m", "mlflow", "models", "serve", "--env-manager", "local"]
     command += ["--model-uri", uri, "--port", str(port)]
     log = folder / "serve.log"

@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Callable
@@ -18,6 +17,7 @@ from mlflow.tracking import MlflowClient
 from flows.run_state import NightState, read_night
 from flows.servers import Services
 from flows.shutdown import Keeper, living, stop_services
+from tasks.services.loopback import free_port
 from tests.builders.clones import as_in_a_terminal, command, environment, nightloom
 
 pytestmark = [pytest.mark.night, pytest.mark.timeout(1500)]
@@ -25,13 +25,7 @@ pytestmark = [pytest.mark.night, pytest.mark.timeout(1500)]
 
 def ports() -> list[str]:
     """Two that nobody listens on, for Prefect and MLflow."""
-    with socket.socket() as first, socket.socket() as second:
-        for probe in (first, second):
-            probe.bind(("127.0.0.1", 0))
-        return [
-            "--prefect-port", str(first.getsockname()[1]),
-            "--mlflow-port", str(second.getsockname()[1]),
-        ]  # fmt: skip
+    return ["--prefect-port", str(free_port()), "--mlflow-port", str(free_port())]
 
 
 def started(clone: Path, *arguments: str) -> "subprocess.Popen[str]":

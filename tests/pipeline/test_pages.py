@@ -8,7 +8,6 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from tasks.services.loopback import free_port
 from tests.builders.browser import CHROMIUM, Page, browser
 from tests.builders.clones import as_in_a_terminal, command, environment, nightloom, run
 
@@ -47,12 +47,6 @@ class Site:
         """Return the reports of the workspace in which the nights ran."""
         [folder] = self.root.glob(".nightloom/workspaces/*/data/reports")
         return folder
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def start(root: Path) -> "subprocess.Popen[str]":

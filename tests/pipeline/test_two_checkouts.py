@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.services.processes import open_directly
+from tasks.services.loopback import open_directly
 from tests.builders.clones import as_in_a_terminal, command, environment, nightloom
 from tests.fingerprint.clone import Clone
 

@@ -18,7 +18,7 @@ from flows.credentials import mlflow_secret_file, private_folder, secret_file
 from flows.environment import find_stores, set_environment, shell_lines
 from flows.process_file import this_process
 from flows.servers import Services, server_secret
-from tasks.services.processes import open_directly, proxy_exemptions
+from tasks.services.loopback import open_directly, proxy_exemptions
 from tasks.stage.errors import ConfigError
 
 AUTH = ("PREFECT_API_AUTH_STRING", "PREFECT_SERVER_API_AUTH_STRING")

@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import socket
 import sqlite3
 import subprocess
 import sys
@@ -31,7 +30,7 @@ from flows.shutdown import Keeper, stop_services
 from tasks.orchestration.guarded_server import SECRET, basic_header
 from tasks.orchestration.tracking import Tracker
 from tasks.registry.client import Registry
-from tasks.services.processes import answers
+from tasks.services.loopback import answers, free_port
 from tasks.stage.errors import ConfigError
 from tasks.stage.params import read_yaml
 from tests.builders.registry import Shop
@@ -401,9 +400,7 @@ def test_a_copy_takes_the_originals_servers_for_none_of_its_own(
 @pytest.mark.slow
 def test_the_server_of_a_moved_checkout_gives_what_lies_there(original: Path) -> None:
     moved = original.rename(original.with_name("moved"))
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     command = _mlflow_command(moved, port)
     [run] = rows(moved, "SELECT run_id FROM model_versions WHERE version = 3")
     path = "models/adapter/artifacts/bundle/settings.json"

@@ -5,8 +5,9 @@ from contextlib import ExitStack
 
 import pytest
 
-from flows import HOST, ports
+from flows import ports
 from flows.ports import claimed_ports
+from tasks.services import HOST
 from tasks.stage.errors import ConfigError
 
 

@@ -6,7 +6,6 @@ import http.client
 import json
 import os
 import shutil
-import socket
 import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -22,7 +21,8 @@ from mlflow.tracking import MlflowClient
 from flows import servers
 from flows.credentials import mlflow_secret_file, secret_file
 from tasks.orchestration.guarded_server import SECRET, basic_header, guarded_command
-from tasks.services.processes import answers, end_child, wait_for_answer
+from tasks.services.loopback import answers, free_port, wait_for_answer
+from tasks.services.processes import end_child
 from tests.builders.byte_search import files_with
 from tests.builders.planted import PLANTED, planted_secrets
 from tests.builders.prefect_server import migrated_store
@@ -51,12 +51,6 @@ class Site:
     checkout: Path
     addresses: Mapping[str, str]
     secrets: Mapping[str, str]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ import pytest
 
 from flows.answers import _get
 from flows.model_server import ModelServer
-from tasks.services.processes import open_directly
+from tasks.services.loopback import open_directly
 from tasks.serving import server as server_module
 from tasks.serving.access import Access, Protection
 from tests.builders.certificates import make_certificate
