@@ -8,7 +8,9 @@ from shutil import copytree
 
 from tasks.finetuning.adapter import keep_start, make_trainable, save_trained
 from tasks.finetuning.params import Params
+from tasks.models.linear_maps import read_shares
 from tasks.models.loading import load_for_training, prepare_device, trained_form
+from tasks.models.manifest import ModelManifest
 from tasks.models.provenance import write_provenance
 from tasks.prompting.files import PROMPT
 from tasks.prompting.prompt_bundle import read_prompt_bundle
@@ -80,6 +82,9 @@ def run(params: Params, paths: Paths) -> None:
             template=template.digest,
             tokens=paths.tokens,
             params=settings,
+            shares=read_shares(
+                ModelManifest.read(paths.base).folder(paths.model_store), adapter, form
+            ),
         )
         _write_report(params, paths, result, sources, feedback, report)
     drop_checkpoints(paths.scratch)

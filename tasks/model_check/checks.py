@@ -7,21 +7,20 @@ from tempfile import TemporaryDirectory
 from typing import Any, Literal, get_args
 
 import torch
-from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from tasks.distillation.params import DistillationParams
 from tasks.distillation.pruning import check_layers, decoder_layers
 from tasks.export.gguf_writing import check_architecture, read_vocabulary
-from tasks.finetuning.adapter import adapted_layers
+from tasks.finetuning.adapter import adapter_targets
 from tasks.finetuning.params import FinetuningParams
 from tasks.model_check.conversations import check_conversations
 from tasks.model_check.findings import Finding
 from tasks.model_check.memory import check_memory
 from tasks.model_check.small_models import meta_model, read_config, small_config, write_small
 from tasks.model_check.trial import Trial, run_trial
+from tasks.models.linear_maps import Targets, check_known, decoder_share, every_target, share_text
 from tasks.models.loading import load_model, load_tokenizer
-from tasks.models.quantization import decoder_linears
 from tasks.models.store import WEIGHTS
 from tasks.models.template_binding import bound_settings
 from tasks.prompting.chat_encoding import end_of_turn
@@ -50,15 +49,6 @@ class Base:
     config: PretrainedConfig
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
-
-    @property
-    def decoder_weights(self) -> int:
-        """Return how many numbers the decoder has: all but the embedding and the head."""
-        held = {id(weight): weight.numel() for weight in self.model.parameters()}
-        for layer in (self.model.get_input_embeddings(), self.model.get_output_embeddings()):
-            for weight in [] if layer is None else layer.parameters():
-                held.pop(id(weight), None)
-        return sum(held.values())
 
 
 def check_base(folder: Path, params: Params, role: Role = "base") -> Iterator[Finding]:
@@ -199,22 +189,22 @@ def _try(base: Base, params: Params) -> Iterator[Finding]:
     yield from _tried(trial, prunes=_prunes(settings))
 
 
-def _share(layers: Sequence[tuple[str, nn.Linear]], base: Base) -> str:
-    count = sum(layer.weight.numel() for _, layer in layers)
-    names = sorted({name.rpartition(".")[2] for name, _ in layers})
-    return f"{count / base.decoder_weights:.1%} of the decoder's weights: {', '.join(names)}"
-
-
 def _quantised(base: Base, form: str) -> str:
     if form == "float":
         return "nothing: the base is computed as it is stored"
-    return f"{form}, {_share(decoder_linears(base.model), base)}"
+    check_known(base.model)
+    return f"{form}, {_share(base, every_target(base.model))}"
 
 
 def _adapted(base: Base, params: FinetuningParams) -> str:
     if params.method == "full":
         return "full, every weight"
-    return f"{params.method}, {_share(adapted_layers(base.model, params), base)}"
+    return f"{params.method}, {_share(base, adapter_targets(base.model, params))}"
+
+
+def _share(base: Base, targets: Targets) -> str:
+    share = share_text(decoder_share(base.model, targets))
+    return f"{share} of the decoder's weights: {', '.join(targets.names)}"
 
 
 def _students(base: Base, params: DistillationParams) -> str:
@@ -237,7 +227,8 @@ def _tried(trial: Trial, *, prunes: bool) -> Iterator[Finding]:
         ("served as trained", trial.served, "params/finetuning.yaml or models.numeric_form"),
     )
     for name, outcome, place in parts:
-        yield _outcome(name, outcome.fault, f"take another base, or change {place}")
+        mending = outcome.remedy or f"take another base, or change {place}"
+        yield _outcome(name, outcome.fault, mending)
     yield Finding("packed", "exactly" if trial.packs else "no: each example alone, which is slower")
     together = "together" if trial.decodes_together else "one at a time, which is slower"
     yield Finding("answers", together)

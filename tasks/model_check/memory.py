@@ -1,12 +1,15 @@
 """The memory that a base will take, from shapes alone."""
 
+from typing import Any
+
 import psutil
 import torch
+from torch import Tensor
 from transformers import PreTrainedModel
 
-from tasks.finetuning.adapter import adapted_layers
+from tasks.finetuning.adapter import adapter_targets
 from tasks.finetuning.params import FinetuningParams
-from tasks.models.quantization import decoder_linears
+from tasks.models.linear_maps import decoder_linears, linear_weights, target_weights
 from tasks.stage.errors import ConfigError
 from tasks.stage.params import ComputeParams
 
@@ -33,8 +36,13 @@ def check_memory(
     total = model.num_parameters()
     form = None if compute.dequantized_base else _FORMS.get(numeric_form)
     quantised = sum(layer.weight.numel() for _, layer in decoder_linears(model)) if form else 0
-    weights = (form or 0) * quantised + width * (total - quantised)
-    trained = total if params.method == "full" else _adapter(model, params)
+    adapted = _adapted(model, params).values()
+    # peft adds experts' adapters to a copy of their weights, which the backward pass keeps.
+    copied = sum(weight.numel() for weight in adapted if weight.dim() == 3)
+    weights = (form or 0) * quantised + width * (total - quantised + copied)
+    # An adapter has its rank of numbers for each that a map reads and makes.
+    ranks = sum(one.numel() // one.shape[-1] + one.numel() // one.shape[-2] for one in adapted)
+    trained = total if params.method == "full" else params.rank * ranks
     # Beside the weights their gradients, and the optimizer's two moments.
     optimizer = trained * _FLOAT32 * (3 if params.method == "full" else 4)
     activations = compute.micro_batch_tokens * _token_bytes(model, width)
@@ -53,21 +61,27 @@ def check_memory(
     )
 
 
-def _adapter(model: PreTrainedModel, params: FinetuningParams) -> int:
+def _adapted(model: PreTrainedModel, params: FinetuningParams) -> dict[str, Tensor]:
+    """Return the weights that an adapter stands on; none where all are trained."""
+    if params.method == "full":
+        return {}
     try:
-        layers = adapted_layers(model, params)
+        return target_weights(model, adapter_targets(model, params))
     except ConfigError:  # which is a finding of its own
-        return 0
-    return sum(params.rank * (layer.in_features + layer.out_features) for _, layer in layers)
+        return {}
 
 
 def _token_bytes(model: PreTrainedModel, width: int) -> float:
-    """Return about what the backward pass keeps for one token: what each linear layer reads and
+    """Return about what the backward pass keeps for one token: what each linear map reads and
     makes, and its share of the logits with their gradient.
     """
-    layers = sum(layer.in_features + layer.out_features for _, layer in decoder_linears(model))
-    vocabulary = int(model.config.get_text_config().vocab_size)
-    return width * layers + 2 * _FLOAT32 * _LEARNED * vocabulary
+    config: Any = model.config.get_text_config()
+    asked = getattr(config, "num_experts_per_tok", None) or 1
+    maps = sum(
+        sum(weight.shape[-2:]) * (asked if weight.dim() == 3 else 1)
+        for weight in linear_weights(model).values()
+    )
+    return width * maps + 2 * _FLOAT32 * _LEARNED * int(config.vocab_size)
 
 
 def _device(compute: ComputeParams) -> tuple[str, int]:

@@ -23,8 +23,7 @@ from tasks.distillation.teacher import StateMemory
 from tasks.finetuning.adapter import make_trainable
 from tasks.finetuning.params import FinetuningParams
 from tasks.generation.batching_check import decodes_together
-from tasks.models.loading import LanguageModel, load_model, quantize_folder
-from tasks.models.peft_library import PeftModel
+from tasks.models.loading import LanguageModel, adapted_model, load_model, quantize_folder
 from tasks.models.quantization import hold_dequantized, round_weights
 from tasks.sequences.attention import use_plain_attention
 from tasks.sequences.examples import Example
@@ -107,7 +106,7 @@ def _train_and_serve(
             round_weights(base, numeric_form)
         model: Any = base
         if params.method != "full":
-            model = PeftModel.from_pretrained(base, str(folder / "adapter")).merge_and_unload()
+            model = adapted_model(base, folder / "adapter").merge_and_unload()
         else:
             model = load_model(folder / "adapter", _CPU)
         apart = (_logits(model, base) - made[0]).square().mean().sqrt()
@@ -179,11 +178,13 @@ def _prune(model: PreTrainedModel, folder: Path, *, fits: bool, shares: bool) ->
         reconstruct(model, student, kept, packs, StateMemory())
     use_plain_attention(student)
     student.save_pretrained(folder)
+    try:
+        read = load_model(folder, _CPU)
+    except ConfigError as error:
+        raise ValueError(f"with fewer layers, it can't be read back: {error.message}") from None
     ids = torch.tensor([_example(model, draw).token_ids])
     with torch.inference_mode():
-        told = (one(input_ids=ids, use_cache=True).logits
-                for one in (student, load_model(folder, _CPU)))  # fmt: skip
-        one, other = told
+        one, other = (held(input_ids=ids, use_cache=True).logits for held in (student, read))
     if not torch.isfinite(one).all() or not torch.allclose(one, other, atol=1e-3):
         raise ValueError("with fewer layers, it reads back as another model")
 

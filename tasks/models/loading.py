@@ -19,7 +19,12 @@ from transformers.utils.logging import disable_progress_bar
 
 from tasks.models.hardware import warn_of_slow_dtype
 from tasks.models.manifest import ModelManifest
-from tasks.models.quantization import compute_in, hold_dequantized, round_weights
+from tasks.models.quantization import (
+    compute_in,
+    hold_dequantized,
+    round_experts,
+    round_weights,
+)
 from tasks.models.store import WEIGHTS, check_folder, check_weights
 from tasks.models.template_binding import read_folder_template, reads_clock
 from tasks.records.text import text_sha256
@@ -131,7 +136,7 @@ def load_adapted(
         tokenizer = load_tokenizer(description.folder(store))
         return LanguageModel(_computing_in(model, dtype), tokenizer, file_sha256(weights))
     base = load_base(manifest, store, numeric_form=numeric_form, device=device)
-    merged: PreTrainedModel = _adapted(base.model, adapter).merge_and_unload().eval()
+    merged: PreTrainedModel = adapted_model(base.model, adapter).merge_and_unload().eval()
     digest = file_sha256(adapter / ADAPTER_WEIGHTS)
     return LanguageModel(_computing_in(merged, dtype), base.tokenizer, digest)
 
@@ -150,7 +155,7 @@ def with_adapter(base: LanguageModel, adapter: Path) -> LanguageModel:
         DataError: a file of the adapter is missing or changed.
     """
     check_adapter(adapter, base.digest)
-    model: PreTrainedModel = _adapted(base.model, adapter).get_base_model().eval()
+    model: PreTrainedModel = adapted_model(base.model, adapter).get_base_model().eval()
     return LanguageModel(model, base.tokenizer, file_sha256(adapter / ADAPTER_WEIGHTS))
 
 
@@ -262,12 +267,13 @@ def quantize_folder(
             bnb_4bit_compute_dtype=compute_dtype,
         )
     model = load_model(folder, device, quantization_config=settings)
+    round_experts(model, numeric_form)
     compute_in(model, compute_dtype)
     return model
 
 
-def _adapted(model: PreTrainedModel, adapter: Path) -> Any:
-    """Return a base with an adapter in its layers, not merged.
+def adapted_model(model: PreTrainedModel, adapter: Path) -> Any:
+    """Return a base as peft's model with an adapter in its layers, not merged.
 
     Raises:
         ConfigError: the adapter lacks weights, has others, or has them in other shapes.

@@ -15,10 +15,14 @@ from peft import (  # noqa: E402
     get_peft_model_state_dict,
     set_peft_model_state_dict,
 )
+from peft.utils.transformers_weight_conversion import (  # noqa: E402
+    convert_peft_config_for_transformers,
+)
 
 __all__ = [
     "LoraConfig",
     "PeftModel",
+    "convert_peft_config_for_transformers",
     "get_peft_model",
     "get_peft_model_state_dict",
     "set_peft_model_state_dict",

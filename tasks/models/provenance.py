@@ -5,9 +5,12 @@ Also peft's own files, tidied so that the same training gives the same bytes."""
 import json
 import platform
 import shutil
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
+from tasks.models.linear_maps import ADAPTER_CONFIG, Shares
 from tasks.models.loading import BASE_DIGEST_FILE
 from tasks.models.manifest import ModelManifest
 from tasks.stage.outputs import MANIFEST, file_sha256
@@ -28,12 +31,14 @@ def write_provenance(
     params: StageParams,
     teacher: str | None = None,
     start: str | None = None,
+    shares: Shares | None = None,
 ) -> None:
     """Write `training.json`: SHA-256 of all that it was made from, the params, versions.
 
-    `start` is what a student's weights began as, where that is not the base.
+    `start` is what a student's weights began as, where that is not the base; `shares` those of the
+    base that are quantised and adapted.
     """
-    made_from = {
+    made_from: dict[str, Any] = {
         "base_sha256": base,
         "numeric_form": numeric_form,
         "teacher_sha256": teacher,
@@ -44,21 +49,22 @@ def write_provenance(
         "versions": {"python": platform.python_version()}
         | {package: version(package) for package in _PACKAGES},
     }
+    if shares is not None:
+        made_from["shares"] = asdict(shares)
     text = json.dumps(made_from, indent=1, sort_keys=True, ensure_ascii=False)
     (folder / PROVENANCE_FILE).write_text(text + "\n", encoding="utf-8")
-
-
-_CONFIG = "adapter_config.json"
 
 
 def tidy_adapter(folder: Path, manifest: Path) -> None:
     """Name the base in what peft saved, and sort what would change with the hash seed."""
     # peft's own card names the folder that the base was loaded from.
     (folder / "README.md").unlink(missing_ok=True)
-    path = folder / _CONFIG
+    path = folder / ADAPTER_CONFIG
     config = json.loads(path.read_text(encoding="utf-8"))
     config["base_model_name_or_path"] = ModelManifest.read(manifest).name
     # peft keeps the targets in a set.
     config["target_modules"] = sorted(config["target_modules"])
+    if config.get("target_parameters"):
+        config["target_parameters"] = sorted(config["target_parameters"])
     path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     shutil.copyfile(manifest, folder / BASE_DIGEST_FILE)

@@ -10,30 +10,48 @@ import psutil
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
+
+from tasks.models.linear_maps import decoder_linears, fused_experts
 
 _NF4_BLOCK = 64
 _IMPORTING = threading.Lock()
 
 
-def decoder_linears(model: nn.Module) -> list[tuple[str, nn.Linear]]:
-    """Return the linear layers below the vocabulary head, which are quantised and adapted."""
-    return [
-        (name, module)
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Linear) and not name.endswith("lm_head")
-    ]
-
-
-def round_weights(model: nn.Module, numeric_form: str) -> None:
+def round_weights(model: PreTrainedModel, numeric_form: str) -> None:
     """Round a model's decoder weights to what a quantised numeric form can hold.
 
     Each gets new memory: what it was read into may be a file's, and writing there takes as long as
     the rounding.
     """
-    rounded = {"nf4_dequantized": _round_to_nf4, "int8_dequantized": _round_to_int8}[numeric_form]
     with torch.no_grad():
-        for _, linear in decoder_linears(model):
-            linear.weight.data = rounded(linear.weight.data)
+        for _, layer in decoder_linears(model):
+            weight = layer.weight.data
+            if isinstance(layer, Conv1D):  # whose rows are columns; bitsandbytes turns them, too
+                rounded = round_tensor(weight.T.contiguous(), numeric_form).T.contiguous()
+            else:
+                rounded = round_tensor(weight, numeric_form)
+            layer.weight.data = rounded
+    round_experts(model, numeric_form)
+
+
+def round_experts(model: PreTrainedModel, numeric_form: str) -> None:
+    """Round the weights of fused experts, each expert's matrix by itself, to what a form can hold.
+
+    bitsandbytes holds none of them quantised, so training computes with the rounded numbers, too.
+    """
+    with torch.no_grad():
+        for _, weight in fused_experts(model):
+            rounded = torch.empty_like(weight.data)
+            for place, matrix in zip(rounded, weight.data, strict=True):
+                place.copy_(round_tensor(matrix, numeric_form))
+            weight.data = rounded
+
+
+def round_tensor(weight: Tensor, numeric_form: str) -> Tensor:
+    """Return a matrix rounded to what a quantised numeric form can hold."""
+    forms = {"nf4_dequantized": _round_to_nf4, "int8_dequantized": _round_to_int8}
+    return forms[numeric_form](weight)
 
 
 def import_kernels() -> Any:  # an untyped module

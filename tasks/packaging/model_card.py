@@ -11,6 +11,7 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
+from tasks.models.linear_maps import share_text
 from tasks.models.manifest import ModelManifest
 from tasks.records.predictions import ALL_MODES, FEEDBACK, SCORE_NAMES
 from tasks.records.schema import SPLITS, stream_documents, stream_records
@@ -122,20 +123,31 @@ def training_lines(trainings: Mapping[str, Mapping[str, Any]]) -> list[str]:
     lines = []
     for model, found in trainings.items():
         params = found["params"]
-        told = ", ".join(f"{name} {_shown_param(params[name])}" for name in _TOLD if name in params)
+        told = ", ".join(_shown_param(name, params[name]) for name in _TOLD if name in params)
         versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
         lines.append(
             f"- {model}: {told}; on data `{found['data_sha256'][:12]}`, prompt "
-            f"`{found['template_sha256'][:12]}`, base form `{found['numeric_form']}`; {versions}"
+            f"`{found['template_sha256'][:12]}`, base form `{found['numeric_form']}`"
+            f"{_shown_shares(found.get('shares'))}; {versions}"
         )
     return [*lines, "", "All of it is in `training.json` beside each model's weights."]
 
 
-def _shown_param(value: Any) -> str:
-    """Return a param's value; of a mapping what is not zero."""
+def _shown_shares(shares: Mapping[str, float] | None) -> str:
+    """Return which shares of the base are rounded and adapted; nothing where that is not told."""
+    if shares is None:
+        return ""
+    told = " and ".join(f"{share_text(share)} {name}" for name, share in shares.items())
+    return f" ({told}, of the decoder's weights)"
+
+
+def _shown_param(name: str, value: Any) -> str:
+    """Return a param's name and value; of a mapping what is not zero."""
     if isinstance(value, Mapping):
-        return "(" + ", ".join(f"{name} {part}" for name, part in value.items() if part) + ")"
-    return str(value)
+        return f"{name} ({', '.join(f'{key} {part}' for key, part in value.items() if part)})"
+    if (name, value) == ("targets", "all"):
+        return "targets all linear layers"
+    return f"{name} {value}"
 
 
 CARD_FILE = "README.md"
@@ -263,10 +275,12 @@ def _scores(facts: CardFacts) -> list[str]:
 
 
 def _form(facts: CardFacts) -> list[str]:
+    shares = facts.trainings["adapter"].get("shares")
+    part = f", {share_text(shares['quantised'])} of its decoder's," if shares else ""
     return [
-        f"The base's linear weights are scored and served in the form `{facts.numeric_form}`, "
-        "computed in float32 with the adapter merged in; the student as it was saved. What other "
-        "forms cost is measured by `nightloom export VERSION --measure`."
+        f"The base's linear weights{part} are scored and served in the form "
+        f"`{facts.numeric_form}`, computed in float32 with the adapter merged in; the student as "
+        "it was saved. What other forms cost is measured by `nightloom export VERSION --measure`."
     ]
 
 

@@ -30,6 +30,14 @@ def source_of(folder: Path, family: Family) -> BaseSource:
     return BaseSource(source=str(folder), revision=None, template=template)
 
 
+def check_family(family: Family, place: Path) -> dict[str, Finding]:
+    """What is found of a family, written below `place`, by name."""
+    folder = family.write(place / family.name / "model")
+    with open_source(source_of(folder, family), folder.parent / "store") as view:
+        found = list(check_base(view, night_params()))
+    return {finding.name: finding for finding in found}
+
+
 @pytest.fixture(scope="session")
 def checked(tmp_path_factory: pytest.TempPathFactory) -> Check:
     """What is found of a family, by name; each is looked at once."""
@@ -37,10 +45,7 @@ def checked(tmp_path_factory: pytest.TempPathFactory) -> Check:
 
     def check(family: Family) -> dict[str, Finding]:
         if family.name not in known:
-            folder = family.write(tmp_path_factory.mktemp(family.name) / "model")
-            with open_source(source_of(folder, family), folder.parent / "store") as view:
-                found = list(check_base(view, night_params()))
-            known[family.name] = {finding.name: finding for finding in found}
+            known[family.name] = check_family(family, tmp_path_factory.mktemp("checked"))
         return known[family.name]
 
     return check

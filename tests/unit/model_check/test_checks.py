@@ -1,6 +1,7 @@
 """What the check finds of each family, and what it refuses that a stage would meet."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -151,3 +152,69 @@ def test_several_faults_are_told_at_once() -> None:
     with pytest.raises(ConfigError, match=r"2 faults.*\n  a: one\n  c: two") as caught:
         refuse(given)
     assert caught.value.remedy == "do this; do"
+
+
+# Their layers end in no linear map of the usual name: of experts, or with rows for columns.
+UNFITTED = ("gpt2", "mixtral", "qwen3_moe")
+
+
+@EVERY
+def test_nearly_all_of_every_family_is_quantised_and_adapted_and_served_as_trained(
+    family: Family, checked: Check
+) -> None:
+    found = checked(family)
+    for name in ("quantised", "adapted"):
+        share = re.search(r"([\d.]+)% of the decoder's weights", found[name].found)
+        assert share is not None
+        assert float(share[1]) > 90, found[name]
+    for name in ("trained", "served as trained"):
+        assert found[name].fault is None, found[name]
+
+
+@EVERY
+def test_layers_can_be_left_out_of_every_family_or_the_check_says_what_to_set(
+    family: Family, checked: Check, tmp_path: Path
+) -> None:
+    found = checked(family)["pruned"]
+    assert (found.fault is not None) == (family.name in UNFITTED), found
+    if found.fault is not None:
+        assert "distillation.calibration_tokens: 0" in str(found.remedy)
+        folder = family.write(tmp_path / "model")
+        unfitted = findings(folder, family, distillation__calibration_tokens=0)
+        assert unfitted["pruned"].fault is None
+
+
+@pytest.mark.parametrize("form", ["float", "int8_dequantized"])
+@pytest.mark.parametrize("name", ["llama3", "gemma2", "gpt2", "mixtral"])
+def test_other_forms_are_served_as_trained_too(name: str, form: str, tmp_path: Path) -> None:
+    family = FAMILIES[name]
+    changes = {"models__numeric_form": form, "finetuning__method": "lora"}
+    if form != "float":
+        changes["finetuning__method"] = "qlora"
+    found = findings(family.write(tmp_path / "model"), family, **changes)
+    for part in ("trained", "served as trained"):
+        assert found[part].fault is None, found[part]
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"finetuning__dropout": 0.1}, "a dropout"),
+        ({"finetuning__method": "dora"}, "method dora"),
+        (
+            {
+                "finetuning__init": "pissa",
+                "finetuning__method": "lora",
+                "models__numeric_form": "float",
+            },
+            "init pissa",
+        ),
+    ],
+)
+def test_a_method_that_can_t_train_experts_is_refused(
+    changes: dict[str, Any], said: str, tmp_path: Path
+) -> None:
+    family = FAMILIES["mixtral"]
+    found = findings(family.write(tmp_path / "model"), family, **changes)["trained"]
+    assert f"can't be adapted with {said}" in str(found.fault)
+    assert "params/finetuning.yaml" in str(found.remedy)

@@ -45,7 +45,7 @@ def test_an_8b_shape_is_checked_in_seconds_and_under_2_gb(tmp_path: Path) -> Non
     *rows, last = done.stdout.splitlines()
     found = {row["name"]: row for row in map(json.loads, rows)}
     assert "8.03 billion weights in 32 layers" in found["shape"]["found"]
-    assert found["adapted"]["found"].startswith("qlora, 100.0% of the decoder's weights")
+    assert found["adapted"]["found"].startswith("qlora, 99.9% of the decoder's weights")
     assert int(last.split()[1]) < _MOST_BYTES
     assert taken < _MOST_SECONDS
     tried = ("trained", "served as trained", "packed", "pruned", "GGUF")

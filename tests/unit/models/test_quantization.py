@@ -2,12 +2,17 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from transformers.pytorch_utils import Conv1D
 
-from tasks.models.quantization import round_weights
+from tasks.models.linear_maps import decoder_linears, linear_weights
+from tasks.models.loading import load_model, quantize_folder
+from tasks.models.quantization import hold_dequantized, round_tensor, round_weights
+from tests.builders.families import FAMILIES, Family
 
 
 def by_bitsandbytes(weight: Tensor) -> Tensor:
@@ -35,10 +40,8 @@ def weight(kind: str) -> Tensor:
 
 @pytest.mark.parametrize("kind", ["normal", "heavy-tailed", "zeros", "few values", "tiny"])
 def test_weights_are_rounded_to_the_bits_that_bitsandbytes_makes(kind: str) -> None:
-    model = nn.Sequential(nn.Linear(96, 48, bias=False))
-    model[0].weight.data.copy_(weight(kind))
-    round_weights(model, "nf4_dequantized")
-    assert torch.equal(model[0].weight.data, by_bitsandbytes(weight(kind)))
+    rounded = round_tensor(weight(kind), "nf4_dequantized")
+    assert torch.equal(rounded, by_bitsandbytes(weight(kind)))
 
 
 @pytest.mark.slow
@@ -69,15 +72,31 @@ def test_a_number_on_the_bound_of_two_values_goes_where_bitsandbytes_sends_it() 
     values = get_4bit_type("nf4", device=torch.device("cpu"))
     bounds = (values[:-1] + values[1:]) / 2
     row = torch.cat([values, bounds, torch.zeros(64 - 31)])
-    model = nn.Sequential(nn.Linear(64, 1, bias=False))
-    model[0].weight.data.copy_(row[None])
-    round_weights(model, "nf4_dequantized")
-    assert torch.equal(model[0].weight.data, by_bitsandbytes(row[None]))
+    rounded = round_tensor(row[None], "nf4_dequantized")
+    assert torch.equal(rounded, by_bitsandbytes(row[None]))
 
 
 def test_a_weight_that_is_no_whole_number_of_blocks_is_rounded_too() -> None:
     drawn = torch.randn(3, 50, generator=torch.Generator().manual_seed(6))
-    model = nn.Sequential(nn.Linear(50, 3, bias=False))
-    model[0].weight.data.copy_(drawn)
-    round_weights(model, "nf4_dequantized")
-    assert torch.equal(model[0].weight.data, by_bitsandbytes(drawn))
+    assert torch.equal(round_tensor(drawn, "nf4_dequantized"), by_bitsandbytes(drawn))
+
+
+@pytest.mark.parametrize("form", ["nf4_dequantized", "int8_dequantized"])
+@pytest.mark.parametrize("family", FAMILIES.values(), ids=list(FAMILIES))
+def test_every_family_is_trained_on_the_very_numbers_that_are_served(
+    family: Family, form: str, tmp_path: Path
+) -> None:
+    folder = family.write(tmp_path / "model")
+    cpu = torch.device("cpu")
+    trained = quantize_folder(folder, numeric_form=form, compute_dtype=torch.float32, device=cpu)
+    hold_dequantized(trained)
+    served = load_model(folder, cpu)
+    plain = {name: weight.clone() for name, weight in linear_weights(served).items()}
+    round_weights(served, form)
+    rounded = linear_weights(served)
+    found = linear_weights(trained)
+    assert found.keys() == rounded.keys()
+    turned = {name for name, layer in decoder_linears(served) if isinstance(layer, Conv1D)}
+    for name, weight in rounded.items():
+        assert torch.equal(found[name], weight.T if name in turned else weight), name
+        assert not torch.equal(weight, plain[name]), name

@@ -10,7 +10,7 @@ from huggingface_hub import ModelCard
 
 from tasks.answering.release_bundle import BundleSettings
 from tasks.packaging.__main__ import Params
-from tasks.packaging.model_card import DataCounts, data_lines, license_id
+from tasks.packaging.model_card import DataCounts, data_lines, license_id, training_lines
 from tasks.packaging.parity import ParityRow, check_parity, score_parity
 from tasks.records.predictions import read_predictions, write_predictions
 from tasks.records.schema import read_records
@@ -92,6 +92,18 @@ def test_the_bundle_is_a_hugging_face_model_card(released: Path, scored: Any) ->
     assert [result.dataset_config for result in data.eval_results] == ["adapter", offered]
     value = read_metrics(scored.report)["intervals"]["adapter"]["retrieved"]["value"]
     assert data.eval_results[0].metric_value == pytest.approx(value, abs=1e-4)
+
+
+def test_the_card_tells_shares_of_weights_and_never_all_for_less() -> None:
+    made: dict[str, Any] = {
+        "params": {"method": "qlora", "targets": "all"}, "versions": {}, "numeric_form": "nf4",
+        "data_sha256": "d" * 64, "template_sha256": "t" * 64,
+    }  # fmt: skip
+    shares = {"quantised": 0.99996, "adapted": 0.0512}
+    [line, *_] = training_lines({"adapter": made | {"shares": shares}})
+    assert "targets all linear layers; " in line
+    assert "base form `nf4` (99.9% quantised and 5.1% adapted, of the decoder's weights)" in line
+    assert "quantised" not in training_lines({"adapter": made})[0]
 
 
 def test_a_license_that_is_no_identifier_is_other() -> None:
