@@ -130,13 +130,14 @@ def _qwen() -> Tokenizer:
 
 def _gemma() -> Tokenizer:
     names = ["<bos>", "<eos>", "<pad>", "<start_of_turn>", "<end_of_turn>"]
-    return sentencepiece(names, spaces="kept")
+    return sentencepiece(names, spaces="kept", runs=4)
 
 
 def _phi3() -> Tokenizer:
     names = ["<|endoftext|>", "<|system|>", "<|user|>", "<|assistant|>"]
     rest = [AddedToken(name, special=True, normalized=False, rstrip=True) for name in names[1:]]
-    return sentencepiece([names[0], *rest, _ENDING_LINE], spaces="prepend")
+    ending = AddedToken("</s>", special=True, normalized=False, rstrip=True)
+    return sentencepiece([names[0], *rest, _ENDING_LINE, ending], spaces="prepend")
 
 
 def _exaone() -> Tokenizer:
