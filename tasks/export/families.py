@@ -175,10 +175,16 @@ def _slides_as_expected(config: Config, family: Family) -> bool:
 
 
 def _context(config: Config, family: Family) -> int:
-    """Return over how many tokens llama.cpp computes what transformers does."""
+    """Return over how many tokens llama.cpp computes what transformers does.
+
+    Of two sets of factors for rotations it takes one by the context that it is given,
+    transformers by the length of what is asked: they agree up to where the second begins.
+    """
     most = int(config.max_position_embeddings)
     if any(_sliding(config)) and not _slides_as_expected(config, family):
         most = min(most, int(config.sliding_window))
+    if _rotation(config)["rope_type"] == "longrope":
+        most = min(most, _original_length(config))
     return most
 
 

@@ -93,7 +93,8 @@ class LlamaCpp:
             "return_tokens": True,
         }
         found = self._ask("/completion", asked)
-        return str(found["content"]), [int(number) for number in found["tokens"]]
+        ids = [int(number) for number in found["tokens"]]
+        return str(found["content"]), ids[:-1] if found["stop_type"] == "eos" else ids
 
     def _ask(self, route: str, asked: Mapping[str, Any]) -> Any:
         request = Request(

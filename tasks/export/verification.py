@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from gguf import GGUFReader, dequantize
 from torch import Tensor
@@ -120,9 +121,9 @@ def _other_weights(path: Path, model: PreTrainedModel, form: Format) -> list[str
     stored = {tensor.name: tensor for tensor in GGUFReader(path).tensors}
     names, kinds, odd = tensor_names(model), weight_kinds(model, form), []
     for name, weight in weights(model).items():
-        expected = to_llama_cpp(name, weight.cpu().float(), model.config)
-        read = torch.from_numpy(dequantize(stored[names[name]].data, kinds[name]))
-        if not torch.equal(read.view(expected.shape), expected):
+        expected = to_llama_cpp(name, weight.cpu().float(), model.config).numpy()
+        read = dequantize(stored[names[name]].data, kinds[name])
+        if not np.array_equal(read.reshape(expected.shape), expected):
             odd.append(name)
     return odd
 
@@ -210,7 +211,7 @@ def _core(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
 def _check(is_right: bool, path: Path, what: str) -> None:
     if not is_right:
         raise GateError(
-            f"{path.name}, read back by transformers, is not the model that was written: {what}. "
+            f"{path.name}, read back, is not the model that was written: {what}. "
             "It is not kept, since it would answer otherwise than what was scored",
-            "report it with the versions of transformers and gguf",
+            "report it with the versions of transformers, gguf and xllamacpp",
         )

@@ -73,7 +73,7 @@ class Family:
             "unk_token": self.unknown,
         }
         made = PreTrainedTokenizerFast(
-            tokenizer_object=_core(self.name),
+            tokenizer_object=_made(self.core),
             **{name: token for name, token in named.items() if token is not None},
         )
         made.chat_template = self.template
@@ -101,8 +101,8 @@ class Family:
 
 
 @cache
-def _core(name: str) -> Tokenizer:
-    return {**FAMILIES, "reasoner": OPENS_THINKING}[name].core()
+def _made(core: Callable[[], Tokenizer]) -> Tokenizer:
+    return core()
 
 
 _SMALL = {
