@@ -18,6 +18,8 @@ from tasks.models.loading import LanguageModel
 from tasks.prompting.chat_encoding import Turn, encode_chats, end_of_turn
 from tests.builders.exported_families import EXPORTED
 
+pytestmark = pytest.mark.slow
+
 EVERY = pytest.mark.parametrize("name", EXPORTED)
 QUANTISED = [form for form in Format if form.startswith("gguf") and form is not Format.gguf_f32]
 QUESTIONS = (
