@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from gguf import GGUFReader, dequantize
+from gguf import dequantize
 from torch import Tensor
 from transformers import (
     AutoModelForCausalLM,
@@ -20,6 +20,7 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.integrations.gguf.reader import GgufHeader, load_gguf_state_dict
 
 from tasks.export.families import tensor_names, to_llama_cpp
 from tasks.export.formats import Format
@@ -118,11 +119,11 @@ def read_back_gguf(
 
 def _other_weights(path: Path, model: PreTrainedModel, form: Format) -> list[str]:
     """Return the weights whose numbers in a file are not the model's."""
-    stored = {tensor.name: tensor for tensor in GGUFReader(path).tensors}
+    stored = load_gguf_state_dict(GgufHeader.from_file(str(path)))
     names, kinds, odd = tensor_names(model), weight_kinds(model, form), []
     for name, weight in weights(model).items():
         expected = to_llama_cpp(name, weight.cpu().float(), model.config).numpy()
-        read = dequantize(stored[names[name]].data, kinds[name])
+        read = dequantize(stored[names[name]][...].numpy(), kinds[name])
         if not np.array_equal(read.reshape(expected.shape), expected):
             odd.append(name)
     return odd

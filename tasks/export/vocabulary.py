@@ -223,9 +223,10 @@ def _as_sentencepiece(
             kinds[number] = int(TokenType.UNKNOWN)
     adds_space = _adds_space(core, tokenizer)
     scores = _scores(core, found.tokens, kinds)
+    never = min(scores)
     # A run of spaces that is a token of its own is found in the text as it was written.
     is_run = [
-        kind == TokenType.USER_DEFINED and not token.strip(_SPACE) and score > min(scores)
+        kind == TokenType.USER_DEFINED and not token.strip(_SPACE) and score > never
         for token, kind, score in zip(found.tokens, kinds, scores, strict=True)
     ]
     tokens = tuple(
@@ -293,7 +294,8 @@ def _scores(core: dict[str, Any], tokens: Sequence[str], kinds: Sequence[int]) -
             for token, kind in zip(tokens, kinds, strict=True)
             if kind == TokenType.NORMAL
             for at in range(1, len(token))
-            if (token[:at], token[at:]) not in listed and {token[:at], token[at:]} <= known
+            if token[:at] in known and token[at:] in known
+            if (token[:at], token[at:]) not in listed
         ),
         None,
     )
