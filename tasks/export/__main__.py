@@ -5,7 +5,6 @@ import json
 import logging
 import shutil
 import sys
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import get_args
@@ -13,10 +12,17 @@ from typing import get_args
 from tasks.answering.golden import GoldenPrompts, check_golden_model
 from tasks.answering.loading import load_served
 from tasks.answering.release_bundle import BASE, BundleSettings
+from tasks.export.families import check_architecture
 from tasks.export.formats import Format
-from tasks.export.gguf_writing import Description, check_architecture, write_gguf
+from tasks.export.gguf_writing import Description, write_gguf
 from tasks.export.measurement import Records, measure, write_costs
-from tasks.export.verification import ReadBack, read_back_folder, read_back_gguf
+from tasks.export.verification import (
+    Chats,
+    Prompts,
+    ReadBack,
+    read_back_folder,
+    read_back_gguf,
+)
 from tasks.generation.greedy_decoding import list_stops
 from tasks.models.loading import LanguageModel, prepare_device
 from tasks.models.manifest import ModelManifest
@@ -72,7 +78,8 @@ def export(asked: Export) -> ReadBack:
         check_architecture(language_model.model.config)
     with output_folders(asked.target) as (folder,):
         prompts = [item.prompt_ids for item in golden]
-        found = _write(folder, asked, language_model, base, prompts)
+        chats = template.chats([item.prompt for item in golden])
+        found = _write(folder, asked, language_model, base, prompts, chats)
         shutil.copytree(asked.bundle / asked.model / PROMPT, folder / PROMPT)
         shutil.copyfile(asked.bundle / _CARD, folder / _CARD)
         del language_model
@@ -112,7 +119,8 @@ def _write(
     asked: Export,
     language_model: LanguageModel,
     base: ModelManifest,
-    prompts: Sequence[Sequence[int]],
+    prompts: Prompts,
+    chats: Chats,
 ) -> ReadBack:
     """Return how what is then in the folder compares with the model."""
     if asked.form is Format.safetensors:
@@ -123,7 +131,7 @@ def _write(
     path = folder / f"{asked.name}-{asked.form.removeprefix('gguf-')}.gguf"
     described = Description(asked.name, base.license, base.name)
     write_gguf(path, language_model, asked.form, described)
-    return read_back_gguf(path, language_model, asked.form, prompts)
+    return read_back_gguf(path, language_model, asked.form, prompts, chats)
 
 
 def main(arguments: list[str] | None = None) -> int:

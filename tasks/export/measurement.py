@@ -24,9 +24,8 @@ from tasks.answering.pipeline import Answerer
 from tasks.answering.release_bundle import ADAPTER, BASE, EMBEDDER, INDEX, BundleSettings
 from tasks.embedding.embedder import Embedder
 from tasks.export.formats import Format
-from tasks.export.gguf_writing import Description, write_gguf
+from tasks.export.gguf_writing import Description, round_to_form, write_gguf
 from tasks.export.llama_cpp import TimedAnswers, ask_llama_cpp
-from tasks.export.verification import round_to_form
 from tasks.generation.greedy_decoding import generate
 from tasks.models.loading import (
     ADAPTER_WEIGHTS,

@@ -11,7 +11,8 @@ from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 
 from tasks.distillation.params import DistillationParams
 from tasks.distillation.pruning import check_layers, decoder_layers
-from tasks.export.gguf_writing import check_architecture, read_vocabulary
+from tasks.export.families import check_architecture
+from tasks.export.vocabulary import read_vocabulary
 from tasks.finetuning.adapter import adapter_targets
 from tasks.finetuning.params import FinetuningParams
 from tasks.model_check.conversations import check_conversations

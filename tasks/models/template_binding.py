@@ -190,13 +190,8 @@ def _literal(value: object) -> str:
     if isinstance(value, (list, tuple)):
         return f"[{', '.join(map(_literal, value))}]"
     if isinstance(value, str):
-        # No tag may seem to end inside it.
-        return (
-            json.dumps(value)
-            .replace("%", "\\u0025")
-            .replace("}", "\\u007d")
-            .replace("{", "\\u007b")
-        )
+        # As it is: llama.cpp's Jinja knows no \\u in a text, and no Jinja ends a tag inside one.
+        return json.dumps(value, ensure_ascii=False)
     return {None: "none", True: "true", False: "false"}.get(value, json.dumps(value))  # type: ignore[call-overload,no-any-return]
 
 

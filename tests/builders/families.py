@@ -73,7 +73,7 @@ class Family:
             "unk_token": self.unknown,
         }
         made = PreTrainedTokenizerFast(
-            tokenizer_object=_core(self.name),
+            tokenizer_object=_made(self.core),
             **{name: token for name, token in named.items() if token is not None},
         )
         made.chat_template = self.template
@@ -101,8 +101,8 @@ class Family:
 
 
 @cache
-def _core(name: str) -> Tokenizer:
-    return {**FAMILIES, "reasoner": OPENS_THINKING}[name].core()
+def _made(core: Callable[[], Tokenizer]) -> Tokenizer:
+    return core()
 
 
 _SMALL = {
@@ -130,13 +130,14 @@ def _qwen() -> Tokenizer:
 
 def _gemma() -> Tokenizer:
     names = ["<bos>", "<eos>", "<pad>", "<start_of_turn>", "<end_of_turn>"]
-    return sentencepiece(names, spaces="kept")
+    return sentencepiece(names, spaces="kept", runs=4)
 
 
 def _phi3() -> Tokenizer:
     names = ["<|endoftext|>", "<|system|>", "<|user|>", "<|assistant|>"]
     rest = [AddedToken(name, special=True, normalized=False, rstrip=True) for name in names[1:]]
-    return sentencepiece([names[0], *rest, _ENDING_LINE], spaces="prepend")
+    ending = AddedToken("</s>", special=True, normalized=False, rstrip=True)
+    return sentencepiece([names[0], *rest, _ENDING_LINE, ending], spaces="prepend")
 
 
 def _exaone() -> Tokenizer:

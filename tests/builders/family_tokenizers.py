@@ -29,6 +29,7 @@ LLAMA3_SPLIT = (
 )
 QWEN2_SPLIT = LLAMA3_SPLIT.replace(r"\p{N}{1,3}", r"\p{N}")
 _VOCABULARY = 480
+_SPACE = "▁"
 
 
 def _specials(names: Sequence[str | AddedToken]) -> list[AddedToken]:
@@ -67,12 +68,15 @@ def byte_level(
 
 
 def sentencepiece(
-    names: Sequence[str | AddedToken], *, spaces: Literal["prepend", "first", "kept"]
+    names: Sequence[str | AddedToken],
+    *,
+    spaces: Literal["prepend", "first", "kept"],
+    runs: int = 1,
 ) -> Tokenizer:
     """BPE over characters with byte fallback, as converted from SentencePiece.
 
     `spaces`: a space is put before each part of a text (Llama 2's older form, Phi-3), before the
-    text alone (its newer form, Mistral), or none is (Gemma).
+    text alone (its newer form, Mistral), or none is (Gemma, which has `runs` of spaces as tokens).
     """
     core = Tokenizer(models.BPE(unk_token="<unk>", fuse_unk=True, byte_fallback=True))
     core.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
@@ -86,11 +90,12 @@ def sentencepiece(
     # What was special to the trainer is a piece like others, but for the first three.
     made["added_tokens"] = [item for item in made["added_tokens"] if item["id"] < 3]
     made["pre_tokenizer"] = None
+    _merge_as_sentencepiece(made["model"], [_SPACE * length for length in range(2, runs + 1)])
     core = Tokenizer.from_str(json.dumps(made))
-    space = normalizers.Replace(" ", "▁")
-    back: list[Any] = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
+    space = normalizers.Replace(" ", _SPACE)
+    back: list[Any] = [decoders.Replace(_SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
     if spaces == "prepend":
-        core.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), space])
+        core.normalizer = normalizers.Sequence([normalizers.Prepend(_SPACE), space])
         back.append(decoders.Strip(" ", 1, 0))
     elif spaces == "first":
         core.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
@@ -100,4 +105,21 @@ def sentencepiece(
         core.pre_tokenizer = pre_tokenizers.Split(" ", "merged_with_previous")
     core.decoder = decoders.Sequence(back)
     core.add_tokens(_specials(names))
+    core.add_tokens(
+        [AddedToken(_SPACE * length, special=False, normalized=False)
+         for length in range(2, runs + 1)]
+    )  # fmt: skip
     return core
+
+
+def _merge_as_sentencepiece(model: dict[str, Any], first: Sequence[str]) -> None:
+    """Let any two pieces merge whose whole is a piece, in the order in which wholes were found."""
+    vocabulary: dict[str, int] = model["vocab"]
+    found = list(dict.fromkeys("".join(pair) for pair in model["merges"]))
+    vocabulary |= {token: len(vocabulary) + place for place, token in enumerate(first)}
+    model["merges"] = [
+        [token[:at], token[at:]]
+        for token in (*first, *found)
+        for at in range(1, len(token))
+        if {token[:at], token[at:]} <= vocabulary.keys()
+    ]

@@ -9,15 +9,16 @@ import numpy as np
 import pytest
 import torch
 from gguf import GGMLQuantizationType, GGUFReader, dequantize
-from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, Qwen2Config
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tasks.answering.golden import GoldenPrompts
 from tasks.answering.loading import load_served
 from tasks.export import verification as reading_back
 from tasks.export.__main__ import Export, export, main
+from tasks.export.families import to_llama_cpp
 from tasks.export.formats import Format
-from tasks.export.gguf_writing import check_architecture, read_vocabulary
 from tasks.export.measurement import Records
+from tasks.export.vocabulary import read_vocabulary
 from tasks.models.gguf import to_halves, to_pairs, unpack_gguf
 from tasks.models.loading import LanguageModel
 from tasks.stage.errors import ConfigError, DataError, GateError
@@ -72,13 +73,15 @@ def test_a_gguf_file_holds_the_weights_rounded_to_its_form(
 ) -> None:
     target = tmp_path / "written"
     found = export(asked(bundle, tiny, target, form=form))
-    assert found.to_form <= 1e-4
+    assert found.to_form <= {"f32": 1e-4, "f16": 5e-3}.get(form.partition("-")[2], 0.1)
     (path,) = verified(target).glob("*.gguf")
     loaded = AutoModelForCausalLM.from_pretrained(target, gguf_file=path.name, dtype=torch.float32)
     known = served(bundle, tiny, "adapter")
     apart = (logits(loaded, bundle, "adapter") - logits(known.model, bundle, "adapter")).abs().max()
     spread = logits(known.model, bundle, "adapter").std()
-    assert 0 < float(apart / spread) <= {"f16": 0.01, "q8_0": 0.2}.get(form.partition("-")[2], 3.0)
+    bounds = {"f32": 1e-5, "f16": 0.01, "q8_0": 0.2}
+    assert float(apart / spread) <= bounds.get(form.partition("-")[2], 3.0)
+    assert (apart > 0) == (form is not Format.gguf_f32)
     kinds = {tensor.name: tensor.tensor_type for tensor in GGUFReader(path).tensors}
     wanted = GGMLQuantizationType[form.partition("-")[2].upper()]
     assert kinds["blk.1.ffn_down.weight"] == wanted
@@ -152,24 +155,6 @@ def test_a_form_rounds_as_its_definition_says() -> None:
     assert dequantize(stored, GGMLQuantizationType.Q4_0)[0, :3].tolist() == [-8.0, 3.0, 0.0]
 
 
-@pytest.mark.parametrize(
-    ("config", "named"),
-    [
-        (Qwen2Config(), "the architecture qwen2"),
-        (LlamaConfig(attention_bias=True), "biases in attention"),
-        (LlamaConfig(mlp_bias=True), "biases in its feed-forward layers"),
-        (LlamaConfig(hidden_act="gelu"), "an activation other than silu"),
-        (
-            LlamaConfig(rope_parameters={"rope_type": "linear", "factor": 2.0, "rope_theta": 1e4}),
-            "rotations of kind linear",
-        ),
-    ],
-)
-def test_a_model_of_another_architecture_is_refused_by_what_it_has(config: Any, named: str) -> None:
-    with pytest.raises(ConfigError, match=named):
-        check_architecture(config)
-
-
 def test_a_tokenizer_that_llama_cpp_would_read_otherwise_is_refused(
     bundle: Path, tiny: Any
 ) -> None:
@@ -185,8 +170,10 @@ def test_a_tokenizer_that_llama_cpp_would_read_otherwise_is_refused(
     with pytest.raises(ConfigError, match="cut by Whitespace in another way"):
         read_vocabulary(tokenizer, len(tokenizer))
     core.pre_tokenizer = plain
-    core.normalizer = normalizers.NFC()
-    with pytest.raises(ConfigError, match="BPE with a normalizer"):
+    core.normalizer = normalizers.NFC()  # which our own texts are in already
+    assert read_vocabulary(tokenizer, len(tokenizer)).way == "gpt-2"
+    core.normalizer = normalizers.Lowercase()
+    with pytest.raises(ConfigError, match=r"BPE with a normalizer \(Lowercase\)"):
         read_vocabulary(tokenizer, len(tokenizer))
 
 
@@ -204,10 +191,34 @@ def test_what_reads_back_as_another_model_is_not_kept(
 ) -> None:
     from tasks.export import gguf_writing
 
-    monkeypatch.setattr(gguf_writing, "to_pairs", lambda weight, heads: weight)
-    with pytest.raises(GateError, match=r"weights differ from the rounded ones: .*q_proj"):
+    def doubled(name: str, weight: torch.Tensor, config: Any) -> torch.Tensor:
+        return to_llama_cpp(name, weight * 2 if "o_proj" in name else weight, config)
+
+    monkeypatch.setattr(gguf_writing, "to_llama_cpp", doubled)
+    with pytest.raises(GateError, match=r"2 weights differ from the rounded ones: .*o_proj"):
         export(asked(bundle, tiny, tmp_path / "g"))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_does_not_load_is_not_kept(
+    bundle: Path, tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tasks.export import gguf_writing
+
+    monkeypatch.setattr(gguf_writing, "describe_shape", lambda writer, config: None)
+    with pytest.raises(DataError, match=r"llama\.cpp does not load"):
+        export(asked(bundle, tiny, tmp_path / "g"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_chat_of_other_tokens_in_llama_cpp_is_refused(
+    bundle: Path, tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tasks.export import gguf_writing
+
+    monkeypatch.setattr(gguf_writing, "_template", lambda template: template + "!")
+    with pytest.raises(GateError, match="prompt 1 of 4 becomes"):
+        export(asked(bundle, tiny, tmp_path / "g"))
 
 
 def test_another_vocabulary_read_back_is_refused(
@@ -215,7 +226,7 @@ def test_another_vocabulary_read_back_is_refused(
 ) -> None:
     monkeypatch.setattr(reading_back, "_core", lambda tokenizer: {"merges": [str(id(tokenizer))]})
     with pytest.raises(GateError, match="the tokenizer's merges are others"):
-        export(asked(bundle, tiny, tmp_path / "g"))
+        export(asked(bundle, tiny, tmp_path / "g", form=Format.safetensors))
 
 
 def test_a_folder_with_something_in_it_is_refused_and_an_empty_one_taken(
@@ -267,7 +278,8 @@ def test_what_quantisation_cost_is_told_for_every_form(
     told = json.loads((verified(tmp_path / "g") / "quantization.json").read_text())
     rows = {row["form"].removesuffix(" (bitsandbytes)"): row for row in told["rows"]}
     beside = rows.pop("nf4 base, adapter beside it")
-    assert list(rows) == ["float32", "int8", "nf4", *GGUF]
+    measured = [form for form in GGUF if form is not Format.gguf_f32]
+    assert list(rows) == ["float32", "int8", "nf4", *measured]
     assert told["records"] == 5
     exact = rows["float32"]
     assert exact["loss_difference"] == {"value": 0, "low": 0, "high": 0}

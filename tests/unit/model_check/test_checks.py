@@ -41,6 +41,16 @@ def test_prompts_ends_and_rows_of_every_family_are_found_well(
     assert found["answers"].found == "together"
 
 
+def test_the_families_that_llama_cpp_runs_are_told(checked: Check) -> None:
+    found = {name: checked(family)["GGUF"].found for name, family in FAMILIES.items()}
+    exported = {name for name, said in found.items() if said == "yes, and safetensors"}
+    assert exported == {
+        "llama3", "qwen2", "qwen3", "gemma2", "gemma3", "phi3", "mistral", "llama2", "solar"
+    }  # fmt: skip
+    assert "the architecture mixtral" in found["mixtral"]
+    assert "no token of its own begins a chat" in found["zephyr"]
+
+
 @pytest.mark.parametrize("name", ["vocab_size", "hidden_size", "num_hidden_layers"])
 def test_a_config_that_lies_about_its_weights_is_refused(name: str, tmp_path: Path) -> None:
     family = FAMILIES["qwen2"]
