@@ -195,7 +195,7 @@ def _build(trial: Trial, values: dict[str, Value], trials: _Trials) -> float:
     return value
 
 
-def _built(trials: _Trials) -> list[str]:
+def _built(trials: _Trials) -> tuple[str, ...]:
     """Return the stages that a trial builds."""
     names = stage_names(trials.base.path)
     return names[: names.index(trials.params.stage) + 1]
