@@ -11,9 +11,12 @@ from pathlib import Path
 
 from pydantic import Field, ValidationError
 
+from tasks.answering.labels import read_labels
 from tasks.answering.pipeline import Answerer
 from tasks.generation.greedy_decoding import generate
+from tasks.generation.label_trie import LabelTrie
 from tasks.models.loading import LanguageModel
+from tasks.prompting.files import PROMPT
 from tasks.prompting.templates import Prompt, PromptTemplate
 from tasks.records.schema import Message
 from tasks.stage.errors import ConfigError
@@ -115,7 +118,8 @@ def check_golden_model(
     golden = GoldenPrompts.read(bundle).models[model]
     _check_ids(language_model, template, golden)
     checked = [item for item in golden if item.checked_tokens]
-    _check_answers(language_model, checked, batch_size)
+    labels = read_labels(bundle / model / PROMPT, language_model)
+    _check_answers(language_model, checked, batch_size, labels)
 
 
 def _check_search(answerer: Answerer, golden: Sequence[GoldenPrompt]) -> None:
@@ -143,7 +147,10 @@ def _check_ids(
 
 
 def _check_answers(
-    language_model: LanguageModel, golden: Sequence[GoldenPrompt], batch_size: int
+    language_model: LanguageModel,
+    golden: Sequence[GoldenPrompt],
+    batch_size: int,
+    labels: LabelTrie | None,
 ) -> None:
     """Decode the first tokens of answers that are checked, all in one batch."""
     if not golden:
@@ -154,6 +161,7 @@ def _check_answers(
         [item.prompt_ids for item in golden],
         max_new_tokens=longest,
         batch_size=batch_size,
+        labels=labels,
     )
     for item, answer in zip(golden, made, strict=True):
         wanted = item.answer_ids[: item.checked_tokens]

@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 
 from tasks.answering.golden import check_golden
+from tasks.answering.labels import read_labels
 from tasks.answering.pipeline import Answerer
 from tasks.answering.release_bundle import (
     ADAPTER,
@@ -82,6 +83,7 @@ def open_answerer(bundle: Path, store: Path, model: ServedModel) -> Answerer:
         index=Index.load(bundle / INDEX).with_reranker(store, device),
         load_embedder=partial(Embedder.load, bundle / EMBEDDER, store, device=device),
         batch_size=settings.compute.generation_batch,
+        labels=read_labels(bundle / model / PROMPT, language_model),
     )
     if answerer.index.settings.needs_embedder:
         _ = answerer.embedder  # now, and not with the first question

@@ -6,6 +6,7 @@ from functools import cached_property
 
 from tasks.embedding.embedder import Embedder
 from tasks.generation.greedy_decoding import generate
+from tasks.generation.label_trie import LabelTrie
 from tasks.models.loading import LanguageModel
 from tasks.prompting.templates import Prompt, PromptTemplate
 from tasks.records.schema import Message
@@ -36,7 +37,10 @@ class Prepared:
 
 @dataclass(frozen=True)
 class Answerer:
-    """A model, an index with its embedder, and the way they are prompted."""
+    """A model, an index with its embedder, and the way they are prompted.
+
+    Where there are `labels`, the model says nothing else.
+    """
 
     language_model: LanguageModel
     template: PromptTemplate
@@ -44,6 +48,7 @@ class Answerer:
     index: Index
     load_embedder: Callable[[], Embedder]
     batch_size: int
+    labels: LabelTrie | None = None
 
     @cached_property
     def embedder(self) -> Embedder:
@@ -67,6 +72,7 @@ class Answerer:
             max_new_tokens=self.prompting.max_new_tokens,
             batch_size=self.batch_size,
             progress=progress,
+            labels=self.labels,
         )
         return [
             Answer(

@@ -3,11 +3,9 @@
 A --system is a release bundle, asked as it is served, or a model folder, asked as tonight's are.
 """
 
-import logging
 import sys
-import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -31,9 +29,11 @@ from tasks.evaluation.forgetting import (
     read_instructions,
     read_texts,
 )
+from tasks.evaluation.label_report import LabelReport
+from tasks.evaluation.linear_baseline import LINEAR, linear_predictions
+from tasks.evaluation.output import Evidence, write_evaluation
 from tasks.evaluation.params import Params
 from tasks.evaluation.prompt_variants import VariantChoice, choose_variant, make_variants
-from tasks.evaluation.report import write_report
 from tasks.evaluation.requests import (
     NightRequests,
     Request,
@@ -44,6 +44,7 @@ from tasks.evaluation.requests import (
     primary_mode,
     primary_requests,
     read_injections,
+    split_by_mode,
 )
 from tasks.evaluation.retrieval_metrics import index_weights, retrieval
 from tasks.evaluation.student_choice import rank_offers
@@ -53,7 +54,6 @@ from tasks.evaluation.system_run import (
     no_measure,
     perplexities,
     run_system,
-    score_answer,
 )
 from tasks.evaluation.systems import (
     ExternalSystem,
@@ -63,6 +63,7 @@ from tasks.evaluation.systems import (
     open_external_systems,
     refuse_learned,
 )
+from tasks.evaluation.task_scoring import TaskScoring, task_scoring
 from tasks.generation.greedy_decoding import generate
 from tasks.models.loading import prepare_device
 from tasks.models.memory import begin_peak
@@ -70,25 +71,18 @@ from tasks.prompting.files import PROMPT
 from tasks.prompting.prompt_bundle import read_prompt_bundle
 from tasks.records.language import data_language
 from tasks.records.predictions import (
-    LIKELIHOODS_FILE,
-    PREDICTIONS_FILE,
-    Likelihood,
     Prediction,
-    write_likelihoods,
-    write_predictions,
 )
 from tasks.records.schema import FEEDBACK_SPLIT, Record, read_records
 from tasks.records.text import hash_share
 from tasks.retrieval.index import Index
-from tasks.scoring.answer_scores import abstains
-from tasks.scoring.identity import SplitHashes, scoring_sha256
+from tasks.scoring.identity import SplitHashes
 from tasks.stage.command import NamedPath, named, output, run_stage
-from tasks.stage.metrics import Curves, write_metrics
-from tasks.stage.outputs import output_folders, verified
+from tasks.stage.metrics import Curves
+from tasks.stage.outputs import verified
 from tasks.statistics.bootstrap import Interval, bootstrap_mean, wilson
 from tasks.statistics.significance import Inference
-
-LOGGER = logging.getLogger(__name__)
+from tasks.task_types.table import TrainedTask
 
 
 @dataclass(frozen=True)
@@ -107,14 +101,6 @@ class Paths:
     system: tuple[NamedPath, ...] = named()
 
 
-# What metrics.json holds, in the order in which the page shows it.
-_SECTIONS = (
-    "systems", "primary", "intervals", "comparisons", "sizes", "slices", "injections", "gains",
-    "abstention_shares", "offered", "offers", "retrieval", "asked", "prompts", "perplexity",
-    "forgetting", "records", "test_split", "seconds", "machine",
-)  # fmt: skip
-
-
 @dataclass(frozen=True)
 class _Prompts:
     """How the night's own systems are prompted: as they were trained, the base in its best way."""
@@ -128,32 +114,52 @@ def run(params: Params, paths: Paths) -> None:
     """Write metrics.json, predictions.parquet, likelihoods.parquet, the report and its plots."""
     device = prepare_device(params.compute)
     language = data_language(params.prompting.language, verified(paths.curated))
-    params = params.model_copy(update={"evaluation": params.evaluation.in_language(language)})
-    scoring = scoring_sha256(params.evaluation.abstentions)
-    asked = _asked(params, paths, device)
-    rules = _rules(params, asked.requests, device)
+    task = TrainedTask.read(verified(paths.adapter) / PROMPT)
+    params = params.model_copy(
+        update={"evaluation": params.evaluation.in_language(language).of_task(task.type)}
+    )
+    scoring = task_scoring(task, params.evaluation)
+    asked = _asked(params, paths, device, scoring)
+    rules = _rules(params, asked.requests, device, scoring)
     models = _models(params, paths, device)
-    prompts = _prompts(params, paths, models, asked.retriever, rules)
+    prompts = _prompts(params, paths, models, asked.retriever, rules, task)
     jobs = _jobs(params, paths, models, prompts, asked)
     ran = evaluate_systems(jobs, rules, Curves(paths.scratch).progress)
-    predictions = ran.predictions()
+    predictions = [*ran.predictions(), *_baseline(task, paths, asked, rules)]
     likelihoods = ran.likelihoods()
     external = [job.system.name for job in jobs.external]
-    found = _metrics(params, ran, predictions, rules, external)
+    found = _metrics(params, ran, predictions, rules, external, scoring)
     about = _about(asked, prompts, device)
     metrics = (
         found
         | about
         | {
-            "test_split": SplitHashes(asked.sha256, scoring).numbers(),
+            "test_split": SplitHashes(asked.sha256, scoring.sha256).numbers(),
             "perplexity": perplexities(likelihoods),
             "seconds": {"retrieval": asked.retrieval_seconds} | ran.seconds(),
         }
     )
-    _write(paths.evaluation_report, metrics, predictions, likelihoods, _shown(jobs))
+    labels = None
+    if task.labels:
+        metrics["task"] = task.numbers()
+        labels = LabelReport.of(task.labels, by_system_and_mode(predictions), rules.mode)
+    evidence = Evidence(metrics, predictions, likelihoods, _shown(jobs), labels)
+    write_evaluation(paths.evaluation_report, evidence)
 
 
-def _asked(params: Params, paths: Paths, device: torch.device) -> NightRequests:
+def _baseline(
+    task: TrainedTask, paths: Paths, asked: NightRequests, rules: RunRules
+) -> list[Prediction]:
+    """Return what the baseline of task classify answers, which other tasks lack."""
+    if not task.labels:
+        return []
+    requests = split_by_mode(asked.requests, rules.mode)[0]
+    return linear_predictions(_read(paths, "train"), requests)
+
+
+def _asked(
+    params: Params, paths: Paths, device: torch.device, scoring: TaskScoring
+) -> NightRequests:
     chosen = params.evaluation
     share = partial(hash_share, salt=chosen.salt)
     records = choose_records(_read(paths, chosen.split), chosen.records, share, split=chosen.split)
@@ -167,6 +173,8 @@ def _asked(params: Params, paths: Paths, device: torch.device) -> NightRequests:
     limits = RequestLimits(
         chosen.distractor_records, chosen.injection_records, chosen.abstentions[0]
     )
+    if scoring.abstains is None:
+        limits = RequestLimits(0, 0, "", "no answer of this task can abstain")
     return NightRequests.of(records, _held_feedback(params, paths), retriever, limits)
 
 
@@ -179,13 +187,15 @@ def _held_feedback(params: Params, paths: Paths) -> list[Record]:
     return choose_records(_read(paths, FEEDBACK_SPLIT), chosen.records, share, split=FEEDBACK_SPLIT)
 
 
-def _rules(params: Params, requests: Sequence[Request], device: torch.device) -> RunRules:
+def _rules(
+    params: Params, requests: Sequence[Request], device: torch.device, scoring: TaskScoring
+) -> RunRules:
     chosen = params.evaluation
     return RunRules(
         mode=primary_mode(chosen.primary_mode, {request.mode for request in requests}),
-        metric=chosen.primary_metric,
+        metric=scoring.metric,
         all_modes=chosen.all_modes,
-        score=partial(score_answer, markers=tuple(chosen.abstentions)),
+        score=scoring.score,
         begin_peak=partial(begin_peak, device),
         rank=partial(rank_offers, params=chosen),
     )
@@ -203,7 +213,12 @@ def _models(params: Params, paths: Paths, device: torch.device) -> ModelFiles:
 
 
 def _prompts(
-    params: Params, paths: Paths, models: ModelFiles, retriever: Retriever, rules: RunRules
+    params: Params,
+    paths: Paths,
+    models: ModelFiles,
+    retriever: Retriever,
+    rules: RunRules,
+    task: TrainedTask,
 ) -> _Prompts:
     kit = paths.adapter / PROMPT
     answer = partial(
@@ -211,7 +226,7 @@ def _prompts(
         max_new_tokens=params.prompting.max_new_tokens,
         batch_size=params.compute.generation_batch,
     )
-    trained = PromptSettings(partial(read_prompt_bundle, kit), answer)
+    trained = PromptSettings(partial(read_prompt_bundle, kit), answer, labels=task.spoken)
     variants = make_variants(
         params.evaluation.variants, trained, kit, partial(_read, paths, "train")
     )
@@ -317,6 +332,7 @@ def _metrics(
     predictions: Sequence[Prediction],
     rules: RunRules,
     external: Sequence[str],
+    scoring: TaskScoring,
 ) -> dict[str, Any]:
     """Return what the answers are worth, system by system and in comparison."""
     chosen = params.evaluation
@@ -324,7 +340,10 @@ def _metrics(
     base, adapter = (found.measured.general for found in ran.results[:2])
     assert base
     assert adapter
-    settings = ComparisonSettings(rules.metric, rules.mode, ran.offers[0].system, tuple(external))
+    baselines = tuple(name for name in grouped if name == LINEAR)
+    settings = ComparisonSettings(
+        rules.metric, rules.mode, ran.offers[0].system, tuple(external), baselines
+    )
     inference = Inference(chosen.confidence, chosen.power, chosen.resamples, chosen.seed)
     compared = compare_all(grouped, settings, read_injections(), inference)
     return {
@@ -332,7 +351,7 @@ def _metrics(
             ran.in_report_order(),
             grouped,
             rules.mode,
-            partial(abstains, markers=chosen.abstentions),
+            scoring,
             partial(wilson, confidence=chosen.confidence),
         ),
         "primary": {
@@ -355,25 +374,6 @@ def _shown(jobs: Jobs) -> dict[str, str]:
         for request in job.requests
         for passage in request.passages
     }
-
-
-def _write(
-    folder: Path,
-    metrics: Mapping[str, Any],
-    predictions: Sequence[Prediction],
-    likelihoods: Sequence[Likelihood],
-    shown: Mapping[str, str],
-) -> None:
-    with output_folders(folder) as (report,):
-        metrics = {name: metrics[name] for name in _SECTIONS}
-        write_metrics(report, metrics)
-        write_predictions(report / PREDICTIONS_FILE, predictions)
-        write_likelihoods(report / LIKELIHOODS_FILE, likelihoods)
-        started = time.monotonic()
-        write_report(report, metrics, predictions, shown)
-        LOGGER.info(
-            "report of %d answers written in %.1f s", len(predictions), time.monotonic() - started
-        )
 
 
 if __name__ == "__main__":

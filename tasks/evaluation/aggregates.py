@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from tasks.statistics.bootstrap import Interval
 
 if TYPE_CHECKING:
     from tasks.evaluation.system_run import SystemResult
+    from tasks.evaluation.task_scoring import TaskScoring
 
 # Whether an answer, or a reference, says that it does not know.
 Abstains = Callable[[str], bool]
@@ -35,6 +37,12 @@ class AnswerMetrics:
             [evaluate.load(path, name, keep_in_memory=True) for name in SCORE_NAMES]
         )
 
+    @classmethod
+    @cache
+    def load(cls) -> "AnswerMetrics":
+        """Return them, loaded once a process."""
+        return cls()
+
     def compute(self, outputs: Sequence[str], references: Sequence[str]) -> dict[str, float]:
         """Return the mean of every score.
 
@@ -55,27 +63,26 @@ def system_metrics(
     results: "Mapping[str, SystemResult[Any]]",
     grouped: Mapping[str, Mapping[str, Sequence[Prediction]]],
     mode: str,
-    abstains: Abstains,
+    scoring: "TaskScoring",
     interval: ShareInterval,
 ) -> dict[str, Any]:
     """Return what each system scores, takes and how often it abstains, as `metrics.json` holds it.
 
-    Results and predictions are by system, under the same names; `mode` is the primary one.
+    Results and predictions are by system, under the same names, and there may be predictions of a
+    baseline that is no result; `mode` is the primary one.
     """
-    metrics = AnswerMetrics()
+    knows_not = scoring.abstains
     return {
         "systems": {
-            system: {name: _scores(metrics, rows, abstains) for name, rows in modes.items()}
+            system: {
+                name: {**scoring.means(rows), **scoring.further(rows)}
+                for name, rows in modes.items()
+            }
             for system, modes in grouped.items()
         },
         "sizes": {name: _size(found, grouped[name][mode]) for name, found in results.items()},
-        "abstention_shares": abstention_shares(grouped, abstains, interval),
+        "abstention_shares": abstention_shares(grouped, knows_not, interval) if knows_not else {},
     }
-
-
-def _scores(metrics: AnswerMetrics, rows: Sequence[Prediction], abstains: Abstains) -> Metrics:
-    means = metrics.compute([row.output for row in rows], [row.reference for row in rows])
-    return {**means, **row_metrics(rows, abstains)}
 
 
 def _size(result: "SystemResult[Any]", rows: Sequence[Prediction]) -> Metrics:
@@ -103,17 +110,21 @@ def by_system_and_mode(
 
 
 def row_metrics(rows: Sequence[Prediction], abstains: Abstains) -> Metrics:
-    """Return what the rows of one system in one mode say beside the scores of `AnswerMetrics`.
+    """Return what the rows of one system in one mode say beside the scores of `AnswerMetrics`."""
+    length = length_metrics([row.output for row in rows], [row.reference for row in rows])
+    return {**length, **abstention(rows, abstains), **_grounding(rows), **outcome_metrics(rows)}
+
+
+def outcome_metrics(rows: Sequence[Prediction]) -> Metrics:
+    """Return how answers ended.
 
     `broken_outputs` and `cut_outputs` are the shares of answers that hold bytes which are no
     character, and that met their bound before they ended.
     """
-    length = length_metrics([row.output for row in rows], [row.reference for row in rows])
-    outcomes: Metrics = {
+    return {
         "broken_outputs": sum(BROKEN in row.output for row in rows) / len(rows),
         "cut_outputs": sum(row.is_cut for row in rows) / len(rows),
     }
-    return {**length, **abstention(rows, abstains), **_grounding(rows), **outcomes}
 
 
 def abstention(rows: Sequence[Prediction], abstains: Abstains) -> Metrics:

@@ -33,13 +33,14 @@ class ComparisonSettings:
     """What systems are compared by, and in which mode; who is compared with whom.
 
     `offered` is the one of student and control that is held against base and adapter, `external`
-    are the systems by path.
+    are the systems by path, `baselines` those that the adapter is held against besides the base.
     """
 
     metric: str
     mode: str
     offered: str
     external: tuple[str, ...] = ()
+    baselines: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -197,7 +198,8 @@ def scores_by_slice(
 def night_family(grouped: Grouped, scores: Scores, settings: ComparisonSettings) -> Family:
     """Return the pairs that tell what each step of a night bought."""
     offered = settings.offered
-    pairs = (("adapter", "base"), (offered, "base"), (offered, "adapter"), ("student", "control"))
+    pairs = [("adapter", "base"), (offered, "base"), (offered, "adapter"), ("student", "control")]
+    pairs += [("adapter", name) for name in settings.baselines]
     return _sliced_family(grouped, scores, settings.mode, pairs)
 
 

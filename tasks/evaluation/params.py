@@ -5,7 +5,9 @@ from typing import Literal, Self
 from pydantic import Field
 
 from tasks.scoring.abstentions import abstentions_for
+from tasks.stage.errors import ConfigError
 from tasks.stage.params import ComputeParams, ModelsParams, PromptingParams, StageParams
+from tasks.task_types.definition import TaskType
 
 VariantName = Literal["trained", "zero_shot", "few_shot", "reasoning"]
 
@@ -61,6 +63,22 @@ class EvaluationParams(StageParams):
         """Return the params with the `abstentions` that answers in a language are known by."""
         found = abstentions_for(language, self.abstentions, self.abstentions_in)
         return self.model_copy(update={"abstentions": found})
+
+    def of_task(self, task: TaskType) -> Self:
+        """Return the params with a task's own metric, where it has one.
+
+        Raises:
+            ConfigError: params ask for what such answers have not.
+        """
+        if task.metric is None:
+            return self
+        if "reasoning" in self.variants.compared:
+            raise ConfigError(
+                f"evaluation.variants.compared names reasoning; task {task.name} asks for a label "
+                "alone, and no step can stand before it",
+                "`--set evaluation.variants.compared=[zero_shot]`",
+            )
+        return self.model_copy(update={"primary_metric": task.metric})
 
 
 class Params(StageParams):

@@ -72,13 +72,16 @@ def svg(figure: Figure) -> bytes:
 
 
 def draw(metrics: Mapping[str, Any], naming: Naming) -> dict[str, Figure]:
-    """Return pictures by name: scores, slices, tradeoff (memory against quality), abstention."""
-    return {
+    """Return pictures by name: scores, slices, tradeoff (memory against quality), abstention.
+
+    The last is left out where no answer can abstain.
+    """
+    found = {
         "scores": _scores(metrics),
         "slices": _slices(metrics, naming),
         "tradeoff": _tradeoff(metrics),
-        "abstention": _abstention(metrics),
     }
+    return found | ({"abstention": _abstention(metrics)} if metrics["abstention_shares"] else {})
 
 
 def _figure(width: float = 7, height: float = 4) -> Figure:

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup
+from matplotlib.figure import Figure
 
 from tasks.evaluation.grids import (
+    Grid,
     comparison_grid,
     further_grids,
     metric_grids,
@@ -25,10 +27,12 @@ from tasks.evaluation.grids import (
     slice_grid,
     slice_sizes,
 )
-from tasks.evaluation.plots import draw, drawable, plain, png, svg
+from tasks.evaluation.label_plots import draw_labels
+from tasks.evaluation.label_report import LabelReport
+from tasks.evaluation.plots import Naming, draw, drawable, plain, png, svg
 from tasks.evaluation.summary import headline, paragraphs
 from tasks.evaluation.table import machine_line, retrieval_line, score_table
-from tasks.records.predictions import Prediction
+from tasks.records.predictions import LABEL_LIKELY, LABEL_SCORE, Prediction
 from tasks.stage.pages import page_templates, plain_markdown
 
 _DIGITS = 4
@@ -39,7 +43,14 @@ _NOT_SCORES = {
     "retrieved",
 }  # fmt: skip
 
-_SCORES = tuple(item.name for item in fields(Prediction) if item.name not in _NOT_SCORES)
+# What rows of task classify have in place of these: they hold no scores of words.
+_LABEL_SCORES = (LABEL_SCORE, LABEL_LIKELY, "new_tokens", "is_cut")
+
+_SCORES = tuple(
+    item.name
+    for item in fields(Prediction)
+    if item.name not in _NOT_SCORES | {LABEL_SCORE, LABEL_LIKELY}
+)
 
 
 class _Pool:
@@ -62,6 +73,7 @@ def pager_data(
     three by place, passages as places in `passages`, which are [id, text or null].
     """
     texts, shown = _Pool(), _Pool()
+    scored = _LABEL_SCORES if metrics["primary"]["metric"] == LABEL_SCORE else _SCORES
     systems = {name: place for place, name in enumerate(metrics["systems"])}
     modes = {name: place for place, name in enumerate(modes_of(metrics["systems"]))}
     records: dict[str, int] = {}
@@ -80,14 +92,14 @@ def pager_data(
                 texts.place(row.reference),
                 texts.place(row.output),
                 [shown.place(name) for name in row.retrieved],
-                [_short_number(getattr(row, name)) for name in _SCORES],
+                [_short_number(getattr(row, name)) for name in scored],
             ]
         )
     primary = metrics["primary"]
     content = {
-        "metric": _SCORES.index(primary["metric"]),
+        "metric": scored.index(primary["metric"]),
         "mode": modes[primary["mode"]],
-        "scores": list(map(shown_metric, _SCORES)),
+        "scores": list(map(shown_metric, scored)),
         "systems": list(systems),
         "modes": list(map(shown_mode, modes)),
         "records": rows,
@@ -128,17 +140,23 @@ _CAPTIONS = {
     "slices": "Score of each system by slice (number of records in brackets)",
     "tradeoff": "Score of each system over the memory that its weights take",
     "abstention": "How often each system abstains where it should, and where it should not",
+    "confusion": "Which labels the adapter gives for which right labels",
+    "calibration": "How often labels are right, by the probability that the model gives them",
 }
 
 
 @dataclass(frozen=True)
 class PageContent:
-    """What the page is made of; `passages` are texts by id, `pictures` SVG by name."""
+    """What the page is made of; `passages` are texts by id, `pictures` SVG by name.
+
+    `labels` are the tables of task classify.
+    """
 
     metrics: Mapping[str, Any]
     predictions: Sequence[Prediction]
     passages: Mapping[str, str]
     pictures: Mapping[str, bytes]
+    labels: Sequence[Grid] = ()
 
 
 def render_page(shown: PageContent) -> str:
@@ -160,6 +178,7 @@ def render_page(shown: PageContent) -> str:
             comparisons=comparison_grid(metrics),
             slices=slice_grid(metrics),
             sizes=size_grid(metrics),
+            labels=shown.labels,
             retrieval=retrieval_grid(metrics),
             retrieval_line=retrieval_line(metrics),
             details=[*metric_grids(metrics), *further_grids(metrics)],
@@ -199,29 +218,37 @@ def write_report(
     metrics: Mapping[str, Any],
     predictions: Sequence[Prediction],
     passages: Mapping[str, str],
+    labels: LabelReport | None = None,
 ) -> None:
     """Write `report.md`, `report.html` and a PNG a picture; `passages` are the shown texts by id.
 
-    Equal evidence gives equal bytes.
+    Equal evidence gives equal bytes. `labels` are there for task classify alone.
     """
-    for name, figure in draw(metrics, drawable).items():
+
+    def drawn(naming: Naming) -> dict[str, Figure]:
+        return draw(metrics, naming) | (draw_labels(labels, naming) if labels else {})
+
+    for name, figure in drawn(drawable).items():
         (folder / f"{name}.png").write_bytes(png(figure))
-    pictures = {name: svg(figure) for name, figure in draw(metrics, plain).items()}
-    shown = PageContent(metrics, predictions, passages, pictures)
+    pictures = {name: svg(figure) for name, figure in drawn(plain).items()}
+    grids = labels.grids() if labels else []
+    shown = PageContent(metrics, predictions, passages, pictures, grids)
     (folder / PAGE_FILE).write_text(render_page(shown), encoding="utf-8")
-    (folder / "report.md").write_text(plain_markdown(_markdown(metrics)), encoding="utf-8")
+    text = _markdown(metrics, list(pictures), grids)
+    (folder / "report.md").write_text(plain_markdown(text), encoding="utf-8")
+    if labels:
+        labels.write(folder)
 
 
-def _markdown(metrics: Mapping[str, Any]) -> str:
+def _markdown(metrics: Mapping[str, Any], pictures: Sequence[str], labels: Sequence[Grid]) -> str:
     """Return what MLflow's artifact viewer and a terminal show: first words, then numbers."""
     parts = ["# Evaluation", headline(metrics), score_table(metrics)]
     parts += [retrieval_line(metrics), machine_line(metrics)]
     parts += [f"**{answer.question}** {answer.text}" for answer in paragraphs(metrics)]
-    for grid in (comparison_grid(metrics), size_grid(metrics), slice_grid(metrics)):
+    for grid in (*labels, comparison_grid(metrics), size_grid(metrics), slice_grid(metrics)):
         parts += [f"## {grid.title}", grid.markdown()]
     parts += _numbered(metrics)
-    names = ("scores", "slices", "tradeoff", "abstention")
-    parts.append(" ".join(f"![{name}]({name}.png)" for name in names))
+    parts.append(" ".join(f"![{name}]({name}.png)" for name in pictures))
     parts.append(f"Every answer side by side, worst first: [{PAGE_FILE}]({PAGE_FILE}).")
     return "\n\n".join(parts) + "\n"
 

@@ -199,12 +199,14 @@ class Retriever:
 class RequestLimits:
     """How many records are asked in the modes of wrong and injected passages.
 
-    `abstention` is the right answer where all passages are wrong.
+    `abstention` is the right answer where all passages are wrong. `none_asked` says why a mode asks
+    no record.
     """
 
     distractors: int
     injected: int
     abstention: str
+    none_asked: str = "params ask for none"
 
 
 def make_requests(
@@ -321,5 +323,5 @@ def count_requests(requests: Sequence[Request], limits: RequestLimits) -> dict[s
     }
     for mode, count in wanted.items():
         if mode not in found:
-            found |= {mode: 0, f"{mode}_reason": reasons[mode] if count else "params ask for none"}
+            found |= {mode: 0, f"{mode}_reason": reasons[mode] if count else limits.none_asked}
     return found

@@ -13,7 +13,7 @@ from typing import Any
 
 from tasks.answering.golden import check_golden_model
 from tasks.answering.release_bundle import SETTINGS
-from tasks.evaluation.aggregates import row_metrics, throughput
+from tasks.evaluation.aggregates import throughput
 from tasks.evaluation.params import EvaluationParams
 from tasks.evaluation.requests import choose_records, primary_requests
 from tasks.evaluation.system_run import (
@@ -22,31 +22,31 @@ from tasks.evaluation.system_run import (
     measure_likelihoods,
     perplexities,
     run_system,
-    score_answer,
 )
 from tasks.evaluation.systems import System, bundle_model, learned_records, served_system
+from tasks.evaluation.task_scoring import TaskScoring, row_means, task_scoring
 from tasks.generation.greedy_decoding import generate
 from tasks.models.loading import LanguageModel, prepare_device
 from tasks.models.memory import begin_peak
+from tasks.prompting.files import PROMPT
 from tasks.records.language import AUTO, data_language
 from tasks.records.predictions import (
     LIKELIHOODS_FILE,
     PREDICTIONS_FILE,
-    SCORE_NAMES,
     Prediction,
     write_likelihoods,
     write_predictions,
 )
 from tasks.records.schema import Record, ServedModel, read_records
 from tasks.records.text import hash_share
-from tasks.scoring.answer_scores import abstains
-from tasks.scoring.identity import SplitHashes, records_sha256, scoring_sha256
+from tasks.scoring.identity import SplitHashes, records_sha256
 from tasks.sequences.likelihood import AnswerLikelihood
 from tasks.stage.command import output, run_stage
 from tasks.stage.errors import ConfigError
 from tasks.stage.metrics import Curves, write_metrics
 from tasks.stage.outputs import output_folders, verified
 from tasks.stage.params import ComputeParams, StageParams
+from tasks.task_types.table import TrainedTask
 
 
 class Params(StageParams):
@@ -80,23 +80,23 @@ def run(params: Params, paths: Paths) -> None:
     served = served_system(model, bundle, model, paths.model_store, generate=answers, device=device)
     assert served.retriever is not None  # a bundle has its own
     requests = primary_requests(records, served.retriever, chosen.primary_mode)
+    task = TrainedTask.read(bundle / model / PROMPT)
+    scoring = task_scoring(task, chosen)
     curves = Curves(paths.scratch)
     result = run_system(
         served.system,
         [requests],
-        score=partial(score_answer, markers=tuple(chosen.abstentions)),
+        score=scoring.score,
         begin_peak=partial(begin_peak, device),
         measure=partial(_measure, bundle, served.system, test, compute),
         progress=lambda done: curves.progress(done, len(requests)),
     )
     predictions = result.predictions(model)
     likelihoods = [row.named(model) for row in result.measured.likelihoods]
-    metrics = _metrics(result, predictions, chosen) | {
+    metrics = _metrics(result, predictions, scoring) | {
         "perplexity": perplexities(likelihoods),
         "records": len(records),
-        "test_split": SplitHashes(
-            records_sha256(records), scoring_sha256(chosen.abstentions)
-        ).numbers(),
+        "test_split": SplitHashes(records_sha256(records), scoring.sha256).numbers(),
         "likelihood_sha256": records_sha256(test),
         "learned": learned_records(bundle, test),
         "seconds": {model: result.seconds},
@@ -159,16 +159,15 @@ def _bundle_model(path: Path) -> tuple[Path, ServedModel]:
 
 
 def _metrics(
-    result: SystemResult[_Measured], rows: Sequence[Prediction], params: EvaluationParams
+    result: SystemResult[_Measured], rows: Sequence[Prediction], scoring: TaskScoring
 ) -> dict[str, Any]:
     """Return the numbers of the one system in its one mode, named as evaluation names them."""
     mode = rows[0].mode
-    means = {name: sum(row.score(name) for row in rows) / len(rows) for name in SCORE_NAMES}
+    means = row_means(scoring.names, rows)
     size = {"parameters": result.parameters, "megabytes": result.megabytes}
-    known = partial(abstains, markers=params.abstentions)
     return {
-        "systems": {result.key: {mode: means | row_metrics(rows, known)}},
-        "primary": {"mode": mode, "metric": params.primary_metric},
+        "systems": {result.key: {mode: means | scoring.further(rows)}},
+        "primary": {"mode": mode, "metric": scoring.metric},
         "sizes": {result.key: size | throughput(rows, result.first_group_seconds)},
     }
 

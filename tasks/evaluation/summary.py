@@ -12,6 +12,8 @@ from tasks.evaluation.grids import (
     sides,
     signed_interval,
 )
+from tasks.evaluation.label_report import labels_in_words, linear_in_words
+from tasks.evaluation.linear_baseline import LINEAR
 from tasks.records.predictions import DISTRACTOR, FEEDBACK, INJECTED
 
 _QUESTIONS = {
@@ -21,6 +23,7 @@ _QUESTIONS = {
     "student-control": "What did the teacher buy?",
     "control-base": "What does the control, which is offered, buy over the base?",
     "control-adapter": "What did the smaller model cost?",
+    f"adapter-{LINEAR}": "Is the adapter better than a linear model of words?",
 }
 
 _FINE_TUNING = "adapter-base"
@@ -58,6 +61,11 @@ def paragraphs(metrics: Mapping[str, Any]) -> list[Paragraph]:
     """
     told = {name: _comparison(name, metrics) for name in metrics["comparisons"]}
     first = [told.pop(_FINE_TUNING)] if _FINE_TUNING in told else []
+    linear = f"adapter-{LINEAR}"
+    if linear in told:
+        first.append(Paragraph(told.pop(linear).question, linear_in_words(metrics)))
+    if "task" in metrics:
+        first.append(Paragraph("Which labels are given?", labels_in_words(metrics)))
     further = (
         ("What did fine-tuning forget?", _forgotten(metrics)),
         ("Who abstains when only wrong passages are shown?", _abstention(metrics)),

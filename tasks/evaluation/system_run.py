@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Generic, TypedDict, TypeVar
+from typing import Any, Generic, NotRequired, TypedDict, TypeVar
 
 import torch
 
@@ -23,6 +23,7 @@ from tasks.records.predictions import Likelihood, Prediction
 from tasks.records.schema import Record
 from tasks.scoring.answer_scores import chrf, exact_match, length_ratio, rouge_l, token_f1
 from tasks.scoring.grounding import ShownPassages, ground
+from tasks.scoring.label_scores import label_match
 from tasks.sequences.likelihood import AnswerLikelihood, perplexity, reference_likelihoods
 
 LOGGER = logging.getLogger(__name__)
@@ -32,15 +33,16 @@ T = TypeVar("T")
 class RowScores(TypedDict):
     """Fields of `Prediction`; what each means, and when it is None, is told there."""
 
-    exact_match: float
-    token_f1: float
-    rouge_l: float
-    chrf: float
+    exact_match: float | None
+    token_f1: float | None
+    rouge_l: float | None
+    chrf: float | None
     length_ratio: float | None
     groundedness: float | None
     unsupported: int
     attribution: float | None
     citation: float | None
+    accuracy: NotRequired[float]
 
 
 # The scores of an output to a request.
@@ -69,6 +71,22 @@ def score_answer(output: str, request: Request, markers: Sequence[str]) -> RowSc
     )
 
 
+def score_label(output: str, request: Request) -> RowScores:
+    """Return the score of a label: right or wrong, and none of the scores of words."""
+    return RowScores(
+        exact_match=None,
+        token_f1=None,
+        rouge_l=None,
+        chrf=None,
+        length_ratio=None,
+        groundedness=None,
+        unsupported=0,
+        attribution=None,
+        citation=None,
+        accuracy=label_match(output, request.reference),
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class ScoredAnswer:
     """What one system answered to one request, and what that is worth."""
@@ -94,6 +112,7 @@ class ScoredAnswer:
             retrieved=tuple(passage.id for passage in self.request.passages),
             new_tokens=len(generation.token_ids),
             is_cut=generation.is_cut,
+            probability=generation.probability,
             **self.scores,
         )
 
@@ -211,10 +230,10 @@ def _run_group(
     # Oracle and retrieved are often the same prompt: each is decoded once.
     new = [key for key in dict.fromkeys(keys) if key not in known]
     started = time.monotonic()
-    decoded = prompt.generate(
+    decoded = prompt.decode(
         model,
         new,
-        progress=lambda count, total: progress(done + len(requests) * count // max(total, 1)),
+        lambda count, total: progress(done + len(requests) * count // max(total, 1)),
     )
     seconds = time.monotonic() - started
     generations = {**known, **dict(zip(new, decoded, strict=True))}

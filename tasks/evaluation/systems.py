@@ -20,6 +20,7 @@ from tasks.answering.release_bundle import (
 )
 from tasks.evaluation.requests import Retriever
 from tasks.generation.greedy_decoding import Generation
+from tasks.generation.label_trie import LabelTrie
 from tasks.models.loading import LanguageModel, load_adapted, load_base, load_folder, load_student
 from tasks.prompting.files import PROMPT
 from tasks.prompting.prompt_bundle import read_prompt_bundle, read_template
@@ -31,6 +32,7 @@ from tasks.scoring.record_hashes import LEARNED_FILE, find_learned, read_hashes
 from tasks.stage.command import NamedPath
 from tasks.stage.errors import ConfigError
 from tasks.stage.outputs import verified
+from tasks.task_types.table import TrainedTask
 
 LOGGER = logging.getLogger(__name__)
 
@@ -50,12 +52,25 @@ class PromptSettings:
     """How prompts are made and decoded.
 
     Where `answer_after` is not None, what follows its last occurrence in an output is the answer;
-    an output without it is an answer as a whole.
+    an output without it is an answer as a whole. Where there are `labels`, nothing else is said.
     """
 
     template: ReadTemplate
     generate: Generate
     answer_after: str | None = None
+    labels: tuple[str, ...] | None = None
+
+    def decode(
+        self,
+        model: LanguageModel,
+        prompts: Sequence[Sequence[int]],
+        progress: Callable[[int, int], None],
+    ) -> list[Generation]:
+        """Return what a model answers to prompts of token ids."""
+        if self.labels is None:
+            return self.generate(model, prompts, progress=progress)
+        labels = LabelTrie.of(model.tokenizer, self.labels)
+        return self.generate(model, prompts, progress=progress, labels=labels)
 
 
 @dataclass(frozen=True)
@@ -205,9 +220,11 @@ def served_system(
     settings = BundleSettings.read(verified(bundle))
     form = settings.models.numeric_form
     load = partial(load_served, bundle, store, model, numeric_form=form, device=device)
+    kit = bundle / model / PROMPT
     prompt = PromptSettings(
-        partial(read_prompt_bundle, bundle / model / PROMPT),
+        partial(read_prompt_bundle, kit),
         partial(generate, max_new_tokens=settings.prompting.max_new_tokens),
+        labels=TrainedTask.read(kit).spoken,
     )
     retriever = Retriever.of(
         Index.load(bundle / INDEX),

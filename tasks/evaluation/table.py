@@ -6,29 +6,38 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tasks.evaluation.grids import modes_of, shown_mode
+from tasks.evaluation.grids import modes_of, shown_metric, shown_mode
+from tasks.records.predictions import LABEL_SCORE
 from tasks.stage.errors import DataError, NightloomError
 from tasks.stage.metrics import METRICS_FILE, read_metrics
 
+# What is shown first, and what in brackets.
+_SCORES = ("token_f1", "exact_match")
+_LABEL_SCORES = (LABEL_SCORE, "macro_f1")
 _RETRIEVAL = ("recall_at_1", "recall_at_5", "recall_at_10", "mrr")
 
 
 def score_table(metrics: Mapping[str, Any]) -> str:
-    """Return token F1, with exact match in brackets, of each system in each mode."""
+    """Return two scores of each system in each mode: token F1 (exact match), of labels accuracy
+    (macro F1).
+    """
     systems = metrics["systems"]
     modes = modes_of(systems)
+    names = _LABEL_SCORES if metrics["primary"]["metric"] == LABEL_SCORE else _SCORES
+    first, second = map(shown_metric, names)
     lines = [
-        "| token F1 (exact match) | " + " | ".join(map(shown_mode, modes)) + " |",
+        f"| {first} ({second}) | " + " | ".join(map(shown_mode, modes)) + " |",
         "|---|" + "---:|" * len(modes),
     ]
     for system, found in systems.items():
-        cells = [_score(found[mode]) if mode in found else "" for mode in modes]
+        cells = [_score(found[mode], names) if mode in found else "" for mode in modes]
         lines.append(f"| {system} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
-def _score(found: Mapping[str, float]) -> str:
-    return f"{found['token_f1']:.3f} ({found['exact_match']:.3f})"
+def _score(found: Mapping[str, float], names: tuple[str, str]) -> str:
+    first, second = (found[name] for name in names)
+    return f"{first:.3f} ({second:.3f})"
 
 
 def retrieval_line(metrics: Mapping[str, Any]) -> str:

@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from tasks.answering.labels import read_labels
 from tasks.answering.loading import load_served
 from tasks.answering.pipeline import Answerer
 from tasks.answering.release_bundle import ADAPTER, BASE, EMBEDDER, INDEX, BundleSettings
@@ -191,6 +192,7 @@ def measure(bundle: Path, store: Path, model: ServedModel, asked: Records) -> Co
         index=Index.load(bundle / INDEX).with_reranker(store, device),
         load_embedder=partial(Embedder.load, bundle / EMBEDDER, store, device=device),
         batch_size=settings.compute.generation_batch,
+        labels=read_labels(bundle / model / PROMPT, served),
     )
     measured = []
     with tempfile.TemporaryDirectory(prefix="nightloom-") as scratch:
@@ -278,7 +280,13 @@ def _answers(form: _Form, answerer: Answerer, prompts: Sequence[Sequence[int]]) 
             form.file, prompts, max_new_tokens=most, threads=torch.get_num_threads()
         )
     begun = time.monotonic()
-    made = generate(form.held, prompts, max_new_tokens=most, batch_size=answerer.batch_size)
+    made = generate(
+        form.held,
+        prompts,
+        max_new_tokens=most,
+        batch_size=answerer.batch_size,
+        labels=answerer.labels,
+    )
     seconds = time.monotonic() - begun
     tokens = sum(len(item.token_ids) for item in made)
     return TimedAnswers(tuple(item.text for item in made), tokens, seconds)

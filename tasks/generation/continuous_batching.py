@@ -20,6 +20,7 @@ from tasks.generation.kv_cache import (
     make_pass,
     register_slot_attention,
 )
+from tasks.generation.label_trie import LabelTrie, likeliest_labelled
 from tasks.models.loading import LanguageModel
 from tasks.sequences.packing import depth_first, shared_length
 from tasks.stage.errors import ConfigError
@@ -36,6 +37,7 @@ class DecodingRow:
     """One prompt's answer as it grows; `number` is the prompt's place among those asked.
 
     `tokens` hold no stop token. Times are those of `time.perf_counter`, in seconds.
+    `log_probability` is that of the tokens among those that labels allowed, 0 without labels.
     """
 
     number: int
@@ -46,6 +48,7 @@ class DecodingRow:
     latest_token: float = 0.0
     is_cut: bool = False
     is_done: bool = False
+    log_probability: float = 0.0
 
     def take(self, token: int, stops: Set[int], max_new_tokens: int) -> None:
         """Take the next token in."""
@@ -56,6 +59,20 @@ class DecodingRow:
             return
         self.tokens.append(token)
         self.is_done = self.is_cut = len(self.tokens) == max_new_tokens
+
+    def take_label(
+        self, token: int, likely: float, labels: LabelTrie, stops: Set[int], max_new_tokens: int
+    ) -> None:
+        """Take the next token of a label in, and all that follows where one label is left."""
+        self.log_probability += likely
+        self.take(token, stops, max_new_tokens)
+        rest = None if token in stops else labels.rest(self.tokens)
+        if rest is None:
+            return
+        said = [one for one in rest if one not in stops]
+        room = max_new_tokens - len(self.tokens)
+        self.tokens += said[:room]
+        self.is_done, self.is_cut = True, len(said) > room
 
 
 @dataclass
@@ -172,8 +189,11 @@ def decode(
     *,
     max_new_tokens: int,
     batch_size: int,
+    labels: LabelTrie | None = None,
 ) -> Iterator[DecodingRow]:
     """Yield each row whenever it has taken a token in; greedy, at most `batch_size` rows at a time.
+
+    Where there are labels, rows say nothing else.
 
     Raises:
         ConfigError: the model's scores are not finite.
@@ -183,24 +203,36 @@ def decode(
     )
     limits = dict.fromkeys(batch.prompts, max_new_tokens)
     while batch.waiting or batch.rows:
-        yield from advance(language_model, batch, stops, limits)
+        yield from advance(language_model, batch, stops, limits, labels)
 
 
 def advance(
-    language_model: LanguageModel, batch: DecodingBatch, stops: Set[int], limits: Mapping[int, int]
+    language_model: LanguageModel,
+    batch: DecodingBatch,
+    stops: Set[int],
+    limits: Mapping[int, int],
+    labels: LabelTrie | None = None,
 ) -> list[DecodingRow]:
     """Return the rows of a batch, each with one more token; those that are done have left it.
 
-    `limits` are the new tokens that each prompt's answer may have, by the prompt's number.
+    `limits` are the new tokens that each prompt's answer may have, by the prompt's number. Where
+    there are labels, rows say nothing else, and one that can end in one way alone is done.
 
     Raises:
         ConfigError: the model's scores are not finite.
     """
     logits = run_pass(language_model.model, batch.next_pass())
     rows = list(batch.rows)
-    picked = _likeliest(language_model.model, logits, rows)
-    for row, token in zip(rows, picked, strict=True):
-        row.take(token, stops, limits[row.number])
+    if labels is None:
+        picked = _likeliest(language_model.model, logits, rows)
+        for row, token in zip(rows, picked, strict=True):
+            row.take(token, stops, limits[row.number])
+    else:
+        said = [row.tokens for row in rows]
+        for row, (token, likely) in zip(
+            rows, likeliest_labelled(logits, said, labels), strict=True
+        ):
+            row.take_label(token, likely, labels, stops, limits[row.number])
     batch.let_go()
     return rows
 

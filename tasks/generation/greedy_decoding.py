@@ -1,5 +1,6 @@
 """Greedy answers: the tokens of `model.generate` one prompt at a time, of many prompts together."""
 
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from transformers.generation.streamers import BaseStreamer
 
 from tasks.generation.batching_check import decodes_together
 from tasks.generation.continuous_batching import ONE_AT_A_TIME, DecodingRow, decode
+from tasks.generation.label_trie import LabelTrie, likeliest_labelled
 from tasks.generation.streaming import TextStream, text_of
 from tasks.models.loading import LanguageModel
 from tasks.prompting.chat_encoding import end_of_turn
@@ -26,7 +28,8 @@ class Generation:
 
     Both times run from when the row's prompt first went into the model: to its first token (or the
     end token, where the answer is empty) and to its last. `is_cut` says that the answer was ended
-    by the number of new tokens, not by the model. Identical prompts share one answer.
+    by the number of new tokens, not by the model. Identical prompts share one answer. Where labels
+    were all that could be said, `probability` is the label's among them, else None.
     """
 
     token_ids: tuple[int, ...]
@@ -34,6 +37,7 @@ class Generation:
     first_token_ms: float
     latency_ms: float
     is_cut: bool
+    probability: float | None = None
 
 
 def generate(
@@ -44,6 +48,7 @@ def generate(
     batch_size: int,
     progress: Progress | None = None,
     ignore_stops: bool = False,
+    labels: LabelTrie | None = None,
 ) -> list[Generation]:
     """Return the greedy answers to prompts of token ids, in the prompts' order.
 
@@ -52,7 +57,8 @@ def generate(
     that prompts share are computed once. A model with which that is not exact answers one prompt
     at a time, and the log says why (`decodability`). `progress` is told how many prompts are done
     and how many there are. With `ignore_stops` every answer goes on to `max_new_tokens`, so that
-    the speed of models can be compared over the same work.
+    the speed of models can be compared over the same work. Where there are `labels`, an answer is
+    one of them: the likeliest token of those that go on with one is taken each time.
 
     Raises:
         DataError: a prompt has no tokens.
@@ -66,10 +72,10 @@ def generate(
     answers: dict[tuple[int, ...], Generation] = {}
     done = 0
     stops = frozenset[int]() if ignore_stops else stop_tokens(language_model)
-    for row in _rows(language_model, distinct, stops, max_new_tokens, batch_size):
+    for row in _rows(language_model, distinct, stops, max_new_tokens, batch_size, labels):
         if row.is_done:
             key = distinct[row.number]
-            answers[key] = _generation(language_model, row)
+            answers[key] = _generation(language_model, row, is_labelled=labels is not None)
             done += len(copies[key])
             if progress is not None:
                 progress(done, len(prompts))
@@ -120,6 +126,7 @@ def _rows(
     stops: Set[int],
     max_new_tokens: int,
     batch_size: int,
+    labels: LabelTrie | None = None,
 ) -> Iterator[DecodingRow]:
     """Yield each row whenever it has a new token, or when it is done."""
     empty = [place for place, prompt in enumerate(prompts) if not prompt]
@@ -131,20 +138,28 @@ def _rows(
     longest = max(map(len, prompts), default=0) + max_new_tokens
     if prompts and decodes_together(language_model.model, longest):
         yield from decode(
-            language_model, prompts, stops, max_new_tokens=max_new_tokens, batch_size=batch_size
+            language_model,
+            prompts,
+            stops,
+            max_new_tokens=max_new_tokens,
+            batch_size=batch_size,
+            labels=labels,
         )
         return
     for number, prompt in enumerate(prompts):
-        yield _answered_alone(language_model, number, prompt, stops, max_new_tokens)
+        yield _answered_alone(language_model, number, prompt, stops, max_new_tokens, labels)
 
 
-def _generation(language_model: LanguageModel, row: DecodingRow) -> Generation:
+def _generation(
+    language_model: LanguageModel, row: DecodingRow, *, is_labelled: bool
+) -> Generation:
     return Generation(
         tuple(row.tokens),
         text_of(language_model.tokenizer, row.tokens),
         (row.first_token - row.went_in) * 1000,
         (row.latest_token - row.went_in) * 1000,
         row.is_cut,
+        math.exp(row.log_probability) if is_labelled else None,
     )
 
 
@@ -154,11 +169,17 @@ def _answered_alone(
     prompt: tuple[int, ...],
     stops: Set[int],
     max_new_tokens: int,
+    labels: LabelTrie | None,
 ) -> DecodingRow:
     """Return the row that transformers' own `generate` makes of a prompt."""
     row = DecodingRow(number, prompt, time.perf_counter())
+    taking = _Taking(row, stops, max_new_tokens)
     ids = torch.tensor([prompt], device=language_model.device)
     answer: Any = language_model.model.generate
+    more: dict[str, Any] = {}
+    if labels is not None:
+        taking = _TakingLabels(row, stops, max_new_tokens, labels)
+        more = {"logits_processor": [taking.hear], "repetition_penalty": 1.0}
     with ONE_AT_A_TIME:
         answer(
             ids,
@@ -167,7 +188,8 @@ def _answered_alone(
             max_new_tokens=max_new_tokens,
             eos_token_id=sorted(stops),
             pad_token_id=language_model.tokenizer.pad_token_id,
-            streamer=_Taking(row, stops, max_new_tokens),
+            streamer=taking,
+            **more,
         )
     row.is_done = True
     return row
@@ -183,8 +205,40 @@ class _Taking(BaseStreamer):
     def put(self, value: Tensor) -> None:
         """Take a token; the first call brings the prompt."""
         if not self.is_prompt:
-            self.row.take(int(value), self.stops, self.max_new_tokens)
+            self.take(int(value))
         self.is_prompt = False
+
+    def take(self, token: int) -> None:
+        """Take a token of the answer."""
+        self.row.take(token, self.stops, self.max_new_tokens)
 
     def end(self) -> None:
         """Do nothing: nothing is left to do."""
+
+
+class _TakingLabels(_Taking):
+    """Lets `generate` choose a label's tokens alone, and hands them to a row.
+
+    What comes after the row is done, since `generate` goes on until it meets a stop, is left out.
+    """
+
+    def __init__(
+        self, row: DecodingRow, stops: Set[int], max_new_tokens: int, labels: LabelTrie
+    ) -> None:
+        super().__init__(row, stops, max_new_tokens)
+        self.labels, self.likely = labels, 0.0
+
+    def hear(self, ids: Tensor, scores: Tensor) -> Tensor:
+        """Return scores by which the likeliest token that goes on with a label is chosen."""
+        if self.row.is_done:
+            return torch.full_like(scores, float("-inf")).index_fill_(
+                1, torch.tensor([min(self.stops)], device=scores.device), 0.0
+            )
+        [(token, self.likely)] = likeliest_labelled(scores, [self.row.tokens], self.labels)
+        chosen = torch.tensor([token], device=scores.device)
+        return torch.full_like(scores, float("-inf")).index_fill_(1, chosen, 0.0)
+
+    def take(self, token: int) -> None:
+        """Take a token of the label, and all of the label where it is certain."""
+        if not self.row.is_done:
+            self.row.take_label(token, self.likely, self.labels, self.stops, self.max_new_tokens)

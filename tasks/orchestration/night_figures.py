@@ -9,6 +9,7 @@ from pydantic import BaseModel
 
 from tasks.records.schema import FEEDBACK_SPLIT, SPLITS
 from tasks.stage.metrics import METRICS_FILE, read_metrics
+from tasks.task_types.classify import CLASSIFY
 
 # Of the systems that evaluation asks, in the order in which people read them.
 SYSTEMS = ("base", "adapter", "student", "control")
@@ -138,16 +139,19 @@ def _numbers(
 ) -> dict[str, float | None]:
     """Return at most 14 numbers under names that stay; `minutes` is the 15th."""
     found: dict[str, float | None] = {}
+    short, metric, also = "f1", "token_f1", "exact_match"
+    if figures.metric == CLASSIFY.metric:
+        short, metric, also = "accuracy", "accuracy", "macro_f1"
     for name in SYSTEMS:
         system = student if name == "student" else name
         values = scored.get("systems", {}).get(system, {}).get(figures.mode, {})
-        found[f"{name}.f1"] = values.get("token_f1")
+        found[f"{name}.{short}"] = values.get(metric)
         if name in ("adapter", "student"):
-            found[f"{name}.exact_match"] = values.get("exact_match")
+            found[f"{name}.{also}"] = values.get(also)
             likely = (scored.get("perplexity") or {}).get(system) or {}
             found[f"{name}.nats"] = _nats(likely.get("perplexity"))
     corrected = scored.get("systems", {}).get("adapter", {}).get(FEEDBACK_SPLIT, {})
-    found["feedback.f1"] = corrected.get("token_f1")
+    found[f"feedback.{short}"] = corrected.get(metric)
     retention = ((scored.get("offered") or {}).get("retention") or {}).get("value")
     return found | {
         _RECALL: (scored.get("retrieval") or {}).get(_RECALL),

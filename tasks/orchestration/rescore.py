@@ -27,6 +27,7 @@ from tasks.promotion.evidence import (
     value_at,
 )
 from tasks.promotion.params import Params, PromotionParams
+from tasks.prompting.files import PROMPT
 from tasks.records.language import data_language
 from tasks.records.schema import ServedModel, stream_records
 from tasks.records.text import text_sha256
@@ -44,6 +45,7 @@ from tasks.stage.errors import ConfigError, DataError, NightloomError
 from tasks.stage.metrics import METRICS_FILE, read_metrics
 from tasks.stage.outputs import file_sha256, verified
 from tasks.stage.params import load_params, read_yaml
+from tasks.task_types.table import TrainedTask, evaluated_task
 
 _STAGE = "evaluation.rescoring"
 
@@ -147,8 +149,25 @@ def _on_tonight(
         get_run_logger().info("%s: scored on tonight's test split by its own night", name)
         return found
     bundle = registry.bundle(held.model, held.number, tonight.scratch / "bundles")
+    _check_task(bundle / held.model / PROMPT, name, tonight)
     report = _scored(bundle, name, held.model, mode, tonight)
     return ChampionFiles(name, report, held.model, report, held.model)
+
+
+def _check_task(prompt: Path, name: str, tonight: Tonight) -> None:
+    """Check that a version was trained for tonight's task.
+
+    Raises:
+        ConfigError: it was not, so no score of both can be compared.
+    """
+    task, now = TrainedTask.read(prompt), evaluated_task(read_metrics(tonight.evaluation))
+    if task.name != now.name:
+        raise ConfigError(
+            f"{name} was trained for task {task.name}, tonight's for {now.name}: no score of both "
+            "can be compared",
+            "where the task was changed on purpose, `nightloom promote` moves a version by hand "
+            "once, and the next ones are compared with it",
+        )
 
 
 def _recorded(

@@ -19,8 +19,7 @@ from prefect.cache_policies import NO_CACHE
 from tasks.orchestration.guarded_server import SECRET, basic_header, guarded_command
 from tasks.records.predictions import PREDICTIONS_FILE, Prediction, read_predictions
 from tasks.records.schema import ServedModel
-from tasks.scoring.answer_scores import token_f1
-from tasks.scoring.parity import PARITY_FILE, ModelParity, Parity
+from tasks.scoring.parity import PARITY_FILE, ModelParity, Parity, parity_score
 from tasks.services import HOST
 from tasks.services.loopback import free_port, open_directly, wait_for_answer
 from tasks.services.processes import (
@@ -162,7 +161,7 @@ def compare_answers(asked: Sequence[Asked], answers: Sequence[ServedAnswer]) -> 
         known = item.expected
         same_prompt = answer.prompt_sha256 == known.prompt_sha256
         agreeing += same_prompt and answer.text == known.output
-        scores = (token_f1(text, known.reference) for text in (answer.text, known.output))
+        scores = (parity_score(known, text) for text in (answer.text, known.output))
         difference += next(scores) - next(scores)
     return ModelParity(
         asked=len(asked),

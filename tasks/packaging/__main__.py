@@ -9,7 +9,7 @@ from typing import Any, get_args
 
 from tasks.answering.golden import GoldenPrompt, GoldenPrompts
 from tasks.answering.loading import open_answerer
-from tasks.answering.release_bundle import BundleSettings
+from tasks.answering.release_bundle import ADAPTER, BundleSettings
 from tasks.models.manifest import ModelManifest
 from tasks.models.provenance import PROVENANCE_FILE
 from tasks.packaging.assembly import Parts, assemble
@@ -17,6 +17,7 @@ from tasks.packaging.golden_prompts import choose_golden_prompts
 from tasks.packaging.model_card import CARD_FILE, CardFacts, count_data, model_card
 from tasks.packaging.params import Params
 from tasks.packaging.parity import (
+    PARITY_METRIC,
     ParityRow,
     check_parity,
     choose_asked,
@@ -24,6 +25,7 @@ from tasks.packaging.parity import (
     score_parity,
     share_agreeing,
 )
+from tasks.prompting.files import PROMPT
 from tasks.records.predictions import (
     LIKELIHOODS_FILE,
     PREDICTIONS_FILE,
@@ -46,6 +48,7 @@ from tasks.stage.command import output, run_stage
 from tasks.stage.metrics import Curves, read_metrics, write_metrics
 from tasks.stage.outputs import output_folders, verified
 from tasks.stage.pages import plain_markdown
+from tasks.task_types.table import TrainedTask
 
 ANSWERS_FILE = "answers.jsonl"
 _SERVED: tuple[ServedModel, ...] = get_args(ServedModel)
@@ -81,6 +84,8 @@ def run(params: Params, paths: Paths) -> None:
         curves.progress(1, 3)
         test = read_records(paths.curated / "test.jsonl")
         rows, likely = _ask(bundle, params, paths, test, metrics["offered"]["system"])
+        task = TrainedTask.read(bundle / ADAPTER / PROMPT)
+        metric = task.type.metric or PARITY_METRIC
         shares = {model: share_agreeing(own) for model, own in rows.items()}
         curves.progress(2, 3)
         card = plain_markdown(model_card(_facts(params, paths, bundle, metrics, shares)))
@@ -88,7 +93,7 @@ def run(params: Params, paths: Paths) -> None:
         size = sum(path.stat().st_size for path in bundle.rglob("*") if path.is_file())
         found = {
             "parity": shares,
-            "parity_scores": {model: score_parity(own) for model, own in rows.items()},
+            "parity_scores": {model: score_parity(own, metric) for model, own in rows.items()},
             "golden": len(rows["adapter"]),
             "bundle_bytes": size,
             "likelihood_sha256": records_sha256(test),
@@ -167,6 +172,7 @@ def _facts(
         embedder=ModelManifest.read(paths.embedder),
         numeric_form=params.models.numeric_form,
         max_new_tokens=params.prompting.max_new_tokens,
+        task=TrainedTask.read(bundle / ADAPTER / PROMPT),
     )
 
 

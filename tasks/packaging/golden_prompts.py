@@ -3,9 +3,11 @@
 from collections.abc import Sequence
 
 import torch
+from torch import Tensor
 
 from tasks.answering.golden import GoldenPassage, GoldenPrompt
 from tasks.answering.pipeline import Answer, Answerer
+from tasks.generation.label_trie import LabelTrie
 from tasks.models.loading import LanguageModel
 from tasks.packaging.params import PackagingParams
 from tasks.prompting.templates import Prompt
@@ -47,14 +49,14 @@ def choose_golden_prompts(
         )
         for record, answer, ids in zip(records, answers, rendered, strict=True)
     ]
-    checked = _checked_tokens(answerer.language_model, found, params)
+    checked = _checked_tokens(answerer, found, params)
     return tuple(
         item.model_copy(update={"checked_tokens": checked.get(item.record, 0)}) for item in found
     )
 
 
 def _checked_tokens(
-    language_model: LanguageModel, golden: Sequence[GoldenPrompt], params: PackagingParams
+    answerer: Answerer, golden: Sequence[GoldenPrompt], params: PackagingParams
 ) -> dict[str, int]:
     """Return how many tokens of which answers are asked for again at each load.
 
@@ -66,7 +68,9 @@ def _checked_tokens(
         if len(found) == params.golden_answers:
             break
         kept = item.answer_ids[: params.golden_tokens]
-        count = certain_tokens(language_model, item.prompt_ids, kept)
+        count = certain_tokens(
+            answerer.language_model, item.prompt_ids, kept, labels=answerer.labels
+        )
         if count:
             found[item.record] = count
     if not found:
@@ -80,18 +84,33 @@ def _checked_tokens(
 
 @torch.inference_mode()
 def certain_tokens(
-    language_model: LanguageModel, prompt: Sequence[int], answer: Sequence[int]
+    language_model: LanguageModel,
+    prompt: Sequence[int],
+    answer: Sequence[int],
+    labels: LabelTrie | None = None,
 ) -> int:
     """Return how many of an answer's first tokens are the likeliest by more than rounding could
-    turn.
+    turn; among those that go on with a label, where there are labels.
     """
     if not answer:
         return 0
     ids = torch.tensor([[*prompt, *answer]], device=language_model.device)
     logits = language_model.model(input_ids=ids, use_cache=False).logits[0]
     told = logits[len(prompt) - 1 : -1].float()
+    spread = told.std(dim=-1)
+    if labels is not None:
+        told = _allowed_alone(told, answer, labels)
     best = told.topk(2, dim=-1)
     margins = best.values[:, 0] - best.values[:, 1]
-    sure = margins > _TIE * told.std(dim=-1)
+    sure = margins > _TIE * spread
     same = best.indices[:, 0] == ids[0, len(prompt) :]
     return int((sure & same).int().cumprod(0).sum())
+
+
+def _allowed_alone(told: Tensor, answer: Sequence[int], labels: LabelTrie) -> Tensor:
+    """Return logits (tokens, vocabulary) in which what goes on with no label can't be chosen."""
+    found = torch.full_like(told, float("-inf"))
+    for place in range(len(answer)):
+        allowed = labels.allowed(answer[:place])
+        found[place, allowed] = told[place, allowed]
+    return found

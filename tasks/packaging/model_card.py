@@ -5,7 +5,7 @@ Its header is that of a Hugging Face model card, so that the folder is one as it
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,9 @@ from huggingface_hub import EvalResult, ModelCardData
 
 from tasks.models.linear_maps import share_text
 from tasks.models.manifest import ModelManifest
-from tasks.records.predictions import ALL_MODES, FEEDBACK, SCORE_NAMES
+from tasks.records.predictions import ALL_MODES, FEEDBACK, LABEL_SCORE, SCORE_NAMES
 from tasks.records.schema import SPLITS, stream_documents, stream_records
+from tasks.task_types.table import TASK_FILE, TrainedTask
 
 DOCUMENTS = "documents"
 
@@ -66,7 +67,8 @@ def data_lines(contents: DataCounts) -> list[str]:
 def score_lines(metrics: Mapping[str, Any]) -> list[str]:
     """Return every system in every mode, the primary metric with its interval."""
     name, confidence = metrics["primary"]["metric"], metrics["primary"]["confidence"]
-    others = [other for other in SCORE_NAMES if other != name]
+    told = ("macro_f1", "outside_labels") if name == LABEL_SCORE else SCORE_NAMES
+    others = [other for other in told if other != name]
     lines = [
         f"| system | mode | {name} ({confidence:.0%} interval) | " + " | ".join(others) + " |",
         "|---|---|---:|" + "---:|" * len(others),
@@ -152,6 +154,8 @@ def _shown_param(name: str, value: Any) -> str:
 
 CARD_FILE = "README.md"
 
+_MOST_LABELS = 20
+
 _LICENSE_ID = re.compile(r"[a-z0-9][a-z0-9.-]*")
 
 
@@ -171,6 +175,7 @@ class CardFacts:
     embedder: ModelManifest
     numeric_form: str
     max_new_tokens: int
+    task: TrainedTask = field(default_factory=TrainedTask)
 
 
 def model_card(facts: CardFacts) -> str:
@@ -204,7 +209,7 @@ def _header(facts: CardFacts) -> ModelCardData:
     systems = ("adapter", facts.metrics["offered"]["system"])
     results = [
         EvalResult(
-            task_type="question-answering",
+            task_type=_hub_task(facts),
             dataset_type="held-out",
             dataset_name=f"{facts.metrics['records']} records of the test split",
             dataset_config=system,
@@ -220,9 +225,13 @@ def _header(facts: CardFacts) -> ModelCardData:
         license=identity,
         model_name="nightloom",
         eval_results=results,
-        tags=["nightloom", "question-answering", "retrieval"],
+        tags=["nightloom", _hub_task(facts), *([] if facts.task.labels else ["retrieval"])],
         **named,
     )
+
+
+def _hub_task(facts: CardFacts) -> str:
+    return "text-classification" if facts.task.labels else "question-answering"
 
 
 def _opening(facts: CardFacts) -> str:
@@ -236,8 +245,7 @@ def _opening(facts: CardFacts) -> str:
 
 def _use(facts: CardFacts) -> list[str]:
     return [
-        "Short answers to questions of the kind in its data, read from passages of its own index, "
-        "or `I don't know` where these do not tell.",
+        *_purpose(facts.task),
         "",
         "- `nightloom ask QUESTION` and `mlflow models serve` answer with the registered version; "
         "`agent.py` is what MLflow loads.",
@@ -246,6 +254,26 @@ def _use(facts: CardFacts) -> list[str]:
         "- `adapter/` is in peft's own format, `student/` a plain Hugging Face folder; "
         "`adapter/prompt/` holds the prompt that both learned.",
         f"- Answers are decoded greedily, up to {facts.max_new_tokens} tokens (`settings.json`).",
+    ]
+
+
+def _purpose(task: TrainedTask) -> list[str]:
+    if not task.labels:
+        return [
+            "Short answers to questions of the kind in its data, read from passages of its own "
+            "index, or `I don't know` where these do not tell."
+        ]
+    shown = ", ".join(f"`{label}`" for label in task.labels[:_MOST_LABELS])
+    more = len(task.labels) - _MOST_LABELS
+    said = (
+        "It can say nothing else"
+        if task.constrained
+        else "It says what it likes, which may be none of them"
+    )
+    return [
+        f"One label a text, of {len(task.labels)}: {shown}{f' and {more} more' * (more > 0)}. "
+        f"{said}. All of them are in `adapter/prompt/{TASK_FILE}`. A text that fits none of them "
+        "gets one all the same."
     ]
 
 

@@ -7,10 +7,11 @@ from typing import Any
 from tasks.answering.pipeline import Answer
 from tasks.records.predictions import Prediction
 from tasks.records.schema import Record
-from tasks.scoring.answer_scores import token_f1
+from tasks.scoring.parity import parity_score
 from tasks.stage.errors import DataError, GateError
 
-METRIC = "token_f1"
+# Of answers in words; other tasks have a metric of their own.
+PARITY_METRIC = "token_f1"
 
 
 @dataclass(frozen=True)
@@ -42,8 +43,8 @@ def parity_row(model: str, record: Record, answer: Answer, expected: Prediction)
         reference=record.answer,
         expected=expected.output,
         answer=answer.text,
-        expected_score=expected.score(METRIC),
-        score=token_f1(answer.text, record.answer),
+        expected_score=parity_score(expected, expected.output),
+        score=parity_score(expected, answer.text),
         same_prompt=answer.prompt_sha256 == expected.prompt_sha256,
     )
 
@@ -97,8 +98,8 @@ def share_agreeing(rows: Sequence[ParityRow]) -> float:
     return sum(item.agrees for item in rows) / len(rows)
 
 
-def score_parity(rows: Sequence[ParityRow]) -> dict[str, Any]:
-    """Return what the differences are worth, as `metrics.json` holds it.
+def score_parity(rows: Sequence[ParityRow], metric: str) -> dict[str, Any]:
+    """Return what the differences are worth in the metric of the rows, as `metrics.json` holds it.
 
     `difference` is the mean score of the served answers minus that of evaluation's, on the same
     records; `largest_difference` is the largest of one record, whatever its sign.
@@ -106,7 +107,7 @@ def score_parity(rows: Sequence[ParityRow]) -> dict[str, Any]:
     served = sum(item.score for item in rows) / len(rows)
     evaluated = sum(item.expected_score for item in rows) / len(rows)
     return {
-        "metric": METRIC,
+        "metric": metric,
         "records": len(rows),
         "agreeing": sum(item.agrees for item in rows),
         "same_prompts": sum(item.same_prompt for item in rows),

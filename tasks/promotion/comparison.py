@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Literal
 
 from tasks.promotion.params import PromotionParams
-from tasks.records.predictions import ALL_MODES, SCORE_NAMES, Prediction
+from tasks.records.predictions import ALL_MODES, COMPARED_SCORES, Prediction
 from tasks.stage.errors import ConfigError, DataError
 from tasks.statistics import significance as paired
 from tasks.statistics.significance import holm
@@ -138,9 +138,9 @@ def _by_mode(predictions: Sequence[Prediction]) -> dict[str, dict[_Key, Predicti
 
 
 def _check_metric(metric: str) -> None:
-    if metric not in SCORE_NAMES:
+    if metric not in COMPARED_SCORES:
         raise ConfigError(
-            f"there is no metric {metric!r}; expected one of {', '.join(SCORE_NAMES)}",
+            f"there is no metric {metric!r}; expected one of {', '.join(COMPARED_SCORES)}",
             "name one of these with --metric",
         )
 

@@ -1,6 +1,7 @@
 """The decision: every rule applied to the evidence, from files alone.
 
-To add a rule: a function in `rules/`, a line in `RULES`, and a block in `RulesParams`."""
+To add a rule: a function in `rules/`, a line in `RULES`, and a block in `RulesParams`. One that
+only some tasks have is named by their `TaskType`."""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -14,10 +15,13 @@ from tasks.promotion.rules import (
     baselines,
     data_quality,
     drift,
+    labels,
     regression,
     resources,
 )
 from tasks.records.schema import ServedModel
+from tasks.task_types.definition import TaskType
+from tasks.task_types.table import TASK_TYPES
 
 _BOTH: tuple[ServedModel, ...] = ("adapter", "student")
 
@@ -44,7 +48,9 @@ RULES = (
     Rule("worn_records", data_quality.worn_records),
     Rule("stops", answer_quality.stops),
     Rule("readable", answer_quality.readable),
+    Rule("inside_labels", labels.inside_labels),
     Rule("beats_base", baselines.beats_base),
+    Rule("beats_linear", labels.beats_linear, _ADAPTER),
     Rule("not_worse", regression.not_worse),
     Rule("not_less_likely", regression.not_less_likely),
     Rule("not_worse_than_best", drift.not_worse_than_best),
@@ -99,10 +105,16 @@ def decide(params: PromotionParams, files: EvidenceFiles, *, model: ServedModel)
     """
     evidence = read_evidence(params, files, model)
     reasons = tuple(
-        reason for rule in RULES if model in rule.models for reason in _apply(rule, evidence)
+        reason for rule in rules_of(model, evidence.task) for reason in _apply(rule, evidence)
     )
     refused = any(item.outcome == "refused" for item in reasons)
     return Decision(model, "refuse" if refused else "promote", reasons)
+
+
+def rules_of(model: ServedModel, task: TaskType) -> list[Rule]:
+    """Return the rules that a model of a task has to pass, in their order."""
+    others = {name for one in TASK_TYPES.values() for name in one.rules} - task.rules
+    return [rule for rule in RULES if model in rule.models and rule.name not in others]
 
 
 def _apply(rule: Rule, evidence: ModelEvidence) -> Iterator[Reason]:
@@ -110,6 +122,10 @@ def _apply(rule: Rule, evidence: ModelEvidence) -> Iterator[Reason]:
     if not block.enabled:
         text = f"{rule.name} is off: params/promotion.yaml does not ask for it"
         yield Reason(rule.name, "off", text, None, None, None)
+        return
+    why = evidence.task.why_unasked(rule.name)
+    if why is not None:
+        yield Reason(rule.name, "off", why, None, None, None)
         return
     for found in rule.find(evidence, block):
         name = rule.name if found.place is None else f"{rule.name}/{found.place}"

@@ -31,10 +31,15 @@ from tasks.stage.metrics import METRICS_FILE
 from tasks.stage.outputs import file_sha256
 from tasks.statistics.bootstrap import Bootstrap, Interval
 from tasks.statistics.noninferiority import LossTest
+from tasks.task_types.definition import TaskType
+from tasks.task_types.table import evaluated_task
 
 SCORED_FILES = (METRICS_FILE, PREDICTIONS_FILE)
 
 MEASURED_FILES = (METRICS_FILE, LIKELIHOODS_FILE)
+
+# What evaluation of task classify calls its linear model of words.
+LINEAR = "linear"
 
 
 @dataclass(frozen=True)
@@ -191,6 +196,7 @@ class ModelEvidence:
     """
 
     model: ServedModel
+    task: TaskType
     system: str
     offered: str
     mode: str
@@ -270,12 +276,15 @@ def read_evidence(
     files.paths()
     earlier = files.earlier or EarlierFiles((), {})
     metrics = _metrics(files.evaluation)
+    task = evaluated_task(metrics)
+    params = params.of_task(task)
     offered = _offered(metrics)
     mode = decided_mode(params, metrics)
-    systems = ("base", "adapter", *ROLES)
+    systems = ("base", "adapter", *ROLES, LINEAR)
     predictions = files.evaluation / PREDICTIONS_FILE
     return ModelEvidence(
         model=model,
+        task=task,
         system=offered if model == "student" else model,
         offered=offered,
         mode=mode,

@@ -1,11 +1,12 @@
 """Params of promotion: what is decided on, and a block a rule."""
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from tasks.stage.params import StageParams
+from tasks.task_types.definition import TaskType
 
 Severity = Literal["refuse", "warn"]
 
@@ -66,6 +67,12 @@ class MarginParams(RuleParams):
 
     margin: float = Field(gt=0, lt=1, description="over all records")
     slice_margin: float = Field(gt=0, lt=1, description="in each slice")
+
+
+class OutsideParams(RuleParams):
+    """Answers of task classify that are no label."""
+
+    max_outside: float = Field(ge=0, le=1, description="share of the answers")
 
 
 class WearParams(RuleParams):
@@ -167,7 +174,9 @@ class RulesParams(StageParams):
     worn_records: WearParams
     stops: CutParams
     readable: BrokenParams
+    inside_labels: OutsideParams
     beats_base: GainParams
+    beats_linear: GainParams
     not_worse: MarginParams
     not_less_likely: MarginParams
     not_worse_than_best: MarginParams
@@ -186,11 +195,31 @@ class RulesParams(StageParams):
     parity: ParityParams
 
 
+class TaskMargins(StageParams):
+    """The losses that have to be ruled out of a task's own metric, in place of the rules' margins.
+
+    The first two are against the champion, the others against the anchor.
+    """
+
+    margin: float = Field(gt=0, lt=1)
+    slice_margin: float = Field(gt=0, lt=1)
+    best_margin: float = Field(gt=0, lt=1)
+    best_slice_margin: float = Field(gt=0, lt=1)
+
+
+class TasksParams(StageParams):
+    """What other tasks than answer have in place of what stands elsewhere in the file."""
+
+    classify: TaskMargins
+
+
 class PromotionParams(StageParams):
     """`params/promotion.yaml`."""
 
     primary_mode: Literal["closed_book", "retrieved", "oracle"]
-    primary_metric: Literal["exact_match", "token_f1", "rouge_l", "chrf"]
+    primary_metric: Literal["exact_match", "token_f1", "rouge_l", "chrf"] = Field(
+        description="of task answer; the others have their own"
+    )
     confidence: float = Field(gt=0.5, lt=1, description="of intervals; tests are at 1 - confidence")
     power: float = Field(gt=0.5, lt=1, description="with which what is asked for would be found")
     resamples: int = Field(ge=100, le=1_000_000)
@@ -201,7 +230,30 @@ class PromotionParams(StageParams):
     anchor_versions: int = Field(
         ge=1, description="earlier champions at most that a night scores again to choose it"
     )
+    tasks: TasksParams
     rules: RulesParams
+
+    def of_task(self, task: TaskType) -> Self:
+        """Return what is decided on for a task: its own metric and margins, where it has any."""
+        if task.metric is None:
+            return self
+        own: TaskMargins = getattr(self.tasks, task.name)
+        rules = self.rules
+        changed = {
+            "not_worse": (rules.not_worse, own.margin, own.slice_margin),
+            "not_worse_than_best": (
+                rules.not_worse_than_best,
+                own.best_margin,
+                own.best_slice_margin,
+            ),
+        }
+        margins = {
+            name: block.model_copy(update={"margin": whole, "slice_margin": part})
+            for name, (block, whole, part) in changed.items()
+        }
+        return self.model_copy(
+            update={"primary_metric": task.metric, "rules": rules.model_copy(update=margins)}
+        )
 
 
 class Params(StageParams):

@@ -32,8 +32,15 @@ FEEDBACK = FEEDBACK_SPLIT
 
 ALL_MODES = (*MODES, DISTRACTOR, INJECTED, FEEDBACK)
 
-# Scores of an answer against its reference alone, never null.
+# Scores of an answer in words against its reference alone; null of no row but a label's.
 SCORE_NAMES = ("exact_match", "token_f1", "rouge_l", "chrf")
+
+# The score of an answer that is a label, and how likely the model found it. Files of task classify
+# have these columns, and none of the scores above: their rows hold null there.
+LABEL_SCORE, LABEL_LIKELY = "accuracy", "probability"
+
+# Every score that systems can be compared by.
+COMPARED_SCORES = (*SCORE_NAMES, LABEL_SCORE)
 
 # Scores that a row may not have: no reference, no passages, no claim or no marker to score.
 NULLABLE_SCORES = ("length_ratio", "groundedness", "attribution", "citation")
@@ -53,6 +60,8 @@ _PREDICTION_SCHEMA = pyarrow.schema(
     + [("is_cut", pyarrow.bool_())]
 )
 
+_LABEL_COLUMNS = [(name, pyarrow.float64()) for name in (LABEL_SCORE, LABEL_LIKELY)]
+
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
@@ -62,7 +71,8 @@ class Prediction:
     `length_ratio`, the answer's tokens over its reference's; what None means for each is told in
     `tasks.scoring.grounding`. `unsupported` counts the numbers and names that stand neither in
     the passages nor in the question. `new_tokens` does not count the end token; `is_cut` says that
-    the answer met its bound before it ended.
+    the answer met its bound before it ended. A label has `accuracy`, 1 where it is the right one,
+    and none of the scores of words; `probability` is the model's own among all labels.
     """
 
     system: str
@@ -74,10 +84,10 @@ class Prediction:
     output: str
     prompt_sha256: str
     retrieved: tuple[str, ...]
-    exact_match: float
-    token_f1: float
-    rouge_l: float
-    chrf: float
+    exact_match: float | None
+    token_f1: float | None
+    rouge_l: float | None
+    chrf: float | None
     length_ratio: float | None
     groundedness: float | None
     unsupported: int
@@ -85,6 +95,8 @@ class Prediction:
     citation: float | None
     new_tokens: int
     is_cut: bool
+    accuracy: float | None = None
+    probability: float | None = None
 
     def score(self, name: str) -> float:
         """Return the score of that name.
@@ -97,7 +109,7 @@ class Prediction:
             raise DataError(
                 f"record {self.record} of {self.system} in mode {self.mode} has no {name}; "
                 "expected a score on every record",
-                f"choose one of {', '.join(SCORE_NAMES)}",
+                f"choose one of {', '.join(COMPARED_SCORES)}",
             )
         return float(value)
 
@@ -112,7 +124,10 @@ def write_predictions(path: Path, predictions: Iterable[Prediction]) -> None:
     rows = [{name: getattr(row, name) for name in names} for row in predictions]
     for row in rows:
         _check_texts(row)
-    parquet.write_table(pyarrow.Table.from_pylist(rows, schema=_PREDICTION_SCHEMA), path)
+    schema = _PREDICTION_SCHEMA
+    if any(row[LABEL_SCORE] is not None for row in rows):
+        schema = pyarrow.schema([*schema, *pyarrow.schema(_LABEL_COLUMNS)])
+    parquet.write_table(pyarrow.Table.from_pylist(rows, schema=schema), path)
 
 
 def _check_texts(row: dict[str, object]) -> None:
@@ -143,7 +158,8 @@ def read_predictions(path: Path) -> list[Prediction]:
             "run `dvc checkout`, or `nightloom run`, which evaluates again",
         ) from error
     check_schema(path, table.schema)
-    rows = table.select(_PREDICTION_SCHEMA.names).to_pylist()
+    known = {field.name for field in fields(Prediction)}
+    rows = table.select([name for name in table.column_names if name in known]).to_pylist()
     return [Prediction(**row | {"retrieved": tuple(row["retrieved"])}) for row in rows]
 
 
@@ -155,6 +171,8 @@ def check_schema(path: Path, found: pyarrow.Schema) -> None:
     """
     have = {field.name: str(field.type) for field in found if field.name not in BATCH_TIMES}
     want = {field.name: str(field.type) for field in _PREDICTION_SCHEMA}
+    if LABEL_SCORE in have:
+        want |= {name: str(kind) for name, kind in _LABEL_COLUMNS}
     wrong = [
         *(f"no {name}" for name in want if name not in have),
         *(f"{name} is unknown" for name in have if name not in want),

@@ -4,7 +4,10 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
+from tasks.records.predictions import Prediction
 from tasks.records.schema import ServedModel
+from tasks.scoring.answer_scores import token_f1
+from tasks.scoring.label_scores import label_match
 from tasks.scoring.release_evidence import ReleaseEvidence, Strict
 
 PARITY_FILE = "parity.json"
@@ -15,7 +18,8 @@ _Finite = Annotated[float, Field(allow_inf_nan=False)]
 class ModelParity(Strict):
     """One model: how many test records it was asked, and how many answers were evaluation's own.
 
-    `mean_score_difference` is the mean token F1 of the served answers minus that of evaluation's.
+    `mean_score_difference` is the mean score of the served answers (token F1, of labels accuracy)
+    minus that of evaluation's.
     """
 
     asked: int = Field(ge=0)
@@ -33,3 +37,11 @@ class Parity(ReleaseEvidence):
     models: dict[ServedModel, ModelParity]
     versions: dict[ServedModel, int]
     bundle_sha256: str
+
+
+def parity_score(known: Prediction, answer: str) -> float:
+    """Return the score of another answer to what evaluation asked: token F1, of a label whether it
+    is right.
+    """
+    score = token_f1 if known.accuracy is None else label_match
+    return score(answer, known.reference)

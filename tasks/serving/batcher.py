@@ -192,7 +192,8 @@ class Batcher:
         self._prepare()
         self._enter()
         if self._batch is not None and self._active:
-            rows = advance(self.answerer.language_model, self._batch, self._stops, self._limits)
+            model, labels = self.answerer.language_model, self.answerer.labels
+            rows = advance(model, self._batch, self._stops, self._limits, labels)
             for row in rows:
                 self._tell(row)
         self._embedding.step()
@@ -342,6 +343,7 @@ class Batcher:
                 [prepared.prompt],
                 max_new_tokens=inquiry.max_new_tokens,
                 batch_size=1,
+                labels=self.answerer.labels,
             )
         except Exception as error:  # noqa: BLE001  told to who asked
             self._finish(inquiry, error)

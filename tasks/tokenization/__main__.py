@@ -22,6 +22,8 @@ from tasks.stage.command import output, run_stage
 from tasks.stage.metrics import write_metrics
 from tasks.stage.outputs import output_folders, verified
 from tasks.stage.pages import plain_markdown
+from tasks.task_types.table import TrainedTask
+from tasks.tokenization.labels import check_said, count_unlearned, labels_line, trained_task
 from tasks.tokenization.params import Params
 from tasks.tokenization.training_examples import (
     EncodedSplit,
@@ -63,9 +65,11 @@ def run(params: Params, paths: Paths) -> None:
     curated, settings = verified(paths.curated), params.tokenization
     tokenizer = load_tokenizer(ModelManifest.read(paths.base).folder(paths.model_store))
     splits = {name: read_records(curated / f"{name}.jsonl") for name in SPLITS}
+    task = trained_task(params.task, splits["train"])
+    check_said(task.labels, tokenizer, params.prompting.max_new_tokens)
     shown = choose_demonstrations(splits["train"], settings.demonstrations, settings.seed)
     splits["train"] = [record for record in splits["train"] if record not in shown]
-    path = _template(settings.template, params.prompting.language, curated)
+    path = _template(task, settings.template, params.prompting.language, curated)
     template = PromptTemplate.load(path, as_turns(shown))
     passages = _passages(curated, params, paths)
     contexts = {
@@ -80,6 +84,8 @@ def run(params: Params, paths: Paths) -> None:
     }
     names = [record.id for record in shown]
     metrics = {"template": path.name} | _metrics(template.digest, names, encoded, params)
+    if task.labels:
+        metrics["labels"] = count_unlearned(task.labels, splits)
     text = _report(metrics)
     LOGGER.info("%s", text)
     error = usability_error(splits, encoded, params)
@@ -91,6 +97,7 @@ def run(params: Params, paths: Paths) -> None:
     golden = make_prompts(splits["train"], contexts["train"])
     with output_folders(paths.tokens, paths.tokenization_report) as (tokens, report):
         write_prompt_bundle(tokens / PROMPT, template, tokenizer, golden)
+        task.write(tokens / PROMPT)
         for name, found in encoded.items():
             write_examples(tokens / f"{name}.parquet", found.examples)
         write_weights(tokens, json.loads(paths.source_weights.read_text(encoding="utf-8")))
@@ -98,12 +105,13 @@ def run(params: Params, paths: Paths) -> None:
         (report / REPORT_FILE).write_text(plain_markdown(text), encoding="utf-8")
 
 
-def _template(named: str, language: str, curated: Path) -> Path:
-    """Return the template that params name; with `auto` the one of the data's language, if any."""
+def _template(task: TrainedTask, named: str, language: str, curated: Path) -> Path:
+    """Return the template that params name; with `auto` the task's, in the data's language."""
     if named != AUTO:
         return Path(named)
-    own = PROMPTS / f"answer.{data_language(language, curated)}.jinja"
-    return own if own.exists() else PROMPTS / "answer.jinja"
+    stem = task.type.prompt
+    own = PROMPTS / f"{stem}.{data_language(language, curated)}.jinja"
+    return own if own.exists() else PROMPTS / f"{stem}.jinja"
 
 
 def _passages(curated: Path, params: Params, paths: Paths) -> list[Passage]:
@@ -173,6 +181,8 @@ def _report(metrics: dict[str, object]) -> str:
         row = metrics[split]
         assert isinstance(row, dict)
         lines.append(f"| {split} | {' | '.join(str(row[name]) for name in columns)} |")
+    if isinstance(labels := metrics.get("labels"), dict):
+        lines += ["", labels_line(labels)]
     return "\n".join(lines) + "\n"
 
 

@@ -25,8 +25,25 @@ class TokenizationParams(StageParams):
     seed: int = Field(ge=0)
 
 
+class ClassifyParams(StageParams):
+    """What task classify is told."""
+
+    labels: list[str] | None = Field(
+        description="the closed set; null: every answer of the training split"
+    )
+    constrained: bool = Field(description="whether the model can say nothing but a label")
+
+
+class TaskParams(StageParams):
+    """`params/task.yaml`."""
+
+    name: Literal["answer", "classify"]
+    classify: ClassifyParams
+
+
 class Params(StageParams):
     """What the stage reads."""
 
+    task: TaskParams
     tokenization: TokenizationParams
     prompting: PromptingParams

@@ -10,12 +10,12 @@ from tasks.statistics.bootstrap import Interval
 
 def beats_base(evidence: ModelEvidence, params: GainParams) -> Iterator[RuleResult]:
     """Check that the model gains on the base: the whole interval lies above the bound."""
-    yield _gain(evidence, evidence.system, "base", params)
+    yield gain_over(evidence, evidence.system, "base", params)
 
 
 def gain_over_control(evidence: ModelEvidence, params: GainParams) -> Iterator[RuleResult]:
     """Check that the student gains on its control, which learned the same without a teacher."""
-    finding = _gain(evidence, "student", "control", params)
+    finding = gain_over(evidence, "student", "control", params)
     if finding.holds or evidence.offered == "student":
         yield finding
     else:
@@ -23,7 +23,8 @@ def gain_over_control(evidence: ModelEvidence, params: GainParams) -> Iterator[R
         yield RuleResult(False, text, finding.value, finding.bound, finding.interval)
 
 
-def _gain(evidence: ModelEvidence, left: str, right: str, params: GainParams) -> RuleResult:
+def gain_over(evidence: ModelEvidence, left: str, right: str, params: GainParams) -> RuleResult:
+    """Return whether the whole interval of the gain of one system over another is above a bound."""
     bound = params.min_gain
     pair = evidence.paired(left, right)
     if pair is None:

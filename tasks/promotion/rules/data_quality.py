@@ -15,26 +15,13 @@ from tasks.promotion.params import (
     WearParams,
 )
 from tasks.promotion.results import RuleResult, nothing_to_ask
-from tasks.records.predictions import MODES, SCORE_NAMES
+from tasks.records.predictions import MODES
 from tasks.stage.metrics import flatten
 from tasks.statistics.significance import smallest_detectable
 
 _ROWS = ("records", "documents")
 
 _LEAK_WAYS = ("questions", "few_shot", "documents", "groups")
-
-_SYSTEM_METRICS = (
-    *SCORE_NAMES,
-    "length_ratio",
-    "abstention_precision",
-    "abstention_recall",
-    "groundedness",
-    "unsupported",
-    "attribution",
-    "citation",
-    "broken_outputs",
-    "cut_outputs",
-)
 
 _PERPLEXITIES = ("perplexity",)
 
@@ -90,7 +77,10 @@ def no_leak(evidence: ModelEvidence, params: LeakParams) -> Iterator[RuleResult]
 def complete(evidence: ModelEvidence, params: CompletenessParams) -> Iterator[RuleResult]:
     """Check that every metric of every system and mode is finite, or null where that is allowed."""
     places: dict[str, tuple[Metrics, tuple[str, ...]]] = {
-        f"systems.{system}.{mode}": (evidence.found("systems", system, mode) or {}, _SYSTEM_METRICS)
+        f"systems.{system}.{mode}": (
+            evidence.found("systems", system, mode) or {},
+            evidence.task.metrics,
+        )
         for system in ("base", "adapter", evidence.offered)
         for mode in (MODES if evidence.has_documents else ("closed_book",))
     }

@@ -114,8 +114,9 @@ def _difference(evidence: ModelEvidence, how: str, found: Any, params: ParityPar
     if not is_number(found):
         text = f"nothing tells what {evidence.model} scores {how} against what was scored"
         return RuleResult(False, text, None, most)
+    metric = value_at(evidence.packaging, "parity_scores", evidence.model, "metric") or "token_f1"
     text = (
-        f"{how}, {evidence.model} scores {found:+.3f} token_f1 against what was scored; at most "
+        f"{how}, {evidence.model} scores {found:+.3f} {metric} against what was scored; at most "
         f"{most:.3f} either way is asked for"
     )
     return RuleResult(abs(found) <= most, text, found, most)

@@ -125,7 +125,7 @@ def test_parity_scores_what_differs() -> None:
         ParityRow(**given, record="a", expected="x", answer="x", expected_score=1.0, score=1.0),
         ParityRow(**given, record="b", expected="x", answer="y", expected_score=0.75, score=0.25),
     ]
-    found = score_parity(rows)
+    found = score_parity(rows, "token_f1")
     assert (found["agreeing"], found["records"]) == (1, 2)
     assert (found["served"], found["evaluated"], found["difference"]) == (0.625, 0.875, -0.25)
     assert found["largest_difference"] == 0.5

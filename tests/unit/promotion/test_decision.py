@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tasks.promotion.decision import RULES, Decision, decide
+from tasks.promotion.decision import RULES, Decision, decide, rules_of
 from tasks.promotion.params import Params
 from tasks.promotion.results import Reason
 from tasks.promotion.speed import Speed
@@ -17,6 +17,7 @@ from tasks.records.schema import ServedModel
 from tasks.stage.errors import ConfigError, DataError
 from tasks.stage.params import load_params
 from tasks.statistics.bootstrap import Interval
+from tasks.task_types.answer import ANSWER
 from tests.builders.promotion_evidence import (
     BUNDLE,
     PARAMS,
@@ -41,7 +42,7 @@ def test_a_good_model_is_promoted_with_every_rule_told(tmp_path: Path, model: Se
     assert outcomes(decision, "warned") == set()
     assert outcomes(decision, "off") == DRIFT  # no champion but the one that not_worse looks at
     told = list(dict.fromkeys(item.rule.partition("/")[0] for item in decision.reasons))
-    assert told == [rule.name for rule in RULES if model in rule.models]
+    assert told == [rule.name for rule in rules_of(model, ANSWER)]
     for reason in decision.reasons:
         if reason.interval is not None:
             assert reason.value == reason.interval.value

@@ -17,6 +17,7 @@ from tasks.promotion.params import PromotionParams
 from tasks.promotion.rules.drift import choose_anchor, not_worse_than_best
 from tasks.promotion.rules.regression import not_worse
 from tasks.statistics.bootstrap import Bootstrap
+from tasks.task_types.answer import ANSWER
 from tests.builders.promotion_evidence import (
     PARAMS,
     SPLIT,
@@ -60,7 +61,8 @@ def evidence(
     """As much of a night's evidence as scores are compared by."""
     nothing: Any = MappingProxyType({})
     return ModelEvidence(
-        model="adapter", system="adapter", offered="student", mode="retrieved", has_documents=True,
+        model="adapter", task=ANSWER, system="adapter", offered="student", mode="retrieved",
+        has_documents=True,
         validation={}, curation={}, metrics={"test_split": SPLIT}, packaging={}, parity=nothing,
         bundle_sha256="", speed=None, shadow=None,
         answers={("adapter", "retrieved"): answers(candidate)},

@@ -36,7 +36,12 @@ LONG = " ".join(["word"] * 600)
 
 
 def tokenize(
-    root: Path, tiny: Tiny, prompting: PromptingParams, curated: Path, **changes: object
+    root: Path,
+    tiny: Tiny,
+    prompting: PromptingParams,
+    curated: Path,
+    task: dict[str, object] | None = None,
+    **changes: object,
 ) -> Paths:
     # The tiny models may say four tokens alone.
     own = {"max_long_answer_share": 1.0} | changes
@@ -55,7 +60,8 @@ def tokenize(
         tokens=root / "tokens",
         tokenization_report=root / "report",
     )
-    run(Params.model_validate({"tokenization": settings, "prompting": prompting}), paths)
+    given = {"task": read_yaml(Path("params/task.yaml")) | (task or {}), "tokenization": settings}
+    run(Params.model_validate(given | {"prompting": prompting}), paths)
     return paths
 
 

@@ -1,0 +1,1 @@
+"""What can be trained for: a module and a row of a table each; no torch."""
