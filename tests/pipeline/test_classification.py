@@ -112,9 +112,7 @@ def test_a_registered_version_gives_a_label_to_who_asks(classified: Classified) 
     assert json.loads(done.stdout)["answer"] in WORDS
 
 
-def test_labels_that_differ_in_case_alone_stop_the_night_before_training(
-    classified: Classified, tmp_path: Path
-) -> None:
+def test_labels_that_differ_in_case_alone_stop_the_night_before_training(tmp_path: Path) -> None:
     clone = Clone.make(Path(), tmp_path / "checkout").root
     write_intents(clone / "intents.csv", rows=30)
     path = clone / "intents.csv"

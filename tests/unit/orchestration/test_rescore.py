@@ -22,6 +22,7 @@ from tasks.registry.ledger import Ledger
 from tasks.registry.promote import record_verdict
 from tasks.registry.versions import Version
 from tasks.scoring.identity import scoring_sha256
+from tasks.scoring.label_scores import label_scoring_sha256
 from tasks.services.stores import Stores
 from tasks.stage.errors import ConfigError, DataError, DeviceError
 from tasks.stage.metrics import read_metrics
@@ -333,6 +334,20 @@ def test_a_champion_that_cannot_be_scored_is_told_with_its_reason(
     assert isinstance(found, UnscoredChampion)
     assert found.name == f"production:{reigning.number}"
     assert found.why.startswith("rescoring: ")
+
+
+def test_a_champion_of_another_task_is_told_and_not_scored(
+    tmp_path: Path, world: World, bundle: Path
+) -> None:
+    reigning = world.register(bundle, tmp_path / "model", "first")
+    world.registry.point("adapter", "production", reigning.number)
+    metrics = read_metrics(world.tonight.evaluation) | {"task": {"name": "classify"}}
+    metrics["test_split"]["scoring_sha256"] = label_scoring_sha256()
+    (world.tonight.evaluation / "metrics.json").write_text(json.dumps(metrics))
+    found = world.rescore(replace(reigning, number=reigning.number + 1))
+    assert isinstance(found, UnscoredChampion)
+    assert "was trained for task answer, tonight's for classify" in found.why
+    assert world.commands == []
 
 
 def test_a_scoring_that_may_succeed_the_next_time_fails_the_release(
