@@ -24,6 +24,8 @@ OURS = ("PREFECT_", "MLFLOW_", "PYTEST_")
 # Two layers answer nothing well: what is looked at is what becomes of a verdict.
 MILD = [f"promotion.rules.{rule}.severity=warn" for rule in RulesParams.model_fields]
 AUTOMATIC = "release.production=automatic"
+# For nights of which no test asks how fast their models are: ten seconds less.
+UNTIMED = "promotion.rules.latency.enabled=false"
 
 
 def command(*arguments: str) -> list[str]:

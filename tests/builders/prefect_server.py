@@ -36,6 +36,13 @@ def migrated_store(factory: pytest.TempPathFactory) -> Path:
     return made_once(factory, "migrated", _migrate) / _DATABASE
 
 
+def copy_migrated_store(factory: pytest.TempPathFactory, home: Path) -> None:
+    """Put such a store into a new home of Prefect's, where it would take its server seconds."""
+    home.mkdir(parents=True, mode=0o700)
+    shutil.copyfile(migrated_store(factory), home / _DATABASE)
+    (home / _DATABASE).chmod(0o600)
+
+
 @contextmanager
 def prefect_server(factory: pytest.TempPathFactory, *, services: bool = False) -> Iterator[None]:
     """Let flows of this process talk to a server with an empty store, while the block lasts.

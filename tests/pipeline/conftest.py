@@ -5,13 +5,16 @@ from pathlib import Path
 import pytest
 
 from tests.builders.clones import BuiltClone, made_once
+from tests.builders.prefect_server import copy_migrated_store
 from tests.fingerprint.clone import Clone
 
 
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The project's own files in a git repository of their own."""
-    return Clone.make(Path(), tmp_path_factory.mktemp("clone") / "checkout").root
+    """The project's own files in a git repository of their own, and Prefect's empty store."""
+    root = Clone.make(Path(), tmp_path_factory.mktemp("clone") / "checkout").root
+    copy_migrated_store(tmp_path_factory, root / ".nightloom" / "prefect")
+    return root
 
 
 @pytest.fixture(scope="session")

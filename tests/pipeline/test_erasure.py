@@ -17,7 +17,7 @@ from tasks.feedback.review_queue import ReviewQueue
 from tasks.feedback.traces import ServedTraces
 from tasks.records.schema import read_rows
 from tests.builders.byte_search import files_with
-from tests.builders.clones import OURS, BuiltClone, run
+from tests.builders.clones import OURS, UNTIMED, BuiltClone, run, set_params
 
 pytestmark = [pytest.mark.night, pytest.mark.timeout(1500)]
 
@@ -85,6 +85,7 @@ def test_what_a_night_learned_is_gone_after_the_next_release_and_prune(
     built: BuiltClone, tmp_path: Path
 ) -> None:
     clone = built.copy(tmp_path / "checkout")
+    set_params(clone, UNTIMED)
     [workspace] = (clone / ".nightloom/workspaces").iterdir()
     names, line = choose_canary(workspace)
     serve(clone, 1, line)

@@ -12,7 +12,7 @@ from mlflow.tracking import MlflowClient
 from typer.testing import CliRunner
 
 from flows.cli import app
-from tests.builders.clones import OURS, BuiltClone, run, set_params
+from tests.builders.clones import OURS, UNTIMED, BuiltClone, run, set_params
 
 pytestmark = [pytest.mark.night, pytest.mark.timeout(1500)]
 
@@ -50,7 +50,7 @@ def test_versions_are_promoted_held_against_what_reigns_rolled_back_and_refused(
 
     # Another model, on another sample of the test split, so that the first is scored on it too.
     clone = after_a_night
-    set_params(clone, "finetuning.seed=1", "evaluation.salt=other")
+    set_params(clone, "finetuning.seed=1", "evaluation.salt=other", UNTIMED)
     code, second = night(clone)
     assert (code, second["verdict"], second["versions"]) == (0, "promoted", {
         "adapter": 2, "student": 2,
@@ -73,7 +73,7 @@ def test_versions_are_promoted_held_against_what_reigns_rolled_back_and_refused(
 
     # By the rules as they are: exit code 3, and what reigns is untouched.
     shutil.copyfile("params/promotion.yaml", clone / "params" / "promotion.yaml")
-    set_params(clone, "packaging.golden=7")  # another bundle, of the same models
+    set_params(clone, "packaging.golden=7", UNTIMED)  # another bundle, of the same models
     code, third = night(clone)
     states = {entry["name"]: entry["state"] for entry in third["stages"]}
     assert states.pop("packaging") == "executed"

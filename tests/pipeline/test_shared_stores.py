@@ -14,7 +14,7 @@ from urllib.parse import quote
 import pytest
 import sqlalchemy
 
-from tests.builders.clones import AUTOMATIC, MILD, BuiltClone, git, nightloom, set_params
+from tests.builders.clones import AUTOMATIC, MILD, UNTIMED, BuiltClone, git, nightloom, set_params
 from tests.builders.postgres import PASSWORD, running_postgres
 from tests.builders.s3 import BUCKET, Bucket, s3_server
 from tests.fingerprint.clone import Clone
@@ -71,7 +71,7 @@ def second(built: BuiltClone, tmp_path_factory: pytest.TempPathFactory) -> Itera
         assert json.loads(done.stdout)["verdict"] == "unchanged", done.stderr[-3000:]
         [made] = (first / ".nightloom" / "workspaces").iterdir()
         origin = Clone.make(Path(), folder / "origin").root
-        set_params(origin, *tiny(), *MILD, AUTOMATIC)
+        set_params(origin, *tiny(), *MILD, AUTOMATIC, UNTIMED)
         with_remote(origin, bucket)
         (origin / "data").mkdir(exist_ok=True)
         shutil.copy2(made / "data" / "raw.dvc", origin / "data" / "raw.dvc")

@@ -9,6 +9,7 @@ import pytest
 
 from tasks.services.loopback import open_directly
 from tests.builders.clones import as_in_a_terminal, command, environment, nightloom
+from tests.builders.prefect_server import copy_migrated_store
 from tests.fingerprint.clone import Clone
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -35,8 +36,12 @@ def printed(process: "subprocess.Popen[str]") -> str:
     raise AssertionError(said)
 
 
-def test_both_are_up_and_print_where(tmp_path: Path) -> None:
+def test_both_are_up_and_print_where(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     roots = [Clone.make(Path(), tmp_path / name).root for name in ("one", "two")]
+    for root in roots:
+        copy_migrated_store(tmp_path_factory, root / ".nightloom" / "prefect")
     processes = [start(root) for root in roots]
     try:
         found = [re.findall(r"http://127\.0\.0\.1:(\d+)", printed(one)) for one in processes]
