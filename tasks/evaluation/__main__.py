@@ -351,7 +351,8 @@ def _metrics(
             ran.in_report_order(),
             grouped,
             rules.mode,
-            scoring,
+            scoring.summarise,
+            scoring.abstains,
             partial(wilson, confidence=chosen.confidence),
         ),
         "primary": {

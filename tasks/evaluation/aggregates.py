@@ -15,7 +15,6 @@ from tasks.statistics.bootstrap import Interval
 
 if TYPE_CHECKING:
     from tasks.evaluation.system_run import SystemResult
-    from tasks.evaluation.task_scoring import TaskScoring
 
 # Whether an answer, or a reference, says that it does not know.
 Abstains = Callable[[str], bool]
@@ -63,25 +62,23 @@ def system_metrics(
     results: "Mapping[str, SystemResult[Any]]",
     grouped: Mapping[str, Mapping[str, Sequence[Prediction]]],
     mode: str,
-    scoring: "TaskScoring",
+    summarise: Callable[[Sequence[Prediction]], Metrics],
+    abstains: Abstains | None,
     interval: ShareInterval,
 ) -> dict[str, Any]:
     """Return what each system scores, takes and how often it abstains, as `metrics.json` holds it.
 
     Results and predictions are by system, under the same names, and there may be predictions of a
-    baseline that is no result; `mode` is the primary one.
+    baseline that is no result; `mode` is the primary one. `summarise` tells the scores of the rows
+    of one system in one mode; `abstains` is None where no answer can.
     """
-    knows_not = scoring.abstains
     return {
         "systems": {
-            system: {
-                name: {**scoring.means(rows), **scoring.further(rows)}
-                for name, rows in modes.items()
-            }
+            system: {name: summarise(rows) for name, rows in modes.items()}
             for system, modes in grouped.items()
         },
         "sizes": {name: _size(found, grouped[name][mode]) for name, found in results.items()},
-        "abstention_shares": abstention_shares(grouped, knows_not, interval) if knows_not else {},
+        "abstention_shares": abstention_shares(grouped, abstains, interval) if abstains else {},
     }
 
 

@@ -35,6 +35,10 @@ class TaskScoring:
     sha256: str
     abstains: Abstains | None
 
+    def summarise(self, rows: Rows) -> Metrics:
+        """Return all that is told of rows."""
+        return {**self.means(rows), **self.further(rows)}
+
 
 def task_scoring(task: TrainedTask, params: EvaluationParams) -> TaskScoring:
     """Return how the answers of a task are scored."""

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -43,12 +44,14 @@ from tasks.records.predictions import PREDICTIONS_FILE, read_predictions
 from tasks.records.schema import Record, ServedModel, read_records
 from tasks.retrieval.index import Index
 from tasks.scoring.answer_scores import token_f1
+from tasks.scoring.label_scores import label_match
 from tasks.sequences.likelihood import closed_book_examples, log_likelihoods
 from tasks.stage.errors import DataError
 from tasks.stage.outputs import verified
 from tasks.stage.pages import plain_markdown
 from tasks.stage.params import ComputeParams
 from tasks.statistics.bootstrap import Interval, bootstrap_ratios
+from tasks.task_types.table import TrainedTask
 
 JSON_FILE = "quantization.json"
 
@@ -57,7 +60,7 @@ TABLE_FILE = "quantization.md"
 
 @dataclass(frozen=True)
 class Cost:
-    """One form: mean loss of a reference's token closed book, F1 with passages, size, speed.
+    """One form: mean loss of a reference's token closed book, score with passages, size, speed.
 
     The differences are to the first form, paired by record, with a 95% bootstrap interval.
     `tokens_a_second` counts answers' tokens over all the time that answering took, prompts
@@ -67,48 +70,63 @@ class Cost:
     form: str
     loss: float
     loss_difference: Interval
-    token_f1: float
-    token_f1_difference: Interval
+    score: float
+    score_difference: Interval
     bytes_on_disk: int
     tokens_a_second: float
 
 
 @dataclass(frozen=True)
 class Costs:
-    """Every form of one model; the first is what is served, computed in float32."""
+    """Every form of one model; the first is what is served, computed in float32.
+
+    Scores are in `metric`: token F1, of a classifier accuracy.
+    """
 
     model: str
     records: int
     numeric_form: str
     rows: tuple[Cost, ...]
+    metric: str = "token_f1"
+
+    def numbers(self) -> dict[str, Any]:
+        """Return them as `quantization.json` holds them, scores under the metric's name."""
+        found = asdict(self)
+        metric = found.pop("metric")
+        names = {"score": metric, "score_difference": f"{metric}_difference"}
+        found["rows"] = [
+            {names.get(name, name): value for name, value in row.items()} for row in found["rows"]
+        ]
+        return found
 
 
 def write_costs(folder: Path, costs: Costs) -> None:
     """Write both files into a folder."""
-    text = json.dumps(asdict(costs), indent=1, allow_nan=False)
+    text = json.dumps(costs.numbers(), indent=1, allow_nan=False)
     (folder / JSON_FILE).write_text(text + "\n", encoding="utf-8")
     (folder / TABLE_FILE).write_text(plain_markdown(render_costs(costs)), encoding="utf-8")
 
 
 def render_costs(costs: Costs) -> str:
     """Return the table in Markdown."""
+    shown = {"token_f1": "token F1"}.get(costs.metric, costs.metric)
     lines = [
         f"# What quantisation cost the {costs.model}",
         "",
         f"{costs.records} held-out records: the loss of a reference's token closed book (nats), "
-        "and token F1 of answers with passages. Differences are to the served form "
+        f"and {shown} of answers with passages. Differences are to the served form "
         f"(`{costs.numeric_form}`, computed in float32), paired by record, with 95% intervals. "
         "GGUF files are answered from by llama.cpp, up to 16 prompts at a time; their loss is that "
         "of the numbers in them, computed in float32. Tokens a second are those of answers, over "
         "the time that reading the prompts and answering took.",
         "",
-        "| form | loss | difference | token F1 | difference | MB on disk | tokens/s |",
+        f"| form | loss | difference | {shown} | difference | MB on disk | tokens/s |",
         "|---|---:|---:|---:|---:|---:|---:|",
     ]
     for row in costs.rows:
         lines.append(
-            f"| {row.form} | {row.loss:.3f} | {_shown(row.loss_difference)} | {row.token_f1:.3f} | "
-            f"{_shown(row.token_f1_difference)} | {row.bytes_on_disk / 1e6:.0f} | "
+            f"| {row.form} | {row.loss:.3f} | {_shown(row.loss_difference)} | {row.score:.3f} | "
+            f"{_shown(row.score_difference)} | {row.bytes_on_disk / 1e6:.0f} | "
             f"{row.tokens_a_second:.1f} |"
         )
     return "\n".join([*lines, ""])
@@ -183,6 +201,7 @@ def measure(bundle: Path, store: Path, model: ServedModel, asked: Records) -> Co
     settings = BundleSettings.read(bundle)
     device = prepare_device(settings.compute)
     records = asked.read()
+    task = TrainedTask.read(bundle / model / PROMPT)
     float_form = settings.models.numeric_form
     served = load_served(bundle, store, model, numeric_form=float_form, device=device)
     asking = Answerer(
@@ -199,12 +218,15 @@ def measure(bundle: Path, store: Path, model: ServedModel, asked: Records) -> Co
         forms = chain(_forms(served, Path(scratch)), _beside(bundle, store, model, device))
         for form in forms:
             one = replace(asking, language_model=form.held)
-            measured.append(_measure_form(form, one, records, settings.compute))
+            measured.append(
+                _measure_form(form, one, records, settings.compute, is_classifier=bool(task.labels))
+            )
             loss = sum(measured[-1].losses) / sum(measured[-1].tokens)
             LOGGER.info("%s: loss %.3f", form.name, loss)
             del one, form
             release_memory()
-    return Costs(model, len(records), float_form, _costs(measured))
+    metric = task.type.metric or "token_f1"
+    return Costs(model, len(records), float_form, _costs(measured), metric)
 
 
 def _forms(served: LanguageModel, scratch: Path) -> Iterator[_Form]:
@@ -250,7 +272,12 @@ def _size(folder: Path) -> int:
 
 
 def _measure_form(
-    form: _Form, answerer: Answerer, records: Sequence[Record], compute: ComputeParams
+    form: _Form,
+    answerer: Answerer,
+    records: Sequence[Record],
+    compute: ComputeParams,
+    *,
+    is_classifier: bool,
 ) -> _Measured:
     held = answerer.language_model
     examples = closed_book_examples(answerer.template, held.tokenizer, records)
@@ -259,12 +286,13 @@ def _measure_form(
     prepared = answerer.prepare([record.messages[:-1] for record in records])
     prompts = [item.prompt for item in prepared]
     spoken = _answers(form, answerer, prompts)
+    score = label_match if is_classifier else token_f1
     return _Measured(
         form=form.name,
         losses=tuple(-value for value in likelihoods),
         tokens=tuple(example.supervised for example in examples),
         scores=tuple(
-            token_f1(answer, record.answer)
+            score(answer, record.answer)
             for answer, record in zip(spoken.answers, records, strict=True)
         ),
         bytes_on_disk=form.bytes_on_disk,
@@ -313,8 +341,8 @@ def _costs(measured: Sequence[_Measured]) -> tuple[Cost, ...]:
             form=one.form,
             loss=sum(one.losses) / sum(one.tokens),
             loss_difference=loss,
-            token_f1=sum(one.scores) / len(one.scores),
-            token_f1_difference=score,
+            score=sum(one.scores) / len(one.scores),
+            score_difference=score,
             bytes_on_disk=one.bytes_on_disk,
             tokens_a_second=one.tokens_a_second,
         )

@@ -193,8 +193,7 @@ class Batcher:
         self._enter()
         if self._batch is not None and self._active:
             model, labels = self.answerer.language_model, self.answerer.labels
-            rows = advance(model, self._batch, self._stops, self._limits, labels)
-            for row in rows:
+            for row in advance(model, self._batch, self._stops, self._limits, labels):
                 self._tell(row)
         self._embedding.step()
 
