@@ -7,6 +7,12 @@ from pathlib import Path
 from shutil import copytree
 
 from tasks.finetuning.adapter import keep_start, make_trainable, save_trained
+from tasks.finetuning.documents import (
+    DocumentsResult,
+    documents_loss,
+    documents_result,
+    read_training_batches,
+)
 from tasks.finetuning.params import Params
 from tasks.models.linear_maps import read_shares
 from tasks.models.loading import load_for_training, prepare_device, trained_form
@@ -16,12 +22,11 @@ from tasks.prompting.files import PROMPT
 from tasks.prompting.prompt_bundle import read_prompt_bundle
 from tasks.sequences.examples import read_weights
 from tasks.sequences.likelihood import summed_cross_entropy
-from tasks.sequences.packing_check import prepare_packs
 from tasks.stage.command import output, run_stage
 from tasks.stage.metrics import write_metrics
 from tasks.stage.outputs import output_folders, verified
 from tasks.stage.pages import plain_markdown
-from tasks.training.batches import count_feedback, read_batches, tokens_by_source
+from tasks.training.batches import count_feedback, tokens_by_source
 from tasks.training.checkpoints import drop_checkpoints
 from tasks.training.diagnostics import Fit, fit_of, plot_losses
 from tasks.training.loop import TrainingResult, train, training_identity
@@ -45,8 +50,11 @@ def run(params: Params, paths: Paths) -> None:
     prompt = verified(paths.tokens) / PROMPT
     dequantized = params.compute.dequantized_base
     device = prepare_device(params.compute)
-    batches, held_out = read_batches(
-        paths.tokens, settings, max_tokens=params.compute.micro_batch_tokens
+    batches = read_training_batches(
+        paths.tokens,
+        settings,
+        documents_share=settings.documents_share,
+        max_tokens=params.compute.micro_batch_tokens,
     )
     base = load_for_training(
         paths.base,
@@ -58,20 +66,24 @@ def run(params: Params, paths: Paths) -> None:
     )
     form = trained_form(params.models.numeric_form, dequantized=dequantized)
     template = read_prompt_bundle(prompt, base.tokenizer)
-    sources = tokens_by_source(batches, read_weights(paths.tokens))
-    feedback = count_feedback(batches)
+    sources = tokens_by_source(batches.answers, read_weights(paths.tokens))
+    feedback = count_feedback(batches.answers)
     model = make_trainable(base, settings)
     keep_start(model, settings, paths.scratch / "start")
-    batches, held_out = prepare_packs(base.model, batches, held_out)
+    batches = batches.exact_with(base.model)
+    before = documents_loss(model, batches)
     result = train(
         model,
-        batches,
-        held_out,
+        [*batches.documents, *batches.answers],
+        batches.held_out,
         summed_cross_entropy,
         settings,
         scratch=paths.scratch,
         identity=training_identity(settings, base.digest, form, paths.tokens),
+        leading=len(batches.documents),
+        leading_loss=before,
     )
+    documents = documents_result(batches, before, documents_loss(model, batches))
     with output_folders(paths.adapter, paths.finetuning_report) as (adapter, report):
         save_trained(model, settings, paths.base, adapter, paths.scratch / "start")
         copytree(prompt, adapter / PROMPT)
@@ -86,7 +98,7 @@ def run(params: Params, paths: Paths) -> None:
                 ModelManifest.read(paths.base).folder(paths.model_store), adapter, form
             ),
         )
-        _write_report(params, paths, result, sources, feedback, report)
+        _write_report(params, paths, result, sources, feedback, documents, report)
     drop_checkpoints(paths.scratch)
 
 
@@ -96,14 +108,16 @@ def _write_report(
     result: TrainingResult,
     sources: Mapping[str, int],
     feedback: Mapping[str, int],
+    documents: DocumentsResult | None,
     report: Path,
 ) -> None:
     fit = fit_of(paths.scratch, result.initial_validation_loss)
-    parts = {"tokens_by_source": dict(sources), "feedback": dict(feedback)}
+    parts: dict[str, object] = {"tokens_by_source": dict(sources), "feedback": dict(feedback)}
+    parts |= {"documents": asdict(documents)} if documents else {}
     told = {name: part for name, part in parts.items() if part}
     write_metrics(report, asdict(result) | {"fit": asdict(fit)} | told)
     plot_losses(paths.scratch, report / "loss.png", "Fine-tuning")
-    text = _report(params, result, fit, sources, feedback)
+    text = _report(params, result, fit, sources, feedback, documents)
     (report / "report.md").write_text(plain_markdown(text), encoding="utf-8")
 
 
@@ -113,6 +127,7 @@ def _report(
     fit: Fit,
     sources: Mapping[str, int],
     feedback: Mapping[str, int],
+    documents: DocumentsResult | None,
 ) -> str:
     settings = params.finetuning
     shares = ", ".join(f"{name} {tokens}" for name, tokens in sources.items())
@@ -120,6 +135,8 @@ def _report(
     if feedback:
         times = feedback["examples"] / feedback["rows"]
         by_source += f"Feedback: {feedback['rows']} rows, each learned {times:.1f} times.\n\n"
+    if documents:
+        by_source += f"{documents.text}\n\n"
     return (
         f"# Fine-tuning\n\n{settings.method}, rank {settings.rank}: {result.steps} steps over "
         f"{result.examples} examples of {result.tokens} tokens, {result.supervised_tokens} of them "

@@ -2,8 +2,9 @@
 
 from typing import Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
+from tasks.records.schema import without_false
 from tasks.stage.params import ComputeParams, ModelsParams, StageParams
 from tasks.training.params import TrainingParams
 
@@ -22,6 +23,15 @@ class FinetuningParams(TrainingParams):
     )
     init: Literal["default", "gaussian", "pissa"]
     dtype: Literal["float32", "bfloat16"]
+    documents_share: float = Field(
+        ge=0, lt=1, description="of the budget, for documents as they are, learned before answers"
+    )
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, dump: SerializerFunctionWrapHandler) -> dict[str, object]:
+        """Return the content; a share of 0 is left out, as in adapters from before it existed."""
+        content: dict[str, object] = dump(self)
+        return without_false(content, "documents_share")
 
 
 class Params(StageParams):

@@ -4,8 +4,12 @@ import json
 import logging
 import sys
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
 
 from tasks.lexical.chunking import Passage
 from tasks.models.loading import load_tokenizer
@@ -15,14 +19,21 @@ from tasks.prompting.passages import cut_passages
 from tasks.prompting.prompt_bundle import write_prompt_bundle
 from tasks.prompting.templates import PromptTemplate, as_turns, choose_demonstrations
 from tasks.records.language import AUTO, data_language
-from tasks.records.schema import SPLITS, read_documents, read_records
-from tasks.sequences.examples import write_examples, write_weights
+from tasks.records.schema import SPLITS, Document, read_documents, read_records
+from tasks.sequences.examples import (
+    DOCUMENTS_FILE,
+    HELD_OUT_DOCUMENTS_FILE,
+    count_documents,
+    write_examples,
+    write_weights,
+)
 from tasks.sequences.packing import distinct_tokens
 from tasks.stage.command import output, run_stage
 from tasks.stage.metrics import write_metrics
 from tasks.stage.outputs import output_folders, verified
 from tasks.stage.pages import plain_markdown
 from tasks.task_types.table import TrainedTask
+from tasks.tokenization.documents import EncodedDocuments, encode_documents
 from tasks.tokenization.labels import check_said, count_unlearned, labels_line, trained_task
 from tasks.tokenization.params import Params
 from tasks.tokenization.training_examples import (
@@ -71,7 +82,13 @@ def run(params: Params, paths: Paths) -> None:
     splits["train"] = [record for record in splits["train"] if record not in shown]
     path = _template(task, settings.template, params.prompting.language, curated)
     template = PromptTemplate.load(path, as_turns(shown))
-    passages = _passages(curated, params, paths)
+    documents = read_documents(curated / "documents.jsonl")
+    raw = (
+        encode_documents(documents, splits["test"], tokenizer, settings)
+        if settings.documents
+        else None
+    )
+    passages = _passages(documents, params, paths)
     contexts = {
         name: choose_contexts(records, passages, count=params.prompting.passages, params=settings)
         for name, records in splits.items()
@@ -86,6 +103,8 @@ def run(params: Params, paths: Paths) -> None:
     metrics = {"template": path.name} | _metrics(template.digest, names, encoded, params)
     if task.labels:
         metrics["labels"] = count_unlearned(task.labels, splits)
+    if raw is not None:
+        metrics["documents"] = _count_documents(raw, tokenizer)
     text = _report(metrics)
     LOGGER.info("%s", text)
     error = usability_error(splits, encoded, params)
@@ -100,6 +119,9 @@ def run(params: Params, paths: Paths) -> None:
         task.write(tokens / PROMPT)
         for name, found in encoded.items():
             write_examples(tokens / f"{name}.parquet", found.examples)
+        if raw is not None:
+            write_examples(tokens / DOCUMENTS_FILE, raw.learned)
+            write_examples(tokens / HELD_OUT_DOCUMENTS_FILE, raw.held_out)
         write_weights(tokens, json.loads(paths.source_weights.read_text(encoding="utf-8")))
         write_metrics(report, metrics)
         (report / REPORT_FILE).write_text(plain_markdown(text), encoding="utf-8")
@@ -114,9 +136,9 @@ def _template(task: TrainedTask, named: str, language: str, curated: Path) -> Pa
     return own if own.exists() else PROMPTS / f"{stem}.jinja"
 
 
-def _passages(curated: Path, params: Params, paths: Paths) -> list[Passage]:
+def _passages(documents: Sequence[Document], params: Params, paths: Paths) -> list[Passage]:
     return cut_passages(
-        read_documents(curated / "documents.jsonl"),
+        documents,
         params.prompting,
         base=paths.base,
         embedder=paths.embedder,
@@ -156,6 +178,33 @@ def _count(encoded: EncodedSplit, max_new_tokens: int) -> dict[str, object]:
     }
 
 
+def _count_documents(
+    raw: EncodedDocuments, tokenizer: PreTrainedTokenizerBase
+) -> dict[str, object]:
+    parts = {"learned": raw.learned, "held_out": raw.held_out}
+    return {
+        "begin": tokenizer.convert_ids_to_tokens(list(raw.frame.begin)),
+        "end": tokenizer.convert_ids_to_tokens(list(raw.frame.end)),
+        **{
+            name: {
+                "documents": count_documents(pieces),
+                "pieces": len(pieces),
+                "tokens": sum(piece.supervised for piece in pieces),
+            }
+            for name, pieces in parts.items()
+        },
+    }
+
+
+def _documents_line(found: Mapping[str, Any]) -> str:
+    learned, held_out = found["learned"], found["held_out"]
+    return (
+        f"Documents: {learned['documents']} to learn, {learned['tokens']} tokens in "
+        f"{learned['pieces']} pieces; {held_out['documents']} held out, {held_out['tokens']} "
+        f"tokens. Each between {' '.join(found['begin'])} and {' '.join(found['end'])}."
+    )
+
+
 def _report(metrics: dict[str, object]) -> str:
     columns = {
         "examples": "examples",
@@ -183,6 +232,8 @@ def _report(metrics: dict[str, object]) -> str:
         lines.append(f"| {split} | {' | '.join(str(row[name]) for name in columns)} |")
     if isinstance(labels := metrics.get("labels"), dict):
         lines += ["", labels_line(labels)]
+    if isinstance(documents := metrics.get("documents"), dict):
+        lines += ["", _documents_line(documents)]
     return "\n".join(lines) + "\n"
 
 

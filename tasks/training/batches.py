@@ -153,6 +153,12 @@ def _fill(contexts: Sequence[list[Example]], tokens: int) -> list[list[Example]]
     return chosen
 
 
+def fill_budget(examples: Sequence[Example], tokens: int, seed: int) -> list[Example]:
+    """Return as many examples as so many tokens hold, whole contexts, by hash."""
+    return [item for context in _fill(_contexts(examples, "budget", seed), tokens)
+            for item in context]  # fmt: skip
+
+
 def tokens_by_source(batches: Sequence[Batch], weights: Mapping[str, float]) -> dict[str, int]:
     """Return how many tokens of each source with a weight are learned, shared prefixes once."""
     examples = [example for batch in batches for example in batch.examples]
@@ -187,12 +193,19 @@ def make_batches(
     return [one_batch(group, max_tokens) for group in groups if group]
 
 
-def epoch_order(count: int, seed: int, epoch: int) -> list[int]:
-    """Return the order in which an epoch, counted from 0, takes its batches."""
+def epoch_order(count: int, seed: int, epoch: int, *, leading: int = 0) -> list[int]:
+    """Return the order in which an epoch, counted from 0, takes its batches.
+
+    The first `leading` ones come before the others in every epoch.
+    """
     if epoch == 0:
         return list(range(count))
     return sorted(
-        range(count), key=lambda place: text_sha256("epoch", str(seed), str(epoch), str(place))
+        range(count),
+        key=lambda place: (
+            place >= leading,
+            text_sha256("epoch", str(seed), str(epoch), str(place)),
+        ),
     )
 
 
