@@ -1,0 +1,150 @@
+"""Preferences learned by DPO: of two answers to a prompt, the chosen one against the rejected one.
+
+Source: Rafailov et al. 2023, arXiv:2305.18290, equation 7. The reference is the model as it is when
+the training begins; what it finds the answers' likelihood to be is computed once.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, logsigmoid
+from transformers import PreTrainedModel
+
+from tasks.sequences.examples import Example
+from tasks.sequences.likelihood import example_losses
+from tasks.sequences.packing import Batch, Pack, one_batch, packed_logits
+from tasks.sequences.packing_check import prepare_packs
+from tasks.stage.errors import ConfigError, DataError
+from tasks.training.batches import make_batches
+from tasks.training.params import TrainingParams
+
+_CHOSEN, _REJECTED = "chosen", "rejected"
+
+
+@dataclass(frozen=True, slots=True)
+class PreferencePair:
+    """Two answers to one prompt, as token ids with what ends a turn."""
+
+    id: str
+    prompt: tuple[int, ...]
+    chosen: tuple[int, ...]
+    rejected: tuple[int, ...]
+
+    @property
+    def examples(self) -> tuple[Example, Example]:
+        """Return the chosen and the rejected example, of one context and in this order."""
+        chosen, rejected = (
+            Example(
+                f"{self.id} {kind}", "", "", kind, self.id, self.prompt + answer, len(self.prompt)
+            )
+            for kind, answer in ((_CHOSEN, self.chosen), (_REJECTED, self.rejected))
+        )
+        return chosen, rejected
+
+
+class PairBatch(Batch):
+    """A batch of pairs, each of them whole in one pack; its loss is a mean over pairs."""
+
+    @cached_property
+    def supervised(self) -> int:
+        """Return how many pairs it holds, which is what its loss is divided by."""
+        return len(self.examples) // 2
+
+    def repacked(self, max_tokens: int) -> "PairBatch":
+        """Return the same step in packs of at most so many tokens; a longer pair has its own."""
+        return PairBatch(self.examples, one_batch(self.examples, max_tokens).packs)
+
+
+def check_pairs(pairs: Iterable[PreferencePair]) -> None:
+    """Check that there is something to prefer in each pair.
+
+    Raises:
+        DataError: the two answers of one are equal.
+    """
+    equal = [pair.id for pair in pairs if pair.chosen == pair.rejected]
+    if equal:
+        raise DataError(
+            f"{len(equal)} preference pairs have two equal answers, {', '.join(equal[:3])} first; "
+            "nothing can be learned from them",
+            "take them out of the source, or mend the rejected answer",
+        )
+
+
+def make_pair_batches(
+    pairs: Sequence[PreferencePair], params: TrainingParams, *, max_tokens: int
+) -> list[PairBatch]:
+    """Return the batches of one epoch, each of `batch_examples` answers or one pair.
+
+    Raises:
+        DataError: the two answers of a pair are equal.
+    """
+    check_pairs(pairs)
+    examples = [example for pair in pairs for example in pair.examples]
+    return [
+        PairBatch(batch.examples, batch.packs)
+        for batch in make_batches(examples, params, max_tokens=max_tokens)
+    ]
+
+
+def exact_pairs(model: PreTrainedModel, batches: Sequence[PairBatch]) -> list[Batch]:
+    """Return the batches as they can be computed exactly, which takes a model that packs.
+
+    Raises:
+        ConfigError: the model does not.
+    """
+    [exact] = prepare_packs(model, batches)
+    if any(one is not other for one, other in zip(exact, batches, strict=True)):
+        raise ConfigError(
+            f"{type(model).__name__} computes each example alone, and a pair is compared in one "
+            "pack",
+            "leave preferences out, or take another base",
+        )
+    return exact
+
+
+@dataclass(frozen=True)
+class PreferenceLoss:
+    """The loss of DPO, summed over a pack's pairs, in nats.
+
+    `reference` has the log-probability of each answer by its example's key.
+    """
+
+    beta: float
+    reference: Mapping[str, float]
+
+    def __call__(self, model: nn.Module, pack: Pack) -> Tensor:
+        """Return the summed loss of a pack's pairs; a scalar."""
+        return -logsigmoid(self.beta * self.margins(model, pack)).sum()
+
+    def margins(self, model: nn.Module, pack: Pack) -> Tensor:
+        """Return by how many nats each pair's answers moved apart since the reference, (pairs,)."""
+        losses = cross_entropy(packed_logits(model, pack).float(), pack.targets, reduction="none")
+        found = torch.stack([-part.sum() for part in losses.split(pack.supervised)])
+        gained = found - found.new_tensor([self.reference[key] for key in pack.keys])
+        return gained[0::2] - gained[1::2]
+
+
+def reference_log_probabilities(model: nn.Module, batches: Iterable[Batch]) -> dict[str, float]:
+    """Return the log-probability of each answer under the model as it is, by its example's key."""
+    device = next(model.parameters()).device
+    training = model.training
+    model.eval()
+    found: dict[str, float] = {}
+    with torch.inference_mode():
+        for batch in batches:
+            for pack in (pack.to(device) for pack in batch.packs):
+                losses = example_losses(model, pack)
+                found |= {key: -loss for key, loss in zip(pack.keys, losses, strict=True)}
+    model.train(training)
+    return found
+
+
+def preferred_share(model: nn.Module, batches: Sequence[Batch]) -> float:
+    """Return the share of the pairs whose chosen answer the model finds the likelier one."""
+    found = reference_log_probabilities(model, batches)
+    every = [example for batch in batches for example in batch.examples]
+    pairs = list(zip(every[0::2], every[1::2], strict=True))
+    return sum(found[one.key] > found[other.key] for one, other in pairs) / len(pairs)
