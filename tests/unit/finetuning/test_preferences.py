@@ -10,19 +10,20 @@ from transformers import PreTrainedModel
 from trl import DPOConfig, DPOTrainer
 
 from tasks.finetuning.preferences import (
+    SERIES,
     PreferenceLoss,
     PreferencePair,
     exact_pairs,
+    learn_preferences,
     make_pair_batches,
-    preferred_share,
     reference_log_probabilities,
 )
-from tasks.sequences.attention import use_plain_attention
 from tasks.stage.errors import DataError
-from tasks.training.loop import train
+from tasks.stage.metrics import read_curve
+from tasks.training.batches import make_batches
 from tests.unit.conftest import Tiny
 from tests.unit.generation.test_greedy_decoding import make
-from tests.unit.sequences.test_packing import read_yaml_training
+from tests.unit.sequences.test_packing import examples, read_yaml_training
 
 SETTINGS = read_yaml_training().model_copy(
     update={"batch_examples": 4, "evaluations": 3, "patience": 9, "learning_rate": 1e-3}
@@ -102,18 +103,25 @@ def test_the_loss_is_that_of_trl(tiny: Tiny, tmp_path: Path) -> None:
     assert found == pytest.approx(expected, abs=1e-4)
 
 
-def test_preferences_go_through_the_one_trainer(tiny: Tiny, tmp_path: Path) -> None:
+def test_preferences_go_through_the_one_trainer_and_tell_what_they_bought_and_cost(
+    tiny: Tiny, tmp_path: Path
+) -> None:
     model = make("llama", tiny).model
     rows = pairs(24)
     batches = exact_pairs(model, make_pair_batches(rows[:16], SETTINGS, max_tokens=64))
     held_out = exact_pairs(model, make_pair_batches(rows[16:], SETTINGS, max_tokens=64))
-    loss = PreferenceLoss(BETA, reference_log_probabilities(model, [*batches, *held_out]))
-    before = preferred_share(model, held_out)
-    result = train(model, batches, held_out, loss, SETTINGS, scratch=tmp_path, identity="a")
-    assert result.initial_validation_loss == pytest.approx(0.6931472, abs=1e-4)
-    assert result.best_validation_loss < 0.67
-    assert preferred_share(model, held_out) > before
-    use_plain_attention(model)
+    answers = make_batches(examples(3), SETTINGS, max_tokens=64)
+    result = learn_preferences(
+        model, (batches, held_out), answers, SETTINGS, BETA, scratch=tmp_path, identity="a",
+        share=(0.5, 1.0),
+    )  # fmt: skip
+    assert (result.pairs, result.held_out, result.steps) == (16, 8, 8)
+    assert result.loss < 0.67
+    assert result.preferred_after > result.preferred_before
+    assert result.answers_loss_after != result.answers_loss_before
+    assert "16 pairs in 8 steps" in result.text
+    first = read_curve(tmp_path, "validation_loss", series=SERIES)[0]
+    assert first == (0, pytest.approx(0.6931472, abs=1e-4))
 
 
 def test_a_pair_stays_in_one_pack(tiny: Tiny) -> None:
