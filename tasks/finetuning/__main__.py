@@ -14,6 +14,13 @@ from tasks.finetuning.documents import (
     read_training_batches,
 )
 from tasks.finetuning.params import Params
+from tasks.finetuning.preferences import (
+    SERIES,
+    PreferencesResult,
+    exact_pairs,
+    learn_preferences,
+    read_pair_batches,
+)
 from tasks.models.linear_maps import read_shares
 from tasks.models.loading import load_for_training, prepare_device, trained_form
 from tasks.models.manifest import ModelManifest
@@ -30,6 +37,8 @@ from tasks.training.batches import count_feedback, tokens_by_source
 from tasks.training.checkpoints import drop_checkpoints
 from tasks.training.diagnostics import Fit, fit_of, plot_losses
 from tasks.training.loop import TrainingResult, train, training_identity
+
+Further = tuple[DocumentsResult | None, PreferencesResult | None]
 
 
 @dataclass(frozen=True)
@@ -56,6 +65,7 @@ def run(params: Params, paths: Paths) -> None:
         documents_share=settings.documents_share,
         max_tokens=params.compute.micro_batch_tokens,
     )
+    pairs = read_pair_batches(paths.tokens, settings, max_tokens=params.compute.micro_batch_tokens)
     base = load_for_training(
         paths.base,
         paths.model_store,
@@ -71,7 +81,9 @@ def run(params: Params, paths: Paths) -> None:
     model = make_trainable(base, settings)
     keep_start(model, settings, paths.scratch / "start")
     batches = batches.exact_with(base.model)
+    learned, rejecting = (exact_pairs(base.model, part) for part in pairs)
     before = documents_loss(model, batches)
+    identity = training_identity(settings, base.digest, form, paths.tokens)
     result = train(
         model,
         [*batches.documents, *batches.answers],
@@ -79,9 +91,17 @@ def run(params: Params, paths: Paths) -> None:
         summed_cross_entropy,
         settings,
         scratch=paths.scratch,
-        identity=training_identity(settings, base.digest, form, paths.tokens),
+        identity=identity,
         leading=len(batches.documents),
         leading_loss=before,
+    )
+    preferences = learn_preferences(
+        model,
+        (learned, rejecting),
+        batches.held_out,
+        settings,
+        scratch=paths.scratch,
+        identity=identity,
     )
     documents = documents_result(batches, before, documents_loss(model, batches))
     with output_folders(paths.adapter, paths.finetuning_report) as (adapter, report):
@@ -98,8 +118,9 @@ def run(params: Params, paths: Paths) -> None:
                 ModelManifest.read(paths.base).folder(paths.model_store), adapter, form
             ),
         )
-        _write_report(params, paths, result, sources, feedback, documents, report)
-    drop_checkpoints(paths.scratch)
+        _write_report(params, paths, result, sources, feedback, (documents, preferences), report)
+    for folder in (paths.scratch, paths.scratch / SERIES):
+        drop_checkpoints(folder)
 
 
 def _write_report(
@@ -108,16 +129,17 @@ def _write_report(
     result: TrainingResult,
     sources: Mapping[str, int],
     feedback: Mapping[str, int],
-    documents: DocumentsResult | None,
+    further: Further,
     report: Path,
 ) -> None:
     fit = fit_of(paths.scratch, result.initial_validation_loss)
     parts: dict[str, object] = {"tokens_by_source": dict(sources), "feedback": dict(feedback)}
-    parts |= {"documents": asdict(documents)} if documents else {}
+    names = ("documents", "preferences")
+    parts |= {name: asdict(one) for name, one in zip(names, further, strict=True) if one}
     told = {name: part for name, part in parts.items() if part}
     write_metrics(report, asdict(result) | {"fit": asdict(fit)} | told)
     plot_losses(paths.scratch, report / "loss.png", "Fine-tuning")
-    text = _report(params, result, fit, sources, feedback, documents)
+    text = _report(params, result, fit, sources, feedback, further)
     (report / "report.md").write_text(plain_markdown(text), encoding="utf-8")
 
 
@@ -127,7 +149,7 @@ def _report(
     fit: Fit,
     sources: Mapping[str, int],
     feedback: Mapping[str, int],
-    documents: DocumentsResult | None,
+    further: Further,
 ) -> str:
     settings = params.finetuning
     shares = ", ".join(f"{name} {tokens}" for name, tokens in sources.items())
@@ -135,8 +157,7 @@ def _report(
     if feedback:
         times = feedback["examples"] / feedback["rows"]
         by_source += f"Feedback: {feedback['rows']} rows, each learned {times:.1f} times.\n\n"
-    if documents:
-        by_source += f"{documents.text}\n\n"
+    by_source += "".join(f"{one.text}\n\n" for one in further if one)
     return (
         f"# Fine-tuning\n\n{settings.method}, rank {settings.rank}: {result.steps} steps over "
         f"{result.examples} examples of {result.tokens} tokens, {result.supervised_tokens} of them "

@@ -11,6 +11,14 @@ from tasks.training.params import TrainingParams
 Method = Literal["qlora", "lora", "dora", "rslora", "full"]
 
 
+class PreferencesParams(StageParams):
+    """How preferences are learned, after the answers; all else is as for these."""
+
+    beta: float = Field(gt=0, le=10, description="how strongly DPO holds to its reference")
+    learning_rate: float = Field(gt=0, le=1)
+    token_budget: int = Field(ge=256, description="tokens of an epoch of pairs")
+
+
 class FinetuningParams(TrainingParams):
     """`params/finetuning.yaml`."""
 
@@ -27,11 +35,13 @@ class FinetuningParams(TrainingParams):
         ge=0, lt=1, description="of the budget, for documents as they are, learned before answers"
     )
 
+    preferences: PreferencesParams | None = Field(description="null: no preferences are learned")
+
     @model_serializer(mode="wrap")
     def _as_before(self, dump: SerializerFunctionWrapHandler) -> dict[str, object]:
-        """Return the content; a share of 0 is left out, as in adapters from before it existed."""
+        """Return the content; what is off is left out, as in adapters from before it existed."""
         content: dict[str, object] = dump(self)
-        return without_false(content, "documents_share")
+        return without_false(without_false(content, "documents_share"), "preferences")
 
 
 class Params(StageParams):

@@ -14,39 +14,23 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, logsigmoid
 from transformers import PreTrainedModel
 
-from tasks.sequences.examples import Example
+from tasks.finetuning.params import FinetuningParams
+from tasks.sequences.examples import (
+    HELD_OUT_PREFERENCES_FILE,
+    PREFERENCES_FILE,
+    Example,
+    read_examples,
+)
 from tasks.sequences.likelihood import example_losses, summed_cross_entropy
 from tasks.sequences.packing import Batch, Pack, one_batch, packed_logits
 from tasks.sequences.packing_check import prepare_packs
-from tasks.stage.errors import ConfigError, DataError
-from tasks.training.batches import make_batches
+from tasks.stage.errors import ConfigError
+from tasks.training.batches import fill_budget, make_batches
 from tasks.training.loop import train
 from tasks.training.params import TrainingParams
 from tasks.training.trainer import validation_loss
 
 SERIES = "preferences"  # of its curves and checkpoints
-_CHOSEN, _REJECTED = "chosen", "rejected"
-
-
-@dataclass(frozen=True, slots=True)
-class PreferencePair:
-    """Two answers to one prompt, as token ids with what ends a turn."""
-
-    id: str
-    prompt: tuple[int, ...]
-    chosen: tuple[int, ...]
-    rejected: tuple[int, ...]
-
-    @property
-    def examples(self) -> tuple[Example, Example]:
-        """Return the chosen and the rejected example, of one context and in this order."""
-        chosen, rejected = (
-            Example(
-                f"{self.id} {kind}", "", "", kind, self.id, self.prompt + answer, len(self.prompt)
-            )
-            for kind, answer in ((_CHOSEN, self.chosen), (_REJECTED, self.rejected))
-        )
-        return chosen, rejected
 
 
 class PairBatch(Batch):
@@ -62,31 +46,44 @@ class PairBatch(Batch):
         return PairBatch(self.examples, one_batch(self.examples, max_tokens).packs)
 
 
-def check_pairs(pairs: Iterable[PreferencePair]) -> None:
-    """Check that there is something to prefer in each pair.
+def read_pair_batches(
+    tokens: Path, params: FinetuningParams, *, max_tokens: int
+) -> tuple[list[PairBatch], list[PairBatch]]:
+    """Return the batches of pairs to learn and of those held out; none of both where params have
+    no preferences.
 
     Raises:
-        DataError: the two answers of one are equal.
+        ConfigError: the tokens hold no pairs, or the budget holds none.
     """
-    equal = [pair.id for pair in pairs if pair.chosen == pair.rejected]
-    if equal:
-        raise DataError(
-            f"{len(equal)} preference pairs have two equal answers, {', '.join(equal[:3])} first; "
-            "nothing can be learned from them",
-            "take them out of the source, or mend the rejected answer",
+    settings = params.preferences
+    if settings is None:
+        return [], []
+    if not (tokens / PREFERENCES_FILE).exists():
+        raise ConfigError(
+            "finetuning.preferences is set, and tokenization made no token ids of rejected answers",
+            "set tokenization.preferences: true, or finetuning.preferences: null",
         )
+    learned = fill_budget(
+        read_examples(tokens / PREFERENCES_FILE), settings.token_budget, params.seed
+    )
+    if not learned:
+        raise ConfigError(
+            f"finetuning.preferences.token_budget {settings.token_budget} holds no pair",
+            "raise it, or lower tokenization.max_tokens",
+        )
+    pairs = read_examples(tokens / HELD_OUT_PREFERENCES_FILE)
+    every = sum(len(example.token_ids) for example in pairs)
+    held_out = fill_budget(pairs, every, params.seed)[: 2 * params.validation_examples]
+    return (
+        make_pair_batches(learned, params, max_tokens=max_tokens),
+        make_pair_batches(held_out, params, max_tokens=max_tokens),
+    )
 
 
 def make_pair_batches(
-    pairs: Sequence[PreferencePair], params: TrainingParams, *, max_tokens: int
+    examples: Sequence[Example], params: TrainingParams, *, max_tokens: int
 ) -> list[PairBatch]:
-    """Return the batches of one epoch, each of `batch_examples` answers or one pair.
-
-    Raises:
-        DataError: the two answers of a pair are equal.
-    """
-    check_pairs(pairs)
-    examples = [example for pair in pairs for example in pair.examples]
+    """Return the batches of one epoch, each of `batch_examples` answers or one pair."""
     return [
         PairBatch(batch.examples, batch.packs)
         for batch in make_batches(examples, params, max_tokens=max_tokens)
@@ -158,7 +155,8 @@ def preferred_share(model: nn.Module, batches: Sequence[Batch]) -> float:
 class PreferencesResult:
     """What preferences bought and cost.
 
-    `preferred_before` and `preferred_after` are shares of the held-out pairs whose chosen answer is
+    `accuracy` is the share of the held-out pairs whose chosen answer gained on the rejected one,
+    half by chance; `preferred_before` and `preferred_after` are shares of the held-out pairs whose chosen answer is
     the likelier one; `answers_loss_before` and `answers_loss_after` the mean validation loss of a
     token of answers, in nats: what moving away from the reference cost. `loss` is DPO's on the
     held-out pairs at its best, of ln 2 before.
@@ -168,6 +166,7 @@ class PreferencesResult:
     held_out: int
     steps: int
     loss: float
+    accuracy: float
     preferred_before: float
     preferred_after: float
     answers_loss_before: float
@@ -178,8 +177,8 @@ class PreferencesResult:
         """Return it as lines of a report."""
         return (
             f"Preferences (DPO): {self.pairs} pairs in {self.steps} steps after the answers. Of "
-            f"{self.held_out} held-out pairs the chosen answer is the likelier one in "
-            f"{self.preferred_before:.0%} before and {self.preferred_after:.0%} after. It cost the "
+            f"{self.held_out} held-out pairs the chosen answer gained on the rejected one in "
+            f"{self.accuracy:.0%} (half by chance); it is the likelier one in {self.preferred_before:.0%} before and {self.preferred_after:.0%} after. It cost the "
             f"answers a validation loss of {self.answers_loss_before:.3f} before and "
             f"{self.answers_loss_after:.3f} after (nats per learned token)."
         )
@@ -189,19 +188,24 @@ def learn_preferences(
     model: nn.Module,
     batches: tuple[Sequence[PairBatch], Sequence[PairBatch]],
     answers: Sequence[Batch],
-    params: TrainingParams,
-    beta: float,
+    params: FinetuningParams,
     *,
     scratch: Path,
     identity: str,
-    share: tuple[float, float],
-) -> PreferencesResult:
+    share: tuple[float, float] = (0.0, 1.0),
+) -> PreferencesResult | None:
     """Train a model on pairs after its answers; `batches` are those learned and those held out.
 
-    The reference is the model as it comes; `answers` is what it was validated on. Raises as
-    `train` does.
+    The reference is the model as it comes; `answers` is what it was validated on. None where params
+    have no preferences. Raises as `train` does.
     """
+    settings = params.preferences
+    if settings is None:
+        return None
     learned, held_out = batches
+    beta = settings.beta
+    own = {"learning_rate": settings.learning_rate, "token_budget": settings.token_budget}
+    params = params.model_copy(update=own)
     loss = PreferenceLoss(beta, reference_log_probabilities(model, [*learned, *held_out]))
     preferred = preferred_share(model, held_out)
     answers_loss = validation_loss(model, answers, summed_cross_entropy)
@@ -214,8 +218,20 @@ def learn_preferences(
         sum(batch.supervised for batch in held_out),
         result.steps,
         result.best_validation_loss,
+        _accuracy(model, held_out, loss),
         preferred,
         preferred_share(model, held_out),
         answers_loss,
         validation_loss(model, answers, summed_cross_entropy),
     )
+
+
+def _accuracy(model: nn.Module, batches: Sequence[Batch], loss: PreferenceLoss) -> float:
+    """Return the share of the pairs whose answers moved apart as they should."""
+    model.eval()
+    device = next(model.parameters()).device
+    with torch.inference_mode():
+        gained = [
+            loss.margins(model, pack.to(device)) > 0 for batch in batches for pack in batch.packs
+        ]
+    return float(torch.cat(gained).float().mean())

@@ -28,7 +28,8 @@ _ASKED = tuple(asked for asked, _ in _SHAPES)
 _ASSISTANT = "assistant"
 _SYSTEM = ("system", "system_prompt")
 _LABELS = ("id", "documents", "slice", "group", "source", "license")
-_READ = frozenset({*_LABELS, *_SYSTEM, "history"})
+_REJECTED = "rejected_answer"
+_READ = frozenset({*_LABELS, *_SYSTEM, "history", _REJECTED})
 _PLAIN = {names[0]: frozenset({*_LABELS, *names}) for names in (*_SHAPES, ("messages",))}
 _TOOLS = ("tools", "functions")
 _SHOWN = 10
@@ -44,10 +45,14 @@ class UnlearnedError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Turns:
-    """The conversation of a row, and the columns and message keys that nobody reads."""
+    """The conversation of a row, and the columns and message keys that nobody reads.
+
+    `rejected` is an answer that is worse than the last one, empty where the row has none.
+    """
 
     messages: tuple[Message, ...]
     unread: tuple[str, ...]
+    rejected: str = ""
 
 
 def read_turns(row: Mapping[str, Any]) -> Turns:
@@ -76,7 +81,22 @@ def read_turns(row: Mapping[str, Any]) -> Turns:
         if name not in used and not is_empty(value) and not _is_read_flag(name, value)
     ]
     keys = dict.fromkeys(name for turn in turns for name in turn.unread)
-    return Turns(messages, (*columns, *keys))
+    return Turns(messages, (*columns, *keys), _rejected(row, messages))
+
+
+def _rejected(row: Mapping[str, Any], messages: Sequence[Message]) -> str:
+    """Return the answer that a row says is worse than its own.
+
+    Raises:
+        MisshapenError: it is no text, or the same as the row's own.
+    """
+    rejected = required_text(row, _REJECTED, "")
+    if rejected.strip() and rejected.strip() == messages[-1].content.strip():
+        raise MisshapenError(
+            f"{_REJECTED} is the answer itself: neither of two equal answers can be preferred; "
+            f"{_LEAVE_OUT.format(_REJECTED)}"
+        )
+    return rejected.strip()
 
 
 def asked_turns(row: Mapping[str, Any]) -> tuple[Message, ...] | None:
@@ -152,7 +172,8 @@ def chosen_is_no_answer(row: Mapping[str, Any]) -> str:
     return (
         "chosen is a column of preferences (DPO), of which nobody says that it is the answer: "
         f"write `chosen: {answer}` under `columns` in params/ingestion.yaml, or `chosen: messages` "
-        "where it is a whole conversation and nothing else is; rejected is then left out"
+        "where it is a whole conversation and nothing else is; rejected is then left out, or, with "
+        "`rejected: rejected_answer`, learned as the worse answer"
     )
 
 

@@ -13,6 +13,8 @@ from tasks.records.text import text_sha256
 WEIGHTS_FILE = "weights.json"
 DOCUMENTS_FILE = "documents.parquet"
 HELD_OUT_DOCUMENTS_FILE = "held_out_documents.parquet"
+PREFERENCES_FILE = "preferences.parquet"
+HELD_OUT_PREFERENCES_FILE = "held_out_preferences.parquet"
 DOCUMENT = "document"  # the variant of an example that is a piece of a document
 _SCHEMA = pa.schema(
     [

@@ -23,6 +23,8 @@ from tasks.records.schema import SPLITS, Document, read_documents, read_records
 from tasks.sequences.examples import (
     DOCUMENTS_FILE,
     HELD_OUT_DOCUMENTS_FILE,
+    HELD_OUT_PREFERENCES_FILE,
+    PREFERENCES_FILE,
     count_documents,
     write_examples,
     write_weights,
@@ -36,6 +38,7 @@ from tasks.task_types.table import TrainedTask
 from tasks.tokenization.documents import EncodedDocuments, encode_documents
 from tasks.tokenization.labels import check_said, count_unlearned, labels_line, trained_task
 from tasks.tokenization.params import Params
+from tasks.tokenization.preferences import check_pairs, encode_pairs
 from tasks.tokenization.training_examples import (
     EncodedSplit,
     choose_contexts,
@@ -47,6 +50,7 @@ from tasks.tokenization.usability import usability_error
 
 LOGGER = logging.getLogger(__name__)
 REPORT_FILE = "report.md"
+PREFERENCE_FILES = {"train": PREFERENCES_FILE, "validation": HELD_OUT_PREFERENCES_FILE}
 PROMPTS = Path("params/prompts")
 
 
@@ -99,12 +103,23 @@ def run(params: Params, paths: Paths) -> None:
         )
         for name, records in splits.items()
     }
+    pairs = {
+        name: encode_pairs(splits[name], encoded[name].examples, tokenizer, settings.max_tokens)
+        for name in (PREFERENCE_FILES if settings.preferences else ())
+    }
+    if pairs:
+        check_pairs(pairs["train"], pairs["validation"])
     names = [record.id for record in shown]
     metrics = {"template": path.name} | _metrics(template.digest, names, encoded, params)
     if task.labels:
         metrics["labels"] = count_unlearned(task.labels, splits)
     if raw is not None:
         metrics["documents"] = _count_documents(raw, tokenizer)
+    if pairs:
+        metrics["preferences"] = {
+            name: {"pairs": len(found.examples) // 2, "too_long": len(found.too_long)}
+            for name, found in pairs.items()
+        }
     text = _report(metrics)
     LOGGER.info("%s", text)
     error = usability_error(splits, encoded, params)
@@ -122,6 +137,8 @@ def run(params: Params, paths: Paths) -> None:
         if raw is not None:
             write_examples(tokens / DOCUMENTS_FILE, raw.learned)
             write_examples(tokens / HELD_OUT_DOCUMENTS_FILE, raw.held_out)
+        for name, made in pairs.items():
+            write_examples(tokens / PREFERENCE_FILES[name], made.examples)
         write_weights(tokens, json.loads(paths.source_weights.read_text(encoding="utf-8")))
         write_metrics(report, metrics)
         (report / REPORT_FILE).write_text(plain_markdown(text), encoding="utf-8")
@@ -234,6 +251,10 @@ def _report(metrics: dict[str, object]) -> str:
         lines += ["", labels_line(labels)]
     if isinstance(documents := metrics.get("documents"), dict):
         lines += ["", _documents_line(documents)]
+    if isinstance(pairs := metrics.get("preferences"), dict):
+        told = (f"{found['pairs']} of {name}, {found['too_long']} more too long"
+                for name, found in pairs.items())  # fmt: skip
+        lines += ["", f"Preference pairs: {'; '.join(told)}."]
     return "\n".join(lines) + "\n"
 
 

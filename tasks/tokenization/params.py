@@ -26,6 +26,7 @@ class TokenizationParams(StageParams):
     held_out_documents: float = Field(
         gt=0, lt=1, description="share of the documents that is never learned, for perplexity"
     )
+    preferences: bool = Field(description="whether rejected answers become token ids, for DPO")
     seed: int = Field(ge=0)
 
 

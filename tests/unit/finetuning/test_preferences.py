@@ -1,6 +1,8 @@
 """Preferences are learned by DPO as TRL computes it, from a reference computed once."""
 
+import shutil
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,21 +11,33 @@ from datasets import Dataset
 from transformers import PreTrainedModel
 from trl import DPOConfig, DPOTrainer
 
+from tasks.finetuning.__main__ import Paths, run
+from tasks.finetuning.params import Params, PreferencesParams
 from tasks.finetuning.preferences import (
     SERIES,
     PreferenceLoss,
-    PreferencePair,
     exact_pairs,
     learn_preferences,
     make_pair_batches,
+    read_pair_batches,
     reference_log_probabilities,
 )
-from tasks.stage.errors import DataError
-from tasks.stage.metrics import read_curve
+from tasks.prompting.chat_encoding import encode_answers
+from tasks.records.messages import MisshapenError
+from tasks.records.schema import read_records, write_records
+from tasks.records.turns import read_turns
+from tasks.sequences.examples import Example
+from tasks.stage.errors import ConfigError, DataError
+from tasks.stage.metrics import read_curve, read_metrics
+from tasks.stage.outputs import file_sha256, write_manifest
+from tasks.stage.params import ComputeParams, ModelsParams, PromptingParams
+from tasks.tokenization.preferences import EncodedPairs, check_pairs, encode_pairs
 from tasks.training.batches import make_batches
 from tests.unit.conftest import Tiny
+from tests.unit.finetuning.test_finetuning import PARAMS
 from tests.unit.generation.test_greedy_decoding import make
 from tests.unit.sequences.test_packing import examples, read_yaml_training
+from tests.unit.tokenization.test_tokenization import tokenize
 
 SETTINGS = read_yaml_training().model_copy(
     update={"batch_examples": 4, "evaluations": 3, "patience": 9, "learning_rate": 1e-3}
@@ -31,19 +45,22 @@ SETTINGS = read_yaml_training().model_copy(
 BETA = 0.1
 
 
-def pairs(count: int) -> list[PreferencePair]:
+def pairs(count: int) -> list[Example]:
     """Pairs whose chosen answer begins with 7 and whose rejected one begins with 8."""
     draw = torch.Generator().manual_seed(3)
 
     def tokens(size: int) -> tuple[int, ...]:
         return tuple(torch.randint(10, 90, (size,), generator=draw).tolist())
 
-    return [
-        PreferencePair(
-            f"p{at}", tokens(12 + at), (7, *tokens(2 + at % 3)), (8, *tokens(1 + at % 4))
-        )
-        for at in range(count)
-    ]
+    found = []
+    for at in range(count):
+        prompt = tokens(12 + at)
+        answers = {"chosen": (7, *tokens(3)), "rejected": (8, *tokens(1 + at % 4))}
+        found += [
+            Example(f"p{at} {kind}", "", "", kind, f"p{at}", prompt + answer, len(prompt))
+            for kind, answer in answers.items()
+        ]
+    return found
 
 
 def moved(model: PreTrainedModel) -> PreTrainedModel:
@@ -57,15 +74,16 @@ def moved(model: PreTrainedModel) -> PreTrainedModel:
 
 
 def trl_loss(
-    model: PreTrainedModel, reference: PreTrainedModel, tiny: Tiny, rows: list[PreferencePair],
+    model: PreTrainedModel, reference: PreTrainedModel, tiny: Tiny, rows: list[Example],
     folder: Path,
 ) -> float:  # fmt: skip
     """What TRL's DPOTrainer finds of the same token ids in one batch."""
     tokenizer = make("llama", tiny).tokenizer
-    text = [{"prompt": "a", "chosen": "b", "rejected": "c"}] * len(rows)
+    count = len(rows) // 2
+    text = [{"prompt": "a", "chosen": "b", "rejected": "c"}] * count
     arguments = DPOConfig(
         output_dir=str(folder), beta=BETA, use_cpu=True, report_to="none", bf16=False,
-        per_device_train_batch_size=len(rows), gradient_checkpointing=False,
+        per_device_train_batch_size=count, gradient_checkpointing=False,
     )  # fmt: skip
     trainer = DPOTrainer(
         model, reference, arguments, train_dataset=Dataset.from_list(text),
@@ -74,11 +92,11 @@ def trl_loss(
     inputs = trainer.data_collator(
         [
             {
-                "prompt_ids": list(row.prompt),
-                "chosen_ids": list(row.chosen),
-                "rejected_ids": list(row.rejected),
+                "prompt_ids": list(one.token_ids[: one.prompt_length]),
+                "chosen_ids": list(one.token_ids[one.prompt_length :]),
+                "rejected_ids": list(other.token_ids[other.prompt_length :]),
             }
-            for row in rows
+            for one, other in zip(rows[0::2], rows[1::2], strict=True)
         ]
     )
     trainer.model.eval()
@@ -91,8 +109,7 @@ def test_the_loss_is_that_of_trl(tiny: Tiny, tmp_path: Path) -> None:
     model, rows = moved(reference), pairs(5)
     expected = trl_loss(deepcopy(model), deepcopy(reference), tiny, rows, tmp_path)
     params = SETTINGS.model_copy(update={"batch_examples": 10})
-    [batch] = make_pair_batches(rows, params, max_tokens=64)
-    [batch] = exact_pairs(reference, [batch])
+    [batch] = exact_pairs(reference, make_pair_batches(rows, params, max_tokens=64))
     loss = PreferenceLoss(BETA, reference_log_probabilities(reference, [batch]))
     at_first = sum(loss(reference, pack).item() for pack in batch.packs) / batch.supervised
     assert at_first == pytest.approx(0.6931472, abs=1e-4)
@@ -108,29 +125,101 @@ def test_preferences_go_through_the_one_trainer_and_tell_what_they_bought_and_co
 ) -> None:
     model = make("llama", tiny).model
     rows = pairs(24)
-    batches = exact_pairs(model, make_pair_batches(rows[:16], SETTINGS, max_tokens=64))
-    held_out = exact_pairs(model, make_pair_batches(rows[16:], SETTINGS, max_tokens=64))
+    learned = exact_pairs(model, make_pair_batches(rows[:32], SETTINGS, max_tokens=64))
+    held_out = exact_pairs(model, make_pair_batches(rows[32:], SETTINGS, max_tokens=64))
     answers = make_batches(examples(3), SETTINGS, max_tokens=64)
+    own = PreferencesParams(beta=BETA, learning_rate=1e-3, token_budget=4000)
+    params = PARAMS.model_copy(update=SETTINGS.model_dump() | {"preferences": own})
     result = learn_preferences(
-        model, (batches, held_out), answers, SETTINGS, BETA, scratch=tmp_path, identity="a",
-        share=(0.5, 1.0),
-    )  # fmt: skip
+        model, (learned, held_out), answers, params, scratch=tmp_path, identity="a"
+    )
+    assert result is not None
     assert (result.pairs, result.held_out, result.steps) == (16, 8, 8)
     assert result.loss < 0.67
-    assert result.preferred_after > result.preferred_before
+    assert result.accuracy > 0.7
+    assert result.preferred_after >= result.preferred_before
     assert result.answers_loss_after != result.answers_loss_before
     assert "16 pairs in 8 steps" in result.text
     first = read_curve(tmp_path, "validation_loss", series=SERIES)[0]
     assert first == (0, pytest.approx(0.6931472, abs=1e-4))
 
 
-def test_a_pair_stays_in_one_pack(tiny: Tiny) -> None:
+def test_a_pair_stays_in_one_pack() -> None:
     for batch in make_pair_batches(pairs(9), SETTINGS, max_tokens=1):
         assert [pack.examples for pack in batch.packs] == [2] * batch.supervised
         assert [pack.examples for pack in batch.repacked(1).packs] == [2] * batch.supervised
 
 
-def test_a_pair_of_equal_answers_is_refused_by_name() -> None:
-    row = PreferencePair("p9", (1, 2), (3, 4), (3, 4))
-    with pytest.raises(DataError, match="1 preference pairs have two equal answers, p9 first"):
-        make_pair_batches([*pairs(3), row], SETTINGS, max_tokens=64)
+def with_rejected(tiny: Tiny, root: Path) -> Path:
+    """The tiny data with a rejected answer for all records of two splits but one."""
+    folder = root / "curated"
+    shutil.copytree(tiny.curated, folder)
+    for split in ("train", "validation"):
+        path = folder / f"{split}.jsonl"
+        rows = [replace(item, rejected="Burn it all.") for item in read_records(path)]
+        write_records(path, [replace(rows[0], rejected=""), *rows[1:]])
+    write_manifest(folder)
+    return folder
+
+
+def test_rejected_answers_are_learned_where_params_say_so_alone(
+    tiny: Tiny,
+    prompting: PromptingParams,
+    models: ModelsParams,
+    compute: ComputeParams,
+    tmp_path: Path,
+) -> None:
+    curated = with_rejected(tiny, tmp_path)
+
+    def night(name: str, preferences: PreferencesParams | None) -> Paths:
+        root = tmp_path / name
+        on = preferences is not None
+        paths = Paths(
+            tokens=tokenize(root, tiny, prompting, curated, preferences=on).tokens,
+            base=tiny.base, model_store=tiny.store, scratch=root / "scratch",
+            adapter=root / "adapter", finetuning_report=root / "report",
+        )  # fmt: skip
+        params = PARAMS.model_copy(
+            update={"token_budget": 1500, "rank": 2, "preferences": preferences}
+        )
+        run(Params(finetuning=params, models=models, compute=compute), paths)
+        return paths
+
+    plain = tokenize(tmp_path / "plain", tiny, prompting, tiny.curated).tokens
+    off = night("off", None)
+    assert file_sha256(off.tokens / "manifest.json") == file_sha256(plain / "manifest.json")
+    assert "preferences" not in read_metrics(off.finetuning_report)
+    assert "preferences" not in (off.adapter / "training.json").read_text()
+    on = night("on", PreferencesParams(beta=BETA, learning_rate=1e-2, token_budget=4000))
+    told = read_metrics(on.finetuning_report)["preferences"]
+    assert (told["pairs"], told["held_out"]) == (11, 11)
+    assert told["loss"] < 0.68
+    assert told["preferred_after"] >= told["preferred_before"]
+    assert "Preferences (DPO): 11 pairs" in (on.finetuning_report / "report.md").read_text()
+    assert '"beta": 0.1' in (on.adapter / "training.json").read_text()
+
+
+def test_a_pair_of_equal_answers_is_refused_by_name(tiny: Tiny, tmp_path: Path) -> None:
+    row = {"question": "What?", "answer": "This.", "rejected_answer": " This. "}
+    with pytest.raises(MisshapenError, match="rejected_answer is the answer itself"):
+        read_turns(row)
+    assert read_turns(row | {"rejected_answer": "That."}).rejected == "That."
+    records = read_records(with_rejected(tiny, tmp_path) / "train.jsonl")
+    equal = [replace(item, rejected=item.answer) for item in records[1:3]]
+    tokenizer = make("llama", tiny).tokenizer
+    ids = encode_answers(tokenizer, [item.answer for item in equal])
+    made = [
+        Example(item.id, "", "", "", "", (1, 2, *own), 2)
+        for item, own in zip(equal, ids, strict=True)
+    ]
+    with pytest.raises(DataError, match=f"two equal answers, {equal[0].id}"):
+        encode_pairs(equal, made, tokenizer, 512)
+    with pytest.raises(DataError, match="expected at least one of each"):
+        check_pairs(EncodedPairs(made, []), EncodedPairs([], []))
+
+
+def test_preferences_without_pairs_are_refused(tokens: Path) -> None:
+    own = PreferencesParams(beta=BETA, learning_rate=1e-2, token_budget=4000)
+    params = PARAMS.model_copy(update={"preferences": own})
+    with pytest.raises(ConfigError, match="made no token ids of rejected answers"):
+        read_pair_batches(tokens, params, max_tokens=256)
