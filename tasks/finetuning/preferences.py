@@ -156,10 +156,10 @@ class PreferencesResult:
     """What preferences bought and cost.
 
     `accuracy` is the share of the held-out pairs whose chosen answer gained on the rejected one,
-    half by chance; `preferred_before` and `preferred_after` are shares of the held-out pairs whose chosen answer is
-    the likelier one; `answers_loss_before` and `answers_loss_after` the mean validation loss of a
-    token of answers, in nats: what moving away from the reference cost. `loss` is DPO's on the
-    held-out pairs at its best, of ln 2 before.
+    half by chance; `preferred_before` and `preferred_after` are shares of those whose chosen answer
+    is the likelier one; `answers_loss_before` and `answers_loss_after` the mean validation loss of
+    a token of answers, in nats: what it cost. `loss` is DPO's on the held-out pairs at its best, of
+    ln 2 before.
     """
 
     pairs: int
@@ -178,7 +178,8 @@ class PreferencesResult:
         return (
             f"Preferences (DPO): {self.pairs} pairs in {self.steps} steps after the answers. Of "
             f"{self.held_out} held-out pairs the chosen answer gained on the rejected one in "
-            f"{self.accuracy:.0%} (half by chance); it is the likelier one in {self.preferred_before:.0%} before and {self.preferred_after:.0%} after. It cost the "
+            f"{self.accuracy:.0%} (half by chance); it is the likelier one in "
+            f"{self.preferred_before:.0%} before and {self.preferred_after:.0%} after. It cost the "
             f"answers a validation loss of {self.answers_loss_before:.3f} before and "
             f"{self.answers_loss_after:.3f} after (nats per learned token)."
         )

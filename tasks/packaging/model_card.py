@@ -43,7 +43,7 @@ _MOST_SOURCES = 20
 _TOLD = (
     "method", "rank", "alpha", "targets", "objective", "signal", "weights", "layers",
     "learning_rate", "fitted_learning_rate", "schedule", "epochs", "batch_examples",
-    "token_budget", "documents_share", "seed",
+    "token_budget", "documents_share", "preferences", "seed",
 )  # fmt: skip
 
 
