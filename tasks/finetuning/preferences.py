@@ -96,7 +96,7 @@ def exact_pairs(model: PreTrainedModel, batches: Sequence[PairBatch]) -> Sequenc
     Raises:
         ConfigError: the model does not.
     """
-    [exact] = prepare_packs(model, batches)
+    [exact] = prepare_packs(model, batches) if batches else [[]]
     if any(one is not other for one, other in zip(exact, batches, strict=True)):
         raise ConfigError(
             f"{type(model).__name__} computes each example alone, and a pair is compared in one "

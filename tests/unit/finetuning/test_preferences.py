@@ -223,3 +223,14 @@ def test_preferences_without_pairs_are_refused(tokens: Path) -> None:
     params = PARAMS.model_copy(update={"preferences": own})
     with pytest.raises(ConfigError, match="made no token ids of rejected answers"):
         read_pair_batches(tokens, params, max_tokens=256)
+
+
+def test_a_model_that_cannot_pack_a_pair_is_refused_before_training(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = make("llama", tiny).model
+    batches = make_pair_batches(pairs(3), SETTINGS, max_tokens=64)
+    monkeypatch.setattr("tasks.sequences.packing_check.packs_exactly", lambda _: False)
+    assert exact_pairs(model, []) == []
+    with pytest.raises(ConfigError, match="computes each example alone"):
+        exact_pairs(model, batches)
