@@ -23,7 +23,13 @@ from tasks.stage.metrics import write_metrics
 from tasks.stage.outputs import output_folders, verified
 from tasks.stage.pages import plain_markdown
 from tasks.task_types.table import TrainedTask
-from tasks.tokenization.labels import check_said, count_unlearned, labels_line, trained_task
+from tasks.tokenization.labels import (
+    check_said,
+    corrections_outside,
+    count_labels,
+    labels_line,
+    trained_task,
+)
 from tasks.tokenization.params import Params
 from tasks.tokenization.training_examples import (
     EncodedSplit,
@@ -67,6 +73,8 @@ def run(params: Params, paths: Paths) -> None:
     splits = {name: read_records(curated / f"{name}.jsonl") for name in SPLITS}
     task = trained_task(params.task, splits["train"])
     check_said(task.labels, tokenizer, params.prompting.max_new_tokens)
+    outside = corrections_outside(task, splits["train"])
+    splits["train"] = learned = [row for row in splits["train"] if row.id not in outside]
     shown = choose_demonstrations(splits["train"], settings.demonstrations, settings.seed)
     splits["train"] = [record for record in splits["train"] if record not in shown]
     path = _template(task, settings.template, params.prompting.language, curated)
@@ -85,7 +93,7 @@ def run(params: Params, paths: Paths) -> None:
     names = [record.id for record in shown]
     metrics = {"template": path.name} | _metrics(template.digest, names, encoded, params)
     if task.labels:
-        metrics["labels"] = count_unlearned(task.labels, splits)
+        metrics["labels"] = count_labels(task.labels, learned, splits, outside)
     text = _report(metrics)
     LOGGER.info("%s", text)
     error = usability_error(splits, encoded, params)
