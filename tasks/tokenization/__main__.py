@@ -79,17 +79,13 @@ def run(params: Params, paths: Paths) -> None:
     splits["train"] = [record for record in splits["train"] if record not in shown]
     path = _template(task, settings.template, params.prompting.language, curated)
     template = PromptTemplate.load(path, as_turns(shown))
-    passages = _passages(curated, params, paths)
-    contexts = {
-        name: choose_contexts(records, passages, count=params.prompting.passages, params=settings)
-        for name, records in splits.items()
-    }
-    encoded = {
-        name: encode_records(
-            records, contexts[name], gold_passages(records, passages), template, tokenizer, settings
-        )
-        for name, records in splits.items()
-    }
+    passages, count = _passages(curated, params, paths), params.prompting.passages
+    contexts, encoded = {}, {}
+    for name, records in splits.items():
+        shown_with = choose_contexts(records, passages, count=count, params=settings)
+        gold = gold_passages(records, passages)
+        contexts[name] = shown_with
+        encoded[name] = encode_records(records, shown_with, gold, template, tokenizer, settings)
     names = [record.id for record in shown]
     metrics = {"template": path.name} | _metrics(template.digest, names, encoded, params)
     if task.labels:
@@ -98,9 +94,7 @@ def run(params: Params, paths: Paths) -> None:
     LOGGER.info("%s", text)
     error = usability_error(splits, encoded, params)
     if error is not None:
-        paths.scratch.mkdir(parents=True, exist_ok=True)
-        told = f"{text}\n{error.message}\n"
-        (paths.scratch / REPORT_FILE).write_text(plain_markdown(told), encoding="utf-8")
+        _leave_report(paths, f"{text}\n{error.message}\n")
         raise error
     golden = make_prompts(splits["train"], contexts["train"])
     with output_folders(paths.tokens, paths.tokenization_report) as (tokens, report):
@@ -111,6 +105,12 @@ def run(params: Params, paths: Paths) -> None:
         write_weights(tokens, json.loads(paths.source_weights.read_text(encoding="utf-8")))
         write_metrics(report, metrics)
         (report / REPORT_FILE).write_text(plain_markdown(text), encoding="utf-8")
+
+
+def _leave_report(paths: Paths, text: str) -> None:
+    """Leave what was found in scratch, where no output is written."""
+    paths.scratch.mkdir(parents=True, exist_ok=True)
+    (paths.scratch / REPORT_FILE).write_text(plain_markdown(text), encoding="utf-8")
 
 
 def _template(task: TrainedTask, named: str, language: str, curated: Path) -> Path:
