@@ -13,8 +13,8 @@ from tasks.evaluation.grids import (
     signed_interval,
 )
 from tasks.evaluation.label_report import labels_in_words, linear_in_words
-from tasks.evaluation.linear_baseline import LINEAR
 from tasks.records.predictions import DISTRACTOR, FEEDBACK, INJECTED
+from tasks.task_types.classify import LINEAR
 
 _QUESTIONS = {
     "adapter-base": "What did fine-tuning buy?",

@@ -6,6 +6,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from shutil import copytree
 
+import torch
+
 from tasks.finetuning.adapter import keep_start, make_trainable, save_trained
 from tasks.finetuning.documents import (
     DocumentsResult,
@@ -22,7 +24,7 @@ from tasks.finetuning.preferences import (
     read_pair_batches,
 )
 from tasks.models.linear_maps import read_shares
-from tasks.models.loading import load_for_training, prepare_device, trained_form
+from tasks.models.loading import LanguageModel, load_for_training, prepare_device, trained_form
 from tasks.models.manifest import ModelManifest
 from tasks.models.provenance import write_provenance
 from tasks.prompting.files import PROMPT
@@ -57,7 +59,6 @@ def run(params: Params, paths: Paths) -> None:
     """Train the adapter and write it with its report."""
     settings = params.finetuning
     prompt = verified(paths.tokens) / PROMPT
-    dequantized = params.compute.dequantized_base
     device = prepare_device(params.compute)
     batches = read_training_batches(
         paths.tokens,
@@ -66,14 +67,8 @@ def run(params: Params, paths: Paths) -> None:
         max_tokens=params.compute.micro_batch_tokens,
     )
     pairs = read_pair_batches(paths.tokens, settings, max_tokens=params.compute.micro_batch_tokens)
-    base = load_for_training(
-        paths.base,
-        paths.model_store,
-        device,
-        numeric_form=params.models.numeric_form,
-        dtype=settings.dtype,
-        dequantized=dequantized,
-    )
+    base = _base(params, paths, device)
+    dequantized = params.compute.dequantized_base
     form = trained_form(params.models.numeric_form, dequantized=dequantized)
     template = read_prompt_bundle(prompt, base.tokenizer)
     sources = tokens_by_source(batches.answers, read_weights(paths.tokens))
@@ -107,6 +102,7 @@ def run(params: Params, paths: Paths) -> None:
     with output_folders(paths.adapter, paths.finetuning_report) as (adapter, report):
         save_trained(model, settings, paths.base, adapter, paths.scratch / "start")
         copytree(prompt, adapter / PROMPT)
+        weights = ModelManifest.read(paths.base).folder(paths.model_store)
         write_provenance(
             adapter,
             base=base.digest,
@@ -114,13 +110,23 @@ def run(params: Params, paths: Paths) -> None:
             template=template.digest,
             tokens=paths.tokens,
             params=settings,
-            shares=read_shares(
-                ModelManifest.read(paths.base).folder(paths.model_store), adapter, form
-            ),
+            shares=read_shares(weights, adapter, form),
         )
         _write_report(params, paths, result, sources, feedback, (documents, preferences), report)
     for folder in (paths.scratch, paths.scratch / SERIES):
         drop_checkpoints(folder)
+
+
+def _base(params: Params, paths: Paths, device: torch.device) -> LanguageModel:
+    """Return the base as it is trained on."""
+    return load_for_training(
+        paths.base,
+        paths.model_store,
+        device,
+        numeric_form=params.models.numeric_form,
+        dtype=params.finetuning.dtype,
+        dequantized=params.compute.dequantized_base,
+    )
 
 
 def _write_report(

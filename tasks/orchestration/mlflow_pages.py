@@ -23,6 +23,8 @@ _COLUMNS = (
     "attributes.`Created`",
     "metrics.`adapter.f1`",
     "metrics.`student.f1`",
+    "metrics.`adapter.accuracy`",
+    "metrics.`student.accuracy`",
     "tags.`verdict`",
     "tags.`adapter`",
     "tags.`student`",

@@ -36,7 +36,13 @@ from tasks.stage.outputs import output_folders, verified
 from tasks.stage.pages import plain_markdown
 from tasks.task_types.table import TrainedTask
 from tasks.tokenization.documents import EncodedDocuments, encode_documents
-from tasks.tokenization.labels import check_said, count_unlearned, labels_line, trained_task
+from tasks.tokenization.labels import (
+    check_said,
+    corrections_outside,
+    count_labels,
+    labels_line,
+    trained_task,
+)
 from tasks.tokenization.params import Params
 from tasks.tokenization.preferences import check_pairs, encode_pairs
 from tasks.tokenization.training_examples import (
@@ -82,6 +88,8 @@ def run(params: Params, paths: Paths) -> None:
     splits = {name: read_records(curated / f"{name}.jsonl") for name in SPLITS}
     task = trained_task(params.task, splits["train"])
     check_said(task.labels, tokenizer, params.prompting.max_new_tokens)
+    outside = corrections_outside(task, splits["train"])
+    splits["train"] = learned = [row for row in splits["train"] if row.id not in outside]
     shown = choose_demonstrations(splits["train"], settings.demonstrations, settings.seed)
     splits["train"] = [record for record in splits["train"] if record not in shown]
     path = _template(task, settings.template, params.prompting.language, curated)
@@ -92,17 +100,13 @@ def run(params: Params, paths: Paths) -> None:
         if settings.documents
         else None
     )
-    passages = _passages(documents, params, paths)
-    contexts = {
-        name: choose_contexts(records, passages, count=params.prompting.passages, params=settings)
-        for name, records in splits.items()
-    }
-    encoded = {
-        name: encode_records(
-            records, contexts[name], gold_passages(records, passages), template, tokenizer, settings
-        )
-        for name, records in splits.items()
-    }
+    passages, count = _passages(documents, params, paths), params.prompting.passages
+    contexts, encoded = {}, {}
+    for name, records in splits.items():
+        shown_with = choose_contexts(records, passages, count=count, params=settings)
+        gold = gold_passages(records, passages)
+        contexts[name] = shown_with
+        encoded[name] = encode_records(records, shown_with, gold, template, tokenizer, settings)
     pairs = {
         name: encode_pairs(splits[name], encoded[name].examples, tokenizer, settings.max_tokens)
         for name in (PREFERENCE_FILES if settings.preferences else ())
@@ -112,7 +116,7 @@ def run(params: Params, paths: Paths) -> None:
     names = [record.id for record in shown]
     metrics = {"template": path.name} | _metrics(template.digest, names, encoded, params)
     if task.labels:
-        metrics["labels"] = count_unlearned(task.labels, splits)
+        metrics["labels"] = count_labels(task.labels, learned, splits, outside)
     if raw is not None:
         metrics["documents"] = _count_documents(raw, tokenizer)
     if pairs:
@@ -124,9 +128,7 @@ def run(params: Params, paths: Paths) -> None:
     LOGGER.info("%s", text)
     error = usability_error(splits, encoded, params)
     if error is not None:
-        paths.scratch.mkdir(parents=True, exist_ok=True)
-        told = f"{text}\n{error.message}\n"
-        (paths.scratch / REPORT_FILE).write_text(plain_markdown(told), encoding="utf-8")
+        _leave_report(paths, f"{text}\n{error.message}\n")
         raise error
     golden = make_prompts(splits["train"], contexts["train"])
     with output_folders(paths.tokens, paths.tokenization_report) as (tokens, report):
@@ -142,6 +144,12 @@ def run(params: Params, paths: Paths) -> None:
         write_weights(tokens, json.loads(paths.source_weights.read_text(encoding="utf-8")))
         write_metrics(report, metrics)
         (report / REPORT_FILE).write_text(plain_markdown(text), encoding="utf-8")
+
+
+def _leave_report(paths: Paths, text: str) -> None:
+    """Leave what was found in scratch, where no output is written."""
+    paths.scratch.mkdir(parents=True, exist_ok=True)
+    (paths.scratch / REPORT_FILE).write_text(plain_markdown(text), encoding="utf-8")
 
 
 def _template(task: TrainedTask, named: str, language: str, curated: Path) -> Path:

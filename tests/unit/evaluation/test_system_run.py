@@ -46,6 +46,7 @@ from tasks.evaluation.systems import (
     open_external_systems,
     refuse_learned,
 )
+from tasks.evaluation.task_scoring import task_scoring
 from tasks.generation.greedy_decoding import generate
 from tasks.lexical.chunking import Passage
 from tasks.models.loading import LanguageModel, load_base, load_folder
@@ -75,6 +76,7 @@ from tasks.stage.metrics import read_metrics
 from tasks.stage.outputs import write_manifest
 from tasks.stage.params import read_yaml
 from tasks.statistics.significance import Inference
+from tasks.task_types.table import TrainedTask
 from tests.unit.conftest import Tiny
 from tests.unit.evaluation.test_evaluation import prediction
 
@@ -192,7 +194,8 @@ def test_a_sweeps_trials_ask_the_validation_split_and_no_feedback(
         adapter=tiny.adapter, students=tiny.students, index=scored.index, scratch=tmp_path,
         evaluation_report=tmp_path / "report",
     )  # fmt: skip
-    asked = evaluation._asked(params, paths, torch.device("cpu"))
+    scoring = task_scoring(TrainedTask(), params.evaluation)
+    asked = evaluation._asked(params, paths, CPU, scoring)
     own = {row.id for row in read_records(curated / "validation.jsonl")}
     assert {row.id for row in asked.records} <= own
     assert {request.record.id for request in asked.requests} <= own
@@ -238,6 +241,12 @@ def test_a_bundles_student_is_named_by_its_folder(full: Asked, tiny: Tiny) -> No
     digests = [one.system.load().digest for one in external]
     assert digests[0] == digests[2] != digests[1]
     assert all(one.retriever is not None for one in external)
+
+
+@pytest.mark.parametrize("name", ["base", "adapter", "student-20", "control", "linear"])
+def test_a_name_of_the_nights_own_systems_is_refused(tiny: Tiny, tmp_path: Path, name: str) -> None:
+    with pytest.raises(ConfigError, match="takes a name that the night's own systems have"):
+        opened(tiny, NamedPath(name, tmp_path))
 
 
 def test_a_bundle_has_its_own_settings(full: Asked, tiny: Tiny) -> None:

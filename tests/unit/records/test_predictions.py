@@ -38,8 +38,13 @@ def test_predictions_come_back_from_their_file(path: Path) -> None:
 
 
 def test_the_file_has_a_column_for_every_field(path: Path) -> None:
-    write_predictions(path, [ROW])
-    assert set(parquet.read_schema(path).names) == {field.name for field in fields(Prediction)}
+    names = {field.name for field in fields(Prediction)}
+    write_predictions(path, [ROW])  # answers have no columns of labels
+    assert set(parquet.read_schema(path).names) == names - {"accuracy", "probability"}
+    label = replace(ROW, accuracy=1.0, probability=0.5)
+    write_predictions(path, [label])
+    assert set(parquet.read_schema(path).names) == names
+    assert read_predictions(path) == [label]
 
 
 def test_a_file_of_an_older_version_is_refused_by_what_it_lacks(path: Path) -> None:
