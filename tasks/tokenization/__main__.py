@@ -22,9 +22,11 @@ from tasks.stage.command import output, run_stage
 from tasks.stage.metrics import write_metrics
 from tasks.stage.outputs import output_folders, verified
 from tasks.stage.pages import plain_markdown
+from tasks.task_types.summarize import SUMMARIZE, check_summaries
 from tasks.task_types.table import TrainedTask
 from tasks.tokenization.labels import check_said, count_unlearned, labels_line, trained_task
 from tasks.tokenization.params import Params
+from tasks.tokenization.summaries import limits_error, summaries_line, summary_counts
 from tasks.tokenization.training_examples import (
     EncodedSplit,
     choose_contexts,
@@ -67,6 +69,8 @@ def run(params: Params, paths: Paths) -> None:
     splits = {name: read_records(curated / f"{name}.jsonl") for name in SPLITS}
     task = trained_task(params.task, splits["train"])
     check_said(task.labels, tokenizer, params.prompting.max_new_tokens)
+    if task.name == SUMMARIZE.name:
+        check_summaries(splits)
     shown = choose_demonstrations(splits["train"], settings.demonstrations, settings.seed)
     splits["train"] = [record for record in splits["train"] if record not in shown]
     path = _template(task, settings.template, params.prompting.language, curated)
@@ -86,9 +90,12 @@ def run(params: Params, paths: Paths) -> None:
     metrics = {"template": path.name} | _metrics(template.digest, names, encoded, params)
     if task.labels:
         metrics["labels"] = count_unlearned(task.labels, splits)
+    if task.name == SUMMARIZE.name:
+        metrics["summaries"] = summary_counts(splits)
     text = _report(metrics)
     LOGGER.info("%s", text)
-    error = usability_error(splits, encoded, params)
+    error = limits_error(encoded, params) if task.name == SUMMARIZE.name else None
+    error = error or usability_error(splits, encoded, params)
     if error is not None:
         paths.scratch.mkdir(parents=True, exist_ok=True)
         told = f"{text}\n{error.message}\n"
@@ -183,6 +190,8 @@ def _report(metrics: dict[str, object]) -> str:
         lines.append(f"| {split} | {' | '.join(str(row[name]) for name in columns)} |")
     if isinstance(labels := metrics.get("labels"), dict):
         lines += ["", labels_line(labels)]
+    if isinstance(summaries := metrics.get("summaries"), dict):
+        lines += ["", summaries_line(summaries)]
     return "\n".join(lines) + "\n"
 
 
