@@ -4,6 +4,7 @@ import json
 import logging
 import sys
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from tasks.prompting.passages import cut_passages
 from tasks.prompting.prompt_bundle import write_prompt_bundle
 from tasks.prompting.templates import PromptTemplate, as_turns, choose_demonstrations
 from tasks.records.language import AUTO, data_language
-from tasks.records.schema import SPLITS, read_documents, read_records
+from tasks.records.schema import SPLITS, Record, read_documents, read_records
 from tasks.sequences.examples import write_examples, write_weights
 from tasks.sequences.packing import distinct_tokens
 from tasks.stage.command import output, run_stage
@@ -59,7 +60,7 @@ def run(params: Params, paths: Paths) -> None:
     """Write `tokens/{train,validation,test}.parquet`, `tokens/prompt/` and the report.
 
     Raises:
-        DataError: no training example can be used.
+        DataError: no training example can be used, or the answers are none of the task.
         GateError: a greater share of the examples than params allow cannot be used, or of the
             answers is longer than what a model may say.
     """
@@ -69,7 +70,7 @@ def run(params: Params, paths: Paths) -> None:
     splits = {name: read_records(curated / f"{name}.jsonl") for name in SPLITS}
     task = trained_task(params.task, splits["train"])
     check_said(task.labels, tokenizer, params.prompting.max_new_tokens)
-    if task.name == SUMMARIZE.name:
+    if task.type == SUMMARIZE:
         check_summaries(splits)
     shown = choose_demonstrations(splits["train"], settings.demonstrations, settings.seed)
     splits["train"] = [record for record in splits["train"] if record not in shown]
@@ -88,13 +89,10 @@ def run(params: Params, paths: Paths) -> None:
     }
     names = [record.id for record in shown]
     metrics = {"template": path.name} | _metrics(template.digest, names, encoded, params)
-    if task.labels:
-        metrics["labels"] = count_unlearned(task.labels, splits)
-    if task.name == SUMMARIZE.name:
-        metrics["summaries"] = summary_counts(splits)
+    metrics |= _task_counts(task, splits)
     text = _report(metrics)
     LOGGER.info("%s", text)
-    error = limits_error(encoded, params) if task.name == SUMMARIZE.name else None
+    error = limits_error(encoded, params) if task.type == SUMMARIZE else None
     error = error or usability_error(splits, encoded, params)
     if error is not None:
         paths.scratch.mkdir(parents=True, exist_ok=True)
@@ -119,6 +117,13 @@ def _template(task: TrainedTask, named: str, language: str, curated: Path) -> Pa
     stem = task.type.prompt
     own = PROMPTS / f"{stem}.{data_language(language, curated)}.jinja"
     return own if own.exists() else PROMPTS / f"{stem}.jinja"
+
+
+def _task_counts(task: TrainedTask, splits: Mapping[str, Sequence[Record]]) -> dict[str, object]:
+    """Return what is counted of a task's answers, which of task answer is nothing."""
+    if task.labels:
+        return {"labels": count_unlearned(task.labels, splits)}
+    return {"summaries": summary_counts(splits)} if task.type == SUMMARIZE else {}
 
 
 def _passages(curated: Path, params: Params, paths: Paths) -> list[Passage]:
