@@ -1,9 +1,10 @@
-"""The models that a night starts from: tried, and in the store, before a row is read."""
+"""What is looked at before a row is read: the models that a night starts from, and its split."""
 
 from flows.workspace import Workspace
 from tasks.orchestration.base_model import resolve, resolve_base
+from tasks.stage.errors import ConfigError
 from tasks.stage.outputs import write_atomically
-from tasks.stage.params import BaseSource, ModelsParams, RerankingParams
+from tasks.stage.params import BaseSource, ModelsParams, RerankingParams, read_yaml
 
 
 def resolve_models(workspace: Workspace, models: ModelsParams, reranking: RerankingParams) -> None:
@@ -24,3 +25,19 @@ def resolve_models(workspace: Workspace, models: ModelsParams, reranking: Rerank
         write_atomically(root / paths.reranker, "null\n")
     else:
         resolve(reranking.model, "reranker", root, root / paths.reranker, store)
+
+
+def check_split(workspace: Workspace) -> None:
+    """Check that models will be asked the test split, by which nothing was chosen.
+
+    Raises:
+        ConfigError: another one is named, or none.
+    """
+    split = read_yaml(workspace.path / "params" / "evaluation.yaml").get("split")
+    if split != "test":
+        raise ConfigError(
+            f"evaluation.split is {split!r}; expected test: a verdict needs the test split, by "
+            "which nothing was chosen",
+            "write `split: test` in params/evaluation.yaml; `nightloom sweep` itself lets its "
+            "trials ask the validation split",
+        )

@@ -23,7 +23,7 @@ from flows.erasing import came_back, reapply
 from flows.graph import has_remote, lacks_files
 from flows.history import read_history, write_history
 from flows.limits import bounded
-from flows.models import resolve_models
+from flows.models import check_split, resolve_models
 from flows.parameters import NO_OVERRIDES, NightName, OverrideText, PresetName
 from flows.promoter import deciding, make_promoter
 from flows.record import NightRecord
@@ -62,7 +62,6 @@ from tasks.stage.params import (
     RerankingParams,
     StageParams,
     load_params,
-    read_yaml,
 )
 
 
@@ -369,7 +368,7 @@ def refresh(workspace: Workspace, log: NightLog, stores: Stores) -> None:
     log.begin("resolving the base models")
     files = [workspace.path / "params" / f"{name}.yaml" for name in _RefreshParams.model_fields]
     params = load_params(_RefreshParams, files)
-    _check_split(workspace)
+    check_split(workspace)
     resolve_models(workspace, params.models, params.reranking)
     log.begin("taking in new data")
     paths = workspace.paths()
@@ -382,21 +381,6 @@ def refresh(workspace: Workspace, log: NightLog, stores: Stores) -> None:
     track(workspace.path, paths.raw, changed=taken.intake is not None)
     weights = json.dumps(params.ingestion.weights, sort_keys=True)
     write_atomically(workspace.path / paths.source_weights, weights + "\n")
-
-
-def _check_split(workspace: Workspace) -> None:
-    """Check that models will be asked the test split, by which nothing was chosen.
-
-    Raises:
-        ConfigError: another one is named.
-    """
-    split = read_yaml(workspace.path / "params" / "evaluation.yaml")["split"]
-    if split != "test":
-        raise ConfigError(
-            f"evaluation.split is {split!r}; a verdict needs the test split, by which nothing was "
-            "chosen",
-            "set it to test; `nightloom sweep` itself lets its trials ask the validation split",
-        )
 
 
 def judge(workspace: Workspace, run: RunRef) -> None:

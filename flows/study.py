@@ -20,6 +20,8 @@ from tasks.stage.params import StageParams, read_yaml, validate_params
 
 Value = int | float | str | bool
 
+_EVALUATION = "evaluation"
+
 _SHARED_BY_TRIALS = (
     "ingestion.",
     "models.base",
@@ -98,6 +100,12 @@ def read_sweep(checkout: Path, preset: str | None, overrides: Sequence[str]) -> 
         raise ConfigError(
             f"params/sweep.yaml tunes the stage {params.stage!r}; dvc.yaml has {', '.join(names)}",
             "name one of these",
+        )
+    if params.stage in names[names.index(_EVALUATION) + 1 :]:
+        raise ConfigError(
+            f"params/sweep.yaml tunes the stage {params.stage!r}, which needs answers on the test "
+            "split; a sweep chooses on the validation split alone",
+            f"tune {_EVALUATION}, or a stage before it",
         )
     read_overrides(checkout, None, [f"{name}=0" for name in params.space])
     files = params_files(checkout, names[: names.index(params.stage) + 1])

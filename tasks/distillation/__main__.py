@@ -32,6 +32,7 @@ from tasks.distillation.students import (
     served_parameters,
 )
 from tasks.distillation.teacher import Teacher
+from tasks.generation.label_trie import LabelTrie
 from tasks.models.loading import (
     load_adapted,
     load_base,
@@ -49,6 +50,7 @@ from tasks.records.text import text_sha256
 from tasks.stage.command import output, run_stage
 from tasks.stage.metrics import write_metrics
 from tasks.stage.outputs import output_folders, seal, verified
+from tasks.task_types.table import TrainedTask
 from tasks.training.checkpoints import drop_checkpoints
 from tasks.training.diagnostics import plot_losses
 from tasks.training.loop import train, training_identity
@@ -82,7 +84,7 @@ def run(params: Params, paths: Paths) -> None:
     students = _students(params, paths, device)
     how = (form, settings.dtype, settings.weights)
     teacher = Teacher(students.teacher, how, paths.scratch / "teacher")
-    answer = _answer(params, teacher) if settings.signal == "generated" else None
+    answer = _answer(params, teacher, paths) if settings.signal == "generated" else None
     size = params.compute.micro_batch_tokens
     data = read_data(paths.tokens, settings, max_tokens=size, answer=answer).prepared(teacher.model)
     influence = measure_influence(teacher.model, data.influence_packs(), settings.layers)
@@ -164,15 +166,17 @@ def _students(params: Params, paths: Paths, device: torch.device) -> Students:
     return students
 
 
-def _answer(params: Params, teacher: Teacher) -> AnswerExamples:
+def _answer(params: Params, teacher: Teacher, paths: Paths) -> AnswerExamples:
     """Return what puts the teacher's own answers in the place of others."""
+    spoken = TrainedTask.read(paths.adapter / PROMPT).spoken
     return partial(
         with_teacher_answers,
         teacher=teacher.language_model,
-        identity=teacher.identity,
+        identity=teacher.identity if spoken is None else text_sha256(teacher.identity, *spoken),
         memo=teacher.memo,
         max_new_tokens=params.prompting.max_new_tokens,
         batch_size=params.compute.generation_batch,
+        labels=spoken and LabelTrie.of(teacher.language_model.tokenizer, spoken),
     )
 
 

@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 
 from tasks.distillation.params import DistillationParams
 from tasks.generation.greedy_decoding import generate
+from tasks.generation.label_trie import LabelTrie
 from tasks.models.loading import LanguageModel
 from tasks.prompting.chat_encoding import end_of_turn
 from tasks.records.predictions import Role
@@ -128,12 +129,14 @@ def with_teacher_answers(
     memo: Path,
     max_new_tokens: int,
     batch_size: int,
+    labels: LabelTrie | None = None,
 ) -> list[Example]:
     """Return the examples with the teacher's own greedy answers instead of theirs.
 
     Source: sequence-level distillation, Kim and Rush 2016, arXiv:1606.07947, with a beam of one.
     Answers lie in a memo below `memo` that `identity` names, which stands for the teacher's weights
-    and how it computes; without it only time is lost.
+    and how it computes, and for `labels`, where it may say nothing else; without it only time is
+    lost.
     """
     path = memo / f"answers-{identity[:32]}-{max_new_tokens}.json"
     known: dict[str, list[int]] = {}
@@ -146,7 +149,11 @@ def with_teacher_answers(
     new = {key: prompt for key, prompt in prompts.items() if key not in known}
     if new:
         found = generate(
-            teacher, list(new.values()), max_new_tokens=max_new_tokens, batch_size=batch_size
+            teacher,
+            list(new.values()),
+            max_new_tokens=max_new_tokens,
+            batch_size=batch_size,
+            labels=labels,
         )
         known |= {key: list(one.token_ids) for key, one in zip(new, found, strict=True)}
         for other in memo.glob("answers-*.json"):

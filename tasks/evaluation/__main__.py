@@ -30,7 +30,7 @@ from tasks.evaluation.forgetting import (
     read_texts,
 )
 from tasks.evaluation.label_report import LabelReport
-from tasks.evaluation.linear_baseline import LINEAR, linear_predictions
+from tasks.evaluation.linear_baseline import linear_predictions
 from tasks.evaluation.output import Evidence, write_evaluation
 from tasks.evaluation.params import Params
 from tasks.evaluation.prompt_variants import VariantChoice, choose_variant, make_variants
@@ -83,6 +83,7 @@ from tasks.stage.outputs import verified
 from tasks.statistics.bootstrap import Interval, bootstrap_mean, wilson
 from tasks.statistics.significance import Inference
 from tasks.task_types.answer import ANSWER
+from tasks.task_types.classify import LINEAR
 from tasks.task_types.table import TrainedTask
 
 
@@ -125,8 +126,9 @@ def run(params: Params, paths: Paths) -> None:
     models = _models(params, paths, device)
     prompts = _prompts(params, paths, models, asked.retriever, rules, task)
     jobs = _jobs(params, paths, models, prompts, asked)
+    baseline = _baseline(task, paths, asked, rules)  # first: what it refuses is told in seconds
     ran = evaluate_systems(jobs, rules, Curves(paths.scratch).progress)
-    predictions = [*ran.predictions(), *_baseline(task, paths, asked, rules)]
+    predictions = [*ran.predictions(), *baseline]
     likelihoods = ran.likelihoods()
     external = [job.system.name for job in jobs.external]
     found = _metrics(params, ran, predictions, rules, external, scoring)
@@ -156,7 +158,9 @@ def _baseline(
     if not task.labels:
         return []
     requests = split_by_mode(asked.requests, rules.mode)[0]
-    return linear_predictions(_read(paths, "train"), requests)
+    known = set(task.labels)  # a correction may be no label: tokenization leaves it out, too
+    train = [record for record in _read(paths, "train") if record.answer in known]
+    return linear_predictions(train, requests)
 
 
 def _asked(

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from tasks.evaluation.grids import NOTHING, Grid, number
-from tasks.evaluation.linear_baseline import LINEAR
 from tasks.evaluation.task_scoring import calibration_of, confusion_of
 from tasks.records.predictions import Prediction
 from tasks.scoring.label_scores import Calibration, Confusion
+from tasks.task_types.classify import LINEAR
 
 LABELS_FILE = "labels.json"
 # Whose labels are told one by one; the others' are in the file.

@@ -15,9 +15,9 @@ from tasks.records.predictions import Prediction
 from tasks.records.schema import Record
 from tasks.scoring.tokens import answer_tokens
 from tasks.stage.errors import DataError
+from tasks.task_types.classify import LINEAR
 
 LOGGER = logging.getLogger(__name__)
-LINEAR = "linear"
 # Words and pairs of words, the most frequent ones; a weight that suits few rows a label.
 _PAIRS, _MOST_FEATURES, _WEIGHT, _STEPS = (1, 2), 50_000, 20.0, 1000
 

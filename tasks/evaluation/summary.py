@@ -13,10 +13,9 @@ from tasks.evaluation.grids import (
     signed_interval,
 )
 from tasks.evaluation.label_report import labels_in_words, linear_in_words
-from tasks.evaluation.linear_baseline import LINEAR
 from tasks.evaluation.summary_metrics import summaries_in_words
 from tasks.records.predictions import DISTRACTOR, FEEDBACK, INJECTED
-from tasks.task_types.classify import CLASSIFY
+from tasks.task_types.classify import CLASSIFY, LINEAR
 from tasks.task_types.summarize import SUMMARIZE
 from tasks.task_types.table import evaluated_task
 

@@ -32,11 +32,12 @@ from tasks.scoring.record_hashes import LEARNED_FILE, find_learned, read_hashes
 from tasks.stage.command import NamedPath
 from tasks.stage.errors import ConfigError
 from tasks.stage.outputs import verified
+from tasks.task_types.classify import LINEAR
 from tasks.task_types.table import TrainedTask
 
 LOGGER = logging.getLogger(__name__)
 
-_OWN_NAMES = ("base", "adapter", *ROLES)
+_OWN_NAMES = ("base", "adapter", *ROLES, LINEAR)
 
 _CONFIG = "config.json"
 

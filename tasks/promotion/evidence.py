@@ -31,15 +31,13 @@ from tasks.stage.metrics import METRICS_FILE
 from tasks.stage.outputs import file_sha256
 from tasks.statistics.bootstrap import Bootstrap, Interval
 from tasks.statistics.noninferiority import LossTest
+from tasks.task_types.classify import LINEAR
 from tasks.task_types.definition import TaskType
 from tasks.task_types.table import evaluated_task
 
 SCORED_FILES = (METRICS_FILE, PREDICTIONS_FILE)
 
 MEASURED_FILES = (METRICS_FILE, LIKELIHOODS_FILE)
-
-# What evaluation of task classify calls its linear model of words.
-LINEAR = "linear"
 
 
 @dataclass(frozen=True)

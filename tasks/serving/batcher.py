@@ -43,10 +43,8 @@ from tasks.serving.stop_texts import StoppedText, cut_at_stop
 from tasks.stage.errors import ConfigError, DataError
 
 LOGGER = logging.getLogger(__name__)
-# Slots grow in steps, so that prompts of about one length share them.
-_PROMPT_STEP = 256
-# What an engine that nobody asks may go on holding for rows.
-_IDLE_BYTES = 256_000_000
+_PROMPT_STEP = 256  # slots grow in steps, so that prompts of about one length share them
+_IDLE_BYTES = 256_000_000  # that an engine which nobody asks may go on holding for rows
 
 
 @dataclass
@@ -112,12 +110,14 @@ class Batcher:
         """Return the inquiry by which the answer can be left again.
 
         `max_new_tokens` can lower the bound of the bundle's settings, not raise it. The answer ends
-        before the first of the texts `stops` that comes.
+        before the first of the texts `stops` that comes. Neither cuts a label: it is said whole.
 
         Raises:
             ConfigError: the engine takes no more questions.
         """
         bound = self.answerer.prompting.max_new_tokens
+        if self.answerer.labels is not None:
+            max_new_tokens, stops = None, ()
         inquiry = AnswerRequest(turns, listener, min(max_new_tokens or bound, bound), where, stops)
         self._take(partial(self._waiting.append, inquiry))
         return inquiry

@@ -23,6 +23,9 @@ CLASSIFY = TaskType(
     },
 )
 
+# What evaluation calls its linear model of words, the baseline.
+LINEAR = "linear"
+
 _LEAST_LABELS = 2
 # Labels that are no set come once each: free answers do.
 _MOST_LABELS_A_ROW = 0.5
@@ -39,6 +42,12 @@ def choose_labels(answers: Iterable[str], given: Sequence[str] | None) -> tuple[
     used = dict.fromkeys(rows)
     labels = tuple(sorted(used if given is None else given))
     check_labels(labels)
+    if len(used) < _LEAST_LABELS:
+        raise DataError(
+            f"the training split has one label ({_listed(list(used))}); expected at least "
+            f"{_LEAST_LABELS}, or there is nothing to learn apart",
+            "take in rows of the other labels",
+        )
     if given is None and len(labels) > _MOST_LABELS_A_ROW * len(rows):
         raise DataError(
             f"{len(rows)} rows of the training split have {len(labels)} different answers, such as "

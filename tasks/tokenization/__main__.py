@@ -25,7 +25,13 @@ from tasks.stage.outputs import output_folders, verified
 from tasks.stage.pages import plain_markdown
 from tasks.task_types.summarize import SUMMARIZE, check_summaries
 from tasks.task_types.table import TrainedTask
-from tasks.tokenization.labels import check_said, count_unlearned, labels_line, trained_task
+from tasks.tokenization.labels import (
+    check_said,
+    corrections_outside,
+    count_labels,
+    labels_line,
+    trained_task,
+)
 from tasks.tokenization.params import Params
 from tasks.tokenization.summaries import limits_error, summaries_line, summary_counts
 from tasks.tokenization.training_examples import (
@@ -72,6 +78,8 @@ def run(params: Params, paths: Paths) -> None:
     check_said(task.labels, tokenizer, params.prompting.max_new_tokens)
     if task.type == SUMMARIZE:
         check_summaries(splits)
+    outside = corrections_outside(task, splits["train"])
+    splits["train"] = learned = [row for row in splits["train"] if row.id not in outside]
     shown = choose_demonstrations(splits["train"], settings.demonstrations, settings.seed)
     splits["train"] = [record for record in splits["train"] if record not in shown]
     path = _template(task, settings.template, params.prompting.language, curated)
@@ -89,16 +97,10 @@ def run(params: Params, paths: Paths) -> None:
     }
     names = [record.id for record in shown]
     metrics = {"template": path.name} | _metrics(template.digest, names, encoded, params)
-    metrics |= _task_counts(task, splits)
+    metrics |= _task_counts(task, learned, splits, outside)
     text = _report(metrics)
     LOGGER.info("%s", text)
-    error = limits_error(encoded, params) if task.type == SUMMARIZE else None
-    error = error or usability_error(splits, encoded, params)
-    if error is not None:
-        paths.scratch.mkdir(parents=True, exist_ok=True)
-        told = f"{text}\n{error.message}\n"
-        (paths.scratch / REPORT_FILE).write_text(plain_markdown(told), encoding="utf-8")
-        raise error
+    _check_usable(task, splits, encoded, params, paths.scratch / REPORT_FILE, text)
     golden = make_prompts(splits["train"], contexts["train"])
     with output_folders(paths.tokens, paths.tokenization_report) as (tokens, report):
         write_prompt_bundle(tokens / PROMPT, template, tokenizer, golden)
@@ -110,6 +112,40 @@ def run(params: Params, paths: Paths) -> None:
         (report / REPORT_FILE).write_text(plain_markdown(text), encoding="utf-8")
 
 
+def _task_counts(
+    task: TrainedTask,
+    learned: Sequence[Record],
+    splits: Mapping[str, Sequence[Record]],
+    outside: Mapping[str, str],
+) -> dict[str, object]:
+    """Return what is counted of a task's answers, which of task answer is nothing."""
+    if task.labels:
+        return {"labels": count_labels(task.labels, learned, splits, outside)}
+    return {"summaries": summary_counts(splits)} if task.type == SUMMARIZE else {}
+
+
+def _check_usable(
+    task: TrainedTask,
+    splits: Mapping[str, Sequence[Record]],
+    encoded: Mapping[str, EncodedSplit],
+    params: Params,
+    report: Path,
+    text: str,
+) -> None:
+    """Check that enough can be learned from and said; else leave the report and say why not.
+
+    Raises:
+        DataError: nothing can be used.
+        GateError: too little can.
+    """
+    error = limits_error(encoded, params) if task.type == SUMMARIZE else None
+    error = error or usability_error(splits, encoded, params)
+    if error is not None:
+        report.parent.mkdir(parents=True, exist_ok=True)
+        report.write_text(plain_markdown(f"{text}\n{error.message}\n"), encoding="utf-8")
+        raise error
+
+
 def _template(task: TrainedTask, named: str, language: str, curated: Path) -> Path:
     """Return the template that params name; with `auto` the task's, in the data's language."""
     if named != AUTO:
@@ -117,13 +153,6 @@ def _template(task: TrainedTask, named: str, language: str, curated: Path) -> Pa
     stem = task.type.prompt
     own = PROMPTS / f"{stem}.{data_language(language, curated)}.jinja"
     return own if own.exists() else PROMPTS / f"{stem}.jinja"
-
-
-def _task_counts(task: TrainedTask, splits: Mapping[str, Sequence[Record]]) -> dict[str, object]:
-    """Return what is counted of a task's answers, which of task answer is nothing."""
-    if task.labels:
-        return {"labels": count_unlearned(task.labels, splits)}
-    return {"summaries": summary_counts(splits)} if task.type == SUMMARIZE else {}
 
 
 def _passages(curated: Path, params: Params, paths: Paths) -> list[Passage]:

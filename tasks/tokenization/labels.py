@@ -1,6 +1,7 @@
 """The closed set of labels of task classify: chosen, and held against what a tokenizer can say."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
@@ -12,6 +13,8 @@ from tasks.task_types.classify import CLASSIFY, choose_labels
 from tasks.task_types.table import TrainedTask
 from tasks.tokenization.params import TaskParams
 
+_NAMED, _SHOWN = 5, 60
+
 
 def trained_task(params: TaskParams, train: Sequence[Record]) -> TrainedTask:
     """Return what models are trained for, with the labels that the training split gives.
@@ -21,8 +24,22 @@ def trained_task(params: TaskParams, train: Sequence[Record]) -> TrainedTask:
     """
     if params.name != CLASSIFY.name:
         return TrainedTask(params.name)
-    labels = choose_labels((record.answer for record in train), params.classify.labels)
+    # A correction that people typed makes no label: a slip of theirs would become one.
+    rows = [record for record in train if not record.is_feedback] or train
+    labels = choose_labels((record.answer for record in rows), params.classify.labels)
     return TrainedTask(params.name, labels, params.classify.constrained)
+
+
+def corrections_outside(task: TrainedTask, train: Sequence[Record]) -> dict[str, str]:
+    """Return the corrections that are no label, by the ids of their rows: none can be learned."""
+    if not task.labels:
+        return {}
+    known = set(task.labels)
+    return {
+        record.id: record.answer
+        for record in train
+        if record.is_feedback and record.answer not in known
+    }
 
 
 def check_said(labels: Sequence[str], tokenizer: PreTrainedTokenizerBase, most: int) -> None:
@@ -56,25 +73,45 @@ def check_said(labels: Sequence[str], tokenizer: PreTrainedTokenizerBase, most: 
             )
 
 
-def count_unlearned(
-    labels: Sequence[str], splits: Mapping[str, Sequence[Record]]
-) -> dict[str, int]:
-    """Return how many labels there are, and by split the records whose answer is none of them.
+def count_labels(
+    labels: Sequence[str],
+    learned: Sequence[Record],
+    splits: Mapping[str, Sequence[Record]],
+    outside: Mapping[str, str],
+) -> dict[str, Any]:
+    """Return how many labels there are, which have no row, and what is asked of such, by split.
 
-    Such a record is asked and scored as wrong: nobody can know a label that was never learned.
+    `learned` is the training split. A record of a label without a row is asked and scored as wrong:
+    nobody can know a label that was never learned. `outside` are the corrections that are no label.
     """
-    known = {normalise(label) for label in labels}
+    known = {normalise(record.answer) for record in learned}
+    unseen = [label for label in labels if normalise(label) not in known]
     unlearned = {
         f"unlearned_{split}": sum(normalise(record.answer) not in known for record in records)
         for split, records in splits.items()
         if split != "train"
     }
-    return {"count": len(labels)} | unlearned
+    found = {"count": len(labels), "without_rows": unseen, "outside": dict(outside)}
+    return found | unlearned
 
 
-def labels_line(found: Mapping[str, int]) -> str:
-    """Return it in a sentence."""
-    return (
+def labels_line(found: Mapping[str, Any]) -> str:
+    """Return it in sentences."""
+    text = (
         f"{found['count']} labels. Records whose label was not learned, and so counts as wrong: "
         f"{found['unlearned_validation']} of validation, {found['unlearned_test']} of test."
     )
+    if found["without_rows"]:
+        text += f" No training row has {_listed(found['without_rows'])}."
+    if found["outside"]:
+        told = _listed([f"{text} ({name})" for name, text in found["outside"].items()])
+        text += (
+            f" {len(found['outside'])} corrections are no label and were left out: {told}. Spell "
+            "them as a label, or add the label to task.classify.labels."
+        )
+    return text
+
+
+def _listed(texts: Sequence[str]) -> str:
+    more = f" and {len(texts) - _NAMED} more" if len(texts) > _NAMED else ""
+    return ", ".join(repr(text[:_SHOWN]) for text in texts[:_NAMED]) + more

@@ -124,6 +124,13 @@ def test_a_param_that_changes_nothing_for_the_stage_is_refused(clone: Path) -> N
     assert f"holds {names}, which would change nothing" in said
 
 
+def test_a_stage_that_needs_the_test_split_is_no_sweeps(clone: Path) -> None:
+    words = ["sweep", "--set", "sweep.stage=packaging", "--root", str(clone)]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 1
+    assert "needs answers on the test split" in " ".join(done.stderr.split())
+
+
 def test_a_curve_that_is_not_there_ends_the_sweep_at_its_first_trial(after_a_night: Path) -> None:
     space = "sweep.space={finetuning.rank: {choices: [2]}}"
     done = nightloom(after_a_night, *SWEEP, "--set", space, "--set", "sweep.curve=val_loss")

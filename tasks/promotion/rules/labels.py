@@ -2,12 +2,13 @@
 
 from collections.abc import Iterator
 
-from tasks.promotion.evidence import LINEAR, ModelEvidence
+from tasks.promotion.evidence import ModelEvidence
 from tasks.promotion.params import GainParams, OutsideParams
 from tasks.promotion.results import RuleResult
 from tasks.promotion.rules.baselines import gain_over
 from tasks.promotion.rules.data_quality import is_number
 from tasks.statistics.bootstrap import wilson
+from tasks.task_types.classify import LINEAR
 
 
 def inside_labels(evidence: ModelEvidence, params: OutsideParams) -> Iterator[RuleResult]:

@@ -12,7 +12,7 @@ import yaml
 from tasks.answering.loading import load_answerer
 from tasks.answering.release_bundle import BundleSettings
 from tasks.evaluation import rescoring
-from tasks.evaluation.linear_baseline import LINEAR, linear_predictions
+from tasks.evaluation.linear_baseline import linear_predictions
 from tasks.evaluation.params import EvaluationParams
 from tasks.evaluation.requests import Request
 from tasks.records.predictions import Prediction, read_predictions
@@ -22,7 +22,7 @@ from tasks.serving.batcher import Batcher
 from tasks.stage.errors import ConfigError, DataError
 from tasks.stage.metrics import read_metrics
 from tasks.stage.params import ComputeParams, ModelsParams, PromptingParams, read_yaml
-from tasks.task_types.classify import CLASSIFY
+from tasks.task_types.classify import CLASSIFY, LINEAR
 from tests.builders.labelled import LABELS, as_classifier
 from tests.builders.packaging import package, packaging_params
 from tests.builders.serving import Ear, budget

@@ -240,6 +240,12 @@ def test_a_bundles_student_is_named_by_its_folder(full: Asked, tiny: Tiny) -> No
     assert all(one.retriever is not None for one in external)
 
 
+@pytest.mark.parametrize("name", ["base", "adapter", "student-20", "control", "linear"])
+def test_a_name_of_the_nights_own_systems_is_refused(tiny: Tiny, tmp_path: Path, name: str) -> None:
+    with pytest.raises(ConfigError, match="takes a name that the night's own systems have"):
+        opened(tiny, NamedPath(name, tmp_path))
+
+
 def test_a_bundle_has_its_own_settings(full: Asked, tiny: Tiny) -> None:
     [one] = opened(tiny, NamedPath("a", full.bundle))
     answer: Any = one.system.prompt.generate

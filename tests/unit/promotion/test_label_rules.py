@@ -7,12 +7,11 @@ from typing import Any
 import pytest
 
 from tasks.promotion.decision import RULES, decide, rules_of
-from tasks.promotion.evidence import LINEAR
 from tasks.promotion.params import PromotionParams
 from tasks.records.predictions import Prediction
 from tasks.records.schema import ServedModel
 from tasks.task_types.answer import ANSWER
-from tasks.task_types.classify import CLASSIFY
+from tasks.task_types.classify import CLASSIFY, LINEAR
 from tasks.task_types.summarize import SUMMARIZE
 from tests.builders.promotion_evidence import (
     PARAMS,

@@ -1,12 +1,14 @@
 """The engine answers as the answering core does, however many ask and whenever they come."""
 
 import time
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from tasks.answering.loading import load_answerer
 from tasks.answering.pipeline import Answerer
+from tasks.generation.label_trie import LabelTrie
 from tasks.records.schema import Message
 from tasks.retrieval.filters import Where
 from tasks.serving import batcher as engine_module
@@ -158,3 +160,21 @@ def test_a_model_that_must_answer_alone_does_so_in_one_piece(
     stopped = Ear(engine, QUESTIONS[5], stops=[stop]).hear()
     assert stopped.text == expected.text[: expected.text.index(stop)].strip()
     assert not stopped.is_cut
+
+
+def test_labels_are_said_whole_whatever_bound_or_stop_a_request_names(answerer: Answerer) -> None:
+    labels = ["card", "card lost", "refund"]
+    trie = LabelTrie.of(answerer.language_model.tokenizer, labels)
+    classifier = replace(answerer, labels=trie)
+    made = Batcher(classifier, budget())
+    try:
+        bounds = [{}, {"max_new_tokens": 1}, {"stops": [" ", "r"]}]
+        ears = [Ear(made, question, **more) for question in QUESTIONS[:4] for more in bounds]
+        replies = [ear.hear() for ear in ears]
+    finally:
+        made.close()
+        made.join()
+    alone = classifier.answer([[Message("user", question)] for question in QUESTIONS[:4]])
+    assert [reply.text for reply in replies] == [one.text for one in alone for _ in bounds]
+    assert {reply.text for reply in replies} <= set(labels)
+    assert not any(reply.is_cut for reply in replies)

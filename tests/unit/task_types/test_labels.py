@@ -32,6 +32,7 @@ def test_labels_of_params_may_be_more_than_the_data_hold() -> None:
         (ROWS, ["spam", ""], r"one of the labels is empty"),
         (ROWS, ["spam", "scam"], r"1 answers of the training split are no label .*: 'ham'"),
         (ROWS, [], r"there is 0 label"),
+        (["spam"] * 4, ["spam", "ham"], r"the training split has one label \('spam'\)"),
         (["one", "two", "three", "four"], None, r"4 rows of the training split have 4 different"),
     ],
 )

@@ -58,7 +58,10 @@ def test_the_prompt_asks_for_a_label_and_the_set_lies_beside_it(
     assert task == TrainedTask("classify", LABELS, constrained=True)
     found = read_metrics(paths.tokenization_report)
     assert found["template"] == "classify.jinja"
-    assert found["labels"] == {"count": 4, "unlearned_validation": 0, "unlearned_test": 1}
+    assert found["labels"] == {
+        "count": 4, "without_rows": [], "outside": {},
+        "unlearned_validation": 0, "unlearned_test": 1,
+    }  # fmt: skip
     assert "1 of test" in (paths.tokenization_report / "report.md").read_text()
 
 
@@ -117,3 +120,28 @@ def test_labels_are_told_in_the_prompt_of_the_datas_language(
     korean = roomy.model_copy(update={"language": "ko"})
     paths = tokenize(tmp_path, tiny, korean, curated, CLASSIFY)
     assert read_metrics(paths.tokenization_report)["template"] == "classify.ko.jinja"
+
+
+def test_a_correction_that_is_no_label_makes_none_and_is_left_out_by_name(
+    tmp_path: Path, tiny: Tiny, roomy: PromptingParams, curated: Path
+) -> None:
+    rows = read_records(curated / "train.jsonl")
+    slip = replace(rows[0], id="typed", is_feedback=True,
+                   messages=(rows[0].messages[0], Message("assistant", "refnd")))  # fmt: skip
+    write_records(curated / "train.jsonl", [*rows, slip])
+    write_manifest(curated)
+    paths = tokenize(tmp_path, tiny, roomy, curated, CLASSIFY)
+    assert TrainedTask.read(paths.tokens / PROMPT).labels == LABELS
+    assert "typed" not in {one.id for one in read_examples(paths.tokens / "train.parquet")}
+    assert read_metrics(paths.tokenization_report)["labels"]["outside"] == {"typed": "refnd"}
+    report = (paths.tokenization_report / "report.md").read_text()
+    assert "1 corrections are no label and were left out" in report
+
+
+def test_a_label_that_no_training_row_has_is_told_and_counted_as_not_learned(
+    tmp_path: Path, tiny: Tiny, roomy: PromptingParams, curated: Path
+) -> None:
+    task = CLASSIFY | {"classify": {"labels": [*LABELS, "dispute"], "constrained": True}}
+    found = read_metrics(tokenize(tmp_path, tiny, roomy, curated, task).tokenization_report)
+    assert found["labels"]["without_rows"] == ["dispute"]
+    assert found["labels"]["unlearned_test"] == 1
