@@ -5,7 +5,7 @@ import os
 import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Generic, NotRequired, TypedDict, TypeVar
@@ -100,12 +100,19 @@ def score_summary_of(output: str, request: Request) -> RowScores:
     return RowScores(
         exact_match=None,
         token_f1=None,
+        rouge_l=found.rouge_l,
         chrf=None,
         length_ratio=length_ratio([output], [request.reference]),
         groundedness=None,
+        unsupported=found.unsupported,
         attribution=None,
         citation=None,
-        **asdict(found),
+        rouge_1=found.rouge_1,
+        rouge_2=found.rouge_2,
+        compression=found.compression,
+        supported_terms=found.supported_terms,
+        supported_sentences=found.supported_sentences,
+        numbers_and_names=found.numbers_and_names,
     )
 
 

@@ -1,9 +1,12 @@
 """What is no summary is refused by its id, and one longer than its text is told."""
 
+from pathlib import Path
+
 import pytest
 
 from tasks.records.schema import Message, Record
 from tasks.stage.errors import DataError
+from tasks.task_types.definition import TaskType
 from tasks.task_types.summarize import check_summaries, longer_than_sources
 from tasks.task_types.table import TASK_TYPES, TrainedTask
 
@@ -34,7 +37,7 @@ def test_a_summary_longer_than_its_text_is_named() -> None:
     assert longer_than_sources([GOOD, longer]) == ["r3"]
 
 
-def test_the_task_lies_beside_the_prompt_and_says_nothing_of_labels(tmp_path) -> None:  # type: ignore[no-untyped-def]
+def test_the_task_lies_beside_the_prompt_and_says_nothing_of_labels(tmp_path: Path) -> None:
     task = TrainedTask("summarize")
     task.write(tmp_path)
     assert TrainedTask.read(tmp_path) == task
@@ -43,7 +46,7 @@ def test_the_task_lies_beside_the_prompt_and_says_nothing_of_labels(tmp_path) ->
 
 
 @pytest.mark.parametrize("task", TASK_TYPES.values(), ids=TASK_TYPES)
-def test_what_short_tables_show_is_a_metric_that_must_be_there(task) -> None:  # type: ignore[no-untyped-def]
+def test_what_short_tables_show_is_a_metric_that_must_be_there(task: TaskType) -> None:
     assert set(task.shown) <= set(task.metrics)
     assert task.metric in (None, task.shown[0])
     assert all(task.unasked.values() if task.unasked else ())
