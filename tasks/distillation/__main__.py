@@ -168,6 +168,7 @@ def _students(params: Params, paths: Paths, device: torch.device) -> Students:
 
 def _answer(params: Params, teacher: Teacher, paths: Paths) -> AnswerExamples:
     """Return what puts the teacher's own answers in the place of others."""
+    tokenizer = teacher.language_model.tokenizer
     spoken = TrainedTask.read(paths.adapter / PROMPT).spoken
     return partial(
         with_teacher_answers,
@@ -176,7 +177,7 @@ def _answer(params: Params, teacher: Teacher, paths: Paths) -> AnswerExamples:
         memo=teacher.memo,
         max_new_tokens=params.prompting.max_new_tokens,
         batch_size=params.compute.generation_batch,
-        labels=spoken and LabelTrie.of(teacher.language_model.tokenizer, spoken),
+        labels=None if spoken is None else LabelTrie.of(tokenizer, spoken),
     )
 
 

@@ -118,7 +118,9 @@ def _oddities(config: Config, family: Family) -> Iterator[str]:
     caps = [bool(_value(config, f"{name}_logit_softcapping")) for name in ("attn", "final")]
     if caps != [family.caps_logits] * 2:
         yield "caps on logits that are others than its family's"
-    if _rotates_by_layer(config) and not _slides_as_expected(config, family):
+    # Windows in more layers cost context alone, unless layers without one rotate otherwise.
+    harmless = not _rotates_by_layer(config) and (not family.window_every or all(_sliding(config)))
+    if not harmless and not _slides_as_expected(config, family):
         yield f"windows in other layers than all but every {family.window_every}th"
     if family.architecture is MODEL_ARCH.PHI3 and _width(config) * config.num_attention_heads != (
         config.hidden_size

@@ -180,6 +180,8 @@ def shadow(evidence: ModelEvidence, params: ShadowRuleParams) -> Iterator[RuleRe
         f"than {own.champion}; at most {bound:.0%} is asked for"
     )
     yield RuleResult(share <= bound, text, share, bound)
+    if evidence.task.why_unasked("abstention"):  # nor is there a claim to support
+        return
     mine, theirs = own.candidate_side, own.champion_side
     more, bound = (mine.abstained - theirs.abstained) / own.questions, params.max_more_abstaining
     text = (

@@ -16,10 +16,12 @@ from tasks.distillation.students import check_tokenizers
 from tasks.models.loading import load_adapted, load_student
 from tasks.models.manifest import ModelManifest
 from tasks.models.store import convert
+from tasks.prompting.files import PROMPT
 from tasks.stage.errors import ConfigError
 from tasks.stage.metrics import read_curve, read_metrics
 from tasks.stage.outputs import folder_files, verified, write_manifest
 from tasks.stage.params import ComputeParams, ModelsParams, PromptingParams, read_yaml
+from tasks.task_types.table import TrainedTask
 from tests.builders.known_templates import rendered_here
 from tests.unit.conftest import Tiny
 
@@ -257,6 +259,24 @@ def test_a_student_of_generated_answers_learns_the_teachers_own(
     assert all(len(answer) <= 4 for answer in answers.values())  # prompting.max_new_tokens
     found = read_metrics(paths.distillation_report)["students"]["1"]
     assert found["student"]["divergence"]["value"] < found["control"]["divergence"]["value"]
+
+
+@pytest.mark.slow
+def test_a_teacher_of_labels_generates_nothing_else(stage: Stage, tmp_path: Path) -> None:
+    """Labels that this tokenizer spells in few tokens: an answer has four at most."""
+    labels = ("a", "ab", "c")
+    adapter = shutil.copytree(stage.tiny.adapter, tmp_path / "adapter")
+    TrainedTask("classify", labels, constrained=True).write(adapter / PROMPT)
+    write_manifest(adapter)
+    objective = OBJECTIVE | {"forward_kl": 0.0, "cross_entropy": 1.0}
+    generated = {"signal": "generated", "objective": objective}
+    paths = stage.run(tmp_path, adapter=adapter, **generated, **LITTLE)
+    [memo] = (paths.scratch / "teacher").glob("answers-*.json")
+    base = ModelManifest.read(stage.tiny.base).folder(stage.tiny.store)
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    said = {tokenizer.decode(ids).strip() for ids in json.loads(memo.read_text()).values()}
+    assert said
+    assert said <= set(labels)
 
 
 def other_model(stage: Stage, root: Path, layers: int = 1) -> Path:

@@ -46,6 +46,7 @@ from tasks.evaluation.systems import (
     open_external_systems,
     refuse_learned,
 )
+from tasks.evaluation.task_scoring import task_scoring
 from tasks.generation.greedy_decoding import generate
 from tasks.lexical.chunking import Passage
 from tasks.models.loading import LanguageModel, load_base, load_folder
@@ -75,6 +76,7 @@ from tasks.stage.metrics import read_metrics
 from tasks.stage.outputs import write_manifest
 from tasks.stage.params import read_yaml
 from tasks.statistics.significance import Inference
+from tasks.task_types.table import TrainedTask
 from tests.unit.conftest import Tiny
 from tests.unit.evaluation.test_evaluation import prediction
 
@@ -192,7 +194,8 @@ def test_a_sweeps_trials_ask_the_validation_split_and_no_feedback(
         adapter=tiny.adapter, students=tiny.students, index=scored.index, scratch=tmp_path,
         evaluation_report=tmp_path / "report",
     )  # fmt: skip
-    asked = evaluation._asked(params, paths, torch.device("cpu"))
+    scoring = task_scoring(TrainedTask(), params.evaluation)
+    asked = evaluation._asked(params, paths, CPU, scoring)
     own = {row.id for row in read_records(curated / "validation.jsonl")}
     assert {row.id for row in asked.records} <= own
     assert {request.record.id for request in asked.requests} <= own

@@ -75,6 +75,10 @@ def scaled(kind: str, **values: Any) -> dict[str, Any]:
             "windows in other layers than all but every 6th",
         ),
         (
+            Gemma2Config(num_hidden_layers=2, layer_types=["full_attention"] * 2),
+            "windows in other layers than all but every 2th",
+        ),
+        (
             Phi3Config(hidden_size=64, num_attention_heads=4, head_dim=32),
             "heads that are not as wide together as the model",
         ),
