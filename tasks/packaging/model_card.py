@@ -70,7 +70,7 @@ def data_lines(contents: DataCounts) -> list[str]:
 def score_lines(metrics: Mapping[str, Any]) -> list[str]:
     """Return every system in every mode, the primary metric with its interval."""
     name, confidence = metrics["primary"]["metric"], metrics["primary"]["confidence"]
-    told = _TOLD[evaluated_task(metrics).name]
+    told = _BESIDE[evaluated_task(metrics).name]
     others = [other for other in told if other != name]
     lines = [
         f"| system | mode | {name} ({confidence:.0%} interval) | " + " | ".join(others) + " |",
@@ -163,7 +163,7 @@ CARD_FILE = "README.md"
 
 _MOST_LABELS = 20
 # By task, the scores that stand beside the one that decides.
-_TOLD: dict[str, tuple[str, ...]] = {
+_BESIDE: dict[str, tuple[str, ...]] = {
     ANSWER.name: SCORE_NAMES,
     CLASSIFY.name: ("macro_f1", "outside_labels"),
     SUMMARIZE.name: ("rouge_1", "rouge_2", "compression", "supported_terms", "unsupported_share"),

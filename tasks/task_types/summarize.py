@@ -48,15 +48,16 @@ def check_summaries(splits: Mapping[str, Sequence[Record]]) -> None:
     Raises:
         DataError: one of them is empty.
     """
-    for what, is_empty in (
-        ("summary", lambda record: not normalise(record.answer)),
-        ("text to summarize", lambda record: not normalise(record.question)),
-    ):
+    rows = [(record, split) for split, records in splits.items() for record in records]
+    texts = {
+        "summary": [record.answer for record, _ in rows],
+        "text to summarize": [record.question for record, _ in rows],
+    }
+    for what, column in texts.items():
         found = [
             f"{record.id} ({split})"
-            for split, records in splits.items()
-            for record in records
-            if is_empty(record)
+            for (record, split), text in zip(rows, column, strict=True)
+            if not normalise(text)
         ]
         if found:
             more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""

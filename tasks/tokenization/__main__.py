@@ -138,8 +138,8 @@ def _check_usable(
         DataError: nothing can be used.
         GateError: too little can.
     """
-    error = limits_error(encoded, params) if task.type == SUMMARIZE else None
-    error = error or usability_error(splits, encoded, params)
+    own = limits_error(encoded, params) if task.type == SUMMARIZE else None
+    error = own or usability_error(splits, encoded, params)
     if error is not None:
         report.parent.mkdir(parents=True, exist_ok=True)
         report.write_text(plain_markdown(f"{text}\n{error.message}\n"), encoding="utf-8")

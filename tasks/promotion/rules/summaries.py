@@ -16,7 +16,7 @@ def faithful(evidence: ModelEvidence, params: FaithfulParams) -> Iterator[RuleRe
     if share is None and found.get(f"{name}_reason"):
         yield nothing_to_ask(f"{evidence.system}: {found[f'{name}_reason']}")
         return
-    if not is_number(share):
+    if share is None or not is_number(share):
         text = f"evaluation's metrics hold no {name} of {evidence.system}"
         yield RuleResult(False, text, None, bound)
         return
