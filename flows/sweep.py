@@ -113,16 +113,7 @@ def sweep(
         tracker = Tracker(stores)
         run = tracker.begin_sweep(name, study.name)
         trials = _Trials(base, preset, of_night, params, study, tracker, run)
-        try:
-            for cut in study.take_back():
-                tracker.stop_trial(run, cut)
-            while not study.is_over:
-                _try(trials)
-            best, value = study.best()
-        except BaseException:
-            tracker.end(run, finished=False)
-            raise
-        tracker.end(run, finished=True)
+        best, value = _run_trials(trials)
     return Sweep(
         study=study.name,
         goal=params.goal,
@@ -131,6 +122,26 @@ def sweep(
         value=value,
         mlflow_run=run.run_id,
     )
+
+
+def _run_trials(trials: _Trials) -> tuple[dict[str, Value], float]:
+    """Run what trials are left, and end the sweep's run; return the best values and their metric.
+
+    Raises:
+        DataError: no trial gave a value.
+    """
+    study, tracker, run = trials.study, trials.tracker, trials.parent
+    try:
+        for cut in study.take_back():
+            tracker.stop_trial(run, cut)
+        while not study.is_over:
+            _try(trials)
+        found = study.best()
+    except BaseException:
+        tracker.end(run, finished=False)
+        raise
+    tracker.end(run, finished=True)
+    return found
 
 
 def _folder(checkout: Path) -> Path:

@@ -6,10 +6,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from shutil import copytree
 
+import torch
+
 from tasks.finetuning.adapter import keep_start, make_trainable, save_trained
 from tasks.finetuning.params import Params
 from tasks.models.linear_maps import read_shares
-from tasks.models.loading import load_for_training, prepare_device, trained_form
+from tasks.models.loading import LanguageModel, load_for_training, prepare_device, trained_form
 from tasks.models.manifest import ModelManifest
 from tasks.models.provenance import write_provenance
 from tasks.prompting.files import PROMPT
@@ -43,19 +45,12 @@ def run(params: Params, paths: Paths) -> None:
     """Train the adapter and write it with its report."""
     settings = params.finetuning
     prompt = verified(paths.tokens) / PROMPT
-    dequantized = params.compute.dequantized_base
     device = prepare_device(params.compute)
     batches, held_out = read_batches(
         paths.tokens, settings, max_tokens=params.compute.micro_batch_tokens
     )
-    base = load_for_training(
-        paths.base,
-        paths.model_store,
-        device,
-        numeric_form=params.models.numeric_form,
-        dtype=settings.dtype,
-        dequantized=dequantized,
-    )
+    base = _base(params, paths, device)
+    dequantized = params.compute.dequantized_base
     form = trained_form(params.models.numeric_form, dequantized=dequantized)
     template = read_prompt_bundle(prompt, base.tokenizer)
     sources = tokens_by_source(batches, read_weights(paths.tokens))
@@ -75,6 +70,7 @@ def run(params: Params, paths: Paths) -> None:
     with output_folders(paths.adapter, paths.finetuning_report) as (adapter, report):
         save_trained(model, settings, paths.base, adapter, paths.scratch / "start")
         copytree(prompt, adapter / PROMPT)
+        weights = ModelManifest.read(paths.base).folder(paths.model_store)
         write_provenance(
             adapter,
             base=base.digest,
@@ -82,12 +78,22 @@ def run(params: Params, paths: Paths) -> None:
             template=template.digest,
             tokens=paths.tokens,
             params=settings,
-            shares=read_shares(
-                ModelManifest.read(paths.base).folder(paths.model_store), adapter, form
-            ),
+            shares=read_shares(weights, adapter, form),
         )
         _write_report(params, paths, result, sources, feedback, report)
     drop_checkpoints(paths.scratch)
+
+
+def _base(params: Params, paths: Paths, device: torch.device) -> LanguageModel:
+    """Return the base as it is trained on."""
+    return load_for_training(
+        paths.base,
+        paths.model_store,
+        device,
+        numeric_form=params.models.numeric_form,
+        dtype=params.finetuning.dtype,
+        dequantized=params.compute.dequantized_base,
+    )
 
 
 def _write_report(

@@ -14,7 +14,7 @@ from transformers.generation.streamers import BaseStreamer
 from tasks.generation.batching_check import decodes_together
 from tasks.generation.continuous_batching import ONE_AT_A_TIME, DecodingRow, decode
 from tasks.generation.label_trie import LabelTrie, likeliest_labelled
-from tasks.generation.streaming import TextStream, text_of
+from tasks.generation.streaming import text_of
 from tasks.models.loading import LanguageModel
 from tasks.prompting.chat_encoding import end_of_turn
 from tasks.stage.errors import DataError
@@ -80,23 +80,6 @@ def generate(
             if progress is not None:
                 progress(done, len(prompts))
     return [answers[key] for key in keys]
-
-
-def stream(
-    language_model: LanguageModel, prompt: Sequence[int], *, max_new_tokens: int
-) -> Iterator[str]:
-    """Yield the greedy answer to one prompt in pieces of whole characters, as they become certain.
-
-    Together they are `Generation.text`. A model that answers one prompt at a time gives its answer
-    as one piece.
-    """
-    text, fed = TextStream(language_model.tokenizer), 0
-    stops = stop_tokens(language_model)
-    for row in _rows(language_model, [tuple(prompt)], stops, max_new_tokens, 1):
-        pieces = [text.feed(token) for token in row.tokens[fed:]]
-        fed = len(row.tokens)
-        yield from filter(None, pieces)
-    yield from filter(None, [text.rest()])
 
 
 def stop_tokens(language_model: LanguageModel) -> frozenset[int]:

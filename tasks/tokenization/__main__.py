@@ -84,17 +84,13 @@ def run(params: Params, paths: Paths) -> None:
     splits["train"] = [record for record in splits["train"] if record not in shown]
     path = _template(task, settings.template, params.prompting.language, curated)
     template = PromptTemplate.load(path, as_turns(shown))
-    passages = _passages(curated, params, paths)
-    contexts = {
-        name: choose_contexts(records, passages, count=params.prompting.passages, params=settings)
-        for name, records in splits.items()
-    }
-    encoded = {
-        name: encode_records(
-            records, contexts[name], gold_passages(records, passages), template, tokenizer, settings
-        )
-        for name, records in splits.items()
-    }
+    passages, count = _passages(curated, params, paths), params.prompting.passages
+    contexts, encoded = {}, {}
+    for name, records in splits.items():
+        shown_with = choose_contexts(records, passages, count=count, params=settings)
+        gold = gold_passages(records, passages)
+        contexts[name] = shown_with
+        encoded[name] = encode_records(records, shown_with, gold, template, tokenizer, settings)
     names = [record.id for record in shown]
     metrics = {"template": path.name} | _metrics(template.digest, names, encoded, params)
     metrics |= _task_counts(task, learned, splits, outside)

@@ -6,7 +6,8 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import torch
@@ -27,7 +28,7 @@ from tasks.export.families import FAMILIES, check_architecture, tensor_names, to
 from tasks.export.formats import Format
 from tasks.export.gguf_writing import Description, write_gguf
 from tasks.export.llama_cpp import LlamaCpp
-from tasks.export.verification import read_back_gguf
+from tasks.export.verification import _check_ids, read_back_gguf
 from tasks.export.vocabulary import read_vocabulary
 from tasks.models.loading import LanguageModel
 from tasks.prompting.chat_encoding import Turn, encode_chats
@@ -276,3 +277,10 @@ def test_a_mistral_is_a_llama_and_a_norm_of_gemma_s_holds_its_one() -> None:
     norm = torch.tensor([-0.5, 0.0])
     stored = to_llama_cpp("model.norm.weight", norm, AutoConfig.for_model("gemma"))
     assert stored.tolist() == [0.5, 1.0]
+
+
+def test_chats_of_which_none_can_be_compared_are_no_proof() -> None:
+    tokenizer: Any = SimpleNamespace(added_tokens_decoder={3: AddedToken("<end>", special=True)})
+    chats = [[Turn("user", ("What is <end>?",))]]
+    with pytest.raises(GateError, match="none can be compared"):
+        _check_ids(Path("model.gguf"), cast(Any, None), tokenizer, [[1, 2]], chats)

@@ -20,7 +20,7 @@ from transformers import (
 
 from tasks.generation import continuous_batching as decoding
 from tasks.generation import greedy_decoding
-from tasks.generation.greedy_decoding import generate, stream
+from tasks.generation.greedy_decoding import generate
 from tasks.generation.kv_cache import Pass
 from tasks.models.loading import LanguageModel, load_tokenizer
 from tasks.models.manifest import ModelManifest
@@ -268,13 +268,6 @@ def test_threads_that_share_a_model_get_the_answers_of_each_alone(tiny: Tiny) ->
     alone = [answer(prompts) for prompts in asked]
     with ThreadPoolExecutor(4) as pool:
         assert list(pool.map(answer, asked)) == alone
-
-
-def test_a_stream_is_the_text_of_the_answer(tiny: Tiny) -> None:
-    language_model = make("qwen", tiny)
-    for prompt in mixed(8)[:5]:
-        [made] = generate(language_model, [prompt], max_new_tokens=30, batch_size=1)
-        assert "".join(stream(language_model, prompt, max_new_tokens=30)) == made.text
 
 
 def test_the_tiny_model_loads_as_any_other(tiny: Tiny) -> None:
