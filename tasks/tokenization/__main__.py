@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
@@ -19,23 +18,16 @@ from tasks.prompting.passages import cut_passages
 from tasks.prompting.prompt_bundle import write_prompt_bundle
 from tasks.prompting.templates import PromptTemplate, as_turns, choose_demonstrations
 from tasks.records.language import AUTO, data_language
-from tasks.records.schema import SPLITS, Document, read_documents, read_records
-from tasks.sequences.examples import (
-    DOCUMENTS_FILE,
-    HELD_OUT_DOCUMENTS_FILE,
-    HELD_OUT_PREFERENCES_FILE,
-    PREFERENCES_FILE,
-    count_documents,
-    write_examples,
-    write_weights,
-)
+from tasks.records.schema import SPLITS, Document, Record, read_documents, read_records
+from tasks.sequences.examples import write_examples, write_weights
 from tasks.sequences.packing import distinct_tokens
 from tasks.stage.command import output, run_stage
 from tasks.stage.metrics import write_metrics
 from tasks.stage.outputs import output_folders, verified
 from tasks.stage.pages import plain_markdown
+from tasks.task_types.summarize import SUMMARIZE, check_summaries
 from tasks.task_types.table import TrainedTask
-from tasks.tokenization.documents import EncodedDocuments, encode_documents
+from tasks.tokenization.extra_examples import ExtraExamples, encode_extra, extra_lines
 from tasks.tokenization.labels import (
     check_said,
     corrections_outside,
@@ -44,8 +36,9 @@ from tasks.tokenization.labels import (
     trained_task,
 )
 from tasks.tokenization.params import Params
-from tasks.tokenization.preferences import check_pairs, encode_pairs
+from tasks.tokenization.summaries import limits_error, summaries_line, summary_counts
 from tasks.tokenization.training_examples import (
+    Context,
     EncodedSplit,
     choose_contexts,
     encode_records,
@@ -56,7 +49,6 @@ from tasks.tokenization.usability import usability_error
 
 LOGGER = logging.getLogger(__name__)
 REPORT_FILE = "report.md"
-PREFERENCE_FILES = {"train": PREFERENCES_FILE, "validation": HELD_OUT_PREFERENCES_FILE}
 PROMPTS = Path("params/prompts")
 
 
@@ -78,7 +70,9 @@ def run(params: Params, paths: Paths) -> None:
     """Write `tokens/{train,validation,test}.parquet`, `tokens/prompt/` and the report.
 
     Raises:
-        DataError: no training example can be used.
+        ConfigError: a label is longer than what a model may say.
+        DataError: no training example can be used, or the answers are none of the task, or there
+            are no documents or preference pairs where params ask for them.
         GateError: a greater share of the examples than params allow cannot be used, or of the
             answers is longer than what a model may say.
     """
@@ -86,70 +80,110 @@ def run(params: Params, paths: Paths) -> None:
     curated, settings = verified(paths.curated), params.tokenization
     tokenizer = load_tokenizer(ModelManifest.read(paths.base).folder(paths.model_store))
     splits = {name: read_records(curated / f"{name}.jsonl") for name in SPLITS}
-    task = trained_task(params.task, splits["train"])
-    check_said(task.labels, tokenizer, params.prompting.max_new_tokens)
+    documents = read_documents(curated / "documents.jsonl")
+    task = _checked_task(params, splits, tokenizer)
     outside = corrections_outside(task, splits["train"])
     splits["train"] = learned = [row for row in splits["train"] if row.id not in outside]
     shown = choose_demonstrations(splits["train"], settings.demonstrations, settings.seed)
     splits["train"] = [record for record in splits["train"] if record not in shown]
     path = _template(task, settings.template, params.prompting.language, curated)
     template = PromptTemplate.load(path, as_turns(shown))
-    documents = read_documents(curated / "documents.jsonl")
-    raw = (
-        encode_documents(documents, splits["test"], tokenizer, settings)
-        if settings.documents
-        else None
-    )
-    passages, count = _passages(documents, params, paths), params.prompting.passages
+    passages = _passages(documents, params, paths)
+    contexts, encoded = _encode(splits, passages, template, tokenizer, params)
+    names = [record.id for record in shown]
+    metrics = {"template": path.name} | _metrics(template.digest, names, encoded, params)
+    metrics |= _task_counts(task, learned, splits, outside)
+    _check_usable(task, splits, encoded, params, paths.scratch / REPORT_FILE, _report(metrics))
+    extra = encode_extra(documents, splits, encoded, tokenizer, settings)
+    metrics |= extra.counts
+    LOGGER.info("%s", _report(metrics))
+    golden = make_prompts(splits["train"], contexts["train"])
+    with output_folders(paths.tokens, paths.tokenization_report) as (tokens, report):
+        write_prompt_bundle(tokens / PROMPT, template, tokenizer, golden)
+        task.write(tokens / PROMPT)
+        _write_examples(encoded, extra, paths.source_weights, tokens)
+        write_metrics(report, metrics)
+        (report / REPORT_FILE).write_text(plain_markdown(_report(metrics)), encoding="utf-8")
+
+
+def _checked_task(
+    params: Params, splits: Mapping[str, Sequence[Record]], tokenizer: PreTrainedTokenizerBase
+) -> TrainedTask:
+    """Return what is trained for, which the base's tokenizer and the answers allow.
+
+    Raises:
+        ConfigError: a label is longer than what a model may say.
+        DataError: the answers are none of the task.
+    """
+    task = trained_task(params.task, splits["train"])
+    check_said(task.labels, tokenizer, params.prompting.max_new_tokens)
+    if task.type == SUMMARIZE:
+        check_summaries(splits)
+    return task
+
+
+def _encode(
+    splits: Mapping[str, Sequence[Record]],
+    passages: Sequence[Passage],
+    template: PromptTemplate,
+    tokenizer: PreTrainedTokenizerBase,
+    params: Params,
+) -> tuple[dict[str, dict[str, Context]], dict[str, EncodedSplit]]:
+    """Return what is shown with each record and its examples, by split."""
     contexts, encoded = {}, {}
+    count, settings = params.prompting.passages, params.tokenization
     for name, records in splits.items():
         shown_with = choose_contexts(records, passages, count=count, params=settings)
         gold = gold_passages(records, passages)
         contexts[name] = shown_with
         encoded[name] = encode_records(records, shown_with, gold, template, tokenizer, settings)
-    pairs = {
-        name: encode_pairs(splits[name], encoded[name].examples, tokenizer, settings.max_tokens)
-        for name in (PREFERENCE_FILES if settings.preferences else ())
-    }
-    if pairs:
-        check_pairs(pairs["train"], pairs["validation"])
-    names = [record.id for record in shown]
-    metrics = {"template": path.name} | _metrics(template.digest, names, encoded, params)
+    return contexts, encoded
+
+
+def _write_examples(
+    encoded: Mapping[str, EncodedSplit], extra: ExtraExamples, source_weights: Path, tokens: Path
+) -> None:
+    """Write all examples, a file a kind, and what their sources weigh."""
+    for name, found in encoded.items():
+        write_examples(tokens / f"{name}.parquet", found.examples)
+    for file, examples in extra.files.items():
+        write_examples(tokens / file, examples)
+    write_weights(tokens, json.loads(source_weights.read_text(encoding="utf-8")))
+
+
+def _task_counts(
+    task: TrainedTask,
+    learned: Sequence[Record],
+    splits: Mapping[str, Sequence[Record]],
+    outside: Mapping[str, str],
+) -> dict[str, object]:
+    """Return what is counted of a task's answers, which of task answer is nothing."""
     if task.labels:
-        metrics["labels"] = count_labels(task.labels, learned, splits, outside)
-    if raw is not None:
-        metrics["documents"] = _count_documents(raw, tokenizer)
-    if pairs:
-        metrics["preferences"] = {
-            name: {"pairs": len(found.examples) // 2, "too_long": len(found.too_long)}
-            for name, found in pairs.items()
-        }
-    text = _report(metrics)
-    LOGGER.info("%s", text)
-    error = usability_error(splits, encoded, params)
+        return {"labels": count_labels(task.labels, learned, splits, outside)}
+    return {"summaries": summary_counts(splits)} if task.type == SUMMARIZE else {}
+
+
+def _check_usable(
+    task: TrainedTask,
+    splits: Mapping[str, Sequence[Record]],
+    encoded: Mapping[str, EncodedSplit],
+    params: Params,
+    report: Path,
+    text: str,
+) -> None:
+    """Check that enough can be learned from and said; else leave the report and say why not.
+
+    Raises:
+        DataError: nothing can be used.
+        GateError: too little can.
+    """
+    own = limits_error(encoded, params) if task.type == SUMMARIZE else None
+    error = own or usability_error(splits, encoded, params)
     if error is not None:
-        _leave_report(paths, f"{text}\n{error.message}\n")
+        LOGGER.info("%s", text)
+        report.parent.mkdir(parents=True, exist_ok=True)
+        report.write_text(plain_markdown(f"{text}\n{error.message}\n"), encoding="utf-8")
         raise error
-    golden = make_prompts(splits["train"], contexts["train"])
-    with output_folders(paths.tokens, paths.tokenization_report) as (tokens, report):
-        write_prompt_bundle(tokens / PROMPT, template, tokenizer, golden)
-        task.write(tokens / PROMPT)
-        for name, found in encoded.items():
-            write_examples(tokens / f"{name}.parquet", found.examples)
-        if raw is not None:
-            write_examples(tokens / DOCUMENTS_FILE, raw.learned)
-            write_examples(tokens / HELD_OUT_DOCUMENTS_FILE, raw.held_out)
-        for name, made in pairs.items():
-            write_examples(tokens / PREFERENCE_FILES[name], made.examples)
-        write_weights(tokens, json.loads(paths.source_weights.read_text(encoding="utf-8")))
-        write_metrics(report, metrics)
-        (report / REPORT_FILE).write_text(plain_markdown(text), encoding="utf-8")
-
-
-def _leave_report(paths: Paths, text: str) -> None:
-    """Leave what was found in scratch, where no output is written."""
-    paths.scratch.mkdir(parents=True, exist_ok=True)
-    (paths.scratch / REPORT_FILE).write_text(plain_markdown(text), encoding="utf-8")
 
 
 def _template(task: TrainedTask, named: str, language: str, curated: Path) -> Path:
@@ -203,33 +237,6 @@ def _count(encoded: EncodedSplit, max_new_tokens: int) -> dict[str, object]:
     }
 
 
-def _count_documents(
-    raw: EncodedDocuments, tokenizer: PreTrainedTokenizerBase
-) -> dict[str, object]:
-    parts = {"learned": raw.learned, "held_out": raw.held_out}
-    return {
-        "begin": tokenizer.convert_ids_to_tokens(list(raw.frame.begin)),
-        "end": tokenizer.convert_ids_to_tokens(list(raw.frame.end)),
-        **{
-            name: {
-                "documents": count_documents(pieces),
-                "pieces": len(pieces),
-                "tokens": sum(piece.supervised for piece in pieces),
-            }
-            for name, pieces in parts.items()
-        },
-    }
-
-
-def _documents_line(found: Mapping[str, Any]) -> str:
-    learned, held_out = found["learned"], found["held_out"]
-    return (
-        f"Documents: {learned['documents']} to learn, {learned['tokens']} tokens in "
-        f"{learned['pieces']} pieces; {held_out['documents']} held out, {held_out['tokens']} "
-        f"tokens. Each between {' '.join(found['begin'])} and {' '.join(found['end'])}."
-    )
-
-
 def _report(metrics: dict[str, object]) -> str:
     columns = {
         "examples": "examples",
@@ -257,12 +264,9 @@ def _report(metrics: dict[str, object]) -> str:
         lines.append(f"| {split} | {' | '.join(str(row[name]) for name in columns)} |")
     if isinstance(labels := metrics.get("labels"), dict):
         lines += ["", labels_line(labels)]
-    if isinstance(documents := metrics.get("documents"), dict):
-        lines += ["", _documents_line(documents)]
-    if isinstance(pairs := metrics.get("preferences"), dict):
-        told = (f"{found['pairs']} of {name}, {found['too_long']} more too long"
-                for name, found in pairs.items())  # fmt: skip
-        lines += ["", f"Preference pairs: {'; '.join(told)}."]
+    if isinstance(summaries := metrics.get("summaries"), dict):
+        lines += ["", summaries_line(summaries)]
+    lines += extra_lines(metrics)
     return "\n".join(lines) + "\n"
 
 

@@ -4,15 +4,16 @@ A document stands between the tokens that begin and end a text in the model's pr
 cut into pieces that a training has room for.
 """
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
 from tasks.prompting.chat_encoding import encode_texts
 from tasks.records.schema import Document, Record
 from tasks.records.text import hash_share
-from tasks.sequences.examples import DOCUMENT, Example
+from tasks.sequences.examples import DOCUMENT, Example, count_documents
 from tasks.stage.errors import DataError
 from tasks.tokenization.params import TokenizationParams
 
@@ -99,6 +100,37 @@ def cut_pieces(
         if start + 1 >= len(ids):
             return
         context = 1
+
+
+def count_tokens(
+    encoded: EncodedDocuments, tokenizer: PreTrainedTokenizerBase
+) -> dict[str, object]:
+    """Return how many documents, pieces and tokens are learned and held out, and what frames
+    them.
+    """
+    parts = {"learned": encoded.learned, "held_out": encoded.held_out}
+    return {
+        "begin": tokenizer.convert_ids_to_tokens(list(encoded.frame.begin)),
+        "end": tokenizer.convert_ids_to_tokens(list(encoded.frame.end)),
+        **{
+            name: {
+                "documents": count_documents(pieces),
+                "pieces": len(pieces),
+                "tokens": sum(piece.supervised for piece in pieces),
+            }
+            for name, pieces in parts.items()
+        },
+    }
+
+
+def documents_line(found: Mapping[str, Any]) -> str:
+    """Return it in sentences."""
+    learned, held_out = found["learned"], found["held_out"]
+    return (
+        f"Documents: {learned['documents']} to learn, {learned['tokens']} tokens in "
+        f"{learned['pieces']} pieces; {held_out['documents']} held out, {held_out['tokens']} "
+        f"tokens. Each between {' '.join(found['begin'])} and {' '.join(found['end'])}."
+    )
 
 
 def _pieces(

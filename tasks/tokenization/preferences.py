@@ -1,6 +1,6 @@
 """Preferences as token ids: after one prompt the answer of a record, and the one it rejects."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from transformers import PreTrainedTokenizerBase
@@ -75,3 +75,15 @@ def check_pairs(learned: EncodedPairs, held_out: EncodedPairs) -> None:
             "take rows with `rejected_answer` in (docs/guides/training.md), or set "
             "tokenization.preferences: false and finetuning.preferences: null",
         )
+
+
+def count_pairs(encoded: EncodedPairs) -> dict[str, int]:
+    """Return how many pairs there are, and how many more are too long."""
+    return {"pairs": len(encoded.examples) // 2, "too_long": len(encoded.too_long)}
+
+
+def pairs_line(found: Mapping[str, Mapping[str, int]]) -> str:
+    """Return it in a sentence, by split."""
+    told = [f"{one['pairs']} of {split}, {one['too_long']} more too long"
+            for split, one in found.items()]  # fmt: skip
+    return f"Preference pairs: {'; '.join(told)}."
