@@ -1,5 +1,6 @@
 """Documents that a training learns before its answers: how much, in which batches, at what gain."""
 
+import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -8,6 +9,7 @@ from pathlib import Path
 from torch import nn
 from transformers import PreTrainedModel
 
+from tasks.finetuning.params import FinetuningParams
 from tasks.sequences.examples import (
     DOCUMENTS_FILE,
     HELD_OUT_DOCUMENTS_FILE,
@@ -19,9 +21,10 @@ from tasks.sequences.likelihood import summed_cross_entropy
 from tasks.sequences.packing import Batch
 from tasks.sequences.packing_check import prepare_packs
 from tasks.stage.errors import ConfigError
-from tasks.training.batches import fill_budget, make_batches, read_batches
-from tasks.training.params import TrainingParams
+from tasks.training.batches import fill_budget, in_budget_order, make_batches, read_batches
 from tasks.training.trainer import validation_loss
+
+LOGGER = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -35,8 +38,17 @@ class TrainingBatches:
 
     def exact_with(self, model: PreTrainedModel) -> "TrainingBatches":
         """Return them as they can be computed exactly with a model, which is set to attend so."""
-        groups = (self.answers, self.held_out, self.documents, self.held_out_documents)
-        return TrainingBatches(*prepare_packs(model, *groups))
+        return TrainingBatches(*prepare_packs(model, *self.groups))
+
+    @property
+    def groups(self) -> tuple[list[Batch], ...]:
+        """Return all of them."""
+        return self.answers, self.held_out, self.documents, self.held_out_documents
+
+    @property
+    def learned(self) -> list[Batch]:
+        """Return what an epoch learns, documents first."""
+        return [*self.documents, *self.answers]
 
 
 @dataclass(frozen=True)
@@ -67,7 +79,7 @@ class DocumentsResult:
 
 
 def read_training_batches(
-    tokens: Path, params: TrainingParams, *, documents_share: float, max_tokens: int
+    tokens: Path, params: FinetuningParams, *, max_tokens: int
 ) -> TrainingBatches:
     """Return the batches of a training; documents take their share of the budget, as they come.
 
@@ -78,15 +90,38 @@ def read_training_batches(
         ConfigError: documents have a share and the tokens hold none, their share holds not one
             piece, or nothing is left for the answers.
     """
-    if not documents_share:
+    has_documents = (tokens / DOCUMENTS_FILE).exists()
+    if has_documents and not params.documents_share:
+        LOGGER.warning("finetuning.documents_share is 0: no document is learned")
+    if not params.documents_share:
         return TrainingBatches(*read_batches(tokens, params, max_tokens=max_tokens))
-    if not (tokens / DOCUMENTS_FILE).exists():
+    if not has_documents:
         raise ConfigError(
-            f"finetuning.documents_share is {documents_share}, and tokenization made no token ids "
-            "of documents",
+            f"finetuning.documents_share is {params.documents_share}, and tokenization made no "
+            "token ids of documents",
             "set tokenization.documents: true, or finetuning.documents_share: 0.0",
         )
-    room = int(params.token_budget * documents_share)
+    learned = _learned_documents(tokens, params)
+    left = params.token_budget - sum(len(piece.token_ids) for piece in learned)
+    rest = params.model_copy(update={"token_budget": left})
+    answers, held_out = read_batches(tokens, rest, max_tokens=max_tokens)
+    if not answers:
+        raise ConfigError(
+            f"finetuning.documents_share {params.documents_share} leaves answers {left} of "
+            f"{params.token_budget} tokens (token_budget), which hold not one context",
+            "lower documents_share, or raise token_budget",
+        )
+    pieces = in_budget_order(read_examples(tokens / HELD_OUT_DOCUMENTS_FILE), params.seed)
+    return TrainingBatches(
+        answers,
+        held_out,
+        make_batches(learned, params, max_tokens=max_tokens),
+        make_batches(pieces[: params.validation_examples], params, max_tokens=max_tokens),
+    )
+
+
+def _learned_documents(tokens: Path, params: FinetuningParams) -> list[Example]:
+    room = int(params.token_budget * params.documents_share)
     learned = fill_budget(read_examples(tokens / DOCUMENTS_FILE), room, params.seed)
     if not learned:
         raise ConfigError(
@@ -94,25 +129,7 @@ def read_training_batches(
             "(token_budget), which hold no piece of a document",
             "raise documents_share or token_budget, or lower tokenization.max_tokens",
         )
-    left = params.token_budget - sum(len(piece.token_ids) for piece in learned)
-    answers, held_out = read_batches(
-        tokens, params.model_copy(update={"token_budget": left}), max_tokens=max_tokens
-    )
-    if not answers:
-        raise ConfigError(
-            f"finetuning.documents_share {documents_share} leaves answers {left} of "
-            f"{params.token_budget} tokens (token_budget), which hold not one context",
-            "lower documents_share, or raise token_budget",
-        )
-    pieces = read_examples(tokens / HELD_OUT_DOCUMENTS_FILE)
-    every = sum(len(piece.token_ids) for piece in pieces)
-    measured = fill_budget(pieces, every, params.seed)[: params.validation_examples]
-    return TrainingBatches(
-        answers,
-        held_out,
-        make_batches(learned, params, max_tokens=max_tokens),
-        make_batches(measured, params, max_tokens=max_tokens),
-    )
+    return learned
 
 
 def documents_loss(model: nn.Module, batches: TrainingBatches) -> float:

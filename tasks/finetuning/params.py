@@ -4,7 +4,6 @@ from typing import Literal, Self
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
-from tasks.records.schema import without_false
 from tasks.stage.params import ComputeParams, ModelsParams, StageParams
 from tasks.training.params import TrainingParams
 
@@ -34,14 +33,14 @@ class FinetuningParams(TrainingParams):
     documents_share: float = Field(
         ge=0, lt=1, description="of the budget, for documents as they are, learned before answers"
     )
-
     preferences: PreferencesParams | None = Field(description="null: no preferences are learned")
 
     @model_serializer(mode="wrap")
     def _as_before(self, dump: SerializerFunctionWrapHandler) -> dict[str, object]:
         """Return the content; what is off is left out, as in adapters from before it existed."""
         content: dict[str, object] = dump(self)
-        return without_false(without_false(content, "documents_share"), "preferences")
+        off = {name for name in ("documents_share", "preferences") if not content[name]}
+        return {name: value for name, value in content.items() if name not in off}
 
 
 class Params(StageParams):

@@ -4,8 +4,9 @@ Source: Rafailov et al. 2023, arXiv:2305.18290, equation 7. The reference is the
 the training begins; what it finds the answers' likelihood to be is computed once.
 """
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -25,11 +26,12 @@ from tasks.sequences.likelihood import example_losses, summed_cross_entropy
 from tasks.sequences.packing import Batch, Pack, one_batch, packed_logits
 from tasks.sequences.packing_check import prepare_packs
 from tasks.stage.errors import ConfigError
-from tasks.training.batches import fill_budget, make_batches
+from tasks.training.batches import fill_budget, in_budget_order, make_batches
 from tasks.training.loop import train
 from tasks.training.params import TrainingParams
 from tasks.training.trainer import validation_loss
 
+LOGGER = logging.getLogger(__name__)
 SERIES = "preferences"  # of its curves and checkpoints
 
 
@@ -46,19 +48,27 @@ class PairBatch(Batch):
         return PairBatch(self.examples, one_batch(self.examples, max_tokens).packs)
 
 
-def read_pair_batches(
-    tokens: Path, params: FinetuningParams, *, max_tokens: int
-) -> tuple[list[PairBatch], list[PairBatch]]:
-    """Return the batches of pairs to learn and of those held out; none of both where params have
-    no preferences.
+@dataclass(frozen=True)
+class PairBatches:
+    """The pairs that a training learns, and those that are held out; none where it learns none."""
+
+    learned: list[PairBatch] = field(default_factory=list)
+    held_out: list[PairBatch] = field(default_factory=list)
+
+
+def read_pair_batches(tokens: Path, params: FinetuningParams, *, max_tokens: int) -> PairBatches:
+    """Return the batches of pairs to learn and of those held out; none where params have no
+    preferences.
 
     Raises:
         ConfigError: the tokens hold no pairs, or the budget holds none.
     """
-    settings = params.preferences
+    settings, has_pairs = params.preferences, (tokens / PREFERENCES_FILE).exists()
     if settings is None:
-        return [], []
-    if not (tokens / PREFERENCES_FILE).exists():
+        if has_pairs:
+            LOGGER.warning("finetuning.preferences is null: no rejected answer is learned")
+        return PairBatches()
+    if not has_pairs:
         raise ConfigError(
             "finetuning.preferences is set, and tokenization made no token ids of rejected answers",
             "set tokenization.preferences: true, or finetuning.preferences: null",
@@ -71,10 +81,9 @@ def read_pair_batches(
             f"finetuning.preferences.token_budget {settings.token_budget} holds no pair",
             "raise it, or lower tokenization.max_tokens",
         )
-    pairs = read_examples(tokens / HELD_OUT_PREFERENCES_FILE)
-    every = sum(len(example.token_ids) for example in pairs)
-    held_out = fill_budget(pairs, every, params.seed)[: 2 * params.validation_examples]
-    return (
+    pairs = in_budget_order(read_examples(tokens / HELD_OUT_PREFERENCES_FILE), params.seed)
+    held_out = pairs[: 2 * params.validation_examples]
+    return PairBatches(
         make_pair_batches(learned, params, max_tokens=max_tokens),
         make_pair_batches(held_out, params, max_tokens=max_tokens),
     )
@@ -90,20 +99,25 @@ def make_pair_batches(
     ]
 
 
-def exact_pairs(model: PreTrainedModel, batches: Sequence[PairBatch]) -> Sequence[PairBatch]:
-    """Return the batches as they can be computed exactly, which takes a model that packs.
+def check_packed(
+    model: PreTrainedModel, pairs: PairBatches, others: Iterable[Sequence[Batch]] = ()
+) -> None:
+    """Check that a model computes pairs exactly, which takes one that packs them and the others.
+
+    It is set to attend by packs.
 
     Raises:
-        ConfigError: the model does not.
+        ConfigError: the model does not pack.
     """
-    [exact] = prepare_packs(model, batches) if batches else [[]]
-    if any(one is not other for one, other in zip(exact, batches, strict=True)):
+    if not pairs.learned:
+        return
+    exact, *_ = prepare_packs(model, pairs.learned, pairs.held_out, *others)
+    if any(one is not other for one, other in zip(exact, pairs.learned, strict=True)):
         raise ConfigError(
             f"{type(model).__name__} computes each example alone, and a pair is compared in one "
             "pack",
-            "leave preferences out, or take another base",
+            "set finetuning.preferences: null, or take another base",
         )
-    return batches
 
 
 @dataclass(frozen=True)
@@ -187,27 +201,27 @@ class PreferencesResult:
 
 def learn_preferences(
     model: nn.Module,
-    batches: tuple[Sequence[PairBatch], Sequence[PairBatch]],
+    pairs: PairBatches,
     answers: Sequence[Batch],
     params: FinetuningParams,
     *,
     scratch: Path,
     identity: str,
-    share: tuple[float, float] = (0.0, 1.0),
+    share: tuple[float, float],
 ) -> PreferencesResult | None:
-    """Train a model on pairs after its answers; `batches` are those learned and those held out.
+    """Train a model on pairs after its answers; None where params have no preferences.
 
-    The reference is the model as it comes; `answers` is what it was validated on. None where params
-    have no preferences. Raises as `train` does.
+    The reference is the model as it comes; `answers` is what it was validated on; `share` is what
+    of the stage this is. Raises as `train` does.
     """
     settings = params.preferences
     if settings is None:
         return None
-    learned, held_out = batches
-    beta = settings.beta
+    learned, held_out = pairs.learned, pairs.held_out
     own = {"learning_rate": settings.learning_rate, "token_budget": settings.token_budget}
     params = params.model_copy(update=own)
-    loss = PreferenceLoss(beta, reference_log_probabilities(model, [*learned, *held_out]))
+    reference = reference_log_probabilities(model, [*learned, *held_out])
+    loss = PreferenceLoss(settings.beta, reference)
     preferred = preferred_share(model, held_out)
     answers_loss = validation_loss(model, answers, summed_cross_entropy)
     result = train(

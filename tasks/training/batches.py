@@ -38,8 +38,7 @@ def read_splits(tokens: Path, params: TrainingParams) -> tuple[list[Example], li
         seed=params.seed,
         weights={name: value for name, value in weights.items() if name not in corrected},
     )
-    held_out = _contexts(validation, "budget", params.seed)
-    return [*reviewed, *chosen], [item for context in held_out for item in context]
+    return [*reviewed, *chosen], in_budget_order(validation, params.seed)
 
 
 def choose_feedback(
@@ -155,8 +154,13 @@ def _fill(contexts: Sequence[list[Example]], tokens: int) -> list[list[Example]]
 
 def fill_budget(examples: Sequence[Example], tokens: int, seed: int) -> list[Example]:
     """Return as many examples as so many tokens hold, whole contexts, by hash."""
-    return [item for context in _fill(_contexts(examples, "budget", seed), tokens)
-            for item in context]  # fmt: skip
+    contexts = _fill(_contexts(examples, "budget", seed), tokens)
+    return [item for context in contexts for item in context]
+
+
+def in_budget_order(examples: Sequence[Example], seed: int) -> list[Example]:
+    """Return all examples in the order in which a budget takes them, contexts together."""
+    return [item for context in _contexts(examples, "budget", seed) for item in context]
 
 
 def tokens_by_source(batches: Sequence[Batch], weights: Mapping[str, float]) -> dict[str, int]:

@@ -88,18 +88,22 @@ def train(
     curves = Curves(
         scratch, series=series, share=share, resume_step=_resume_step(folder, checkpoint)
     )
-    trainer.add_callback(
-        CurveCallback(curves, batches, len(batches) * params.epochs, leading=leading)
-    )
+    total = len(batches) * params.epochs
+    trainer.add_callback(CurveCallback(curves, batches, total, leading=leading))
     initial = remembered(folder, _INITIAL, lambda: trainer.evaluate()["eval_loss"])
     trainer.halt_above(params.max_loss_growth * max(initial, leading_loss, 1.0))
+    _go_on(trainer, checkpoint)
+    return _result(trainer, batches, float(params.learning_rate), initial)
+
+
+def _go_on(trainer: PackedTrainer, checkpoint: Path | None) -> None:
+    """Train from a checkpoint on, from the beginning where there is none."""
     if checkpoint is not None and was_over(checkpoint):
         trainer.take_best(checkpoint)
-    else:
-        if checkpoint is not None:
-            trainer.recall(checkpoint)
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    return _result(trainer, batches, float(params.learning_rate), initial)
+        return
+    if checkpoint is not None:
+        trainer.recall(checkpoint)
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
 
 
 def _result(

@@ -59,9 +59,7 @@ def with_share(share: float, **changes: object) -> FinetuningParams:
 
 
 def read(tokens: Path, params: FinetuningParams) -> TrainingBatches:
-    return read_training_batches(
-        tokens, params, documents_share=params.documents_share, max_tokens=256
-    )
+    return read_training_batches(tokens, params, max_tokens=256)
 
 
 def tokens_of(batches: list[Batch]) -> int:
