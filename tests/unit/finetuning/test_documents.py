@@ -113,9 +113,8 @@ def test_without_a_share_the_adapter_has_the_bytes_of_one_trained_on_answers_alo
         expected = (tmp_path / "expected" / name).read_bytes()
         assert (found.adapter / name).read_bytes() == expected, name
     params = json.loads((found.adapter / "training.json").read_text())["params"]
-    assert params == {
-        name: value for name, value in PARAMS_AS_TOLD.items() if name != "documents_share"
-    }
+    off = {"documents_share", "preferences"}
+    assert params == {name: value for name, value in PARAMS_AS_TOLD.items() if name not in off}
     assert "documents" not in read_metrics(found.finetuning_report)
 
 
