@@ -5,6 +5,7 @@ the training begins; what it finds the answers' likelihood to be is computed onc
 """
 
 import logging
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -33,6 +34,11 @@ from tasks.training.trainer import validation_loss
 
 LOGGER = logging.getLogger(__name__)
 SERIES = "preferences"  # of its curves and checkpoints
+_AT_FIRST = math.log(2)  # the loss of a model that is its reference
+_NOTHING = (
+    "It bought nothing on held-out pairs: take more pairs, a lower learning_rate or a higher beta, "
+    "or set finetuning.preferences: null."
+)
 
 
 class PairBatch(Batch):
@@ -189,14 +195,16 @@ class PreferencesResult:
     @property
     def text(self) -> str:
         """Return it as lines of a report."""
-        return (
-            f"Preferences (DPO): {self.pairs} pairs in {self.steps} steps after the answers. Of "
-            f"{self.held_out} held-out pairs the chosen answer gained on the rejected one in "
-            f"{self.accuracy:.0%} (half by chance); it is the likelier one in "
-            f"{self.preferred_before:.0%} before and {self.preferred_after:.0%} after. It cost the "
-            f"answers a validation loss of {self.answers_loss_before:.3f} before and "
-            f"{self.answers_loss_after:.3f} after (nats per learned token)."
+        found = (
+            f"Preferences (DPO): {self.pairs} pairs in {self.steps} steps after the answers. Loss "
+            f"on {self.held_out} held-out pairs {_AT_FIRST:.3f} before, {self.loss:.3f} at its "
+            f"best. Their chosen answer gained on the rejected one in {self.accuracy:.0%} (half by "
+            f"chance); it is the likelier one in {self.preferred_before:.0%} before and "
+            f"{self.preferred_after:.0%} after. Validation loss of the answers, which is what it "
+            f"cost: {self.answers_loss_before:.3f} before, {self.answers_loss_after:.3f} after "
+            "(nats per learned token)."
         )
+        return found if self.loss < _AT_FIRST else f"{found} {_NOTHING}"
 
 
 def learn_preferences(

@@ -69,9 +69,9 @@ def check_pairs(learned: EncodedPairs, held_out: EncodedPairs) -> None:
     """
     if not learned.examples or not held_out.examples:
         raise DataError(
-            f"tokenization.preferences is true, and the training split has "
-            f"{len(learned.examples) // 2} pairs, the validation split "
-            f"{len(held_out.examples) // 2}; expected at least one of each",
+            "tokenization.preferences is true, which needs at least one pair of train and one of "
+            "validation. "
+            f"{pairs_line({'train': count_pairs(learned), 'validation': count_pairs(held_out)})}",
             "take rows with `rejected_answer` in (docs/guides/training.md), or set "
             "tokenization.preferences: false and finetuning.preferences: null",
         )

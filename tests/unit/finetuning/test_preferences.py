@@ -160,6 +160,8 @@ def test_preferences_go_through_the_one_trainer_and_tell_what_they_bought_and_co
     assert result.preferred_after >= result.preferred_before
     assert result.answers_loss_after != result.answers_loss_before
     assert "16 pairs in 8 steps" in result.text
+    assert "bought nothing" not in result.text
+    assert "bought nothing" in replace(result, loss=0.7).text
     first = read_curve(tmp_path, "validation_loss", series=SERIES)[0]
     assert first == (0, pytest.approx(0.6931472, abs=1e-4))
 
@@ -272,11 +274,20 @@ def test_a_pair_of_equal_answers_is_refused_by_name(tiny: Tiny, tmp_path: Path) 
     ]
     with pytest.raises(DataError, match=f"two equal answers, {equal[0].id}"):
         encode_pairs(equal, made, tokenizer, 512)
-    with pytest.raises(DataError, match="expected at least one of each"):
-        check_pairs(EncodedPairs(made, []), EncodedPairs([], []))
 
 
-def test_preferences_without_pairs_are_refused(tokens: Path) -> None:
+def test_data_without_a_pair_to_learn_or_to_measure_are_refused(
+    tiny: Tiny, prompting: PromptingParams, tmp_path: Path
+) -> None:
+    said = "0 of train, 0 more too long; 0 of validation"
+    with pytest.raises(DataError, match=said):
+        tokenize(tmp_path, tiny, prompting, tiny.curated, preferences=True)
+    made = [one for one in pairs(1) if one.variant == "chosen"]
+    with pytest.raises(DataError, match="0 of validation, 1 more too long"):
+        check_pairs(EncodedPairs(made * 2, []), EncodedPairs([], ["long"]))
+
+
+def test_preferences_without_token_ids_of_pairs_are_refused(tokens: Path) -> None:
     params = PARAMS.model_copy(update={"preferences": OWN})
     with pytest.raises(ConfigError, match="made no token ids of rejected answers"):
         read_pair_batches(tokens, params, max_tokens=256)

@@ -32,7 +32,7 @@ from tasks.tokenization.params import TokenizationParams
 from tests.builders.families import FAMILIES
 from tests.builders.korean import document as korean_document
 from tests.builders.korean import write_korean
-from tests.unit.conftest import Tiny, document
+from tests.unit.conftest import Tiny, document, write_curated
 from tests.unit.tokenization.test_tokenization import tokenize
 
 SETTINGS = TokenizationParams.model_validate(
@@ -160,6 +160,15 @@ def test_korean_documents_go_through_the_stage(
     learned = documents_of(read_examples(paths.tokens / DOCUMENTS_FILE))
     assert len(held_out) + len(learned) == 40
     assert min(len(held_out), len(learned)) > 0
+
+
+def test_the_stage_refuses_data_without_documents(
+    tmp_path: Path, tiny: Tiny, prompting: PromptingParams
+) -> None:
+    curated = tmp_path / "curated"
+    write_curated(curated, documents=0, records=12)
+    with pytest.raises(DataError, match="the data have no documents"):
+        tokenize(tmp_path, tiny, prompting, curated, documents=True)
 
 
 @pytest.mark.parametrize(
