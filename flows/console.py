@@ -15,7 +15,7 @@ from rich.text import Text
 
 from tasks.records.schema import FEEDBACK_SPLIT
 from tasks.stage.metrics import METRICS_FILE, PROGRESS, CurveFollower, read_metrics
-from tasks.task_types.classify import CLASSIFY
+from tasks.task_types.table import evaluated_task
 
 if TYPE_CHECKING:
     from flows.run_state import ErrorEntry, NightState
@@ -23,9 +23,8 @@ if TYPE_CHECKING:
     from flows.workspace import Workspace
 
 
-# What the table's cells hold, and how that is called.
-_METRICS = {"token_f1": "token F1", "exact_match": "exact match"}
-_LABEL_METRICS = {"accuracy": "accuracy", "macro_f1": "macro F1"}
+# How what the table's cells hold is called.
+_NAMES = {"token_f1": "token F1", "macro_f1": "macro F1", "rouge_l": "ROUGE-L"}
 
 _PAGE = "report.html"
 
@@ -89,13 +88,14 @@ def _print_passed(console: Console, night: "NightState", *, verbose: bool) -> No
 
 
 def score_table(metrics: dict[str, Any]) -> Table:
-    """Return systems by modes, with token F1 and exact match in each cell, or scores of labels."""
-    primary = metrics.get("primary", {}).get("metric")
-    shown = _LABEL_METRICS if primary == CLASSIFY.metric else _METRICS
+    """Return systems by modes, with token F1 and exact match in each cell, or the scores that
+    another task shows.
+    """
+    shown = evaluated_task(metrics).shown
     systems: dict[str, dict[str, dict[str, float | None]]] = metrics["systems"]
     modes = list(dict.fromkeys(mode for found in systems.values() for mode in found))
     beside = f"; {FEEDBACK_SPLIT} is a split of its own" if FEEDBACK_SPLIT in modes else ""
-    table = Table(title=f"{' / '.join(shown.values())} on the test split{beside}")
+    table = Table(title=f"{' / '.join(map(_shown, shown))} on the test split{beside}")
     table.add_column("system")
     for mode in modes:
         table.add_column(mode, justify="right")
@@ -117,7 +117,11 @@ def _has_evaluated(night: "NightState") -> bool:
     return states.get("evaluation") not in ("not_run", "running", "failed")
 
 
-def _cell(values: dict[str, float | None], shown: dict[str, str]) -> str:
+def _shown(metric: str) -> str:
+    return _NAMES.get(metric, metric.replace("_", " "))
+
+
+def _cell(values: dict[str, float | None], shown: tuple[str, ...]) -> str:
     numbers = [values.get(name) for name in shown]
     return " / ".join("-" if number is None else f"{number:.3f}" for number in numbers)
 

@@ -82,6 +82,7 @@ from tasks.stage.metrics import Curves
 from tasks.stage.outputs import verified
 from tasks.statistics.bootstrap import Interval, bootstrap_mean, wilson
 from tasks.statistics.significance import Inference
+from tasks.task_types.answer import ANSWER
 from tasks.task_types.classify import LINEAR
 from tasks.task_types.table import TrainedTask
 
@@ -142,8 +143,9 @@ def run(params: Params, paths: Paths) -> None:
         }
     )
     labels = None
-    if task.labels:
+    if task.name != ANSWER.name:
         metrics["task"] = task.numbers()
+    if task.labels:
         labels = LabelReport.of(task.labels, by_system_and_mode(predictions), rules.mode)
     evidence = Evidence(metrics, predictions, likelihoods, _shown(jobs), labels)
     write_evaluation(paths.evaluation_report, evidence)

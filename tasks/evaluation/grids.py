@@ -48,7 +48,8 @@ def shown_mode(mode: str) -> str:
 def shown_metric(metric: str) -> str:
     """Return a metric as people read it: `token F1`, `ROUGE-L`, `recall at 1`."""
     named = {
-        "token_f1": "token F1", "rouge_l": "ROUGE-L", "chrf": "chrF", "mrr": "MRR",
+        "token_f1": "token F1", "rouge_1": "ROUGE-1", "rouge_2": "ROUGE-2", "rouge_l": "ROUGE-L",
+        "chrf": "chrF", "mrr": "MRR",
         "macro_f1": "macro F1", "ece": "calibration error",
     }  # fmt: skip
     return named.get(metric, metric.replace("_", " "))

@@ -74,8 +74,8 @@ class EvaluationParams(StageParams):
             return self
         if "reasoning" in self.variants.compared:
             raise ConfigError(
-                f"evaluation.variants.compared names reasoning; task {task.name} asks for a label "
-                "alone, and no step can stand before it",
+                f"evaluation.variants.compared names reasoning; task {task.name} asks for "
+                f"{task.says} alone, and no step can stand before it",
                 "`--set evaluation.variants.compared=[zero_shot]`",
             )
         return self.model_copy(update={"primary_metric": task.metric})

@@ -32,8 +32,18 @@ from tasks.evaluation.label_report import LabelReport
 from tasks.evaluation.plots import Naming, draw, drawable, plain, png, svg
 from tasks.evaluation.summary import headline, paragraphs
 from tasks.evaluation.table import machine_line, retrieval_line, score_table
-from tasks.records.predictions import LABEL_LIKELY, LABEL_SCORE, Prediction
+from tasks.records.predictions import (
+    LABEL_LIKELY,
+    LABEL_SCORE,
+    SUMMARY_COUNT,
+    SUMMARY_SCORES,
+    Prediction,
+)
 from tasks.stage.pages import page_templates, plain_markdown
+from tasks.task_types.answer import ANSWER
+from tasks.task_types.classify import CLASSIFY
+from tasks.task_types.summarize import SUMMARIZE
+from tasks.task_types.table import evaluated_task
 
 _DIGITS = 4
 
@@ -43,14 +53,19 @@ _NOT_SCORES = {
     "retrieved",
 }  # fmt: skip
 
-# What rows of task classify have in place of these: they hold no scores of words.
-_LABEL_SCORES = (LABEL_SCORE, LABEL_LIKELY, "new_tokens", "is_cut")
+_OF_OTHER_TASKS = {LABEL_SCORE, LABEL_LIKELY, SUMMARY_COUNT, *SUMMARY_SCORES}
 
-_SCORES = tuple(
-    item.name
-    for item in fields(Prediction)
-    if item.name not in _NOT_SCORES | {LABEL_SCORE, LABEL_LIKELY}
-)
+# By task, what its rows hold.
+_SCORES = {
+    ANSWER.name: tuple(
+        item.name for item in fields(Prediction) if item.name not in _NOT_SCORES | _OF_OTHER_TASKS
+    ),
+    CLASSIFY.name: (LABEL_SCORE, LABEL_LIKELY, "new_tokens", "is_cut"),
+    SUMMARIZE.name: (
+        "rouge_l", *SUMMARY_SCORES, "length_ratio", SUMMARY_COUNT, "unsupported", "new_tokens",
+        "is_cut",
+    ),
+}  # fmt: skip
 
 
 class _Pool:
@@ -73,7 +88,7 @@ def pager_data(
     three by place, passages as places in `passages`, which are [id, text or null].
     """
     texts, shown = _Pool(), _Pool()
-    scored = _LABEL_SCORES if metrics["primary"]["metric"] == LABEL_SCORE else _SCORES
+    scored = _SCORES[evaluated_task(metrics).name]
     systems = {name: place for place, name in enumerate(metrics["systems"])}
     modes = {name: place for place, name in enumerate(modes_of(metrics["systems"]))}
     records: dict[str, int] = {}

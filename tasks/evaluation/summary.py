@@ -13,8 +13,11 @@ from tasks.evaluation.grids import (
     signed_interval,
 )
 from tasks.evaluation.label_report import labels_in_words, linear_in_words
+from tasks.evaluation.summary_metrics import summaries_in_words
 from tasks.records.predictions import DISTRACTOR, FEEDBACK, INJECTED
-from tasks.task_types.classify import LINEAR
+from tasks.task_types.classify import CLASSIFY, LINEAR
+from tasks.task_types.summarize import SUMMARIZE
+from tasks.task_types.table import evaluated_task
 
 _QUESTIONS = {
     "adapter-base": "What did fine-tuning buy?",
@@ -64,8 +67,11 @@ def paragraphs(metrics: Mapping[str, Any]) -> list[Paragraph]:
     linear = f"adapter-{LINEAR}"
     if linear in told:
         first.append(Paragraph(told.pop(linear).question, linear_in_words(metrics)))
-    if "task" in metrics:
+    task = evaluated_task(metrics)
+    if task == CLASSIFY:
         first.append(Paragraph("Which labels are given?", labels_in_words(metrics)))
+    if task == SUMMARIZE:
+        first.append(Paragraph("Do summaries say what texts say?", summaries_in_words(metrics)))
     further = (
         ("What did fine-tuning forget?", _forgotten(metrics)),
         ("Who abstains when only wrong passages are shown?", _abstention(metrics)),

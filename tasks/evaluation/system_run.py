@@ -24,6 +24,7 @@ from tasks.records.schema import Record
 from tasks.scoring.answer_scores import chrf, exact_match, length_ratio, rouge_l, token_f1
 from tasks.scoring.grounding import ShownPassages, ground
 from tasks.scoring.label_scores import label_match
+from tasks.scoring.summary_scores import score_summary
 from tasks.sequences.likelihood import AnswerLikelihood, perplexity, reference_likelihoods
 
 LOGGER = logging.getLogger(__name__)
@@ -43,6 +44,12 @@ class RowScores(TypedDict):
     attribution: float | None
     citation: float | None
     accuracy: NotRequired[float]
+    rouge_1: NotRequired[float]
+    rouge_2: NotRequired[float]
+    compression: NotRequired[float]
+    supported_terms: NotRequired[float | None]
+    supported_sentences: NotRequired[float | None]
+    numbers_and_names: NotRequired[int]
 
 
 # The scores of an output to a request.
@@ -84,6 +91,28 @@ def score_label(output: str, request: Request) -> RowScores:
         attribution=None,
         citation=None,
         accuracy=label_match(output, request.reference),
+    )
+
+
+def score_summary_of(output: str, request: Request) -> RowScores:
+    """Return the scores of a summary against its reference and against its text, the question."""
+    found = score_summary(output, request.record.question, request.reference)
+    return RowScores(
+        exact_match=None,
+        token_f1=None,
+        rouge_l=found.rouge_l,
+        chrf=None,
+        length_ratio=length_ratio([output], [request.reference]),
+        groundedness=None,
+        unsupported=found.unsupported,
+        attribution=None,
+        citation=None,
+        rouge_1=found.rouge_1,
+        rouge_2=found.rouge_2,
+        compression=found.compression,
+        supported_terms=found.supported_terms,
+        supported_sentences=found.supported_sentences,
+        numbers_and_names=found.numbers_and_names,
     )
 
 

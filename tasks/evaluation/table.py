@@ -6,24 +6,21 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tasks.evaluation.grids import modes_of, shown_metric, shown_mode
-from tasks.records.predictions import LABEL_SCORE
+from tasks.evaluation.grids import NOTHING, modes_of, shown_metric, shown_mode
 from tasks.stage.errors import DataError, NightloomError
 from tasks.stage.metrics import METRICS_FILE, read_metrics
+from tasks.task_types.table import evaluated_task
 
-# What is shown first, and what in brackets.
-_SCORES = ("token_f1", "exact_match")
-_LABEL_SCORES = (LABEL_SCORE, "macro_f1")
 _RETRIEVAL = ("recall_at_1", "recall_at_5", "recall_at_10", "mrr")
 
 
 def score_table(metrics: Mapping[str, Any]) -> str:
     """Return two scores of each system in each mode: token F1 (exact match), of labels accuracy
-    (macro F1).
+    (macro F1), of summaries ROUGE-L (supported terms).
     """
     systems = metrics["systems"]
     modes = modes_of(systems)
-    names = _LABEL_SCORES if metrics["primary"]["metric"] == LABEL_SCORE else _SCORES
+    names = evaluated_task(metrics).shown
     first, second = map(shown_metric, names)
     lines = [
         f"| {first} ({second}) | " + " | ".join(map(shown_mode, modes)) + " |",
@@ -35,9 +32,9 @@ def score_table(metrics: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _score(found: Mapping[str, float], names: tuple[str, str]) -> str:
-    first, second = (found[name] for name in names)
-    return f"{first:.3f} ({second:.3f})"
+def _score(found: Mapping[str, float | None], names: tuple[str, str]) -> str:
+    first, second = (NOTHING if found[name] is None else f"{found[name]:.3f}" for name in names)
+    return f"{first} ({second})"
 
 
 def retrieval_line(metrics: Mapping[str, Any]) -> str:

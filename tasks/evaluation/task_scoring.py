@@ -6,13 +6,16 @@ from functools import partial
 
 from tasks.evaluation.aggregates import Abstains, AnswerMetrics, outcome_metrics, row_metrics
 from tasks.evaluation.params import EvaluationParams
-from tasks.evaluation.system_run import ScoreAnswer, score_answer, score_label
+from tasks.evaluation.summary_metrics import summary_metrics
+from tasks.evaluation.system_run import ScoreAnswer, score_answer, score_label, score_summary_of
 from tasks.records.predictions import LABEL_SCORE, SCORE_NAMES, Prediction
 from tasks.scoring.answer_scores import Metrics, abstains, null
 from tasks.scoring.identity import scoring_sha256
 from tasks.scoring.label_scores import Calibration, Confusion, label_scoring_sha256
+from tasks.scoring.summary_scores import summary_scoring_sha256
 from tasks.task_types.answer import ANSWER
 from tasks.task_types.classify import CLASSIFY
+from tasks.task_types.summarize import SUMMARIZE
 from tasks.task_types.table import TrainedTask
 
 Rows = Sequence[Prediction]
@@ -81,7 +84,21 @@ def _labels(task: TrainedTask, _: EvaluationParams) -> TaskScoring:
     )
 
 
-_ROWS = {ANSWER.name: _answers, CLASSIFY.name: _labels}
+def _summaries(_: TrainedTask, __: EvaluationParams) -> TaskScoring:
+    assert SUMMARIZE.metric is not None
+    return TaskScoring(
+        metric=SUMMARIZE.metric,
+        names=_ROUGE,
+        score=score_summary_of,
+        means=partial(row_means, _ROUGE),
+        further=summary_metrics,
+        sha256=summary_scoring_sha256(),
+        abstains=None,
+    )
+
+
+_ROUGE = ("rouge_1", "rouge_2", "rouge_l")
+_ROWS = {ANSWER.name: _answers, CLASSIFY.name: _labels, SUMMARIZE.name: _summaries}
 
 
 def label_metrics(labels: Sequence[str], rows: Rows) -> Metrics:

@@ -10,7 +10,7 @@ import logging
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import chain
@@ -40,10 +40,10 @@ from tasks.models.loading import (
 from tasks.models.memory import release_memory
 from tasks.prompting.files import PROMPT
 from tasks.prompting.prompt_bundle import read_prompt_bundle
-from tasks.records.predictions import PREDICTIONS_FILE, read_predictions
+from tasks.records.predictions import LABEL_SCORE, PREDICTIONS_FILE, read_predictions
 from tasks.records.schema import Record, ServedModel, read_records
 from tasks.retrieval.index import Index
-from tasks.scoring.answer_scores import token_f1
+from tasks.scoring.answer_scores import SCORES
 from tasks.scoring.label_scores import label_match
 from tasks.sequences.likelihood import closed_book_examples, log_likelihoods
 from tasks.stage.errors import DataError
@@ -80,7 +80,7 @@ class Cost:
 class Costs:
     """Every form of one model; the first is what is served, computed in float32.
 
-    Scores are in `metric`: token F1, of a classifier accuracy.
+    Scores are in `metric`: token F1, of a classifier accuracy, of a summarizer ROUGE-L.
     """
 
     model: str
@@ -109,7 +109,7 @@ def write_costs(folder: Path, costs: Costs) -> None:
 
 def render_costs(costs: Costs) -> str:
     """Return the table in Markdown."""
-    shown = {"token_f1": "token F1"}.get(costs.metric, costs.metric)
+    shown = {"token_f1": "token F1", "rouge_l": "ROUGE-L"}.get(costs.metric, costs.metric)
     lines = [
         f"# What quantisation cost the {costs.model}",
         "",
@@ -214,18 +214,17 @@ def measure(bundle: Path, store: Path, model: ServedModel, asked: Records) -> Co
         labels=read_labels(bundle / model / PROMPT, served),
     )
     measured = []
+    metric = task.type.metric or "token_f1"
+    score = label_match if metric == LABEL_SCORE else SCORES[metric]
     with tempfile.TemporaryDirectory(prefix="nightloom-") as scratch:
         forms = chain(_forms(served, Path(scratch)), _beside(bundle, store, model, device))
         for form in forms:
             one = replace(asking, language_model=form.held)
-            measured.append(
-                _measure_form(form, one, records, settings.compute, is_classifier=bool(task.labels))
-            )
+            measured.append(_measure_form(form, one, records, settings.compute, score))
             loss = sum(measured[-1].losses) / sum(measured[-1].tokens)
             LOGGER.info("%s: loss %.3f", form.name, loss)
             del one, form
             release_memory()
-    metric = task.type.metric or "token_f1"
     return Costs(model, len(records), float_form, _costs(measured), metric)
 
 
@@ -276,8 +275,7 @@ def _measure_form(
     answerer: Answerer,
     records: Sequence[Record],
     compute: ComputeParams,
-    *,
-    is_classifier: bool,
+    score: Callable[[str, str], float],
 ) -> _Measured:
     held = answerer.language_model
     examples = closed_book_examples(answerer.template, held.tokenizer, records)
@@ -286,7 +284,6 @@ def _measure_form(
     prepared = answerer.prepare([record.messages[:-1] for record in records])
     prompts = [item.prompt for item in prepared]
     spoken = _answers(form, answerer, prompts)
-    score = label_match if is_classifier else token_f1
     return _Measured(
         form=form.name,
         losses=tuple(-value for value in likelihoods),

@@ -25,6 +25,8 @@ _COLUMNS = (
     "metrics.`student.f1`",
     "metrics.`adapter.accuracy`",
     "metrics.`student.accuracy`",
+    "metrics.`adapter.rouge_l`",
+    "metrics.`student.rouge_l`",
     "tags.`verdict`",
     "tags.`adapter`",
     "tags.`student`",

@@ -9,7 +9,8 @@ from pydantic import BaseModel
 
 from tasks.records.schema import FEEDBACK_SPLIT, SPLITS
 from tasks.stage.metrics import METRICS_FILE, read_metrics
-from tasks.task_types.classify import CLASSIFY
+from tasks.task_types.answer import ANSWER
+from tasks.task_types.table import evaluated_task
 
 # Of the systems that evaluation asks, in the order in which people read them.
 SYSTEMS = ("base", "adapter", "student", "control")
@@ -139,9 +140,9 @@ def _numbers(
 ) -> dict[str, float | None]:
     """Return at most 14 numbers under names that stay; `minutes` is the 15th."""
     found: dict[str, float | None] = {}
-    short, metric, also = "f1", "token_f1", "exact_match"
-    if figures.metric == CLASSIFY.metric:
-        short, metric, also = "accuracy", "accuracy", "macro_f1"
+    task = evaluated_task(scored)
+    metric, also = task.shown
+    short = "f1" if task == ANSWER else metric
     for name in SYSTEMS:
         system = student if name == "student" else name
         values = scored.get("systems", {}).get(system, {}).get(figures.mode, {})

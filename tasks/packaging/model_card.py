@@ -13,9 +13,12 @@ from huggingface_hub import EvalResult, ModelCardData
 
 from tasks.models.linear_maps import share_text
 from tasks.models.manifest import ModelManifest
-from tasks.records.predictions import ALL_MODES, FEEDBACK, LABEL_SCORE, SCORE_NAMES
+from tasks.records.predictions import ALL_MODES, FEEDBACK, SCORE_NAMES
 from tasks.records.schema import SPLITS, stream_documents, stream_records
-from tasks.task_types.table import TASK_FILE, TrainedTask
+from tasks.task_types.answer import ANSWER
+from tasks.task_types.classify import CLASSIFY
+from tasks.task_types.summarize import SUMMARIZE
+from tasks.task_types.table import TASK_FILE, TrainedTask, evaluated_task
 
 DOCUMENTS = "documents"
 
@@ -67,7 +70,7 @@ def data_lines(contents: DataCounts) -> list[str]:
 def score_lines(metrics: Mapping[str, Any]) -> list[str]:
     """Return every system in every mode, the primary metric with its interval."""
     name, confidence = metrics["primary"]["metric"], metrics["primary"]["confidence"]
-    told = ("macro_f1", "outside_labels") if name == LABEL_SCORE else SCORE_NAMES
+    told = _BESIDE[evaluated_task(metrics).name]
     others = [other for other in told if other != name]
     lines = [
         f"| system | mode | {name} ({confidence:.0%} interval) | " + " | ".join(others) + " |",
@@ -77,13 +80,17 @@ def score_lines(metrics: Mapping[str, Any]) -> list[str]:
         for mode in (mode for mode in ALL_MODES if mode in modes):
             found = metrics["intervals"][system][mode]
             first = f"{found['value']:.3f} ({found['low']:.3f} to {found['high']:.3f})"
-            cells = " | ".join(f"{modes[mode][other]:.3f}" for other in others)
+            cells = " | ".join(_cell(modes[mode][other]) for other in others)
             lines.append(f"| {system} | {mode} | {first} | {cells} |")
     asked = metrics["asked"].get(FEEDBACK)
     if asked:
         lines += ["", f"Mode {FEEDBACK} asks {asked} other questions: served ones, whose right "
                       "answers people have given, and which were not learned from."]  # fmt: skip
     return lines
+
+
+def _cell(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"
 
 
 def comparison_lines(comparisons: Mapping[str, Any]) -> list[str]:
@@ -155,6 +162,17 @@ def _shown_param(name: str, value: Any) -> str:
 CARD_FILE = "README.md"
 
 _MOST_LABELS = 20
+# By task, the scores that stand beside the one that decides.
+_BESIDE: dict[str, tuple[str, ...]] = {
+    ANSWER.name: SCORE_NAMES,
+    CLASSIFY.name: ("macro_f1", "outside_labels"),
+    SUMMARIZE.name: ("rouge_1", "rouge_2", "compression", "supported_terms", "unsupported_share"),
+}
+_HUB_TASKS = {
+    ANSWER.name: "question-answering",
+    CLASSIFY.name: "text-classification",
+    SUMMARIZE.name: "summarization",
+}
 
 _LICENSE_ID = re.compile(r"[a-z0-9][a-z0-9.-]*")
 
@@ -225,13 +243,17 @@ def _header(facts: CardFacts) -> ModelCardData:
         license=identity,
         model_name="nightloom",
         eval_results=results,
-        tags=["nightloom", _hub_task(facts), *([] if facts.task.labels else ["retrieval"])],
+        tags=["nightloom", _hub_task(facts), *_retrieves(facts.task)],
         **named,
     )
 
 
 def _hub_task(facts: CardFacts) -> str:
-    return "text-classification" if facts.task.labels else "question-answering"
+    return _HUB_TASKS[facts.task.name]
+
+
+def _retrieves(task: TrainedTask) -> list[str]:
+    return ["retrieval"] if task.type == ANSWER else []
 
 
 def _opening(facts: CardFacts) -> str:
@@ -258,6 +280,12 @@ def _use(facts: CardFacts) -> list[str]:
 
 
 def _purpose(task: TrainedTask) -> list[str]:
+    if task.type == SUMMARIZE:
+        return [
+            "Summaries of texts like those in its data: the text is the question. What a summary "
+            "says may still be wrong; the table tells how often its numbers and names are not in "
+            "the text."
+        ]
     if not task.labels:
         return [
             "Short answers to questions of the kind in its data, read from passages of its own "

@@ -18,6 +18,7 @@ from tasks.promotion.rules import (
     labels,
     regression,
     resources,
+    summaries,
 )
 from tasks.records.schema import ServedModel
 from tasks.task_types.definition import TaskType
@@ -49,6 +50,7 @@ RULES = (
     Rule("stops", answer_quality.stops),
     Rule("readable", answer_quality.readable),
     Rule("inside_labels", labels.inside_labels),
+    Rule("faithful", summaries.faithful),
     Rule("beats_base", baselines.beats_base),
     Rule("beats_linear", labels.beats_linear, _ADAPTER),
     Rule("not_worse", regression.not_worse),

@@ -75,6 +75,12 @@ class OutsideParams(RuleParams):
     max_outside: float = Field(ge=0, le=1, description="share of the answers")
 
 
+class FaithfulParams(RuleParams):
+    """Numbers and names in summaries that their texts lack."""
+
+    max_unsupported: float = Field(ge=0, le=1, description="share of the numbers and names")
+
+
 class WearParams(RuleParams):
     """How often test records have been decided on."""
 
@@ -175,6 +181,7 @@ class RulesParams(StageParams):
     stops: CutParams
     readable: BrokenParams
     inside_labels: OutsideParams
+    faithful: FaithfulParams
     beats_base: GainParams
     beats_linear: GainParams
     not_worse: MarginParams
@@ -211,6 +218,7 @@ class TasksParams(StageParams):
     """What other tasks than answer have in place of what stands elsewhere in the file."""
 
     classify: TaskMargins
+    summarize: TaskMargins
 
 
 class PromotionParams(StageParams):

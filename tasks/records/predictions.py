@@ -32,12 +32,17 @@ FEEDBACK = FEEDBACK_SPLIT
 
 ALL_MODES = (*MODES, DISTRACTOR, INJECTED, FEEDBACK)
 
-# Scores of an answer in words against its reference alone; null of no row but a label's.
+# Scores of an answer in words against its reference alone; null of no row of task answer.
 SCORE_NAMES = ("exact_match", "token_f1", "rouge_l", "chrf")
 
 # The score of an answer that is a label, and how likely the model found it. Files of task classify
 # have these columns, and none of the scores above: their rows hold null there.
 LABEL_SCORE, LABEL_LIKELY = "accuracy", "probability"
+
+# Scores that summaries alone have. Files of task summarize have these columns; of the scores of
+# words their rows hold ROUGE-L.
+SUMMARY_SCORES = ("rouge_1", "rouge_2", "compression", "supported_terms", "supported_sentences")
+SUMMARY_COUNT = "numbers_and_names"
 
 # Every score that systems can be compared by.
 COMPARED_SCORES = (*SCORE_NAMES, LABEL_SCORE)
@@ -61,6 +66,12 @@ _PREDICTION_SCHEMA = pyarrow.schema(
 )
 
 _LABEL_COLUMNS = [(name, pyarrow.float64()) for name in (LABEL_SCORE, LABEL_LIKELY)]
+_SUMMARY_COLUMNS = [
+    *((name, pyarrow.float64()) for name in SUMMARY_SCORES),
+    (SUMMARY_COUNT, pyarrow.int64()),
+]
+# The columns that a file has if its rows have this score.
+_OPTIONAL_COLUMNS = {LABEL_SCORE: _LABEL_COLUMNS, SUMMARY_SCORES[0]: _SUMMARY_COLUMNS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +84,8 @@ class Prediction:
     the passages nor in the question. `new_tokens` does not count the end token; `is_cut` says that
     the answer met its bound before it ended. A label has `accuracy`, 1 where it is the right one,
     and none of the scores of words; `probability` is the model's own among all labels.
+    A summary has the last six fields, told in `tasks.scoring.summary_scores`, where `unsupported`
+    counts those that its source lacks.
     """
 
     system: str
@@ -97,6 +110,12 @@ class Prediction:
     is_cut: bool
     accuracy: float | None = None
     probability: float | None = None
+    rouge_1: float | None = None
+    rouge_2: float | None = None
+    compression: float | None = None
+    supported_terms: float | None = None
+    supported_sentences: float | None = None
+    numbers_and_names: int | None = None
 
     def score(self, name: str) -> float:
         """Return the score of that name.
@@ -125,8 +144,9 @@ def write_predictions(path: Path, predictions: Iterable[Prediction]) -> None:
     for row in rows:
         _check_texts(row)
     schema = _PREDICTION_SCHEMA
-    if any(row[LABEL_SCORE] is not None for row in rows):
-        schema = pyarrow.schema([*schema, *pyarrow.schema(_LABEL_COLUMNS)])
+    for score, columns in _OPTIONAL_COLUMNS.items():
+        if any(row[score] is not None for row in rows):
+            schema = pyarrow.schema([*schema, *pyarrow.schema(columns)])
     parquet.write_table(pyarrow.Table.from_pylist(rows, schema=schema), path)
 
 
@@ -171,8 +191,9 @@ def check_schema(path: Path, found: pyarrow.Schema) -> None:
     """
     have = {field.name: str(field.type) for field in found if field.name not in BATCH_TIMES}
     want = {field.name: str(field.type) for field in _PREDICTION_SCHEMA}
-    if LABEL_SCORE in have:
-        want |= {name: str(kind) for name, kind in _LABEL_COLUMNS}
+    for score, columns in _OPTIONAL_COLUMNS.items():
+        if score in have:
+            want |= {name: str(kind) for name, kind in columns}
     wrong = [
         *(f"no {name}" for name in want if name not in have),
         *(f"{name} is unknown" for name in have if name not in want),

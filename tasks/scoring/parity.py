@@ -6,7 +6,7 @@ from pydantic import Field
 
 from tasks.records.predictions import Prediction
 from tasks.records.schema import ServedModel
-from tasks.scoring.answer_scores import token_f1
+from tasks.scoring.answer_scores import rouge_l, token_f1
 from tasks.scoring.label_scores import label_match
 from tasks.scoring.release_evidence import ReleaseEvidence, Strict
 
@@ -18,8 +18,8 @@ _Finite = Annotated[float, Field(allow_inf_nan=False)]
 class ModelParity(Strict):
     """One model: how many test records it was asked, and how many answers were evaluation's own.
 
-    `mean_score_difference` is the mean score of the served answers (token F1, of labels accuracy)
-    minus that of evaluation's.
+    `mean_score_difference` is the mean score of the served answers (token F1, of labels accuracy,
+    of summaries ROUGE-L) minus that of evaluation's.
     """
 
     asked: int = Field(ge=0)
@@ -41,7 +41,9 @@ class Parity(ReleaseEvidence):
 
 def parity_score(known: Prediction, answer: str) -> float:
     """Return the score of another answer to what evaluation asked: token F1, of a label whether it
-    is right.
+    is right, of a summary ROUGE-L.
     """
-    score = token_f1 if known.accuracy is None else label_match
+    if known.accuracy is not None:
+        return label_match(answer, known.reference)
+    score = token_f1 if known.rouge_1 is None else rouge_l
     return score(answer, known.reference)

@@ -5,6 +5,7 @@ from tasks.task_types.definition import TaskType
 ANSWER = TaskType(
     name="answer",
     prompt="answer",
+    says="an answer",
     metric=None,
     metrics=(
         "exact_match",
@@ -21,4 +22,5 @@ ANSWER = TaskType(
         "broken_outputs",
         "cut_outputs",
     ),
+    shown=("token_f1", "exact_match"),
 )

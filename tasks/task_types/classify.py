@@ -9,9 +9,11 @@ from tasks.task_types.definition import TaskType
 CLASSIFY = TaskType(
     name="classify",
     prompt="classify",
+    says="a label",
     # A mean over records, so that comparisons are paired by record: macro F1 has no score a record.
     metric="accuracy",
     metrics=("accuracy", "macro_f1", "outside_labels", "ece", "broken_outputs", "cut_outputs"),
+    shown=("accuracy", "macro_f1"),
     rules=frozenset({"inside_labels", "beats_linear"}),
     unasked={
         "groundedness": "a label claims nothing that passages could support",

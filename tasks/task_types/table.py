@@ -13,8 +13,9 @@ from tasks.stage.errors import ConfigError
 from tasks.task_types.answer import ANSWER
 from tasks.task_types.classify import CLASSIFY
 from tasks.task_types.definition import TaskType
+from tasks.task_types.summarize import SUMMARIZE
 
-TASK_TYPES: Mapping[str, TaskType] = {one.name: one for one in (ANSWER, CLASSIFY)}
+TASK_TYPES: Mapping[str, TaskType] = {one.name: one for one in (ANSWER, CLASSIFY, SUMMARIZE)}
 TASK_FILE = "task.json"
 
 
@@ -66,6 +67,8 @@ class TrainedTask:
 
     def numbers(self) -> dict[str, Any]:
         """Return it as `metrics.json` holds it."""
+        if not self.labels:
+            return {"name": self.name}
         return {"name": self.name, "labels": len(self.labels), "constrained": self.constrained}
 
 

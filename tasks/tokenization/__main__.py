@@ -4,6 +4,7 @@ import json
 import logging
 import sys
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,13 +16,14 @@ from tasks.prompting.passages import cut_passages
 from tasks.prompting.prompt_bundle import write_prompt_bundle
 from tasks.prompting.templates import PromptTemplate, as_turns, choose_demonstrations
 from tasks.records.language import AUTO, data_language
-from tasks.records.schema import SPLITS, read_documents, read_records
+from tasks.records.schema import SPLITS, Record, read_documents, read_records
 from tasks.sequences.examples import write_examples, write_weights
 from tasks.sequences.packing import distinct_tokens
 from tasks.stage.command import output, run_stage
 from tasks.stage.metrics import write_metrics
 from tasks.stage.outputs import output_folders, verified
 from tasks.stage.pages import plain_markdown
+from tasks.task_types.summarize import SUMMARIZE, check_summaries
 from tasks.task_types.table import TrainedTask
 from tasks.tokenization.labels import (
     check_said,
@@ -31,6 +33,7 @@ from tasks.tokenization.labels import (
     trained_task,
 )
 from tasks.tokenization.params import Params
+from tasks.tokenization.summaries import limits_error, summaries_line, summary_counts
 from tasks.tokenization.training_examples import (
     EncodedSplit,
     choose_contexts,
@@ -63,7 +66,7 @@ def run(params: Params, paths: Paths) -> None:
     """Write `tokens/{train,validation,test}.parquet`, `tokens/prompt/` and the report.
 
     Raises:
-        DataError: no training example can be used.
+        DataError: no training example can be used, or the answers are none of the task.
         GateError: a greater share of the examples than params allow cannot be used, or of the
             answers is longer than what a model may say.
     """
@@ -73,6 +76,8 @@ def run(params: Params, paths: Paths) -> None:
     splits = {name: read_records(curated / f"{name}.jsonl") for name in SPLITS}
     task = trained_task(params.task, splits["train"])
     check_said(task.labels, tokenizer, params.prompting.max_new_tokens)
+    if task.type == SUMMARIZE:
+        check_summaries(splits)
     outside = corrections_outside(task, splits["train"])
     splits["train"] = learned = [row for row in splits["train"] if row.id not in outside]
     shown = choose_demonstrations(splits["train"], settings.demonstrations, settings.seed)
@@ -88,14 +93,10 @@ def run(params: Params, paths: Paths) -> None:
         encoded[name] = encode_records(records, shown_with, gold, template, tokenizer, settings)
     names = [record.id for record in shown]
     metrics = {"template": path.name} | _metrics(template.digest, names, encoded, params)
-    if task.labels:
-        metrics["labels"] = count_labels(task.labels, learned, splits, outside)
+    metrics |= _task_counts(task, learned, splits, outside)
     text = _report(metrics)
     LOGGER.info("%s", text)
-    error = usability_error(splits, encoded, params)
-    if error is not None:
-        _leave_report(paths, f"{text}\n{error.message}\n")
-        raise error
+    _check_usable(task, splits, encoded, params, paths.scratch / REPORT_FILE, text)
     golden = make_prompts(splits["train"], contexts["train"])
     with output_folders(paths.tokens, paths.tokenization_report) as (tokens, report):
         write_prompt_bundle(tokens / PROMPT, template, tokenizer, golden)
@@ -107,10 +108,38 @@ def run(params: Params, paths: Paths) -> None:
         (report / REPORT_FILE).write_text(plain_markdown(text), encoding="utf-8")
 
 
-def _leave_report(paths: Paths, text: str) -> None:
-    """Leave what was found in scratch, where no output is written."""
-    paths.scratch.mkdir(parents=True, exist_ok=True)
-    (paths.scratch / REPORT_FILE).write_text(plain_markdown(text), encoding="utf-8")
+def _task_counts(
+    task: TrainedTask,
+    learned: Sequence[Record],
+    splits: Mapping[str, Sequence[Record]],
+    outside: Mapping[str, str],
+) -> dict[str, object]:
+    """Return what is counted of a task's answers, which of task answer is nothing."""
+    if task.labels:
+        return {"labels": count_labels(task.labels, learned, splits, outside)}
+    return {"summaries": summary_counts(splits)} if task.type == SUMMARIZE else {}
+
+
+def _check_usable(
+    task: TrainedTask,
+    splits: Mapping[str, Sequence[Record]],
+    encoded: Mapping[str, EncodedSplit],
+    params: Params,
+    report: Path,
+    text: str,
+) -> None:
+    """Check that enough can be learned from and said; else leave the report and say why not.
+
+    Raises:
+        DataError: nothing can be used.
+        GateError: too little can.
+    """
+    own = limits_error(encoded, params) if task.type == SUMMARIZE else None
+    error = own or usability_error(splits, encoded, params)
+    if error is not None:
+        report.parent.mkdir(parents=True, exist_ok=True)
+        report.write_text(plain_markdown(f"{text}\n{error.message}\n"), encoding="utf-8")
+        raise error
 
 
 def _template(task: TrainedTask, named: str, language: str, curated: Path) -> Path:
@@ -191,6 +220,8 @@ def _report(metrics: dict[str, object]) -> str:
         lines.append(f"| {split} | {' | '.join(str(row[name]) for name in columns)} |")
     if isinstance(labels := metrics.get("labels"), dict):
         lines += ["", labels_line(labels)]
+    if isinstance(summaries := metrics.get("summaries"), dict):
+        lines += ["", summaries_line(summaries)]
     return "\n".join(lines) + "\n"
 
 

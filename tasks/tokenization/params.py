@@ -37,7 +37,7 @@ class ClassifyParams(StageParams):
 class TaskParams(StageParams):
     """`params/task.yaml`."""
 
-    name: Literal["answer", "classify"]
+    name: Literal["answer", "classify", "summarize"]
     classify: ClassifyParams
 
 

@@ -10,8 +10,8 @@ from tasks.tokenization.training_examples import EncodedSplit
 
 _EXAMPLES = 3
 # What raising `max_tokens` or `max_new_tokens` is to keep, and the most that these can be.
-_KEPT_SHARE = 0.99
-_MOST_TOKENS, _MOST_NEW_TOKENS = 32768, 4096
+KEPT_SHARE = 0.99
+MOST_TOKENS, MOST_NEW_TOKENS = 32768, 4096
 _Splits = Mapping[str, Sequence[Record]]
 _Encoded = Mapping[str, EncodedSplit]
 
@@ -102,31 +102,31 @@ def _mending(encoded: _Encoded, params: Params) -> str:
         return (
             "look for the rows without an answer in the source (columns in params/ingestion.yaml)"
         )
-    enough = _enough(length for found in encoded.values() for length in found.lengths.values())
+    needed = enough(length for found in encoded.values() for length in found.lengths.values())
     prompts = params.prompting
     less = (
         f"show less: lower prompting.passage_tokens ({prompts.passage_tokens}) or "
         f"prompting.passages ({prompts.passages})"
     )
-    if enough > _MOST_TOKENS:
+    if needed > MOST_TOKENS:
         return f"{less}, or cut the records"
-    return f"`--set tokenization.max_tokens={enough}` keeps {_KEPT_SHARE:.0%} of them; or {less}"
+    return f"`--set tokenization.max_tokens={needed}` keeps {KEPT_SHARE:.0%} of them; or {less}"
 
 
 def _longer_answers(encoded: _Encoded) -> str:
-    enough = _enough(length for found in encoded.values() for length in found.answers.values())
-    if enough > _MOST_NEW_TOKENS:
+    needed = enough(length for found in encoded.values() for length in found.answers.values())
+    if needed > MOST_NEW_TOKENS:
         return "shorten the answers in the source"
     return (
-        f"`--set prompting.max_new_tokens={enough}` lets {_KEPT_SHARE:.0%} of them be said whole; "
+        f"`--set prompting.max_new_tokens={needed}` lets {KEPT_SHARE:.0%} of them be said whole; "
         "or shorten the answers in the source"
     )
 
 
-def _enough(lengths: Iterable[int]) -> int:
+def enough(lengths: Iterable[int]) -> int:
     """Return the length that nearly all have at most."""
     ordered = sorted(lengths)
-    return ordered[math.ceil(_KEPT_SHARE * len(ordered)) - 1]
+    return ordered[math.ceil(KEPT_SHARE * len(ordered)) - 1]
 
 
 def _first(records: Sequence[Record], names: Sequence[str]) -> list[Record]:

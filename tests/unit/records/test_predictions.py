@@ -37,14 +37,32 @@ def test_predictions_come_back_from_their_file(path: Path) -> None:
     assert read_predictions(path) == [ROW, BARE]
 
 
-def test_the_file_has_a_column_for_every_field(path: Path) -> None:
-    names = {field.name for field in fields(Prediction)}
-    write_predictions(path, [ROW])  # answers have no columns of labels
-    assert set(parquet.read_schema(path).names) == names - {"accuracy", "probability"}
-    label = replace(ROW, accuracy=1.0, probability=0.5)
-    write_predictions(path, [label])
-    assert set(parquet.read_schema(path).names) == names
-    assert read_predictions(path) == [label]
+WORDS = {"exact_match": None, "token_f1": None, "chrf": None}
+LABEL = replace(ROW, rouge_l=None, accuracy=1.0, probability=0.5, **WORDS)
+SUMMARY = replace(
+    ROW, rouge_1=0.5, rouge_2=0.25, compression=0.1, supported_terms=None, supported_sentences=None,
+    numbers_and_names=3, **WORDS,
+)  # fmt: skip
+
+
+def test_the_files_of_all_tasks_have_a_column_for_every_field(path: Path) -> None:
+    found: dict[str, set[str]] = {}
+    for name, row in {"answer": ROW, "label": LABEL, "summary": SUMMARY}.items():
+        write_predictions(path, [row])
+        assert read_predictions(path) == [row]
+        found[name] = set(parquet.read_schema(path).names)
+    assert set.union(*found.values()) == {field.name for field in fields(Prediction)}
+    own = {name: columns - found["answer"] for name, columns in found.items()}
+    assert own["label"] == {"accuracy", "probability"}
+    assert own["summary"] == {"rouge_1", "rouge_2", "compression", "supported_terms",
+                              "supported_sentences", "numbers_and_names"}  # fmt: skip
+
+
+def test_a_file_of_summaries_that_lacks_a_score_of_theirs_is_refused_by_name(path: Path) -> None:
+    write_predictions(path, [SUMMARY])
+    parquet.write_table(parquet.read_table(path).drop_columns(["compression"]), path)
+    with pytest.raises(DataError, match="no compression"):
+        read_predictions(path)
 
 
 def test_a_file_of_an_older_version_is_refused_by_what_it_lacks(path: Path) -> None:
