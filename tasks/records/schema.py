@@ -39,6 +39,8 @@ class Record:
     `slice` is a label to report by, which begins with the name of the record's source where a night
     has several; `group` is what a split keeps together; `source` is what the row says of itself.
     `is_feedback` says that it was read as a served question whose right answer people have given.
+    `unlearned` are the assistant's turns that the row marks as not to be learned (weight 0), by
+    their numbers from 1 among the assistant's; the last turn is never one of them.
     """
 
     id: str
@@ -50,6 +52,7 @@ class Record:
     license: str
     intake: str
     is_feedback: bool = False
+    unlearned: tuple[int, ...] = ()
 
     @property
     def question(self) -> str:
@@ -62,20 +65,33 @@ class Record:
         return self.messages[-1].content
 
     def as_row(self) -> dict[str, Any]:
-        """Return the record as a JSON object, in which only feedback says whether it is any."""
+        """Return the record as a JSON object; its last two fields stand there where they say
+        something.
+        """
         row = asdict(self)
-        return row if self.is_feedback else {name: row[name] for name in _ALWAYS_WRITTEN}
+        return {name: row[name] for name in _written(self)}
 
     @classmethod
     def from_row(cls, row: dict[str, Any]) -> "Record":
         """Return the record that a JSON object written by `as_row` describes."""
         messages = tuple([Message(**message) for message in row["messages"]])
         documents = tuple(map(id_form, row["documents"]))
-        return cls(**row | {"messages": messages, "documents": documents})
+        lists = {"messages": messages, "documents": documents}
+        if "unlearned" in row:
+            lists["unlearned"] = tuple(row["unlearned"])
+        return cls(**row | lists)
 
 
-# So that rows of a time without feedback, and all others, stay what they are, byte for byte.
-_ALWAYS_WRITTEN = tuple(item.name for item in fields(Record) if item.name != "is_feedback")
+# So that rows of a time without these fields, and all others, stay what they are, byte for byte.
+_SELDOM_WRITTEN = ("is_feedback", "unlearned")
+_ALWAYS_WRITTEN = tuple(item.name for item in fields(Record) if item.name not in _SELDOM_WRITTEN)
+
+
+def _written(record: Record) -> tuple[str, ...]:
+    """Return the fields of a record that its row has."""
+    if not record.is_feedback and not record.unlearned:
+        return _ALWAYS_WRITTEN
+    return (*_ALWAYS_WRITTEN, *(name for name in _SELDOM_WRITTEN if getattr(record, name)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,9 +160,7 @@ def write_records(path: Path, records: Iterable[Record]) -> int:
 
 def record_line(record: Record) -> bytes:
     """Return a record as a line of its file, newline included."""
-    if record.is_feedback:
-        return _line(record)
-    return _line({name: getattr(record, name) for name in _ALWAYS_WRITTEN})
+    return _line({name: getattr(record, name) for name in _written(record)})
 
 
 def stream_documents(path: Path) -> Iterator[Document]:

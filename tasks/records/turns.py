@@ -44,10 +44,14 @@ class UnlearnedError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Turns:
-    """The conversation of a row, and the columns and message keys that nobody reads."""
+    """The conversation of a row, and the columns and message keys that nobody reads.
+
+    `unlearned` are the assistant's turns that are not to be learned, by their numbers from 1.
+    """
 
     messages: tuple[Message, ...]
     unread: tuple[str, ...]
+    unlearned: tuple[int, ...] = ()
 
 
 def read_turns(row: Mapping[str, Any]) -> Turns:
@@ -76,7 +80,9 @@ def read_turns(row: Mapping[str, Any]) -> Turns:
         if name not in used and not is_empty(value) and not _is_read_flag(name, value)
     ]
     keys = dict.fromkeys(name for turn in turns for name in turn.unread)
-    return Turns(messages, (*columns, *keys))
+    answers = (turn for turn in turns if turn.message.role == _ASSISTANT)
+    unlearned = tuple(at for at, turn in enumerate(answers, start=1) if not turn.learned)
+    return Turns(messages, (*columns, *keys), unlearned)
 
 
 def asked_turns(row: Mapping[str, Any]) -> tuple[Message, ...] | None:

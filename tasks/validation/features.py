@@ -82,6 +82,7 @@ def _record(
         license=_label(row, "license", UNKNOWN),
         intake=intake,
         is_feedback=is_feedback,
+        unlearned=turns.unlearned,
     )
 
 

@@ -181,7 +181,8 @@ def korean(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def night_params(prompting: Any, compute: Any) -> Params:
-    files = {name: read_yaml(Path(f"params/{name}.yaml")) for name in ("indexing", "reranking")}
+    names = ("task", "indexing", "reranking")
+    files = {name: read_yaml(Path(f"params/{name}.yaml")) for name in names}
     long = prompting.model_copy(update={"passage_words": 40, "passage_tokens": 400})
     return Params.model_validate(files | {"prompting": long, "compute": compute})
 

@@ -1,0 +1,102 @@
+"""Task chat in tokenization: an example a turn, asked as it will be, after the turns before it.
+
+The examples of a conversation begin alike, answers of earlier turns included, so a pack computes
+what they share once. What is learned of each is its own answer, found as that of any prompt is: the
+chat template renders each turn as the last one, whatever it makes of it later.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from tasks.lexical.chunking import Passage
+from tasks.records.schema import SPLITS, Record
+from tasks.records.text import hash_share
+from tasks.task_types.chat import turn_number
+from tasks.task_types.table import TrainedTask
+from tasks.tokenization.limits import Words
+from tasks.tokenization.params import TokenizationParams
+from tasks.tokenization.training_examples import Context, best_matches, choose_passages
+
+WORDS = Words(
+    "turns with the conversation before them", "replies", "A turn with its conversation", "a reply"
+)
+
+
+def split_turns(
+    task: TrainedTask, splits: Mapping[str, Sequence[Record]]
+) -> dict[str, list[Record]]:
+    """Return splits of task chat turn by turn, each under an id of its own; others as they are."""
+    if task.chat is None:
+        return {name: list(records) for name, records in splits.items()}
+    return {
+        name: [replace(turn, id=f"{turn.id}#{turn_number(turn)}") for turn in task.asked(records)]
+        for name, records in splits.items()
+    }
+
+
+def choose_turn_contexts(
+    turns: Sequence[Record],
+    passages: Sequence[Passage],
+    task: TrainedTask,
+    *,
+    count: int,
+    params: TokenizationParams,
+) -> dict[str, Context]:
+    """Return a context for each turn, by its id.
+
+    A share of the conversations, decided by hashed id, sees no passages. Of the others each turn
+    sees the best lexical matches of its conversation, with the first passage of a gold document,
+    which may hold what any of the turns says. A conversation's turns share a context, at most
+    `context_examples` of them.
+    """
+    by_conversation: dict[str, list[Record]] = {}
+    for turn in turns:
+        by_conversation.setdefault(turn.id.rpartition("#")[0], []).append(turn)
+    salt = f"passages-{params.seed}"
+    open_book = [
+        turn
+        for name, own in by_conversation.items()
+        if passages and hash_share(name, salt) < params.passages_share
+        for turn in own
+    ]
+    queries = [task.query(turn.messages[:-1]) for turn in open_book]
+    matches = best_matches([turn.id for turn in open_book], queries, passages, count)
+    first = {passage.document: passage for passage in passages if passage.is_first}
+    chosen = {}
+    for name, own in by_conversation.items():
+        for place, turn in enumerate(own):
+            part = place // params.context_examples
+            shown: Sequence[Passage] = ()
+            if turn.id in matches:
+                gold = next((first[one] for one in turn.documents if one in first), None)
+                shown = choose_passages(matches[turn.id], gold, count)
+            texts = tuple(passage.shown for passage in shown)
+            chosen[turn.id] = Context(f"{name} part {part + 1}" if part else name, texts)
+    return chosen
+
+
+def turn_counts(turns: Mapping[str, Sequence[Record]]) -> dict[str, object]:
+    """Return how many conversations and turns there are by split, and how many have weight 0."""
+    found: dict[str, object] = {}
+    for split, records in turns.items():
+        last = {record.id.rpartition("#")[0]: record for record in records}
+        found[split] = {
+            "conversations": len(last),
+            "turns": len(records),
+            "unlearned": sum(len(record.unlearned) for record in last.values()),
+            "most_turns": max(map(turn_number, records), default=0),
+        }
+    return found
+
+
+def turns_line(found: Mapping[str, object]) -> str:
+    """Return it in a sentence."""
+    told = []
+    for split in SPLITS:
+        row = found[split]
+        assert isinstance(row, dict)
+        told.append(
+            f"{row['turns']} of {row['conversations']} conversations in {split} (at most "
+            f"{row['most_turns']} in one, {row['unlearned']} more of weight 0)"
+        )
+    return f"Turns that are learned or asked: {', '.join(told)}."
