@@ -84,8 +84,9 @@ def conversation_query(turns: Sequence[Message], characters: int) -> str:
         seen.add(normalise(text))
         room -= len(text) + 1
         if room < 0:
-            cut = text[:room].rpartition(" ")[0]
-            return "\n".join([*found, cut]) if cut else "\n".join(found)
+            cut = text[:room]
+            words = cut.rpartition(" ")[0] or cut
+            return "\n".join([*found, words]) if words else "\n".join(found)
         found.append(text)
     return "\n".join(found)
 
