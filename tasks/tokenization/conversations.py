@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from tasks.lexical.chunking import Passage
 from tasks.records.schema import SPLITS, Record
-from tasks.records.text import hash_share
+from tasks.records.text import hash_share, normalise, text_sha256
 from tasks.task_types.chat import turn_number
 from tasks.task_types.table import TrainedTask
 from tasks.tokenization.limits import Words
@@ -76,17 +76,30 @@ def choose_turn_contexts(
 
 
 def turn_counts(turns: Mapping[str, Sequence[Record]]) -> dict[str, object]:
-    """Return how many conversations and turns there are by split, and how many have weight 0."""
+    """Return how many conversations and turns there are by split, and how many have weight 0.
+
+    `in_train` are the turns of another split that are learned word for word, with all before them:
+    curation compares whole conversations, and many begin alike.
+    """
     found: dict[str, object] = {}
+    learned = {_wording(turn) for turn in turns["train"]}
     for split, records in turns.items():
+        known = split != "train" and sum(_wording(turn) in learned for turn in records)
         last = {record.id.rpartition("#")[0]: record for record in records}
         found[split] = {
             "conversations": len(last),
             "turns": len(records),
             "unlearned": sum(len(record.unlearned) for record in last.values()),
             "most_turns": max(map(turn_number, records), default=0),
+            "in_train": int(known),
         }
     return found
+
+
+def _wording(turn: Record) -> str:
+    """Return a hash of all that is said up to a turn, the turn included."""
+    texts = (normalise(one.content) for one in turn.messages if one.role != "system")
+    return text_sha256(*texts)
 
 
 def turns_line(found: Mapping[str, object]) -> str:
@@ -99,4 +112,12 @@ def turns_line(found: Mapping[str, object]) -> str:
             f"{row['turns']} of {row['conversations']} conversations in {split} (at most "
             f"{row['most_turns']} in one, {row['unlearned']} more of weight 0)"
         )
-    return f"Turns that are learned or asked: {', '.join(told)}."
+    text = f"Turns that are learned or asked: {', '.join(told)}."
+    known = {split: row["in_train"] for split in SPLITS if isinstance(row := found[split], dict)}
+    if known["validation"] or known["test"]:
+        text += (
+            f" {known['validation']} of validation and {known['test']} of test are in train word "
+            "for word, with all before them: give conversations that begin alike one `group`, or "
+            "their scores are those of what was learned."
+        )
+    return text

@@ -21,7 +21,12 @@ from tasks.stage.metrics import read_metrics
 from tasks.stage.outputs import write_manifest
 from tasks.stage.params import PromptingParams, read_yaml
 from tasks.task_types.table import TrainedTask
-from tasks.tokenization.conversations import choose_turn_contexts, split_turns
+from tasks.tokenization.conversations import (
+    choose_turn_contexts,
+    split_turns,
+    turn_counts,
+    turns_line,
+)
 from tasks.tokenization.params import TokenizationParams
 from tasks.tokenization.training_examples import Context, encode_records
 from tests.builders.conversations import CHAT, said, write_conversations
@@ -137,10 +142,27 @@ def test_turns_become_examples_and_those_of_weight_zero_are_context_alone(
     metrics = read_metrics(paths.tokenization_report)
     assert metrics["template"] == "chat.jinja"
     assert metrics["turns"]["train"] == {
-        "conversations": 12, "turns": 24, "unlearned": 4, "most_turns": 3,
+        "conversations": 12, "turns": 24, "unlearned": 4, "most_turns": 3, "in_train": 0,
     }  # fmt: skip
     text = (paths.tokenization_report / "report.md").read_text()
     assert "24 of 12 conversations in train (at most 3 in one, 4 more of weight 0)" in text
+    # The tiny splits are all alike.
+    assert metrics["turns"]["test"]["in_train"] == 24
+    assert "24 of validation and 24 of test are in train word for word" in text
+
+
+def test_turns_are_known_by_all_that_was_said_before_them() -> None:
+    opening = said("Hello", "Hi.")
+    train = record("a", (*opening, *said("Who?", "Ann.")))
+    test = record("b", (*opening, *said("When?", "Noon.")))
+    turns = split_turns(CHAT, {"train": [train], "validation": [], "test": [test]})
+    found = turn_counts(turns)
+    counts = [row["in_train"] for row in found.values() if isinstance(row, dict)]
+    assert counts == [0, 0, 1]
+    assert "0 of validation and 1 of test are in train" in turns_line(found)
+    other = record("c", (*said("Hello", "Hi!!"), *said("Who?", "Ann.")))
+    turns["test"] = split_turns(CHAT, {"test": [other]})["test"]
+    assert "word for word" not in turns_line(turn_counts(turns))
 
 
 def test_the_last_turn_alone_is_learned_where_params_say_so(
