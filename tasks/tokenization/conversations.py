@@ -109,8 +109,8 @@ def turns_line(found: Mapping[str, object]) -> str:
         row = found[split]
         assert isinstance(row, dict)
         told.append(
-            f"{row['turns']} of {row['conversations']} conversations in {split} (at most "
-            f"{row['most_turns']} in one, {row['unlearned']} more of weight 0)"
+            f"{row['turns']} in {row['conversations']} conversations of {split} (at most turn "
+            f"{row['most_turns']} of one, {row['unlearned']} more of weight 0)"
         )
     text = f"Turns that are learned or asked: {', '.join(told)}."
     known = {split: row["in_train"] for split in SPLITS if isinstance(row := found[split], dict)}

@@ -12,6 +12,7 @@ from tasks.lexical.chunking import Passage, cut_documents
 from tasks.models.loading import load_tokenizer
 from tasks.models.manifest import ModelManifest
 from tasks.prompting.files import PROMPT
+from tasks.prompting.prompt_bundle import read_template
 from tasks.prompting.templates import PromptTemplate
 from tasks.records.schema import Document, Message, Record, read_records, write_records
 from tasks.sequences.examples import Example, read_examples
@@ -145,7 +146,7 @@ def test_turns_become_examples_and_those_of_weight_zero_are_context_alone(
         "conversations": 12, "turns": 24, "unlearned": 4, "most_turns": 3, "in_train": 0,
     }  # fmt: skip
     text = (paths.tokenization_report / "report.md").read_text()
-    assert "24 of 12 conversations in train (at most 3 in one, 4 more of weight 0)" in text
+    assert "24 in 12 conversations of train (at most turn 3 of one, 4 more of weight 0)" in text
     # The tiny splits are all alike.
     assert metrics["turns"]["test"]["in_train"] == 24
     assert "24 of validation and 24 of test are in train word for word" in text
@@ -173,6 +174,18 @@ def test_the_last_turn_alone_is_learned_where_params_say_so(
     paths = tokenize(tmp_path, tiny, roomy, curated, last, max_tokens=1024)
     numbers = {row.id: len(row.messages) // 2 for row in read_records(curated / "train.jsonl")}
     assert by_id(paths.tokens).keys() == {f"{name}#{last}" for name, last in numbers.items()}
+
+
+def test_demonstrations_are_first_exchanges_which_need_nothing_before_them(
+    tmp_path: Path, tiny: Tiny, roomy: PromptingParams, curated: Path
+) -> None:
+    paths = tokenize(tmp_path, tiny, roomy, curated, TASK, max_tokens=1024, demonstrations=2)
+    found = read_template(paths.tokens / PROMPT).demonstrations
+    assert [turn.role for turn in found] == ["user", "assistant"] * 2
+    firsts = [row.messages[:2] for row in read_records(curated / "train.jsonl")]
+    assert all(found[at : at + 2] in firsts for at in (0, 2))
+    shown = read_metrics(paths.tokenization_report)["demonstrations"]
+    assert not {name.partition("#")[0] for name in by_id(paths.tokens)} & set(shown)
 
 
 def test_limits_that_do_not_fit_are_told_at_once_with_values_that_do(
