@@ -29,6 +29,7 @@ from tasks.task_types.summarize import SUMMARIZE, check_summaries
 from tasks.task_types.table import TrainedTask
 from tasks.tokenization.conversations import WORDS as CHAT_WORDS
 from tasks.tokenization.conversations import (
+    check_shown,
     choose_turn_contexts,
     split_turns,
     turn_counts,
@@ -93,6 +94,7 @@ def run(params: Params, paths: Paths) -> None:
         check_summaries(splits)
     if task.chat is not None:
         check_conversations(splits, task.chat.learn, params.task.chat.max_turns)
+        check_shown(splits, tokenizer)
     outside = corrections_outside(task, splits["train"])
     splits["train"] = learned = [row for row in splits["train"] if row.id not in outside]
     shown = choose_demonstrations(splits["train"], settings.demonstrations, settings.seed)

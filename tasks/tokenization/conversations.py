@@ -8,15 +8,20 @@ chat template renders each turn as the last one, whatever it makes of it later.
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from transformers import PreTrainedTokenizerBase
+
 from tasks.lexical.chunking import Passage
+from tasks.prompting.chat_encoding import reshaped_answers
 from tasks.records.schema import SPLITS, Record
 from tasks.records.text import hash_share, normalise, text_sha256
+from tasks.stage.errors import DataError
 from tasks.task_types.chat import turn_number
 from tasks.task_types.table import TrainedTask
 from tasks.tokenization.limits import Words
 from tasks.tokenization.params import TokenizationParams
 from tasks.tokenization.training_examples import Context, best_matches, choose_passages
 
+_NAMED = 5
 WORDS = Words(
     "turns with the conversation before them", "replies", "A turn with its conversation", "a reply"
 )
@@ -32,6 +37,33 @@ def split_turns(
         name: [replace(turn, id=f"{turn.id}#{turn_number(turn)}") for turn in task.asked(records)]
         for name, records in splits.items()
     }
+
+
+def check_shown(splits: Mapping[str, Sequence[Record]], tokenizer: PreTrainedTokenizerBase) -> None:
+    """Check that the chat template shows each of the assistant's turns whole once others follow it.
+
+    Raises:
+        DataError: it takes a part of one away, such as a thought.
+    """
+    rows = [
+        (f"{record.id} ({split})", turn.content)
+        for split, records in splits.items()
+        for record in records
+        for turn in record.messages
+        if turn.role == "assistant"
+    ]
+    found = dict.fromkeys(rows[at][0] for at in reshaped_answers(tokenizer, [t for _, t in rows]))
+    if found:
+        names = list(found)
+        more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+        raise DataError(
+            f"{len(names)} conversations hold a turn of the assistant that spells a token of the "
+            f"base's chat template, by which it takes a part away once others follow: "
+            f"{', '.join(names[:_NAMED])}{more}; such parts, thoughts for the most part, would be "
+            "learned and shown as text that the base has never seen",
+            "leave thoughts out of the turns in the source, or take a base whose chat template "
+            "shows turns as they are",
+        )
 
 
 def choose_turn_contexts(

@@ -23,6 +23,7 @@ from tasks.stage.outputs import write_manifest
 from tasks.stage.params import PromptingParams, read_yaml
 from tasks.task_types.table import TrainedTask
 from tasks.tokenization.conversations import (
+    check_shown,
     choose_turn_contexts,
     split_turns,
     turn_counts,
@@ -32,6 +33,7 @@ from tasks.tokenization.params import TokenizationParams
 from tasks.tokenization.training_examples import Context, encode_records
 from tests.builders.conversations import CHAT, said, write_conversations
 from tests.builders.families import FAMILIES, Family
+from tests.builders.family_templates import QWEN3
 from tests.unit.conftest import Tiny
 from tests.unit.prompting.conftest import Bind, bound
 from tests.unit.tokenization.test_tokenization import tokenize
@@ -95,6 +97,22 @@ def test_each_turn_of_every_family_is_learned_exactly_after_the_turns_before_it(
         assert own(tokenizer, turn.messages, asked=False)[: len(example.token_ids)] == list(
             example.token_ids
         )
+
+
+@pytest.mark.parametrize("family", FAMILIES.values(), ids=list(FAMILIES))
+def test_thoughts_that_a_template_takes_from_earlier_turns_are_refused_by_name(
+    family: Family, bound: Bind
+) -> None:
+    tokenizer = bound(family)
+    thinking = said("Why?", "<think>\nIt may be so.\n</think>\n\nBecause.")
+    splits = {"train": [record("good", TURNS), record("bad", (*thinking, *TURNS))], "test": []}
+    if family.template == QWEN3:
+        with pytest.raises(DataError, match=r"1 conversations hold .*: bad \(train\); such parts"):
+            check_shown(splits, tokenizer)
+    else:
+        check_shown(splits, tokenizer)
+    spelled = said("Why?", f"{family.end} is text here.")
+    check_shown({"train": [record("text", spelled)]}, tokenizer)
 
 
 def test_a_conversation_goes_through_the_model_once_and_each_of_its_turns_is_a_target(
