@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 # How what the table's cells hold is called.
-_NAMES = {"token_f1": "token F1", "macro_f1": "macro F1", "rouge_l": "ROUGE-L"}
+_NAMES = {"token_f1": "token F1", "macro_f1": "macro F1", "rouge_l": "ROUGE-L", "chrf": "chrF"}
 
 _PAGE = "report.html"
 

@@ -123,7 +123,7 @@ def check_golden_model(
 
 
 def _check_search(answerer: Answerer, golden: Sequence[GoldenPrompt]) -> None:
-    questions = [item.turns[-1][1] for item in golden]
+    questions = [answerer.query(item.prompt.turns) for item in golden]
     found = answerer.find(questions)
     for number, (item, passages) in enumerate(zip(golden, found, strict=True), start=1):
         now = [(one.passage.id, one.passage.shown) for one in passages]

@@ -23,6 +23,7 @@ from tasks.prompting.files import PROMPT
 from tasks.prompting.prompt_bundle import read_prompt_bundle
 from tasks.records.schema import ServedModel
 from tasks.retrieval.index import Index
+from tasks.task_types.table import TrainedTask
 
 
 def load_served(
@@ -82,6 +83,7 @@ def open_answerer(bundle: Path, store: Path, model: ServedModel) -> Answerer:
         prompting=settings.prompting,
         index=Index.load(bundle / INDEX).with_reranker(store, device),
         load_embedder=partial(Embedder.load, bundle / EMBEDDER, store, device=device),
+        query=TrainedTask.read(bundle / model / PROMPT).query,
         batch_size=settings.compute.generation_batch,
         labels=read_labels(bundle / model / PROMPT, language_model),
     )

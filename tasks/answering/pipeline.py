@@ -39,7 +39,8 @@ class Prepared:
 class Answerer:
     """A model, an index with its embedder, and the way they are prompted.
 
-    Where there are `labels`, the model says nothing else.
+    `query` returns what passages are searched by for a conversation. Where there are `labels`, the
+    model says nothing else.
     """
 
     language_model: LanguageModel
@@ -47,6 +48,7 @@ class Answerer:
     prompting: AnsweringParams
     index: Index
     load_embedder: Callable[[], Embedder]
+    query: Callable[[Sequence[Message]], str]
     batch_size: int
     labels: LabelTrie | None = None
 
@@ -85,10 +87,8 @@ class Answerer:
     def prepare(
         self, conversations: Sequence[Sequence[Message]], where: Where | None = None
     ) -> list[Prepared]:
-        """Return each conversation with the passages found for its last turn, as the prompt to
-        answer.
-        """
-        found = self.find([turns[-1].content for turns in conversations], where)
+        """Return each conversation with the passages found for it, as the prompt to answer."""
+        found = self.find([self.query(turns) for turns in conversations], where)
         asked = [
             Prompt(tuple(turns), tuple(item.passage.shown for item in passages))
             for turns, passages in zip(conversations, found, strict=True)
@@ -99,7 +99,7 @@ class Answerer:
     def find(
         self, questions: Sequence[str], where: Where | None = None
     ) -> list[list[ScoredPassage]]:
-        """Return the passages that each question's prompt holds, best first."""
+        """Return the passages that the prompt holds of each question's `query`, best first."""
         embedder = self.embedder if self.index.settings.needs_embedder else None
         return self.index.search(questions, self.prompting.passages, embedder, where)
 

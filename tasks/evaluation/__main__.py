@@ -6,7 +6,7 @@ A --system is a release bundle, asked as it is served, or a model folder, asked 
 import sys
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -64,15 +64,14 @@ from tasks.evaluation.systems import (
     refuse_learned,
 )
 from tasks.evaluation.task_scoring import TaskScoring, task_scoring
+from tasks.evaluation.turns import scores_by_turn
 from tasks.generation.greedy_decoding import generate
 from tasks.models.loading import prepare_device
 from tasks.models.memory import begin_peak
 from tasks.prompting.files import PROMPT
 from tasks.prompting.prompt_bundle import read_prompt_bundle
 from tasks.records.language import data_language
-from tasks.records.predictions import (
-    Prediction,
-)
+from tasks.records.predictions import Prediction
 from tasks.records.schema import FEEDBACK_SPLIT, Record, read_records
 from tasks.records.text import hash_share
 from tasks.retrieval.index import Index
@@ -121,7 +120,7 @@ def run(params: Params, paths: Paths) -> None:
         update={"evaluation": params.evaluation.in_language(language).of_task(task.type)}
     )
     scoring = task_scoring(task, params.evaluation)
-    asked = _asked(params, paths, device, scoring)
+    asked = _asked(params, paths, device, task, scoring)
     rules = _rules(params, asked.requests, device, scoring)
     models = _models(params, paths, device)
     prompts = _prompts(params, paths, models, asked.retriever, rules, task)
@@ -164,7 +163,7 @@ def _baseline(
 
 
 def _asked(
-    params: Params, paths: Paths, device: torch.device, scoring: TaskScoring
+    params: Params, paths: Paths, device: torch.device, task: TrainedTask, scoring: TaskScoring
 ) -> NightRequests:
     chosen = params.evaluation
     share = partial(hash_share, salt=chosen.salt)
@@ -175,13 +174,17 @@ def _asked(
         embedder=paths.embedder,
         store=paths.model_store,
         device=device,
+        query=task.query,
     )
     limits = RequestLimits(
         chosen.distractor_records, chosen.injection_records, chosen.abstentions[0]
     )
     if scoring.abstains is None:
         limits = RequestLimits(0, 0, "", "no answer of this task can abstain")
-    return NightRequests.of(records, _held_feedback(params, paths), retriever, limits)
+    elif task.chat is not None:
+        limits = replace(limits, distractors=0, none_asked="a turn may need no passage")
+    feedback = _held_feedback(params, paths)
+    return NightRequests.of(task.asked(records), feedback, retriever, limits)
 
 
 def _held_feedback(params: Params, paths: Paths) -> list[Record]:
@@ -234,13 +237,13 @@ def _prompts(
     )
     trained = PromptSettings(partial(read_prompt_bundle, kit), answer, labels=task.spoken)
     variants = make_variants(
-        params.evaluation.variants, trained, kit, partial(_read, paths, "train")
+        params.evaluation.variants, trained, kit, partial(_demonstrable, paths, task)
     )
     choice = choose_variant(
         variants,
         params.evaluation.variants.compared,
         [models.system(name, trained) for name in ("base", "adapter")],
-        partial(_validation_requests, params, paths, retriever),
+        partial(_validation_requests, params, paths, task, retriever),
         rules.metric,
         partial(_mean_score, params, rules),
     )
@@ -251,14 +254,21 @@ def _read(paths: Paths, split: str) -> list[Record]:
     return read_records(paths.curated / f"{split}.jsonl")
 
 
-def _validation_requests(params: Params, paths: Paths, retriever: Retriever) -> list[Request]:
+def _demonstrable(paths: Paths, task: TrainedTask) -> list[Record]:
+    """Return what few_shot may show."""
+    return [task.shown(record) for record in _read(paths, "train")]
+
+
+def _validation_requests(
+    params: Params, paths: Paths, task: TrainedTask, retriever: Retriever
+) -> list[Request]:
     """Return what prompt variants are compared on."""
     chosen = params.evaluation
     share = partial(hash_share, salt=chosen.salt)
     records = choose_records(
         _read(paths, "validation"), chosen.variants.records, share, split="validation"
     )
-    return primary_requests(records, retriever, chosen.primary_mode)
+    return primary_requests(task.asked(records), retriever, chosen.primary_mode)
 
 
 def _mean_score(
@@ -294,7 +304,7 @@ def _jobs(
     trained = prompts.trained
     likely = partial(measure_likelihoods, trained.template, asked.records, most)
     whole = partial(measure_system, likely, general)
-    refuse_learned(paths.system, asked.records)
+    refuse_learned(paths.system, asked.whole()[0])
     external = open_external_systems(
         paths.system, paths.model_store, trained, paths.adapter / PROMPT, device=models.device
     )
@@ -323,11 +333,11 @@ def _about(asked: NightRequests, prompts: _Prompts, device: torch.device) -> dic
     """Return what was asked, how well it was retrieved, and where."""
     indexed = Counter(passage.document_id for passage in asked.retriever.index.passages)
     return {
-        "retrieval": retrieval(asked.records, asked.found, indexed)
+        "retrieval": retrieval(*asked.whole(), indexed)
         | index_weights(asked.retriever.index.settings),
         "asked": count_requests(asked.requests, asked.limits),
         "prompts": prompts.choice.numbers(),
-        "records": len(asked.records),
+        "records": len(asked.whole()[0]),
         "machine": describe_machine(device),
     }
 
@@ -352,7 +362,9 @@ def _metrics(
     )
     inference = Inference(chosen.confidence, chosen.power, chosen.resamples, chosen.seed)
     compared = compare_all(grouped, settings, read_injections(), inference)
+    by_turn = {"turns": scores_by_turn(grouped, rules, inference)} if scoring.has_turns else {}
     return {
+        **by_turn,
         **system_metrics(
             ran.in_report_order(),
             grouped,

@@ -8,10 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from tasks.records.predictions import INJECTED, Prediction
+from tasks.records.predictions import INJECTED, Prediction, record_scores
 from tasks.records.text import normalise
 from tasks.scoring.answer_scores import Metrics, null
-from tasks.stage.errors import DataError
 from tasks.statistics.bootstrap import Interval, bootstrap_mean, mean_intervals
 from tasks.statistics.significance import Family, Inference, PairedComparison, compare_families
 
@@ -167,21 +166,10 @@ def scores_by_record(grouped: Grouped, metric: str) -> Scores:
         DataError: a system has two rows for a record.
     """
     return {
-        (system, mode): _by_record(rows, metric)
+        (system, mode): record_scores(rows, metric)
         for system, modes in grouped.items()
         for mode, rows in modes.items()
     }
-
-
-def _by_record(rows: Sequence[Prediction], metric: str) -> dict[str, float]:
-    scores = {row.record: row.score(metric) for row in rows}
-    if len(scores) < len(rows):
-        raise DataError(
-            f"{rows[0].system} has {len(rows)} answers to {len(scores)} records; expected one "
-            "each, or nobody knows which is compared",
-            "compare the rows of one mode at a time, and look for ids that two records share",
-        )
-    return scores
 
 
 def scores_by_slice(
@@ -190,8 +178,11 @@ def scores_by_slice(
     """Return the metric in the settings' mode, by system and slice, slices in order."""
     found: dict[tuple[str, str], list[float]] = defaultdict(list)
     for system, modes in grouped.items():
-        for row in sorted(modes[settings.mode], key=lambda row: row.slice):
-            found[system, row.slice].append(row.score(settings.metric))
+        rows = modes[settings.mode]
+        slices = {row.record: row.slice for row in rows}
+        scores = record_scores(rows, settings.metric)
+        for record in sorted(scores, key=lambda record: slices[record]):
+            found[system, slices[record]].append(scores[record])
     return dict(found)
 
 

@@ -11,7 +11,7 @@ NOTHING = "–"
 # What has a table, a picture or a paragraph of its own.
 _SHOWN = {
     "systems", "primary", "intervals", "comparisons", "sizes", "slices", "offered", "offers",
-    "retrieval", "machine", "gains", "abstention_shares", "test_split",
+    "retrieval", "machine", "gains", "abstention_shares", "test_split", "turns",
 }  # fmt: skip
 
 

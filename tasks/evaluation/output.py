@@ -22,13 +22,14 @@ from tasks.stage.outputs import output_folders
 
 LOGGER = logging.getLogger(__name__)
 
-# What metrics.json holds, in the order in which the page shows it; `task` of other than answers.
+# What metrics.json holds, in the order in which the page shows it; `task` of other than answers,
+# `turns` of task chat.
 _SECTIONS = (
     "systems", "primary", "intervals", "comparisons", "sizes", "slices", "injections", "gains",
     "abstention_shares", "offered", "offers", "retrieval", "asked", "prompts", "perplexity",
     "forgetting", "records", "test_split", "seconds", "machine",
 )  # fmt: skip
-_OPTIONAL_SECTIONS = ("task",)
+_OPTIONAL_SECTIONS = ("task", "turns")
 
 
 @dataclass(frozen=True)

@@ -32,15 +32,18 @@ from tasks.evaluation.label_report import LabelReport
 from tasks.evaluation.plots import Naming, draw, drawable, plain, png, svg
 from tasks.evaluation.summary import headline, paragraphs
 from tasks.evaluation.table import machine_line, retrieval_line, score_table
+from tasks.evaluation.turns import turn_grid
 from tasks.records.predictions import (
     LABEL_LIKELY,
     LABEL_SCORE,
     SUMMARY_COUNT,
     SUMMARY_SCORES,
+    TURN,
     Prediction,
 )
 from tasks.stage.pages import page_templates, plain_markdown
 from tasks.task_types.answer import ANSWER
+from tasks.task_types.chat import CHAT
 from tasks.task_types.classify import CLASSIFY
 from tasks.task_types.summarize import SUMMARIZE
 from tasks.task_types.table import evaluated_task
@@ -53,13 +56,15 @@ _NOT_SCORES = {
     "retrieved",
 }  # fmt: skip
 
-_OF_OTHER_TASKS = {LABEL_SCORE, LABEL_LIKELY, SUMMARY_COUNT, *SUMMARY_SCORES}
+_OF_OTHER_TASKS = {LABEL_SCORE, LABEL_LIKELY, SUMMARY_COUNT, *SUMMARY_SCORES, TURN}
+_ANSWER_SCORES = tuple(
+    item.name for item in fields(Prediction) if item.name not in _NOT_SCORES | _OF_OTHER_TASKS
+)
 
 # By task, what its rows hold.
 _SCORES = {
-    ANSWER.name: tuple(
-        item.name for item in fields(Prediction) if item.name not in _NOT_SCORES | _OF_OTHER_TASKS
-    ),
+    ANSWER.name: _ANSWER_SCORES,
+    CHAT.name: _ANSWER_SCORES,
     CLASSIFY.name: (LABEL_SCORE, LABEL_LIKELY, "new_tokens", "is_cut"),
     SUMMARIZE.name: (
         "rouge_l", *SUMMARY_SCORES, "length_ratio", SUMMARY_COUNT, "unsupported", "new_tokens",
@@ -91,17 +96,19 @@ def pager_data(
     scored = _SCORES[evaluated_task(metrics).name]
     systems = {name: place for place, name in enumerate(metrics["systems"])}
     modes = {name: place for place, name in enumerate(modes_of(metrics["systems"]))}
-    records: dict[str, int] = {}
+    records: dict[tuple[str, int | None], int] = {}
     rows: list[list[int]] = []
     answers: list[list[Any]] = []
     for row in predictions:
-        if row.record not in records:
-            records[row.record] = len(rows)
-            names = (row.record, shown_slice(row.slice), row.question)
+        key = row.record, row.turn
+        if key not in records:
+            records[key] = len(rows)
+            name = row.record if row.turn is None else f"{row.record}, turn {row.turn}"
+            names = (name, shown_slice(row.slice), row.question)
             rows.append([texts.place(name) for name in names])
         answers.append(
             [
-                records[row.record],
+                records[key],
                 modes[row.mode],
                 systems[row.system],
                 texts.place(row.reference),
@@ -194,6 +201,7 @@ def render_page(shown: PageContent) -> str:
             slices=slice_grid(metrics),
             sizes=size_grid(metrics),
             labels=shown.labels,
+            turns=turn_grid(metrics) if "turns" in metrics else None,
             retrieval=retrieval_grid(metrics),
             retrieval_line=retrieval_line(metrics),
             details=[*metric_grids(metrics), *further_grids(metrics)],
@@ -260,7 +268,9 @@ def _markdown(metrics: Mapping[str, Any], pictures: Sequence[str], labels: Seque
     parts = ["# Evaluation", headline(metrics), score_table(metrics)]
     parts += [retrieval_line(metrics), machine_line(metrics)]
     parts += [f"**{answer.question}** {answer.text}" for answer in paragraphs(metrics)]
-    for grid in (*labels, comparison_grid(metrics), size_grid(metrics), slice_grid(metrics)):
+    turns = [turn_grid(metrics)] if "turns" in metrics else []
+    usual = (comparison_grid(metrics), size_grid(metrics), slice_grid(metrics))
+    for grid in (*labels, *turns, *usual):
         parts += [f"## {grid.title}", grid.markdown()]
     parts += _numbered(metrics)
     parts.append(" ".join(f"![{name}]({name}.png)" for name in pictures))

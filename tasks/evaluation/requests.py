@@ -14,7 +14,7 @@ from tasks.embedding.embedder import Embedder
 from tasks.evaluation.retrieval_metrics import DEPTHS
 from tasks.lexical.chunking import Passage
 from tasks.records.predictions import DISTRACTOR, FEEDBACK, INJECTED
-from tasks.records.schema import Record, read_rows
+from tasks.records.schema import Message, Record, read_rows
 from tasks.records.text import normalise
 from tasks.retrieval.index import Index, ScoredPassage
 from tasks.scoring.identity import records_sha256
@@ -25,7 +25,10 @@ INJECTIONS_FILE = Path(__file__).with_name("general") / "injections.jsonl"
 
 @dataclass(frozen=True)
 class Request:
-    """One record in one mode: the passages its prompt holds, best first, and the right answer."""
+    """One record in one mode: the passages its prompt holds, best first, and the right answer.
+
+    A conversation has a request a turn, each with the reference turns before it as its record.
+    """
 
     record: Record
     mode: str
@@ -136,11 +139,14 @@ def read_injections() -> list[Injection]:
 def make_injected_requests(
     requests: Sequence[Request], injections: Sequence[Injection], count: int
 ) -> list[Request]:
-    """Return the first `count` requests of mode retrieved, an injection among their passages.
+    """Return the requests of the first `count` records in mode retrieved, an injection among their
+    passages.
 
     None of the passages leaves for it; texts and places are taken in turn.
     """
-    retrieved = [item for item in requests if item.mode == "retrieved"][:count]
+    retrieved = [item for item in requests if item.mode == "retrieved"]
+    asked = set(list(dict.fromkeys(item.record.id for item in retrieved))[:count])
+    retrieved = [item for item in retrieved if item.record.id in asked]
     made = []
     for number, item in enumerate(retrieved):
         passages = list(item.passages)
@@ -163,16 +169,27 @@ def make_feedback_requests(
 
 @dataclass(frozen=True)
 class Retriever:
-    """An index, how its embedder and reranker are loaded, and how many passages a prompt shows."""
+    """An index, how its embedder and reranker are loaded, and how many passages a prompt shows.
+
+    `query` returns what it is searched by for a conversation.
+    """
 
     index: Index
     passages: int
     load_embedder: Callable[[], Embedder]
     with_reranker: Callable[[], Index]
+    query: Callable[[Sequence[Message]], str]
 
     @classmethod
     def of(
-        cls, index: Index, passages: int, *, embedder: Path, store: Path, device: torch.device
+        cls,
+        index: Index,
+        passages: int,
+        *,
+        embedder: Path,
+        store: Path,
+        device: torch.device,
+        query: Callable[[Sequence[Message]], str],
     ) -> "Retriever":
         """Return one that loads the `embedder` of a manifest, and the index's reranker."""
         return cls(
@@ -180,10 +197,11 @@ class Retriever:
             passages,
             partial(Embedder.load, embedder, store, device=device),
             partial(index.with_reranker, store, device),
+            query,
         )
 
     def find(self, records: Sequence[Record]) -> list[list[ScoredPassage]]:
-        """Return the passages for every record's question, at the deepest depth that is measured.
+        """Return the passages for every record's query, at the deepest depth that is measured.
 
         Embedder and reranker are in memory until this returns.
 
@@ -192,7 +210,8 @@ class Retriever:
         """
         embedder = self.load_embedder() if self.index.settings.needs_embedder else None
         depth = max(*DEPTHS, self.passages)
-        return self.with_reranker().search([item.question for item in records], depth, embedder)
+        queries = [self.query(item.messages[:-1]) for item in records]
+        return self.with_reranker().search(queries, depth, embedder)
 
 
 @dataclass(frozen=True)
@@ -237,7 +256,8 @@ def make_requests(
 class NightRequests:
     """What tonight's systems are asked: records, what was found for them, and the requests.
 
-    `feedback` is asked beside them, in a mode of its own.
+    Records are as they are asked: of a conversation up to each turn, under one id. `feedback` is
+    asked beside them, in a mode of its own.
     """
 
     records: Sequence[Record]
@@ -264,6 +284,15 @@ class NightRequests:
         requests = make_requests(records, found, retriever, limits, open_book=open_book)
         requests += _feedback_requests(feedback, retriever)
         return cls(records, feedback, retriever, limits, found, seconds, requests)
+
+    def whole(self) -> tuple[list[Record], list[Sequence[ScoredPassage]]]:
+        """Return each record once with what was found for it: of a conversation its last turn,
+        whose documents are known.
+        """
+        last = {record.id: place for place, record in enumerate(self.records)}
+        return [self.records[place] for place in last.values()], [
+            self.found[place] for place in last.values()
+        ]
 
     @property
     def sha256(self) -> str:

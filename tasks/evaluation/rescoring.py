@@ -74,13 +74,14 @@ def run(params: Params, paths: Paths) -> None:
     device = prepare_device(compute)
     test = read_records(curated / "test.jsonl")
     share = partial(hash_share, salt=chosen.salt)
-    records = choose_records(test, chosen.records, share, split="test")
     bundle, model = _bundle_model(paths.bundle)
+    task = TrainedTask.read(bundle / model / PROMPT)
+    chosen_records = choose_records(test, chosen.records, share, split="test")
+    records, asked_test = task.asked(chosen_records), task.asked(test)
     answers = partial(generate, batch_size=compute.generation_batch)
     served = served_system(model, bundle, model, paths.model_store, generate=answers, device=device)
     assert served.retriever is not None  # a bundle has its own
     requests = primary_requests(records, served.retriever, chosen.primary_mode)
-    task = TrainedTask.read(bundle / model / PROMPT)
     scoring = task_scoring(task, chosen)
     curves = Curves(paths.scratch)
     result = run_system(
@@ -88,16 +89,16 @@ def run(params: Params, paths: Paths) -> None:
         [requests],
         score=scoring.score,
         begin_peak=partial(begin_peak, device),
-        measure=partial(_measure, bundle, served.system, test, compute),
+        measure=partial(_measure, bundle, served.system, asked_test, compute),
         progress=lambda done: curves.progress(done, len(requests)),
     )
     predictions = result.predictions(model)
     likelihoods = [row.named(model) for row in result.measured.likelihoods]
     metrics = _metrics(result, predictions, scoring) | {
         "perplexity": perplexities(likelihoods),
-        "records": len(records),
+        "records": len(chosen_records),
         "test_split": SplitHashes(records_sha256(records), scoring.sha256).numbers(),
-        "likelihood_sha256": records_sha256(test),
+        "likelihood_sha256": records_sha256(asked_test),
         "learned": learned_records(bundle, test),
         "seconds": {model: result.seconds},
         "machine": describe_machine(device),

@@ -14,7 +14,9 @@ from tasks.evaluation.grids import (
 )
 from tasks.evaluation.label_report import labels_in_words, linear_in_words
 from tasks.evaluation.summary_metrics import summaries_in_words
+from tasks.evaluation.turns import turns_in_words
 from tasks.records.predictions import DISTRACTOR, FEEDBACK, INJECTED
+from tasks.task_types.chat import CHAT
 from tasks.task_types.classify import CLASSIFY, LINEAR
 from tasks.task_types.summarize import SUMMARIZE
 from tasks.task_types.table import evaluated_task
@@ -72,6 +74,8 @@ def paragraphs(metrics: Mapping[str, Any]) -> list[Paragraph]:
         first.append(Paragraph("Which labels are given?", labels_in_words(metrics)))
     if task == SUMMARIZE:
         first.append(Paragraph("Do summaries say what texts say?", summaries_in_words(metrics)))
+    if task == CHAT:
+        first.append(Paragraph("How do later turns do?", turns_in_words(metrics)))
     further = (
         ("What did fine-tuning forget?", _forgotten(metrics)),
         ("Who abstains when only wrong passages are shown?", _abstention(metrics)),

@@ -19,13 +19,14 @@ from tasks.generation.greedy_decoding import Generation
 from tasks.models.loading import LanguageModel
 from tasks.models.memory import ReadPeak, release_memory
 from tasks.prompting.templates import Prompt
-from tasks.records.predictions import Likelihood, Prediction
+from tasks.records.predictions import Likelihood, Prediction, record_scores
 from tasks.records.schema import Record
 from tasks.scoring.answer_scores import chrf, exact_match, length_ratio, rouge_l, token_f1
 from tasks.scoring.grounding import ShownPassages, ground
 from tasks.scoring.label_scores import label_match
 from tasks.scoring.summary_scores import score_summary
 from tasks.sequences.likelihood import AnswerLikelihood, perplexity, reference_likelihoods
+from tasks.task_types.chat import turn_number
 
 LOGGER = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -50,6 +51,7 @@ class RowScores(TypedDict):
     supported_terms: NotRequired[float | None]
     supported_sentences: NotRequired[float | None]
     numbers_and_names: NotRequired[int]
+    turn: NotRequired[int]
 
 
 # The scores of an output to a request.
@@ -58,9 +60,20 @@ ScoreAnswer = Callable[[str, Request], RowScores]
 
 def score_answer(output: str, request: Request, markers: Sequence[str]) -> RowScores:
     """Return the scores of an answer to a request; `markers` begin an answer that abstains."""
+    return _score_words(output, request, request.record.question, markers)
+
+
+def score_turn(output: str, request: Request, markers: Sequence[str]) -> RowScores:
+    """Return the scores of a turn of a conversation; what was said before supports it, too."""
+    turns = [turn.content for turn in request.record.messages[:-1] if turn.role != "system"]
+    found = _score_words(output, request, "\n".join(turns), markers)
+    return {**found, "turn": turn_number(request.record)}
+
+
+def _score_words(output: str, request: Request, question: str, markers: Sequence[str]) -> RowScores:
     record, passages, reference = request.record, request.passages, request.reference
     shown = ShownPassages(
-        record.question,
+        question,
         tuple(passage.shown for passage in passages),
         tuple(passage.document_id in record.documents for passage in passages),
     )
@@ -173,8 +186,8 @@ class SystemResult(Generic[T]):
 
     def scores(self, mode: str, metric: str) -> tuple[float, ...]:
         """Return a metric by record in one mode, in the order in which they were asked."""
-        rows = self.predictions(self.key)
-        return tuple(row.score(metric) for row in rows if row.mode == mode)
+        rows = [row for row in self.predictions(self.key) if row.mode == mode]
+        return tuple(record_scores(rows, metric).values())
 
     def followed_by(self, later: "SystemResult[Any]") -> "SystemResult[T]":
         """Return it with what the same system answered in a later run."""

@@ -222,10 +222,11 @@ def served_system(
     form = settings.models.numeric_form
     load = partial(load_served, bundle, store, model, numeric_form=form, device=device)
     kit = bundle / model / PROMPT
+    task = TrainedTask.read(kit)
     prompt = PromptSettings(
         partial(read_prompt_bundle, kit),
         partial(generate, max_new_tokens=settings.prompting.max_new_tokens),
-        labels=TrainedTask.read(kit).spoken,
+        labels=task.spoken,
     )
     retriever = Retriever.of(
         Index.load(bundle / INDEX),
@@ -233,6 +234,7 @@ def served_system(
         embedder=bundle / EMBEDDER,
         store=store,
         device=device,
+        query=task.query,
     )
     return ExternalSystem(System(name, load, prompt), retriever)
 

@@ -7,13 +7,20 @@ from functools import partial
 from tasks.evaluation.aggregates import Abstains, AnswerMetrics, outcome_metrics, row_metrics
 from tasks.evaluation.params import EvaluationParams
 from tasks.evaluation.summary_metrics import summary_metrics
-from tasks.evaluation.system_run import ScoreAnswer, score_answer, score_label, score_summary_of
-from tasks.records.predictions import LABEL_SCORE, SCORE_NAMES, Prediction
+from tasks.evaluation.system_run import (
+    ScoreAnswer,
+    score_answer,
+    score_label,
+    score_summary_of,
+    score_turn,
+)
+from tasks.records.predictions import LABEL_SCORE, SCORE_NAMES, Prediction, record_scores
 from tasks.scoring.answer_scores import Metrics, abstains, null
-from tasks.scoring.identity import scoring_sha256
+from tasks.scoring.identity import scoring_sha256, turn_scoring_sha256
 from tasks.scoring.label_scores import Calibration, Confusion, label_scoring_sha256
 from tasks.scoring.summary_scores import summary_scoring_sha256
 from tasks.task_types.answer import ANSWER
+from tasks.task_types.chat import CHAT
 from tasks.task_types.classify import CLASSIFY
 from tasks.task_types.summarize import SUMMARIZE
 from tasks.task_types.table import TrainedTask
@@ -27,7 +34,8 @@ class TaskScoring:
 
     `metric` is what systems are compared by, `names` the scores of a row whose means are told,
     `means` what computes these, and `further` all else that is told. `sha256` is the scoring's
-    identity. `abstains` is None where no answer can say that it does not know.
+    identity. `abstains` is None where no answer can say that it does not know. `has_turns`: a
+    record has a row a turn.
     """
 
     metric: str
@@ -37,6 +45,7 @@ class TaskScoring:
     further: Callable[[Rows], Metrics]
     sha256: str
     abstains: Abstains | None
+    has_turns: bool = False
 
     def summarise(self, rows: Rows) -> Metrics:
         """Return all that is told of rows."""
@@ -49,8 +58,9 @@ def task_scoring(task: TrainedTask, params: EvaluationParams) -> TaskScoring:
 
 
 def row_means(names: Sequence[str], rows: Rows) -> dict[str, float]:
-    """Return the mean of each score over rows."""
-    return {name: sum(row.score(name) for row in rows) / len(rows) for name in names}
+    """Return the mean of each score over records."""
+    scores = {name: record_scores(rows, name) for name in names}
+    return {name: sum(found.values()) / len(found) for name, found in scores.items()}
 
 
 def _answers(_: TrainedTask, params: EvaluationParams) -> TaskScoring:
@@ -97,8 +107,29 @@ def _summaries(_: TrainedTask, __: EvaluationParams) -> TaskScoring:
     )
 
 
+def _turns(_: TrainedTask, params: EvaluationParams) -> TaskScoring:
+    markers = tuple(params.abstentions)
+    knows_not = partial(abstains, markers=markers)
+    assert CHAT.metric is not None
+    return TaskScoring(
+        metric=CHAT.metric,
+        names=SCORE_NAMES,
+        score=partial(score_turn, markers=markers),
+        means=partial(row_means, SCORE_NAMES),
+        further=partial(row_metrics, abstains=knows_not),
+        sha256=turn_scoring_sha256(params.abstentions),
+        abstains=knows_not,
+        has_turns=True,
+    )
+
+
 _ROUGE = ("rouge_1", "rouge_2", "rouge_l")
-_ROWS = {ANSWER.name: _answers, CLASSIFY.name: _labels, SUMMARIZE.name: _summaries}
+_ROWS = {
+    ANSWER.name: _answers,
+    CLASSIFY.name: _labels,
+    SUMMARIZE.name: _summaries,
+    CHAT.name: _turns,
+}
 
 
 def label_metrics(labels: Sequence[str], rows: Rows) -> Metrics:

@@ -80,7 +80,8 @@ class Cost:
 class Costs:
     """Every form of one model; the first is what is served, computed in float32.
 
-    Scores are in `metric`: token F1, of a classifier accuracy, of a summarizer ROUGE-L.
+    Scores are in `metric`: token F1, of a classifier accuracy, of a summarizer ROUGE-L. Of a
+    conversation the last turn is asked.
     """
 
     model: str
@@ -210,6 +211,7 @@ def measure(bundle: Path, store: Path, model: ServedModel, asked: Records) -> Co
         prompting=settings.prompting,
         index=Index.load(bundle / INDEX).with_reranker(store, device),
         load_embedder=partial(Embedder.load, bundle / EMBEDDER, store, device=device),
+        query=task.query,
         batch_size=settings.compute.generation_batch,
         labels=read_labels(bundle / model / PROMPT, served),
     )

@@ -25,6 +25,7 @@ from tasks.stage.metrics import Curves, write_metrics
 from tasks.stage.outputs import output_folders, verified
 from tasks.stage.pages import plain_markdown
 from tasks.stage.params import RerankingParams
+from tasks.task_types.table import TrainedTask
 
 LOGGER = logging.getLogger(__name__)
 
@@ -53,6 +54,7 @@ def run(params: Params, paths: Paths) -> None:
         embedder = Embedder.load(paths.embedder, paths.model_store, device=device)
         encoder = Encoder(embedder, paths.scratch / "memos")
     documents = read_documents(curated / "documents.jsonl")
+    task = TrainedTask(params.task.name, chat=params.task.chat_settings)
     built = build_index(
         len(documents),
         cut_passages(
@@ -68,6 +70,7 @@ def run(params: Params, paths: Paths) -> None:
         params.prompting,
         embedder=manifest.identity,
         reranker=choose_reranker(params.reranking, paths, device),
+        query=task.query,
         progress=Curves(paths.scratch).progress,
     )
     prompts = None if encoder is None else encoder.embedder.prompts

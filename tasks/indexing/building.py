@@ -18,7 +18,7 @@ from tasks.indexing.weight_choice import (
 )
 from tasks.lexical.bm25 import LexicalIndex
 from tasks.lexical.chunking import Passage, passages_sha256
-from tasks.records.schema import Record
+from tasks.records.schema import Message, Record
 from tasks.retrieval.dense import DenseIndex, Recall, Vectors, cluster_vectors
 from tasks.retrieval.index import FORMAT, Index, IndexSettings, RerankerSettings
 from tasks.stage.errors import DataError
@@ -57,6 +57,10 @@ class Encoder:
         return remembered(texts, memo, partial(self.embedder.encode, purpose="query"))
 
 
+# What passages are searched by for a conversation whose last turn asks.
+Query = Callable[[Sequence[Message]], str]
+
+
 @dataclass(frozen=True)
 class BuiltIndex:
     """An index, how its halves were weighted, and how many texts had to be embedded for it.
@@ -82,13 +86,14 @@ def build_index(
     *,
     embedder: str,
     reranker: RerankerSettings | None,
+    query: Query,
     progress: Progress,
 ) -> BuiltIndex:
     """Return the index of so many documents' passages; no documents give an empty one.
 
     Only texts that the memos do not know are embedded, and none without an encoder; `embedder` is
-    the digest of the one that params name. With the questions of validation records the weights are
-    chosen, and the recall of approximate search is measured.
+    the digest of the one that params name. With what validation records are searched by, which
+    `query` returns, the weights are chosen, and the recall of approximate search is measured.
 
     Raises:
         DataError: a vector is not finite, or approximate search can't be measured.
@@ -104,7 +109,7 @@ def build_index(
         LexicalIndex.build(texts) if texts else None,
         dense,
     )
-    choice = _choose(usual, validation, encoder, indexing)
+    choice = _choose(usual, validation, encoder, indexing, query)
     settings = usual.settings.model_copy(
         update={
             "lexical_weight": choice.weights.lexical,
@@ -116,7 +121,7 @@ def build_index(
     if not settings.needs_embedder:
         return BuiltIndex(replace(index, dense=_none(encoder)), choice, embedded, cut, None)
     if len(texts) >= indexing.exact_below:
-        index, recall = _approximate(index, validation, encoder, indexing)
+        index, recall = _approximate(index, validation, encoder, indexing, query)
     return BuiltIndex(index, choice, embedded, cut, recall)
 
 
@@ -126,23 +131,31 @@ def _none(encoder: Encoder | None) -> DenseIndex:
 
 
 def _choose(
-    index: Index, validation: Sequence[Record], encoder: Encoder | None, indexing: IndexingParams
+    index: Index,
+    validation: Sequence[Record],
+    encoder: Encoder | None,
+    indexing: IndexingParams,
+    query: Query,
 ) -> WeightChoice:
     if encoder is None:
         return fixed_weights(indexing)
     records = asked_records(index, validation, indexing.choice)
     if not records:
         return choose_weights(index, [], [], indexing)
-    questions = [record.question for record in records]
+    questions = [query(record.messages[:-1]) for record in records]
     found = index.halves(questions, encoder.questions(questions), indexing.candidates)
     return choose_weights(index, records, found, indexing)
 
 
 def _approximate(
-    index: Index, validation: Sequence[Record], encoder: Encoder | None, indexing: IndexingParams
+    index: Index,
+    validation: Sequence[Record],
+    encoder: Encoder | None,
+    indexing: IndexingParams,
+    query: Query,
 ) -> tuple[Index, Recall]:
     assert encoder is not None  # an index whose dense half counts has vectors
-    questions = [record.question for record in validation[:_QUESTIONS_MEASURED]]
+    questions = [query(record.messages[:-1]) for record in validation[:_QUESTIONS_MEASURED]]
     dense, recall = cluster_vectors(
         index.dense.vectors,
         encoder.embedder.encode(questions, purpose="query"),

@@ -5,6 +5,7 @@ from typing import Annotated, Self
 from pydantic import Field, model_validator
 
 from tasks.stage.params import ComputeParams, PromptingParams, RerankingParams, StageParams
+from tasks.task_types.params import TaskParams
 
 Weight = Annotated[float, Field(ge=0, le=100)]
 
@@ -66,6 +67,7 @@ class IndexingParams(StageParams):
 class Params(StageParams):
     """The files that indexing is given."""
 
+    task: TaskParams
     indexing: IndexingParams
     prompting: PromptingParams
     reranking: RerankingParams

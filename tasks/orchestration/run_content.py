@@ -8,7 +8,7 @@ from typing import Any
 
 from pyarrow import parquet
 
-from tasks.records.predictions import BATCH_TIMES
+from tasks.records.predictions import BATCH_TIMES, TURN
 from tasks.stage.metrics import leaves
 from tasks.stage.params import read_yaml
 
@@ -78,8 +78,9 @@ def split_table(predictions: Path) -> str:
     columns = rows.to_pydict()
     columns["retrieved"] = ["\n".join(names) for names in columns["retrieved"]]
     # MLflow's pages group by the first column: by system alone, one answer of many would show.
-    keys = zip(columns["system"], columns["mode"], columns["record"], strict=True)
-    columns = {"answer": [" / ".join(key) for key in keys]} | columns
+    names = ["system", "mode", "record", *([TURN] if TURN in columns else [])]
+    keys = zip(*(columns[name] for name in names), strict=True)
+    columns = {"answer": [" / ".join(map(str, key)) for key in keys]} | columns
     data = [list(row) for row in zip(*columns.values(), strict=True)]
     return json.dumps({"columns": list(columns), "data": data}, ensure_ascii=False)
 

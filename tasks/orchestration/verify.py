@@ -17,7 +17,7 @@ from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
 from tasks.orchestration.guarded_server import SECRET, basic_header, guarded_command
-from tasks.records.predictions import PREDICTIONS_FILE, Prediction, read_predictions
+from tasks.records.predictions import PREDICTIONS_FILE, Prediction, last_turns, read_predictions
 from tasks.records.schema import ServedModel
 from tasks.scoring.parity import PARITY_FILE, ModelParity, Parity, parity_score
 from tasks.services import HOST
@@ -134,7 +134,7 @@ def read_asked(scored: Scored, model: ServedModel) -> list[Asked]:
     rows = [row for row in read_predictions(evaluation / PREDICTIONS_FILE) if row.system == system]
     # A served model retrieves where there are documents.
     mode = "retrieved" if any(row.mode == "retrieved" for row in rows) else "closed_book"
-    expected = {row.record: row for row in rows if row.mode == mode}
+    expected = {row.record: row for row in last_turns(rows) if row.mode == mode}
     golden = _golden_turns(scored.bundle, model)
     missing = sorted(golden.keys() - expected.keys())
     if missing or not golden:

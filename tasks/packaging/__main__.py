@@ -83,8 +83,8 @@ def run(params: Params, paths: Paths) -> None:
         write_hashes(bundle / LEARNED_FILE, _learned(verified(paths.curated)))
         curves.progress(1, 3)
         test = read_records(paths.curated / "test.jsonl")
-        rows, likely = _ask(bundle, params, paths, test, metrics["offered"]["system"])
         task = TrainedTask.read(bundle / ADAPTER / PROMPT)
+        rows, likely = _ask(bundle, params, paths, test, task, metrics["offered"]["system"])
         metric = task.type.metric or PARITY_METRIC
         shares = {model: share_agreeing(own) for model, own in rows.items()}
         curves.progress(2, 3)
@@ -96,7 +96,7 @@ def run(params: Params, paths: Paths) -> None:
             "parity_scores": {model: score_parity(own, metric) for model, own in rows.items()},
             "golden": len(rows["adapter"]),
             "bundle_bytes": size,
-            "likelihood_sha256": records_sha256(test),
+            "likelihood_sha256": records_sha256(task.asked(test)),
         }
         write_metrics(report, found)
         write_likelihoods(report / LIKELIHOODS_FILE, likely)
@@ -118,7 +118,12 @@ def _learned(curated: Path) -> Hashes:
 
 
 def _ask(
-    bundle: Path, params: Params, paths: Paths, test: Sequence[Record], offered: str
+    bundle: Path,
+    params: Params,
+    paths: Paths,
+    test: Sequence[Record],
+    task: TrainedTask,
+    offered: str,
 ) -> tuple[dict[ServedModel, list[ParityRow]], list[Likelihood]]:
     """Return what each model answers from the bundle, beside evaluation's; write golden.json.
 
@@ -145,7 +150,7 @@ def _ask(
         check_parity(rows[model], params.packaging.max_mismatch)
         golden[model] = choose_golden_prompts(answerer, asked, answers, params.packaging)
         found = reference_likelihoods(
-            answerer.language_model, answerer.template, test, max_tokens=most
+            answerer.language_model, answerer.template, task.asked(test), max_tokens=most
         )
         likely += [row.named(model) for row in found]
         del answerer  # one model is in memory at a time

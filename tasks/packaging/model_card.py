@@ -16,6 +16,7 @@ from tasks.models.manifest import ModelManifest
 from tasks.records.predictions import ALL_MODES, FEEDBACK, SCORE_NAMES
 from tasks.records.schema import SPLITS, stream_documents, stream_records
 from tasks.task_types.answer import ANSWER
+from tasks.task_types.chat import CHAT
 from tasks.task_types.classify import CLASSIFY
 from tasks.task_types.summarize import SUMMARIZE
 from tasks.task_types.table import TASK_FILE, TrainedTask, evaluated_task
@@ -165,11 +166,13 @@ _MOST_LABELS = 20
 # By task, the scores that stand beside the one that decides.
 _BESIDE: dict[str, tuple[str, ...]] = {
     ANSWER.name: SCORE_NAMES,
+    CHAT.name: SCORE_NAMES,
     CLASSIFY.name: ("macro_f1", "outside_labels"),
     SUMMARIZE.name: ("rouge_1", "rouge_2", "compression", "supported_terms", "unsupported_share"),
 }
 _HUB_TASKS = {
     ANSWER.name: "question-answering",
+    CHAT.name: "text-generation",
     CLASSIFY.name: "text-classification",
     SUMMARIZE.name: "summarization",
 }
@@ -253,7 +256,9 @@ def _hub_task(facts: CardFacts) -> str:
 
 
 def _retrieves(task: TrainedTask) -> list[str]:
-    return ["retrieval"] if task.type == ANSWER else []
+    return {ANSWER.name: ["retrieval"], CHAT.name: ["conversational", "retrieval"]}.get(
+        task.name, []
+    )
 
 
 def _opening(facts: CardFacts) -> str:
@@ -285,6 +290,14 @@ def _purpose(task: TrainedTask) -> list[str]:
             "Summaries of texts like those in its data: the text is the question. What a summary "
             "says may still be wrong; the table tells how often its numbers and names are not in "
             "the text."
+        ]
+    if task.type == CHAT:
+        return [
+            "Replies in conversations of the kind in its data, each from all turns before it and, "
+            "where there are any, passages of its own index, which are searched by the "
+            "conversation. Scores are means over conversations of the means over their turns, "
+            "each asked with the right turns before it: after a wrong turn of its own it may do "
+            "worse."
         ]
     if not task.labels:
         return [

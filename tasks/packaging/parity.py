@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tasks.answering.pipeline import Answer
-from tasks.records.predictions import Prediction
+from tasks.records.predictions import Prediction, last_turns
 from tasks.records.schema import Record
 from tasks.scoring.parity import parity_score
 from tasks.stage.errors import DataError, GateError
@@ -54,14 +54,16 @@ def choose_asked(
 ) -> tuple[list[Record], dict[tuple[str, str], Prediction]]:
     """Return the first `count` records that evaluation predicted, and its answers to them.
 
-    The answers are by system and record. Served models retrieve when there are documents, so their
-    peers are evaluation's answers in mode retrieved, or closed_book without documents.
+    The answers are by system and record, of a conversation to its last turn. Served models retrieve
+    when there are documents, so their peers are evaluation's answers in mode retrieved, or
+    closed_book without documents.
 
     Raises:
         DataError: evaluation predicted none of the records.
     """
     mode = "retrieved" if any(row.mode == "retrieved" for row in predictions) else "closed_book"
-    expected = {(row.system, row.record): row for row in predictions if row.mode == mode}
+    last = last_turns(row for row in predictions if row.mode == mode)
+    expected = {(row.system, row.record): row for row in last}
     asked = [record for record in records if ("adapter", record.id) in expected][:count]
     if not asked:
         raise DataError(

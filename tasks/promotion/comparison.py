@@ -1,17 +1,18 @@
 """Two systems held against each other, record by record: pure, from predictions alone."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Literal
 
 from tasks.promotion.params import PromotionParams
-from tasks.records.predictions import ALL_MODES, COMPARED_SCORES, Prediction
+from tasks.records.predictions import ALL_MODES, COMPARED_SCORES, Prediction, record_scores
 from tasks.stage.errors import ConfigError, DataError
 from tasks.statistics import significance as paired
 from tasks.statistics.significance import holm
 
-# A record is the same one where its id, what was asked and what was expected are.
-_Key = tuple[str, str, str]
+# A record is the same one where its id, what was asked and what was expected are; of a conversation
+# each turn is.
+_Key = tuple[str, str, str, int]
 _Rows = Mapping[_Key, Prediction]
 
 
@@ -111,9 +112,9 @@ def compare_systems(
         mode=mode,
         confidence=params.confidence,
         power=params.power,
-        records=len(shared),
-        only_left=len(lefts[mode]) - len(shared),
-        only_right=len(rights[mode]) - len(shared),
+        records=_records(shared),
+        only_left=_records(lefts[mode].keys() - set(shared)),
+        only_right=_records(rights[mode].keys() - set(shared)),
         verdict=_verdict(modes[mode]),
         modes=modes,
         slices=found[mode][1],
@@ -133,7 +134,8 @@ def _nothing_shared(left: Side, right: Side, mode: str) -> DataError:
 def _by_mode(predictions: Sequence[Prediction]) -> dict[str, dict[_Key, Prediction]]:
     found: dict[str, dict[_Key, Prediction]] = {}
     for row in sorted(predictions, key=lambda row: ALL_MODES.index(row.mode)):
-        found.setdefault(row.mode, {})[row.record, row.question, row.reference] = row
+        key = row.record, row.question, row.reference, row.turn or 0
+        found.setdefault(row.mode, {})[key] = row
     return found
 
 
@@ -158,16 +160,24 @@ def _shared(left: _Rows, right: _Rows) -> list[_Key]:
     return sorted(left.keys() & right.keys())
 
 
+def _records(keys: Iterable[_Key]) -> int:
+    return len({key[0] for key in keys})
+
+
 def _differences(
     left: _Rows, right: _Rows, keys: Sequence[_Key], metric: str, params: PromotionParams
 ) -> tuple[Difference, dict[str, Difference]]:
     """Return the difference over all of these records, and by slice, as right names it."""
-    names = {key: f"{place:09d}" for place, key in enumerate(keys)}
+    records = dict.fromkeys(key[0] for key in keys)
+    names = {record: f"{place:09d}" for place, record in enumerate(records)}
     scores = {
-        side: {name: rows[key].score(metric) for key, name in names.items()}
+        side: {
+            names[record]: score
+            for record, score in record_scores((rows[key] for key in keys), metric).items()
+        }
         for side, rows in (("right", right), ("left", left))
     }
-    slices = {name: right[key].slice for key, name in names.items()}
+    slices = {names[key[0]]: right[key].slice for key in keys}
     inference = paired.Inference(params.confidence, params.power, params.resamples, params.seed)
     pair = ("right", "left")
     found = paired.compare_systems(scores, [pair], slices, inference)[pair]

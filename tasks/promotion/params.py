@@ -219,6 +219,7 @@ class TasksParams(StageParams):
 
     classify: TaskMargins
     summarize: TaskMargins
+    chat: TaskMargins
 
 
 class PromotionParams(StageParams):

@@ -79,6 +79,15 @@ def encode_answers(tokenizer: PreTrainedTokenizerBase, answers: Sequence[str]) -
     return _encoder(tokenizer).answers(answers)
 
 
+def reshaped_answers(tokenizer: PreTrainedTokenizerBase, answers: Sequence[str]) -> list[int]:
+    """Return the places of answers that the chat template would take apart as an earlier turn.
+
+    They spell a token of the template's own, as thoughts do, by which it leaves some of them out.
+    Here such text stays text, so what is shown of them would not be what the template shows.
+    """
+    return _encoder(tokenizer).reshaped(answers)
+
+
 def end_of_turn(tokenizer: PreTrainedTokenizerBase) -> int:
     """Return the token that the chat template puts after an answer.
 
@@ -157,6 +166,17 @@ class _ChatEncoder:
             text = spoken[at].replace(_GUARD, "")
             said[at] = [*_encode(self._backend, [text], special_as_text=True)[0], frame.end]
         return said
+
+    def reshaped(self, answers: Sequence[str]) -> list[int]:
+        """Return the places of answers that the template changes where they are no text to it."""
+        asked = {"role": "user", "content": "x"}
+        found = []
+        for place, answer in enumerate(answers):
+            if self._control.search(answer):
+                said = {"role": "assistant", "content": answer}
+                if answer.strip() not in self._rendered([asked, said, asked], asked=True):
+                    found.append(place)
+        return found
 
     def _spoken(self, answer: str) -> str:
         """Return what a model says for an answer, without what ends it."""

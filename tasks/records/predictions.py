@@ -44,6 +44,10 @@ LABEL_SCORE, LABEL_LIKELY = "accuracy", "probability"
 SUMMARY_SCORES = ("rouge_1", "rouge_2", "compression", "supported_terms", "supported_sentences")
 SUMMARY_COUNT = "numbers_and_names"
 
+# Which turn of its conversation a row answers. Files of task chat have this column: of one record
+# their rows are several, and a conversation's score is the mean over them.
+TURN = "turn"
+
 # Every score that systems can be compared by.
 COMPARED_SCORES = (*SCORE_NAMES, LABEL_SCORE)
 
@@ -71,7 +75,11 @@ _SUMMARY_COLUMNS = [
     (SUMMARY_COUNT, pyarrow.int64()),
 ]
 # The columns that a file has if its rows have this score.
-_OPTIONAL_COLUMNS = {LABEL_SCORE: _LABEL_COLUMNS, SUMMARY_SCORES[0]: _SUMMARY_COLUMNS}
+_OPTIONAL_COLUMNS = {
+    LABEL_SCORE: _LABEL_COLUMNS,
+    SUMMARY_SCORES[0]: _SUMMARY_COLUMNS,
+    TURN: [(TURN, pyarrow.int64())],
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +92,9 @@ class Prediction:
     the passages nor in the question. `new_tokens` does not count the end token; `is_cut` says that
     the answer met its bound before it ended. A label has `accuracy`, 1 where it is the right one,
     and none of the scores of words; `probability` is the model's own among all labels.
-    A summary has the last six fields, told in `tasks.scoring.summary_scores`, where `unsupported`
-    counts those that its source lacks.
+    A summary has the six fields from `rouge_1` on, told in `tasks.scoring.summary_scores`, where
+    `unsupported` counts those that its source lacks. `turn` is the number of a turn of task chat
+    among the assistant's, from 1; `record` is then its conversation.
     """
 
     system: str
@@ -116,6 +125,7 @@ class Prediction:
     supported_terms: float | None = None
     supported_sentences: float | None = None
     numbers_and_names: int | None = None
+    turn: int | None = None
 
     def score(self, name: str) -> float:
         """Return the score of that name.
@@ -131,6 +141,49 @@ class Prediction:
                 f"choose one of {', '.join(COMPARED_SCORES)}",
             )
         return float(value)
+
+
+def by_record(rows: Iterable[Prediction]) -> dict[str, list[Prediction]]:
+    """Return rows of one system and mode by their record: of task chat a conversation's turns, of
+    other tasks one row.
+
+    Raises:
+        DataError: two rows are of the same record and turn.
+    """
+    found: dict[str, list[Prediction]] = {}
+    for row in rows:
+        known = found.setdefault(row.record, [])
+        if known and (row.turn is None or row.turn in [one.turn for one in known]):
+            raise DataError(
+                f"{row.system} has two answers to record {row.record} in mode {row.mode}; expected "
+                "one each, or nobody knows which is compared",
+                "compare the rows of one mode at a time, and look for ids that two records share",
+            )
+        known.append(row)
+    return found
+
+
+def record_scores(rows: Iterable[Prediction], name: str) -> dict[str, float]:
+    """Return a score by record, of rows of one system and mode; a conversation's is the mean of its
+    turns, for these are not independent of each other.
+
+    Raises:
+        DataError: a row has none, or two are of the same record and turn.
+    """
+    return {
+        record: sum(row.score(name) for row in own) / len(own)
+        for record, own in by_record(rows).items()
+    }
+
+
+def last_turns(rows: Iterable[Prediction]) -> list[Prediction]:
+    """Return rows but those of a conversation's earlier turns, by system and mode."""
+    found: dict[tuple[str, str, str], Prediction] = {}
+    for row in rows:
+        key = row.system, row.mode, row.record
+        if key not in found or (row.turn or 0) > (found[key].turn or 0):
+            found[key] = row
+    return list(found.values())
 
 
 def write_predictions(path: Path, predictions: Iterable[Prediction]) -> None:

@@ -40,6 +40,8 @@ class Record:
     has several; `group` is what a split keeps together; `source` is what the row says of itself.
     `is_feedback` says that it was read as a served question whose right answer people have given;
     `rejected` is an answer that is worse than the record's own, empty where none is known.
+    `unlearned` are the assistant's turns that the row marks as not to be learned (weight 0), by
+    their numbers from 1 among the assistant's; the last turn is never one of them.
     """
 
     id: str
@@ -52,6 +54,7 @@ class Record:
     intake: str
     is_feedback: bool = False
     rejected: str = ""
+    unlearned: tuple[int, ...] = ()
 
     @property
     def question(self) -> str:
@@ -72,11 +75,14 @@ class Record:
         """Return the record that a JSON object written by `as_row` describes."""
         messages = tuple([Message(**message) for message in row["messages"]])
         documents = tuple(map(id_form, row["documents"]))
-        return cls(**row | {"messages": messages, "documents": documents})
+        lists = {"messages": messages, "documents": documents}
+        if "unlearned" in row:
+            lists["unlearned"] = tuple(row["unlearned"])
+        return cls(**row | lists)
 
 
-# So that rows of a time without feedback, and all others, stay what they are, byte for byte.
-_AT_TIMES = ("is_feedback", "rejected")
+# So that rows of a time without these fields, and all others, stay what they are, byte for byte.
+_AT_TIMES = ("is_feedback", "rejected", "unlearned")
 _ALWAYS_WRITTEN = tuple(item.name for item in fields(Record) if item.name not in _AT_TIMES)
 
 

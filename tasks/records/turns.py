@@ -48,11 +48,13 @@ class Turns:
     """The conversation of a row, and the columns and message keys that nobody reads.
 
     `rejected` is an answer that is worse than the last one, empty where the row has none.
+    `unlearned` are the assistant's turns that are not to be learned, by their numbers from 1.
     """
 
     messages: tuple[Message, ...]
     unread: tuple[str, ...]
     rejected: str = ""
+    unlearned: tuple[int, ...] = ()
 
 
 def read_turns(row: Mapping[str, Any]) -> Turns:
@@ -83,7 +85,9 @@ def read_turns(row: Mapping[str, Any]) -> Turns:
         if name not in used and not is_empty(value) and not _is_read_flag(name, value)
     ]
     keys = dict.fromkeys(name for turn in turns for name in turn.unread)
-    return Turns(messages, (*columns, *keys), rejected)
+    answers = (turn for turn in turns if turn.message.role == _ASSISTANT)
+    unlearned = tuple(at for at, turn in enumerate(answers, start=1) if not turn.learned)
+    return Turns(messages, (*columns, *keys), rejected, unlearned)
 
 
 def _rejected(row: Mapping[str, Any], messages: Sequence[Message], *, is_cut: bool) -> str:

@@ -58,6 +58,11 @@ def scoring_sha256(abstentions: Sequence[str], version: int = SCORING_VERSION) -
     return known or text_sha256(f"scoring version {version}", markers)
 
 
+def turn_scoring_sha256(abstentions: Sequence[str]) -> str:
+    """Return the hash of how turns of conversations are scored: as answers are, by conversation."""
+    return text_sha256("turns, by conversation, version 1", scoring_sha256(abstentions))
+
+
 def scoring_name(sha256: str | None, abstentions: Sequence[str]) -> str:
     """Return what a hash of a scoring stands for, in words."""
     for version in range(1, SCORING_VERSION + 1):

@@ -5,7 +5,7 @@ Training learns by them; evaluation takes them without a gradient, closed book."
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -97,21 +97,33 @@ class AnswerLikelihood:
         """Return it as a row of a system that is known by this name."""
         return Likelihood(system, self.record, self.slice, self.log_likelihood, self.tokens)
 
+    def followed_by(self, later: "AnswerLikelihood") -> "AnswerLikelihood":
+        """Return it with a later turn of the same record."""
+        return replace(
+            self,
+            log_likelihood=self.log_likelihood + later.log_likelihood,
+            tokens=self.tokens + later.tokens,
+        )
+
 
 def reference_likelihoods(
     model: LanguageModel, template: PromptTemplate, records: Sequence[Record], *, max_tokens: int
 ) -> list[AnswerLikelihood]:
     """Return how likely a model finds each record's answer after its question alone.
 
+    Records of one id are a conversation up to each of its turns, which are taken together.
+
     Raises:
         DataError: one of them is not finite.
     """
     examples = closed_book_examples(template, model.tokenizer, records)
-    found = log_likelihoods(model.model, examples, max_tokens=max_tokens)
-    return [
-        AnswerLikelihood(example.id, example.slice, value, example.supervised)
-        for example, value in zip(examples, found, strict=True)
-    ]
+    values = log_likelihoods(model.model, examples, max_tokens=max_tokens)
+    found: dict[str, AnswerLikelihood] = {}
+    for example, value in zip(examples, values, strict=True):
+        known = found.get(example.id)
+        own = AnswerLikelihood(example.id, example.slice, value, example.supervised)
+        found[example.id] = own if known is None else known.followed_by(own)
+    return list(found.values())
 
 
 def closed_book_examples(

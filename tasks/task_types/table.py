@@ -4,18 +4,26 @@ To add a task: a module with its `TaskType`, a row here, and one in evaluation's
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from tasks.records.schema import Message, Record
 from tasks.stage.errors import ConfigError
 from tasks.task_types.answer import ANSWER
+from tasks.task_types.chat import (
+    CHAT,
+    ChatSettings,
+    conversation_query,
+    first_exchange,
+    learned_turns,
+)
 from tasks.task_types.classify import CLASSIFY
 from tasks.task_types.definition import TaskType
 from tasks.task_types.summarize import SUMMARIZE
 
-TASK_TYPES: Mapping[str, TaskType] = {one.name: one for one in (ANSWER, CLASSIFY, SUMMARIZE)}
+TASK_TYPES: Mapping[str, TaskType] = {one.name: one for one in (ANSWER, CLASSIFY, SUMMARIZE, CHAT)}
 TASK_FILE = "task.json"
 
 
@@ -23,12 +31,14 @@ TASK_FILE = "task.json"
 class TrainedTask:
     """What a model was trained for; `labels` is the closed set of task classify.
 
-    Where it is `constrained`, the model can say nothing but one of them.
+    Where it is `constrained`, the model can say nothing but one of them. `chat` is what task chat
+    is told, None of the others.
     """
 
     name: str = ANSWER.name
     labels: tuple[str, ...] = ()
     constrained: bool = False
+    chat: ChatSettings | None = None
 
     @property
     def type(self) -> TaskType:
@@ -39,6 +49,24 @@ class TrainedTask:
     def spoken(self) -> tuple[str, ...] | None:
         """Return the only texts that the model can say, None where it says what it likes."""
         return self.labels if self.constrained else None
+
+    def asked(self, records: Sequence[Record]) -> list[Record]:
+        """Return what is asked of records: of conversations up to each turn that is learned, in
+        order and under the same id; of other tasks the records themselves.
+        """
+        if self.chat is None:
+            return list(records)
+        return [turn for one in records for turn in learned_turns(one, self.chat.learn)]
+
+    def shown(self, record: Record) -> Record:
+        """Return what a record shows as a demonstration, by its last two turns."""
+        return record if self.chat is None else first_exchange(record)
+
+    def query(self, turns: Sequence[Message]) -> str:
+        """Return what passages are searched by for a conversation whose last turn asks."""
+        if self.chat is None:
+            return turns[-1].content
+        return conversation_query(turns, self.chat.query_characters)
 
     @classmethod
     def read(cls, prompt: Path) -> "TrainedTask":
@@ -57,16 +85,27 @@ class TrainedTask:
                 f"knows {', '.join(TASK_TYPES)}",
                 "use the release of Nightloom that made it",
             )
-        return cls(content["name"], tuple(content["labels"]), content["constrained"])
+        chat = content.get("chat")
+        return cls(
+            content["name"],
+            tuple(content["labels"]),
+            content["constrained"],
+            None if chat is None else ChatSettings(**chat),
+        )
 
     def write(self, prompt: Path) -> None:
         """Write it into a prompt's folder; task answer, which most are, leaves no file."""
         if self.name != ANSWER.name:
-            text = json.dumps(asdict(self), ensure_ascii=False, indent=1)
+            content = asdict(self)
+            if self.chat is None:
+                del content["chat"]
+            text = json.dumps(content, ensure_ascii=False, indent=1)
             (prompt / TASK_FILE).write_text(text + "\n", encoding="utf-8")
 
     def numbers(self) -> dict[str, Any]:
         """Return it as `metrics.json` holds it."""
+        if self.chat is not None:
+            return {"name": self.name, "learn": self.chat.learn}
         if not self.labels:
             return {"name": self.name}
         return {"name": self.name, "labels": len(self.labels), "constrained": self.constrained}

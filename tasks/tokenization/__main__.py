@@ -6,6 +6,7 @@ import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
@@ -25,8 +26,17 @@ from tasks.stage.command import output, run_stage
 from tasks.stage.metrics import write_metrics
 from tasks.stage.outputs import output_folders, verified
 from tasks.stage.pages import plain_markdown
+from tasks.task_types.chat import CHAT, check_conversations
 from tasks.task_types.summarize import SUMMARIZE, check_summaries
 from tasks.task_types.table import TrainedTask
+from tasks.tokenization.conversations import WORDS as CHAT_WORDS
+from tasks.tokenization.conversations import (
+    check_shown,
+    choose_turn_contexts,
+    split_turns,
+    turn_counts,
+    turns_line,
+)
 from tasks.tokenization.extra_examples import ExtraExamples, encode_extra, extra_lines
 from tasks.tokenization.labels import (
     check_said,
@@ -35,8 +45,10 @@ from tasks.tokenization.labels import (
     labels_line,
     trained_task,
 )
+from tasks.tokenization.limits import limits_error
 from tasks.tokenization.params import Params
-from tasks.tokenization.summaries import limits_error, summaries_line, summary_counts
+from tasks.tokenization.summaries import WORDS as SUMMARY_WORDS
+from tasks.tokenization.summaries import summaries_line, summary_counts
 from tasks.tokenization.training_examples import (
     Context,
     EncodedSplit,
@@ -50,6 +62,8 @@ from tasks.tokenization.usability import usability_error
 LOGGER = logging.getLogger(__name__)
 REPORT_FILE = "report.md"
 PROMPTS = Path("params/prompts")
+# Of tasks whose texts and answers are long.
+_WORDS = {SUMMARIZE.name: SUMMARY_WORDS, CHAT.name: CHAT_WORDS}
 
 
 @dataclass(frozen=True)
@@ -87,9 +101,10 @@ def run(params: Params, paths: Paths) -> None:
     shown = choose_demonstrations(splits["train"], settings.demonstrations, settings.seed)
     splits["train"] = [record for record in splits["train"] if record not in shown]
     path = _template(task, settings.template, params.prompting.language, curated)
-    template = PromptTemplate.load(path, as_turns(shown))
+    template = PromptTemplate.load(path, as_turns([task.shown(record) for record in shown]))
+    splits = split_turns(task, splits)
     passages = _passages(documents, params, paths)
-    contexts, encoded = _encode(splits, passages, template, tokenizer, params)
+    contexts, encoded = _encode(task, splits, passages, template, tokenizer, params)
     names = [record.id for record in shown]
     metrics = {"template": path.name} | _metrics(template.digest, names, encoded, params)
     metrics |= _task_counts(task, learned, splits, outside)
@@ -119,10 +134,14 @@ def _checked_task(
     check_said(task.labels, tokenizer, params.prompting.max_new_tokens)
     if task.type == SUMMARIZE:
         check_summaries(splits)
+    if task.chat is not None:
+        check_conversations(splits, task.chat.learn, params.task.chat.max_turns)
+        check_shown(splits, tokenizer)
     return task
 
 
 def _encode(
+    task: TrainedTask,
     splits: Mapping[str, Sequence[Record]],
     passages: Sequence[Passage],
     template: PromptTemplate,
@@ -132,8 +151,9 @@ def _encode(
     """Return what is shown with each record and its examples, by split."""
     contexts, encoded = {}, {}
     count, settings = params.prompting.passages, params.tokenization
+    choose = partial(choose_turn_contexts, task=task) if task.chat else choose_contexts
     for name, records in splits.items():
-        shown_with = choose_contexts(records, passages, count=count, params=settings)
+        shown_with = choose(records, passages, count=count, params=settings)
         gold = gold_passages(records, passages)
         contexts[name] = shown_with
         encoded[name] = encode_records(records, shown_with, gold, template, tokenizer, settings)
@@ -160,6 +180,8 @@ def _task_counts(
     """Return what is counted of a task's answers, which of task answer is nothing."""
     if task.labels:
         return {"labels": count_labels(task.labels, learned, splits, outside)}
+    if task.type == CHAT:
+        return {"turns": turn_counts(splits)}
     return {"summaries": summary_counts(splits)} if task.type == SUMMARIZE else {}
 
 
@@ -177,7 +199,8 @@ def _check_usable(
         DataError: nothing can be used.
         GateError: too little can.
     """
-    own = limits_error(encoded, params) if task.type == SUMMARIZE else None
+    words = _WORDS.get(task.name)
+    own = None if words is None else limits_error(encoded, params, words)
     error = own or usability_error(splits, encoded, params)
     if error is not None:
         LOGGER.info("%s", text)
@@ -267,6 +290,8 @@ def _report(metrics: dict[str, object]) -> str:
     if isinstance(summaries := metrics.get("summaries"), dict):
         lines += ["", summaries_line(summaries)]
     lines += extra_lines(metrics)
+    if isinstance(turns := metrics.get("turns"), dict):
+        lines += ["", turns_line(turns)]
     return "\n".join(lines) + "\n"
 
 

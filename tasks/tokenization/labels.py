@@ -10,8 +10,8 @@ from tasks.records.schema import Record
 from tasks.records.text import normalise
 from tasks.stage.errors import ConfigError, DataError
 from tasks.task_types.classify import CLASSIFY, choose_labels
+from tasks.task_types.params import TaskParams
 from tasks.task_types.table import TrainedTask
-from tasks.tokenization.params import TaskParams
 
 _NAMED, _SHOWN = 5, 60
 
@@ -23,7 +23,7 @@ def trained_task(params: TaskParams, train: Sequence[Record]) -> TrainedTask:
         DataError: they are no set of labels.
     """
     if params.name != CLASSIFY.name:
-        return TrainedTask(params.name)
+        return TrainedTask(params.name, chat=params.chat_settings)
     # A correction that people typed makes no label: a slip of theirs would become one.
     rows = [record for record in train if not record.is_feedback] or train
     labels = choose_labels((record.answer for record in rows), params.classify.labels)

@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import Field
 
 from tasks.stage.params import PromptingParams, StageParams
+from tasks.task_types.params import TaskParams
 
 
 class TokenizationParams(StageParams):
@@ -28,22 +29,6 @@ class TokenizationParams(StageParams):
     )
     preferences: bool = Field(description="whether rejected answers become token ids, for DPO")
     seed: int = Field(ge=0)
-
-
-class ClassifyParams(StageParams):
-    """What task classify is told."""
-
-    labels: list[str] | None = Field(
-        description="the closed set; null: every answer of the training split"
-    )
-    constrained: bool = Field(description="whether the model can say nothing but a label")
-
-
-class TaskParams(StageParams):
-    """`params/task.yaml`."""
-
-    name: Literal["answer", "classify", "summarize"]
-    classify: ClassifyParams
 
 
 class Params(StageParams):

@@ -84,7 +84,8 @@ def choose_contexts(
     if not open_book:
         return chosen
     first = {passage.document: passage for passage in passages if passage.is_first}
-    matches = _matches(open_book, passages, count)
+    questions = [record.question for record in open_book]
+    matches = best_matches([record.id for record in open_book], questions, passages, count)
 
     def served_by(record: Record) -> str | None:
         gold = [name for name in record.documents[:1] if name in first]
@@ -96,7 +97,7 @@ def choose_contexts(
             continue
         waiting.remove(record)
         gold = next((first[name] for name in record.documents if name in first), None)
-        shown = _choose(matches[record.id], gold, count, waiting)
+        shown = choose_passages(matches[record.id], gold, count, waiting)
         context = Context(record.id, tuple(passage.shown for passage in shown))
         chosen[record.id] = context
         for other in waiting.served(shown)[: params.context_examples - 1]:
@@ -105,27 +106,28 @@ def choose_contexts(
     return chosen
 
 
-def _matches(
-    records: Sequence[Record], passages: Sequence[Passage], count: int
+def best_matches(
+    ids: Sequence[str], questions: Sequence[str], passages: Sequence[Passage], count: int
 ) -> dict[str, list[Passage]]:
-    """Return for each record's id the best lexical matches of its question, best first."""
+    """Return for each id the best lexical matches of its question, best first."""
+    if not ids:
+        return {}
     index = LexicalIndex.build([passage.shown for passage in passages])
     depth = min(_NEAR + count, len(passages))
-    found, _ = index.search([record.question for record in records], depth)
-    return {
-        record.id: [passages[place] for place in row]
-        for record, row in zip(records, found, strict=True)
-    }
+    found, _ = index.search(questions, depth)
+    return {name: [passages[place] for place in row] for name, row in zip(ids, found, strict=True)}
 
 
-def _choose(
-    matches: Sequence[Passage], gold: Passage | None, count: int, waiting: _Waiting
+def choose_passages(
+    matches: Sequence[Passage], gold: Passage | None, count: int, waiting: _Waiting | None = None
 ) -> list[Passage]:
     """Return the `count` passages to show, as the matches rank them; a gold one they lack comes
     last.
+
+    Where another document is next best, those come first that serve records that are `waiting`.
     """
     others = [match for match in matches if match != gold]
-    if gold is None or (others[:1] and others[0].document != gold.document):
+    if waiting and (gold is None or (others[:1] and others[0].document != gold.document)):
         others[:_NEAR] = sorted(others[:_NEAR], key=lambda match: not waiting.served([match]))
     chosen = others[:count] if gold is None else [*others[: count - 1], gold]
     return sorted(chosen, key=lambda item: matches.index(item) if item in matches else len(matches))

@@ -83,6 +83,7 @@ def _record(
         intake=intake,
         is_feedback=is_feedback,
         rejected=turns.rejected,
+        unlearned=turns.unlearned,
     )
 
 

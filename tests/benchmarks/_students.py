@@ -53,6 +53,7 @@ from tasks.retrieval.index import Index
 from tasks.sequences.packing import Pack
 from tasks.stage.params import load_params, read_yaml
 from tasks.statistics.bootstrap import paired_bootstrap
+from tasks.task_types.table import TrainedTask
 from tasks.training.loop import train
 
 _OBJECTIVES = {
@@ -139,6 +140,7 @@ class Laboratory:
             embedder=paths["embedder"],
             store=paths["model_store"],
             device=self._device,
+            query=TrainedTask.read(paths["adapter"] / PROMPT).query,
         )
         return primary_requests(chosen, retriever, "retrieved")
 

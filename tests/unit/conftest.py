@@ -285,7 +285,9 @@ class Scored:
     report: Path
 
 
-def score_night(root: Path, tiny: Tiny, curated: Path, shared: Mapping[str, Any]) -> Scored:
+def score_night(
+    root: Path, tiny: Tiny, curated: Path, shared: Mapping[str, Any], task: str = "answer"
+) -> Scored:
     """The index and the evaluation of the tiny models on a data set, by the stages' own code.
 
     `shared` are the params of models, prompting and compute.
@@ -298,6 +300,7 @@ def score_night(root: Path, tiny: Tiny, curated: Path, shared: Mapping[str, Any]
         indexing.Params.model_validate(
             usual
             | {name: read_yaml(Path(f"params/{name}.yaml")) for name in ("indexing", "reranking")}
+            | {"task": read_yaml(Path("params/task.yaml")) | {"name": task}}
         ),
         indexing.Paths(
             curated=curated,

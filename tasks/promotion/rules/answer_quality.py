@@ -51,9 +51,10 @@ def _share_of_answers(
             f"{what}"
         )
         return RuleResult(False, text, None, bound)
-    marked = int(getattr(answers, mark).sum())
-    interval = wilson(marked, len(answers.asked), confidence=evidence.params.confidence)
-    share = interval.value
+    marked = float(getattr(answers, mark).sum())
+    # Of a conversation it is the share of its turns, which makes no more than one of it.
+    interval = wilson(round(marked), len(answers.asked), confidence=evidence.params.confidence)
+    share = marked / len(answers.asked)
     text = (
         f"{share:.0%} of {evidence.system}'s answers in mode {evidence.mode} {what}; at most "
         f"{bound:.0%} is asked for"

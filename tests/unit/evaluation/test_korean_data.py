@@ -95,7 +95,8 @@ def report(
     write_documents(curated / "documents.jsonl", texts)
     write_manifest(curated)
     shared = {"prompting": prompting, "compute": compute}
-    files = {name: read_yaml(Path(f"params/{name}.yaml")) for name in ("indexing", "reranking")}
+    names = ("task", "indexing", "reranking")
+    files = {name: read_yaml(Path(f"params/{name}.yaml")) for name in names}
     indexing.run(
         indexing.Params.model_validate(shared | files),
         indexing.Paths(

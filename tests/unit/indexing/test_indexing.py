@@ -22,7 +22,8 @@ from tests.builders.indexes import index_into
 
 @pytest.fixture
 def params(prompting: Any, compute: Any) -> Params:
-    files = {name: read_yaml(Path(f"params/{name}.yaml")) for name in ("indexing", "reranking")}
+    names = ("task", "indexing", "reranking")
+    files = {name: read_yaml(Path(f"params/{name}.yaml")) for name in names}
     return Params.model_validate(files | {"prompting": prompting, "compute": compute})
 
 

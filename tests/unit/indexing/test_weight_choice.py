@@ -26,6 +26,7 @@ from tasks.stage.errors import ConfigError
 from tasks.stage.metrics import read_metrics
 from tasks.stage.outputs import folder_files
 from tasks.stage.params import read_yaml
+from tests.builders.conversations import write_conversations
 from tests.builders.indexes import index_into
 from tests.builders.korean import write_korean
 from tests.builders.packaging import package, packaging_params
@@ -181,7 +182,8 @@ def korean(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def night_params(prompting: Any, compute: Any) -> Params:
-    files = {name: read_yaml(Path(f"params/{name}.yaml")) for name in ("indexing", "reranking")}
+    names = ("task", "indexing", "reranking")
+    files = {name: read_yaml(Path(f"params/{name}.yaml")) for name in names}
     long = prompting.model_copy(update={"passage_words": 40, "passage_tokens": 400})
     return Params.model_validate(files | {"prompting": long, "compute": compute})
 
@@ -338,3 +340,20 @@ def replace_curated(tiny: Any, curated: Path) -> Any:
             return curated
 
     return Elsewhere(tiny.root)
+
+
+def test_the_halves_of_search_are_measured_with_what_a_task_searches_by(
+    tmp_path: Path, night_params: Params, tiny: Any
+) -> None:
+    """Follow-ups alone name no document; their conversations do."""
+    write_conversations(tmp_path / "curated", tiny.curated)
+    found = {}
+    for name in ("answer", "chat"):
+        task = night_params.task.model_copy(update={"name": name})
+        params = night_params.model_copy(update={"task": task})
+        index = index_into(tmp_path / name, params, tiny, tmp_path / "curated")
+        assert index.settings.weights_measured is not None
+        found[name] = index.settings.weights_measured
+    assert found["chat"].lexical == 1.0
+    assert found["answer"].lexical is not None
+    assert found["answer"].lexical < 0.6

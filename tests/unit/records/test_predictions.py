@@ -47,13 +47,16 @@ SUMMARY = replace(
 
 def test_the_files_of_all_tasks_have_a_column_for_every_field(path: Path) -> None:
     found: dict[str, set[str]] = {}
-    for name, row in {"answer": ROW, "label": LABEL, "summary": SUMMARY}.items():
+    turn = replace(ROW, turn=2)
+    rows = {"answer": ROW, "label": LABEL, "summary": SUMMARY, "turn": turn}
+    for name, row in rows.items():
         write_predictions(path, [row])
         assert read_predictions(path) == [row]
         found[name] = set(parquet.read_schema(path).names)
     assert set.union(*found.values()) == {field.name for field in fields(Prediction)}
     own = {name: columns - found["answer"] for name, columns in found.items()}
     assert own["label"] == {"accuracy", "probability"}
+    assert own["turn"] == {"turn"}
     assert own["summary"] == {"rouge_1", "rouge_2", "compression", "supported_terms",
                               "supported_sentences", "numbers_and_names"}  # fmt: skip
 

@@ -199,6 +199,15 @@ def test_a_rejected_answer_that_is_no_worse_one_of_the_same_is_refused(
         read_turns({"messages": [USER, ASSISTANT]} | changes)
 
 
+def test_answers_of_weight_zero_are_told_by_their_numbers() -> None:
+    bad = ASSISTANT | {"weight": 0}
+    turns = [{"role": "system", "content": "x"}, USER, bad, USER, ASSISTANT, USER, bad]
+    found = read_turns({"messages": [*turns, USER, ASSISTANT | {"weight": 1}, USER, bad]})
+    assert found.unlearned == (1, 3)
+    assert [turn.role for turn in found.messages].count("assistant") == 4
+    assert read_turns({"messages": [USER, ASSISTANT, USER, ASSISTANT]}).unlearned == ()
+
+
 @pytest.mark.parametrize("name", ["chosen", "rejected", "tools", "label", "history", "weight"])
 def test_a_name_that_nobody_reads_leaves_a_column_out(name: str) -> None:
     assert read_turns(ASK | {f"other_{name}": [1]}).unread == (f"other_{name}",)

@@ -25,6 +25,7 @@ from tasks.retrieval.reranking import Reranker
 from tasks.stage.errors import ConfigError, DataError
 from tasks.stage.metrics import read_metrics
 from tasks.stage.params import ModelSource, read_yaml
+from tasks.task_types.table import TrainedTask
 from tests.unit.conftest import Tiny, record
 
 CPU = torch.device("cpu")
@@ -71,7 +72,8 @@ def embedder(tiny: Tiny) -> Embedder:
 
 def params(prompting: Any, compute: Any, reranking: dict[str, Any]) -> Params:
     indexing = read_yaml(Path("params/indexing.yaml"))
-    files = {"indexing": indexing, "reranking": reranking}
+    task = read_yaml(Path("params/task.yaml"))
+    files = {"task": task, "indexing": indexing, "reranking": reranking}
     return Params.model_validate(files | {"prompting": prompting, "compute": compute})
 
 
@@ -156,7 +158,9 @@ def test_what_is_served_finds_what_was_evaluated(
     parts = Parts(tiny.adapter, tiny.student, reranked / "index", tiny.base, tiny.embedder)
     assemble(bundle, parts, settings)
     index = Index.load(reranked / "index")
-    retriever = Retriever.of(index, 2, embedder=tiny.embedder, store=tiny.store, device=CPU)
+    retriever = Retriever.of(
+        index, 2, embedder=tiny.embedder, store=tiny.store, device=CPU, query=TrainedTask().query
+    )
     evaluated = retriever.find([record(number) for number in range(4)])
     answerer = open_answerer(bundle, tiny.store, "student")
     answers = answerer.answer([[Message("user", question)] for question in QUESTIONS])
