@@ -19,6 +19,7 @@ from tasks.models.loading import LanguageModel
 from tasks.prompting.files import PROMPT
 from tasks.prompting.templates import Prompt, PromptTemplate
 from tasks.records.schema import Message
+from tasks.records.tool_text import question_of
 from tasks.stage.errors import ConfigError
 from tasks.stage.params import StageParams
 
@@ -123,7 +124,7 @@ def check_golden_model(
 
 
 def _check_search(answerer: Answerer, golden: Sequence[GoldenPrompt]) -> None:
-    questions = [item.turns[-1][1] for item in golden]
+    questions = [question_of(item.prompt.turns) for item in golden]
     found = answerer.find(questions)
     for number, (item, passages) in enumerate(zip(golden, found, strict=True), start=1):
         now = [(one.passage.id, one.passage.shown) for one in passages]

@@ -8,9 +8,11 @@ from tasks.embedding.embedder import Embedder
 from tasks.generation.greedy_decoding import generate
 from tasks.generation.label_trie import LabelTrie
 from tasks.models.loading import LanguageModel
+from tasks.prompting.chat_encoding import encode_beginning
 from tasks.prompting.templates import Prompt, PromptTemplate
 from tasks.records.schema import Message
 from tasks.records.text import text_sha256
+from tasks.records.tool_text import question_of
 from tasks.retrieval.filters import Where
 from tasks.retrieval.index import Index, ScoredPassage
 from tasks.stage.params import AnsweringParams
@@ -39,7 +41,8 @@ class Prepared:
 class Answerer:
     """A model, an index with its embedder, and the way they are prompted.
 
-    Where there are `labels`, the model says nothing else.
+    Where there are `labels`, the model says nothing else. `calls_tools` says that it was trained to
+    call tools, which its conversations show as texts.
     """
 
     language_model: LanguageModel
@@ -49,6 +52,7 @@ class Answerer:
     load_embedder: Callable[[], Embedder]
     batch_size: int
     labels: LabelTrie | None = None
+    calls_tools: bool = False
 
     @cached_property
     def embedder(self) -> Embedder:
@@ -83,17 +87,22 @@ class Answerer:
         ]  # fmt: skip
 
     def prepare(
-        self, conversations: Sequence[Sequence[Message]], where: Where | None = None
+        self,
+        conversations: Sequence[Sequence[Message]],
+        where: Where | None = None,
+        begins: str = "",
     ) -> list[Prepared]:
-        """Return each conversation with the passages found for its last turn, as the prompt to
-        answer.
+        """Return each conversation with the passages found for its last question, as the prompt to
+        answer, which ends with the text that the answer `begins` with.
         """
-        found = self.find([turns[-1].content for turns in conversations], where)
+        found = self.find([question_of(turns) for turns in conversations], where)
         asked = [
             Prompt(tuple(turns), tuple(item.passage.shown for item in passages))
             for turns, passages in zip(conversations, found, strict=True)
         ]
-        prompts = self.template.token_ids(self.language_model.tokenizer, asked)
+        tokenizer = self.language_model.tokenizer
+        first = encode_beginning(tokenizer, begins) if begins else []
+        prompts = [[*ids, *first] for ids in self.template.token_ids(tokenizer, asked)]
         return [Prepared(tuple(used), tuple(ids)) for used, ids in zip(found, prompts, strict=True)]
 
     def find(

@@ -33,6 +33,8 @@ from tasks.evaluation.plots import Naming, draw, drawable, plain, png, svg
 from tasks.evaluation.summary import headline, paragraphs
 from tasks.evaluation.table import machine_line, retrieval_line, score_table
 from tasks.records.predictions import (
+    CALL_COUNTS,
+    CALL_SCORES,
     LABEL_LIKELY,
     LABEL_SCORE,
     SUMMARY_COUNT,
@@ -44,6 +46,7 @@ from tasks.task_types.answer import ANSWER
 from tasks.task_types.classify import CLASSIFY
 from tasks.task_types.summarize import SUMMARIZE
 from tasks.task_types.table import evaluated_task
+from tasks.task_types.tools import TOOLS
 
 _DIGITS = 4
 
@@ -53,7 +56,9 @@ _NOT_SCORES = {
     "retrieved",
 }  # fmt: skip
 
-_OF_OTHER_TASKS = {LABEL_SCORE, LABEL_LIKELY, SUMMARY_COUNT, *SUMMARY_SCORES}
+_OF_OTHER_TASKS = {
+    LABEL_SCORE, LABEL_LIKELY, SUMMARY_COUNT, *SUMMARY_SCORES, *CALL_SCORES, *CALL_COUNTS,
+}  # fmt: skip
 
 # By task, what its rows hold.
 _SCORES = {
@@ -65,6 +70,7 @@ _SCORES = {
         "rouge_l", *SUMMARY_SCORES, "length_ratio", SUMMARY_COUNT, "unsupported", "new_tokens",
         "is_cut",
     ),
+    TOOLS.name: (*CALL_SCORES, *CALL_COUNTS, "new_tokens", "is_cut"),
 }  # fmt: skip
 
 

@@ -16,6 +16,7 @@ from tasks.lexical.chunking import Passage
 from tasks.records.predictions import DISTRACTOR, FEEDBACK, INJECTED
 from tasks.records.schema import Record, read_rows
 from tasks.records.text import normalise
+from tasks.records.tool_text import question_of
 from tasks.retrieval.index import Index, ScoredPassage
 from tasks.scoring.identity import records_sha256
 from tasks.stage.errors import DataError
@@ -192,7 +193,8 @@ class Retriever:
         """
         embedder = self.load_embedder() if self.index.settings.needs_embedder else None
         depth = max(*DEPTHS, self.passages)
-        return self.with_reranker().search([item.question for item in records], depth, embedder)
+        questions = [question_of(item.messages) for item in records]
+        return self.with_reranker().search(questions, depth, embedder)
 
 
 @dataclass(frozen=True)

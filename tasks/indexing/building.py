@@ -19,6 +19,7 @@ from tasks.indexing.weight_choice import (
 from tasks.lexical.bm25 import LexicalIndex
 from tasks.lexical.chunking import Passage, passages_sha256
 from tasks.records.schema import Record
+from tasks.records.tool_text import question_of
 from tasks.retrieval.dense import DenseIndex, Recall, Vectors, cluster_vectors
 from tasks.retrieval.index import FORMAT, Index, IndexSettings, RerankerSettings
 from tasks.stage.errors import DataError
@@ -133,7 +134,7 @@ def _choose(
     records = asked_records(index, validation, indexing.choice)
     if not records:
         return choose_weights(index, [], [], indexing)
-    questions = [record.question for record in records]
+    questions = [question_of(record.messages) for record in records]
     found = index.halves(questions, encoder.questions(questions), indexing.candidates)
     return choose_weights(index, records, found, indexing)
 
@@ -142,7 +143,7 @@ def _approximate(
     index: Index, validation: Sequence[Record], encoder: Encoder | None, indexing: IndexingParams
 ) -> tuple[Index, Recall]:
     assert encoder is not None  # an index whose dense half counts has vectors
-    questions = [record.question for record in validation[:_QUESTIONS_MEASURED]]
+    questions = [question_of(record.messages) for record in validation[:_QUESTIONS_MEASURED]]
     dense, recall = cluster_vectors(
         index.dense.vectors,
         encoder.embedder.encode(questions, purpose="query"),

@@ -19,6 +19,7 @@ from tasks.task_types.answer import ANSWER
 from tasks.task_types.classify import CLASSIFY
 from tasks.task_types.summarize import SUMMARIZE
 from tasks.task_types.table import TASK_FILE, TrainedTask, evaluated_task
+from tasks.task_types.tools import TOOLS
 
 DOCUMENTS = "documents"
 
@@ -167,11 +168,13 @@ _BESIDE: dict[str, tuple[str, ...]] = {
     ANSWER.name: SCORE_NAMES,
     CLASSIFY.name: ("macro_f1", "outside_labels"),
     SUMMARIZE.name: ("rouge_1", "rouge_2", "compression", "supported_terms", "unsupported_share"),
+    TOOLS.name: ("call_match", "words_f1", "missed_calls", "needless_calls", "invalid_call_share"),
 }
 _HUB_TASKS = {
     ANSWER.name: "question-answering",
     CLASSIFY.name: "text-classification",
     SUMMARIZE.name: "summarization",
+    TOOLS.name: "text-generation",
 }
 
 _LICENSE_ID = re.compile(r"[a-z0-9][a-z0-9.-]*")
@@ -253,7 +256,9 @@ def _hub_task(facts: CardFacts) -> str:
 
 
 def _retrieves(task: TrainedTask) -> list[str]:
-    return ["retrieval"] if task.type == ANSWER else []
+    return {ANSWER.name: ["retrieval"], TOOLS.name: ["retrieval", "function-calling"]}.get(
+        task.name, []
+    )
 
 
 def _opening(facts: CardFacts) -> str:
@@ -285,6 +290,13 @@ def _purpose(task: TrainedTask) -> list[str]:
             "Summaries of texts like those in its data: the text is the question. What a summary "
             "says may still be wrong; the table tells how often its numbers and names are not in "
             "the text."
+        ]
+    if task.type == TOOLS:
+        return [
+            "Calls of functions, of those that a request offers, or short answers where none is "
+            "needed. Functions, calls and results stand in the conversation as Hermes and Qwen "
+            "write them; `nightloom serve` speaks OpenAI's `tools` and `tool_calls`. Who carries "
+            "calls out checks their arguments first."
         ]
     if not task.labels:
         return [

@@ -44,8 +44,13 @@ LABEL_SCORE, LABEL_LIKELY = "accuracy", "probability"
 SUMMARY_SCORES = ("rouge_1", "rouge_2", "compression", "supported_terms", "supported_sentences")
 SUMMARY_COUNT = "numbers_and_names"
 
+# Scores and counts that turns which may call tools alone have. Files of task tools have these
+# columns, and none of the scores of words.
+CALL_SCORES = ("turn_score", "call_match", "name_match", "words_f1")
+CALL_COUNTS = ("calls", "broken_calls", "unoffered_calls")
+
 # Every score that systems can be compared by.
-COMPARED_SCORES = (*SCORE_NAMES, LABEL_SCORE)
+COMPARED_SCORES = (*SCORE_NAMES, LABEL_SCORE, CALL_SCORES[0])
 
 # Scores that a row may not have: no reference, no passages, no claim or no marker to score.
 NULLABLE_SCORES = ("length_ratio", "groundedness", "attribution", "citation")
@@ -70,8 +75,16 @@ _SUMMARY_COLUMNS = [
     *((name, pyarrow.float64()) for name in SUMMARY_SCORES),
     (SUMMARY_COUNT, pyarrow.int64()),
 ]
+_CALL_COLUMNS = [
+    *((name, pyarrow.float64()) for name in CALL_SCORES),
+    *((name, pyarrow.int64()) for name in CALL_COUNTS),
+]
 # The columns that a file has if its rows have this score.
-_OPTIONAL_COLUMNS = {LABEL_SCORE: _LABEL_COLUMNS, SUMMARY_SCORES[0]: _SUMMARY_COLUMNS}
+_OPTIONAL_COLUMNS = {
+    LABEL_SCORE: _LABEL_COLUMNS,
+    SUMMARY_SCORES[0]: _SUMMARY_COLUMNS,
+    CALL_SCORES[0]: _CALL_COLUMNS,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +97,9 @@ class Prediction:
     the passages nor in the question. `new_tokens` does not count the end token; `is_cut` says that
     the answer met its bound before it ended. A label has `accuracy`, 1 where it is the right one,
     and none of the scores of words; `probability` is the model's own among all labels.
-    A summary has the last six fields, told in `tasks.scoring.summary_scores`, where `unsupported`
-    counts those that its source lacks.
+    A summary has the six fields from `rouge_1` on, told in `tasks.scoring.summary_scores`, where
+    `unsupported` counts those that its source lacks. A turn that may call tools has the last seven,
+    told in `tasks.scoring.call_scores`.
     """
 
     system: str
@@ -116,6 +130,13 @@ class Prediction:
     supported_terms: float | None = None
     supported_sentences: float | None = None
     numbers_and_names: int | None = None
+    turn_score: float | None = None
+    call_match: float | None = None
+    name_match: float | None = None
+    words_f1: float | None = None
+    calls: int | None = None
+    broken_calls: int | None = None
+    unoffered_calls: int | None = None
 
     def score(self, name: str) -> float:
         """Return the score of that name.

@@ -20,6 +20,7 @@ from tasks.records.messages import (
     truth,
 )
 from tasks.records.schema import Message
+from tasks.records.tool_rows import plain_row
 
 DOCUMENT_COLUMNS = ("id", "text", "title", "source", "license")
 
@@ -50,11 +51,12 @@ class Turns:
     unread: tuple[str, ...]
 
 
-def read_turns(row: Mapping[str, Any]) -> Turns:
+def read_turns(row: Mapping[str, Any], *, reads_tools: bool = False) -> Turns:
     """Return the turns of a raw row: messages, prompt and completion, or question and answer.
 
     The columns `system` and `history` come before them. Of the answers the last one is learned: the
-    conversation ends with the last that is not marked as unlearned.
+    conversation ends with the last that is not marked as unlearned. Where it `reads_tools`, these,
+    their calls and results become texts of the turns; otherwise a row that has any is refused.
 
     Raises:
         MisshapenError: a column is missing, of the wrong type, or would be learned wrongly.
@@ -63,6 +65,7 @@ def read_turns(row: Mapping[str, Any]) -> Turns:
     plain = _plain_turns(row)
     if plain is not None:
         return plain
+    row = plain_row(row) if reads_tools else row
     _refuse_columns(row)
     names, turns = _shape(row)
     _check_label(row, names)
@@ -87,7 +90,7 @@ def asked_turns(row: Mapping[str, Any]) -> tuple[Message, ...] | None:
     """
     for content in (row, _without_answers(row)):
         try:
-            turns = read_turns(content).messages
+            turns = read_turns(content, reads_tools=True).messages
         except (MisshapenError, UnlearnedError):
             continue
         return tuple(turn for turn in turns if turn.role != _ASSISTANT)
@@ -138,8 +141,9 @@ def _refuse_columns(row: Mapping[str, Any]) -> None:
     for name in _TOOLS:
         if not is_empty(row.get(name)):
             raise MisshapenError(
-                f"{name} offers tools, which prompts do not show: the answer would be learned "
-                f"without them. Leave such rows out; {_LEAVE_OUT.format(name)}"
+                f"{name} offers tools, which prompts of this task do not show: the answer would be "
+                "learned without them. Train for them (`--set task.name=tools`), or leave such "
+                f"rows out; {_LEAVE_OUT.format(name)}"
             )
     if row.get("weight") in NO:
         raise UnlearnedError("weight is 0")

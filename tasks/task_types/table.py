@@ -14,8 +14,9 @@ from tasks.task_types.answer import ANSWER
 from tasks.task_types.classify import CLASSIFY
 from tasks.task_types.definition import TaskType
 from tasks.task_types.summarize import SUMMARIZE
+from tasks.task_types.tools import TOOLS
 
-TASK_TYPES: Mapping[str, TaskType] = {one.name: one for one in (ANSWER, CLASSIFY, SUMMARIZE)}
+TASK_TYPES: Mapping[str, TaskType] = {one.name: one for one in (ANSWER, CLASSIFY, SUMMARIZE, TOOLS)}
 TASK_FILE = "task.json"
 
 

@@ -25,6 +25,8 @@ from tasks.stage.outputs import output_folders, verified
 from tasks.stage.pages import plain_markdown
 from tasks.task_types.summarize import SUMMARIZE, check_summaries
 from tasks.task_types.table import TrainedTask
+from tasks.task_types.tools import TOOLS
+from tasks.tokenization.calls import call_counts, calls_line, check_tools
 from tasks.tokenization.labels import (
     check_said,
     corrections_outside,
@@ -79,6 +81,7 @@ def run(params: Params, paths: Paths) -> None:
     if task.type == SUMMARIZE:
         check_summaries(splits)
     outside = corrections_outside(task, splits["train"])
+    outside |= check_tools(task, splits, settings.demonstrations)
     splits["train"] = learned = [row for row in splits["train"] if row.id not in outside]
     shown = choose_demonstrations(splits["train"], settings.demonstrations, settings.seed)
     splits["train"] = [record for record in splits["train"] if record not in shown]
@@ -117,6 +120,8 @@ def _task_counts(
     """Return what is counted of a task's answers, which of task answer is nothing."""
     if task.labels:
         return {"labels": count_labels(task.labels, learned, splits, outside)}
+    if task.type == TOOLS:
+        return {"calls": call_counts(splits, outside)}
     return {"summaries": summary_counts(splits)} if task.type == SUMMARIZE else {}
 
 
@@ -222,6 +227,8 @@ def _report(metrics: dict[str, object]) -> str:
         lines += ["", labels_line(labels)]
     if isinstance(summaries := metrics.get("summaries"), dict):
         lines += ["", summaries_line(summaries)]
+    if isinstance(calls := metrics.get("calls"), dict):
+        lines += ["", calls_line(calls)]
     return "\n".join(lines) + "\n"
 
 

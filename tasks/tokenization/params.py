@@ -37,7 +37,7 @@ class ClassifyParams(StageParams):
 class TaskParams(StageParams):
     """`params/task.yaml`."""
 
-    name: Literal["answer", "classify", "summarize"]
+    name: Literal["answer", "classify", "summarize", "tools"]
     classify: ClassifyParams
 
 

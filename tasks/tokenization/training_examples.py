@@ -11,6 +11,7 @@ from tasks.prompting.chat_encoding import encode_answers
 from tasks.prompting.templates import Prompt, PromptTemplate
 from tasks.records.schema import Record
 from tasks.records.text import hash_share, text_sha256
+from tasks.records.tool_text import question_of
 from tasks.sequences.examples import Example
 from tasks.stage.errors import DataError
 from tasks.tokenization.params import TokenizationParams
@@ -111,7 +112,7 @@ def _matches(
     """Return for each record's id the best lexical matches of its question, best first."""
     index = LexicalIndex.build([passage.shown for passage in passages])
     depth = min(_NEAR + count, len(passages))
-    found, _ = index.search([record.question for record in records], depth)
+    found, _ = index.search([question_of(record.messages) for record in records], depth)
     return {
         record.id: [passages[place] for place in row]
         for record, row in zip(records, found, strict=True)
