@@ -56,9 +56,9 @@ class WordStream:
     What may still become a call is held back, and so is what follows one.
     """
 
-    def __init__(self, at_most: int | None) -> None:
+    def __init__(self, begins: str, at_most: int | None) -> None:
         self._at_most = at_most
-        self._text = ""
+        self._text = begins
         self._given = 0
 
     def feed(self, text: str) -> str:

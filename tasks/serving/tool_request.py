@@ -79,7 +79,7 @@ def _refused(message: str) -> RequestError:
 
 
 def ignored_of_tools(tools: Any) -> list[str]:
-    """Return the names of what tools say that has no effect: nothing holds arguments to a schema."""
+    """Return the names of what has no effect: nothing holds arguments to a schema."""
     functions = [tool.get("function") for tool in tools or () if isinstance(tool, dict)]
     is_strict = any(isinstance(one, dict) and one.get("strict") for one in functions)
     return ["tools.function.strict"] if is_strict else []
