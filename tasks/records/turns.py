@@ -86,11 +86,12 @@ def asked_turns(row: Mapping[str, Any]) -> tuple[Message, ...] | None:
     """Return what a raw row's answers answer: its turns that are not the assistant's.
 
     A row that is refused for its answer or for what stands beside the turns is read without these,
-    so that it asks what it asks once it is mended. None where what it asks can't be read either.
+    so that it asks what it asks once it is mended; results of calls are asked, too. None where what
+    it asks can't be read either.
     """
-    for content in (row, _without_answers(row)):
+    for content, reads_tools in ((row, False), (_without_answers(row), False), (row, True)):
         try:
-            turns = read_turns(content, reads_tools=True).messages
+            turns = read_turns(content, reads_tools=reads_tools).messages
         except (MisshapenError, UnlearnedError):
             continue
         return tuple(turn for turn in turns if turn.role != _ASSISTANT)
