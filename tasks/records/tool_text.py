@@ -118,7 +118,7 @@ def _read_tool(item: Any, number: int) -> Tool:
     for key, types in (("description", str), ("parameters", dict)):
         if function.get(key) is not None and not isinstance(function[key], types):
             raise ToolError(f"the {key} of tool {name} is {_kind(function[key])}; {_EXPECTED_TOOL}")
-    shown = {key: value for key, value in function.items() if key != "strict"}
+    shown = {key: value for key, value in function.items() if key not in ("strict", "type")}
     line = json.dumps(_ordered({"type": "function", "function": shown}), ensure_ascii=False)
     return Tool(name, line)
 
@@ -208,6 +208,22 @@ def read_said(text: str) -> Said:
             calls.append(call)
     words.append(text[place:])
     return Said("".join(words).strip(), tuple(calls), tuple(broken))
+
+
+def given_back(text: str, at_most: int | None = None) -> tuple[str, tuple[Call, ...]]:
+    """Return an answer as clients get it: its words, and its calls, at most so many.
+
+    What is tagged as a call and is none stays among the words, so that nothing is lost.
+    """
+    words, calls, place = "", [], 0
+    while (begin := text.find(CALL, place)) >= 0:
+        words += text[place:begin]
+        call, place = next_call(text, begin)
+        if call is None:
+            words += text[begin:place]
+        else:
+            calls.append(call)
+    return (words + text[place:]).strip(), tuple(calls[:at_most])
 
 
 def next_call(text: str, begin: int) -> tuple[Call | None, int]:

@@ -36,7 +36,7 @@ from tasks.serving.openai_api import (
 )
 from tasks.serving.protocol import ServeVersion
 from tasks.serving.requests import AnswerRequest, Begun, Embedded, Event, Reply, TextDelta
-from tasks.serving.tool_calls import Given, WordStream
+from tasks.serving.tool_calls import WordStream, message_fields
 from tasks.serving.tool_request import NO_TOOLS
 from tasks.serving.versions import NotLoadedError, Versions
 from tasks.stage.errors import NightloomError
@@ -117,7 +117,7 @@ class _Asked:
         """Return what a message holds of a whole answer, None where that is all of its text."""
         if not self.choice.may_call:
             return None
-        return Given.of(reply.text, self.choice.at_most).message()
+        return message_fields(reply.text, self.choice.at_most)
 
     def exchange(self, completion: str, reply: Reply) -> Exchange:
         """Return the question with its answer, to be kept."""

@@ -2,40 +2,17 @@
 
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
-from tasks.records.tool_text import CALL, Call, next_call
+from tasks.records.tool_text import CALL, Call, given_back
 
 
-@dataclass(frozen=True)
-class Given:
-    """What is given back of an answer: its words, and its calls.
-
-    What is tagged as a call and is none stays among the words, so that nothing is lost.
-    """
-
-    words: str
-    calls: tuple[Call, ...] = ()
-
-    @classmethod
-    def of(cls, text: str, at_most: int | None) -> "Given":
-        """Return what is given back of a whole answer's text, with so many calls."""
-        words, calls, place = "", [], 0
-        while (begin := text.find(CALL, place)) >= 0:
-            words += text[place:begin]
-            call, place = next_call(text, begin)
-            if call is None:
-                words += text[begin:place]
-            else:
-                calls.append(call)
-        return cls((words + text[place:]).strip(), tuple(calls[:at_most]))
-
-    def message(self) -> dict[str, Any]:
-        """Return the fields of an assistant's message; with calls, one without words has null."""
-        if not self.calls:
-            return {"content": self.words}
-        return {"content": self.words or None, "tool_calls": call_objects(self.calls)}
+def message_fields(text: str, at_most: int | None) -> dict[str, Any]:
+    """Return what an assistant's message holds of an answer; beside calls, no words are null."""
+    words, calls = given_back(text, at_most)
+    if not calls:
+        return {"content": words}
+    return {"content": words or None, "tool_calls": call_objects(calls)}
 
 
 def call_objects(calls: Sequence[Call]) -> list[dict[str, Any]]:
@@ -70,8 +47,8 @@ class WordStream:
 
     def rest(self, whole: str) -> tuple[str, list[dict[str, Any]]]:
         """Return the words that were held back and the calls, of an answer that is whole."""
-        found = Given.of(whole, self._at_most)
-        return found.words[self._given :], call_objects(found.calls)
+        words, calls = given_back(whole, self._at_most)
+        return words[self._given :], call_objects(calls)
 
     def _up_to(self, end: int) -> str:
         begin, self._given = self._given, max(self._given, end)

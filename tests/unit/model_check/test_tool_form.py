@@ -1,4 +1,4 @@
-"""What the check tells of tools: the template's form, if it has one, and that a runaway is found."""
+"""What the check tells of tools: the form of a template that has one, and a template that loops."""
 
 from dataclasses import replace
 

@@ -10,8 +10,16 @@ import pytest
 from openai import OpenAI
 
 from tasks.records.schema import Message
-from tasks.records.tool_text import CALL, Call, offered, read_tools, said_text, with_tools
-from tasks.serving.tool_calls import Given, WordStream
+from tasks.records.tool_text import (
+    CALL,
+    Call,
+    given_back,
+    offered,
+    read_tools,
+    said_text,
+    with_tools,
+)
+from tasks.serving.tool_calls import WordStream
 from tasks.serving.versions import Versions
 from tests.builders.model_server import KEY, bounds
 from tests.builders.stub_server import StubServer, stub_server
@@ -231,9 +239,9 @@ def test_however_a_text_is_cut_its_stream_gives_what_the_whole_gives(whole: str)
         for begin in range(0, len(whole), size):
             told += stream.feed(whole[begin : begin + size])
         rest, calls = stream.rest(whole)
-        found = Given.of(whole, None)
-        assert (told + rest).strip() == found.words
-        assert [one["function"]["name"] for one in calls] == [one.name for one in found.calls]
+        words, made = given_back(whole)
+        assert (told + rest).strip() == words
+        assert [one["function"]["name"] for one in calls] == [one.name for one in made]
         assert "<tool_call>" not in told
 
 
