@@ -14,6 +14,7 @@ from tasks.records.tool_text import (
     Tool,
     ToolError,
     read_call,
+    read_json,
     read_tools,
     results_text,
     said_text,
@@ -26,6 +27,7 @@ _RESULT_ROLES = ("tool", "function")
 _CALLS = ("tool_calls", "function_call")
 _SHAPES = (("prompt", "completion"), ("question", "answer"))
 _NAMED = 5
+_CALL_KEYS = {"name", "arguments"}
 _READ_KEYS = {*_CALLS, "content", "role", "tool_call_id", "name"}
 
 
@@ -72,11 +74,28 @@ def _turns(row: Mapping[str, Any]) -> tuple[tuple[str, ...], list[Any] | None]:
 
 
 def _column(value: Any, role: str) -> list[Any] | None:
+    """Return a column's turns: messages, a turn's text, or of an answer its calls as a list."""
+    calls = _listed_calls(value) if role == "assistant" else None
+    if calls is not None:
+        return [{"role": role, "tool_calls": calls}]
     if isinstance(value, str):
         return [{"role": role, "content": value}]
     if isinstance(value, dict) and "role" in value:
         return [value]
     return value if isinstance(value, list) else None
+
+
+def _listed_calls(value: Any) -> list[Any] | None:
+    """Return the calls that an answer lists, or that its JSON does; None where it is another."""
+    if isinstance(value, str) and value.lstrip().startswith("["):
+        try:
+            value = read_json(value, "the answer")
+        except ToolError:
+            return None
+    if not isinstance(value, list) or not value:
+        return None
+    are_calls = all(isinstance(item, dict) and item.keys() == _CALL_KEYS for item in value)
+    return value if are_calls else None
 
 
 def _is_of_tools(turn: object) -> bool:

@@ -1,5 +1,6 @@
 """Rows of tools become turns of text in one form, or are refused by what is wrong with them."""
 
+import json
 from typing import Any
 
 import pytest
@@ -76,6 +77,16 @@ def test_the_columns_of_trl_and_older_names_are_read() -> None:
     assert read_said(found[-1].content).calls[0].arguments == {}
     text = '[{"type": "function", "function": {"name": "get_weather"}}]'
     assert offered(turns([WANTS, CALLED], tools=text)) == {"get_weather"}
+
+
+@pytest.mark.parametrize("form", [json.dumps, list])
+def test_an_answer_that_lists_its_calls_makes_them(form: Any) -> None:
+    calls = [{"name": "get_time", "arguments": {"city": "Lima"}}] * 2
+    row = {"id": "r", "question": "When?", "answer": form(calls), "tools": [CLOCK["function"]]}
+    *_, said = read_turns(row, reads_tools=True).messages
+    assert [one.name for one in read_said(said.content).calls] == ["get_time"] * 2
+    words = row | {"answer": "[1] is a list"}
+    assert read_turns(words, reads_tools=True).messages[-1].content == "[1] is a list"
 
 
 def test_words_before_a_call_stay_before_it() -> None:
