@@ -24,6 +24,7 @@ from tasks.prompting.prompt_bundle import read_prompt_bundle
 from tasks.records.schema import ServedModel
 from tasks.retrieval.index import Index
 from tasks.task_types.table import TrainedTask
+from tasks.task_types.tools import TOOLS
 
 
 def load_served(
@@ -86,6 +87,7 @@ def open_answerer(bundle: Path, store: Path, model: ServedModel) -> Answerer:
         query=TrainedTask.read(bundle / model / PROMPT).query,
         batch_size=settings.compute.generation_batch,
         labels=read_labels(bundle / model / PROMPT, language_model),
+        calls_tools=TrainedTask.read(bundle / model / PROMPT).type == TOOLS,
     )
     if answerer.index.settings.needs_embedder:
         _ = answerer.embedder  # now, and not with the first question

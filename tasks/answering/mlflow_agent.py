@@ -8,6 +8,7 @@ The bundle comes as the artifact `bundle`; `model_config` may hold `model` (adap
 import os
 import threading
 import uuid
+from collections.abc import Sequence
 from pathlib import Path
 
 import mlflow
@@ -16,8 +17,8 @@ from mlflow.types.responses import ResponsesAgentRequest, ResponsesAgentResponse
 from mlflow.types.responses_helpers import OutputItem
 
 from tasks.answering.loading import load_answerer
-from tasks.records.schema import Message
-from tasks.stage.errors import ConfigError
+from tasks.answering.response_items import conversation, shown_tools
+from tasks.records.tool_text import Call, given_back
 
 DEFAULT_STORE = ".nightloom/models"
 
@@ -40,17 +41,27 @@ class Agent(ResponsesAgent):
     def predict(  # type: ignore[override]  # ResponsesAgent narrows PythonModel's signature
         self, request: ResponsesAgentRequest
     ) -> ResponsesAgentResponse:
-        """Return the answer as one output item, with the passages used in `custom_outputs`."""
-        turns = _turns(request)
+        """Return the answer as output items, its words and each call, with the passages used in
+        `custom_outputs`.
+        """
+        asked = request.model_dump()
+        tools = shown_tools(
+            asked.get("tools") or [], asked.get("tool_choice"),
+            calls_tools=self.answerer.calls_tools,
+        )  # fmt: skip
+        turns = conversation(asked["input"], tools)
         with self.one_at_a_time:
             (answer,) = self.answerer.answer([turns])
-        item = self.create_text_output_item(answer.text, id=f"msg_{uuid.uuid4().hex}")
+        words, calls = _given(tools, answer.text)
+        items = [self._call_item(call) for call in calls]
+        if words or not calls:
+            items.insert(0, self.create_text_output_item(words, id=f"msg_{uuid.uuid4().hex}"))
         passages = [
             {"id": used.passage.id, "text": used.passage.shown, "score": used.score}
             for used in answer.passages
         ]
         return ResponsesAgentResponse(
-            output=[OutputItem(**item)],
+            output=[OutputItem(**item) for item in items],
             custom_outputs={
                 "model": self.model,
                 "passages": passages,
@@ -60,25 +71,17 @@ class Agent(ResponsesAgent):
             },
         )
 
-
-def _turns(request: ResponsesAgentRequest) -> list[Message]:
-    """Return the request's turns; the last must be the user's."""
-    items = [item.model_dump() for item in request.input]
-    turns = [Message(str(item.get("role")), _text(item.get("content"))) for item in items]
-    if not turns or turns[-1].role != "user" or not turns[-1].content.strip():
-        raise ConfigError(
-            "the request does not end with a user's turn that has text; there is nothing to answer",
-            'send {"input": [{"role": "user", "content": "..."}]}',
+    def _call_item(self, call: Call) -> dict[str, object]:
+        identifier = uuid.uuid4().hex[:24]
+        item: dict[str, object] = self.create_function_call_item(
+            f"fc_{identifier}", f"call_{identifier}", call.name, call.arguments_text
         )
-    return turns
+        return item
 
 
-def _text(content: object) -> str:
-    """Return the text of a turn; its content is a string or a list of parts, some of them text."""
-    if isinstance(content, str):
-        return content
-    parts = content if isinstance(content, list) else []
-    return "\n".join(part["text"] for part in parts if isinstance(part.get("text"), str))
+def _given(tools: Sequence[object], text: str) -> tuple[str, tuple[Call, ...]]:
+    """Return words and calls of an answer; where no tool is shown, all of it is words."""
+    return given_back(text) if tools else (text, ())
 
 
 mlflow.models.set_model(Agent())

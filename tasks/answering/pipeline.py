@@ -8,12 +8,14 @@ from tasks.embedding.embedder import Embedder
 from tasks.generation.greedy_decoding import generate
 from tasks.generation.label_trie import LabelTrie
 from tasks.models.loading import LanguageModel
+from tasks.prompting.chat_encoding import encode_beginning
 from tasks.prompting.templates import Prompt, PromptTemplate
 from tasks.records.schema import Message
 from tasks.records.text import text_sha256
 from tasks.retrieval.filters import Where
 from tasks.retrieval.index import Index, ScoredPassage
 from tasks.stage.params import AnsweringParams
+from tasks.task_types.table import Query
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,8 @@ class Answerer:
     """A model, an index with its embedder, and the way they are prompted.
 
     `query` returns what passages are searched by for a conversation. Where there are `labels`, the
-    model says nothing else.
+    model says nothing else. `calls_tools` says that it was trained to call tools, which its
+    conversations show as texts.
     """
 
     language_model: LanguageModel
@@ -48,9 +51,10 @@ class Answerer:
     prompting: AnsweringParams
     index: Index
     load_embedder: Callable[[], Embedder]
-    query: Callable[[Sequence[Message]], str]
+    query: Query
     batch_size: int
     labels: LabelTrie | None = None
+    calls_tools: bool = False
 
     @cached_property
     def embedder(self) -> Embedder:
@@ -85,15 +89,22 @@ class Answerer:
         ]  # fmt: skip
 
     def prepare(
-        self, conversations: Sequence[Sequence[Message]], where: Where | None = None
+        self,
+        conversations: Sequence[Sequence[Message]],
+        where: Where | None = None,
+        begins: str = "",
     ) -> list[Prepared]:
-        """Return each conversation with the passages found for it, as the prompt to answer."""
+        """Return each conversation with the passages found for it, as the prompt to answer, which
+        ends with the text that the answer `begins` with.
+        """
         found = self.find([self.query(turns) for turns in conversations], where)
         asked = [
             Prompt(tuple(turns), tuple(item.passage.shown for item in passages))
             for turns, passages in zip(conversations, found, strict=True)
         ]
-        prompts = self.template.token_ids(self.language_model.tokenizer, asked)
+        tokenizer = self.language_model.tokenizer
+        first = encode_beginning(tokenizer, begins) if begins else []
+        prompts = [[*ids, *first] for ids in self.template.token_ids(tokenizer, asked)]
         return [Prepared(tuple(used), tuple(ids)) for used, ids in zip(found, prompts, strict=True)]
 
     def find(

@@ -9,6 +9,7 @@ from tasks.curation.preparation import TEST, TRAIN, VALIDATION, Prepared
 from tasks.curation.questions import question_text, same_form
 from tasks.curation.selection import Removals
 from tasks.records.schema import Document, Record
+from tasks.records.tool_text import read_said
 
 
 def correction_documents(prepared: Prepared, removals: Removals) -> dict[str, Document]:
@@ -22,6 +23,7 @@ def correction_documents(prepared: Prepared, removals: Removals) -> dict[str, Do
         record
         for record in _records(prepared, removals, (TRAIN, VALIDATION), feedback=True)
         if sum(message.role == "user" for message in record.messages) == 1
+        and not read_said(record.answer).has_call  # a call answers nobody's question
     ]
     if not alone:
         return {}

@@ -50,7 +50,7 @@ def shown_metric(metric: str) -> str:
     named = {
         "token_f1": "token F1", "rouge_1": "ROUGE-1", "rouge_2": "ROUGE-2", "rouge_l": "ROUGE-L",
         "chrf": "chrF", "mrr": "MRR",
-        "macro_f1": "macro F1", "ece": "calibration error",
+        "macro_f1": "macro F1", "words_f1": "words' F1", "ece": "calibration error",
     }  # fmt: skip
     return named.get(metric, metric.replace("_", " "))
 

@@ -8,6 +8,7 @@ from tasks.scoring.abstentions import abstentions_for
 from tasks.stage.errors import ConfigError
 from tasks.stage.params import ComputeParams, ModelsParams, PromptingParams, StageParams
 from tasks.task_types.definition import TaskType
+from tasks.task_types.tools import TOOLS
 
 VariantName = Literal["trained", "zero_shot", "few_shot", "reasoning"]
 
@@ -76,6 +77,12 @@ class EvaluationParams(StageParams):
             raise ConfigError(
                 f"evaluation.variants.compared names reasoning; task {task.name} asks for "
                 f"{task.says} alone, and no step can stand before it",
+                "`--set evaluation.variants.compared=[zero_shot]`",
+            )
+        if task == TOOLS and "few_shot" in self.variants.compared:
+            raise ConfigError(
+                "evaluation.variants.compared names few_shot; examples that call tools which a "
+                "prompt does not offer would show what is wrong",
                 "`--set evaluation.variants.compared=[zero_shot]`",
             )
         return self.model_copy(update={"primary_metric": task.metric})

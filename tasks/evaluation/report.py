@@ -34,6 +34,8 @@ from tasks.evaluation.summary import headline, paragraphs
 from tasks.evaluation.table import machine_line, retrieval_line, score_table
 from tasks.evaluation.turns import turn_grid
 from tasks.records.predictions import (
+    CALL_COUNTS,
+    CALL_SCORES,
     LABEL_LIKELY,
     LABEL_SCORE,
     SUMMARY_COUNT,
@@ -47,6 +49,7 @@ from tasks.task_types.chat import CHAT
 from tasks.task_types.classify import CLASSIFY
 from tasks.task_types.summarize import SUMMARIZE
 from tasks.task_types.table import evaluated_task
+from tasks.task_types.tools import TOOLS
 
 _DIGITS = 4
 
@@ -56,7 +59,9 @@ _NOT_SCORES = {
     "retrieved",
 }  # fmt: skip
 
-_OF_OTHER_TASKS = {LABEL_SCORE, LABEL_LIKELY, SUMMARY_COUNT, *SUMMARY_SCORES, TURN}
+_OF_OTHER_TASKS = {
+    LABEL_SCORE, LABEL_LIKELY, SUMMARY_COUNT, *SUMMARY_SCORES, *CALL_SCORES, *CALL_COUNTS, TURN,
+}  # fmt: skip
 _ANSWER_SCORES = tuple(
     item.name for item in fields(Prediction) if item.name not in _NOT_SCORES | _OF_OTHER_TASKS
 )
@@ -70,6 +75,7 @@ _SCORES = {
         "rouge_l", *SUMMARY_SCORES, "length_ratio", SUMMARY_COUNT, "unsupported", "new_tokens",
         "is_cut",
     ),
+    TOOLS.name: (*CALL_SCORES, *CALL_COUNTS, "new_tokens", "is_cut"),
 }  # fmt: skip
 
 

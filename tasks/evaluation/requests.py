@@ -14,11 +14,12 @@ from tasks.embedding.embedder import Embedder
 from tasks.evaluation.retrieval_metrics import DEPTHS
 from tasks.lexical.chunking import Passage
 from tasks.records.predictions import DISTRACTOR, FEEDBACK, INJECTED
-from tasks.records.schema import Message, Record, read_rows
+from tasks.records.schema import Record, read_rows
 from tasks.records.text import normalise
 from tasks.retrieval.index import Index, ScoredPassage
 from tasks.scoring.identity import records_sha256
 from tasks.stage.errors import DataError
+from tasks.task_types.table import Query
 
 INJECTIONS_FILE = Path(__file__).with_name("general") / "injections.jsonl"
 
@@ -178,7 +179,7 @@ class Retriever:
     passages: int
     load_embedder: Callable[[], Embedder]
     with_reranker: Callable[[], Index]
-    query: Callable[[Sequence[Message]], str]
+    query: Query
 
     @classmethod
     def of(
@@ -189,7 +190,7 @@ class Retriever:
         embedder: Path,
         store: Path,
         device: torch.device,
-        query: Callable[[Sequence[Message]], str],
+        query: Query,
     ) -> "Retriever":
         """Return one that loads the `embedder` of a manifest, and the index's reranker."""
         return cls(

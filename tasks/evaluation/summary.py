@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from tasks.evaluation.call_metrics import calls_in_words
 from tasks.evaluation.grids import (
     interval,
     joined,
@@ -20,6 +21,7 @@ from tasks.task_types.chat import CHAT
 from tasks.task_types.classify import CLASSIFY, LINEAR
 from tasks.task_types.summarize import SUMMARIZE
 from tasks.task_types.table import evaluated_task
+from tasks.task_types.tools import TOOLS
 
 _QUESTIONS = {
     "adapter-base": "What did fine-tuning buy?",
@@ -76,6 +78,8 @@ def paragraphs(metrics: Mapping[str, Any]) -> list[Paragraph]:
         first.append(Paragraph("Do summaries say what texts say?", summaries_in_words(metrics)))
     if task == CHAT:
         first.append(Paragraph("How do later turns do?", turns_in_words(metrics)))
+    if task == TOOLS:
+        first.append(Paragraph("Are the right tools called?", calls_in_words(metrics)))
     further = (
         ("What did fine-tuning forget?", _forgotten(metrics)),
         ("Who abstains when only wrong passages are shown?", _abstention(metrics)),

@@ -21,7 +21,9 @@ from tasks.models.memory import ReadPeak, release_memory
 from tasks.prompting.templates import Prompt
 from tasks.records.predictions import Likelihood, Prediction, record_scores
 from tasks.records.schema import Record
+from tasks.records.tool_text import offered
 from tasks.scoring.answer_scores import chrf, exact_match, length_ratio, rouge_l, token_f1
+from tasks.scoring.call_scores import score_calls
 from tasks.scoring.grounding import ShownPassages, ground
 from tasks.scoring.label_scores import label_match
 from tasks.scoring.summary_scores import score_summary
@@ -52,6 +54,13 @@ class RowScores(TypedDict):
     supported_sentences: NotRequired[float | None]
     numbers_and_names: NotRequired[int]
     turn: NotRequired[int]
+    turn_score: NotRequired[float]
+    call_match: NotRequired[float | None]
+    name_match: NotRequired[float | None]
+    words_f1: NotRequired[float | None]
+    calls: NotRequired[int]
+    broken_calls: NotRequired[int]
+    unoffered_calls: NotRequired[int]
 
 
 # The scores of an output to a request.
@@ -126,6 +135,29 @@ def score_summary_of(output: str, request: Request) -> RowScores:
         supported_terms=found.supported_terms,
         supported_sentences=found.supported_sentences,
         numbers_and_names=found.numbers_and_names,
+    )
+
+
+def score_call(output: str, request: Request) -> RowScores:
+    """Return the scores of a turn that may call the tools that its record offers."""
+    found = score_calls(output, request.reference, offered(request.record.messages))
+    return RowScores(
+        exact_match=None,
+        token_f1=None,
+        rouge_l=None,
+        chrf=None,
+        length_ratio=None,
+        groundedness=None,
+        unsupported=0,
+        attribution=None,
+        citation=None,
+        turn_score=found.turn_score,
+        call_match=found.call_match,
+        name_match=found.name_match,
+        words_f1=found.words_f1,
+        calls=found.calls,
+        broken_calls=found.broken_calls,
+        unoffered_calls=found.unoffered_calls,
     )
 
 

@@ -16,7 +16,8 @@ _RETRIEVAL = ("recall_at_1", "recall_at_5", "recall_at_10", "mrr")
 
 def score_table(metrics: Mapping[str, Any]) -> str:
     """Return two scores of each system in each mode: token F1 (exact match), of labels accuracy
-    (macro F1), of summaries ROUGE-L (supported terms).
+    (macro F1), of summaries ROUGE-L (supported terms), of turns
+    that may call tools turn score (call match).
     """
     systems = metrics["systems"]
     modes = modes_of(systems)

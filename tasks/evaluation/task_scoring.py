@@ -5,17 +5,20 @@ from dataclasses import dataclass
 from functools import partial
 
 from tasks.evaluation.aggregates import Abstains, AnswerMetrics, outcome_metrics, row_metrics
+from tasks.evaluation.call_metrics import call_metrics
 from tasks.evaluation.params import EvaluationParams
 from tasks.evaluation.summary_metrics import summary_metrics
 from tasks.evaluation.system_run import (
     ScoreAnswer,
     score_answer,
+    score_call,
     score_label,
     score_summary_of,
     score_turn,
 )
 from tasks.records.predictions import LABEL_SCORE, SCORE_NAMES, Prediction, record_scores
 from tasks.scoring.answer_scores import Metrics, abstains, null
+from tasks.scoring.call_scores import call_scoring_sha256
 from tasks.scoring.identity import scoring_sha256, turn_scoring_sha256
 from tasks.scoring.label_scores import Calibration, Confusion, label_scoring_sha256
 from tasks.scoring.summary_scores import summary_scoring_sha256
@@ -24,6 +27,7 @@ from tasks.task_types.chat import CHAT
 from tasks.task_types.classify import CLASSIFY
 from tasks.task_types.summarize import SUMMARIZE
 from tasks.task_types.table import TrainedTask
+from tasks.task_types.tools import TOOLS
 
 Rows = Sequence[Prediction]
 
@@ -123,12 +127,26 @@ def _turns(_: TrainedTask, params: EvaluationParams) -> TaskScoring:
     )
 
 
+def _calls(_: TrainedTask, __: EvaluationParams) -> TaskScoring:
+    assert TOOLS.metric is not None
+    return TaskScoring(
+        metric=TOOLS.metric,
+        names=(TOOLS.metric,),
+        score=score_call,
+        means=partial(row_means, (TOOLS.metric,)),
+        further=call_metrics,
+        sha256=call_scoring_sha256(),
+        abstains=None,
+    )
+
+
 _ROUGE = ("rouge_1", "rouge_2", "rouge_l")
 _ROWS = {
     ANSWER.name: _answers,
     CLASSIFY.name: _labels,
     SUMMARIZE.name: _summaries,
     CHAT.name: _turns,
+    TOOLS.name: _calls,
 }
 
 

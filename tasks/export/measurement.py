@@ -40,10 +40,11 @@ from tasks.models.loading import (
 from tasks.models.memory import release_memory
 from tasks.prompting.files import PROMPT
 from tasks.prompting.prompt_bundle import read_prompt_bundle
-from tasks.records.predictions import LABEL_SCORE, PREDICTIONS_FILE, read_predictions
+from tasks.records.predictions import CALL_SCORES, LABEL_SCORE, PREDICTIONS_FILE, read_predictions
 from tasks.records.schema import Record, ServedModel, read_records
 from tasks.retrieval.index import Index
 from tasks.scoring.answer_scores import SCORES
+from tasks.scoring.call_scores import turn_score
 from tasks.scoring.label_scores import label_match
 from tasks.sequences.likelihood import closed_book_examples, log_likelihoods
 from tasks.stage.errors import DataError
@@ -80,8 +81,8 @@ class Cost:
 class Costs:
     """Every form of one model; the first is what is served, computed in float32.
 
-    Scores are in `metric`: token F1, of a classifier accuracy, of a summarizer ROUGE-L. Of a
-    conversation the last turn is asked.
+    Scores are in `metric`: token F1, of a classifier accuracy, of a summarizer ROUGE-L, of a model
+    that calls tools the turn's score. Of a conversation the last turn is asked.
     """
 
     model: str
@@ -197,6 +198,10 @@ class _Form:
     file: Path | None = None
 
 
+# Scores of the tasks whose answers are no words.
+_OF_TASKS = {LABEL_SCORE: label_match, CALL_SCORES[0]: turn_score}
+
+
 def measure(bundle: Path, store: Path, model: ServedModel, asked: Records) -> Costs:
     """Return what each form of a bundle's model costs, against the float form that is served."""
     settings = BundleSettings.read(bundle)
@@ -217,7 +222,7 @@ def measure(bundle: Path, store: Path, model: ServedModel, asked: Records) -> Co
     )
     measured = []
     metric = task.type.metric or "token_f1"
-    score = label_match if metric == LABEL_SCORE else SCORES[metric]
+    score = _OF_TASKS.get(metric) or SCORES[metric]
     with tempfile.TemporaryDirectory(prefix="nightloom-") as scratch:
         forms = chain(_forms(served, Path(scratch)), _beside(bundle, store, model, device))
         for form in forms:

@@ -18,11 +18,12 @@ from tasks.indexing.weight_choice import (
 )
 from tasks.lexical.bm25 import LexicalIndex
 from tasks.lexical.chunking import Passage, passages_sha256
-from tasks.records.schema import Message, Record
+from tasks.records.schema import Record
 from tasks.retrieval.dense import DenseIndex, Recall, Vectors, cluster_vectors
 from tasks.retrieval.index import FORMAT, Index, IndexSettings, RerankerSettings
 from tasks.stage.errors import DataError
 from tasks.stage.params import PromptingParams
+from tasks.task_types.table import Query
 
 _QUESTIONS_MEASURED = 256
 
@@ -55,10 +56,6 @@ class Encoder:
         """Return the vectors of questions."""
         memo = VectorMemo(self.memos / "questions", self.embedder.digest)
         return remembered(texts, memo, partial(self.embedder.encode, purpose="query"))
-
-
-# What passages are searched by for a conversation whose last turn asks.
-Query = Callable[[Sequence[Message]], str]
 
 
 @dataclass(frozen=True)

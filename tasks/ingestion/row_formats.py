@@ -77,7 +77,7 @@ def document_line(line: Line) -> Line:
 def _unread(row: Mapping[str, Any]) -> tuple[str, ...]:
     """Return what of a record nobody reads; nothing of one that validation refuses by name."""
     try:
-        return read_turns(row).unread
+        return read_turns(row, reads_tools=True).unread
     except (MisshapenError, UnlearnedError):
         return ()
 

@@ -19,6 +19,7 @@ from tasks.model_check.conversations import check_conversations
 from tasks.model_check.findings import Finding
 from tasks.model_check.memory import check_memory
 from tasks.model_check.small_models import meta_model, read_config, small_config, write_small
+from tasks.model_check.tool_form import tool_form
 from tasks.model_check.trial import Trial, run_trial
 from tasks.models.linear_maps import Targets, check_known, decoder_share, every_target, share_text
 from tasks.models.loading import load_model, load_tokenizer
@@ -87,7 +88,7 @@ def _chats(tokenizer: PreTrainedTokenizerBase) -> Iterator[Finding]:
     ended = list(_look(tokenizer, (("end of turn", _end),)))
     yield from ended
     if ended[0].fault is None:
-        yield from _look(tokenizer, (("prompts", check_conversations),))
+        yield from _look(tokenizer, (("prompts", check_conversations), ("tools", tool_form)))
 
 
 def _look(given: Any, checks: Sequence[tuple[str, Callable[[Any], str]]]) -> Iterator[Finding]:

@@ -171,10 +171,8 @@ def _render(template: Any, chat: Chat, given: Mapping[str, Any]) -> Rendering:
     try:
         text = template.render(
             messages=chat.messages,
-            tools=None,
-            documents=None,
             add_generation_prompt=chat.is_asked,
-            **given,
+            **{"tools": None, "documents": None, **given},
         )
     except (TemplateError, TypeError, ValueError, KeyError, ArithmeticError, RecursionError) as why:
         return Rendering("", str(why) or type(why).__name__)

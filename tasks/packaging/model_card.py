@@ -20,6 +20,7 @@ from tasks.task_types.chat import CHAT
 from tasks.task_types.classify import CLASSIFY
 from tasks.task_types.summarize import SUMMARIZE
 from tasks.task_types.table import TASK_FILE, TrainedTask, evaluated_task
+from tasks.task_types.tools import TOOLS
 
 DOCUMENTS = "documents"
 
@@ -169,12 +170,14 @@ _BESIDE: dict[str, tuple[str, ...]] = {
     CHAT.name: SCORE_NAMES,
     CLASSIFY.name: ("macro_f1", "outside_labels"),
     SUMMARIZE.name: ("rouge_1", "rouge_2", "compression", "supported_terms", "unsupported_share"),
+    TOOLS.name: ("call_match", "words_f1", "missed_calls", "needless_calls", "invalid_call_share"),
 }
 _HUB_TASKS = {
     ANSWER.name: "question-answering",
     CHAT.name: "text-generation",
     CLASSIFY.name: "text-classification",
     SUMMARIZE.name: "summarization",
+    TOOLS.name: "text-generation",
 }
 
 _LICENSE_ID = re.compile(r"[a-z0-9][a-z0-9.-]*")
@@ -256,9 +259,11 @@ def _hub_task(facts: CardFacts) -> str:
 
 
 def _retrieves(task: TrainedTask) -> list[str]:
-    return {ANSWER.name: ["retrieval"], CHAT.name: ["conversational", "retrieval"]}.get(
-        task.name, []
-    )
+    return {
+        ANSWER.name: ["retrieval"],
+        CHAT.name: ["conversational", "retrieval"],
+        TOOLS.name: ["retrieval", "function-calling"],
+    }.get(task.name, [])
 
 
 def _opening(facts: CardFacts) -> str:
@@ -298,6 +303,13 @@ def _purpose(task: TrainedTask) -> list[str]:
             "conversation. Scores are means over conversations of the means over their turns, "
             "each asked with the right turns before it: after a wrong turn of its own it may do "
             "worse."
+        ]
+    if task.type == TOOLS:
+        return [
+            "Calls of functions, of those that a request offers, or short answers where none is "
+            "needed. Functions, calls and results stand in the conversation as Hermes and Qwen "
+            "write them; `nightloom serve` speaks OpenAI's `tools` and `tool_calls`. Who carries "
+            "calls out checks their arguments first."
         ]
     if not task.labels:
         return [

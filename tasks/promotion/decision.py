@@ -13,6 +13,7 @@ from tasks.promotion.results import Reason, RuleOutcome, RuleResult
 from tasks.promotion.rules import (
     answer_quality,
     baselines,
+    calls,
     data_quality,
     drift,
     labels,
@@ -51,6 +52,7 @@ RULES = (
     Rule("readable", answer_quality.readable),
     Rule("inside_labels", labels.inside_labels),
     Rule("faithful", summaries.faithful),
+    Rule("valid_calls", calls.valid_calls),
     Rule("beats_base", baselines.beats_base),
     Rule("beats_linear", labels.beats_linear, _ADAPTER),
     Rule("not_worse", regression.not_worse),

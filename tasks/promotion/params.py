@@ -81,6 +81,12 @@ class FaithfulParams(RuleParams):
     max_unsupported: float = Field(ge=0, le=1, description="share of the numbers and names")
 
 
+class ValidCallsParams(RuleParams):
+    """Calls of task tools that nobody can carry out."""
+
+    max_invalid: float = Field(ge=0, le=1, description="share of the calls")
+
+
 class WearParams(RuleParams):
     """How often test records have been decided on."""
 
@@ -182,6 +188,7 @@ class RulesParams(StageParams):
     readable: BrokenParams
     inside_labels: OutsideParams
     faithful: FaithfulParams
+    valid_calls: ValidCallsParams
     beats_base: GainParams
     beats_linear: GainParams
     not_worse: MarginParams
@@ -220,6 +227,7 @@ class TasksParams(StageParams):
     classify: TaskMargins
     summarize: TaskMargins
     chat: TaskMargins
+    tools: TaskMargins
 
 
 class PromotionParams(StageParams):

@@ -88,6 +88,15 @@ def reshaped_answers(tokenizer: PreTrainedTokenizerBase, answers: Sequence[str])
     return _encoder(tokenizer).reshaped(answers)
 
 
+def encode_beginning(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    """Return the token ids of an answer's beginning, as they follow a prompt.
+
+    Raises:
+        ConfigError: the chat template does not tell where an answer begins.
+    """
+    return _encoder(tokenizer).beginning(text)
+
+
 def end_of_turn(tokenizer: PreTrainedTokenizerBase) -> int:
     """Return the token that the chat template puts after an answer.
 
@@ -177,6 +186,14 @@ class _ChatEncoder:
                 if answer.strip() not in self._rendered([asked, said, asked], asked=True):
                     found.append(place)
         return found
+
+    def beginning(self, text: str) -> list[int]:
+        """Return the token ids of an answer's first text."""
+        begun = f"{self.frame.prompt}{self.frame.before}{self._guarded(text)}"
+        given, found = self._ids([self.frame.prompt, begun])
+        if found[: len(given)] != given:
+            return _encode(self._backend, [text], special_as_text=True)[0]
+        return found[len(given) :]
 
     def _spoken(self, answer: str) -> str:
         """Return what a model says for an answer, without what ends it."""

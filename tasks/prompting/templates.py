@@ -14,6 +14,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tasks.prompting.chat_encoding import Turn, encode_chats
 from tasks.records.schema import Message, Record
 from tasks.records.text import text_sha256
+from tasks.records.tool_text import is_tools_alone
 from tasks.stage.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -72,7 +73,8 @@ class PromptTemplate:
         """Return the chat that asks the last turn of each prompt, with the passages above the
         question.
 
-        A system turn of the prompt's own takes the place of the template's.
+        A system turn of the prompt's own takes the place of the template's; one that shows tools
+        alone comes below it.
 
         Raises:
             ConfigError: the template reaches for what it may not have.
@@ -92,8 +94,11 @@ class PromptTemplate:
             *history, question = prompt.turns
             turns = [Turn(turn.role, (turn.content,)) for turn in history]
             own = turns[:1] if turns and turns[0].role == "system" else []
+            first = own or [system]
+            if own and is_tools_alone(history[0].content):
+                first = [Turn("system", (*system.texts, "\n\n", history[0].content))]
             asked = self._asked(question.content, passages.get(prompt.passages))
-            chats.append([*(own or [system]), *shown, *turns[len(own) :], Turn("user", asked)])
+            chats.append([*first, *shown, *turns[len(own) :], Turn("user", asked)])
         return chats
 
     def token_ids(

@@ -69,8 +69,8 @@ def _refuse_tools(item: Mapping[str, Any], name: str, role: str) -> None:
     found = f"calls a tool ({calls[0]})" if calls else f"has the role {role}"
     raise MisshapenError(
         f"{name} holds a turn that {found}; prompts show turns of system, user and assistant "
-        "alone, so the call and its result would be lost: leave the row out, or write both into "
-        "the turns as text"
+        "alone, so the call and its result would be lost: train for them (`--set "
+        "task.name=tools`), leave the row out, or write both into the turns as text"
     )
 
 

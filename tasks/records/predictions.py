@@ -47,9 +47,13 @@ SUMMARY_COUNT = "numbers_and_names"
 # Which turn of its conversation a row answers. Files of task chat have this column: of one record
 # their rows are several, and a conversation's score is the mean over them.
 TURN = "turn"
+# Scores and counts that turns which may call tools alone have. Files of task tools have these
+# columns, and none of the scores of words.
+CALL_SCORES = ("turn_score", "call_match", "name_match", "words_f1")
+CALL_COUNTS = ("calls", "broken_calls", "unoffered_calls")
 
 # Every score that systems can be compared by.
-COMPARED_SCORES = (*SCORE_NAMES, LABEL_SCORE)
+COMPARED_SCORES = (*SCORE_NAMES, LABEL_SCORE, CALL_SCORES[0])
 
 # Scores that a row may not have: no reference, no passages, no claim or no marker to score.
 NULLABLE_SCORES = ("length_ratio", "groundedness", "attribution", "citation")
@@ -74,11 +78,16 @@ _SUMMARY_COLUMNS = [
     *((name, pyarrow.float64()) for name in SUMMARY_SCORES),
     (SUMMARY_COUNT, pyarrow.int64()),
 ]
+_CALL_COLUMNS = [
+    *((name, pyarrow.float64()) for name in CALL_SCORES),
+    *((name, pyarrow.int64()) for name in CALL_COUNTS),
+]
 # The columns that a file has if its rows have this score.
 _OPTIONAL_COLUMNS = {
     LABEL_SCORE: _LABEL_COLUMNS,
     SUMMARY_SCORES[0]: _SUMMARY_COLUMNS,
     TURN: [(TURN, pyarrow.int64())],
+    CALL_SCORES[0]: _CALL_COLUMNS,
 }
 
 
@@ -94,7 +103,8 @@ class Prediction:
     and none of the scores of words; `probability` is the model's own among all labels.
     A summary has the six fields from `rouge_1` on, told in `tasks.scoring.summary_scores`, where
     `unsupported` counts those that its source lacks. `turn` is the number of a turn of task chat
-    among the assistant's, from 1; `record` is then its conversation.
+    among the assistant's, from 1; `record` is then its conversation. A turn that may call tools has
+    the last seven, told in `tasks.scoring.call_scores`.
     """
 
     system: str
@@ -126,6 +136,13 @@ class Prediction:
     supported_sentences: float | None = None
     numbers_and_names: int | None = None
     turn: int | None = None
+    turn_score: float | None = None
+    call_match: float | None = None
+    name_match: float | None = None
+    words_f1: float | None = None
+    calls: int | None = None
+    broken_calls: int | None = None
+    unoffered_calls: int | None = None
 
     def score(self, name: str) -> float:
         """Return the score of that name.

@@ -20,6 +20,7 @@ from tasks.records.messages import (
     truth,
 )
 from tasks.records.schema import Message
+from tasks.records.tool_rows import plain_row
 
 DOCUMENT_COLUMNS = ("id", "text", "title", "source", "license")
 
@@ -57,11 +58,12 @@ class Turns:
     unlearned: tuple[int, ...] = ()
 
 
-def read_turns(row: Mapping[str, Any]) -> Turns:
+def read_turns(row: Mapping[str, Any], *, reads_tools: bool = False) -> Turns:
     """Return the turns of a raw row: messages, prompt and completion, or question and answer.
 
     The columns `system` and `history` come before them. Of the answers the last one is learned: the
-    conversation ends with the last that is not marked as unlearned.
+    conversation ends with the last that is not marked as unlearned. Where it `reads_tools`, these,
+    their calls and results become texts of the turns; otherwise a row that has any is refused.
 
     Raises:
         MisshapenError: a column is missing, of the wrong type, or would be learned wrongly.
@@ -70,6 +72,7 @@ def read_turns(row: Mapping[str, Any]) -> Turns:
     plain = _plain_turns(row)
     if plain is not None:
         return plain
+    row = plain_row(row) if reads_tools else row
     _refuse_columns(row)
     names, turns = _shape(row)
     _check_label(row, names)
@@ -119,11 +122,12 @@ def asked_turns(row: Mapping[str, Any]) -> tuple[Message, ...] | None:
     """Return what a raw row's answers answer: its turns that are not the assistant's.
 
     A row that is refused for its answer or for what stands beside the turns is read without these,
-    so that it asks what it asks once it is mended. None where what it asks can't be read either.
+    so that it asks what it asks once it is mended; results of calls are asked, too. None where what
+    it asks can't be read either.
     """
-    for content in (row, _without_answers(row)):
+    for content, reads_tools in ((row, False), (_without_answers(row), False), (row, True)):
         try:
-            turns = read_turns(content).messages
+            turns = read_turns(content, reads_tools=reads_tools).messages
         except (MisshapenError, UnlearnedError):
             continue
         return tuple(turn for turn in turns if turn.role != _ASSISTANT)
@@ -174,8 +178,9 @@ def _refuse_columns(row: Mapping[str, Any]) -> None:
     for name in _TOOLS:
         if not is_empty(row.get(name)):
             raise MisshapenError(
-                f"{name} offers tools, which prompts do not show: the answer would be learned "
-                f"without them. Leave such rows out; {_LEAVE_OUT.format(name)}"
+                f"{name} offers tools, which prompts of this task do not show: the answer would be "
+                "learned without them. Train for them (`--set task.name=tools`), or leave such "
+                f"rows out; {_LEAVE_OUT.format(name)}"
             )
     if row.get("weight") in NO:
         raise UnlearnedError("weight is 0")

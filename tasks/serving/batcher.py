@@ -45,6 +45,7 @@ from tasks.stage.errors import ConfigError, DataError
 LOGGER = logging.getLogger(__name__)
 _PROMPT_STEP = 256  # slots grow in steps, so that prompts of about one length share them
 _IDLE_BYTES = 256_000_000  # that an engine which nobody asks may go on holding for rows
+_Request = AnswerRequest | EmbeddingRequest
 
 
 @dataclass
@@ -74,7 +75,7 @@ class Batcher:
     """
 
     def __init__(self, answerer: Answerer, budget: MemoryBudget) -> None:
-        self.answerer = answerer
+        self.answerer, self.calls_tools = answerer, answerer.calls_tools
         self._budget = budget
         with ONE_AT_A_TIME:
             self._token_bytes = cache_token_bytes(answerer.language_model.model)
@@ -106,8 +107,9 @@ class Batcher:
         max_new_tokens: int | None = None,
         where: Where | None = None,
         stops: Sequence[str] = (),
+        begins: str = "",
     ) -> AnswerRequest:
-        """Return the inquiry by which the answer can be left again.
+        """Return the inquiry by which the answer, which goes on after `begins`, can be left again.
 
         `max_new_tokens` can lower the bound of the bundle's settings, not raise it. The answer ends
         before the first of the texts `stops` that comes. Neither cuts a label: it is said whole.
@@ -118,7 +120,8 @@ class Batcher:
         bound = self.answerer.prompting.max_new_tokens
         if self.answerer.labels is not None:
             max_new_tokens, stops = None, ()
-        inquiry = AnswerRequest(turns, listener, min(max_new_tokens or bound, bound), where, stops)
+        most = min(max_new_tokens or bound, bound)
+        inquiry = AnswerRequest(turns, listener, most, where, stops, begins)
         self._take(partial(self._waiting.append, inquiry))
         return inquiry
 
@@ -203,7 +206,7 @@ class Batcher:
         with self._condition:
             count = min(len(self._waiting), max(0, free - len(self._prepared)))
             taken = [self._waiting.popleft() for _ in range(count)]
-        together = [inquiry for inquiry in taken if inquiry.where is None and not inquiry.left]
+        together = [one for one in taken if one.where is None and not (one.left or one.begins)]
         try:
             made = self.answerer.prepare([inquiry.turns for inquiry in together])
         except Exception:  # noqa: BLE001  whose question it was shows when each is tried alone
@@ -216,8 +219,9 @@ class Batcher:
         if inquiry.left:
             self._finish(inquiry)
             return
+        alone = partial(self.answerer.prepare, [inquiry.turns], inquiry.where, inquiry.begins)
         try:
-            [prepared] = [known] if known else self.answerer.prepare([inquiry.turns], inquiry.where)
+            [prepared] = [known] if known else alone()
             self._check_length(prepared, inquiry)
         except Exception as error:  # noqa: BLE001  told to who asked
             self._finish(inquiry, error)
@@ -227,8 +231,7 @@ class Batcher:
     def _check_length(self, prepared: Prepared, inquiry: AnswerRequest) -> None:
         model = self.answerer.language_model.model
         longest = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-        whole = len(prepared.prompt) + inquiry.max_new_tokens
-        if longest is not None and whole > longest:
+        if longest is not None and len(prepared.prompt) + inquiry.max_new_tokens > longest:
             raise DataError(
                 f"the prompt has {len(prepared.prompt)} tokens with its passages, and its answer "
                 f"may have {inquiry.max_new_tokens}; the model was made for {longest} together",
@@ -304,8 +307,7 @@ class Batcher:
         active = self._active[row.number]
         for piece in self._pieces(active, row):
             _call(active.inquiry, TextDelta(piece))
-        stopped = active.stopped
-        if stopped is None and not row.is_done:
+        if (stopped := active.stopped) is None and not row.is_done:
             return
         if self._batch is not None and not row.is_done:
             self._batch.drop(row.number)
@@ -376,9 +378,7 @@ class Batcher:
             self._finish(inquiry, error)
         self._embedding.fail_all(error)
 
-    def _finish(
-        self, inquiry: AnswerRequest | EmbeddingRequest, event: Event | None = None
-    ) -> None:
+    def _finish(self, inquiry: _Request, event: Event | None = None) -> None:
         """Count a question as answered and tell its listener how it ended, if it still listens."""
         with self._condition:
             self._unanswered -= 1
@@ -390,7 +390,7 @@ def _begun(prepared: Prepared) -> Begun:
     return Begun(prepared.passages, prompt_sha256(prepared.prompt), len(prepared.prompt))
 
 
-def _call(inquiry: AnswerRequest | EmbeddingRequest, event: Event) -> None:
+def _call(inquiry: _Request, event: Event) -> None:
     if inquiry.left:
         return
     try:

@@ -5,7 +5,7 @@ name where doing without it would give another answer than was asked for. `null`
 left out. docs/guides/serving.md has the table.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -13,6 +13,12 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
 from tasks.records.schema import Message, ServedModel
 from tasks.serving.openai_api import RequestError, served_name
+from tasks.serving.tool_request import (
+    ToolChoice,
+    ignored_of_tools,
+    tool_choice,
+    turns_with_tools,
+)
 
 _MOST_STOPS = 16
 _LONGEST_STOP = 200
@@ -49,6 +55,10 @@ _BOUNDED = {
     "web_search_options": _Bounded((), "and only the passages of the bundle are searched"),
     "moderation": _Bounded((), "and nothing is moderated here"),
 }
+# What is honoured where the model was trained to call tools.
+_OF_TOOLS = ("tools", "tool_choice")
+_TOOL_OPTIONS = (*_OF_TOOLS, "parallel_tool_calls")
+_TURNS_OF_TOOLS = ("tool_calls", "tool_call_id")
 # Of one turn; null and empty, as clients send an answer back, say nothing.
 _REFUSED_IN_TURNS = {
     "tool_calls": _UNTRAINED,
@@ -95,8 +105,13 @@ _Content = Annotated[
 class ChatMessage(_Open):
     """One turn; content is text, or parts that are text. A developer's turn is the system's."""
 
-    role: Literal["system", "developer", "user", "assistant"]
+    role: Literal["system", "developer", "user", "assistant", "tool"]
     content: _Content = None
+
+    @property
+    def is_of_tools(self) -> bool:
+        """Return whether it calls a tool, or is the result of a call."""
+        return self.role == "tool" or "tool_calls" in self.others
 
     def turn(self, number: int) -> Message:
         """Return the turn as the answering core knows it; `number` is its place.
@@ -104,15 +119,40 @@ class ChatMessage(_Open):
         Raises:
             RequestError: it holds what is no text.
         """
-        for name, why in _REFUSED_IN_TURNS.items():
+        if self.role == "tool":
+            raise RequestError(
+                f"message {number} has the role tool, {_UNTRAINED}; expected 'system', "
+                "'developer', 'user' or 'assistant'",
+                param=f"messages.{number}.role",
+                code="unsupported_value",
+            )
+        self._refuse(number, _REFUSED_IN_TURNS)
+        return Message(self._role, self._text(number))
+
+    def row(self, number: int) -> dict[str, Any]:
+        """Return the turn with its calls, or with the call that it is the result of.
+
+        Raises:
+            RequestError: it holds what is neither text nor a call.
+        """
+        self._refuse(number, {n: why for n, why in _REFUSED_IN_TURNS.items() if n != "tool_calls"})
+        calls = self.others.get("tool_calls")
+        text = "" if calls and self.content is None else self._text(number)
+        of_tools = {"tool_calls": calls, "tool_call_id": self.others.get("tool_call_id")}
+        return {"role": self._role, "content": text} | (of_tools if self.is_of_tools else {})
+
+    @property
+    def _role(self) -> str:
+        return "system" if self.role == "developer" else self.role
+
+    def _refuse(self, number: int, refused: Mapping[str, str]) -> None:
+        for name, why in refused.items():
             if name in self.others:
                 raise RequestError(
                     f"message {number} has {name}, {why}: leave {name} out",
                     param=f"messages.{number}.{name}",
                     code="unsupported_parameter",
                 )
-        role = "system" if self.role == "developer" else self.role
-        return Message(role, self._text(number))
 
     def _text(self, number: int) -> str:
         if isinstance(self.content, list):
@@ -126,7 +166,8 @@ class ChatMessage(_Open):
 
     def ignored(self) -> Iterator[str]:
         """Yield the names of fields that have no effect."""
-        yield from self.others
+        honoured = _TURNS_OF_TOOLS if self.is_of_tools else ()
+        yield from (name for name in self.others if name not in honoured)
         if isinstance(self.content, list):
             yield from (f"content.{name}" for part in self.content for name in part.others)
 
@@ -203,7 +244,9 @@ class ChatRequest(_Open):
 
     def ignored(self) -> list[str]:
         """Return the names of what was sent and has no effect, in their order."""
-        found = [name for name in self.others if name not in _BOUNDED]
+        honoured = (*_BOUNDED, *(_TOOL_OPTIONS if _says(self.others.get("tools")) else ()))
+        found = [name for name in self.others if name not in honoured]
+        found += ignored_of_tools(self.others.get("tools"))
         if self.others.get("temperature") == 1:  # the API's default; what is done is 0
             found.append("temperature")
         if self.stream_options is not None:
@@ -212,16 +255,36 @@ class ChatRequest(_Open):
         found += [f"messages.{name}" for message in self.messages for name in message.ignored()]
         return list(dict.fromkeys(found))
 
-    def turns(self, most_characters: int) -> list[Message]:
-        """Return the conversation, ready to be answered.
+    @property
+    def needs_tools(self) -> bool:
+        """Return whether a model that calls no tools can't answer it."""
+        asks = self.others.get("tool_choice") not in (None, "none", "auto")
+        return asks or _says(self.others.get("tools")) or any(m.is_of_tools for m in self.messages)
+
+    def tool_choice(self) -> ToolChoice:
+        """Return what a model that calls tools is asked of them.
+
+        Raises:
+            RequestError: a tool is none, or the choice can't be honoured.
+        """
+        return tool_choice(self.others)
+
+    def turns(self, most_characters: int, choice: ToolChoice | None = None) -> list[Message]:
+        """Return the conversation, ready to be answered; `choice` is there for a model that was
+        trained to call tools.
 
         Raises:
             RequestError: it asks for what is not done here, its turns are not what can be answered,
                 or they have more than `most_characters` together.
         """
         for name, bound in _BOUNDED.items():
-            _check_bounded(name, bound, self.others.get(name))
-        turns = [message.turn(number) for number, message in enumerate(self.messages)]
+            if choice is None or name not in _OF_TOOLS:
+                _check_bounded(name, bound, self.others.get(name))
+        if choice is None:
+            turns = [message.turn(number) for number, message in enumerate(self.messages)]
+        else:
+            rows = [message.row(number) for number, message in enumerate(self.messages)]
+            turns = turns_with_tools(rows, choice)
         _check_turns(turns, most_characters)
         return turns
 

@@ -2,7 +2,7 @@
 
 import time
 import uuid
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 from urllib.parse import quote
@@ -17,6 +17,7 @@ from tasks.serving.requests import (
     NoMemoryError,
     Reply,
     TooLongTextError,
+    UntrainedError,
 )
 from tasks.stage.errors import NightloomError
 
@@ -138,10 +139,14 @@ class Completion:
         self.id = f"chatcmpl-{uuid.uuid4().hex}"
         self._created = int(time.time())
 
-    def whole(self, reply: Reply) -> dict[str, Any]:
-        """Return the `chat.completion` object."""
-        message = {"role": "assistant", "content": reply.text, "refusal": None}
-        choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": _why(reply)}
+    def whole(self, reply: Reply, given: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Return the `chat.completion` object; `given` is what the message holds, if not all its
+        text as content.
+        """
+        said = {"content": reply.text} if given is None else given
+        message = {"role": "assistant", "refusal": None, **said}
+        why = _why(reply, calls="tool_calls" in said)
+        choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": why}
         found = self._object("chat.completion", [choice])
         used = self._used(reply.begun) | {
             "first_token_ms": reply.first_token_ms,
@@ -158,14 +163,21 @@ class Completion:
         """Return a chunk of text."""
         return self._chunk({"content": text}, None)
 
-    def end(self, reply: Reply) -> list[dict[str, Any]]:
+    def calls(self, calls: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """Return a chunk a call, whole."""
+        return [
+            self._chunk({"tool_calls": [{"index": index, **call}]}, None)
+            for index, call in enumerate(calls)
+        ]
+
+    def end(self, reply: Reply, *, calls: bool = False) -> list[dict[str, Any]]:
         """Return the last chunks: why the answer ended, and what it used where that was asked."""
-        last = [self._chunk({}, _why(reply))]
+        last = [self._chunk({}, _why(reply, calls=calls))]
         if self._tells_usage:
             last.append(self._object("chat.completion.chunk", []) | {"usage": _usage(reply)})
         return last
 
-    def _chunk(self, delta: dict[str, str], why: str | None) -> dict[str, Any]:
+    def _chunk(self, delta: dict[str, Any], why: str | None) -> dict[str, Any]:
         choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": why}
         chunk = self._object("chat.completion.chunk", [choice])
         return chunk | {"usage": None} if self._tells_usage else chunk
@@ -194,8 +206,10 @@ class Completion:
         }
 
 
-def _why(reply: Reply) -> str:
-    return "length" if reply.is_cut else "stop"
+def _why(reply: Reply, *, calls: bool) -> str:
+    if reply.is_cut:
+        return "length"
+    return "tool_calls" if calls else "stop"
 
 
 def _usage(reply: Reply) -> dict[str, int]:
@@ -220,6 +234,8 @@ def refusal(error: Exception) -> RequestError:
         return RequestError(str(error), status=503, code="no_memory", retry_after=_SOON_SECONDS)
     if isinstance(error, TooLongTextError):
         return RequestError(str(error), param="input", code="context_length_exceeded")
+    if isinstance(error, UntrainedError):
+        return RequestError(str(error), param="tools", code="unsupported_value")
     if isinstance(error, DimensionsError):
         return RequestError(str(error), param="dimensions", code="unsupported_value")
     if isinstance(error, NightloomError):

@@ -21,6 +21,10 @@ class TooLongTextError(NightloomError):
     """A text is longer than what the embedder reads of one."""
 
 
+class UntrainedError(NightloomError):
+    """Tools are offered to a model that was not trained to call them."""
+
+
 class DimensionsError(NightloomError):
     """Vectors of another length are asked for than the embedder makes."""
 
@@ -82,7 +86,8 @@ class AnswerRequest:
 
     The listener is told when the answer begins, each piece of its text, and the whole of it; or an
     error, after which comes nothing. `left` is set by who no longer wants the answer. The answer
-    ends before the first of the `stops`.
+    ends before the first of the `stops`; `begins` is its first text, which
+    the listener is not told.
     """
 
     turns: Sequence[Message]
@@ -90,6 +95,7 @@ class AnswerRequest:
     max_new_tokens: int
     where: Where | None
     stops: Sequence[str] = ()
+    begins: str = ""
     asked: float = field(default_factory=time.perf_counter)
     left: bool = False
 

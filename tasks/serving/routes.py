@@ -4,7 +4,7 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Annotated, Any, get_args
 
@@ -36,6 +36,8 @@ from tasks.serving.openai_api import (
 )
 from tasks.serving.protocol import ServeVersion
 from tasks.serving.requests import AnswerRequest, Begun, Embedded, Event, Reply, TextDelta
+from tasks.serving.tool_calls import WordStream, message_fields
+from tasks.serving.tool_request import NO_TOOLS
 from tasks.serving.versions import NotLoadedError, Versions
 from tasks.stage.errors import NightloomError
 
@@ -84,7 +86,10 @@ class _Asked:
     def __init__(self, service: "Service", body: ChatRequest) -> None:
         versions = service.versions
         name = body.served_name(list(versions.models))
-        turns = body.turns(service.bounds.characters)
+        calls = body.needs_tools and versions.calls_tools(name)
+        choice = body.tool_choice() if calls else None
+        turns = body.turns(service.bounds.characters, choice)
+        self.choice = choice or NO_TOOLS
         where = Where.parse(body.where) if body.where else None
         self.turns, self.received = turns, datetime.now(UTC)
         self.events = Events(service.bounds)
@@ -92,7 +97,7 @@ class _Asked:
         self.inquiry: AnswerRequest
         self.order, self.inquiry = versions.ask(
             name, turns, self.events.listen, max_new_tokens=body.new_tokens, where=where,
-            stops=body.stops,
+            stops=(*body.stops, *self.choice.stops), begins=self.choice.begins, needs_tools=calls,
         )  # fmt: skip
 
     async def next(self, request: Request) -> Begun | TextDelta | Reply:
@@ -104,7 +109,15 @@ class _Asked:
         """
         event = await self.events.next(request)
         assert not isinstance(event, Embedded)
+        if isinstance(event, Reply) and self.choice.begins:
+            return replace(event, text=self.choice.begins + event.text)
         return event
+
+    def given(self, reply: Reply) -> dict[str, Any] | None:
+        """Return what a message holds of a whole answer, None where that is all of its text."""
+        if not self.choice.may_call:
+            return None
+        return message_fields(reply.text, self.choice.at_most)
 
     def exchange(self, completion: str, reply: Reply) -> Exchange:
         """Return the question with its answer, to be kept."""
@@ -239,7 +252,7 @@ async def _complete(
         asked.inquiry.leave()
         raise
     answered(event)
-    return JSONResponse(completion.whole(event), headers=headers)
+    return JSONResponse(completion.whole(event, asked.given(event)), headers=headers)
 
 
 async def _embed(
@@ -313,13 +326,21 @@ async def _stream(
     request: Request,
 ) -> AsyncIterator[str]:
     """Yield the answer as server-sent events."""
+    words = WordStream(asked.choice.begins, asked.choice.at_most)
+    may_call, calls = asked.choice.may_call, list[dict[str, Any]]()
     try:
         yield _sent(completion.begin(begun))
         while not isinstance(event := await asked.next(request), Reply):
             assert isinstance(event, TextDelta)
-            yield _sent(completion.piece(event.text))
+            piece = words.feed(event.text) if may_call else event.text
+            if piece:
+                yield _sent(completion.piece(piece))
         answered(event)
-        for chunk in completion.end(event):
+        if may_call:
+            rest, calls = words.rest(event.text)
+            for chunk in [completion.piece(rest)] * bool(rest) + completion.calls(calls):
+                yield _sent(chunk)
+        for chunk in completion.end(event, calls=bool(calls)):
             yield _sent(chunk)
         yield "data: [DONE]\n\n"
     except RequestError as error:

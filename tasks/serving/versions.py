@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 from tasks.records.schema import Message, ServedModel
 from tasks.serving.memory_budget import MemoryBudget
 from tasks.serving.protocol import NotServing, ServeVersion, Serving
+from tasks.serving.requests import UntrainedError
 from tasks.stage.errors import ConfigError, NightloomError
 
 if TYPE_CHECKING:
@@ -80,18 +81,35 @@ class Versions:
         max_new_tokens: int | None = None,
         where: "Where | None" = None,
         stops: Sequence[str] = (),
+        begins: str = "",
+        needs_tools: bool = False,
     ) -> "tuple[ServeVersion, AnswerRequest]":
         """Return the version that answers, all of it, and the inquiry.
 
         Raises:
             NotLoadedError: no version of the model is loaded.
+            UntrainedError: it calls no tools, and the conversation needs that.
         """
         with self._lock:  # between looking and asking, no other version takes the state
             served = self._served(model)
+            if needs_tools and not served.engine.calls_tools:
+                raise UntrainedError(
+                    f"version {served.order.version} of the {model} was not trained to call tools",
+                    "ask without tools",
+                )
             inquiry = served.engine.ask(
-                turns, listener, max_new_tokens=max_new_tokens, where=where, stops=stops
-            )
+                turns, listener, max_new_tokens=max_new_tokens, where=where, stops=stops,
+                begins=begins,
+            )  # fmt: skip
             return served.order, inquiry
+
+    def calls_tools(self, model: ServedModel) -> bool:
+        """Return whether the version that answers was trained to call tools.
+
+        Raises:
+            NotLoadedError: no version of the model is loaded.
+        """
+        return bool(self._served(model).engine.calls_tools)
 
     def embed(
         self,

@@ -35,7 +35,7 @@ class ChatParams(StageParams):
 class TaskParams(StageParams):
     """`params/task.yaml`."""
 
-    name: Literal["answer", "classify", "summarize", "chat"]
+    name: Literal["answer", "classify", "summarize", "chat", "tools"]
     classify: ClassifyParams
     chat: ChatParams
 

@@ -4,12 +4,13 @@ To add a task: a module with its `TaskType`, a row here, and one in evaluation's
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from tasks.records.schema import Message, Record
+from tasks.records.tool_text import question_of
 from tasks.stage.errors import ConfigError
 from tasks.task_types.answer import ANSWER
 from tasks.task_types.chat import (
@@ -22,9 +23,15 @@ from tasks.task_types.chat import (
 from tasks.task_types.classify import CLASSIFY
 from tasks.task_types.definition import TaskType
 from tasks.task_types.summarize import SUMMARIZE
+from tasks.task_types.tools import TOOLS
 
-TASK_TYPES: Mapping[str, TaskType] = {one.name: one for one in (ANSWER, CLASSIFY, SUMMARIZE, CHAT)}
+TASK_TYPES: Mapping[str, TaskType] = {
+    one.name: one for one in (ANSWER, CLASSIFY, SUMMARIZE, CHAT, TOOLS)
+}
 TASK_FILE = "task.json"
+
+# What passages are searched by for a conversation whose last turn asks.
+Query = Callable[[Sequence[Message]], str]
 
 
 @dataclass(frozen=True)
@@ -64,9 +71,9 @@ class TrainedTask:
 
     def query(self, turns: Sequence[Message]) -> str:
         """Return what passages are searched by for a conversation whose last turn asks."""
-        if self.chat is None:
-            return turns[-1].content
-        return conversation_query(turns, self.chat.query_characters)
+        if self.chat is not None:
+            return conversation_query(turns, self.chat.query_characters)
+        return question_of(turns) if self.type == TOOLS else turns[-1].content
 
     @classmethod
     def read(cls, prompt: Path) -> "TrainedTask":

@@ -29,6 +29,8 @@ from tasks.stage.pages import plain_markdown
 from tasks.task_types.chat import CHAT, check_conversations
 from tasks.task_types.summarize import SUMMARIZE, check_summaries
 from tasks.task_types.table import TrainedTask
+from tasks.task_types.tools import TOOLS
+from tasks.tokenization.calls import call_counts, calls_line, check_tools
 from tasks.tokenization.conversations import WORDS as CHAT_WORDS
 from tasks.tokenization.conversations import (
     check_shown,
@@ -97,6 +99,7 @@ def run(params: Params, paths: Paths) -> None:
     documents = read_documents(curated / "documents.jsonl")
     task = _checked_task(params, splits, tokenizer)
     outside = corrections_outside(task, splits["train"])
+    outside |= check_tools(task, splits, settings.demonstrations)
     splits["train"] = learned = [row for row in splits["train"] if row.id not in outside]
     shown = choose_demonstrations(splits["train"], settings.demonstrations, settings.seed)
     splits["train"] = [record for record in splits["train"] if record not in shown]
@@ -151,7 +154,11 @@ def _encode(
     """Return what is shown with each record and its examples, by split."""
     contexts, encoded = {}, {}
     count, settings = params.prompting.passages, params.tokenization
-    choose = partial(choose_turn_contexts, task=task) if task.chat else choose_contexts
+    choose = (
+        partial(choose_turn_contexts, task=task)
+        if task.chat
+        else partial(choose_contexts, query=task.query)
+    )
     for name, records in splits.items():
         shown_with = choose(records, passages, count=count, params=settings)
         gold = gold_passages(records, passages)
@@ -182,6 +189,8 @@ def _task_counts(
         return {"labels": count_labels(task.labels, learned, splits, outside)}
     if task.type == CHAT:
         return {"turns": turn_counts(splits)}
+    if task.type == TOOLS:
+        return {"calls": call_counts(splits, outside)}
     return {"summaries": summary_counts(splits)} if task.type == SUMMARIZE else {}
 
 
@@ -289,9 +298,11 @@ def _report(metrics: dict[str, object]) -> str:
         lines += ["", labels_line(labels)]
     if isinstance(summaries := metrics.get("summaries"), dict):
         lines += ["", summaries_line(summaries)]
-    lines += extra_lines(metrics)
     if isinstance(turns := metrics.get("turns"), dict):
         lines += ["", turns_line(turns)]
+    if isinstance(calls := metrics.get("calls"), dict):
+        lines += ["", calls_line(calls)]
+    lines += extra_lines(metrics)
     return "\n".join(lines) + "\n"
 
 

@@ -13,6 +13,7 @@ from tasks.records.schema import Record
 from tasks.records.text import hash_share, text_sha256
 from tasks.sequences.examples import Example
 from tasks.stage.errors import DataError
+from tasks.task_types.table import Query
 from tasks.tokenization.params import TokenizationParams
 
 _NEAR = 4  # how many of the best matches may trade places
@@ -63,10 +64,11 @@ def choose_contexts(
     records: Sequence[Record],
     passages: Sequence[Passage],
     *,
+    query: Query,
     count: int,
     params: TokenizationParams,
 ) -> dict[str, Context]:
-    """Return a context for each record, by the record's id.
+    """Return a context for each record, by the record's id; `query` says what it is searched by.
 
     A share of the records, decided by hashed id, sees no passages. Of the others one comes first by
     hash and decides: the best lexical matches of its question, best first, with the gold document's
@@ -84,7 +86,7 @@ def choose_contexts(
     if not open_book:
         return chosen
     first = {passage.document: passage for passage in passages if passage.is_first}
-    questions = [record.question for record in open_book]
+    questions = [query(record.messages[:-1]) for record in open_book]
     matches = best_matches([record.id for record in open_book], questions, passages, count)
 
     def served_by(record: Record) -> str | None:

@@ -92,7 +92,9 @@ def _check_rows(
     """Return what came of documents and records: lost documents take records along."""
     with (paths.scratch / QUARANTINE_FILE).open("wb") as stream:
         withdrawn, rows = withdrawn_rows(paths.raw), params.validation.batch_rows
-        acceptance = Acceptance(intakes, withdrawn, rows, accepted, stream, profiler)
+        acceptance = Acceptance(
+            intakes, withdrawn, rows, accepted, stream, profiler, params.task.reads_tools
+        )
         documents, known = acceptance.documents(runners["documents"])
         curves.progress(1, _STEPS)
         records = acceptance.records(runners["records"], known)

@@ -271,7 +271,7 @@ def _shown_value(value: Any) -> str:
 
 @dataclass(frozen=True)
 class Acceptance:
-    """Where rows come from and where they go."""
+    """Where rows come from and where they go; `reads_tools` says that rows of tools are read."""
 
     intakes: Sequence[Path]
     withdrawn: Mapping[str, Sequence[RowWithdrawal]]
@@ -279,6 +279,7 @@ class Acceptance:
     accepted: Path
     quarantine: BinaryIO
     profiler: Profiler
+    reads_tools: bool = False
 
     def documents(self, runner: SuiteRunner) -> tuple[FileResult, Digests]:
         """Return what came of the documents, and the digests of the accepted ids, sorted."""
@@ -302,7 +303,7 @@ class Acceptance:
         current = find_current_rows(self.intakes, f"{RECORDS}.jsonl", self.withdrawn)
         batches = check_rows(
             runner,
-            map(read_record, current.rows()),
+            map(partial(read_record, reads_tools=self.reads_tools), current.rows()),
             RECORD_FEATURES,
             batch_rows=self.batch_rows,
             prepare=partial(mark_missing, known=known),

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +48,12 @@ _MADE_ID = regex.compile(
 
 
 def parse_record(
-    row: Mapping[str, Any], intake: str, source: str | None = None, *, is_feedback: bool = False
+    row: Mapping[str, Any],
+    intake: str,
+    source: str | None = None,
+    *,
+    is_feedback: bool = False,
+    reads_tools: bool = False,
 ) -> Record:
     """Return the record that a raw row of any of the three shapes describes.
 
@@ -60,7 +65,8 @@ def parse_record(
         MisshapenError: a field is missing, of the wrong type, or would be learned wrongly.
         UnlearnedError: the row says that it is not to be learned from.
     """
-    return _record(row, read_turns(row), intake, source, is_feedback=is_feedback)
+    turns = read_turns(row, reads_tools=reads_tools)
+    return _record(row, turns, intake, source, is_feedback=is_feedback)
 
 
 def _record(
@@ -212,9 +218,12 @@ class FeatureRow:
     unlearned: str | None = None
 
 
-def read_record(current: CurrentRow) -> FeatureRow:
-    """Return a current row of `records.jsonl`; whether its documents exist is not said yet."""
-    return _read_row(current, _record_row)
+def read_record(current: CurrentRow, *, reads_tools: bool = False) -> FeatureRow:
+    """Return a current row of `records.jsonl`; whether its documents exist is not said yet.
+
+    Rows of tools are read where it `reads_tools`, else they are faulty.
+    """
+    return _read_row(current, partial(_record_row, reads_tools=reads_tools))
 
 
 def read_document(current: CurrentRow) -> FeatureRow:
@@ -239,9 +248,9 @@ def _read_row(current: CurrentRow, read: Any) -> FeatureRow:
     )
 
 
-def _record_row(current: CurrentRow, features: dict[str, Any]) -> FeatureRow:
+def _record_row(current: CurrentRow, features: dict[str, Any], *, reads_tools: bool) -> FeatureRow:
     row = current.line.row or {}
-    turns = read_turns(row)
+    turns = read_turns(row, reads_tools=reads_tools)
     record = _record(
         row, turns, current.intake.name, current.source, is_feedback=current.is_feedback
     )

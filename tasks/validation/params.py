@@ -1,6 +1,6 @@
 """The params of the validation stage."""
 
-from pydantic import Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from tasks.stage.params import ComputeParams, StageParams
 
@@ -15,8 +15,22 @@ class ValidationParams(StageParams):
     embedding_rows: int = Field(ge=0, le=2000, description="records embedded; 0: none")
 
 
+class TrainedForParams(BaseModel):
+    """What validation reads of `params/task.yaml`; tokenization checks the file."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    name: str
+
+    @property
+    def reads_tools(self) -> bool:
+        """Return whether rows of tools are read: no other task's prompts show any."""
+        return self.name == "tools"
+
+
 class Params(StageParams):
     """The params of this stage, one section a file."""
 
+    task: TrainedForParams
     validation: ValidationParams
     compute: ComputeParams

@@ -21,6 +21,7 @@ from tasks.prompting.templates import Prompt, PromptTemplate
 from tasks.records.schema import read_documents, read_records
 from tasks.stage.errors import ConfigError
 from tasks.stage.params import PromptingParams, read_yaml
+from tasks.task_types.table import TrainedTask
 from tasks.tokenization.params import TokenizationParams
 from tasks.tokenization.training_examples import choose_contexts, make_prompts
 from tests.benchmarks._measurement import measure, print_result
@@ -41,7 +42,9 @@ def read_inputs(count: int) -> tuple[list[Prompt], list[str]]:
         model_store=STORE,
     )
     records = read_records(CURATED / "train.jsonl")[:count]
-    contexts = choose_contexts(records, passages, count=prompting.passages, params=params)
+    contexts = choose_contexts(
+        records, passages, query=TrainedTask().query, count=prompting.passages, params=params
+    )
     return make_prompts(records, contexts), [record.answer for record in records]
 
 

@@ -221,3 +221,44 @@ REASONER = """{{ bos_token }}{% for message in messages %}
 {%- else %}{{ '<|Assistant|>' + message['content'].split('</think>')[-1] + '<|end|>' }}
 {%- endif %}{% endfor %}
 {% if add_generation_prompt %}{{ '<|Assistant|><think>\\n' }}{% endif %}"""
+
+# CHATML whose template itself shows tools, calls and results, as Hermes' and Qwen's do.
+CHATML_TOOLS = """{%- set turns = messages %}
+{%- set above = 'You are of help.' %}
+{%- if messages[0].role == 'system' %}
+    {%- set above = messages[0].content %}
+    {%- set turns = messages[1:] %}
+{%- endif %}
+{{- '<|im_start|>system\\n' + above }}
+{%- if tools %}
+    {{- '\\n\\n# Tools\\n\\nYou may call one or more functions to assist with the user ' }}
+    {{- 'query.\\n\\n' }}
+    {{- 'You are provided with function signatures within <tools></tools> XML tags:\\n<tools>' }}
+    {%- for tool in tools %}{{- '\\n' }}{{- tool | tojson }}{%- endfor %}
+    {{- '\\n</tools>\\n\\nFor each function call, return a json object with function name and ' }}
+    {{- 'arguments within <tool_call></tool_call> XML tags:\\n<tool_call>\\n{\\"name\\": ' }}
+    {{- '<function-name>, \\"arguments\\": <args-json-object>}\\n</tool_call>' }}
+{%- endif %}
+{{- '<|im_end|>\\n' }}
+{%- for turn in turns %}
+    {%- if turn.role == 'tool' %}
+        {%- if loop.first or turns[loop.index0 - 1].role != 'tool' %}
+            {{- '<|im_start|>user' }}
+        {%- endif %}
+        {{- '\\n<tool_response>\\n' + turn.content + '\\n</tool_response>' }}
+        {%- if loop.last or turns[loop.index0 + 1].role != 'tool' %}
+            {{- '<|im_end|>\\n' }}
+        {%- endif %}
+    {%- else %}
+        {{- '<|im_start|>' + turn.role }}
+        {%- if turn.content %}{{- '\\n' + turn.content }}{%- endif %}
+        {%- for call in turn.tool_calls or [] %}
+            {{- '\\n<tool_call>\\n{\\"name\\": \\"' + call.function.name }}
+            {{- '\\", \\"arguments\\": ' }}
+            {{- call.function.arguments | tojson }}{{- '}\\n</tool_call>' }}
+        {%- endfor %}
+        {{- '<|im_end|>\\n' }}
+    {%- endif %}
+{%- endfor %}
+{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}{%- endif %}
+"""

@@ -44,6 +44,7 @@ class StubEngine:
     answers: bool = True
     pieces: int = 1
     text: str = "yes"
+    calls_tools: bool = False
     asked: list[AnswerRequest] = field(default_factory=list)
 
     @property
@@ -58,8 +59,9 @@ class StubEngine:
         max_new_tokens: int | None = None,
         where: Where | None = None,
         stops: Sequence[str] = (),
+        begins: str = "",
     ) -> AnswerRequest:
-        request = AnswerRequest(turns, listener, max_new_tokens or 8, where, stops)
+        request = AnswerRequest(turns, listener, max_new_tokens or 8, where, stops, begins)
         self.asked.append(request)
         if self.answers:
             begun = Begun((), "0" * 64, 3)

@@ -13,6 +13,7 @@ from tasks.records.schema import (
     read_documents,
     read_records,
 )
+from tasks.records.tool_text import Call, said_text
 from tasks.stage.metrics import read_metrics
 from tests.unit.curation.test_curation import changed, many, named, sentence
 from tests.unit.curation.test_feedback_split import reviewed
@@ -54,6 +55,20 @@ def test_what_is_learned_is_a_document_and_what_is_held_out_is_none(tmp_path: Pa
     assert f"{len(learned)} more are made of feedback" in (tmp_path / "report/report.md").read_text(
         "utf-8"
     )
+
+
+def test_a_correction_that_calls_a_tool_is_no_document(tmp_path: Path) -> None:
+    calls = [
+        replace(
+            row,
+            messages=(
+                row.messages[0],
+                Message("assistant", said_text("", [Call("find", {"who": row.id})])),
+            ),
+        )
+        for row in asked(60)
+    ]
+    assert set(made(tmp_path, [*many(120), *calls], DOCUMENT)) == {"d"}
 
 
 def test_data_without_documents_stay_without(tmp_path: Path) -> None:

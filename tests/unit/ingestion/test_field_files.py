@@ -85,7 +85,12 @@ class Nights:
             validation_report=self.root / "report",
             scratch=self.root / "scratch",
         )
-        validation.run(Params.model_validate({"validation": content, "compute": compute}), paths)
+        validation.run(
+            Params.model_validate(
+                {"task": {"name": "answer"}, "validation": content, "compute": compute}
+            ),
+            paths,
+        )
         return {item.id: item for item in read_records(self.root / "accepted" / "records.jsonl")}
 
     @property

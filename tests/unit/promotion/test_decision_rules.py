@@ -13,6 +13,7 @@ from tasks.records.schema import ServedModel
 from tasks.scoring.record_use import RecordUse
 from tasks.task_types.classify import CLASSIFY
 from tasks.task_types.summarize import SUMMARIZE
+from tasks.task_types.tools import TOOLS
 from tests.builders.promotion_evidence import (
     BUNDLE,
     RETRIEVAL,
@@ -238,8 +239,9 @@ EACH = [
 
 
 def test_every_rule_is_seen_to_speak() -> None:
-    # See test_label_rules.py and test_summary_rules.py for the others.
-    mine = [rule for rule in RULES if rule.name not in CLASSIFY.rules | SUMMARIZE.rules]
+    # See test_label_rules.py, test_summary_rules.py and test_call_rules.py for the others.
+    others = CLASSIFY.rules | SUMMARIZE.rules | TOOLS.rules
+    mine = [rule for rule in RULES if rule.name not in others]
     assert list(SPOILS) == [rule.name for rule in mine]
     for rule in mine:
         assert {model for model, _ in SPOILS[rule.name]} <= set(rule.models)

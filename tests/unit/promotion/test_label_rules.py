@@ -13,6 +13,7 @@ from tasks.records.schema import ServedModel
 from tasks.task_types.answer import ANSWER
 from tasks.task_types.classify import CLASSIFY, LINEAR
 from tasks.task_types.summarize import SUMMARIZE
+from tasks.task_types.tools import TOOLS
 from tests.builders.promotion_evidence import (
     PARAMS,
     SYSTEMS,
@@ -87,7 +88,7 @@ def test_a_good_classifier_is_promoted_by_its_accuracy(tmp_path: Path, model: Se
 
 def test_rules_of_classifiers_are_not_asked_of_answers() -> None:
     asked = {rule.name for model in ("adapter", "student") for rule in rules_of(model, ANSWER)}
-    assert asked == {rule.name for rule in RULES} - CLASSIFY.rules - SUMMARIZE.rules
+    assert asked == {rule.name for rule in RULES} - CLASSIFY.rules - SUMMARIZE.rules - TOOLS.rules
 
 
 def outside(night: Night) -> None:

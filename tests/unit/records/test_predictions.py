@@ -44,11 +44,16 @@ SUMMARY = replace(
     numbers_and_names=3, **WORDS,
 )  # fmt: skip
 
+CALL = replace(
+    ROW, rouge_l=None, turn_score=0.0, call_match=0.0, name_match=1.0, words_f1=None, calls=2,
+    broken_calls=1, unoffered_calls=0, **WORDS,
+)  # fmt: skip
+
 
 def test_the_files_of_all_tasks_have_a_column_for_every_field(path: Path) -> None:
     found: dict[str, set[str]] = {}
     turn = replace(ROW, turn=2)
-    rows = {"answer": ROW, "label": LABEL, "summary": SUMMARY, "turn": turn}
+    rows = {"answer": ROW, "label": LABEL, "summary": SUMMARY, "turn": turn, "call": CALL}
     for name, row in rows.items():
         write_predictions(path, [row])
         assert read_predictions(path) == [row]
@@ -59,6 +64,8 @@ def test_the_files_of_all_tasks_have_a_column_for_every_field(path: Path) -> Non
     assert own["turn"] == {"turn"}
     assert own["summary"] == {"rouge_1", "rouge_2", "compression", "supported_terms",
                               "supported_sentences", "numbers_and_names"}  # fmt: skip
+    assert own["call"] == {"turn_score", "call_match", "name_match", "words_f1", "calls",
+                           "broken_calls", "unoffered_calls"}  # fmt: skip
 
 
 def test_a_file_of_summaries_that_lacks_a_score_of_theirs_is_refused_by_name(path: Path) -> None:

@@ -8,6 +8,7 @@ from tasks.lexical.bm25 import LexicalIndex
 from tasks.lexical.chunking import Passage, cut_documents
 from tasks.records.schema import Document, Message, Record
 from tasks.stage.params import read_yaml
+from tasks.task_types.table import TrainedTask
 from tasks.tokenization.params import TokenizationParams
 from tasks.tokenization.training_examples import Context, choose_contexts
 
@@ -40,7 +41,9 @@ def records() -> list[Record]:
 def contexts(
     records: list[Record], passages: list[Passage], count: int = 2, **changes: object
 ) -> dict[str, Context]:
-    return choose_contexts(records, passages, count=count, params=settings(**changes))
+    return choose_contexts(
+        records, passages, query=TrainedTask().query, count=count, params=settings(**changes)
+    )
 
 
 def test_every_record_sees_its_gold_passage_among_others(

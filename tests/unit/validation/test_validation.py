@@ -37,7 +37,9 @@ def _params(root: Path, rules: dict[str, dict[str, Any]] | None = None, **change
     validation = read_yaml(Path("params/validation.yaml")) | {"embedding_rows": 0}
     validation |= {"suites": str(folder), "max_quarantine_share": 0.95} | changes
     compute = read_yaml(Path("params/compute.yaml"))
-    return Params.model_validate({"validation": validation, "compute": compute})
+    return Params.model_validate(
+        {"task": {"name": "answer"}, "validation": validation, "compute": compute}
+    )
 
 
 def _suites(folder: Path, rules: dict[str, dict[str, Any]]) -> Path:
