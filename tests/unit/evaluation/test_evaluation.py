@@ -271,6 +271,6 @@ def test_comparisons_take_the_primary_mode_and_are_paired() -> None:
     control = compare_all(grouped, replace(settings, offered="control"), [], INFERENCE)
     assert ("control", "adapter") in control.night
     grouped["base"]["retrieved"] *= 2
-    with pytest.raises(DataError, match="10 answers to 5 records"):
+    with pytest.raises(DataError, match="base has two answers to record r0"):
         compare_all(grouped, settings, [], INFERENCE)
     assert primary_mode("retrieved", {"closed_book"}) == "closed_book"

@@ -194,8 +194,9 @@ def test_a_sweeps_trials_ask_the_validation_split_and_no_feedback(
         adapter=tiny.adapter, students=tiny.students, index=scored.index, scratch=tmp_path,
         evaluation_report=tmp_path / "report",
     )  # fmt: skip
-    scoring = task_scoring(TrainedTask(), params.evaluation)
-    asked = evaluation._asked(params, paths, CPU, scoring)
+    task = TrainedTask()
+    scoring = task_scoring(task, params.evaluation)
+    asked = evaluation._asked(params, paths, CPU, task, scoring)
     own = {row.id for row in read_records(curated / "validation.jsonl")}
     assert {row.id for row in asked.records} <= own
     assert {request.record.id for request in asked.requests} <= own
