@@ -10,6 +10,7 @@ import threading
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import mlflow
 from mlflow.pyfunc.model import PythonModelContext, ResponsesAgent
@@ -71,9 +72,9 @@ class Agent(ResponsesAgent):
             },
         )
 
-    def _call_item(self, call: Call) -> dict[str, object]:
+    def _call_item(self, call: Call) -> dict[str, Any]:
         identifier = uuid.uuid4().hex[:24]
-        item: dict[str, object] = self.create_function_call_item(
+        item: dict[str, Any] = self.create_function_call_item(
             f"fc_{identifier}", f"call_{identifier}", call.name, call.arguments_text
         )
         return item
