@@ -9,6 +9,8 @@ from tasks.stage.errors import ConfigError
 from tests.builders.families import FAMILIES
 from tests.builders.family_templates import CHATML, CHATML_TOOLS
 
+pytestmark = pytest.mark.slow
+
 OTHER = "{% if tools %}{{ tools | tojson }}{% endif %}" + CHATML
 LOOPS = (
     "{% if tools %}{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
@@ -28,7 +30,6 @@ def test_the_form_of_a_templates_tools_is_told(template: str, told: str) -> None
     assert told in tool_form(replace(FAMILIES["qwen2"], template=template).tokenizer())
 
 
-@pytest.mark.slow
 def test_a_template_that_runs_away_with_tools_is_refused() -> None:
     with pytest.raises(ConfigError, match="processor time"):
         tool_form(replace(FAMILIES["qwen2"], template=LOOPS).tokenizer())
