@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from tasks.embedding.adapter import MANIFEST_FILE
 from tasks.embedding.embedder import Embedder
 from tasks.embedding.prompts import lacks
 from tasks.indexing.building import Encoder, build_index
@@ -25,7 +26,6 @@ from tasks.stage.metrics import Curves, write_metrics
 from tasks.stage.outputs import output_folders, verified
 from tasks.stage.pages import plain_markdown
 from tasks.stage.params import RerankingParams
-from tasks.task_types.table import TrainedTask
 
 LOGGER = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ class Paths:
 
     curated: Path
     base: Path
-    embedder: Path
+    retriever: Path
     reranker: Path
     model_store: Path
     scratch: Path
@@ -48,20 +48,22 @@ def run(params: Params, paths: Paths) -> None:
     """Write the index and its report."""
     started = time.monotonic()
     device = prepare_device(params.compute)
-    curated, manifest = verified(paths.curated), ModelManifest.read(paths.embedder)
+    curated, searched = verified(paths.curated), verified(paths.retriever) / MANIFEST_FILE
+    manifest = ModelManifest.read(searched)
     encoder = None
     if params.indexing.embeds:
-        embedder = Embedder.load(paths.embedder, paths.model_store, device=device)
-        encoder = Encoder(embedder, paths.scratch / "memos")
+        embedder = Embedder.load(searched, paths.model_store, device=device)
+        # What learned of tonight's data makes vectors that no other night asks for.
+        memos = paths.scratch / "memos" if manifest.adapter is None else None
+        encoder = Encoder(embedder, memos)
     documents = read_documents(curated / "documents.jsonl")
-    task = TrainedTask(params.task.name, chat=params.task.chat_settings)
     built = build_index(
         len(documents),
         cut_passages(
             documents,
             params.prompting,
             base=paths.base,
-            embedder=paths.embedder,
+            embedder=searched,
             model_store=paths.model_store,
         ),
         read_records(curated / "validation.jsonl"),
@@ -70,7 +72,7 @@ def run(params: Params, paths: Paths) -> None:
         params.prompting,
         embedder=manifest.identity,
         reranker=choose_reranker(params.reranking, paths, device),
-        query=task.query,
+        query=params.task.query,
         progress=Curves(paths.scratch).progress,
     )
     prompts = None if encoder is None else encoder.embedder.prompts

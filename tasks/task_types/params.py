@@ -6,6 +6,7 @@ from pydantic import Field
 
 from tasks.stage.params import StageParams
 from tasks.task_types.chat import CHAT, ChatSettings
+from tasks.task_types.table import Query, TrainedTask
 
 
 class ClassifyParams(StageParams):
@@ -45,3 +46,8 @@ class TaskParams(StageParams):
         if self.name != CHAT.name:
             return None
         return ChatSettings(self.chat.learn, self.chat.query_characters)
+
+    @property
+    def query(self) -> Query:
+        """Return what passages are searched by for a conversation."""
+        return TrainedTask(self.name, chat=self.chat_settings).query

@@ -102,7 +102,7 @@ def report(
         indexing.Paths(
             curated,
             tiny.base,
-            tiny.embedder,
+            tiny.retriever,
             tiny.reranker,
             tiny.store,
             root / "scratch",
@@ -116,7 +116,7 @@ def report(
         evaluation.Paths(
             curated=curated,
             base=tiny.base,
-            embedder=tiny.embedder,
+            retriever=tiny.retriever,
             model_store=tiny.store,
             adapter=tiny.adapter,
             students=tiny.students,

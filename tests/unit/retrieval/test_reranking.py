@@ -91,7 +91,7 @@ def reranked(
     paths = Paths(
         curated=tiny.curated,
         base=tiny.base,
-        embedder=tiny.embedder,
+        retriever=tiny.retriever,
         reranker=root / "reranker.json",
         model_store=tiny.store,
         scratch=root / "scratch",
@@ -155,7 +155,7 @@ def test_what_is_served_finds_what_was_evaluated(
     bundle = tmp_path / "bundle"
     bundle.mkdir()
     settings = BundleSettings(prompting=prompting, models=models, compute=compute)
-    parts = Parts(tiny.adapter, tiny.student, reranked / "index", tiny.base, tiny.embedder)
+    parts = Parts(tiny.adapter, tiny.student, reranked / "index", tiny.base, tiny.retriever)
     assemble(bundle, parts, settings)
     index = Index.load(reranked / "index")
     retriever = Retriever.of(
