@@ -181,7 +181,9 @@ def test_a_changed_adapter_is_not_searched_with(tmp_path: Path, learned: Path, t
 def test_the_trained_embedder_is_the_one_that_indexes_and_searches(
     tmp_path: Path, learned: Path, tiny: Any, prompting: Any, compute: Any
 ) -> None:
-    files = {name: read_yaml(Path(f"params/{name}.yaml")) for name in ("indexing", "reranking")}
+    files = {
+        name: read_yaml(Path(f"params/{name}.yaml")) for name in ("task", "indexing", "reranking")
+    }
     params = IndexingParams.model_validate(files | {"prompting": prompting, "compute": compute})
     index = index_into(tmp_path, params, tiny, retriever=learned / "retriever")
     manifest = learned / "retriever" / MANIFEST_FILE
