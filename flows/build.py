@@ -82,24 +82,17 @@ def build_stages(
     for place, name in enumerate(names):
         log.start(name)
         stage = current.get(name) or read_stage(workspace.path, name)
-        if not stage.current and not looked:
-            check_room(workspace.checkout, log.now, names[place:], params.room)
-            looked = True
         if not stage.current:
+            if not looked:
+                check_room(workspace.checkout, log.now, names[place:], params.room)
+                looked = True
             note_begin(workspace.path, stage)
+        check = partial(check_unchanged, workspace.path, stage)
         # Typed by hand: a task that returns a state has that state's data as its result.
         state: Any = reproduce(
-            stage,
-            workspace.path,
-            scratch / name,
-            parent,
-            tracker,
-            params,
-            watch,
-            remote,
-            partial(check_unchanged, workspace.path, stage),
+            stage, workspace.path, scratch / name, parent, tracker, params, watch, remote, check,
             return_state=True,
-        )
+        )  # fmt: skip
         outcome: StageOutcome = state.result()
         log.finish(outcome)
         outcomes.append(outcome)

@@ -174,7 +174,11 @@ _REPORTED = {
 
 
 class NightLog:
-    """Writes a night's file whenever something changed; `path`: what is like a night, elsewhere."""
+    """Writes a night's file whenever something changed; `path`: what is like a night, elsewhere.
+
+    There is no file before the first `write`: until then nobody can take the night for one that
+    was cut short.
+    """
 
     def __init__(self, workspace: Workspace, night: str, path: Path | None = None) -> None:
         self._path = path or night_file(workspace.checkout, night)
@@ -183,7 +187,6 @@ class NightLog:
         # Why the night is being ended, where it is not whoever interrupts it that wants it.
         self.cause: NightloomError | None = None
         self._earlier: dict[str, StageEntry] = {}
-        self.write()
 
     def write(self) -> None:
         """Write the night as it is now."""

@@ -113,54 +113,82 @@ def running_services(
     _check_startable(checkout, prefect_port, mlflow_port)
     pid, started = this_process()
     keeper = Keeper(pid=pid, started=started)
-    services = Services(
-        pid=pid,
-        started=started,
-        prefect=f"http://{HOST}:{prefect_port}",
-        mlflow=f"http://{HOST}:{mlflow_port}",
-    )
+    addresses = {"prefect": _address(prefect_port), "mlflow": _address(mlflow_port)}
+    services = Services(pid=pid, started=started, **addresses)
     environment = {**_environment(checkout, services), TAG: keeper.tag}
-    children: dict[str, subprocess.Popen[str]] = {}
-
-    mlflow = _mlflow_command(checkout, mlflow_port)
-    worker = ["prefect", "worker", "start", "--pool", POOL, "--type", "process"]
-    commands: dict[str, tuple[list[str], Mapping[str, str]]] = {
-        "prefect": _prefect_server(checkout, prefect_port),
-        "mlflow": (mlflow, {SECRET: mlflow_secret(checkout)}),
-        "worker": ([sys.executable, "-m", *worker], {}),
-    }
-
-    def start(name: str) -> None:
-        command, secret = commands[name]
-        children[name] = _start(checkout, name, command, {**environment, **secret})
-
-    def start_again(name: str) -> Sequence[str]:
-        told: Sequence[str] = ()
-        if name == "worker":  # its nights ended with it
-            rerun = [sys.executable, "-m", "flows.rerun"]
-            told = _told(run_child(rerun, checkout, environment=environment))
-        start(name)
-        return told
+    children = _Children(checkout, _commands(checkout, prefect_port, mlflow_port), environment)
 
     Services.remove(checkout)  # of one that was killed
     keeper.write(checkout)  # `down` must find what has started, up or not
     try:
-        start("prefect")
-        start("mlflow")
-        _wait(f"{services.prefect_api}/health", "prefect", checkout, children["prefect"])
-        _wait(f"{services.mlflow}/health", "mlflow", checkout, children["mlflow"])
+        children.start("prefect")
+        children.start("mlflow")
+        _wait(f"{services.prefect_api}/health", "prefect", checkout, children.living["prefect"])
+        _wait(f"{services.mlflow}/health", "mlflow", checkout, children.living["mlflow"])
         told = _deploy(checkout, environment, deployments)
-        start("worker")
+        children.start("worker")
         services.write(checkout)
-        supervision = Supervision(children, start_again, partial(log_file, checkout))
-        yield Running(services, supervision, told)
+        log = partial(log_file, checkout)
+        yield Running(services, Supervision(children.living, children.start_again, log), told)
     finally:
         Services.remove(checkout)
         end_flows(keeper)
         _close_abandoned(checkout, environment)
-        _stop(children)
+        children.stop()
         end_leftovers(keeper)
         Keeper.remove(checkout)
+
+
+_Command = tuple[Sequence[str], Mapping[str, str]]  # and the secret that it alone is told
+
+
+class _Children:
+    """Both servers and the worker, by name: how each starts, and those that live."""
+
+    def __init__(
+        self, checkout: Path, commands: Mapping[str, _Command], environment: Mapping[str, str]
+    ) -> None:
+        self._checkout, self._commands, self._environment = checkout, commands, environment
+        self.living: dict[str, subprocess.Popen[str]] = {}
+
+    def start(self, name: str) -> None:
+        """Start one."""
+        command, secret = self._commands[name]
+        environment = {**self._environment, **secret}
+        self.living[name] = _start(self._checkout, name, command, environment)
+
+    def start_again(self, name: str) -> Sequence[str]:
+        """Start one that ended by itself; return what was done for the nights that it ended."""
+        told: Sequence[str] = ()
+        if name == "worker":  # its nights ended with it
+            rerun = [sys.executable, "-m", "flows.rerun"]
+            told = _told(run_child(rerun, self._checkout, environment=self._environment))
+        self.start(name)
+        return told
+
+    def stop(self) -> None:
+        """End the worker, which still says so to the servers, and then these."""
+        if "worker" in self.living:
+            end_child(self.living["worker"])
+        for child in self.living.values():
+            if child.poll() is None:
+                child.terminate()
+        for child in self.living.values():
+            child.wait()
+
+
+def _commands(checkout: Path, prefect_port: int, mlflow_port: int) -> Mapping[str, _Command]:
+    """Return how both servers and the worker start."""
+    worker = ["prefect", "worker", "start", "--pool", POOL, "--type", "process"]
+    return {
+        "prefect": _prefect_server(checkout, prefect_port),
+        "mlflow": (_mlflow_command(checkout, mlflow_port), {SECRET: mlflow_secret(checkout)}),
+        "worker": ([sys.executable, "-m", *worker], {}),
+    }
+
+
+def _address(port: int) -> str:
+    return f"http://{HOST}:{port}"
 
 
 def _close_abandoned(checkout: Path, environment: Mapping[str, str]) -> None:
@@ -181,7 +209,7 @@ def start_night_server(checkout: Path) -> Callable[[], None]:
     if os.environ.get("PREFECT_API_URL"):
         return lambda: None
     port = free_port()
-    address = f"http://{HOST}:{port}"
+    address = _address(port)
     command, secret = _prefect_server(checkout, port)
     environment = {**_prefect_environment(checkout, address), **secret}
     child = _start(checkout, "prefect", command, environment)
@@ -248,7 +276,7 @@ def mlflow_secret(checkout: Path) -> str:
     return mlflow_secret_file(checkout).read_text(encoding="utf-8").strip()
 
 
-def _prefect_server(checkout: Path, port: int) -> tuple[list[str], Mapping[str, str]]:
+def _prefect_server(checkout: Path, port: int) -> _Command:
     """Return the command of a Prefect server, and the secret that it alone is told."""
     return guarded_command("prefect", HOST, port), {SECRET: server_secret(checkout)}
 
@@ -262,7 +290,7 @@ def _mlflow_command(checkout: Path, port: int) -> list[str]:
 
 
 def _start(
-    checkout: Path, name: str, command: list[str], environment: Mapping[str, str]
+    checkout: Path, name: str, command: Sequence[str], environment: Mapping[str, str]
 ) -> "subprocess.Popen[str]":
     """Start a child whose output goes to `.nightloom/logs/NAME.log`."""
     log = log_file(checkout, name)
@@ -353,14 +381,3 @@ def _wait(url: str, name: str, checkout: Path, child: "subprocess.Popen[str]") -
         raise ConfigError(
             f"{name} did not answer at {url}", f"read {log_file(checkout, name)}, its log"
         )
-
-
-def _stop(children: Mapping[str, "subprocess.Popen[str]"]) -> None:
-    """End the worker, which still says so to the servers, and then these."""
-    if "worker" in children:
-        end_child(children["worker"])
-    for child in children.values():
-        if child.poll() is None:
-            child.terminate()
-    for child in children.values():
-        child.wait()

@@ -78,9 +78,12 @@ def normalized_text(text: str) -> str:
 
 
 def normalized_record(record: Record) -> Record:
-    """Return the record with its messages normalized; ids stay as they are."""
+    """Return the record with its texts normalized; ids stay as they are."""
     messages = tuple(Message(item.role, normalized_text(item.content)) for item in record.messages)
-    return record if messages == record.messages else replace(record, messages=messages)
+    rejected = normalized_text(record.rejected)
+    if (messages, rejected) == (record.messages, record.rejected):
+        return record
+    return replace(record, messages=messages, rejected=rejected)
 
 
 def normalized_document(document: Document) -> Document:

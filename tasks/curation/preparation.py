@@ -98,7 +98,13 @@ def masked_record(record: Record, params: PersonalDataParams) -> tuple[Record, C
         text, counts = masked(message.content, kinds, params.phone_regions)
         found += counts
         messages.append(Message(message.role, text) if counts else message)
-    return (replace(record, messages=tuple(messages)) if found else record), found
+    rejected = record.rejected
+    if rejected:
+        rejected, counts = masked(rejected, kinds, params.phone_regions)
+        found += counts
+    if not found:
+        return record, found
+    return replace(record, messages=tuple(messages), rejected=rejected), found
 
 
 class _Notes:

@@ -57,6 +57,14 @@ def right_answer(question: ServedQuestion) -> str | None:
     return question.exchange.answer if question.correct else None
 
 
+def wrong_answer(question: ServedQuestion) -> str | None:
+    """Return the served answer where people gave another one in its place, None elsewhere."""
+    served = question.exchange.answer.strip()
+    if question.correct or question.expected is None or question.expected.strip() == served:
+        return None
+    return served or None
+
+
 def groundedness(
     question: str, answer: str, passages: Sequence[ShownPassage], markers: Sequence[str]
 ) -> float | None:

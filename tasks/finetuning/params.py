@@ -2,12 +2,20 @@
 
 from typing import Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from tasks.stage.params import ComputeParams, ModelsParams, StageParams
 from tasks.training.params import TrainingParams
 
 Method = Literal["qlora", "lora", "dora", "rslora", "full"]
+
+
+class PreferencesParams(StageParams):
+    """How preferences are learned, after the answers; all else is as for these."""
+
+    beta: float = Field(gt=0, le=10, description="how strongly DPO holds to its reference")
+    learning_rate: float = Field(gt=0, le=1)
+    token_budget: int = Field(ge=256, description="tokens of an epoch of pairs")
 
 
 class FinetuningParams(TrainingParams):
@@ -22,6 +30,17 @@ class FinetuningParams(TrainingParams):
     )
     init: Literal["default", "gaussian", "pissa"]
     dtype: Literal["float32", "bfloat16"]
+    documents_share: float = Field(
+        ge=0, lt=1, description="of the budget, for documents as they are, learned before answers"
+    )
+    preferences: PreferencesParams | None = Field(description="null: no preferences are learned")
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, dump: SerializerFunctionWrapHandler) -> dict[str, object]:
+        """Return the content; what is off is left out, as in adapters from before it existed."""
+        content: dict[str, object] = dump(self)
+        off = {name for name in ("documents_share", "preferences") if not content[name]}
+        return {name: value for name, value in content.items() if name not in off}
 
 
 class Params(StageParams):

@@ -35,7 +35,7 @@ _ROLES = {
 }
 # Columns whose text may hold JSON messages; those of `_LISTS` hold nothing else.
 _CONVERSATIONS = ("messages", "conversations")
-_TURNS = ("prompt", "completion", "question", "answer", "history")
+_TURNS = ("prompt", "completion", "question", "answer", "rejected_answer", "history")
 _LISTS = (*_CONVERSATIONS, "history")
 # A conversation that its completion ends.
 _OPEN = (["completion", "conversations"], ["completion", "messages"])

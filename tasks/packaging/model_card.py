@@ -47,7 +47,7 @@ _MOST_SOURCES = 20
 _TOLD = (
     "method", "rank", "alpha", "targets", "objective", "signal", "weights", "layers",
     "learning_rate", "fitted_learning_rate", "schedule", "epochs", "batch_examples",
-    "token_budget", "seed",
+    "token_budget", "documents_share", "preferences", "seed",
 )  # fmt: skip
 
 

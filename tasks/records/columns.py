@@ -11,6 +11,7 @@ from tasks.records.text import id_form
 TEXT_COLUMNS = frozenset(
     {"id", "question", "answer", "prompt", "completion", "instruction", "input", "output"}
     | {"system", "system_prompt", "slice", "group", "source", "license", "text", "title"}
+    | {"rejected_answer"}
 )
 
 

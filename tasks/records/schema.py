@@ -38,7 +38,8 @@ class Record:
     `documents` are the ids of the documents that hold the answer, empty where none does;
     `slice` is a label to report by, which begins with the name of the record's source where a night
     has several; `group` is what a split keeps together; `source` is what the row says of itself.
-    `is_feedback` says that it was read as a served question whose right answer people have given.
+    `is_feedback` says that it was read as a served question whose right answer people have given;
+    `rejected` is an answer that is worse than the record's own, empty where none is known.
     """
 
     id: str
@@ -50,6 +51,7 @@ class Record:
     license: str
     intake: str
     is_feedback: bool = False
+    rejected: str = ""
 
     @property
     def question(self) -> str:
@@ -62,9 +64,8 @@ class Record:
         return self.messages[-1].content
 
     def as_row(self) -> dict[str, Any]:
-        """Return the record as a JSON object, in which only feedback says whether it is any."""
-        row = asdict(self)
-        return row if self.is_feedback else {name: row[name] for name in _ALWAYS_WRITTEN}
+        """Return the record as a JSON object, without what only few records have."""
+        return {name: value for name, value in asdict(self).items() if name in _written(self)}
 
     @classmethod
     def from_row(cls, row: dict[str, Any]) -> "Record":
@@ -75,7 +76,13 @@ class Record:
 
 
 # So that rows of a time without feedback, and all others, stay what they are, byte for byte.
-_ALWAYS_WRITTEN = tuple(item.name for item in fields(Record) if item.name != "is_feedback")
+_AT_TIMES = ("is_feedback", "rejected")
+_ALWAYS_WRITTEN = tuple(item.name for item in fields(Record) if item.name not in _AT_TIMES)
+
+
+def _written(record: Record) -> tuple[str, ...]:
+    """Return the names of what is written of a record."""
+    return (*_ALWAYS_WRITTEN, *(name for name in _AT_TIMES if getattr(record, name)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,9 +151,7 @@ def write_records(path: Path, records: Iterable[Record]) -> int:
 
 def record_line(record: Record) -> bytes:
     """Return a record as a line of its file, newline included."""
-    if record.is_feedback:
-        return _line(record)
-    return _line({name: getattr(record, name) for name in _ALWAYS_WRITTEN})
+    return _line({name: getattr(record, name) for name in _written(record)})
 
 
 def stream_documents(path: Path) -> Iterator[Document]:

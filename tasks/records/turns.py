@@ -29,7 +29,8 @@ _ASKED = tuple(asked for asked, _ in _SHAPES)
 _ASSISTANT = "assistant"
 _SYSTEM = ("system", "system_prompt")
 _LABELS = ("id", "documents", "slice", "group", "source", "license")
-_READ = frozenset({*_LABELS, *_SYSTEM, "history"})
+_REJECTED = "rejected_answer"
+_READ = frozenset({*_LABELS, *_SYSTEM, "history", _REJECTED})
 _PLAIN = {names[0]: frozenset({*_LABELS, *names}) for names in (*_SHAPES, ("messages",))}
 _TOOLS = ("tools", "functions")
 _SHOWN = 10
@@ -45,10 +46,14 @@ class UnlearnedError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Turns:
-    """The conversation of a row, and the columns and message keys that nobody reads."""
+    """The conversation of a row, and the columns and message keys that nobody reads.
+
+    `rejected` is an answer that is worse than the last one, empty where the row has none.
+    """
 
     messages: tuple[Message, ...]
     unread: tuple[str, ...]
+    rejected: str = ""
 
 
 def read_turns(row: Mapping[str, Any], *, reads_tools: bool = False) -> Turns:
@@ -70,8 +75,10 @@ def read_turns(row: Mapping[str, Any], *, reads_tools: bool = False) -> Turns:
     names, turns = _shape(row)
     _check_label(row, names)
     turns = [*_system_column(row), *_with_history(row, turns)]
-    turns = _learned_part(_one_system_turn(turns))
+    whole = _one_system_turn(turns)
+    turns = _learned_part(whole)
     messages = tuple(turn.message for turn in turns)
+    rejected = _rejected(row, messages, is_cut=len(turns) < len(whole))
     used = _READ.union(names)
     columns = [
         name
@@ -79,7 +86,32 @@ def read_turns(row: Mapping[str, Any], *, reads_tools: bool = False) -> Turns:
         if name not in used and not is_empty(value) and not _is_read_flag(name, value)
     ]
     keys = dict.fromkeys(name for turn in turns for name in turn.unread)
-    return Turns(messages, (*columns, *keys))
+    return Turns(messages, (*columns, *keys), rejected)
+
+
+def _rejected(row: Mapping[str, Any], messages: Sequence[Message], *, is_cut: bool) -> str:
+    """Return the answer that a row says is worse than its own: a text, a message, or the last of a
+    whole conversation. `is_cut`: the row's last answer is not the learned one.
+
+    Raises:
+        MisshapenError: it is none, the same as the row's own, or answers something else.
+    """
+    *before, last = _column(row, _REJECTED, _ASSISTANT)
+    rejected = last.message.content.strip()
+    if not rejected:
+        return ""
+    asked = [message for message in messages[:-1] if message.role != "system"]
+    shown = [turn.message for turn in before if turn.message.role != "system"]
+    found = None
+    if last.message.role != _ASSISTANT:
+        found = f"ends with a turn of {last.message.role}; expected the assistant's answer"
+    elif is_cut or asked[len(asked) - len(shown) :] != shown:
+        found = "answers other turns than the answer that is learned"
+    elif rejected == messages[-1].content.strip():
+        found = "is the answer itself: neither of two equal answers can be preferred"
+    if found is not None:
+        raise MisshapenError(f"{_REJECTED} {found}; {_LEAVE_OUT.format(_REJECTED)}")
+    return rejected
 
 
 def asked_turns(row: Mapping[str, Any]) -> tuple[Message, ...] | None:
@@ -157,7 +189,8 @@ def chosen_is_no_answer(row: Mapping[str, Any]) -> str:
     return (
         "chosen is a column of preferences (DPO), of which nobody says that it is the answer: "
         f"write `chosen: {answer}` under `columns` in params/ingestion.yaml, or `chosen: messages` "
-        "where it is a whole conversation and nothing else is; rejected is then left out"
+        "where it is a whole conversation and nothing else is; rejected is then left out, or, with "
+        "`rejected: rejected_answer`, learned as the worse answer"
     )
 
 

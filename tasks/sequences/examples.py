@@ -11,6 +11,11 @@ import pyarrow.parquet as pq
 from tasks.records.text import text_sha256
 
 WEIGHTS_FILE = "weights.json"
+DOCUMENTS_FILE = "documents.parquet"
+HELD_OUT_DOCUMENTS_FILE = "held_out_documents.parquet"
+PREFERENCES_FILE = "preferences.parquet"
+HELD_OUT_PREFERENCES_FILE = "held_out_preferences.parquet"
+DOCUMENT = "document"  # the variant of an example that is a piece of a document
 _SCHEMA = pa.schema(
     [
         ("id", pa.string()),
@@ -30,7 +35,8 @@ class Example:
     """One prompt with its answer: token ids, of which those from `prompt_length` on are learned.
 
     `variant` is `closed_book` or `passages`. Examples of one `context` show the same passages and
-    are learned in one step, so that the prompt's beginning goes through the model once.
+    are learned in one step, so that the prompt's beginning goes through the model once. A piece of
+    a document is one of the variant `document`, whose prompt is what is not learned of it.
     `is_feedback` says that people gave the answer of a served question.
     """
 
@@ -71,6 +77,11 @@ def read_examples(path: Path) -> list[Example]:
     """Return the examples of a file that `write_examples` wrote."""
     rows = pq.read_table(path).to_pylist()
     return [Example(**row | {"token_ids": tuple(row["token_ids"])}) for row in rows]
+
+
+def count_documents(pieces: Iterable[Example]) -> int:
+    """Return how many documents these pieces are of; each is named `DOCUMENT#NUMBER`."""
+    return len({piece.id.rpartition("#")[0] for piece in pieces})
 
 
 def write_weights(folder: Path, weights: Mapping[str, float]) -> None:

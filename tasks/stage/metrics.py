@@ -89,6 +89,8 @@ class Curves:
     def _stays(self, point: Mapping[str, Any], resume_step: int | None) -> bool:
         if self._series and not point["name"].startswith(f"{self._series}/"):
             return True
+        if not self._series and resume_step is not None and "/" in point["name"]:
+            return True  # of a training that came after this one
         if resume_step is None or point["name"] == PROGRESS:
             return False
         return bool(point["step"] <= resume_step)

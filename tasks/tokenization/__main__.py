@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from transformers import PreTrainedTokenizerBase
+
 from tasks.lexical.chunking import Passage
 from tasks.models.loading import load_tokenizer
 from tasks.models.manifest import ModelManifest
@@ -16,7 +18,7 @@ from tasks.prompting.passages import cut_passages
 from tasks.prompting.prompt_bundle import write_prompt_bundle
 from tasks.prompting.templates import PromptTemplate, as_turns, choose_demonstrations
 from tasks.records.language import AUTO, data_language
-from tasks.records.schema import SPLITS, Record, read_documents, read_records
+from tasks.records.schema import SPLITS, Document, Record, read_documents, read_records
 from tasks.sequences.examples import write_examples, write_weights
 from tasks.sequences.packing import distinct_tokens
 from tasks.stage.command import output, run_stage
@@ -27,6 +29,7 @@ from tasks.task_types.summarize import SUMMARIZE, check_summaries
 from tasks.task_types.table import TrainedTask
 from tasks.task_types.tools import TOOLS
 from tasks.tokenization.calls import call_counts, calls_line, check_tools
+from tasks.tokenization.extra_examples import ExtraExamples, encode_extra, extra_lines
 from tasks.tokenization.labels import (
     check_said,
     corrections_outside,
@@ -37,6 +40,7 @@ from tasks.tokenization.labels import (
 from tasks.tokenization.params import Params
 from tasks.tokenization.summaries import limits_error, summaries_line, summary_counts
 from tasks.tokenization.training_examples import (
+    Context,
     EncodedSplit,
     choose_contexts,
     encode_records,
@@ -68,7 +72,9 @@ def run(params: Params, paths: Paths) -> None:
     """Write `tokens/{train,validation,test}.parquet`, `tokens/prompt/` and the report.
 
     Raises:
-        DataError: no training example can be used, or the answers are none of the task.
+        ConfigError: a label is longer than what a model may say.
+        DataError: no training example can be used, or the answers are none of the task, or there
+            are no documents or preference pairs where params ask for them.
         GateError: a greater share of the examples than params allow cannot be used, or of the
             answers is longer than what a model may say.
     """
@@ -76,10 +82,8 @@ def run(params: Params, paths: Paths) -> None:
     curated, settings = verified(paths.curated), params.tokenization
     tokenizer = load_tokenizer(ModelManifest.read(paths.base).folder(paths.model_store))
     splits = {name: read_records(curated / f"{name}.jsonl") for name in SPLITS}
-    task = trained_task(params.task, splits["train"])
-    check_said(task.labels, tokenizer, params.prompting.max_new_tokens)
-    if task.type == SUMMARIZE:
-        check_summaries(splits)
+    documents = read_documents(curated / "documents.jsonl")
+    task = _checked_task(params, splits, tokenizer)
     outside = corrections_outside(task, splits["train"])
     outside |= check_tools(task, splits, settings.demonstrations)
     splits["train"] = learned = [row for row in splits["train"] if row.id not in outside]
@@ -87,28 +91,67 @@ def run(params: Params, paths: Paths) -> None:
     splits["train"] = [record for record in splits["train"] if record not in shown]
     path = _template(task, settings.template, params.prompting.language, curated)
     template = PromptTemplate.load(path, as_turns(shown))
-    passages, count = _passages(curated, params, paths), params.prompting.passages
+    passages = _passages(documents, params, paths)
+    contexts, encoded = _encode(splits, passages, template, tokenizer, params)
+    names = [record.id for record in shown]
+    metrics = {"template": path.name} | _metrics(template.digest, names, encoded, params)
+    metrics |= _task_counts(task, learned, splits, outside)
+    _check_usable(task, splits, encoded, params, paths.scratch / REPORT_FILE, _report(metrics))
+    extra = encode_extra(documents, splits, encoded, tokenizer, settings)
+    metrics |= extra.counts
+    LOGGER.info("%s", _report(metrics))
+    golden = make_prompts(splits["train"], contexts["train"])
+    with output_folders(paths.tokens, paths.tokenization_report) as (tokens, report):
+        write_prompt_bundle(tokens / PROMPT, template, tokenizer, golden)
+        task.write(tokens / PROMPT)
+        _write_examples(encoded, extra, paths.source_weights, tokens)
+        write_metrics(report, metrics)
+        (report / REPORT_FILE).write_text(plain_markdown(_report(metrics)), encoding="utf-8")
+
+
+def _checked_task(
+    params: Params, splits: Mapping[str, Sequence[Record]], tokenizer: PreTrainedTokenizerBase
+) -> TrainedTask:
+    """Return what is trained for, which the base's tokenizer and the answers allow.
+
+    Raises:
+        ConfigError: a label is longer than what a model may say.
+        DataError: the answers are none of the task.
+    """
+    task = trained_task(params.task, splits["train"])
+    check_said(task.labels, tokenizer, params.prompting.max_new_tokens)
+    if task.type == SUMMARIZE:
+        check_summaries(splits)
+    return task
+
+
+def _encode(
+    splits: Mapping[str, Sequence[Record]],
+    passages: Sequence[Passage],
+    template: PromptTemplate,
+    tokenizer: PreTrainedTokenizerBase,
+    params: Params,
+) -> tuple[dict[str, dict[str, Context]], dict[str, EncodedSplit]]:
+    """Return what is shown with each record and its examples, by split."""
     contexts, encoded = {}, {}
+    count, settings = params.prompting.passages, params.tokenization
     for name, records in splits.items():
         shown_with = choose_contexts(records, passages, count=count, params=settings)
         gold = gold_passages(records, passages)
         contexts[name] = shown_with
         encoded[name] = encode_records(records, shown_with, gold, template, tokenizer, settings)
-    names = [record.id for record in shown]
-    metrics = {"template": path.name} | _metrics(template.digest, names, encoded, params)
-    metrics |= _task_counts(task, learned, splits, outside)
-    text = _report(metrics)
-    LOGGER.info("%s", text)
-    _check_usable(task, splits, encoded, params, paths.scratch / REPORT_FILE, text)
-    golden = make_prompts(splits["train"], contexts["train"])
-    with output_folders(paths.tokens, paths.tokenization_report) as (tokens, report):
-        write_prompt_bundle(tokens / PROMPT, template, tokenizer, golden)
-        task.write(tokens / PROMPT)
-        for name, found in encoded.items():
-            write_examples(tokens / f"{name}.parquet", found.examples)
-        write_weights(tokens, json.loads(paths.source_weights.read_text(encoding="utf-8")))
-        write_metrics(report, metrics)
-        (report / REPORT_FILE).write_text(plain_markdown(text), encoding="utf-8")
+    return contexts, encoded
+
+
+def _write_examples(
+    encoded: Mapping[str, EncodedSplit], extra: ExtraExamples, source_weights: Path, tokens: Path
+) -> None:
+    """Write all examples, a file a kind, and what their sources weigh."""
+    for name, found in encoded.items():
+        write_examples(tokens / f"{name}.parquet", found.examples)
+    for file, examples in extra.files.items():
+        write_examples(tokens / file, examples)
+    write_weights(tokens, json.loads(source_weights.read_text(encoding="utf-8")))
 
 
 def _task_counts(
@@ -142,6 +185,7 @@ def _check_usable(
     own = limits_error(encoded, params) if task.type == SUMMARIZE else None
     error = own or usability_error(splits, encoded, params)
     if error is not None:
+        LOGGER.info("%s", text)
         report.parent.mkdir(parents=True, exist_ok=True)
         report.write_text(plain_markdown(f"{text}\n{error.message}\n"), encoding="utf-8")
         raise error
@@ -156,9 +200,9 @@ def _template(task: TrainedTask, named: str, language: str, curated: Path) -> Pa
     return own if own.exists() else PROMPTS / f"{stem}.jinja"
 
 
-def _passages(curated: Path, params: Params, paths: Paths) -> list[Passage]:
+def _passages(documents: Sequence[Document], params: Params, paths: Paths) -> list[Passage]:
     return cut_passages(
-        read_documents(curated / "documents.jsonl"),
+        documents,
         params.prompting,
         base=paths.base,
         embedder=paths.embedder,
@@ -229,6 +273,7 @@ def _report(metrics: dict[str, object]) -> str:
         lines += ["", summaries_line(summaries)]
     if isinstance(calls := metrics.get("calls"), dict):
         lines += ["", calls_line(calls)]
+    lines += extra_lines(metrics)
     return "\n".join(lines) + "\n"
 
 

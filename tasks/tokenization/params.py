@@ -22,6 +22,11 @@ class TokenizationParams(StageParams):
     max_long_answer_share: float = Field(
         ge=0, le=1, description="of the answers of all splits: longer than max_new_tokens"
     )
+    documents: bool = Field(description="whether documents become token ids, to be learned as such")
+    held_out_documents: float = Field(
+        gt=0, lt=1, description="share of the documents that is never learned, for perplexity"
+    )
+    preferences: bool = Field(description="whether rejected answers become token ids, for DPO")
     seed: int = Field(ge=0)
 
 

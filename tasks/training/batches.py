@@ -38,8 +38,7 @@ def read_splits(tokens: Path, params: TrainingParams) -> tuple[list[Example], li
         seed=params.seed,
         weights={name: value for name, value in weights.items() if name not in corrected},
     )
-    held_out = _contexts(validation, "budget", params.seed)
-    return [*reviewed, *chosen], [item for context in held_out for item in context]
+    return [*reviewed, *chosen], in_budget_order(validation, params.seed)
 
 
 def choose_feedback(
@@ -153,6 +152,17 @@ def _fill(contexts: Sequence[list[Example]], tokens: int) -> list[list[Example]]
     return chosen
 
 
+def fill_budget(examples: Sequence[Example], tokens: int, seed: int) -> list[Example]:
+    """Return as many examples as so many tokens hold, whole contexts, by hash."""
+    contexts = _fill(_contexts(examples, "budget", seed), tokens)
+    return [item for context in contexts for item in context]
+
+
+def in_budget_order(examples: Sequence[Example], seed: int) -> list[Example]:
+    """Return all examples in the order in which a budget takes them, contexts together."""
+    return [item for context in _contexts(examples, "budget", seed) for item in context]
+
+
 def tokens_by_source(batches: Sequence[Batch], weights: Mapping[str, float]) -> dict[str, int]:
     """Return how many tokens of each source with a weight are learned, shared prefixes once."""
     examples = [example for batch in batches for example in batch.examples]
@@ -187,12 +197,19 @@ def make_batches(
     return [one_batch(group, max_tokens) for group in groups if group]
 
 
-def epoch_order(count: int, seed: int, epoch: int) -> list[int]:
-    """Return the order in which an epoch, counted from 0, takes its batches."""
+def epoch_order(count: int, seed: int, epoch: int, *, leading: int = 0) -> list[int]:
+    """Return the order in which an epoch, counted from 0, takes its batches.
+
+    The first `leading` ones come before the others in every epoch.
+    """
     if epoch == 0:
         return list(range(count))
     return sorted(
-        range(count), key=lambda place: text_sha256("epoch", str(seed), str(epoch), str(place))
+        range(count),
+        key=lambda place: (
+            place >= leading,
+            text_sha256("epoch", str(seed), str(epoch), str(place)),
+        ),
     )
 
 

@@ -58,6 +58,8 @@ def train(
     identity: str,
     series: str = "",
     share: tuple[float, float] = (0.0, 1.0),
+    leading: int = 0,
+    leading_loss: float = 0.0,
 ) -> TrainingResult:
     """Train a model in place; it ends with the weights of its best validation loss.
 
@@ -66,6 +68,10 @@ def train(
     training with the same `identity` goes on; `drop_checkpoints` when its result is safe. One of
     several trainings of a stage has a `series` of its own, for its curves and checkpoints, and is
     that `share` of the stage.
+
+    The first `leading` batches learn something else than what is validated, of which the loss is
+    `leading_loss` before training. They come first in every epoch; no evaluation stops the training
+    in the first ones, and the learning rate is found without them.
 
     Raises:
         DataError: nothing to train or to validate on, or a loss or gradient that is not finite.
@@ -76,22 +82,28 @@ def train(
     folder = checkpoint_folder(scratch / series, identity)
     checkpoint = latest_checkpoint(folder)
     if params.learning_rate == "find":
-        rate = remembered(folder, _RATE, lambda: find_learning_rate(model, batches, loss))
+        rate = remembered(folder, _RATE, lambda: find_learning_rate(model, batches[leading:], loss))
         params = params.model_copy(update={"learning_rate": rate})
-    trainer = _trainer(model, batches, validation, loss, params, folder)
+    trainer = _trainer(model, batches, validation, loss, params, folder, leading)
     curves = Curves(
         scratch, series=series, share=share, resume_step=_resume_step(folder, checkpoint)
     )
-    trainer.add_callback(CurveCallback(curves, batches, len(batches) * params.epochs))
+    total = len(batches) * params.epochs
+    trainer.add_callback(CurveCallback(curves, batches, total, leading=leading))
     initial = remembered(folder, _INITIAL, lambda: trainer.evaluate()["eval_loss"])
-    trainer.halt_above(params.max_loss_growth * max(initial, 1.0))
+    trainer.halt_above(params.max_loss_growth * max(initial, leading_loss, 1.0))
+    _go_on(trainer, checkpoint)
+    return _result(trainer, batches, float(params.learning_rate), initial)
+
+
+def _go_on(trainer: PackedTrainer, checkpoint: Path | None) -> None:
+    """Train from a checkpoint on, from the beginning where there is none."""
     if checkpoint is not None and was_over(checkpoint):
         trainer.take_best(checkpoint)
-    else:
-        if checkpoint is not None:
-            trainer.recall(checkpoint)
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    return _result(trainer, batches, float(params.learning_rate), initial)
+        return
+    if checkpoint is not None:
+        trainer.recall(checkpoint)
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
 
 
 def _result(
@@ -117,10 +129,11 @@ def _trainer(
     loss: SummedLoss,
     params: TrainingParams,
     folder: Path,
+    leading: int,
 ) -> PackedTrainer:
     device = next(model.parameters()).device
     arguments = training_arguments(params, folder, len(batches) * params.epochs, device)
-    trainer = PackedTrainer(model, arguments, batches, validation, loss, params)
+    trainer = PackedTrainer(model, arguments, batches, validation, loss, params, leading=leading)
     trainer.remove_callback(PrinterCallback)
     return trainer
 

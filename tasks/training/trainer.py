@@ -99,16 +99,17 @@ class _Batches(Dataset[dict[str, Batch]]):
 class _EpochOrder(Sampler[int]):
     """The order of the batches, which (seed, epoch) decide and so a resumed epoch repeats."""
 
-    def __init__(self, count: int, seed: int) -> None:
+    def __init__(self, count: int, seed: int, leading: int) -> None:
         self._count = count
         self._seed = seed
+        self._leading = leading
         self._epoch = 0
 
     def __len__(self) -> int:
         return self._count
 
     def __iter__(self) -> Iterator[int]:
-        return iter(epoch_order(self._count, self._seed, self._epoch))
+        return iter(epoch_order(self._count, self._seed, self._epoch, leading=self._leading))
 
     def set_epoch(self, epoch: int) -> None:
         """Set the epoch; the Trainer calls it before each one, and with the one a resume is in."""
@@ -138,7 +139,11 @@ def _only(items: Sequence[dict[str, Batch]]) -> dict[str, Batch]:
 
 
 class PackedTrainer(Trainer):
-    """The Trainer, with a step and an evaluation that know packs."""
+    """The Trainer, with a step and an evaluation that know packs.
+
+    The first `leading` batches, which hold something else than the validation, come first in every
+    epoch.
+    """
 
     def __init__(
         self,
@@ -148,6 +153,8 @@ class PackedTrainer(Trainer):
         validation: Sequence[Batch],
         loss: SummedLoss,
         params: TrainingParams,
+        *,
+        leading: int = 0,
     ) -> None:
         super().__init__(
             model=model,
@@ -158,6 +165,7 @@ class PackedTrainer(Trainer):
             callbacks=[_EarlyStop(early_stopping_patience=params.patience)],
         )
         self._batches = batches
+        self._leading = leading
         self._validation = validation
         self._loss = loss
         self._most_loss = math.inf
@@ -168,7 +176,7 @@ class PackedTrainer(Trainer):
         self._most_loss = loss
 
     def _get_train_sampler(self, train_dataset: Any = None) -> _EpochOrder:
-        return _EpochOrder(len(self._batches), self.args.seed)
+        return _EpochOrder(len(self._batches), self.args.seed, self._leading)
 
     def training_step(
         self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None
@@ -236,14 +244,19 @@ class PackedTrainer(Trainer):
         model = cast(nn.Module, self.model)
         metrics = {"eval_loss": validation_loss(model, self._validation, self._loss)}
         self.log(dict(metrics))
-        self.control = self.callback_handler.on_evaluate(
-            self.args, self.state, self.control, metrics
-        )
+        # Early stopping waits until what is validated begins to be learned.
+        if not 0 < self.state.global_step <= self._leading:
+            self.control = self.callback_handler.on_evaluate(
+                self.args, self.state, self.control, metrics
+            )
         return metrics
 
 
 class CurveCallback(TrainerCallback):
-    """Writes what the Trainer logs to the stage's curves."""
+    """Writes what the Trainer logs to the stage's curves.
+
+    The loss of the first `leading` batches of an epoch is a curve of its own.
+    """
 
     _UNITS = (
         ("loss", "loss", "nats"),
@@ -252,8 +265,11 @@ class CurveCallback(TrainerCallback):
         ("grad_norm", "gradient_norm", "1"),
     )
 
-    def __init__(self, curves: Curves, batches: Sequence[Batch], total_steps: int) -> None:
+    def __init__(
+        self, curves: Curves, batches: Sequence[Batch], total_steps: int, *, leading: int = 0
+    ) -> None:
         self._curves = curves
+        self._leading = leading
         self._batches = batches
         self._total_steps = total_steps
         self._started: float | None = None
@@ -267,7 +283,8 @@ class CurveCallback(TrainerCallback):
     ) -> None:
         """Note how fast the step was and how far the training is."""
         epoch, place = divmod(state.global_step - 1, len(self._batches))
-        batch = self._batches[epoch_order(len(self._batches), args.seed, epoch)[place]]
+        order = epoch_order(len(self._batches), args.seed, epoch, leading=self._leading)
+        batch = self._batches[order[place]]
         seconds = time.perf_counter() - (self._started or 0.0)
         self._curves.append(
             state.global_step, "tokens_per_second", batch.tokens / seconds, "tokens/s"
@@ -287,7 +304,9 @@ class CurveCallback(TrainerCallback):
         """Append what was logged."""
         for name, curve, unit in self._UNITS:
             if logs and name in logs:
-                self._curves.append(state.global_step, curve, float(logs[name]), unit)
+                leads = (state.global_step - 1) % len(self._batches) < self._leading
+                kind = "leading_loss" if curve == "loss" and leads else curve
+                self._curves.append(state.global_step, kind, float(logs[name]), unit)
         if logs and "eval_loss" in logs:
             LOGGER.info("step %d: validation loss %.4f", state.global_step, logs["eval_loss"])
         elif logs and "loss" in logs:

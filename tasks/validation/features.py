@@ -88,6 +88,7 @@ def _record(
         license=_label(row, "license", UNKNOWN),
         intake=intake,
         is_feedback=is_feedback,
+        rejected=turns.rejected,
     )
 
 

@@ -116,5 +116,6 @@ def test_limits_that_do_not_fit_stop_the_night_before_training(tmp_path: Path) -
     night = json.loads(done.stdout)
     states = {entry["name"]: entry["state"] for entry in night["stages"]}
     assert (states["tokenization"], states["finetuning"]) == ("failed", "not_run")
-    assert "longer than tokenization.max_tokens (40)" in night["error"]["message"]
-    assert "--set prompting.max_new_tokens=" in night["error"]["remedy"]
+    why, remedy = night["reasons"]
+    assert "longer than tokenization.max_tokens (40)" in why
+    assert "--set prompting.max_new_tokens=" in remedy

@@ -149,7 +149,8 @@ def test_a_night_beside_one_that_runs_is_told_and_the_other_one_is_not(
         "import sys\nfrom pathlib import Path\nfrom flows.run_state import NightLog\n"
         "from flows.workspace import Workspace, night_lock\nroot = Path(sys.argv[1])\n"
         "with night_lock(root / '.nightloom' / 'night.lock'):\n"
-        " NightLog(Workspace(root, root, ()), 'n0')\n print('held', flush=True)\n sys.stdin.read()"
+        " NightLog(Workspace(root, root, ()), 'n0').write()\n"
+        " print('held', flush=True)\n sys.stdin.read()"
     )
     with subprocess.Popen(
         [sys.executable, "-c", code, str(checkout)],

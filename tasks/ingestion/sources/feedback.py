@@ -7,7 +7,7 @@ later correction replaces an earlier one.
 
 from collections.abc import Iterator
 
-from tasks.feedback.worth import right_answer
+from tasks.feedback.worth import right_answer, wrong_answer
 from tasks.ingestion.sources.source import Found, Kind, Mark
 from tasks.records.readers import canonical_json, parse_line
 from tasks.services.stores import SERVED, Stores
@@ -45,6 +45,8 @@ class FeedbackSource:
                 "messages": [{"role": role, "content": text} for role, text in turns],
                 "slice": SLICE,
             }
+            if wrong := wrong_answer(question):
+                row["rejected_answer"] = wrong
             yield Found(SERVED, parse_line(number, canonical_json(row)))
 
     def updated(self) -> str | None:

@@ -76,13 +76,17 @@ def test_what_is_masked_is_counted_and_shown_nowhere(tmp_path: Path) -> None:
     rows[5] = record(
         "r0005", f"Who is {sentence(9)}?", "Ask jane.doe@example.com or 010-2345-6789."
     )
+    rows[6] = replace(rows[6], rejected="Ask jane.doe@example.com in\u200b time.")
     page = Document("d", "Write to john.roe@example.org.", "", "", "")
     paths = accepted_rows(tmp_path, rows, [page])
 
     run(changed(), paths)
 
     masked = read_metrics(tmp_path / "report")["masked"]
-    assert (masked["records"]["email"], masked["records"]["phone"]) == (1, 1)
+    assert (masked["records"]["email"], masked["records"]["phone"]) == (2, 1)
+    splits = (read_rows(tmp_path / f"curated/{split}.jsonl") for split in SPLITS)
+    rejected = [row["rejected"] for split in splits for row in split if "rejected" in row]
+    assert rejected == ["Ask [EMAIL] in time."]
     assert masked["documents"]["email"] == 1
     left = [path for path in tmp_path.rglob("*") if path.is_file() and "accepted" not in path.parts]
     for path in left:

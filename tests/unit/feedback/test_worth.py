@@ -14,6 +14,7 @@ from tasks.feedback.worth import (
     POORLY_GROUNDED,
     by_worth,
     right_answer,
+    wrong_answer,
 )
 from tests.builders import served_questions
 
@@ -61,3 +62,21 @@ def test_bad_marks_come_first_then_disagreement_then_doubt_and_the_newest() -> N
 )
 def test_only_what_people_called_right_is_right(said: dict[str, Any], right: str | None) -> None:
     assert right_answer(served("one", **said)) == right
+
+
+@pytest.mark.parametrize(
+    ("said", "wrong"),
+    [
+        ({}, None),
+        ({"correct": False}, None),  # nobody says what would be better
+        ({"correct": True, "expected": "1"}, None),
+        ({"correct": False, "expected": "1"}, "f returns one."),
+        ({"expected": "1"}, "f returns one."),
+        ({"correct": False, "expected": " f returns one. "}, None),
+        ({"correct": False, "expected": "1", "answer": " "}, None),
+    ],
+)
+def test_what_was_served_is_rejected_where_somebody_put_it_right(
+    said: dict[str, Any], wrong: str | None
+) -> None:
+    assert wrong_answer(served("one", **said)) == wrong

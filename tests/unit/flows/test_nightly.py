@@ -11,10 +11,10 @@ import pytest
 import yaml
 from prefect.logging import disable_run_logger
 
-from flows import nightly
+from flows import nightly, run_state
 from flows.nightly import refresh
 from flows.record import NightRecord
-from flows.run_state import NightLog, error_entry, night_file, read_night
+from flows.run_state import NightLog, NightState, error_entry, night_file, read_night
 from flows.workspace import Workspace
 from tasks.ingestion import intakes
 from tasks.services.stores import RunRef, Stores
@@ -29,6 +29,32 @@ def _open_server(monkeypatch: pytest.MonkeyPatch) -> None:
     """Prefect's own server of this process asks for no secret that another test has set."""
     for name in ("PREFECT_SERVER_API_AUTH_STRING", "PREFECT_API_AUTH_STRING"):
         monkeypatch.delenv(name, raising=False)
+
+
+def test_a_night_that_is_interrupted_as_its_file_appears_is_cancelled_in_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place, path = Workspace(tmp_path, tmp_path, ()), night_file(tmp_path, "night")
+    (tmp_path / ".dvc").mkdir()
+    written: list[str | None] = []
+    write = run_state.write_night
+
+    def interrupted(where: Path, state: NightState) -> None:
+        write(where, state)
+        written.append(state.verdict)
+        if len(written) == 1:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(run_state, "write_night", interrupted)
+    monkeypatch.setattr(nightly, "open_checkout", lambda _: tmp_path)
+    monkeypatch.setattr(nightly, "choose_workspace", lambda *_: place)
+    monkeypatch.setattr(nightly, "tell", lambda *_: None)
+    with disable_run_logger():
+        state = nightly.nightly.fn(night="night")
+    found = read_night(path)
+    assert (state.name, found.verdict, found.error and found.error.kind) == (
+        "Cancelled", "cancelled", "Interrupted",
+    )  # fmt: skip
 
 
 def workspace(folder: Path, file: str, old: str, new: str) -> Workspace:

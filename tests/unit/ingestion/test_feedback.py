@@ -88,6 +88,7 @@ def test_a_night_takes_in_what_people_called_right_and_nothing_else(nights: Nigh
         (exchange(4, "").completion, "What does f4 return?", "It returns four.", "feedback"),
     ]
     assert all(record.is_feedback for record in nights.records())
+    assert [record.rejected for record in nights.records()] == ["", "I don't know."]
     assert nights.take(FEEDBACK).intake is None
 
 

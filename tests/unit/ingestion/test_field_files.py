@@ -301,6 +301,7 @@ def _csv(rows: list[dict[str, Any]]) -> str:
 
 
 ANSWER = [{"role": "assistant", "content": 'Quay 3, "left".'}]
+REJECTED = [{"role": "assistant", "content": "No quay."}]
 ASKED = [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "어느 부두?"}]
 
 
@@ -315,6 +316,10 @@ ASKED = [{"role": "system", "content": "Be kind."}, {"role": "user", "content": 
             {"ask": "prompt", "chosen": "completion"},
         ),
         ({"chosen": [*ASKED, *ANSWER], "rejected": ANSWER}, {"chosen": "messages"}),
+        (
+            {"chosen": [*ASKED, *ANSWER], "rejected": [*ASKED, *REJECTED]},
+            {"chosen": "messages", "rejected": "rejected_answer"},
+        ),
         ({"prompt": "어느 부두?", "chosen": [*ASKED, *ANSWER]}, {"chosen": "completion"}),
         ({"question": ASKED, "answer": ANSWER}, {}),
         ({"question": ASKED[1:], "answer": ANSWER, "system": "Be kind."}, {}),

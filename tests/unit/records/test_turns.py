@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from tasks.records.messages import MisshapenError
-from tasks.records.turns import UnlearnedError, asked_turns, read_turns, shown_counts
+from tasks.records.schema import Message
+from tasks.records.turns import Turns, UnlearnedError, asked_turns, read_turns, shown_counts
 
 ASK = {"question": "When?", "answer": "At noon."}
 USER, ASSISTANT = {"role": "user", "content": "When?"}, {"role": "assistant", "content": "Noon."}
@@ -153,6 +154,49 @@ CALL = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{
 def test_what_would_be_learned_wrongly_is_refused_by_name(row: dict[str, Any], said: str) -> None:
     with pytest.raises(MisshapenError, match=said):
         read_turns(row)
+
+
+@pytest.mark.parametrize(
+    "rejected",
+    [
+        " Now. ",
+        ASSISTANT | {"content": "Now."},
+        [ASSISTANT | {"content": "Now."}],
+        [{"role": "system", "content": "Be brief."}, USER, ASSISTANT | {"content": "Now."}],
+    ],
+    ids=["text", "message", "answer", "conversation"],
+)
+def test_a_rejected_answer_is_a_text_or_what_a_conversation_ends_with(rejected: object) -> None:
+    assert read_turns({"messages": [USER, ASSISTANT], "rejected_answer": rejected}) == Turns(
+        (Message(**USER), Message(**ASSISTANT)), (), "Now."
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"rejected_answer": ASSISTANT["content"]}, "is the answer itself"),
+        ({"rejected_answer": [USER]}, "ends with a turn of user"),
+        (
+            {"rejected_answer": [USER | {"content": "Who?"}, ASSISTANT | {"content": "Now."}]},
+            "answers other turns",
+        ),
+        (
+            {
+                "messages": [USER, ASSISTANT, USER, ASSISTANT | {"weight": 0}],
+                "rejected_answer": "Now.",
+            },
+            "answers other turns",
+        ),
+        ({"rejected_answer": 5}, "rejected_answer"),
+    ],
+    ids=str,
+)
+def test_a_rejected_answer_that_is_no_worse_one_of_the_same_is_refused(
+    changes: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(MisshapenError, match=said):
+        read_turns({"messages": [USER, ASSISTANT]} | changes)
 
 
 @pytest.mark.parametrize("name", ["chosen", "rejected", "tools", "label", "history", "weight"])

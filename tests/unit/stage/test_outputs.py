@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tasks.stage.errors import DataError, Failure
-from tasks.stage.metrics import Curves, write_metrics
+from tasks.stage.metrics import Curves, read_curve, write_metrics
 from tasks.stage.outputs import output_folders, verified
 
 
@@ -56,6 +56,15 @@ def test_a_resume_truncates_curves_to_its_step(tmp_path: Path) -> None:
     Curves(tmp_path, resume_step=2).append(3, "loss", 0.25, "nats")
     rows = [json.loads(row) for row in (tmp_path / "curves.jsonl").read_text().splitlines()]
     assert [(row["step"], row["value"]) for row in rows] == [(1, 1.0), (2, 0.5), (3, 0.25)]
+
+
+def test_a_resume_of_the_first_training_keeps_the_points_of_those_after_it(tmp_path: Path) -> None:
+    Curves(tmp_path).append(2, "loss", 1.0, "nats")
+    Curves(tmp_path, series="after").append(9, "loss", 0.5, "nats")
+    Curves(tmp_path, resume_step=2)
+    assert read_curve(tmp_path, "loss", series="after") == [(9, 0.5)]
+    Curves(tmp_path)
+    assert read_curve(tmp_path, "loss", series="after") == []
 
 
 def test_a_failure_is_read_as_it_was_written(tmp_path: Path) -> None:

@@ -176,6 +176,30 @@ def test_a_training_killed_on_its_way_to_an_early_stop_stops_where_it_would_have
         assert read_curve(tmp_path / "one", name) == read_curve(tmp_path / "two", name)
 
 
+@pytest.mark.slow
+def test_no_evaluation_stops_a_training_before_what_it_is_validated_on(
+    tiny: Tiny, tmp_path: Path
+) -> None:
+    params = SETTINGS.model_copy(
+        update={"evaluations": 8, "patience": 1, "max_loss_growth": 1e9, "learning_rate": 1e-2}
+    )
+    batches = make_batches(examples(16), params, max_tokens=64)
+    held_out = make_batches(examples(3), params, max_tokens=64)
+    steps = []
+    for leading in (0, 6):
+        model = make("llama", tiny).model
+        use_packed_attention(model)
+        scratch = tmp_path / str(leading)
+        result = train(
+            model, batches, held_out, Worsening(batches, from_step=0), params, scratch=scratch,
+            identity="a", leading=leading,
+        )  # fmt: skip
+        steps.append(result.steps)
+        led = [step for step, _ in read_curve(scratch, "leading_loss")]
+        assert led == list(range(1, leading + 1))
+    assert steps[0] < 6 < steps[1]
+
+
 class Worsening:
     """A loss that trains away from the data after so many steps."""
 
