@@ -65,7 +65,7 @@ def learned_turns(record: Record, learn: Learn) -> list[Record]:
 
 
 def first_exchange(record: Record) -> Record:
-    """Return a conversation up to its first learned turn, which needs nothing before it shown."""
+    """Return a conversation up to its first learned turn, which mostly needs nothing before it."""
     return learned_turns(record, "all")[0]
 
 
