@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from tasks.embedding.adapter import MANIFEST_FILE
 from tasks.models.manifest import ModelManifest
 from tasks.retrieval.index import IndexSettings
 from tasks.stage.errors import ConfigError
@@ -21,7 +22,7 @@ INDEX = "index"
 
 BASE = "base.json"
 
-EMBEDDER = "embedder.json"
+EMBEDDER = MANIFEST_FILE
 
 SETTINGS = "settings.json"
 

@@ -6,8 +6,8 @@ every other encoder of transformers' kind; a package of its own may make them to
 """
 
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModel, AutoTokenizer
 from transformers.utils.logging import disable_progress_bar
 
+from tasks.embedding.adapter import merge_adapter
 from tasks.embedding.pooling import LENGTH_FILE, MODULES_FILE, plain_pooling, pool
 from tasks.embedding.prompts import Prompts, Purpose, read_prompts
 from tasks.embedding.sentence_encoder import MAX_TOKENS, EngineTokenizer, load_engine
@@ -54,16 +55,21 @@ class Embedder:
 
     @classmethod
     def load(cls, manifest: Path, store: Path, *, device: torch.device) -> "Embedder":
-        """Return the embedder that a manifest describes, in float32.
+        """Return the embedder that a manifest describes, in float32, with what it learned.
 
         Raises:
             ConfigError: it lacks weights, sentence-transformers cannot open it, or its own package
                 is not there.
+            DataError: a file of the adapter that the manifest names is missing or changed.
         """
         disable_progress_bar()
         description = ModelManifest.read(manifest)
         folder = description.folder(store)
-        encode_batch, tokenizer, dimension, limit = _load(description, folder, device)
+        if description.adapter is not None:
+            learned = PlainEncoder.load(manifest, store, device=device)
+            encode_batch, tokenizer, dimension, limit = learned.loaded
+        else:
+            encode_batch, tokenizer, dimension, limit = _load(description, folder, device)
         prompts = read_prompts(description, folder)
         return cls(encode_batch, tokenizer, description.identity, limit, dimension, prompts)
 
@@ -101,6 +107,87 @@ class Embedder:
             if progress is not None:
                 progress(done, len(texts))
         return vectors
+
+
+@dataclass(frozen=True)
+class PlainEncoder:
+    """A model of transformers' kind, of whose tokens' vectors a text's one is pooled: no more.
+
+    It is what can be trained. A text is cut at `limit` tokens, its prompt and marks included.
+    """
+
+    model: Any
+    tokenizer: Any
+    limit: int
+    pooling: Pooling
+
+    @classmethod
+    def load(cls, manifest: Path, store: Path, *, device: torch.device) -> "PlainEncoder":
+        """Return the encoder that a manifest describes, the adapter that it names merged.
+
+        Raises:
+            ConfigError: the embedder is of another kind, or lacks weights.
+            DataError: a file of the adapter is missing or changed.
+        """
+        description = ModelManifest.read(manifest)
+        folder = description.folder(store)
+        engine = Engine.read(folder)
+        pooling = None if engine else plain_pooling(folder, description.pooling)
+        if pooling is None:
+            how = f"computed by {engine.distribution}" if engine else "more than a pooled encoder"
+            raise ConfigError(
+                f"the embedder {description.name} is {how}, and no LoRA adapter can stand on it",
+                "name an encoder of transformers' kind in params/models.yaml, or set "
+                "retriever_training.enabled: false",
+            )
+        encoder = cls.read(folder, device, pooling)
+        if description.adapter is None:
+            return encoder
+        return replace(encoder, model=merge_adapter(encoder.model, manifest))
+
+    @classmethod
+    def read(cls, folder: Path, device: torch.device, pooling: Pooling) -> "PlainEncoder":
+        """Return the encoder in a folder.
+
+        Raises:
+            ConfigError: its files lack weights.
+        """
+        model = load_whole(AutoModel, folder, _WHOLE).to(device)
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        return cls(model, tokenizer, _max_tokens(folder, model.config, tokenizer), pooling)
+
+    def tokens(self, texts: Sequence[str]) -> dict[str, Tensor]:
+        """Return what the model reads of texts, padded and cut: (texts, tokens) each."""
+        return dict(
+            self.tokenizer(
+                list(texts),
+                padding=True,
+                truncation=True,
+                max_length=self.limit,
+                return_tensors="pt",
+            )
+        )
+
+    def vectors(self, tokens: Mapping[str, Tensor]) -> Tensor:
+        """Return the vectors of texts, (texts, dimension), of no certain length."""
+        return text_vectors(self.model, tokens, self.pooling)
+
+    @property
+    def loaded(self) -> "_Loaded":
+        """Return how to encode, the tokenizer, the dimension and the longest text in tokens."""
+
+        def encode_batch(texts: list[str], prompt: str) -> Tensor:
+            tokens = self.tokens([prompt + text for text in texts])
+            device = self.model.device
+            return self.vectors({name: one.to(device) for name, one in tokens.items()})
+
+        return encode_batch, self.tokenizer, self.model.config.hidden_size, self.limit
+
+
+def text_vectors(model: Any, tokens: Mapping[str, Tensor], pooling: Pooling) -> Tensor:
+    """Return the vectors that a model's token vectors are pooled to, (texts, dimension)."""
+    hidden: Tensor = model(**tokens).last_hidden_state
+    return pool(hidden, tokens["attention_mask"], pooling)
 
 
 def batches_by_length(lengths: Sequence[int]) -> list[list[int]]:
@@ -158,29 +245,9 @@ def _load(manifest: ModelManifest, folder: Path, device: torch.device) -> _Loade
     if engine is not None:
         return load_engine(folder, engine)
     pooling = plain_pooling(folder, manifest.pooling)
-    return (
-        _load_modules(folder, device) if pooling is None else _load_plain(folder, device, pooling)
-    )
-
-
-def _load_plain(folder: Path, device: torch.device, pooling: Pooling) -> _Loaded:
-    """Return the same of an encoder whose vectors are pooled and nothing more."""
-    model = load_whole(AutoModel, folder, _WHOLE).to(device)
-    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    limit = _max_tokens(folder, model.config, tokenizer)
-
-    def encode_batch(texts: list[str], prompt: str) -> Tensor:
-        tokens = tokenizer(
-            [prompt + text for text in texts],
-            padding=True,
-            truncation=True,
-            max_length=limit,
-            return_tensors="pt",
-        ).to(device)
-        hidden: Tensor = model(**tokens).last_hidden_state
-        return pool(hidden, tokens["attention_mask"], pooling)
-
-    return encode_batch, tokenizer, model.config.hidden_size, limit
+    if pooling is None:
+        return _load_modules(folder, device)
+    return PlainEncoder.read(folder, device, pooling).loaded
 
 
 def _load_modules(folder: Path, device: torch.device) -> _Loaded:

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from tasks.embedding.adapter import MANIFEST_FILE
 from tasks.evaluation.aggregates import by_system_and_mode, system_metrics
 from tasks.evaluation.comparisons import ComparisonSettings, compare_all
 from tasks.evaluation.evaluator import (
@@ -93,7 +94,7 @@ class Paths:
 
     curated: Path
     base: Path
-    embedder: Path
+    retriever: Path
     model_store: Path
     adapter: Path
     students: Path
@@ -172,7 +173,7 @@ def _asked(
     retriever = Retriever.of(
         Index.load(verified(paths.index)),
         params.prompting.passages,
-        embedder=paths.embedder,
+        embedder=verified(paths.retriever) / MANIFEST_FILE,
         store=paths.model_store,
         device=device,
     )

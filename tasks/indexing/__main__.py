@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from tasks.embedding.adapter import MANIFEST_FILE
 from tasks.embedding.embedder import Embedder
 from tasks.embedding.prompts import lacks
 from tasks.indexing.building import Encoder, build_index
@@ -35,7 +36,7 @@ class Paths:
 
     curated: Path
     base: Path
-    embedder: Path
+    retriever: Path
     reranker: Path
     model_store: Path
     scratch: Path
@@ -47,11 +48,14 @@ def run(params: Params, paths: Paths) -> None:
     """Write the index and its report."""
     started = time.monotonic()
     device = prepare_device(params.compute)
-    curated, manifest = verified(paths.curated), ModelManifest.read(paths.embedder)
+    curated, searched = verified(paths.curated), verified(paths.retriever) / MANIFEST_FILE
+    manifest = ModelManifest.read(searched)
     encoder = None
     if params.indexing.embeds:
-        embedder = Embedder.load(paths.embedder, paths.model_store, device=device)
-        encoder = Encoder(embedder, paths.scratch / "memos")
+        embedder = Embedder.load(searched, paths.model_store, device=device)
+        # What learned of tonight's data makes vectors that no other night asks for.
+        memos = paths.scratch / "memos" if manifest.adapter is None else None
+        encoder = Encoder(embedder, memos)
     documents = read_documents(curated / "documents.jsonl")
     built = build_index(
         len(documents),
@@ -59,7 +63,7 @@ def run(params: Params, paths: Paths) -> None:
             documents,
             params.prompting,
             base=paths.base,
-            embedder=paths.embedder,
+            embedder=searched,
             model_store=paths.model_store,
         ),
         read_records(curated / "validation.jsonl"),

@@ -31,10 +31,10 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Encoder:
-    """An embedder, and the folder of the memos of what it has embedded before."""
+    """An embedder, and the folder of the memos of what it has embedded before, if it keeps any."""
 
     embedder: Embedder
-    memos: Path
+    memos: Path | None
 
     def passages(self, texts: Sequence[str], progress: Progress) -> tuple[Vectors, int]:
         """Return the vectors of passages, and how many of the texts were not known.
@@ -48,13 +48,19 @@ class Encoder:
             embedded.extend(new)
             return _finite(self.embedder.encode(new, progress, purpose="passage"), new)
 
-        memo = VectorMemo(self.memos, self.embedder.digest)
-        return remembered(texts, memo, embed), len(embedded)
+        return self._remembered(texts, self.memos, embed), len(embedded)
 
     def questions(self, texts: Sequence[str]) -> Vectors:
         """Return the vectors of questions."""
-        memo = VectorMemo(self.memos / "questions", self.embedder.digest)
-        return remembered(texts, memo, partial(self.embedder.encode, purpose="query"))
+        folder = None if self.memos is None else self.memos / "questions"
+        return self._remembered(texts, folder, partial(self.embedder.encode, purpose="query"))
+
+    def _remembered(
+        self, texts: Sequence[str], folder: Path | None, encode: Callable[[Sequence[str]], Vectors]
+    ) -> Vectors:
+        if folder is None:
+            return encode(texts)
+        return remembered(texts, VectorMemo(folder, self.embedder.digest), encode)
 
 
 @dataclass(frozen=True)

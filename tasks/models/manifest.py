@@ -19,6 +19,8 @@ class ModelManifest:
     `template` is what its chat template was bound to (`tasks.models.template_binding`), None where
     it is as its makers wrote it.
     The prompts and the pooling are those that params give an embedder, None where its files decide.
+    `adapter` maps each file of what an embedder learned of the data to its SHA-256; they lie beside
+    the manifest (`tasks.embedding.adapter`), and it is None where the embedder is the base one.
     `requirement` is the package, with its version, whose code computes with the model.
     """
 
@@ -34,14 +36,16 @@ class ModelManifest:
     pooling: Pooling | None = None
     requirement: str | None = None
     template: dict[str, Any] | None = None
+    adapter: dict[str, str] | None = None
 
     @property
     def identity(self) -> str:
         """Return the hash that two embedders share whose vectors are the same."""
         given = (self.query_prompt, self.passage_prompt, self.pooling)
-        if all(value is None for value in given):
+        learned = [] if self.adapter is None else sorted(self.adapter.items())
+        if all(value is None for value in given) and not learned:
             return self.digest
-        return text_sha256(self.digest, *map(repr, given))
+        return text_sha256(self.digest, *map(repr, given), *map(repr, learned))
 
     @classmethod
     def read(cls, path: Path) -> "ModelManifest":

@@ -26,7 +26,7 @@ def write_provenance(
     *,
     base: str,
     numeric_form: str,
-    template: str,
+    template: str | None,
     tokens: Path,
     params: StageParams,
     teacher: str | None = None,
@@ -35,6 +35,7 @@ def write_provenance(
 ) -> None:
     """Write `training.json`: SHA-256 of all that it was made from, the params, versions.
 
+    `tokens` is the folder of the data; `template` is None where none was rendered.
     `start` is what a student's weights began as, where that is not the base; `shares` those of the
     base that are quantised and adapted.
     """

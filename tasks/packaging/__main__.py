@@ -9,7 +9,7 @@ from typing import Any, get_args
 
 from tasks.answering.golden import GoldenPrompt, GoldenPrompts
 from tasks.answering.loading import open_answerer
-from tasks.answering.release_bundle import ADAPTER, BundleSettings
+from tasks.answering.release_bundle import ADAPTER, EMBEDDER, BundleSettings
 from tasks.models.manifest import ModelManifest
 from tasks.models.provenance import PROVENANCE_FILE
 from tasks.packaging.assembly import Parts, assemble
@@ -60,7 +60,7 @@ class Paths:
 
     curated: Path
     base: Path
-    embedder: Path
+    retriever: Path
     model_store: Path
     adapter: Path
     students: Path
@@ -169,7 +169,7 @@ def _facts(
             for model in _SERVED
         },
         base=ModelManifest.read(paths.base),
-        embedder=ModelManifest.read(paths.embedder),
+        embedder=ModelManifest.read(bundle / EMBEDDER),
         numeric_form=params.models.numeric_form,
         max_new_tokens=params.prompting.max_new_tokens,
         task=TrainedTask.read(bundle / ADAPTER / PROMPT),
@@ -183,7 +183,7 @@ def _parts(paths: Paths, offered: str) -> Parts:
         student=paths.students / offered,
         index=paths.index,
         base=paths.base,
-        embedder=paths.embedder,
+        retriever=paths.retriever,
     )
 
 

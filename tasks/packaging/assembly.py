@@ -15,6 +15,7 @@ from tasks.answering.release_bundle import (
     STUDENT,
     BundleSettings,
 )
+from tasks.embedding.adapter import copy_embedder
 from tasks.stage.errors import ConfigError
 from tasks.stage.outputs import verified
 
@@ -32,7 +33,7 @@ class Parts:
     student: Path
     index: Path
     base: Path
-    embedder: Path
+    retriever: Path
 
 
 def assemble(bundle: Path, parts: Parts, settings: BundleSettings) -> None:
@@ -48,8 +49,9 @@ def assemble(bundle: Path, parts: Parts, settings: BundleSettings) -> None:
     folders = {ADAPTER: parts.adapter, STUDENT: parts.student, INDEX: parts.index}
     for name, folder in folders.items():
         shutil.copytree(verified(folder), bundle / name, copy_function=_link)
-    for name, path in {BASE: parts.base, EMBEDDER: parts.embedder, AGENT: AGENT_FILE}.items():
+    for name, path in {BASE: parts.base, AGENT: AGENT_FILE}.items():
         shutil.copyfile(path, bundle / name)
+    copy_embedder(verified(parts.retriever) / EMBEDDER, bundle)
     settings.write(bundle)
     refuse_pickles(bundle)
 

@@ -230,6 +230,24 @@ class Batch:
         """Return the tokens of the largest pack."""
         return max(pack.tokens for pack in self.packs)
 
+    @property
+    def longest_example(self) -> int:
+        """Return the tokens of the longest example, which no pack splits."""
+        return max(len(example.token_ids) for example in self.examples)
+
+    @property
+    def example_dial(self) -> str:
+        """Return what people can do where one example alone does not fit into memory."""
+        return "lower tokenization.max_tokens or finetuning.rank, or take a smaller base"
+
+    @property
+    def activations_dial(self) -> str:
+        """Return what people can do where the largest pack would not fit into memory."""
+        return (
+            "lower compute.micro_batch_tokens, or tokenization.max_tokens where single examples "
+            "are long"
+        )
+
     def repacked(self, max_tokens: int) -> "Batch":
         """Return the same step in packs of at most so many tokens, but for single examples over
         that.

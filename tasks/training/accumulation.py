@@ -7,9 +7,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from tasks.sequences.likelihood import SummedLoss
-from tasks.sequences.packing import Batch
 from tasks.stage.errors import DeviceError
+from tasks.training.steps import Batch, SummedLoss
 
 LOGGER = logging.getLogger(__name__)
 
@@ -76,14 +75,14 @@ class Accumulation:
         Raises:
             DeviceError: they hold a single example each, or one is all that would be left.
         """
-        longest = max(len(example.token_ids) for example in batch.examples)
+        longest = batch.longest_example
         alone = all(pack.examples == 1 for pack in batch.packs)
         most = min(self.max_tokens, batch.largest_pack)
         if alone or most <= longest:
             raise DeviceError(
                 f"an example of {longest} tokens does not fit into the device's memory at step "
                 f"{step}: {error}",
-                "lower tokenization.max_tokens or finetuning.rank, or take a smaller base",
+                batch.example_dial,
             ) from error
         self.max_tokens = max(math.ceil(most / 2), longest)
         LOGGER.warning(

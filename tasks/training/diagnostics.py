@@ -86,8 +86,10 @@ def fit_of(scratch: Path, initial: float, *, series: str = "") -> Fit:
     return diagnose_fit(read_curve(scratch, "loss", series=series), validation, initial)
 
 
-def plot_losses(scratch: Path, target: Path, title: str, *, series: str = "") -> None:
-    """Write a PNG of the training and validation loss over steps."""
+def plot_losses(
+    scratch: Path, target: Path, title: str, *, series: str = "", learned: str = "learned token"
+) -> None:
+    """Write a PNG of the training and validation loss over steps, in nats a `learned` thing."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -97,7 +99,7 @@ def plot_losses(scratch: Path, target: Path, title: str, *, series: str = "") ->
     for name, label, style in (("loss", "training", "-"), ("validation_loss", "validation", "o-")):
         points = read_curve(scratch, name, series=series)
         axes.plot(*zip(*points, strict=True), style, label=label)
-    axes.set(title=title, xlabel="optimizer step", ylabel="loss (nats per learned token)")
+    axes.set(title=title, xlabel="optimizer step", ylabel=f"loss (nats per {learned})")
     axes.grid(alpha=0.3)
     axes.legend()
     figure.savefig(target, dpi=120, metadata={"Software": None})

@@ -8,8 +8,6 @@ from torch import nn
 from transformers.trainer_callback import PrinterCallback
 
 from tasks.records.text import text_sha256
-from tasks.sequences.likelihood import SummedLoss
-from tasks.sequences.packing import Batch
 from tasks.stage.errors import DataError
 from tasks.stage.metrics import Curves
 from tasks.stage.outputs import MANIFEST
@@ -23,7 +21,8 @@ from tasks.training.checkpoints import (
 )
 from tasks.training.lr_finder import find_learning_rate
 from tasks.training.memory_estimate import estimate_memory, require_memory
-from tasks.training.params import TrainingParams
+from tasks.training.params import LoopParams
+from tasks.training.steps import Batch, SummedLoss
 from tasks.training.trainer import CurveCallback, PackedTrainer, training_arguments
 
 _RATE, _INITIAL = "learning_rate", "initial_loss"  # what a training remembers from before it began
@@ -52,7 +51,7 @@ def train(
     batches: Sequence[Batch],
     validation: Sequence[Batch],
     loss: SummedLoss,
-    params: TrainingParams,
+    params: LoopParams,
     *,
     scratch: Path,
     identity: str,
@@ -115,7 +114,7 @@ def _trainer(
     batches: Sequence[Batch],
     validation: Sequence[Batch],
     loss: SummedLoss,
-    params: TrainingParams,
+    params: LoopParams,
     folder: Path,
 ) -> PackedTrainer:
     device = next(model.parameters()).device
@@ -145,12 +144,11 @@ def _check(
         )
     device = next(model.parameters()).device
     packs = [pack for batch in batches for pack in batch.packs]
-    require_memory(estimate_memory(model, packs, loss, device), device)
+    estimate = estimate_memory(model, packs, loss, device)
+    require_memory(estimate, device, activations_dial=batches[0].activations_dial)
 
 
-def training_identity(
-    params: TrainingParams, base_digest: str, numeric_form: str, tokens: Path
-) -> str:
+def training_identity(params: LoopParams, base_digest: str, numeric_form: str, tokens: Path) -> str:
     """Return a hash of what a checkpoint must be made with for a training to go on from it."""
     manifest = (tokens / MANIFEST).read_text(encoding="utf-8")
     return text_sha256(params.model_dump_json(), base_digest, numeric_form, manifest)

@@ -8,10 +8,9 @@ from itertools import cycle, islice
 import torch
 from torch import nn
 
-from tasks.sequences.likelihood import SummedLoss
-from tasks.sequences.packing import Batch
 from tasks.stage.errors import ConfigError
 from tasks.training.accumulation import Accumulation
+from tasks.training.steps import Batch, SummedLoss
 
 LOGGER = logging.getLogger(__name__)
 _LOWEST, _HIGHEST, _STEPS = 1e-6, 1e-1, 30

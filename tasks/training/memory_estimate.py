@@ -11,9 +11,8 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
 from tasks.models.memory import free_bytes, held_bytes
-from tasks.sequences.likelihood import SummedLoss
-from tasks.sequences.packing import Pack
 from tasks.stage.errors import ConfigError
+from tasks.training.steps import Part, SummedLoss
 
 LOGGER = logging.getLogger(__name__)
 
@@ -48,7 +47,7 @@ class MemoryEstimate:
 
 
 def estimate_memory(
-    model: nn.Module, packs: Sequence[Pack], loss: SummedLoss, device: torch.device
+    model: nn.Module, packs: Sequence[Part], loss: SummedLoss, device: torch.device
 ) -> MemoryEstimate:
     """Return what training on these packs will hold, by trying the smallest of them.
 
@@ -72,8 +71,12 @@ def estimate_memory(
     return MemoryEstimate(held_bytes(device), optimizer, max(int(most), int(kept.max())))
 
 
-def require_memory(estimate: MemoryEstimate, device: torch.device) -> None:
+def require_memory(
+    estimate: MemoryEstimate, device: torch.device, *, activations_dial: str
+) -> None:
     """Log an estimate, and refuse a training that will not fit.
+
+    `activations_dial` is what people can do where activations take most.
 
     Raises:
         ConfigError: the device has less left than the training will ask for.
@@ -86,8 +89,7 @@ def require_memory(estimate: MemoryEstimate, device: torch.device) -> None:
     )
     if estimate.growth > free:
         dial = (
-            "lower compute.micro_batch_tokens, or tokenization.max_tokens where single examples "
-            "are long"
+            activations_dial
             if estimate.activations > estimate.optimizer
             else "train fewer weights: a lower rank, fewer targets, or an adapter instead of full"
         )
@@ -97,7 +99,7 @@ def require_memory(estimate: MemoryEstimate, device: torch.device) -> None:
     LOGGER.info("this training will take about %s", parts)
 
 
-def _kept_bytes(model: nn.Module, pack: Pack, loss: SummedLoss, device: torch.device) -> int:
+def _kept_bytes(model: nn.Module, pack: Part, loss: SummedLoss, device: torch.device) -> int:
     """Return the bytes that autograd keeps for a pack's backward pass, and its logits' gradient."""
     weights = {weight.untyped_storage().data_ptr() for weight in model.parameters()}
     # Held without their graphs: a tensor that its own node saves would keep that node for ever.

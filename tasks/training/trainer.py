@@ -21,21 +21,20 @@ from transformers import (
 )
 
 from tasks.models.memory import peak_bytes
-from tasks.sequences.likelihood import SummedLoss
-from tasks.sequences.packing import Batch
 from tasks.stage.errors import DataError
 from tasks.stage.metrics import Curves
 from tasks.training.accumulation import Accumulation
 from tasks.training.batches import epoch_order
 from tasks.training.checkpoints import STATE_FILE, seal_checkpoint
-from tasks.training.params import TrainingParams
+from tasks.training.params import LoopParams
+from tasks.training.steps import Batch, SummedLoss
 
 LOGGER = logging.getLogger(__name__)
 _PACKS_FILE = "packs.json"
 
 
 def training_arguments(
-    params: TrainingParams, folder: Path, total_steps: int, device: torch.device
+    params: LoopParams, folder: Path, total_steps: int, device: torch.device
 ) -> TrainingArguments:
     """Return what the Trainer needs, from our params; one device, however many there are."""
     interval = math.ceil(total_steps / params.evaluations)
@@ -147,7 +146,7 @@ class PackedTrainer(Trainer):
         batches: Sequence[Batch],
         validation: Sequence[Batch],
         loss: SummedLoss,
-        params: TrainingParams,
+        params: LoopParams,
     ) -> None:
         super().__init__(
             model=model,

@@ -44,7 +44,7 @@ from tasks.stage.params import read_yaml
 from tasks.statistics.bootstrap import Interval, bootstrap_mean
 from tests.benchmarks.serving import Project, make_project, running
 
-STAGES = ("validation", "curation", "tokenization", "finetuning", "indexing")
+STAGES = ("validation", "curation", "tokenization", "finetuning", "retriever_training", "indexing")
 _ASKED = "What can I use {} for?"
 _REWORDED = "I came across {} in our code, what does it do?"
 _TEAMS = ("Amber", "Birch", "Cedar", "Delta", "Ember", "Fjord", "Grove", "Heron")
@@ -191,7 +191,7 @@ def next_bundle(root: Path, night: Path) -> Path:
         student=night / "data/bundle/student",
         index=data / "index",
         base=data / "models/base.json",
-        embedder=data / "models/embedder.json",
+        retriever=data / "retriever",
     )
     with output_folders(data / "bundle") as (bundle,):
         assemble(bundle, parts, BundleSettings.read(night / "data/bundle"))

@@ -22,7 +22,7 @@ def package(root: Path, params: Params, tiny: Any, index: Path, report: Path) ->
     paths = Paths(
         curated=tiny.curated,
         base=tiny.base,
-        embedder=tiny.embedder,
+        retriever=tiny.retriever,
         model_store=tiny.store,
         adapter=tiny.adapter,
         students=tiny.students,

@@ -83,6 +83,7 @@ def test_the_first_night_executes_every_stage_and_makes_a_version_of_each_model(
             "tokenization",
             "finetuning",
             "distillation",
+            "retriever_training",
             "indexing",
             "evaluation",
             "packaging",

@@ -40,6 +40,10 @@ class Tiny:
         return self.root / "embedder.json"
 
     @property
+    def retriever(self) -> Path:
+        return self.root / "retriever"
+
+    @property
     def reranker(self) -> Path:
         return self.root / "reranker.json"
 
@@ -134,6 +138,9 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
         convert("tiny:llama", None, "causal_lm", made.store).write(made.base)
     _make_embedder(made.root / "bert", made)
     convert(str(made.root / "bert"), None, "embedder", made.store).write(made.embedder)
+    made.retriever.mkdir()
+    shutil.copyfile(made.embedder, made.retriever / "embedder.json")
+    write_manifest(made.retriever)
     made.reranker.write_text("null\n")
     _make_adapter(made)
     write_curated(made.curated, documents=12, records=12)
@@ -302,7 +309,7 @@ def score_night(root: Path, tiny: Tiny, curated: Path, shared: Mapping[str, Any]
         indexing.Paths(
             curated=curated,
             base=tiny.base,
-            embedder=tiny.embedder,
+            retriever=tiny.retriever,
             reranker=tiny.reranker,
             model_store=tiny.store,
             scratch=root / "scratch" / "indexing",
@@ -316,7 +323,7 @@ def score_night(root: Path, tiny: Tiny, curated: Path, shared: Mapping[str, Any]
         evaluation.Paths(
             curated=curated,
             base=tiny.base,
-            embedder=tiny.embedder,
+            retriever=tiny.retriever,
             model_store=tiny.store,
             adapter=tiny.adapter,
             students=tiny.students,

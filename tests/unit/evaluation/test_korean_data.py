@@ -115,7 +115,7 @@ def report(
         evaluation.Paths(
             curated=curated,
             base=tiny.base,
-            embedder=tiny.embedder,
+            retriever=tiny.retriever,
             model_store=tiny.store,
             adapter=tiny.adapter,
             students=tiny.students,

@@ -135,7 +135,7 @@ def full(
     paths = evaluation.Paths(
         curated=curated,
         base=tiny.base,
-        embedder=tiny.embedder,
+        retriever=tiny.retriever,
         model_store=tiny.store,
         adapter=tiny.adapter,
         students=tiny.students,
@@ -190,7 +190,7 @@ def test_a_sweeps_trials_ask_the_validation_split_and_no_feedback(
     shared = {"prompting": prompting, "compute": compute, "models": models}
     params = evaluation.Params.model_validate(shared | {"evaluation": settings})
     paths = evaluation.Paths(
-        curated=curated, base=tiny.base, embedder=tiny.embedder, model_store=tiny.store,
+        curated=curated, base=tiny.base, retriever=tiny.retriever, model_store=tiny.store,
         adapter=tiny.adapter, students=tiny.students, index=scored.index, scratch=tmp_path,
         evaluation_report=tmp_path / "report",
     )  # fmt: skip

@@ -89,7 +89,7 @@ def reranked(
     paths = Paths(
         curated=tiny.curated,
         base=tiny.base,
-        embedder=tiny.embedder,
+        retriever=tiny.retriever,
         reranker=root / "reranker.json",
         model_store=tiny.store,
         scratch=root / "scratch",

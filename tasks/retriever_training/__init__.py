@@ -1,0 +1,1 @@
+"""The embedder of search, trained by LoRA on the data's own questions and passages."""
