@@ -8,12 +8,18 @@ from tasks.indexing.params import Params
 from tasks.retrieval.index import Index
 
 
-def index_into(root: Path, params: Params, tiny: Any, curated: Path | None = None) -> Index:
+def index_into(
+    root: Path,
+    params: Params,
+    tiny: Any,
+    curated: Path | None = None,
+    retriever: Path | None = None,
+) -> Index:
     """Run the stage on the tiny models, with its outs below a folder; return the index."""
     paths = Paths(
         curated=curated or tiny.curated,
         base=tiny.base,
-        retriever=tiny.retriever,
+        retriever=retriever or tiny.retriever,
         reranker=tiny.reranker,
         model_store=tiny.store,
         scratch=root / "scratch",

@@ -129,5 +129,5 @@ def test_what_does_not_fit_is_refused_with_the_dial_to_turn(
 ) -> None:
     estimate = MemoryEstimate(10**9, optimizer, activations)
     with pytest.raises(ConfigError, match="are left on cpu") as refused:
-        require_memory(estimate, torch.device("cpu"), activations_dial="lower it")
+        require_memory(estimate, torch.device("cpu"), activations_dial="lower micro_batch_tokens")
     assert dial in refused.value.remedy
