@@ -3,6 +3,7 @@
 The manifest names each of its files by hash, so whoever is given a manifest has the embedder whole.
 """
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -54,6 +55,14 @@ def verified_adapter(manifest: Path) -> Path:
             RESTORE,
         )
     return folder
+
+
+def read_gain(manifest: Path) -> dict[str, Any] | None:
+    """Return what the embedder of a manifest finds more than its base, None where it is that."""
+    if ModelManifest.read(manifest).adapter is None:
+        return None
+    content: dict[str, Any] = json.loads(manifest.with_name(GAIN_FILE).read_text(encoding="utf-8"))
+    return content
 
 
 def merge_adapter(model: Any, manifest: Path) -> Any:

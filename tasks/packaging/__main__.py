@@ -10,6 +10,7 @@ from typing import Any, get_args
 from tasks.answering.golden import GoldenPrompt, GoldenPrompts
 from tasks.answering.loading import open_answerer
 from tasks.answering.release_bundle import ADAPTER, EMBEDDER, BundleSettings
+from tasks.embedding.adapter import read_gain
 from tasks.models.manifest import ModelManifest
 from tasks.models.provenance import PROVENANCE_FILE
 from tasks.packaging.assembly import Parts, assemble
@@ -170,6 +171,7 @@ def _facts(
         },
         base=ModelManifest.read(paths.base),
         embedder=ModelManifest.read(bundle / EMBEDDER),
+        gain=read_gain(bundle / EMBEDDER),
         numeric_form=params.models.numeric_form,
         max_new_tokens=params.prompting.max_new_tokens,
         task=TrainedTask.read(bundle / ADAPTER / PROMPT),

@@ -11,6 +11,7 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
+from tasks.embedding.adapter import ADAPTER_FOLDER
 from tasks.models.linear_maps import share_text
 from tasks.models.manifest import ModelManifest
 from tasks.records.predictions import ALL_MODES, FEEDBACK, SCORE_NAMES
@@ -182,7 +183,8 @@ class CardFacts:
     """All that a card is made of.
 
     `metrics` are evaluation's; `trainings` what made the adapter and the student, by name; `parity`
-    the share of the bundle's answers that are evaluation's, by model.
+    the share of the bundle's answers that are evaluation's, by model; `gain` what a trained
+    embedder finds more than its base, None where search uses the base.
     """
 
     metrics: Mapping[str, Any]
@@ -194,6 +196,7 @@ class CardFacts:
     numeric_form: str
     max_new_tokens: int
     task: TrainedTask = field(default_factory=TrainedTask)
+    gain: Mapping[str, Any] | None = None
 
 
 def model_card(facts: CardFacts) -> str:
@@ -260,8 +263,27 @@ def _opening(facts: CardFacts) -> str:
     base, embedder = facts.base, facts.embedder
     return (
         f"An adapter on `{base.name}` ({base.source}, digest `{base.digest[:12]}`), a smaller "
-        f"student, and an index searched with `{embedder.name}` ({embedder.source}). The base's "
+        f"student, and an index searched with `{embedder.name}` ({embedder.source})"
+        f"{_learned_search(facts.gain)}. The base's "
         "weights are not in this folder: `base.json` names them by source and SHA-256."
+    )
+
+
+def _learned_search(gain: Mapping[str, Any] | None) -> str:
+    """Return what the embedder learned and what that gained, nothing where it is the base one."""
+    if gain is None:
+        return ""
+    learned = {
+        "questions": "questions and passages of this data",
+        "spans": "pairs of spans of this data's documents",
+    }[gain["pairs"]]
+    asked = "held-out spans" if gain["questions_are_spans"] else "validation questions"
+    base, trained, more = (gain[name]["recall"] for name in ("base", "trained", "difference"))
+    return (
+        f", which learned from {learned} (`{ADAPTER_FOLDER}/`, LoRA): on {gain['questions']} "
+        f"{asked} its recall at {gain['recall_at']} is {trained['value']:.3f}, the base's "
+        f"{base['value']:.3f} (difference {more['value']:+.3f}, {more['low']:+.3f} to "
+        f"{more['high']:+.3f})"
     )
 
 

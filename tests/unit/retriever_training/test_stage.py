@@ -27,16 +27,6 @@ from tests.builders.retriever import LEARNED, retriever_params, train_into
 CPU = torch.device("cpu")
 
 
-@pytest.fixture(scope="module")
-def learned(
-    tiny: Any, prompting: Any, compute: Any, tmp_path_factory: pytest.TempPathFactory
-) -> Path:
-    """A folder in which the stage trained the tiny embedder and kept it."""
-    root = tmp_path_factory.mktemp("learned")
-    train_into(root, retriever_params(prompting, compute, **LEARNED), tiny)
-    return root
-
-
 def test_off_it_hands_the_base_embedder_on(
     tmp_path: Path, tiny: Any, prompting: Any, compute: Any
 ) -> None:
