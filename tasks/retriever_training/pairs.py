@@ -143,22 +143,22 @@ class Chosen:
     held_out: tuple[Pair, ...]
 
 
-def choose_pairs(pairs: Sequence[Pair], *, most: int, held_out_share: float, seed: int) -> Chosen:
+def choose_pairs(pairs: Sequence[Pair], *, most: int, share: float, seed: int) -> Chosen:
     """Return at most so many pairs to learn, reviewed feedback first, and others to stop by.
 
-    Both are chosen by hash. The documents of the latter, at least one where there are two, are
-    those of no pair that is learned.
+    Both are chosen by hash. The latter are at most this share of `most`, and of this share of the
+    documents, at least one where there are two: those of no pair that is learned.
     """
     named = sorted(
         {_named(pair) for pair in pairs}, key=lambda name: text_sha256("stop", str(seed), name)
     )
-    held = set(named[: max(round(len(named) * held_out_share), 1)]) if len(named) > 1 else set()
+    held = set(named[: max(round(len(named) * share), 1)]) if len(named) > 1 else set()
     ordered = sorted(
         pairs, key=lambda pair: (not pair.is_feedback, text_sha256("pair", str(seed), pair.id))
     )
     return Chosen(
         tuple(pair for pair in ordered if pair.documents.isdisjoint(held))[:most],
-        tuple(pair for pair in ordered if _named(pair) in held)[:most],
+        tuple(pair for pair in ordered if _named(pair) in held)[: max(round(most * share), 1)],
     )
 
 

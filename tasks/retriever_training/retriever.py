@@ -185,7 +185,7 @@ def _choose(params: Params, inputs: Inputs) -> tuple[Chosen, Asked]:
             pairs = [pair for pair in pairs if hash_share(pair.id, "asked") >= _ASKED_SHARE]
             asked = asked_spans(spans, passages, settings.gate)
     chosen = choose_pairs(
-        pairs, most=settings.most_pairs, held_out_share=settings.held_out_share, seed=settings.seed
+        pairs, most=settings.most_pairs, share=settings.held_out_share, seed=settings.seed
     )
     _check(chosen, len(passages), settings)
     return chosen, asked

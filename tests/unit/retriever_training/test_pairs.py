@@ -58,16 +58,16 @@ def test_documents_that_say_when_to_stop_are_never_learned_and_feedback_comes_fi
         for copy in range(2)
     ]
     pairs = question_pairs(records, passages)
-    chosen = choose_pairs(pairs, most=10, held_out_share=0.2, seed=0)
+    chosen = choose_pairs(pairs, most=10, share=0.2, seed=0)
     learned, held = (
         {name for pair in side for name in pair.documents}
         for side in (chosen.learned, chosen.held_out)
     )
-    assert (len(chosen.learned), len(chosen.held_out), len(held)) == (10, 8, 4)
+    assert (len(chosen.learned), len(chosen.held_out), len(held)) == (10, 2, 2)
     assert learned.isdisjoint(held)
     assert chosen.learned[0].is_feedback or "d7" in held
-    assert choose_pairs(pairs[::-1], most=10, held_out_share=0.2, seed=0) == chosen
-    assert choose_pairs(pairs[:2], most=10, held_out_share=0.2, seed=0).held_out == ()
+    assert choose_pairs(pairs[::-1], most=10, share=0.2, seed=0) == chosen
+    assert choose_pairs(pairs[:2], most=10, share=0.2, seed=0).held_out == ()
 
 
 def test_a_span_is_a_sentence_that_its_passage_mostly_lacks() -> None:
