@@ -22,7 +22,8 @@ _DEPTH = 20  # of BM25's ranks, besides those that are wanted
 class Pair:
     """A text that asks, and the passage that it is to find.
 
-    `documents` hold what is asked, `passage` is of one of them; `answer` is what the passage is
+    `documents` hold what is asked, `passage` is of one of them; `group` is what a split keeps
+    together, a record's or the document; `answer` is what the passage is
     asked for, in its own words, empty where nobody wrote it down.
     """
 
@@ -30,6 +31,7 @@ class Pair:
     question: str
     passage: Passage
     documents: frozenset[str]
+    group: str
     answer: str = ""
     is_feedback: bool = False
 
@@ -65,6 +67,7 @@ def question_pairs(records: Sequence[Record], passages: Sequence[Passage]) -> li
                     record.question,
                     _best(named, record),
                     frozenset(record.documents),
+                    record.group,
                     record.answer,
                     record.is_feedback,
                 )
@@ -121,7 +124,7 @@ def _span_pair(document: str, passage: Passage, seed: int) -> Pair | None:
     span, rest = passage.text[begin:end].strip(), passage
     if hash_share(passage.id, f"left-in-{seed}") >= _SPANS_LEFT_IN:
         rest = replace(passage, text=(passage.text[:begin] + passage.text[end:]).strip())
-    return Pair(f"{passage.id} span", span, rest, frozenset({document}))
+    return Pair(f"{passage.id} span", span, rest, frozenset({document}), document)
 
 
 def _sentences(text: str) -> list[tuple[int, int]]:
@@ -137,7 +140,7 @@ def _sentences(text: str) -> list[tuple[int, int]]:
 
 @dataclass(frozen=True)
 class Chosen:
-    """The pairs that are learned, and those of other documents that say when to stop."""
+    """The pairs that are learned, and those of other groups that say when to stop."""
 
     learned: tuple[Pair, ...]
     held_out: tuple[Pair, ...]
@@ -147,23 +150,19 @@ def choose_pairs(pairs: Sequence[Pair], *, most: int, share: float, seed: int) -
     """Return at most so many pairs to learn, reviewed feedback first, and others to stop by.
 
     Both are chosen by hash. The latter are at most this share of `most`, and of this share of the
-    documents, at least one where there are two: those of no pair that is learned.
+    groups, at least one where there are two, of which no pair is learned.
     """
     named = sorted(
-        {_named(pair) for pair in pairs}, key=lambda name: text_sha256("stop", str(seed), name)
+        {pair.group for pair in pairs}, key=lambda name: text_sha256("stop", str(seed), name)
     )
     held = set(named[: max(round(len(named) * share), 1)]) if len(named) > 1 else set()
     ordered = sorted(
         pairs, key=lambda pair: (not pair.is_feedback, text_sha256("pair", str(seed), pair.id))
     )
     return Chosen(
-        tuple(pair for pair in ordered if pair.documents.isdisjoint(held))[:most],
-        tuple(pair for pair in ordered if _named(pair) in held)[: max(round(most * share), 1)],
+        tuple(pair for pair in ordered if pair.group not in held)[:most],
+        tuple(pair for pair in ordered if pair.group in held)[: max(round(most * share), 1)],
     )
-
-
-def _named(pair: Pair) -> str:
-    return pair.passage.document_id
 
 
 def hard_negatives(

@@ -30,7 +30,7 @@ class RetrieverParams(LoopParams):
     hard_negatives: int = Field(ge=0, le=16, description="by BM25, a pair")
     batch_pairs: int = Field(ge=2, le=4096, description="pairs an optimizer step")
     most_pairs: int = Field(ge=2, description="pairs of an epoch")
-    held_out_share: float = Field(gt=0, lt=0.5, description="of the documents, never learned")
+    held_out_share: float = Field(gt=0, lt=0.5, description="of the groups, never learned")
     rank: int = Field(ge=1, le=1024)
     alpha: int = Field(ge=1)
     dropout: float = Field(ge=0, lt=1)

@@ -103,7 +103,7 @@ def _training(learned: "Learned", params: RetrieverParams) -> str:
         f"{pairs.learned} {kind}{feedback}, and {pairs.negatives} passages that BM25 ranks high. "
         f"Of the passages beside a question's own, {pairs.masked:.2%} hold what it asks as well, "
         "and count as no negatives. "
-        f"The loss on {pairs.held_out} pairs of other documents was "
+        f"The loss on {pairs.held_out} pairs of other groups was "
         f"{training.initial_validation_loss:.3f} before and {training.best_validation_loss:.3f} "
         "at its best (nats a question)."
     )

@@ -202,7 +202,7 @@ def _check(chosen: Chosen, passages: int, settings: RetrieverParams) -> None:
     )
     raise DataError(
         f"{passages} passages give {found} pairs to train the embedder on; expected {wanted}, of "
-        "two documents at least: one to learn and one to stop by",
+        "two groups at least: one to learn and one to stop by",
         f"take more data in; or, in params/retriever_training.yaml, {other} or enabled: false",
     )
 

@@ -60,7 +60,7 @@ def passage(document: str, text: str, place: int = 0) -> Passage:
 
 def test_passages_that_hold_the_gold_are_no_negatives() -> None:
     right = passage("d1", "Seoul is the capital of Korea.")
-    pair = Pair("q1", "What is the capital of Korea?", right, frozenset({"d1", "d5"}), "Seoul")
+    pair = Pair("q1", "What is the capital of Korea?", right, frozenset({"d1", "d5"}), "g", "Seoul")
     same = passage("d9", right.text)
     assert pair.is_held_by(right)
     assert pair.is_held_by(passage("d1", "Other words.", 1))
@@ -73,8 +73,8 @@ def test_passages_that_hold_the_gold_are_no_negatives() -> None:
 
 def test_a_batch_masks_what_its_questions_are_not_told_from() -> None:
     pairs = [
-        Pair("a", "one?", passage("d1", "one and two"), frozenset({"d1"}), "one"),
-        Pair("b", "two?", passage("d2", "only 2"), frozenset({"d2"}), "2"),
+        Pair("a", "one?", passage("d1", "one and two"), frozenset({"d1"}), "a", "one"),
+        Pair("b", "two?", passage("d2", "only 2"), frozenset({"d2"}), "b", "2"),
     ]
     hard = [(passage("d3", "three"),), (passage("d4", "nothing else"),)]
 

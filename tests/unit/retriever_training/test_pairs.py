@@ -16,10 +16,15 @@ def passage(document: str, text: str, place: int = 0) -> Passage:
 
 
 def record(
-    name: str, question: str, answer: str, *documents: str, is_feedback: bool = False
+    name: str,
+    question: str,
+    answer: str,
+    *documents: str,
+    group: str = "",
+    is_feedback: bool = False,
 ) -> Record:
     turns = (Message("user", question), Message("assistant", answer))
-    return Record(name, turns, documents, "all", name, "t", "CC0", "n1", is_feedback)
+    return Record(name, turns, documents, "all", group or name, "t", "CC0", "n1", is_feedback)
 
 
 LONG = [
@@ -50,22 +55,26 @@ def test_hard_negatives_are_what_bm25_finds_and_holds_nothing_of_the_right() -> 
     assert hard_negatives([pair], LONG, lexical, 0) == [()]
 
 
-def test_documents_that_say_when_to_stop_are_never_learned_and_feedback_comes_first() -> None:
+def test_groups_that_say_when_to_stop_are_never_learned_and_feedback_comes_first() -> None:
     passages = [passage(f"d{at}", f"text {at}") for at in range(20)]
     records = [
-        record(f"r{at}-{copy}", "q", f"text {at}", f"d{at}", is_feedback=(at, copy) == (7, 1))
+        record(
+            f"r{at}-{copy}",
+            "q",
+            f"text {at}",
+            f"d{at}",
+            group=f"g{at}",
+            is_feedback=(at, copy) == (7, 1),
+        )
         for at in range(20)
         for copy in range(2)
     ]
     pairs = question_pairs(records, passages)
     chosen = choose_pairs(pairs, most=10, share=0.2, seed=0)
-    learned, held = (
-        {name for pair in side for name in pair.documents}
-        for side in (chosen.learned, chosen.held_out)
-    )
+    learned, held = ({pair.group for pair in side} for side in (chosen.learned, chosen.held_out))
     assert (len(chosen.learned), len(chosen.held_out), len(held)) == (10, 2, 2)
     assert learned.isdisjoint(held)
-    assert chosen.learned[0].is_feedback or "d7" in held
+    assert chosen.learned[0].is_feedback or "g7" in held
     assert choose_pairs(pairs[::-1], most=10, share=0.2, seed=0) == chosen
     assert choose_pairs(pairs[:2], most=10, share=0.2, seed=0).held_out == ()
 
