@@ -22,9 +22,10 @@ _PLACES = ("north hall", "red shed", "attic", "garage", "old barn", "cellar", "t
 
 
 def alias(number: int) -> str:
-    """A made-up word of four syllables, one for each number."""
+    """A made-up word of four syllables, one for each number below 64."""
     syllables = ("ba", "ke", "li", "mo", "zu", "ra", "ti", "xo")
-    return "".join(syllables[(number * 5 + place * 3 + number // 8) % 8] for place in range(4))
+    places = (number, number // 8, number * 3 + 1, number * 5 + number // 8)
+    return "".join(syllables[place % 8] for place in places)
 
 
 def rows(things: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:

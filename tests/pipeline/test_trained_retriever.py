@@ -81,6 +81,6 @@ def test_what_the_embedder_learned_is_kept_and_released(learned: Learned) -> Non
 
 
 def test_the_registered_version_is_asked_with_it(learned: Learned) -> None:
-    done = nightloom(learned.checkout, "ask", "Where is the bakelimo kept?", "--json")
+    done = nightloom(learned.checkout, "ask", "Where is the kebazura kept?", "--json")
     assert done.returncode == 0, done.stderr[-3000:]
     assert json.loads(done.stdout)["passages"]
