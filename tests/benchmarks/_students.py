@@ -38,6 +38,7 @@ from tasks.distillation.pruning import (
 from tasks.distillation.reconstruction import reconstruct
 from tasks.distillation.students import FullStudents, vocabulary
 from tasks.distillation.teacher import OnlineTeacher, StateMemory
+from tasks.embedding.adapter import MANIFEST_FILE
 from tasks.evaluation.params import EvaluationParams
 from tasks.evaluation.requests import Request, Retriever, choose_records, primary_requests
 from tasks.evaluation.system_run import no_measure, run_system, score_answer
@@ -136,7 +137,7 @@ class Laboratory:
         retriever = Retriever.of(
             Index.load(paths["index"]),
             passages,
-            embedder=paths["embedder"],
+            embedder=paths["retriever"] / MANIFEST_FILE,
             store=paths["model_store"],
             device=self._device,
         )

@@ -101,7 +101,7 @@ def report(
         indexing.Paths(
             curated,
             tiny.base,
-            tiny.embedder,
+            tiny.retriever,
             tiny.reranker,
             tiny.store,
             root / "scratch",

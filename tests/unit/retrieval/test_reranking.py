@@ -153,7 +153,7 @@ def test_what_is_served_finds_what_was_evaluated(
     bundle = tmp_path / "bundle"
     bundle.mkdir()
     settings = BundleSettings(prompting=prompting, models=models, compute=compute)
-    parts = Parts(tiny.adapter, tiny.student, reranked / "index", tiny.base, tiny.embedder)
+    parts = Parts(tiny.adapter, tiny.student, reranked / "index", tiny.base, tiny.retriever)
     assemble(bundle, parts, settings)
     index = Index.load(reranked / "index")
     retriever = Retriever.of(index, 2, embedder=tiny.embedder, store=tiny.store, device=CPU)
