@@ -100,65 +100,55 @@ def _score_words(output: str, request: Request, question: str, markers: Sequence
     )
 
 
+# Scores of words, where these are not what counts.
+_NO_WORDS = RowScores(
+    exact_match=None,
+    token_f1=None,
+    rouge_l=None,
+    chrf=None,
+    length_ratio=None,
+    groundedness=None,
+    unsupported=0,
+    attribution=None,
+    citation=None,
+)
+
+
 def score_label(output: str, request: Request) -> RowScores:
     """Return the score of a label: right or wrong, and none of the scores of words."""
-    return RowScores(
-        exact_match=None,
-        token_f1=None,
-        rouge_l=None,
-        chrf=None,
-        length_ratio=None,
-        groundedness=None,
-        unsupported=0,
-        attribution=None,
-        citation=None,
-        accuracy=label_match(output, request.reference),
-    )
+    return {**_NO_WORDS, "accuracy": label_match(output, request.reference)}
 
 
 def score_summary_of(output: str, request: Request) -> RowScores:
     """Return the scores of a summary against its reference and against its text, the question."""
     found = score_summary(output, request.record.question, request.reference)
-    return RowScores(
-        exact_match=None,
-        token_f1=None,
-        rouge_l=found.rouge_l,
-        chrf=None,
-        length_ratio=length_ratio([output], [request.reference]),
-        groundedness=None,
-        unsupported=found.unsupported,
-        attribution=None,
-        citation=None,
-        rouge_1=found.rouge_1,
-        rouge_2=found.rouge_2,
-        compression=found.compression,
-        supported_terms=found.supported_terms,
-        supported_sentences=found.supported_sentences,
-        numbers_and_names=found.numbers_and_names,
-    )
+    return {
+        **_NO_WORDS,
+        "rouge_l": found.rouge_l,
+        "length_ratio": length_ratio([output], [request.reference]),
+        "unsupported": found.unsupported,
+        "rouge_1": found.rouge_1,
+        "rouge_2": found.rouge_2,
+        "compression": found.compression,
+        "supported_terms": found.supported_terms,
+        "supported_sentences": found.supported_sentences,
+        "numbers_and_names": found.numbers_and_names,
+    }
 
 
 def score_call(output: str, request: Request) -> RowScores:
     """Return the scores of a turn that may call the tools that its record offers."""
     found = score_calls(output, request.reference, offered(request.record.messages))
-    return RowScores(
-        exact_match=None,
-        token_f1=None,
-        rouge_l=None,
-        chrf=None,
-        length_ratio=None,
-        groundedness=None,
-        unsupported=0,
-        attribution=None,
-        citation=None,
-        turn_score=found.turn_score,
-        call_match=found.call_match,
-        name_match=found.name_match,
-        words_f1=found.words_f1,
-        calls=found.calls,
-        broken_calls=found.broken_calls,
-        unoffered_calls=found.unoffered_calls,
-    )
+    return {
+        **_NO_WORDS,
+        "turn_score": found.turn_score,
+        "call_match": found.call_match,
+        "name_match": found.name_match,
+        "words_f1": found.words_f1,
+        "calls": found.calls,
+        "broken_calls": found.broken_calls,
+        "unoffered_calls": found.unoffered_calls,
+    }
 
 
 @dataclass(frozen=True, slots=True)

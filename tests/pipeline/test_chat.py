@@ -3,7 +3,6 @@ and served."""
 
 import json
 import random
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +11,7 @@ import pytest
 from tasks.records.predictions import read_predictions
 from tasks.records.schema import read_records
 from tasks.sequences.examples import read_examples
-from tests.builders.clones import MILD, nightloom
-from tests.fingerprint.clone import Clone
+from tests.builders.task_nights import TaskNight
 
 pytestmark = [pytest.mark.night, pytest.mark.timeout(900)]
 
@@ -28,8 +26,6 @@ CHAT = [
     SOURCE,
     "tokenization.max_tokens=1024",
     "prompting.max_new_tokens=24",
-    "curation.max_removed_share.duplicates=1.0",
-    "curation.max_removed_share.leaks=1.0",
 ]
 
 
@@ -61,44 +57,19 @@ def write_chats(folder: Path, rows: int = 150) -> None:
         (folder / file).write_text(text, encoding="utf-8")
 
 
-def options(*settings: str) -> list[str]:
-    return [word for text in settings for word in ("--set", text)]
-
-
-@dataclass(frozen=True)
-class Talked:
-    """A clone after its night, and the night's report."""
-
-    checkout: Path
-    night: dict[str, Any]
-
-    @property
-    def data(self) -> Path:
-        [found] = self.checkout.glob(".nightloom/workspaces/*/data")
-        return found
-
-    @property
-    def metrics(self) -> dict[str, Any]:
-        path = self.data / "reports/evaluation/metrics.json"
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-
-
 @pytest.fixture(scope="module")
-def talked(tmp_path_factory: pytest.TempPathFactory) -> Talked:
-    clone = Clone.make(Path(), tmp_path_factory.mktemp("chat") / "checkout").root
-    write_chats(clone)
-    done = nightloom(clone, "run", "--preset", "tiny", "--json", *options(*CHAT, *MILD))
-    assert done.stdout, done.stderr[-3000:]
-    return Talked(clone, json.loads(done.stdout))
+def talked(tmp_path_factory: pytest.TempPathFactory) -> TaskNight:
+    folder = tmp_path_factory.mktemp("chat")
+    return TaskNight.run(folder, write_chats, *CHAT)
 
 
-def test_every_stage_runs_and_the_models_are_released(talked: Talked) -> None:
+def test_every_stage_runs_and_the_models_are_released(talked: TaskNight) -> None:
     assert talked.night["error"] is None
     assert {entry["state"] for entry in talked.night["stages"]} == {"executed"}
     assert talked.night["verdict"] == "promoted"
 
 
-def test_every_turn_is_learned_but_those_of_weight_zero(talked: Talked) -> None:
+def test_every_turn_is_learned_but_those_of_weight_zero(talked: TaskNight) -> None:
     records = read_records(talked.data / "curated/train.jsonl")
     assert any(record.unlearned == (1,) for record in records)
     wanted = {
@@ -112,7 +83,7 @@ def test_every_turn_is_learned_but_those_of_weight_zero(talked: Talked) -> None:
     assert len({example.context for example in examples}) < len(examples)
 
 
-def test_follow_ups_find_the_thing_that_an_earlier_turn_names(talked: Talked) -> None:
+def test_follow_ups_find_the_thing_that_an_earlier_turn_names(talked: TaskNight) -> None:
     rows = read_predictions(talked.data / "reports/evaluation/predictions.parquet")
     later = [row for row in rows if row.mode == "retrieved" and row.turn == 2]
     assert later
@@ -121,7 +92,7 @@ def test_follow_ups_find_the_thing_that_an_earlier_turn_names(talked: Talked) ->
     assert talked.metrics["retrieval"]["recall_at_5"] > 0.9
 
 
-def test_the_verdict_counts_conversations(talked: Talked) -> None:
+def test_the_verdict_counts_conversations(talked: TaskNight) -> None:
     found = talked.metrics
     rows = read_predictions(talked.data / "reports/evaluation/predictions.parquet")
     own = [row for row in rows if (row.system, row.mode) == ("adapter", "retrieved")]
@@ -132,19 +103,7 @@ def test_the_verdict_counts_conversations(talked: Talked) -> None:
     assert f"scored on the same {conversations} records" in json.dumps(talked.night)
 
 
-def test_what_was_served_over_http_said_what_was_scored(talked: Talked) -> None:
+def test_what_was_served_over_http_said_what_was_scored(talked: TaskNight) -> None:
     [parity] = talked.data.glob("**/parity.json")
     found = json.loads(parity.read_text(encoding="utf-8"))
     assert {one["share"] for one in found["models"].values()} == {1.0}
-
-
-def test_a_long_conversation_stops_the_night_before_training(tmp_path: Path) -> None:
-    clone = Clone.make(Path(), tmp_path / "checkout").root
-    write_chats(clone, rows=60)
-    few = "task.chat.max_turns=2"
-    done = nightloom(clone, "run", "--preset", "tiny", "--json", *options(*CHAT, few))
-    night = json.loads(done.stdout)
-    states = {entry["name"]: entry["state"] for entry in night["stages"]}
-    assert (states["tokenization"], states["finetuning"]) == ("failed", "not_run")
-    assert "more than task.chat.max_turns (2) turns" in night["error"]["message"]
-    assert "--set task.chat.max_turns=3" in night["error"]["remedy"]

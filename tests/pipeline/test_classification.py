@@ -3,14 +3,13 @@
 import csv
 import json
 import random
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tasks.records.predictions import read_predictions
-from tests.builders.clones import MILD, nightloom
+from tests.builders.clones import nightloom
+from tests.builders.task_nights import ALIKE, TaskNight, run_tiny
 from tests.fingerprint.clone import Clone
 
 pytestmark = [pytest.mark.night, pytest.mark.timeout(900)]
@@ -28,8 +27,6 @@ SOURCE = (
 CLASSIFY = [
     "task.name=classify",
     SOURCE,
-    "curation.max_removed_share.duplicates=1.0",
-    "curation.max_removed_share.leaks=1.0",
 ]
 
 
@@ -45,44 +42,20 @@ def write_intents(path: Path, rows: int = 70) -> None:
                 table.writerow([" ".join(draw.choice(known) for _ in range(9)) + "?", label])
 
 
-@dataclass(frozen=True)
-class Classified:
-    """A clone after its night, and the night's report."""
-
-    checkout: Path
-    night: dict[str, Any]
-
-    @property
-    def report(self) -> Path:
-        [found] = self.checkout.glob(".nightloom/workspaces/*/data/reports/evaluation")
-        return found
-
-    @property
-    def metrics(self) -> dict[str, Any]:
-        return dict(json.loads((self.report / "metrics.json").read_text(encoding="utf-8")))
-
-
-def options(*settings: str) -> list[str]:
-    return [word for text in settings for word in ("--set", text)]
-
-
 @pytest.fixture(scope="module")
-def classified(tmp_path_factory: pytest.TempPathFactory) -> Classified:
-    clone = Clone.make(Path(), tmp_path_factory.mktemp("labels") / "checkout").root
-    write_intents(clone / "intents.csv")
-    done = nightloom(clone, "run", "--preset", "tiny", "--json", *options(*CLASSIFY, *MILD))
-    assert done.stdout, done.stderr[-3000:]
-    return Classified(clone, json.loads(done.stdout))
+def classified(tmp_path_factory: pytest.TempPathFactory) -> TaskNight:
+    folder = tmp_path_factory.mktemp("labels")
+    return TaskNight.run(folder, lambda clone: write_intents(clone / "intents.csv"), *CLASSIFY)
 
 
-def test_every_stage_runs_and_the_models_are_released(classified: Classified) -> None:
+def test_every_stage_runs_and_the_models_are_released(classified: TaskNight) -> None:
     assert classified.night["error"] is None
     assert {entry["state"] for entry in classified.night["stages"]} == {"executed"}
     assert classified.night["verdict"] == "promoted"
     assert {model["verdict"] for model in classified.night["models"].values()} == {"promoted"}
 
 
-def test_labels_alone_were_said_by_every_system(classified: Classified) -> None:
+def test_labels_alone_were_said_by_every_system(classified: TaskNight) -> None:
     rows = read_predictions(classified.report / "predictions.parquet")
     assert {row.output for row in rows} <= set(WORDS)
     assert {row.system for row in rows} == set(classified.metrics["systems"])
@@ -91,7 +64,7 @@ def test_labels_alone_were_said_by_every_system(classified: Classified) -> None:
 
 
 def test_the_verdict_rests_on_accuracy_and_on_the_rules_of_classifiers(
-    classified: Classified,
+    classified: TaskNight,
 ) -> None:
     told = json.dumps(classified.night)
     assert "beats_linear" in told
@@ -99,14 +72,14 @@ def test_the_verdict_rests_on_accuracy_and_on_the_rules_of_classifiers(
     assert "token_f1" not in told
 
 
-def test_what_was_served_over_http_said_what_was_scored(classified: Classified) -> None:
+def test_what_was_served_over_http_said_what_was_scored(classified: TaskNight) -> None:
     [parity] = classified.checkout.glob(".nightloom/workspaces/*/data/**/parity.json")
     found = json.loads(parity.read_text(encoding="utf-8"))
     assert {one["share"] for one in found["models"].values()} == {1.0}
     assert {one["mean_score_difference"] for one in found["models"].values()} == {0.0}
 
 
-def test_a_registered_version_gives_a_label_to_who_asks(classified: Classified) -> None:
+def test_a_registered_version_gives_a_label_to_who_asks(classified: TaskNight) -> None:
     done = nightloom(classified.checkout, "ask", "where is my stolen wallet", "--json")
     assert done.returncode == 0, done.stderr[-2000:]
     assert json.loads(done.stdout)["answer"] in WORDS
@@ -117,7 +90,7 @@ def test_labels_that_differ_in_case_alone_stop_the_night_before_training(tmp_pat
     write_intents(clone / "intents.csv", rows=30)
     path = clone / "intents.csv"
     path.write_text(path.read_text().replace(",refund", ",Top-Up"), encoding="utf-8")
-    done = nightloom(clone, "run", "--preset", "tiny", "--json", *options(*CLASSIFY))
+    done = run_tiny(clone, *CLASSIFY, *ALIKE)
     night = json.loads(done.stdout)
     assert "'Top-Up', 'top-up'" in night["error"]["message"]
     states = {entry["name"]: entry["state"] for entry in night["stages"]}

@@ -3,15 +3,12 @@
 import csv
 import json
 import random
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tasks.records.predictions import read_predictions
-from tests.builders.clones import MILD, nightloom
-from tests.fingerprint.clone import Clone
+from tests.builders.task_nights import TaskNight
 
 pytestmark = [pytest.mark.night, pytest.mark.timeout(900)]
 
@@ -27,8 +24,6 @@ SUMMARIZE = [
     SOURCE,
     "tokenization.max_tokens=1024",
     "prompting.max_new_tokens=48",
-    "curation.max_removed_share.duplicates=1.0",
-    "curation.max_removed_share.leaks=1.0",
 ]
 
 
@@ -44,43 +39,19 @@ def write_news(path: Path, rows: int = 150) -> None:
             table.writerow([f"{around[0]} {said} {around[1]}", said])
 
 
-def options(*settings: str) -> list[str]:
-    return [word for text in settings for word in ("--set", text)]
-
-
-@dataclass(frozen=True)
-class Summarized:
-    """A clone after its night, and the night's report."""
-
-    checkout: Path
-    night: dict[str, Any]
-
-    @property
-    def report(self) -> Path:
-        [found] = self.checkout.glob(".nightloom/workspaces/*/data/reports/evaluation")
-        return found
-
-    @property
-    def metrics(self) -> dict[str, Any]:
-        return dict(json.loads((self.report / "metrics.json").read_text(encoding="utf-8")))
-
-
 @pytest.fixture(scope="module")
-def summarized(tmp_path_factory: pytest.TempPathFactory) -> Summarized:
-    clone = Clone.make(Path(), tmp_path_factory.mktemp("summaries") / "checkout").root
-    write_news(clone / "news.csv")
-    done = nightloom(clone, "run", "--preset", "tiny", "--json", *options(*SUMMARIZE, *MILD))
-    assert done.stdout, done.stderr[-3000:]
-    return Summarized(clone, json.loads(done.stdout))
+def summarized(tmp_path_factory: pytest.TempPathFactory) -> TaskNight:
+    folder = tmp_path_factory.mktemp("summaries")
+    return TaskNight.run(folder, lambda clone: write_news(clone / "news.csv"), *SUMMARIZE)
 
 
-def test_every_stage_runs_and_the_models_are_released(summarized: Summarized) -> None:
+def test_every_stage_runs_and_the_models_are_released(summarized: TaskNight) -> None:
     assert summarized.night["error"] is None
     assert {entry["state"] for entry in summarized.night["stages"]} == {"executed"}
     assert summarized.night["verdict"] == "promoted"
 
 
-def test_summaries_are_scored_closed_book_by_rouge_l(summarized: Summarized) -> None:
+def test_summaries_are_scored_closed_book_by_rouge_l(summarized: TaskNight) -> None:
     rows = read_predictions(summarized.report / "predictions.parquet")
     assert {row.mode for row in rows} == {"closed_book"}
     assert all(row.rouge_1 is not None for row in rows)
@@ -90,32 +61,14 @@ def test_summaries_are_scored_closed_book_by_rouge_l(summarized: Summarized) -> 
     assert 0 < own["reference_compression"] < 1
 
 
-def test_the_verdict_rests_on_rouge_l_and_faithfulness(summarized: Summarized) -> None:
+def test_the_verdict_rests_on_rouge_l_and_faithfulness(summarized: TaskNight) -> None:
     told = json.dumps(summarized.night)
     assert "faithful" in told
     assert "rouge_l over base" in told
     assert "token_f1" not in told
 
 
-def test_what_was_served_over_http_said_what_was_scored(summarized: Summarized) -> None:
+def test_what_was_served_over_http_said_what_was_scored(summarized: TaskNight) -> None:
     [parity] = summarized.checkout.glob(".nightloom/workspaces/*/data/**/parity.json")
     found = json.loads(parity.read_text(encoding="utf-8"))
     assert {one["share"] for one in found["models"].values()} == {1.0}
-
-
-def test_limits_that_do_not_fit_stop_the_night_before_training(tmp_path: Path) -> None:
-    clone = Clone.make(Path(), tmp_path / "checkout").root
-    write_news(clone / "news.csv", rows=60)
-    tight = [
-        "tokenization.max_tokens=40",
-        "prompting.max_new_tokens=2",
-        "tokenization.max_long_answer_share=0.2",
-    ]
-    settings = [text for text in SUMMARIZE if not text.startswith(("tokenization.", "prompting."))]
-    done = nightloom(clone, "run", "--preset", "tiny", "--json", *options(*settings, *tight))
-    night = json.loads(done.stdout)
-    states = {entry["name"]: entry["state"] for entry in night["stages"]}
-    assert (states["tokenization"], states["finetuning"]) == ("failed", "not_run")
-    why, remedy = night["reasons"]
-    assert "longer than tokenization.max_tokens (40)" in why
-    assert "--set prompting.max_new_tokens=" in remedy

@@ -2,16 +2,14 @@
 
 import json
 import random
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tasks.records.predictions import read_predictions
-from tests.builders.clones import MILD, nightloom
+from tests.builders.task_nights import TaskNight
 from tests.builders.tool_calls import CLOCK, WEATHER, asking, call, calling, result
-from tests.fingerprint.clone import Clone
 
 pytestmark = [pytest.mark.night, pytest.mark.timeout(900)]
 
@@ -22,8 +20,6 @@ TOOLS = [
     SOURCE,
     "tokenization.max_tokens=2048",
     "prompting.max_new_tokens=96",
-    "curation.max_removed_share.duplicates=1.0",
-    "curation.max_removed_share.leaks=1.0",
     "promotion.rules.valid_calls.severity=warn",
 ]
 
@@ -49,43 +45,19 @@ def write_calls(path: Path, rows: int = 150) -> None:
             stream.write(json.dumps(row) + "\n")
 
 
-def options(*settings: str) -> list[str]:
-    return [word for text in settings for word in ("--set", text)]
-
-
-@dataclass(frozen=True)
-class Called:
-    """A clone after its night, and the night's report."""
-
-    checkout: Path
-    night: dict[str, Any]
-
-    @property
-    def report(self) -> Path:
-        [found] = self.checkout.glob(".nightloom/workspaces/*/data/reports/evaluation")
-        return found
-
-    @property
-    def metrics(self) -> dict[str, Any]:
-        return dict(json.loads((self.report / "metrics.json").read_text(encoding="utf-8")))
-
-
 @pytest.fixture(scope="module")
-def called(tmp_path_factory: pytest.TempPathFactory) -> Called:
-    clone = Clone.make(Path(), tmp_path_factory.mktemp("tools") / "checkout").root
-    write_calls(clone / "calls.jsonl")
-    done = nightloom(clone, "run", "--preset", "tiny", "--json", *options(*TOOLS, *MILD))
-    assert done.stdout, done.stderr[-3000:]
-    return Called(clone, json.loads(done.stdout))
+def called(tmp_path_factory: pytest.TempPathFactory) -> TaskNight:
+    folder = tmp_path_factory.mktemp("tools")
+    return TaskNight.run(folder, lambda clone: write_calls(clone / "calls.jsonl"), *TOOLS)
 
 
-def test_every_stage_runs_and_the_models_are_released(called: Called) -> None:
+def test_every_stage_runs_and_the_models_are_released(called: TaskNight) -> None:
     assert called.night["error"] is None
     assert {entry["state"] for entry in called.night["stages"]} == {"executed"}
     assert called.night["verdict"] == "promoted"
 
 
-def test_turns_are_scored_by_calls_and_words(called: Called) -> None:
+def test_turns_are_scored_by_calls_and_words(called: TaskNight) -> None:
     rows = read_predictions(called.report / "predictions.parquet")
     assert all(row.turn_score is not None and row.token_f1 is None for row in rows)
     assert {row.call_match is None for row in rows} == {True, False}
@@ -93,14 +65,14 @@ def test_turns_are_scored_by_calls_and_words(called: Called) -> None:
     assert called.metrics["task"] == {"name": "tools"}
 
 
-def test_the_verdict_rests_on_the_turns_and_their_calls(called: Called) -> None:
+def test_the_verdict_rests_on_the_turns_and_their_calls(called: TaskNight) -> None:
     told = json.dumps(called.night)
     assert "valid_calls" in told
     assert "turn_score over base" in told
     assert "token_f1" not in told
 
 
-def test_what_was_served_over_http_said_what_was_scored(called: Called) -> None:
+def test_what_was_served_over_http_said_what_was_scored(called: TaskNight) -> None:
     [parity] = called.checkout.glob(".nightloom/workspaces/*/data/**/parity.json")
     found = json.loads(parity.read_text(encoding="utf-8"))
     assert {one["share"] for one in found["models"].values()} == {1.0}

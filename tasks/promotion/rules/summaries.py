@@ -4,27 +4,21 @@ from collections.abc import Iterator
 
 from tasks.promotion.evidence import ModelEvidence
 from tasks.promotion.params import FaithfulParams
-from tasks.promotion.results import RuleResult, nothing_to_ask
+from tasks.promotion.results import RuleResult
 from tasks.promotion.rules.data_quality import is_number
+from tasks.promotion.rules.shares import share_at_most
+
+_SHARE = "unsupported_share"
 
 
 def faithful(evidence: ModelEvidence, params: FaithfulParams) -> Iterator[RuleResult]:
     """Check that few of the numbers and names of summaries are missing from their texts."""
-    bound, name = params.max_unsupported, "unsupported_share"
-    found = evidence.found("systems", evidence.system, evidence.mode) or {}
-    share = found.get(name)
-    if share is None and found.get(f"{name}_reason"):
-        yield nothing_to_ask(f"{evidence.system}: {found[f'{name}_reason']}")
-        return
-    if share is None or not is_number(share):
-        text = f"evaluation's metrics hold no {name} of {evidence.system}"
-        yield RuleResult(False, text, None, bound)
-        return
-    text = (
-        f"{share:.1%} of the numbers and names in {evidence.system}'s summaries are not in the "
-        f"texts; at most {bound:.1%} is asked for"
-    )
-    learned = found.get(f"reference_{name}")
-    if share > bound and is_number(learned):
-        text += f" (of the reference summaries, which are learned, {learned:.1%})"
-    yield RuleResult(share <= bound, text, share, bound)
+    learned = evidence.found("systems", evidence.system, evidence.mode, f"reference_{_SHARE}")
+
+    def tell(share: float) -> str:
+        text = f"the numbers and names in {evidence.system}'s summaries are not in the texts"
+        if share > params.max_unsupported and is_number(learned):
+            text += f" (of the reference summaries, which are learned, {learned:.1%})"
+        return text
+
+    yield share_at_most(evidence, _SHARE, params.max_unsupported, tell)

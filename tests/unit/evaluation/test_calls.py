@@ -1,6 +1,5 @@
 """Task tools from evaluation to the bundle: calls scored by name and arguments, and served."""
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,53 +8,30 @@ import pytest
 from tasks.answering.loading import load_answerer
 from tasks.evaluation.call_metrics import call_metrics, calls_in_words
 from tasks.evaluation.params import EvaluationParams
-from tasks.records.predictions import Prediction, read_predictions
+from tasks.records.predictions import Prediction
 from tasks.records.schema import Message, read_records
 from tasks.records.tool_text import CALL, offered
 from tasks.scoring.call_scores import call_scoring_sha256, score_calls
 from tasks.stage.errors import ConfigError
 from tasks.stage.metrics import read_metrics
-from tasks.stage.params import ComputeParams, ModelsParams, PromptingParams, read_yaml
+from tasks.stage.params import read_yaml
 from tasks.task_types.tools import TOOLS
 from tests.builders.packaging import package, packaging_params
 from tests.builders.serving import budget
 from tests.builders.tool_calls import as_caller
-from tests.unit.conftest import Scored, Tiny, score_night
-
-
-@dataclass(frozen=True)
-class Called:
-    """A night of tiny models that call tools up to evaluation, and what its stages are given."""
-
-    tiny: Tiny
-    scored: Scored
-    shared: dict[str, Any]
-
-    @property
-    def metrics(self) -> dict[str, Any]:
-        return dict(read_metrics(self.scored.report))
-
-    @property
-    def rows(self) -> list[Prediction]:
-        return read_predictions(self.scored.report / "predictions.parquet")
+from tests.unit.conftest import Tiny
+from tests.unit.evaluation.conftest import TaskNight
 
 
 @pytest.fixture(scope="module")
 def night(
-    tmp_path_factory: pytest.TempPathFactory,
-    tiny: Tiny,
-    prompting: PromptingParams,
-    models: ModelsParams,
-    compute: ComputeParams,
-) -> Called:
+    tmp_path_factory: pytest.TempPathFactory, tiny: Tiny, shared: dict[str, Any]
+) -> TaskNight:
     root = tmp_path_factory.mktemp("tools")
-    longer = prompting.model_copy(update={"max_new_tokens": 24})
-    shared = {"prompting": longer, "models": models, "compute": compute}
-    made = as_caller(tiny, root / "tiny")
-    return Called(made, score_night(root, made, made.curated, shared), shared)
+    return TaskNight.make(root, as_caller(tiny, root / "tiny"), shared)
 
 
-def test_each_turn_is_scored_by_its_calls_or_its_words(night: Called) -> None:
+def test_each_turn_is_scored_by_its_calls_or_its_words(night: TaskNight) -> None:
     records = {item.id: item for item in read_records(night.tiny.curated / "test.jsonl")}
     assert {row.mode for row in night.rows} >= {"closed_book", "retrieved", "oracle"}
     for row in night.rows:
@@ -65,7 +41,7 @@ def test_each_turn_is_scored_by_its_calls_or_its_words(night: Called) -> None:
         assert (row.token_f1, row.exact_match, row.accuracy) == (None, None, None)
 
 
-def test_metrics_are_those_of_calls_and_the_turns_score_decides(night: Called) -> None:
+def test_metrics_are_those_of_calls_and_the_turns_score_decides(night: TaskNight) -> None:
     found = night.metrics
     assert found["task"] == {"name": "tools"}
     assert found["primary"]["metric"] == "turn_score"
@@ -78,7 +54,7 @@ def test_metrics_are_those_of_calls_and_the_turns_score_decides(night: Called) -
     assert found["asked"]["distractor_reason"] == "no answer of this task can abstain"
 
 
-def test_the_report_tells_of_calls(night: Called) -> None:
+def test_the_report_tells_of_calls(night: TaskNight) -> None:
     text = (night.scored.report / "report.md").read_text()
     assert "Are the right tools called?" in text
     assert "turn score (call match)" in text
@@ -127,7 +103,7 @@ def test_what_cannot_be_told_is_null_with_a_reason() -> None:
 
 
 def test_the_bundle_answers_as_was_scored_and_begins_where_a_call_is_required(
-    tmp_path: Path, night: Called
+    tmp_path: Path, night: TaskNight
 ) -> None:
     from tasks.serving.batcher import Batcher
     from tests.builders.serving import Ear

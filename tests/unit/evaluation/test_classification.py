@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,48 +15,24 @@ from tasks.evaluation import rescoring
 from tasks.evaluation.linear_baseline import linear_predictions
 from tasks.evaluation.params import EvaluationParams
 from tasks.evaluation.requests import Request
-from tasks.records.predictions import Prediction, read_predictions
+from tasks.records.predictions import read_predictions
 from tasks.records.schema import Message, read_records
 from tasks.scoring.label_scores import label_scoring_sha256
 from tasks.serving.batcher import Batcher
 from tasks.stage.errors import ConfigError, DataError
 from tasks.stage.metrics import read_metrics
-from tasks.stage.params import ComputeParams, ModelsParams, PromptingParams, read_yaml
+from tasks.stage.params import read_yaml
 from tasks.task_types.classify import CLASSIFY, LINEAR
 from tests.builders.labelled import LABELS, as_classifier
 from tests.builders.packaging import package, packaging_params
 from tests.builders.serving import Ear, budget
-from tests.unit.conftest import Scored, Tiny, score_night
+from tests.unit.conftest import Tiny
+from tests.unit.evaluation.conftest import TaskNight
 
 
-@dataclass(frozen=True)
-class Classified:
-    """A night of tiny classifiers up to evaluation, and what else its stages are given."""
-
-    tiny: Tiny
-    scored: Scored
-    shared: dict[str, Any]
-
-    @property
-    def metrics(self) -> dict[str, Any]:
-        return dict(read_metrics(self.scored.report))
-
-    @property
-    def rows(self) -> list[Prediction]:
-        return read_predictions(self.scored.report / "predictions.parquet")
-
-
-@pytest.fixture(scope="module")
-def shared(
-    prompting: PromptingParams, models: ModelsParams, compute: ComputeParams
-) -> dict[str, Any]:
-    longer = prompting.model_copy(update={"max_new_tokens": 24})
-    return {"prompting": longer, "models": models, "compute": compute}
-
-
-def classified(root: Path, tiny: Tiny, shared: dict[str, Any], **changes: Any) -> Classified:
+def classified(root: Path, tiny: Tiny, shared: dict[str, Any], **changes: Any) -> TaskNight:
     made = as_classifier(tiny, root / "tiny", **{"constrained": True, "test_label": None} | changes)
-    return Classified(made, score_night(root, made, made.curated, shared), shared)
+    return TaskNight.make(root, made, shared)
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +41,7 @@ def night(tmp_path_factory: pytest.TempPathFactory, tiny: Tiny, shared: dict[str
     return classified(tmp_path_factory.mktemp("labels"), tiny, shared, test_label="dispute")
 
 
-def test_every_system_says_labels_alone_and_how_likely_it_finds_them(night: Classified) -> None:
+def test_every_system_says_labels_alone_and_how_likely_it_finds_them(night: TaskNight) -> None:
     assert {row.output for row in night.rows} <= set(LABELS)
     assert {row.system for row in night.rows} == {
         "base", "adapter", "student", "control", LINEAR,
@@ -78,7 +54,7 @@ def test_every_system_says_labels_alone_and_how_likely_it_finds_them(night: Clas
         assert (row.token_f1, row.exact_match, row.groundedness) == (None, None, None)
 
 
-def test_metrics_are_those_of_labels_and_none_gives_half_credit(night: Classified) -> None:
+def test_metrics_are_those_of_labels_and_none_gives_half_credit(night: TaskNight) -> None:
     found = night.metrics
     assert found["task"] == {"name": "classify", "labels": 4, "constrained": True}
     assert found["primary"]["metric"] == "accuracy"
@@ -95,7 +71,7 @@ def test_metrics_are_those_of_labels_and_none_gives_half_credit(night: Classifie
     assert {"adapter-base", "adapter-linear"} <= set(found["comparisons"])
 
 
-def test_a_label_that_was_never_learned_is_scored_as_wrong(night: Classified) -> None:
+def test_a_label_that_was_never_learned_is_scored_as_wrong(night: TaskNight) -> None:
     unlearned = [row for row in night.rows if row.reference == "dispute"]
     assert Counter(row.accuracy for row in unlearned) == {0.0: 5}
     labels = json.loads((night.scored.report / "labels.json").read_text())
@@ -103,7 +79,7 @@ def test_a_label_that_was_never_learned_is_scored_as_wrong(night: Classified) ->
     assert labels["adapter"]["confusion"]["order"] == [*LABELS, "dispute"]
 
 
-def test_the_report_shows_labels_and_says_plainly_which_model_is_better(night: Classified) -> None:
+def test_the_report_shows_labels_and_says_plainly_which_model_is_better(night: TaskNight) -> None:
     text = (night.scored.report / "report.md").read_text()
     assert "Is the adapter better than a linear model of words?" in text
     assert "The linear model is better than the adapter: accuracy" in text
@@ -122,14 +98,14 @@ def requests(tiny: Tiny, split: str) -> list[Request]:
     return [Request(record, "closed_book", (), record.answer) for record in records]
 
 
-def test_the_linear_baseline_learns_words_and_is_the_same_each_time(night: Classified) -> None:
+def test_the_linear_baseline_learns_words_and_is_the_same_each_time(night: TaskNight) -> None:
     train = read_records(night.tiny.curated / "train.jsonl")
     found = linear_predictions(train, requests(night.tiny, "train"))
     assert {row.accuracy for row in found} == {1.0}
     assert found == linear_predictions(train, requests(night.tiny, "train"))
 
 
-def test_a_linear_model_of_one_label_is_refused_by_name(night: Classified) -> None:
+def test_a_linear_model_of_one_label_is_refused_by_name(night: TaskNight) -> None:
     train = read_records(night.tiny.curated / "train.jsonl")
     alike = [record for record in train if record.answer == train[0].answer]
     with pytest.raises(DataError, match="no linear model can be trained on the 3 training records"):
@@ -137,7 +113,7 @@ def test_a_linear_model_of_one_label_is_refused_by_name(night: Classified) -> No
 
 
 @pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory, night: Classified) -> Path:
+def bundle(tmp_path_factory: pytest.TempPathFactory, night: TaskNight) -> Path:
     params = packaging_params(**night.shared)
     root = tmp_path_factory.mktemp("packaged")
     return package(root, params, night.tiny, night.scored.index, night.scored.report)
@@ -154,7 +130,7 @@ def test_the_bundle_answers_as_was_scored_and_its_card_tells_of_labels(bundle: P
     assert "| linear | closed_book |" in card
 
 
-def test_what_is_served_says_labels_alone_as_they_come(bundle: Path, night: Classified) -> None:
+def test_what_is_served_says_labels_alone_as_they_come(bundle: Path, night: TaskNight) -> None:
     answerer = load_answerer(bundle, night.tiny.store, "adapter")
     asked = [f"please, thing {number}" for number in range(20)]
     whole = answerer.answer([[Message("user", text)] for text in asked])
@@ -170,7 +146,7 @@ def test_what_is_served_says_labels_alone_as_they_come(bundle: Path, night: Clas
 
 
 def test_a_champion_is_scored_again_by_its_own_labels(
-    bundle: Path, night: Classified, tmp_path: Path
+    bundle: Path, night: TaskNight, tmp_path: Path
 ) -> None:
     settings = read_yaml(Path("params/evaluation.yaml")) | {"records": 8, "resamples": 200}
     (tmp_path / "evaluation.yaml").write_text(yaml.safe_dump(settings, allow_unicode=True))
@@ -214,7 +190,7 @@ def test_a_reasoning_step_before_a_label_is_refused() -> None:
         params.model_copy(update={"variants": variants}).of_task(CLASSIFY)
 
 
-def test_rows_of_answers_in_words_are_written_as_before(tmp_path: Path, night: Classified) -> None:
+def test_rows_of_answers_in_words_are_written_as_before(tmp_path: Path, night: TaskNight) -> None:
     from pyarrow import parquet
 
     from tasks.records.predictions import write_predictions

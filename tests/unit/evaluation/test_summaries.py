@@ -1,56 +1,31 @@
 """Task summarize from evaluation to the bundle: scored against reference and text."""
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tasks.evaluation.params import EvaluationParams
-from tasks.records.predictions import Prediction, read_predictions
 from tasks.scoring.summary_scores import score_summary, summary_scoring_sha256
 from tasks.stage.errors import ConfigError
 from tasks.stage.metrics import read_metrics
-from tasks.stage.params import ComputeParams, ModelsParams, PromptingParams, read_yaml
+from tasks.stage.params import read_yaml
 from tasks.task_types.summarize import SUMMARIZE
 from tests.builders.packaging import package, packaging_params
 from tests.builders.summarized import as_summarizer
-from tests.unit.conftest import Scored, Tiny, score_night
-
-
-@dataclass(frozen=True)
-class Summarized:
-    """A night of tiny summarizers up to evaluation, and what its stages are given."""
-
-    tiny: Tiny
-    scored: Scored
-    shared: dict[str, Any]
-
-    @property
-    def metrics(self) -> dict[str, Any]:
-        return dict(read_metrics(self.scored.report))
-
-    @property
-    def rows(self) -> list[Prediction]:
-        return read_predictions(self.scored.report / "predictions.parquet")
+from tests.unit.conftest import Tiny
+from tests.unit.evaluation.conftest import TaskNight
 
 
 @pytest.fixture(scope="module")
 def night(
-    tmp_path_factory: pytest.TempPathFactory,
-    tiny: Tiny,
-    prompting: PromptingParams,
-    models: ModelsParams,
-    compute: ComputeParams,
-) -> Summarized:
+    tmp_path_factory: pytest.TempPathFactory, tiny: Tiny, shared: dict[str, Any]
+) -> TaskNight:
     root = tmp_path_factory.mktemp("summaries")
-    longer = prompting.model_copy(update={"max_new_tokens": 24})
-    shared = {"prompting": longer, "models": models, "compute": compute}
-    made = as_summarizer(tiny, root / "tiny")
-    return Summarized(made, score_night(root, made, made.curated, shared), shared)
+    return TaskNight.make(root, as_summarizer(tiny, root / "tiny"), shared)
 
 
-def test_each_row_is_scored_against_its_reference_and_its_text(night: Summarized) -> None:
+def test_each_row_is_scored_against_its_reference_and_its_text(night: TaskNight) -> None:
     assert {row.system for row in night.rows} == {"base", "adapter", "student", "control"}
     for row in night.rows:
         assert row.mode == "closed_book"
@@ -65,7 +40,7 @@ def test_each_row_is_scored_against_its_reference_and_its_text(night: Summarized
         assert (row.token_f1, row.exact_match, row.accuracy) == (None, None, None)
 
 
-def test_metrics_are_those_of_summaries_and_rouge_l_decides(night: Summarized) -> None:
+def test_metrics_are_those_of_summaries_and_rouge_l_decides(night: TaskNight) -> None:
     found = night.metrics
     assert found["task"] == {"name": "summarize"}
     assert found["primary"]["metric"] == "rouge_l"
@@ -79,7 +54,7 @@ def test_metrics_are_those_of_summaries_and_rouge_l_decides(night: Summarized) -
     assert found["abstention_shares"] == {}
 
 
-def test_the_report_tells_of_faithfulness(night: Summarized) -> None:
+def test_the_report_tells_of_faithfulness(night: TaskNight) -> None:
     text = (night.scored.report / "report.md").read_text()
     assert "Do summaries say what texts say?" in text
     assert "ROUGE-L (supported terms)" in text
@@ -90,7 +65,7 @@ def test_the_report_tells_of_faithfulness(night: Summarized) -> None:
 
 
 def test_the_bundle_answers_as_was_scored_and_its_card_tells_of_summaries(
-    tmp_path: Path, night: Summarized
+    tmp_path: Path, night: TaskNight
 ) -> None:
     params = packaging_params(**night.shared)
     bundle = package(tmp_path, params, night.tiny, night.scored.index, night.scored.report)
