@@ -106,3 +106,10 @@ def test_a_preset_names_params_that_exist(preset: Path) -> None:
     from flows.overrides import read_overrides
 
     assert read_overrides(Path(), preset.stem, [])
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_whole_files_of_params_are_tracked(stage: str) -> None:
+    """What compares a version's params with today's takes them by file."""
+    entries = PIPELINE["stages"][stage]["params"]
+    assert [keys for entry in entries for keys in entry.values() if keys is not None] == []
