@@ -54,7 +54,8 @@ def make_victim(name: str, tiny: Tiny, tokens: Path, forks: StageForks, folder: 
         changes = {"finetuning": TRAINING, "models": {}, "compute": COMPUTE}
         given = {"tokens": tokens, "base": tiny.base, "model_store": tiny.store}
         return Victim("finetuning", FinetuningPaths, changes, given, "adapter", forks)
-    changes = {"indexing": {}, "prompting": {}, "reranking": {}, "compute": COMPUTE}
+    names = ("task", "indexing", "prompting", "reranking")
+    changes = {name: {} for name in names} | {"compute": COMPUTE}
     given = {name: getattr(tiny, name) for name in ("curated", "base", "retriever", "reranker")}
     given["model_store"] = tiny.store
     return Victim("indexing", IndexingPaths, changes, given, "index", forks)

@@ -134,7 +134,7 @@ def test_memory_grows_by_less_than_three_kilobytes_a_record() -> None:
         "from tests.benchmarks.curation import curate;"
         "from tests.builders.intake_places import make_accepted;"
         "root = Path(tempfile.mkdtemp());"
-        "sizes = (1500, 4000);"
+        "sizes = (1500, 6500);"
         "peaks = [peak_megabytes(curate, make_accepted(root / f'a{n}', n), root / str(n))"
         "         for n in sizes];"
         "print((peaks[1] - peaks[0]) * 1000 / (sizes[1] - sizes[0]))"
