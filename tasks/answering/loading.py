@@ -78,16 +78,17 @@ def open_answerer(bundle: Path, store: Path, model: ServedModel) -> Answerer:
     device = prepare_device(settings.compute)
     form = settings.models.numeric_form
     language_model = load_served(bundle, store, model, numeric_form=form, device=device)
+    task = TrainedTask.read(bundle / model / PROMPT)
     answerer = Answerer(
         language_model=language_model,
         template=read_prompt_bundle(bundle / model / PROMPT, language_model.tokenizer),
         prompting=settings.prompting,
         index=Index.load(bundle / INDEX).with_reranker(store, device),
         load_embedder=partial(Embedder.load, bundle / EMBEDDER, store, device=device),
-        query=TrainedTask.read(bundle / model / PROMPT).query,
+        query=task.query,
         batch_size=settings.compute.generation_batch,
         labels=read_labels(bundle / model / PROMPT, language_model),
-        calls_tools=TrainedTask.read(bundle / model / PROMPT).type == TOOLS,
+        calls_tools=task.type == TOOLS,
     )
     if answerer.index.settings.needs_embedder:
         _ = answerer.embedder  # now, and not with the first question

@@ -14,14 +14,10 @@ from huggingface_hub import EvalResult, ModelCardData
 from tasks.embedding.adapter import ADAPTER_FOLDER
 from tasks.models.linear_maps import share_text
 from tasks.models.manifest import ModelManifest
-from tasks.records.predictions import ALL_MODES, FEEDBACK, SCORE_NAMES
+from tasks.packaging.task_cards import CARDS, purpose
+from tasks.records.predictions import ALL_MODES, FEEDBACK
 from tasks.records.schema import SPLITS, stream_documents, stream_records
-from tasks.task_types.answer import ANSWER
-from tasks.task_types.chat import CHAT
-from tasks.task_types.classify import CLASSIFY
-from tasks.task_types.summarize import SUMMARIZE
-from tasks.task_types.table import TASK_FILE, TrainedTask, evaluated_task
-from tasks.task_types.tools import TOOLS
+from tasks.task_types.table import TrainedTask, evaluated_task
 
 DOCUMENTS = "documents"
 
@@ -73,7 +69,7 @@ def data_lines(contents: DataCounts) -> list[str]:
 def score_lines(metrics: Mapping[str, Any]) -> list[str]:
     """Return every system in every mode, the primary metric with its interval."""
     name, confidence = metrics["primary"]["metric"], metrics["primary"]["confidence"]
-    told = _BESIDE[evaluated_task(metrics).name]
+    told = CARDS[evaluated_task(metrics).name].beside
     others = [other for other in told if other != name]
     lines = [
         f"| system | mode | {name} ({confidence:.0%} interval) | " + " | ".join(others) + " |",
@@ -164,23 +160,6 @@ def _shown_param(name: str, value: Any) -> str:
 
 CARD_FILE = "README.md"
 
-_MOST_LABELS = 20
-# By task, the scores that stand beside the one that decides.
-_BESIDE: dict[str, tuple[str, ...]] = {
-    ANSWER.name: SCORE_NAMES,
-    CHAT.name: SCORE_NAMES,
-    CLASSIFY.name: ("macro_f1", "outside_labels"),
-    SUMMARIZE.name: ("rouge_1", "rouge_2", "compression", "supported_terms", "unsupported_share"),
-    TOOLS.name: ("call_match", "words_f1", "missed_calls", "needless_calls", "invalid_call_share"),
-}
-_HUB_TASKS = {
-    ANSWER.name: "question-answering",
-    CHAT.name: "text-generation",
-    CLASSIFY.name: "text-classification",
-    SUMMARIZE.name: "summarization",
-    TOOLS.name: "text-generation",
-}
-
 _LICENSE_ID = re.compile(r"[a-z0-9][a-z0-9.-]*")
 
 
@@ -229,14 +208,14 @@ def license_id(text: str) -> str:
 
 
 def _header(facts: CardFacts) -> ModelCardData:
-    primary, base = facts.metrics["primary"], facts.base
+    primary, base, card = facts.metrics["primary"], facts.base, CARDS[facts.task.name]
     identity = license_id(base.license)
     named: dict[str, Any] = {"license_name": base.license} if identity == "other" else {}
     found = facts.metrics["intervals"]
     systems = ("adapter", facts.metrics["offered"]["system"])
     results = [
         EvalResult(
-            task_type=_hub_task(facts),
+            task_type=card.hub_task,
             dataset_type="held-out",
             dataset_name=f"{facts.metrics['records']} records of the test split",
             dataset_config=system,
@@ -252,21 +231,9 @@ def _header(facts: CardFacts) -> ModelCardData:
         license=identity,
         model_name="nightloom",
         eval_results=results,
-        tags=["nightloom", _hub_task(facts), *_retrieves(facts.task)],
+        tags=["nightloom", card.hub_task, *card.tags],
         **named,
     )
-
-
-def _hub_task(facts: CardFacts) -> str:
-    return _HUB_TASKS[facts.task.name]
-
-
-def _retrieves(task: TrainedTask) -> list[str]:
-    return {
-        ANSWER.name: ["retrieval"],
-        CHAT.name: ["conversational", "retrieval"],
-        TOOLS.name: ["retrieval", "function-calling"],
-    }.get(task.name, [])
 
 
 def _opening(facts: CardFacts) -> str:
@@ -299,7 +266,7 @@ def _learned_search(gain: Mapping[str, Any] | None) -> str:
 
 def _use(facts: CardFacts) -> list[str]:
     return [
-        *_purpose(facts.task),
+        *purpose(facts.task),
         "",
         "- `nightloom ask QUESTION` and `mlflow models serve` answer with the registered version; "
         "`agent.py` is what MLflow loads.",
@@ -308,47 +275,6 @@ def _use(facts: CardFacts) -> list[str]:
         "- `adapter/` is in peft's own format, `student/` a plain Hugging Face folder; "
         "`adapter/prompt/` holds the prompt that both learned.",
         f"- Answers are decoded greedily, up to {facts.max_new_tokens} tokens (`settings.json`).",
-    ]
-
-
-def _purpose(task: TrainedTask) -> list[str]:
-    if task.type == SUMMARIZE:
-        return [
-            "Summaries of texts like those in its data: the text is the question. What a summary "
-            "says may still be wrong; the table tells how often its numbers and names are not in "
-            "the text."
-        ]
-    if task.type == CHAT:
-        return [
-            "Replies in conversations of the kind in its data, each from all turns before it and, "
-            "where there are any, passages of its own index, which are searched by the "
-            "conversation. Scores are means over conversations of the means over their turns, "
-            "each asked with the right turns before it: after a wrong turn of its own it may do "
-            "worse."
-        ]
-    if task.type == TOOLS:
-        return [
-            "Calls of functions, of those that a request offers, or short answers where none is "
-            "needed. Functions, calls and results stand in the conversation as Hermes and Qwen "
-            "write them; `nightloom serve` speaks OpenAI's `tools` and `tool_calls`. Who carries "
-            "calls out checks their arguments first."
-        ]
-    if not task.labels:
-        return [
-            "Short answers to questions of the kind in its data, read from passages of its own "
-            "index, or `I don't know` where these do not tell."
-        ]
-    shown = ", ".join(f"`{label}`" for label in task.labels[:_MOST_LABELS])
-    more = len(task.labels) - _MOST_LABELS
-    said = (
-        "It can say nothing else"
-        if task.constrained
-        else "It says what it likes, which may be none of them"
-    )
-    return [
-        f"One label a text, of {len(task.labels)}: {shown}{f' and {more} more' * (more > 0)}. "
-        f"{said}. All of them are in `adapter/prompt/{TASK_FILE}`. A text that fits none of them "
-        "gets one all the same."
     ]
 
 

@@ -129,7 +129,8 @@ def choose_passages(
     Where another document is next best, those come first that serve records that are `waiting`.
     """
     others = [match for match in matches if match != gold]
-    if waiting and (gold is None or (others[:1] and others[0].document != gold.document)):
+    is_free = gold is None or (others[:1] and others[0].document != gold.document)
+    if waiting is not None and is_free:
         others[:_NEAR] = sorted(others[:_NEAR], key=lambda match: not waiting.served([match]))
     chosen = others[:count] if gold is None else [*others[: count - 1], gold]
     return sorted(chosen, key=lambda item: matches.index(item) if item in matches else len(matches))
