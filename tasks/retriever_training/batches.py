@@ -92,14 +92,14 @@ class PairBatch:
         return self.largest_pack
 
     @property
-    def example_dial(self) -> str:
+    def example_remedy(self) -> str:
         """Return what people can do where it does not fit into memory."""
         return "lower retriever_training.batch_pairs or hard_negatives, or take a smaller embedder"
 
     @property
-    def activations_dial(self) -> str:
+    def activations_remedy(self) -> str:
         """Return what people can do where it would not fit into memory."""
-        return self.example_dial
+        return self.example_remedy
 
     def repacked(self, max_tokens: int) -> "PairBatch":
         """Return itself."""

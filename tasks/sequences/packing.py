@@ -236,12 +236,12 @@ class Batch:
         return max(len(example.token_ids) for example in self.examples)
 
     @property
-    def example_dial(self) -> str:
+    def example_remedy(self) -> str:
         """Return what people can do where one example alone does not fit into memory."""
         return "lower tokenization.max_tokens or finetuning.rank, or take a smaller base"
 
     @property
-    def activations_dial(self) -> str:
+    def activations_remedy(self) -> str:
         """Return what people can do where the largest pack would not fit into memory."""
         return (
             "lower compute.micro_batch_tokens, or tokenization.max_tokens where single examples "

@@ -82,7 +82,7 @@ class Accumulation:
             raise DeviceError(
                 f"an example of {longest} tokens does not fit into the device's memory at step "
                 f"{step}: {error}",
-                batch.example_dial,
+                batch.example_remedy,
             ) from error
         self.max_tokens = max(math.ceil(most / 2), longest)
         LOGGER.warning(

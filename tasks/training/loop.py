@@ -158,7 +158,7 @@ def _check(
     device = next(model.parameters()).device
     packs = [pack for batch in batches for pack in batch.packs]
     estimate = estimate_memory(model, packs, loss, device)
-    require_memory(estimate, device, activations_dial=batches[0].activations_dial)
+    require_memory(estimate, device, activations_remedy=batches[0].activations_remedy)
 
 
 def training_identity(params: LoopParams, base_digest: str, numeric_form: str, tokens: Path) -> str:

@@ -72,11 +72,11 @@ def estimate_memory(
 
 
 def require_memory(
-    estimate: MemoryEstimate, device: torch.device, *, activations_dial: str
+    estimate: MemoryEstimate, device: torch.device, *, activations_remedy: str
 ) -> None:
     """Log an estimate, and refuse a training that will not fit.
 
-    `activations_dial` is what people can do where activations take most.
+    `activations_remedy` is what people can do where activations take most.
 
     Raises:
         ConfigError: the device has less left than the training will ask for.
@@ -88,13 +88,13 @@ def require_memory(
         f"{estimate.activations / 1e9:.2f} for activations"
     )
     if estimate.growth > free:
-        dial = (
-            activations_dial
+        remedy = (
+            activations_remedy
             if estimate.activations > estimate.optimizer
             else "train fewer weights: a lower rank, fewer targets, or an adapter instead of full"
         )
         raise ConfigError(
-            f"this training would take {parts}; {free / 1e9:.2f} GB are left on {device}", dial
+            f"this training would take {parts}; {free / 1e9:.2f} GB are left on {device}", remedy
         )
     LOGGER.info("this training will take about %s", parts)
 

@@ -63,11 +63,11 @@ class Batch(Protocol):
         """Return the tokens of the largest part that is never split."""
 
     @property
-    def example_dial(self) -> str:
+    def example_remedy(self) -> str:
         """Return what people can do where one example alone does not fit into memory."""
 
     @property
-    def activations_dial(self) -> str:
+    def activations_remedy(self) -> str:
         """Return what people can do where the largest part would not fit into memory."""
 
     def repacked(self, max_tokens: int) -> "Batch":

@@ -121,13 +121,13 @@ def test_nothing_of_the_trial_stays_in_memory(tiny: Tiny) -> None:
 
 
 @pytest.mark.parametrize(
-    ("optimizer", "activations", "dial"),
+    ("optimizer", "activations", "remedy"),
     [(0, 10**15, "micro_batch_tokens"), (10**15, 0, "lower rank")],
 )
 def test_what_does_not_fit_is_refused_with_the_dial_to_turn(
-    optimizer: int, activations: int, dial: str
+    optimizer: int, activations: int, remedy: str
 ) -> None:
     estimate = MemoryEstimate(10**9, optimizer, activations)
     with pytest.raises(ConfigError, match="are left on cpu") as refused:
-        require_memory(estimate, torch.device("cpu"), activations_dial="lower micro_batch_tokens")
-    assert dial in refused.value.remedy
+        require_memory(estimate, torch.device("cpu"), activations_remedy="lower micro_batch_tokens")
+    assert remedy in refused.value.remedy
