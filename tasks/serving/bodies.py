@@ -1,8 +1,10 @@
 """Bodies of requests: read in bounds of size and time, and parsed beside the event loop."""
 
 import asyncio
+import gc
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from fastapi import Request
@@ -61,7 +63,8 @@ def parse(content: bytes, cls: type[B], bounds: RequestParams) -> B:
         RequestError: it is no JSON, holds too much, or is not valid.
     """
     try:
-        found = from_json(content, allow_inf_nan=False)
+        with _no_collections():
+            found = from_json(content, allow_inf_nan=False)
     except ValueError as error:
         raise RequestError(f"the body is not JSON that can be read: {error}") from None
     if not isinstance(found, dict):
@@ -71,6 +74,20 @@ def parse(content: bytes, cls: type[B], bounds: RequestParams) -> B:
         return cls.model_validate(found)
     except ValidationError as error:
         raise _invalid(error, found) from None
+
+
+@contextmanager
+def _no_collections() -> Iterator[None]:
+    """Keep Python from looking for circles of objects, for JSON has none.
+
+    Four million empty lists in a body of 8 MB take 0.1 s to be made, and 1 s with the collections
+    that they set off. Python's lock is held all the while: no other thread goes without them.
+    """
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 def _check_amount(found: Mapping[str, Any], bounds: RequestParams) -> None:
