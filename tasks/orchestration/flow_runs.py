@@ -41,6 +41,7 @@ _SILENT_SECONDS = 300
 
 _LOOK_SECONDS = 1.0
 _OPEN = [StateType.PENDING, StateType.RUNNING, StateType.PAUSED, StateType.CANCELLING]
+_OVER = [StateType.COMPLETED, StateType.FAILED, StateType.CANCELLED, StateType.CRASHED]
 
 
 def name_run(name: str) -> None:
@@ -141,6 +142,9 @@ def crash_abandoned(
     among `ended`; or if it began before any process that may run one, or no such process lives
     (None). Those of `alive`, ids, are left, and what waits for its process less than
     `pending_seconds`.
+
+    Task runs whose flow run is over crash too: a process that says how its flow run ended may be
+    killed before it says so of them.
     """
     closed = []
     with get_client(sync_client=True) as client:
@@ -157,6 +161,8 @@ def crash_abandoned(
             if of_ended or begun_before is None or _begun(run).timestamp() < begun_before:
                 _crash(client, run)
                 closed.append(client.read_flow_run(run.id))
+        over = FlowRunFilterState(type=FlowRunFilterStateType(any_=_OVER))
+        _crash_tasks(client, FlowRunFilter(state=over), alive)
     return closed
 
 
@@ -182,16 +188,26 @@ def _is_young(run: FlowRun, seconds: float) -> bool:
 
 def _crash(client: Any, run: FlowRun) -> None:
     """End a run and its tasks; `client` is Prefect's."""
-    gone: State[Any] = Crashed(message="its process ended without a word")
+    _crash_tasks(client, FlowRunFilter(id=FlowRunFilterId(any_=[run.id])), alive=())
+    client.set_flow_run_state(run.id, _gone(), force=True)
+
+
+def _crash_tasks(client: Any, runs: FlowRunFilter, alive: Collection[str]) -> None:
+    """End the open task runs of some flow runs, but for those that are alive."""
     tasks = client.read_task_runs(
-        flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[run.id])),
+        flow_filter=FlowFilter(name=FlowFilterName(any_=list(FLOWS))),
+        flow_run_filter=runs,
         task_run_filter=TaskRunFilter(
             state=TaskRunFilterState(type=TaskRunFilterStateType(any_=_OPEN))
         ),
     )
     for task in tasks:
-        client.set_task_run_state(task.id, gone, force=True)
-    client.set_flow_run_state(run.id, gone, force=True)
+        if str(task.flow_run_id) not in alive:
+            client.set_task_run_state(task.id, _gone(), force=True)
+
+
+def _gone() -> State[Any]:
+    return Crashed(message="its process ended without a word")
 
 
 def delete_missed(deployment: str, since: float) -> list[datetime]:

@@ -6,17 +6,18 @@ import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import psutil
 import pytest
 from mlflow.tracking import MlflowClient
-from prefect import flow
+from prefect import flow, task
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.client.schemas.schedules import CronSchedule
 from prefect.exceptions import ObjectNotFound
-from prefect.states import Cancelled, Cancelling, Pending, Running, Scheduled
+from prefect.states import Cancelled, Cancelling, Completed, Pending, Running, Scheduled
 
 from flows.abandoned import close_abandoned
 from flows.rerun import interrupted
@@ -112,6 +113,11 @@ def _nightly(night: str | None = None) -> None:
     """Stand in for the flow of that name."""
 
 
+@task
+def _rescore() -> None:
+    """Stand in for a task of a night."""
+
+
 def deployed() -> UUID:
     """A deployment of one night a minute, one at a time, as `prefect.yaml` has it."""
     with get_client(sync_client=True) as client:
@@ -158,6 +164,26 @@ def test_runs_that_no_process_runs_crash_and_living_ones_go_on() -> None:
         nobody = {"alive": set(), "ended": set(), "pending_seconds": 0.0, "begun_before": None}
         assert len(crash_abandoned(**nobody)) == 2
         assert crash_abandoned(**nobody) == []
+
+
+def test_task_runs_of_flow_runs_that_are_over_crash_unless_their_process_lives() -> None:
+    deployment = deployed()
+    with get_client(sync_client=True) as client:
+
+        def task_of(state: State[Any]) -> tuple[str, UUID]:
+            run = client.create_flow_run_from_deployment(deployment)
+            client.set_flow_run_state(run.id, Running(), force=True)
+            made = client.create_task_run(_rescore, run.id, dynamic_key="0", state=Running())
+            client.set_flow_run_state(run.id, state, force=True)
+            return str(run.id), made.id
+
+        (_, cancelled), (_, done), (living, ending) = (
+            task_of(state) for state in (Cancelled(), Completed(), Cancelled())
+        )
+        crash_abandoned(alive={living}, ended=(), begun_before=None, pending_seconds=0.0)
+
+        found = [client.read_task_run(task).state_type for task in (cancelled, done, ending)]
+        assert found == [StateType.CRASHED, StateType.CRASHED, StateType.RUNNING]
 
 
 def test_a_night_whose_run_waited_for_its_process_is_told_and_can_be_run_again(
