@@ -29,6 +29,7 @@ FITTED = {"llama3": 1000, "qwen3": 1000, "gemma2": 1000, "phi3": 1000, "mistral"
           "gpt_neox": 1000, "gpt2": 0, "mixtral": 0}  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FITTED)
 def test_a_family_is_trained_distilled_and_answers_as_it_learned(
     name: str,
