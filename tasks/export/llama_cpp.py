@@ -58,6 +58,9 @@ class LlamaCpp:
             raise DataError(
                 f"llama.cpp does not load {path}: {error}", "report it with the model's config.json"
             ) from error
+        # A server that is freed before its loop has begun waits for ever for that loop to end. The
+        # loop alone answers this route.
+        self._ask("/slots")
 
     def tokens(self, text: str) -> list[int]:
         """Return the ids that it makes of a text, in which it reads special tokens."""
@@ -96,10 +99,11 @@ class LlamaCpp:
         ids = [int(number) for number in found["tokens"]]
         return str(found["content"]), ids[:-1] if found["stop_type"] == "eos" else ids
 
-    def _ask(self, route: str, asked: Mapping[str, Any]) -> Any:
+    def _ask(self, route: str, asked: Mapping[str, Any] | None = None) -> Any:
+        """Return the answer of a route to a JSON object, or to nothing at all."""
         request = Request(
             self._server.listening_address + route,
-            json.dumps(asked).encode(),
+            None if asked is None else json.dumps(asked).encode(),
             {"Content-Type": "application/json", "Authorization": f"Bearer {self._key}"},
         )
         try:
