@@ -39,7 +39,7 @@ evaluation-full: setup  ## evaluate the last night's models in depth: all modes,
 # Twice as many workers as two cores: some of a test's time is waiting for servers and processes.
 test: setup check  ## lint, types, import rules and every test that needs no GPU
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not gpu" --numprocesses 4 \
-	  --dist loadfile --no-loadscope-reorder --durations 20
+	  --dist loadfile --no-loadscope-reorder --max-worker-restart 2 --durations 20
 
 test-fast: setup  ## the tests that start no process: minutes, while you work
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/unit tests/contracts -m "not gpu and not slow" --numprocesses 2
