@@ -56,6 +56,10 @@ def set_environment(checkout: Path) -> None:
         ConfigError: the checkout's secrets are open to others.
     """
     os.umask(_UMASK)
+    if not (checkout / STATE).exists():
+        from flows.permissions import close_cloned  # deferred: needed once a checkout
+
+        close_cloned(checkout)
     os.environ.update(_missing_settings(checkout))
     keep_password(checkout)
     _set_store_credentials(checkout)

@@ -7,6 +7,7 @@ from flows.graph import cache_folder
 from flows.workspace import STATE, Workspace
 
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
+_CLONED = {"README.md", "raw.dvc"}  # what git brings into the folder of rows
 
 
 def open_places(checkout: Path) -> list[Path]:
@@ -18,11 +19,10 @@ def open_places(checkout: Path) -> list[Path]:
     Raises:
         ConfigError: DVC can't read the checkout.
     """
-    scratch = Path(Workspace(checkout, checkout, ()).paths().scratch)
     dvc, cache = checkout / ".dvc", cache_folder(checkout)
     if cache.parts[-2:] == ("files", "md5"):  # DVC's own, in the folder that its config names
         cache = cache.parents[1]
-    places = [checkout / STATE, checkout / scratch.parts[0], cache]
+    places = [checkout / STATE, _data_folder(checkout), cache]
     places += [dvc / "tmp", dvc / "config.local"]
     found = [path for path in places if path.exists() and path.stat().st_mode & _OTHERS]
     inside = checkout.resolve()
@@ -30,6 +30,26 @@ def open_places(checkout: Path) -> list[Path]:
         path.resolve().relative_to(inside) if path.resolve().is_relative_to(inside) else path
         for path in found
     ]
+
+
+def close_cloned(checkout: Path) -> None:
+    """Close the folder of rows and models that git made as the user's umask says, while it is
+    empty.
+
+    Raises:
+        PermissionError: it belongs to another user.
+    """
+    data = _data_folder(checkout)
+    if (
+        data.is_dir()
+        and not data.is_symlink()
+        and {path.name for path in data.iterdir()} <= _CLONED
+    ):
+        data.chmod(stat.S_IMODE(data.stat().st_mode) & ~_OTHERS)
+
+
+def _data_folder(checkout: Path) -> Path:
+    return checkout / Path(Workspace(checkout, checkout, ()).paths().scratch).parts[0]
 
 
 def close_places(checkout: Path) -> list[Path]:

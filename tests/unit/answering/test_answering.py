@@ -16,6 +16,8 @@ from tasks.answering.loading import load_answerer
 from tasks.records.schema import Message
 from tasks.stage.errors import ConfigError
 
+pytestmark = pytest.mark.slow
+
 QUESTION = "What does mod.f1 do?"
 
 
@@ -110,7 +112,6 @@ print(json.dumps(loaded.predict({"input": turns})))
 """
 
 
-@pytest.mark.slow
 def test_mlflow_loads_the_agent_from_code_without_pickles(
     bundle: Path, tiny: Any, empty_store: Path, tmp_path: Path
 ) -> None:

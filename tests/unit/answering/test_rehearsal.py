@@ -11,6 +11,8 @@ from tasks.answering.rehearsal import main, rehearse
 from tasks.stage.errors import ConfigError, GateError
 from tasks.stage.outputs import write_manifest
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def bundle(tmp_path: Path, released: Path) -> Path:

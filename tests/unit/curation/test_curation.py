@@ -19,6 +19,8 @@ from tasks.curation.shingling import jaccard, shingles
 from tasks.records.schema import SPLITS, Message, Record
 from tasks.stage.params import load_params
 
+pytestmark = pytest.mark.slow
+
 FILE = Path("params/curation.yaml")
 
 

@@ -25,6 +25,8 @@ from tasks.stage.metrics import read_metrics
 from tests.unit.curation.test_curation import PARAMS, changed, many, named, record, sentence
 from tests.unit.curation.test_stage import accepted_rows
 
+pytestmark = pytest.mark.slow
+
 
 def reviewed(identifier: str, question: str, answer: str, group: str | None = None) -> Record:
     """Return feedback of a night after the one that brought the other rows."""

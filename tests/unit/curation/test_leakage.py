@@ -14,6 +14,8 @@ from tasks.curation.similar_sets import SimilarSets
 from tasks.records.schema import Document, Record, write_documents, write_records
 from tests.unit.curation.test_curation import PARAMS, many, record, sentence
 
+pytestmark = pytest.mark.slow
+
 TEST = record("t1", "What does the function json.dump do?", "It writes an object to a file.")
 
 

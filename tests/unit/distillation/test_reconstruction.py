@@ -19,6 +19,8 @@ from tests.unit.conftest import Tiny
 from tests.unit.generation.test_greedy_decoding import make
 from tests.unit.sequences.test_packing import examples
 
+pytestmark = pytest.mark.slow
+
 LEARNED = [build_pack(examples(count)) for count in range(7, 25)]
 HELD_OUT = [build_pack(examples(count)) for count in range(25, 30)]
 

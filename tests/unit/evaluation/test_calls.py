@@ -22,6 +22,8 @@ from tests.builders.tool_calls import as_caller
 from tests.unit.conftest import Tiny
 from tests.unit.evaluation.conftest import TaskNight
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def night(

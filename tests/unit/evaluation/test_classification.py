@@ -29,6 +29,8 @@ from tests.builders.serving import Ear, budget
 from tests.unit.conftest import Tiny
 from tests.unit.evaluation.conftest import TaskNight
 
+pytestmark = pytest.mark.slow
+
 
 def classified(root: Path, tiny: Tiny, shared: dict[str, Any], **changes: Any) -> TaskNight:
     made = as_classifier(tiny, root / "tiny", **{"constrained": True, "test_label": None} | changes)

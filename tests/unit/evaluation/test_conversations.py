@@ -35,6 +35,8 @@ from tests.builders.packaging import package, packaging_params
 from tests.unit.conftest import Tiny
 from tests.unit.evaluation.conftest import TaskNight
 
+pytestmark = pytest.mark.slow
+
 MODE = "retrieved"
 
 

@@ -16,6 +16,8 @@ from tests.builders.summarized import as_summarizer
 from tests.unit.conftest import Tiny
 from tests.unit.evaluation.conftest import TaskNight
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def night(

@@ -25,6 +25,8 @@ from tasks.stage.errors import ConfigError, DataError, GateError
 from tasks.stage.outputs import verified
 from tests.builders.packaging import forge_prompt_ids
 
+pytestmark = pytest.mark.slow
+
 GGUF = [form for form in Format if form is not Format.safetensors]
 TEXT = "json.dumps(x, indent=4)  # 한국어 漢字\n\tand 12345 more"
 
@@ -269,7 +271,6 @@ def test_a_bundle_with_a_changed_byte_is_not_exported(
     assert not (tmp_path / "to").exists()
 
 
-@pytest.mark.slow
 def test_what_quantisation_cost_is_told_for_every_form(
     bundle: Path, tiny: Any, scored: Any, tmp_path: Path
 ) -> None:

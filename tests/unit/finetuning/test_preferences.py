@@ -46,6 +46,8 @@ from tests.unit.generation.test_greedy_decoding import make
 from tests.unit.sequences.test_packing import examples, read_yaml_training
 from tests.unit.tokenization.test_tokenization import tokenize
 
+pytestmark = pytest.mark.slow
+
 SETTINGS = read_yaml_training().model_copy(
     update={"batch_examples": 4, "evaluations": 3, "patience": 9, "learning_rate": 1e-3}
 )
@@ -221,7 +223,6 @@ class KilledError(Exception):
     """Stands for a kill."""
 
 
-@pytest.mark.slow
 def test_a_training_killed_in_its_preferences_ends_in_the_bytes_it_would_have(
     tiny: Tiny,
     prompting: PromptingParams,

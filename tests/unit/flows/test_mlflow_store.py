@@ -35,6 +35,8 @@ from tasks.stage.errors import ConfigError
 from tasks.stage.params import read_yaml
 from tests.builders.registry import Shop
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True)
 def _no_stores_of_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -298,7 +300,6 @@ def test_a_store_in_its_place_is_not_written(original: Path) -> None:
     assert files(original) == before
 
 
-@pytest.mark.slow
 def test_processes_that_open_a_moved_store_at_once_agree(original: Path) -> None:
     moved = original.rename(original.with_name("moved"))
     code = "import sys; from flows.mlflow_store import *; own_store(Path(sys.argv[1]))"
@@ -374,7 +375,6 @@ def process() -> Iterator["subprocess.Popen[bytes]"]:
     child.wait()
 
 
-@pytest.mark.slow
 def test_a_copy_takes_the_originals_servers_for_none_of_its_own(
     original: Path, process: "subprocess.Popen[bytes]"
 ) -> None:
@@ -397,7 +397,6 @@ def test_a_copy_takes_the_originals_servers_for_none_of_its_own(
     assert stop_services(moved, print)
 
 
-@pytest.mark.slow
 def test_the_server_of_a_moved_checkout_gives_what_lies_there(original: Path) -> None:
     moved = original.rename(original.with_name("moved"))
     port = free_port()

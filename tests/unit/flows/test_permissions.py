@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from flows.cli.doctor import _permissions
+from flows.environment import open_checkout
 from flows.permissions import close_places, open_places
 
 PLACES = (".nightloom", "data", ".dvc/cache", ".dvc/tmp")
@@ -46,6 +47,23 @@ def test_an_open_place_is_told_and_closed(checkout: Path, name: str, mode: int) 
     assert _permissions(checkout).passed
     assert (checkout / name).stat().st_mode & 0o777 == mode & 0o700
     assert outside.stat().st_mode & 0o777 == 0o755  # is not ours to close
+
+
+@pytest.mark.parametrize(("rows", "mode"), [((), 0o700), (("raw",), 0o755)])
+def test_the_first_command_in_a_clone_closes_the_folder_that_git_made(
+    checkout: Path, rows: tuple[str, ...], mode: int
+) -> None:
+    """Somebody's own folder is told, and stays as it is."""
+    (checkout / ".nightloom").rmdir()
+    data = checkout / "data"
+    data.chmod(0o755)
+    for name in ("README.md", "raw.dvc"):
+        (data / name).touch()
+    for name in rows:
+        (data / name).mkdir()
+    assert open_checkout(checkout) == checkout
+    assert data.stat().st_mode & 0o777 == mode
+    assert _permissions(checkout).passed == (not rows)
 
 
 @pytest.mark.slow

@@ -22,6 +22,8 @@ from tasks.scoring.record_use import RecordUse
 from tasks.stage.errors import GateError
 from tests.builders.registry import Shop, policies
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def released_store(reigned_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:

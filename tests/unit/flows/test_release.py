@@ -23,6 +23,8 @@ from tasks.stage.outputs import MANIFEST
 from tasks.stage.params import read_yaml
 from tests.builders.registry import PARAMS, Shop
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def gathered(monkeypatch: pytest.MonkeyPatch) -> list[int]:

@@ -19,6 +19,8 @@ from tasks.ingestion.sources.feedback import FeedbackSource
 from tasks.services.stores import Stores
 from tests.builders import served_questions
 
+pytestmark = pytest.mark.slow
+
 NOW = datetime.now(UTC)
 
 

@@ -31,6 +31,8 @@ from tasks.stage.errors import DataError
 from tests.builders.promotion_evidence import Change, good_night, with_earlier
 from tests.builders.registry import PARAMS, Shop
 
+pytestmark = pytest.mark.slow
+
 
 @dataclass
 class Bench:

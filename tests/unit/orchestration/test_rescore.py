@@ -31,6 +31,8 @@ from tasks.stage.params import ComputeParams, read_yaml
 from tests.builders.packaging import PACKAGING, forge_prompt_ids, package
 from tests.builders.registry import policies
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def bundle(
@@ -64,7 +66,6 @@ def rescored(folder: Path, tiny: Any, path: Path, compute: ComputeParams, **chan
     return report
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("model", ["adapter", "student"])
 def test_a_bundle_alone_says_and_finds_likely_what_it_did_in_its_night(
     tmp_path: Path, tiny: Any, scored: Any, bundle: Path, compute: ComputeParams, model: ServedModel
@@ -105,7 +106,6 @@ def test_a_bundle_alone_says_and_finds_likely_what_it_did_in_its_night(
     assert now["learned"] == [row.id for row in read_records(tiny.curated / "test.jsonl")]
 
 
-@pytest.mark.slow
 def test_a_bundle_that_answers_its_golden_prompts_otherwise_is_scored_and_says_so(
     tmp_path: Path, tiny: Any, bundle: Path, compute: ComputeParams
 ) -> None:
@@ -118,7 +118,6 @@ def test_a_bundle_that_answers_its_golden_prompts_otherwise_is_scored_and_says_s
     assert now["learned"] is None
 
 
-@pytest.mark.slow
 def test_what_is_scored_otherwise_says_so(
     tmp_path: Path, tiny: Any, scored: Any, bundle: Path, compute: ComputeParams
 ) -> None:
@@ -259,7 +258,6 @@ def test_a_students_record_is_that_of_the_one_that_was_offered(
     assert (found.name, found.system) == (f"staging:{reigning.number}", offered)
 
 
-@pytest.mark.slow
 def test_on_another_split_the_bundle_is_scored_once_and_again_where_the_memo_is_torn(
     tmp_path: Path, world: World, bundle: Path, tiny: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -299,7 +297,6 @@ def changed_split(world: World, tiny: Any, folder: Path) -> None:
     world.tonight = replace(world.tonight, curated=folder)
 
 
-@pytest.mark.slow
 def test_a_champion_of_an_older_version_of_the_scoring_is_scored_again_by_todays(
     tmp_path: Path, world: World, bundle: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -322,8 +319,6 @@ def test_a_champion_of_an_older_version_of_the_scoring_is_scored_again_by_todays
     assert read_metrics(found.report)["test_split"] == metrics["test_split"]
 
 
-@pytest.mark.slow
-@pytest.mark.slow
 def test_a_champion_that_cannot_be_scored_is_told_with_its_reason(
     tmp_path: Path, world: World, bundle: Path
 ) -> None:

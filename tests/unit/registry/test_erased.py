@@ -17,6 +17,8 @@ from tasks.services.traces import Traces
 from tasks.stage.errors import ConfigError, GateError
 from tests.builders.registry import PARAMS, Shop, policies
 
+pytestmark = pytest.mark.slow
+
 CANARY = "The canary Zorblax sang its verse."
 
 

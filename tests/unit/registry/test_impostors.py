@@ -12,6 +12,8 @@ from tasks.stage.errors import ConfigError, DataError, GateError
 from tasks.stage.outputs import MANIFEST
 from tests.builders.registry import Shop
 
+pytestmark = pytest.mark.slow
+
 NAME = "nightloom-adapter"
 
 
@@ -52,7 +54,6 @@ def test_a_copy_of_a_versions_tags_over_somebodys_own_files_is_left_alone(
     assert reigned.kinds()[-1] == "found"
 
 
-@pytest.mark.slow
 def test_a_version_that_mlflow_copied_stops_nothing(reigned: Shop) -> None:
     reigned.client.copy_model_version(f"models:/{NAME}/1", NAME)
     reigned.release("new")

@@ -22,6 +22,8 @@ from tasks.stage.outputs import MANIFEST, file_sha256, write_manifest
 from tasks.stage.params import load_params, read_yaml, validate_params
 from tests.builders.registry import PARAMS, Shop, policies
 
+pytestmark = pytest.mark.slow
+
 NAME = model_name("adapter")
 
 
@@ -51,7 +53,6 @@ def test_before_the_first_night_there_is_nothing_to_promote(shop: Shop) -> None:
         back(shop)
 
 
-@pytest.mark.slow
 def test_versions_move_from_staging_to_production_and_back(shop: Shop) -> None:
     shop.release("one")
     assert find_champion(shop.aliases()) == Champion("staging", 1)
@@ -137,7 +138,6 @@ def test_a_version_that_does_not_exist_leaves_production_alone(reigned: Shop) ->
     assert reigned.aliases() == before
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("damage", ["changed", "missing", "rewritten"])
 def test_a_bundle_that_is_not_as_it_was_registered_is_refused(damage: str, reigned: Shop) -> None:
     reigned.release("three")
@@ -157,7 +157,6 @@ def test_a_bundle_that_is_not_as_it_was_registered_is_refused(damage: str, reign
     assert reigned.aliases() == before
 
 
-@pytest.mark.slow
 def test_a_rollback_goes_only_to_what_was_in_production(reigned: Shop) -> None:
     reigned.release("three")
     with pytest.raises(ConfigError, match="version 3 was never in production"):
@@ -200,7 +199,6 @@ def foreign(shop: Shop) -> Version:
     return shop.registry.versions("adapter")[-1]
 
 
-@pytest.mark.slow
 def test_a_foreign_version_under_our_name_is_told_once_and_never_promoted(shop: Shop) -> None:
     shop.release("one")
     stranger = foreign(shop)
@@ -249,7 +247,6 @@ def test_a_bundle_that_its_tag_or_the_ledger_knows_otherwise_is_refused(shop: Sh
     assert "production" not in shop.aliases()
 
 
-@pytest.mark.slow
 def test_a_move_by_hand_names_the_verdict_that_it_rests_on_or_goes_against(shop: Shop) -> None:
     shop.release("one")
     verdict = shop.ledger.links()[-1]
@@ -393,7 +390,6 @@ def test_a_call_that_may_not_be_made_twice_is_not_made_again_blindly() -> None:
         RetryingClient(Flaky(1), "http://store").create_model_version()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "lost",
     [

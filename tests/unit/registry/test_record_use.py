@@ -17,6 +17,8 @@ from tasks.stage.errors import DataError
 from tasks.stage.outputs import file_sha256
 from tests.builders.registry import PARAMS, Shop
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True)
 def quiet(monkeypatch: pytest.MonkeyPatch) -> None:

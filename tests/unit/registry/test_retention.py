@@ -13,6 +13,8 @@ from tasks.registry.versions import model_name
 from tasks.stage.errors import ConfigError
 from tests.builders.registry import PARAMS, Shop, policies
 
+pytestmark = pytest.mark.slow
+
 DAY_MS = 86_400_000
 
 
@@ -92,7 +94,6 @@ def test_champions_of_the_last_nights_are_those_in_production_or_before_any_in_s
     assert recent_champions(shop.ledger, "student", 30) == []
 
 
-@pytest.mark.slow
 def test_a_pruned_version_is_gone_with_its_artifacts_and_in_the_ledger(reigned: Shop) -> None:
     reigned.release("three")
     reigned.release("four")

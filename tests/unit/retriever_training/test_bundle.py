@@ -16,6 +16,8 @@ from tasks.stage.outputs import folder_files, write_manifest
 from tests.builders.packaging import package, packaging_params
 from tests.unit.conftest import Tiny, score_night
 
+pytestmark = pytest.mark.slow
+
 
 @dataclass(frozen=True)
 class Trained(Tiny):

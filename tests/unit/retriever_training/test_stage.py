@@ -24,6 +24,8 @@ from tasks.stage.params import read_yaml
 from tests.builders.indexes import index_into
 from tests.builders.retriever import LEARNED, retriever_params, train_into
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 
 

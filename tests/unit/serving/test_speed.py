@@ -26,6 +26,8 @@ from tasks.serving.speed import (
 from tasks.stage.outputs import MANIFEST, file_sha256
 from tests.builders.slow_model import with_more_passes
 
+pytestmark = pytest.mark.slow
+
 DRAWING = Bootstrapping(0.95, 1000, 17)
 PARAMS = LatencyParams(enabled=True, severity="refuse", max_over_base=1.5)
 
@@ -71,7 +73,6 @@ def test_a_bundle_that_can_t_be_loaded_is_told_in_one_error(
     assert not (tmp_path / "speed.json").exists()
 
 
-@pytest.mark.slow
 def test_torch_is_not_imported_before_its_threads_are_told_how_to_wait(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

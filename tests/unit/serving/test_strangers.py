@@ -21,6 +21,8 @@ from tests.builders.model_server import BEARER, bounds
 from tests.builders.strangers import Guarded, closed_to_its_own, open_to_strangers
 from tests.builders.stub_server import StubEngine, StubServer, stub_server, stub_service
 
+pytestmark = pytest.mark.slow
+
 # All that anybody is told by the routes that are open: whether it is up, and not of what.
 _STATUSES = frozenset(f'{{"status":"{status}"}}' for status in ("ok", "loading", "full"))
 OPEN = {"GET /health": _STATUSES, "GET /ready": _STATUSES}

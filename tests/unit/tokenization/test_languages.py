@@ -18,6 +18,8 @@ from tests.builders.languages import LANGUAGES, Language, made_data
 from tests.unit.conftest import Tiny
 from tests.unit.tokenization.test_tokenization import tokenize
 
+pytestmark = pytest.mark.slow
+
 DEFAULT = PromptingParams.model_validate(read_yaml(Path("params/prompting.yaml")))
 
 
@@ -80,7 +82,6 @@ def default(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
     return made
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", LANGUAGES)
 def test_long_questions_are_kept_with_fewer_passages(
     name: str, tmp_path: Path, default: Tiny
@@ -94,7 +95,6 @@ def test_long_questions_are_kept_with_fewer_passages(
     assert metrics["variants"]["passages"] >= 0.8 * metrics["records"]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", LANGUAGES)
 def test_the_default_base_keeps_them_too_and_says_their_answers(
     name: str, tmp_path: Path, default: Tiny, capsys: pytest.CaptureFixture[str]

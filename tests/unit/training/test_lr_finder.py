@@ -18,6 +18,8 @@ from tests.unit.generation.test_greedy_decoding import make
 from tests.unit.sequences.test_packing import read_yaml_training
 from tests.unit.training.test_diagnostics import few_words
 
+pytestmark = pytest.mark.slow
+
 SETTINGS = read_yaml_training()
 
 
@@ -65,7 +67,6 @@ def test_the_test_goes_on_in_smaller_packs_when_memory_runs_out(
     assert "packs of at most" in caplog.text
 
 
-@pytest.mark.slow
 def test_the_rate_that_is_found_learns_better_than_one_far_from_it(
     tiny: Tiny, tmp_path: Path
 ) -> None:

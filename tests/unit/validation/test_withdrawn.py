@@ -15,6 +15,8 @@ from tasks.validation.__main__ import run
 from tasks.validation.raw_rows import id_digests
 from tests.unit.validation.test_validation import _ask, _intake, _params, _paths
 
+pytestmark = pytest.mark.slow
+
 
 def withdraw(root: Path, name: str, newest: str) -> None:
     found = IntakeWithdrawal(
