@@ -19,10 +19,11 @@ def open_places(checkout: Path) -> list[Path]:
     Raises:
         ConfigError: DVC can't read the checkout.
     """
+    scratch = Path(Workspace(checkout, checkout, ()).paths().scratch)
     dvc, cache = checkout / ".dvc", cache_folder(checkout)
     if cache.parts[-2:] == ("files", "md5"):  # DVC's own, in the folder that its config names
         cache = cache.parents[1]
-    places = [checkout / STATE, _data_folder(checkout), cache]
+    places = [checkout / STATE, checkout / scratch.parts[0], cache]
     places += [dvc / "tmp", dvc / "config.local"]
     found = [path for path in places if path.exists() and path.stat().st_mode & _OTHERS]
     inside = checkout.resolve()
@@ -33,23 +34,16 @@ def open_places(checkout: Path) -> list[Path]:
 
 
 def close_cloned(checkout: Path) -> None:
-    """Close the folder of rows and models that git made as the user's umask says, while it is
-    empty.
+    """Close the folder `data` that git made as the user's umask says, while it is empty.
 
     Raises:
         PermissionError: it belongs to another user.
     """
-    data = _data_folder(checkout)
-    if (
-        data.is_dir()
-        and not data.is_symlink()
-        and {path.name for path in data.iterdir()} <= _CLONED
-    ):
+    data = checkout / "data"
+    if not data.is_dir() or data.is_symlink():
+        return
+    if {path.name for path in data.iterdir()} <= _CLONED:
         data.chmod(stat.S_IMODE(data.stat().st_mode) & ~_OTHERS)
-
-
-def _data_folder(checkout: Path) -> Path:
-    return checkout / Path(Workspace(checkout, checkout, ()).paths().scratch).parts[0]
 
 
 def close_places(checkout: Path) -> list[Path]:
