@@ -42,7 +42,7 @@ test: setup check  ## lint, types, import rules and every test that needs no GPU
 	  --dist loadfile --no-loadscope-reorder --max-worker-restart 2 --durations 20
 
 test-fast: setup  ## the tests that start no process: minutes, while you work
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/unit tests/contracts -m "not gpu and not slow" --numprocesses 2
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/unit tests/contracts -m "not gpu and not slow" --numprocesses 3
 
 check: setup  ## lint, format, types, import rules
 	@$(BIN)/ruff check .

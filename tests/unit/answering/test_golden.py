@@ -21,6 +21,8 @@ from tasks.stage.outputs import write_manifest
 from tests.builders.known_templates import rendered_here
 from tests.builders.packaging import PACKAGING, forge_prompt_ids, rewrite_golden
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def made(released: Path) -> Path:

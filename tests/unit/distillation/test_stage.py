@@ -25,6 +25,8 @@ from tasks.task_types.table import TrainedTask
 from tests.builders.known_templates import rendered_here
 from tests.unit.conftest import Tiny
 
+pytestmark = pytest.mark.slow
+
 # A teacher without gold: tiny models know nothing, and gold would take them away from it.
 OBJECTIVE = read_yaml(Path("params/distillation.yaml"))["objective"] | {
     "forward_kl": 1.0,
@@ -156,14 +158,12 @@ def barely_trained(stage: Stage, tmp_path_factory: pytest.TempPathFactory) -> Pa
     )
 
 
-@pytest.mark.slow
 def test_a_training_that_adds_nothing_to_the_fit_is_told_as_such(barely_trained: Paths) -> None:
     report = (barely_trained.distillation_report / "report.md").read_text()
     assert "hardly further than least squares" in report
     assert student_of(barely_trained)["student"]["training"]["peak_learning_rate"] == 1e-9
 
 
-@pytest.mark.slow
 def test_a_student_that_is_not_fitted_begins_as_it_was_made(stage: Stage, tmp_path: Path) -> None:
     """It learns at a rate of its own, here one at which it does not learn, which is told."""
     paths = stage.run(tmp_path, calibration_tokens=0, learning_rate=1e-9)
@@ -203,7 +203,6 @@ def test_each_training_has_curves_of_its_own_and_the_stage_one_progress(distille
     assert any(0.4 < share <= 0.5 for share in shares)
 
 
-@pytest.mark.slow
 def test_a_student_of_shared_weights_is_its_adapter_on_the_base(
     stage: Stage, tmp_path: Path
 ) -> None:
@@ -226,7 +225,6 @@ def test_a_student_of_shared_weights_is_its_adapter_on_the_base(
     assert ModelManifest.read(place / "adapter" / "base.json") == ModelManifest.read(full)
 
 
-@pytest.mark.slow
 def test_a_cached_teacher_teaches_what_one_that_runs_along_does(
     stage: Stage, distilled: Paths, tmp_path: Path
 ) -> None:
@@ -247,7 +245,6 @@ def test_a_cached_teacher_teaches_what_one_that_runs_along_does(
     assert shares == sorted(shares)  # an earlier run's are gone
 
 
-@pytest.mark.slow
 def test_a_student_of_generated_answers_learns_the_teachers_own(
     stage: Stage, tmp_path: Path
 ) -> None:
@@ -261,7 +258,6 @@ def test_a_student_of_generated_answers_learns_the_teachers_own(
     assert found["student"]["divergence"]["value"] < found["control"]["divergence"]["value"]
 
 
-@pytest.mark.slow
 def test_a_teacher_of_labels_generates_nothing_else(stage: Stage, tmp_path: Path) -> None:
     """Labels that this tokenizer spells in few tokens: an answer has four at most."""
     labels = ("a", "ab", "c")
@@ -296,7 +292,6 @@ def other_model(stage: Stage, root: Path, layers: int = 1) -> Path:
     return root / "other.json"
 
 
-@pytest.mark.slow
 def test_another_model_with_the_same_tokenizer_is_a_student_too(
     stage: Stage, tmp_path: Path
 ) -> None:
@@ -325,7 +320,6 @@ def test_shared_weights_need_a_lora(stage: Stage, tmp_path: Path) -> None:
         stage.run(tmp_path, adapter=whole, weights="shared", calibration_tokens=0)
 
 
-@pytest.mark.slow
 def test_a_small_validation_split_and_an_objective_without_a_teacher_are_told(
     stage: Stage, barely_trained: Paths, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -27,9 +27,12 @@ from tests.unit.conftest import Tiny
 
 FOLDER = Path(os.environ.get("NIGHTLOOM_SHARED", "../shared")) / "data"
 CSV = FOLDER / "chatbot_ko.csv"
-pytestmark = pytest.mark.skipif(
-    not CSV.exists(), reason=f"{CSV} is missing: Korean pairs that are no part of the project"
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        not CSV.exists(), reason=f"{CSV} is missing: Korean pairs that are no part of the project"
+    ),
+]
 
 
 @pytest.fixture(scope="module")

@@ -26,6 +26,8 @@ from tests.builders.evaluation_report import (
     share_interval,
 )
 
+pytestmark = pytest.mark.slow
+
 EVIL = "</script><script>alert(1)</script><!-- <img src=x onerror=alert(2)> & \u2028 '\""
 SLICES = ("한국어", "a:b/?", "", "<b>bold</b>")
 SYSTEMS = ("base", "adapter", "student", "control")

@@ -80,6 +80,8 @@ from tasks.task_types.table import TrainedTask
 from tests.unit.conftest import Tiny
 from tests.unit.evaluation.test_evaluation import prediction
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 NO = "I don't know"
 FULL: dict[str, Any] = {

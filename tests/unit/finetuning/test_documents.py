@@ -32,6 +32,8 @@ from tests.unit.conftest import Tiny
 from tests.unit.finetuning.test_finetuning import PARAMS
 from tests.unit.tokenization.test_tokenization import tokenize
 
+pytestmark = pytest.mark.slow
+
 LITTLE = PARAMS.model_copy(
     update={"token_budget": 1500, "rank": 2, "validation_examples": 4, "learning_rate": 5e-3}
 )

@@ -22,6 +22,8 @@ from tasks.stage.outputs import output_folders
 from tasks.stage.params import read_yaml
 from tests.builders.evaluation_report import answered, write_evaluation
 
+pytestmark = pytest.mark.slow
+
 PARAMS = PromotionParams.model_validate(
     read_yaml(Path("params/promotion.yaml")) | {"resamples": 500}
 )

@@ -359,6 +359,7 @@ def packages(numbers: Sequence[int], *, wrong: int | None = None) -> list[dict[s
     return [*lines, {"package": "pack", "names": [line["name"] for line in lines]}]
 
 
+@pytest.mark.slow
 def test_python_docs_keep_their_splits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     entry = {"name": "docs", "kind": "python_docs", "python_docs": {"packages": ["pack"]}}
     found = {}

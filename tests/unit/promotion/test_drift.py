@@ -128,6 +128,7 @@ def test_luck_does_not_win_the_anchor() -> None:
     assert found.low == pytest.approx(0.80)
 
 
+@pytest.mark.slow
 def test_a_candidate_as_good_as_ten_lucky_champions_is_hardly_ever_refused() -> None:
     rng, count = np.random.default_rng(3), 0
     for _ in range(60):

@@ -88,6 +88,7 @@ def others_wait(server: StubServer, attack: Callable[[], object]) -> float:
     return longest
 
 
+@pytest.mark.slow
 def test_no_body_makes_the_others_wait(server: StubServer) -> None:
     """Among them the 8 MB of 300,000 empty messages, which once took minutes."""
     empty = {"role": "user", "content": ""}

@@ -306,6 +306,7 @@ WRONG_BODIES = (
 )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_every_error_has_openais_shape_on_every_route(server: StubServer) -> None:
     paths = server.get("/openapi.json").json()["paths"]
     assert {"/v1/models/{model}", EMBEDDINGS, CHAT} <= set(paths)
