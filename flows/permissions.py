@@ -34,7 +34,9 @@ def open_places(checkout: Path) -> list[Path]:
 
 
 def close_cloned(checkout: Path) -> None:
-    """Close the folder `data` that git made as the user's umask says, while it is empty.
+    """Close the folder `data` that git made, while it holds nothing but what git brings.
+
+    Git makes it as open as the user's umask says.
 
     Raises:
         PermissionError: it belongs to another user.
@@ -43,7 +45,7 @@ def close_cloned(checkout: Path) -> None:
     if not data.is_dir() or data.is_symlink():
         return
     if {path.name for path in data.iterdir()} <= _CLONED:
-        data.chmod(stat.S_IMODE(data.stat().st_mode) & ~_OTHERS)
+        _close(data)
 
 
 def close_places(checkout: Path) -> list[Path]:
@@ -55,6 +57,9 @@ def close_places(checkout: Path) -> list[Path]:
     """
     found = open_places(checkout)
     for path in found:
-        place = checkout / path
-        place.chmod(stat.S_IMODE(place.stat().st_mode) & ~_OTHERS)
+        _close(checkout / path)
     return found
+
+
+def _close(place: Path) -> None:
+    place.chmod(stat.S_IMODE(place.stat().st_mode) & ~_OTHERS)
